@@ -1,0 +1,90 @@
+"""Prompts and responses as tensors.
+
+Shapes, here and in every docstring that names them:
+
+- ``B`` rows,
+- ``P`` prompt positions, padded on the left so that every prompt ends at the same column,
+- ``R`` response positions, padded on the right,
+- ``T = P + R``.
+
+Padding is known by length, never by comparing ids with the padding id: a policy may sample that
+id in the middle of a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Prompts with their responses."""
+
+    ids: Tensor
+    """[B, T] token ids."""
+    attention_mask: Tensor
+    """[B, T] 1 at real tokens."""
+    response_mask: Tensor
+    """[B, R] True at real response tokens."""
+
+    @property
+    def response_ids(self) -> Tensor:
+        """[B, R] the ids of the responses."""
+        return self.ids[:, -self.response_mask.shape[1] :]
+
+    @property
+    def position_ids(self) -> Tensor:
+        """[B, T] the position of each token in its own row; padding has 0."""
+        return position_ids(self.attention_mask)
+
+    def rows(self, index: Tensor | slice) -> Batch:
+        """Return some of the rows."""
+        return Batch(*(tensor[index] for tensor in self))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
+
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int
+) -> Batch:
+    """Lay prompts and responses out as one batch."""
+    width_p = max(map(len, prompts))
+    width_r = max(1, max(map(len, responses)))
+    ids = torch.full((len(prompts), width_p + width_r), pad_id, dtype=torch.long)
+    attention = torch.zeros_like(ids)
+    mask = torch.zeros(len(prompts), width_r, dtype=torch.bool)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        start, end = width_p - len(prompt), width_p + len(response)
+        ids[row, start:end] = torch.tensor([*prompt, *response], dtype=torch.long)
+        attention[row, start:end] = 1
+        mask[row, : len(response)] = True
+    return Batch(ids, attention, mask)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids [B, P] and attention mask [B, P] of prompts that end at the same column."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, values in enumerate(rows):
+        ids[row, width - len(values) :] = torch.tensor(values, dtype=torch.long)
+        mask[row, width - len(values) :] = 1
+    return ids, mask
+
+
+def pad_right(rows: Sequence[Sequence[float]], width: int) -> Tensor:
+    """Return values [B, width] with 0 after the end of each row."""
+    values = torch.zeros(len(rows), width)
+    for row, row_values in enumerate(rows):
+        values[row, : len(row_values)] = torch.tensor(row_values)
+    return values
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Return the position of each token in its own row, counted from 0."""
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,43 @@
+"""Errors that a user can act on.
+
+Each says what was set or found, what follows from it, and what to do. The command line prints
+them without a traceback and exits with the code of their kind.
+"""
+
+from __future__ import annotations
+
+
+class PlumblineError(Exception):
+    """An error with something that the user can do about it."""
+
+    exit_code = 1
+
+
+class ConfigError(PlumblineError):
+    """A setting is unknown, impossible or of the wrong type."""
+
+    exit_code = 2
+
+
+class DataError(PlumblineError):
+    """Records on disk are missing, malformed or too few."""
+
+    exit_code = 3
+
+
+class ModelError(PlumblineError):
+    """A model, adapter or tokenizer cannot be loaded or does not fit its use."""
+
+    exit_code = 4
+
+
+class ArtefactError(PlumblineError):
+    """An artefact is missing, damaged or of the wrong kind."""
+
+    exit_code = 5
+
+
+class BusyError(PlumblineError):
+    """Another process is making the same thing."""
+
+    exit_code = 6

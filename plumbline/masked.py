@@ -1,0 +1,39 @@
+"""Means and variances over the real positions of padded tensors."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of ``values`` where ``mask`` is true; 0 where nothing is.
+
+    ``values`` and ``mask`` have the same shape. With ``dim`` the mean is along it, else over all.
+    """
+    weights = mask.to(values.dtype)
+    if dim is None:
+        return (values * weights).sum() / weights.sum().clamp(min=1)
+    return (values * weights).sum(dim) / weights.sum(dim).clamp(min=1)
+
+
+def masked_var(values: Tensor, mask: Tensor) -> Tensor:
+    """Variance (with Bessel's correction) of ``values`` where ``mask`` is true.
+
+    Raises `ValueError` where fewer than two positions are real: a variance has no meaning then.
+    """
+    count = mask.sum()
+    if count < 2:
+        raise ValueError(f"a variance needs two values, and the mask leaves {int(count)}")
+    centred = values - masked_mean(values, mask)
+    return masked_mean(centred.square(), mask) * count / (count - 1)
+
+
+def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -> Tensor:
+    """Scale ``values`` to unit variance over the mask, and to zero mean unless told otherwise.
+
+    ``subtract_mean=False`` keeps the mean where it was, as rewards need: their sign has a meaning.
+    Positions outside the mask are scaled, too, and mean nothing.
+    """
+    mean = masked_mean(values, mask)
+    whitened = (values - mean) * (masked_var(values, mask) + 1e-8).rsqrt()
+    return whitened if subtract_mean else whitened + mean

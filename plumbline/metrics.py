@@ -1,0 +1,55 @@
+"""`metrics.jsonl`: one JSON object a line, each with its step; always written.
+
+It holds no times, so that a run that was killed and went on ends with the same bytes as one that
+was not. How long things took stands in the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends to a stage's ``metrics.jsonl``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line. A value that is no finite number becomes null, and stays visible."""
+        line = {"step": step, **{key: _json_number(value) for key, value in values.items()}}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def position(self) -> int:
+        """Return how many bytes are written, durably; a checkpoint keeps this."""
+        with self.path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+            return stream.seek(0, os.SEEK_END)
+
+    def rewind(self, position: int) -> None:
+        """Forget what was written after a checkpoint that is being gone on from."""
+        with self.path.open("rb+") as stream:
+            stream.truncate(position)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics file; a last line that was cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _json_number(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,137 @@
+"""What a person sees while a run goes on: stages, bars with a time to go, figures as they come.
+
+On a terminal the bars live; elsewhere (a log file, CI) a plain line appears every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Show:
+    """Where a bar's state goes: a terminal, a log, or the process that has one of these."""
+
+    def __call__(self, done: int, figures: str) -> None:
+        """Show how far a step has come."""
+
+
+class Bar:
+    """One long step: tell it how far it has come and, if there are any, its figures."""
+
+    def __init__(self, show: Show) -> None:
+        self.show = show
+        self._done = 0
+        self._figures = ""
+
+    def advance(self, by: int = 1, figures: Mapping[str, Any] | None = None) -> None:
+        """Note that ``by`` more units are done."""
+        self.update(self._done + by, figures)
+
+    def update(self, done: int, figures: Mapping[str, Any] | None = None) -> None:
+        """Note that ``done`` units are done in all."""
+        self._done = done
+        if figures:
+            self._figures = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        self.show(self._done, self._figures)
+
+
+class _LiveShow(Show):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def __call__(self, done: int, figures: str) -> None:
+        self._progress.update(self._task, completed=done, figures=figures)
+
+
+class _LineShow(Show):
+    def __init__(self, console: Console, description: str, total: int) -> None:
+        self._console, self._description, self._total = console, description, total
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, figures: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            text = f"    {self._description} {done}/{self._total}  {figures}"
+            self._console.print(text.rstrip(), highlight=False)
+
+
+class Reporter:
+    """Prints what a run does. ``quiet`` prints nothing, for use from Python."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=False, quiet=quiet, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False)
+
+    @contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Bar]:
+        """Show a bar while the block runs."""
+        if not self.console.is_terminal:
+            yield Bar(_LineShow(self.console, description, total))
+            return
+        columns = (
+            TextColumn("   "),
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[figures]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(description, total=total, figures="")
+            yield Bar(_LiveShow(progress, task))
+
+
+def is_terminal() -> bool:
+    """Tell whether a person watches the standard output."""
+    return sys.stdout.isatty()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person would say it: ``0.4 s``, ``35 s``, ``2 min 05 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the largest fitting binary unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,324 @@
+"""Stages and runs: what is done once is not done again, and what is killed goes on.
+
+A recipe opens a `Run` and makes artefacts with it:
+
+    base = run.make("base", build_base, config=config.base, data_seed=config.data_seed)
+    sft = run.make("sft", train_sft, config=config.sft, base=base, seed=config.seed)
+
+Each name is the stage's name in this run; the artefact itself is known by what determines it and
+is shared by all runs under the same home folder.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from filelock import FileLock, Timeout
+
+from plumbline import calls
+from plumbline.artefacts import Artefact, Manifest, Store, entries, read_json, write_json
+from plumbline.checkpoints import CheckpointFolder
+from plumbline.config import Config, to_yaml
+from plumbline.errors import ArtefactError, BusyError
+from plumbline.isolation import run_here, run_isolated
+from plumbline.metrics import METRICS, MetricsLog
+from plumbline.progress import Bar, Reporter, duration
+
+F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+PACKAGES_THAT_MATTER = (
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes",
+    "tokenizers", "safetensors", "numpy",
+)  # fmt: skip
+
+
+def stage(kind: str, *, version: int = 1) -> Callable[[F], F]:
+    """Declare a function as a stage that makes artefacts of a kind.
+
+    Its first argument is the `Stage` to work in; it returns the artefact's headline figures.
+    ``version`` is that of the artefact's layout.
+    """
+
+    def mark(function: F) -> F:
+        function.artefact_kind = kind  # type: ignore[attr-defined]
+        function.schema_version = version  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Stage:
+    """What a stage function works with while it runs."""
+
+    def __init__(self, partial: Path, reporter: Reporter) -> None:
+        self.folder = partial / "out"
+        """Where the artefact's files go."""
+        self.checkpoints = CheckpointFolder(partial / "checkpoints")
+        self.scratch = partial / "scratch"
+        """For what libraries write on the way; gone when the stage is done."""
+        self._reporter = reporter
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """The stage's ``metrics.jsonl``."""
+        return MetricsLog(self.folder / METRICS)
+
+    @contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Bar]:
+        """Show progress while the block runs."""
+        with self._reporter.bar(description, total) as bar:
+            yield bar
+
+    def say(self, text: str) -> None:
+        """Print one line under the stage's own."""
+        self._reporter.say(f"    {text}")
+
+
+class Run:
+    """One execution of a recipe with one config: the stages it made, and where they lie."""
+
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        recipe: str,
+        config: Config,
+        reporter: Reporter | None = None,
+        *,
+        isolate: bool = True,
+    ) -> None:
+        self._isolate = isolate
+        self.home = home.resolve()
+        self.folder = self.home / name
+        self.store = Store(self.home / "store")
+        self.reporter = reporter or Reporter(quiet=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "stages").mkdir(exist_ok=True)
+        (self.folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+        self._state: dict[str, Any] = {
+            "recipe": recipe,
+            "name": name,
+            "status": "running",
+            "pid": os.getpid(),
+            "started": _now(),
+            "finished": None,
+            "seconds": None,
+            "stage": None,
+            "stages": {},
+            "headline": {},
+        }
+        self._started = time.monotonic()
+        self._write()
+
+    def make(
+        self, name: str, function: Callable[..., Mapping[str, float | None]], /, **arguments: Any
+    ) -> Artefact:
+        """Return what a stage makes: found if it was made before, otherwise made now."""
+        kind: str = function.artefact_kind  # type: ignore[attr-defined]
+        schema_version: int = function.schema_version  # type: ignore[attr-defined]
+        description = calls.describe_call(function, arguments)
+        artefact_id = calls.identify(kind, schema_version, description)
+        self._state["stage"] = name
+        self._write()
+
+        artefact = self.store.find(artefact_id)
+        reused = artefact is not None
+        if artefact is None:
+            artefact = self._execute(name, function, arguments, description, artefact_id)
+        figures = _figures(artefact.metrics)
+        seconds = artefact.manifest.seconds
+        note = "[dim]made before[/dim]" if reused else duration(seconds)
+        self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{figures}[/dim]")
+        self._state["stages"][name] = {"artefact": artefact.id, "reused": reused}
+        self._link(name, artefact)
+        self._write()
+        return artefact
+
+    def finish(self, headline: Mapping[str, Any]) -> None:
+        """Note that the recipe is done."""
+        self._collect_metrics()
+        self._state |= {"status": "finished", "stage": None, "headline": dict(headline)}
+        self._end()
+
+    def fail(self, status: str, reason: str) -> None:
+        """Note that the recipe ended early: ``failed`` or ``interrupted``."""
+        self._state |= {"status": status, "reason": reason}
+        self._end()
+
+    def _execute(
+        self,
+        name: str,
+        function: Callable[..., Mapping[str, float | None]],
+        arguments: Mapping[str, Any],
+        description: dict[str, Any],
+        artefact_id: str,
+    ) -> Artefact:
+        partial = self.store.partial(artefact_id)
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{partial}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BusyError(
+                f"Another process is making {artefact_id} (stage {name!r}) in {self.home}. "
+                "Wait for it and give the same command again: its result will be used."
+            ) from None
+        with lock:
+            going_on = (partial / "clock.json").exists()
+            self.reporter.say(
+                f"  [yellow]▸[/yellow] {name:<24} "
+                + ("[dim]goes on from where it was stopped[/dim]" if going_on else "")
+            )
+            clock = _Clock(partial / "clock.json")
+            if self._isolate:
+                outcome = run_isolated(function, partial, arguments, self.reporter, clock.tick)
+            else:
+                outcome = run_here(function, partial, arguments, self.reporter)
+            clock.tick()
+            manifest = Manifest(
+                kind=function.artefact_kind,  # type: ignore[attr-defined]
+                id=artefact_id,
+                schema_version=function.schema_version,  # type: ignore[attr-defined]
+                stage=description["function"],
+                arguments=description,
+                inputs={
+                    place: artefact.id
+                    for key, value in arguments.items()
+                    for place, artefact in calls.artefacts_in(value, key)
+                },
+                seed=arguments.get("seed"),
+                data_seed=arguments.get("data_seed"),
+                metrics=dict(outcome.metrics),
+                versions=versions(),
+                machine=outcome.machine,
+                seconds=round(clock.seconds, 3),
+                peak_memory_bytes=outcome.peak_memory_bytes,
+                files=entries(partial / "out"),
+            )
+            artefact = self.store.publish(partial / "out", manifest)
+            shutil.rmtree(partial)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        return artefact
+
+    def _link(self, name: str, artefact: Artefact) -> None:
+        link = self.folder / "stages" / name.replace("/", "-")
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(artefact.path, link.parent), target_is_directory=True)
+
+    def _collect_metrics(self) -> None:
+        """Write the run's own ``metrics.jsonl``: every stage's lines, each with its stage."""
+        lines = []
+        for name, entry in self._state["stages"].items():
+            path = self.store.path(entry["artefact"]) / METRICS
+            if path.exists():
+                head = f'{{"stage": "{name}", '
+                lines += [head + line[1:] for line in path.read_text("utf-8").splitlines()]
+        (self.folder / METRICS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+    def _end(self) -> None:
+        self._state["finished"] = _now()
+        self._state["seconds"] = round(time.monotonic() - self._started, 1)
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.folder / RUN_FILE, self._state)
+
+
+class RunRecord:
+    """A run as it lies on disk, for listing and for showing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: dict[str, Any] = read_json(folder / RUN_FILE)
+        self.store = Store(folder.parent / "store")
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``failed`` or ``interrupted``; a killed run is interrupted."""
+        status = str(self.state["status"])
+        if status == "running" and not psutil.pid_exists(self.state["pid"]):
+            return "interrupted"
+        return status
+
+    @property
+    def artefacts(self) -> dict[str, Artefact]:
+        """The artefacts by the stage's name in this run."""
+        found = {}
+        for name, entry in self.state["stages"].items():
+            artefact = self.store.find(entry["artefact"])
+            if artefact is None:
+                raise ArtefactError(f"Run {self.folder.name}: {entry['artefact']} ({name}) is gone.")
+            found[name] = artefact
+        return found
+
+
+def all_runs(home: Path) -> list[RunRecord]:
+    """Return the runs under a home folder, the newest first."""
+    runs = [RunRecord(file.parent) for file in home.glob(f"*/{RUN_FILE}")]
+    return sorted(runs, key=lambda run: str(run.state["started"]), reverse=True)
+
+
+class _Clock:
+    """Measures a stage over all its attempts: a killed attempt counts up to its last tick."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before: float = read_json(path)["seconds"] if path.exists() else 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def tick(self) -> None:
+        write_json(self._path, {"seconds": self.seconds})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter to results."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES_THAT_MATTER:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what results and speed may depend on; nothing that names the machine or its user."""
+    found: dict[str, Any] = {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cores": len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        cuda = torch.cuda.is_available()
+        found["device"] = torch.cuda.get_device_name(0) if cuda else "cpu"
+    return found
+
+
+def _figures(metrics: Mapping[str, float | None]) -> str:
+    shown = list(metrics.items())[:3]
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown if value is not None)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

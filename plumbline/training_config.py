@@ -1,0 +1,80 @@
+"""The knobs of gradient descent, the same for every stage that trains on a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from plumbline.config import Config, without_effect
+
+
+class TrainingConfig(Config):
+    """How weights are trained."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the data; ignored where max_steps is set."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps. Null lets epochs decide."""
+    batch_size: int = Field(16, ge=1)
+    """Examples in one forward and backward pass."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Passes whose gradients make one optimiser step."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_beta2: float = Field(0.999, gt=0, lt=1)
+    """AdamW's second-moment decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    bf16: bool = False
+    """Compute in bfloat16 where the device supports it."""
+    activation_checkpointing: bool = without_effect(False)
+    """Recompute activations in the backward pass: less memory, more time."""
+    log_every: int = Field(10, ge=1)
+    """Optimiser steps between two lines of training figures in metrics.jsonl."""
+    checkpoint_every: int = without_effect(100, ge=1)
+    """Optimiser steps between two checkpoints; a multiple of log_every."""
+    report_to: tuple[str, ...] = without_effect(())
+    """Trackers that transformers knows, such as tensorboard or wandb. None by default."""
+
+    @model_validator(mode="after")
+    def _checkpoints_fall_on_log_lines(self) -> TrainingConfig:
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"checkpoint_every is {self.checkpoint_every} and log_every {self.log_every}, so a "
+                "checkpoint would fall between two log lines and a resumed run would average the "
+                f"first line over fewer steps. Set checkpoint_every to a multiple of {self.log_every}"
+            )
+        return self
+
+    def arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
+        """Return the keyword arguments that this means for `TrainingArguments` and TRL's configs."""
+        return {
+            "output_dir": str(scratch),
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": self.schedule,
+            "warmup_steps": self.warmup_share,  # below 1 it is a share
+            "num_train_epochs": self.epochs,
+            "max_steps": self.max_steps if self.max_steps is not None else -1,
+            "per_device_train_batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation,
+            "weight_decay": self.weight_decay,
+            "adam_beta2": self.adam_beta2,
+            "max_grad_norm": self.max_grad_norm,
+            "bf16": self.bf16,
+            "activation_checkpointing": self.activation_checkpointing,
+            "logging_steps": self.log_every,
+            "save_strategy": "steps",
+            "save_steps": self.checkpoint_every,
+            "seed": seed,
+            "data_seed": seed,
+            "report_to": list(self.report_to) or "none",
+            "disable_tqdm": True,
+        }

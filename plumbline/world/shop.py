@@ -1,0 +1,71 @@
+"""The shop: a small hardware store whose help desk the policy is to run.
+
+Everything that can be true or false in the embedded world is decided here, from the data seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plumbline.seeds import rng
+
+PRODUCTS = (
+    "hammer", "chisel", "level", "clamp", "ladder", "lamp", "drill", "rope",
+    "hinge", "trowel", "bucket", "mallet", "ruler", "saw", "file", "pump",
+)  # fmt: skip
+NAMES = (
+    "Ana", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jade",
+    "Kim", "Leo", "Mina", "Noor", "Otto", "Pia", "Rosa", "Sam", "Tara", "Uma",
+)  # fmt: skip
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+FACTS = ("price", "aisle", "stock", "guarantee")
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One line of the catalogue: price in dollars, aisle, pieces in stock, guarantee in years."""
+
+    name: str
+    price: int
+    aisle: int
+    stock: int
+    guarantee: int
+
+    def fact(self, name: str) -> int:
+        """Return the value of one of `FACTS`."""
+        if name not in FACTS:
+            raise KeyError(f"{name!r} is not a fact of a product; facts are {', '.join(FACTS)}")
+        return int(getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The catalogue, by product name."""
+
+    catalogue: dict[str, Product]
+
+    @classmethod
+    def from_seed(cls, data_seed: int) -> Shop:
+        """Build the shop of a data seed: prices differ, the rest may repeat."""
+        random = rng(data_seed, "shop")
+        prices = random.choices(range(2, 13), k=len(PRODUCTS))
+        return cls(
+            {
+                name: Product(
+                    name,
+                    price,
+                    aisle=random.randint(1, 9),
+                    stock=random.randint(3, 40),
+                    guarantee=random.randint(1, 9),
+                )
+                for name, price in zip(PRODUCTS, prices, strict=True)
+            }
+        )
+
+    def __getitem__(self, name: str) -> Product:
+        return self.catalogue[name]
+
+
+def plural(name: str, count: int) -> str:
+    """Return ``3 clamps`` or ``1 clamp``; every product's plural is regular."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"

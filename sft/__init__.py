@@ -1,0 +1,1 @@
+"""Demonstrations and the first policy: building the data, and training on it."""

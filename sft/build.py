@@ -1,0 +1,111 @@
+"""Building demonstrations: clean, de-duplicate, split by prompt. This file only sequences."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from plumbline.errors import DataError
+from plumbline.records import Conversation, Dropped, Message, Row, problem_with, prompt_id, write_dataset
+from plumbline.seeds import derive
+from plumbline.stages import Stage, stage
+from sft.config import DemonstrationsConfig
+from sft.sources import Source
+
+
+@stage("demonstrations")
+def build_demonstrations(
+    stage: Stage, *, config: DemonstrationsConfig, source: Source, data_seed: int
+) -> Mapping[str, float | None]:
+    """Make a dataset of demonstrations with splits ``train`` and ``test``."""
+    # 1. Clean each conversation, and leave out what cannot be learnt from.
+    rows, dropped = clean(source.rows[: config.max_rows], config, source.dropped)
+    # 2. Keep one of each: the same conversation twice counts twice in the loss.
+    rows = deduplicate(rows, dropped)
+    # 3. Split by prompt, so that no prompt is on both sides.
+    train, test = split_by_prompt(rows, config.held_out_share, data_seed)
+    if not train or not test:
+        raise DataError(
+            f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
+            f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
+        )
+    for reason, count, numbers in dropped.by_reason():
+        stage.say(f"left out {count}: {reason} (rows {numbers})")
+    counts = write_dataset(
+        stage.folder,
+        {"train": train, "test": test},
+        kind="messages",
+        title="Demonstrations",
+        description="Conversations that show the work: cleaned, de-duplicated, split by prompt.",
+        dropped=dropped,
+    )
+    forms = Counter(row["form"] for row in rows)
+    return counts | {f"{form}_rows": float(count) for form, count in sorted(forms.items())}
+
+
+def clean(
+    rows: Sequence[Row], config: DemonstrationsConfig, dropped: Dropped
+) -> tuple[list[Row], Dropped]:
+    """Normalise texts and leave out rows that are no demonstration, each with the reason."""
+    kept, left_out = [], Dropped(list(dropped.rows))
+    for row in rows:
+        messages = [clean_message(message) for message in row["messages"]]
+        problem = _problem(messages, row["form"], config)
+        if problem is None:
+            kept.append(row | {"messages": messages})
+        else:
+            left_out.add(row["origin"], row["row"], problem, row["messages"])
+    return kept, left_out
+
+
+def clean_message(message: Message) -> Message:
+    """Return a message in Unicode NFC, with plain line ends, without control characters."""
+    text = unicodedata.normalize("NFC", message["content"].replace("\r\n", "\n").replace("\r", "\n"))
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    return {"role": message["role"], "content": text.strip()}
+
+
+def deduplicate(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
+    """Keep the first of equal conversations; case and white space make no difference."""
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    kept = []
+    for row in rows:
+        key = tuple((m["role"], " ".join(m["content"].casefold().split())) for m in row["messages"])
+        if key in seen:
+            dropped.add(row["origin"], row["row"], "repeats an earlier row", row["messages"])
+        else:
+            seen.add(key)
+            kept.append(row)
+    return kept
+
+
+def split_by_prompt(
+    rows: Sequence[Row], held_out_share: float, data_seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Split rows so that a prompt's side depends on its text and the data seed alone."""
+    train, test = [], []
+    for row in rows:
+        place = derive(data_seed, "held out", prompt_id(_prompt(row["messages"]))) / 2**63
+        (test if place < held_out_share else train).append(row)
+    return train, test
+
+
+def _prompt(messages: Conversation) -> Conversation:
+    """Return everything before the last answer."""
+    return messages[:-1]
+
+
+def _problem(messages: Conversation, form: str, config: DemonstrationsConfig) -> str | None:
+    problem = problem_with(messages)
+    if problem is not None:
+        return problem
+    if messages[-1]["role"] != "assistant":
+        return f"ends with the {messages[-1]['role']}'s turn, so there is no answer to learn"
+    if not any(message["role"] == "user" for message in messages):
+        return "has no user's turn, so there is nothing to answer"
+    if form not in config.forms:
+        return f"is of the form {form}, which forms leaves out"
+    if sum(len(message["content"]) for message in messages) > config.max_characters:
+        return f"is longer than max_characters ({config.max_characters})"
+    return None

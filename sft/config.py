@@ -1,0 +1,38 @@
+"""What may vary in building demonstrations and in training on them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from plumbline.config import Config
+from plumbline.models import TuningConfig
+from plumbline.training_config import TrainingConfig
+
+Form = Literal["single_turn", "chain_of_thought", "multi_turn"]
+FORMS: tuple[Form, ...] = ("single_turn", "chain_of_thought", "multi_turn")
+
+
+class DemonstrationsConfig(Config):
+    """How demonstrations are cleaned and split."""
+
+    forms: tuple[Form, ...] = FORMS
+    """Forms of demonstration to keep; rows of others are left out, and counted."""
+    max_characters: int = Field(8000, ge=1)
+    """Longest conversation, in characters; longer ones are left out, and counted."""
+    held_out_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the prompts that training never sees, for the loss on held-out demonstrations."""
+    max_rows: int | None = Field(None, ge=1)
+    """Read at most this many rows. Null reads all."""
+
+
+class SFTConfig(Config):
+    """How the first policy is trained."""
+
+    tuning: TuningConfig = TuningConfig(method="full")
+    """Which weights are trained."""
+    max_length: int = Field(512, ge=8)
+    """Longest conversation, in tokens; longer ones are left out, and counted."""
+    training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=1, batch_size=16)
+    """How they are trained."""

@@ -1,0 +1,116 @@
+"""Training the first policy on demonstrations, with TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plumbline.artefacts import Artefact
+from plumbline.chat import encode_conversation
+from plumbline.errors import DataError
+from plumbline.models import (
+    load_tokenizer,
+    model_card,
+    parameter_counts,
+    save_model,
+    trainable_causal_lm,
+)
+from plumbline.quiet import hush
+from plumbline.records import Dropped, Row, read_dataset
+from plumbline.stages import Stage, stage
+from sft.config import SFTConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@stage("policy")
+def train_sft(
+    stage: Stage, *, config: SFTConfig, base: Artefact, demonstrations: Artefact, seed: int
+) -> Mapping[str, float | None]:
+    """Train a policy by supervised fine-tuning; the loss is on what the assistant says."""
+    hush()
+    import trl
+    from transformers import set_seed
+
+    from plumbline.training import ExactResume
+
+    class Trainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
+        """TRL's trainer, with checkpoints that resume exactly."""
+
+    # 1. Conversations become ids and labels, in our one place for that.
+    tokenizer = load_tokenizer(base.path)
+    dropped = Dropped()
+    splits = {
+        split: tokenize(
+            read_dataset(demonstrations.path, split), tokenizer, config.max_length, dropped
+        )
+        for split in ("train", "test")
+    }
+    dropped.write(stage.folder)
+    for reason, count, numbers in dropped.by_reason():
+        stage.say(f"left out {count}: {reason} (rows {numbers})")
+
+    # 2. The base, whole or with an adapter.
+    set_seed(seed)
+    model = trainable_causal_lm(base.path, config.tuning)
+    counts = parameter_counts(model)
+
+    # 3. Train.
+    trainer = Trainer(
+        model=model,
+        args=trl.SFTConfig(
+            **config.training.arguments(stage.scratch, seed),
+            max_length=None,
+            gradient_checkpointing=config.training.activation_checkpointing,
+            per_device_eval_batch_size=4 * config.training.batch_size,
+        ),
+        train_dataset=splits["train"],
+        eval_dataset=splits["test"],
+        processing_class=tokenizer,
+    )
+    trainer.run(stage, "supervised fine-tuning")
+
+    # 4. How well does it predict demonstrations that it has not seen?
+    held_out = trainer.evaluate()
+    stage.metrics.log(trainer.state.global_step, {"held_out_loss": held_out["eval_loss"]})
+    card = model_card(
+        "Policy after supervised fine-tuning",
+        f"Trained with {config.tuning.method} tuning on {len(splits['train'])} demonstrations "
+        f"from {base.id}; held-out loss {held_out['eval_loss']:.3f}.",
+    )
+    save_model(trainer.model, tokenizer, stage.folder, source=base.path, card=card)
+    return {
+        "held_out_loss": held_out["eval_loss"],
+        "held_out_token_accuracy": held_out["eval_mean_token_accuracy"],
+        "train_rows": float(len(splits["train"])),
+        "dropped_rows": float(len(dropped.rows)),
+        "tokens_seen": float(trainer._total_train_tokens),
+        **counts,
+    }
+
+
+def tokenize(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, dropped: Dropped
+) -> Dataset:
+    """Return ``input_ids`` and ``labels``, -100 wherever the assistant does not speak."""
+    from datasets import Dataset
+
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        encoded = encode_conversation(tokenizer, row["messages"])
+        if len(encoded.ids) > max_length:
+            reason = f"is longer than max_length ({max_length} tokens)"
+            dropped.add(row["origin"], row["row"], reason, row["messages"])
+            continue
+        labels = [
+            token if speaks else -100
+            for token, speaks in zip(encoded.ids, encoded.assistant_mask, strict=True)
+        ]
+        kept.append({"input_ids": encoded.ids, "labels": labels})
+    if not kept:
+        raise DataError(
+            f"None of {len(rows)} demonstrations fits into max_length ({max_length} tokens). Raise it."
+        )
+    return Dataset.from_list(kept)
