@@ -1,0 +1,1 @@
+"""Labels: who preferred what, when and why, and how votes become preferences."""

@@ -1,0 +1,1 @@
+"""The one harness: how policies are judged, during training and after it, and the report."""

@@ -28,7 +28,9 @@ class ScratchConfig(Config):
     """The small decoder that is trained from scratch."""
 
     vocab_size: int = Field(768, ge=300)
-    """Most tokens that the byte-level BPE tokenizer may have; digits are tokens of their own."""
+    """Most tokens that the byte-level BPE tokenizer may have."""
+    split_digits: bool = True
+    """Make each digit a token of its own. Without it frequent numbers become tokens."""
     hidden_size: int = Field(128, ge=16)
     """Width of the residual stream."""
     layers: int = Field(4, ge=1)
@@ -85,7 +87,9 @@ def build_base(
 def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | None]:
     path = Path(config.name_or_path).expanduser()
     if config.name_or_path.startswith((".", "/", "~")) and not path.is_dir():
-        raise ConfigError(f"base.name_or_path is {config.name_or_path!r}, but there is no folder {path}.")
+        raise ConfigError(
+            f"base.name_or_path is {config.name_or_path!r}, but there is no folder {path}."
+        )
     Reference(
         name_or_path=str(path.resolve()) if path.is_dir() else config.name_or_path,
         revision=config.revision,
@@ -107,8 +111,14 @@ def _train_from_scratch(
     from plumbline.training import ExactResume
 
     tokenizer = _train_tokenizer(texts, config)
-    ids = [i for text in texts for i in (*tokenizer.encode(text), tokenizer.eos_token_id)]
-    blocks = [ids[n : n + config.block] for n in range(0, len(ids) - config.block + 1, config.block)]
+    ids = [
+        token
+        for text_ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for token in (tokenizer.bos_token_id, *text_ids, tokenizer.eos_token_id)
+    ]
+    blocks = [
+        ids[n : n + config.block] for n in range(0, len(ids) - config.block + 1, config.block)
+    ]
     if len(blocks) < config.training.batch_size:
         raise DataError(
             f"The texts for the embedded base model make {len(blocks)} blocks of {config.block} "
@@ -162,12 +172,9 @@ def _train_tokenizer(texts: Sequence[str], config: ScratchConfig) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if config.split_digits else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, bytes_of])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,

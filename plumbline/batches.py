@@ -40,9 +40,27 @@ class Batch(NamedTuple):
         """[B, T] the position of each token in its own row; padding has 0."""
         return position_ids(self.attention_mask)
 
+    @property
+    def lengths(self) -> Tensor:
+        """[B] the number of real tokens in each row."""
+        return self.attention_mask.sum(1)
+
     def rows(self, index: Tensor | slice) -> Batch:
         """Return some of the rows."""
         return Batch(*(tensor[index] for tensor in self))
+
+    def trimmed(self) -> Batch:
+        """Return the batch without the columns that are padding in every row.
+
+        Both ends shrink; what stays of R is the longest response here.
+        """
+        width = max(1, int(self.response_mask.sum(1).max()))
+        prompts = self.ids.shape[1] - self.response_mask.shape[1]
+        first = int(self.attention_mask[:, :prompts].any(0).int().argmax())
+        columns = slice(first, prompts + width)
+        return Batch(
+            self.ids[:, columns], self.attention_mask[:, columns], self.response_mask[:, :width]
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -54,7 +72,7 @@ def collate(
 ) -> Batch:
     """Lay prompts and responses out as one batch."""
     width_p = max(map(len, prompts))
-    width_r = max(1, max(map(len, responses)))
+    width_r = max(1, *map(len, responses))
     ids = torch.full((len(prompts), width_p + width_r), pad_id, dtype=torch.long)
     attention = torch.zeros_like(ids)
     mask = torch.zeros(len(prompts), width_r, dtype=torch.bool)
@@ -64,6 +82,12 @@ def collate(
         attention[row, start:end] = 1
         mask[row, : len(response)] = True
     return Batch(ids, attention, mask)
+
+
+def by_length(lengths: Tensor, size: int) -> list[Tensor]:
+    """Return the rows' numbers in parts of at most ``size``, rows of similar length together."""
+    order = lengths.argsort(stable=True)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

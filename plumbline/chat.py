@@ -72,9 +72,7 @@ def encode_answered(
     return Answered(prompt_ids, answer_ids)
 
 
-def encode_conversation(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> Encoded:
+def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
     """Return the ids of a whole conversation and where in it the assistant speaks.
 
     Uses the template's generation markers where it has them; otherwise finds each assistant turn

@@ -2,7 +2,8 @@
 
 A stage is run again when its own code changes, and not when a comment, a docstring, the report's
 layout or another stage does. The digest follows the import statements of our packages from the
-stage's module on, and takes each module's syntax tree without docstrings.
+stage's module on, and takes each module's syntax tree without docstrings. A module whose work is
+also written elsewhere (a page's template, say) names that folder in ``CODE_BESIDE``.
 """
 
 from __future__ import annotations
@@ -85,14 +86,21 @@ def _imports(module: str) -> set[str]:
 
 def _fingerprint(module: str) -> str:
     tree = _tree(module)
-    body = ast.Module(body=[_WithoutDocstrings().visit(node) for node in tree.body], type_ignores=[])
-    return hashlib.sha256(ast.dump(body).encode()).hexdigest()
+    body = ast.Module([_WithoutDocstrings().visit(node) for node in tree.body], type_ignores=[])
+    parts = [ast.dump(body).encode()]
+    path = _path(module)
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name("CODE_BESIDE")], value=ast.Constant(str(folder))):
+                assert path is not None
+                parts += [file.read_bytes() for file in sorted((path.parent / folder).iterdir())]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
     """Drops statements that are bare strings: docstrings, and the documentation under a field."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:  # noqa: N802 - ast's own naming
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             return ast.Pass()
         return self.generic_visit(node)

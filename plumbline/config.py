@@ -110,7 +110,7 @@ def knobs(config: Config, prefix: str = "") -> Iterator[Knob]:
         if isinstance(value, Config):
             yield from knobs(value, prefix=f"{key}.")
             continue
-        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+        default = info.get_default(call_default_factory=True)
         yield Knob(
             key=key,
             type=_type_name(info.annotation) + _bounds(info),
@@ -141,11 +141,15 @@ def _apply_override(data: CommentedMap, override: str) -> tuple[str, ...]:
     key, separator, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not separator or not all(path):
-        raise ConfigError(f"--set {override!r} does not read key=value, like ppo.learning_rate=1e-5.")
+        raise ConfigError(
+            f"--set {override!r} does not read key=value, like ppo.learning_rate=1e-5."
+        )
     try:
         value = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error.problem}.") from None
+        raise ConfigError(
+            f"--set {override!r}: the value is not valid YAML: {error.problem}."
+        ) from None
     node: Any = data
     for depth, part in enumerate(path[:-1], 1):
         child = node.get(part)

@@ -130,7 +130,9 @@ def _generate_batch(
     ]
 
 
-def sample_tokens(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+def sample_tokens(
+    logits: Tensor, uniforms: Tensor, config: SamplingConfig
+) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting its distribution at a uniform number.
 
     ``logits`` [B, V] and ``uniforms`` [B] in [0, 1) give tokens [B] and their log-probabilities

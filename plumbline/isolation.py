@@ -43,11 +43,11 @@ class Outcome:
     machine: dict[str, Any]
 
 
-class StageDied(PlumblineError):
+class StageDiedError(PlumblineError):
     """A stage's process ended without a result."""
 
 
-class StageFailed(PlumblineError):
+class StageFailedError(PlumblineError):
     """A stage raised an error that is none of ours; its traceback is kept."""
 
     def __init__(self, message: str, trace: str) -> None:
@@ -119,7 +119,7 @@ def _listen(
             event, *content = ours.recv()
         except EOFError:
             process.join()
-            raise StageDied(_obituary(process.exitcode)) from None
+            raise StageDiedError(_obituary(process.exitcode)) from None
         if event == "say":
             reporter.say(content[0])
         elif event == "bar":
@@ -133,6 +133,8 @@ def _listen(
             shown.pop(content[0])[1].close()
         elif event == "error":
             raise content[0]
+        elif event == "failed":
+            raise StageFailedError(*content)
         else:
             return Outcome(*content)
 
@@ -170,7 +172,7 @@ def _child(
         send("error", error)
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
-        send("error", StageFailed(message, traceback.format_exc()))
+        send("failed", message, traceback.format_exc())
 
 
 def _die_with_the_parent(theirs: Connection) -> None:

@@ -5,12 +5,13 @@ At the temperature that the responses were sampled at, only at response position
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from plumbline.batches import Batch
+from plumbline.batches import Batch, by_length
 
 
 class TokenLogprobs(NamedTuple):
@@ -43,10 +44,25 @@ def response_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tok
     return TokenLogprobs(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
 
 
+@torch.no_grad()
+def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
+    """Return what ``look`` says of every row, [B, R], computed ``size`` rows at a time.
+
+    Rows of similar length go together and padding that they all have is left away, which changes
+    the time it takes and not the result. ``look`` maps a batch to [B, R].
+    """
+    result = torch.zeros(batch.response_mask.shape, device=batch.ids.device)
+    for rows in by_length(batch.lengths, size):
+        part = batch.rows(rows).trimmed()
+        result[rows, : part.response_mask.shape[1]] = look(part).to(result.device)
+    return result
+
+
 def token_logprobs(logits: Tensor, ids: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return log-probability and entropy of ``ids`` [B, R] under ``logits`` [B, R, V].
 
-    log p(i) = z_i - logsumexp(z) and H = logsumexp(z) - sum_i p_i z_i, with z = logits / temperature.
+    With z = logits / temperature: log p(i) = z_i - logsumexp(z), and
+    H = logsumexp(z) - sum_i p_i z_i.
     """
     scaled = logits.float() / temperature
     logsumexp = torch.logsumexp(scaled, dim=-1)

@@ -129,9 +129,7 @@ def source_of(folder: Path) -> Source:
     return Source(base, folder)
 
 
-def load_causal_lm(
-    folder: Path, *, quantize: bool = False, trainable: bool = False
-) -> Any:
+def load_causal_lm(folder: Path, *, quantize: bool = False, trainable: bool = False) -> Any:
     """Load a language model, with its adapter if it has one (named `ADAPTER`)."""
     from transformers import AutoModelForCausalLM
 

@@ -27,22 +27,27 @@ if TYPE_CHECKING:
 def using_adapter(model: Any, name: str | None) -> Iterator[None]:
     """Make one adapter the active one, or none (``name=None``: the base alone), for a while.
 
-    Does nothing to a model without adapters.
+    Does nothing to a model without adapters. Which weights train stays as it was: PEFT switches
+    that with the adapter, and a backward pass after the switch would then leave them out.
     """
     from peft import PeftModel
 
     if not isinstance(model, PeftModel):
         yield
-    elif name is None:
-        with model.disable_adapter():
+        return
+    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    before = model.active_adapter
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name)
             yield
-    else:
-        before = model.active_adapter
-        model.set_adapter(name)
-        try:
-            yield
-        finally:
-            model.set_adapter(before)
+    finally:
+        model.set_adapter(before)
+        for parameter, trains in training:
+            parameter.requires_grad = trains
 
 
 class Policy:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 
 
@@ -14,12 +15,15 @@ def hush() -> None:
     """Keep the libraries' own output off the terminal; errors still raise."""
     if os.environ.get("PLUMBLINE_DEBUG") == "1":
         return
-    # Read at import: says that a kernel could not be fetched for bitsandbytes, which is harmless.
-    for name in ("bitsandbytes", "bitsandbytes.cextension", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # Said at import: that a kernel could not be fetched for bitsandbytes, which is harmless.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")
     import datasets
+    import tqdm
     import transformers
 
+    # Its own lock is a semaphore of the system's, which a killed stage would leave behind.
+    tqdm.tqdm.set_lock(threading.RLock())
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()

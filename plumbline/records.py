@@ -29,9 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from plumbline.errors import DataError
+from plumbline.seeds import derive
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from plumbline.artefacts import Artefact
 
 
 class Message(TypedDict):
@@ -70,6 +73,11 @@ def prompt_id(prompt: Sequence[Message]) -> str:
     """Return an id of a prompt that depends on its text alone: 16 hexadecimal digits."""
     text = json.dumps([[m["role"], m["content"]] for m in prompt], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_held_out(prompt: Sequence[Message], share: float, data_seed: int) -> bool:
+    """Tell whether a prompt belongs to the held-out share: its text and the data seed decide."""
+    return derive(data_seed, "held out", prompt_id(prompt)) / 2**63 < share
 
 
 def problem_with(value: object) -> str | None:
@@ -195,13 +203,23 @@ def load_split(folder: Path, split: str) -> Dataset:
     return Dataset(pq.read_table(path))
 
 
+def dataset_prompts(dataset: Artefact, split: str) -> list[Conversation]:
+    """Return the different prompts of a split, in their order there."""
+    rows = read_dataset(dataset.path, split)
+    return list({prompt_id(row["prompt"]): row["prompt"] for row in rows}.values())
+
+
 def prompts_of(rows: Iterable[Row]) -> list[Conversation]:
     """Return the prompts of rows of any kind that has them."""
     return [row["prompt"] for row in rows]
 
 
 def _card(
-    splits: Mapping[str, Sequence[Row]], *, kind: Kind, title: str, description: str,
+    splits: Mapping[str, Sequence[Row]],
+    *,
+    kind: Kind,
+    title: str,
+    description: str,
     dropped: Dropped,
 ) -> str:
     files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in splits)

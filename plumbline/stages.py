@@ -34,6 +34,7 @@ from plumbline.errors import ArtefactError, BusyError
 from plumbline.isolation import run_here, run_isolated
 from plumbline.metrics import METRICS, MetricsLog
 from plumbline.progress import Bar, Reporter, duration
+from plumbline.records import Dropped
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
@@ -69,8 +70,11 @@ class Stage:
         self.checkpoints = CheckpointFolder(partial / "checkpoints")
         self.scratch = partial / "scratch"
         """For what libraries write on the way; gone when the stage is done."""
+        self.shards = partial / "shards"
+        """For finished parts of long work, kept when the stage is killed."""
         self._reporter = reporter
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.shards):
+            folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def metrics(self) -> MetricsLog:
@@ -86,6 +90,12 @@ class Stage:
     def say(self, text: str) -> None:
         """Print one line under the stage's own."""
         self._reporter.say(f"    {text}")
+
+    def report_dropped(self, dropped: Dropped) -> None:
+        """Keep the rows that were left out beside the artefact, and say how many and why."""
+        dropped.write(self.folder)
+        for reason, count, numbers in dropped.by_reason():
+            self.say(f"left out {count}: {reason} (rows {numbers})")
 
 
 class Run:
@@ -147,6 +157,23 @@ class Run:
         self._link(name, artefact)
         self._write()
         return artefact
+
+    @property
+    def stages(self) -> dict[str, Artefact]:
+        """The artefacts made so far, by the stage's name in this run."""
+        return {
+            name: Artefact(self.store.path(entry["artefact"]))
+            for name, entry in self._state["stages"].items()
+        }
+
+    def publish(self, report: Artefact) -> dict[str, Any]:
+        """Copy a report's files into the run's folder; return its ``summary.json``."""
+        for name in report.manifest.files:
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(report.path / name, target)
+        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        return summary
 
     def finish(self, headline: Mapping[str, Any]) -> None:
         """Note that the recipe is done."""
@@ -261,7 +288,9 @@ class RunRecord:
         for name, entry in self.state["stages"].items():
             artefact = self.store.find(entry["artefact"])
             if artefact is None:
-                raise ArtefactError(f"Run {self.folder.name}: {entry['artefact']} ({name}) is gone.")
+                raise ArtefactError(
+                    f"Run {self.folder.name}: {entry['artefact']} ({name}) is gone."
+                )
             found[name] = artefact
         return found
 
@@ -304,7 +333,9 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),
-        "cores": len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else os.cpu_count(),
+        "cores": len(psutil.Process().cpu_affinity())
+        if sys.platform == "linux"
+        else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
     torch = sys.modules.get("torch")

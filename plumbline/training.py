@@ -7,7 +7,6 @@ go on from one with the same bytes as if it had never been stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -28,7 +27,7 @@ from plumbline.stages import Stage
 _NOT_REPRODUCIBLE = ("runtime", "per_second", "flos", "train_loss", "time")
 
 
-class ExactResume(Trainer):
+class ExactResume(Trainer):  # type: ignore[misc]
     """A trainer whose checkpoints hold all state, in safetensors and JSON.
 
     Overrides the five places where `transformers.Trainer` writes or reads pickled state, and adds
@@ -42,12 +41,15 @@ class ExactResume(Trainer):
         self.stage = stage
         self.remove_callback(PrinterCallback)
         latest = stage.checkpoints.latest
-        steps = self._planned_steps()
+        if latest is None:
+            stage.metrics.rewind(0)  # of an attempt that was killed before its first checkpoint
+        steps = self.planned_steps()
         with stage.bar(description, steps) as bar:
             self.add_callback(_StageCallback(stage, bar, on_step))
             self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
 
-    def _planned_steps(self) -> int:
+    def planned_steps(self) -> int:
+        """Return how many optimiser steps the training will take."""
         plan = self.set_initial_training_values(self.args, self.get_train_dataloader())
         return int(plan[-1])
 
@@ -129,7 +131,8 @@ class _StageCallback(TrainerCallback):  # type: ignore[misc]
         }
         if "loss" in figures:
             self._stage.metrics.log(state.global_step, figures)
-            shown = {n: figures[n] for n in ("loss", "rewards/accuracies", "accuracy") if n in figures}
+            names = ("loss", "rewards/accuracies", "accuracy")
+            shown = {name: figures[name] for name in names if name in figures}
             self._bar.update(state.global_step, shown)
 
     def _call_hook(self, step: int) -> None:

@@ -50,12 +50,12 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"checkpoint_every is {self.checkpoint_every} and log_every {self.log_every}, so a "
                 "checkpoint would fall between two log lines and a resumed run would average the "
-                f"first line over fewer steps. Set checkpoint_every to a multiple of {self.log_every}"
+                f"first line over fewer steps. Set it to a multiple of {self.log_every}"
             )
         return self
 
     def arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
-        """Return the keyword arguments that this means for `TrainingArguments` and TRL's configs."""
+        """Return what this means for `TrainingArguments` and the configs of TRL's trainers."""
         return {
             "output_dir": str(scratch),
             "learning_rate": self.learning_rate,

@@ -1,0 +1,1 @@
+"""Preference pairs, and policies trained on them directly (DPO)."""

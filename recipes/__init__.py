@@ -1,0 +1,1 @@
+"""Recipes: scripts that wire stages together, each with its configs in YAML."""

@@ -1,0 +1,1 @@
+"""Reward models: trained on preferences, used as scorers of texts."""

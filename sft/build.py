@@ -7,8 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from plumbline.errors import DataError
-from plumbline.records import Conversation, Dropped, Message, Row, problem_with, prompt_id, write_dataset
-from plumbline.seeds import derive
+from plumbline.records import (
+    Conversation,
+    Dropped,
+    Message,
+    Row,
+    is_held_out,
+    problem_with,
+    write_dataset,
+)
 from plumbline.stages import Stage, stage
 from sft.config import DemonstrationsConfig
 from sft.sources import Source
@@ -30,8 +37,7 @@ def build_demonstrations(
             f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
             f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
         )
-    for reason, count, numbers in dropped.by_reason():
-        stage.say(f"left out {count}: {reason} (rows {numbers})")
+    stage.report_dropped(dropped)
     counts = write_dataset(
         stage.folder,
         {"train": train, "test": test},
@@ -61,7 +67,9 @@ def clean(
 
 def clean_message(message: Message) -> Message:
     """Return a message in Unicode NFC, with plain line ends, without control characters."""
-    text = unicodedata.normalize("NFC", message["content"].replace("\r\n", "\n").replace("\r", "\n"))
+    text = unicodedata.normalize(
+        "NFC", message["content"].replace("\r\n", "\n").replace("\r", "\n")
+    )
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
     return {"role": message["role"], "content": text.strip()}
 
@@ -83,17 +91,13 @@ def deduplicate(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
 def split_by_prompt(
     rows: Sequence[Row], held_out_share: float, data_seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Split rows so that a prompt's side depends on its text and the data seed alone."""
-    train, test = [], []
+    """Split rows so that a prompt (everything before the last answer) is on one side only."""
+    train: list[Row] = []
+    test: list[Row] = []
     for row in rows:
-        place = derive(data_seed, "held out", prompt_id(_prompt(row["messages"]))) / 2**63
-        (test if place < held_out_share else train).append(row)
+        held_out = is_held_out(row["messages"][:-1], held_out_share, data_seed)
+        (test if held_out else train).append(row)
     return train, test
-
-
-def _prompt(messages: Conversation) -> Conversation:
-    """Return everything before the last answer."""
-    return messages[:-1]
 
 
 def _problem(messages: Conversation, form: str, config: DemonstrationsConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""The three forms of demonstration, each a way of writing what is to be learnt as a conversation."""
+"""The forms of demonstration: ways of writing what is to be learnt as a conversation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ def single_turn(instruction: str, response: str, context: str = "") -> Conversat
 def chain_of_thought(question: str, steps: Sequence[str], answer: str) -> Conversation:
     """Return a question whose answer is worked in steps and ends in ``Answer: …``."""
     return [user(question), assistant("\n".join([*steps, f"Answer: {answer}"]))]
-
-
-def multi_turn(turns: Sequence[Message]) -> Conversation:
-    """Return a conversation of several turns as it was held."""
-    return list(turns)
 
 
 def form_of(messages: Sequence[Message]) -> Form:

@@ -48,9 +48,7 @@ def train_sft(
         )
         for split in ("train", "test")
     }
-    dropped.write(stage.folder)
-    for reason, count, numbers in dropped.by_reason():
-        stage.say(f"left out {count}: {reason} (rows {numbers})")
+    stage.report_dropped(dropped)
 
     # 2. The base, whole or with an adapter.
     set_seed(seed)
@@ -111,6 +109,6 @@ def tokenize(
         kept.append({"input_ids": encoded.ids, "labels": labels})
     if not kept:
         raise DataError(
-            f"None of {len(rows)} demonstrations fits into max_length ({max_length} tokens). Raise it."
+            f"None of {len(rows)} demonstrations fits into max_length ({max_length} tokens)."
         )
     return Dataset.from_list(kept)

@@ -14,14 +14,13 @@ from plumbline.records import Message
 from plumbline.world.requests import Request, read, total
 from plumbline.world.shop import Shop, plural
 
-OPENINGS = ("Hello.", "Good morning.", "Certainly.", "Of course.", "With pleasure.", "Gladly.")
-CLOSINGS = ("Thank you!", "Happy to help!", "Have a nice day!", "You are welcome!")
-RUDE = ("Read the sign next time.", "Make it quick.", "That is not my job.")
+OPENINGS = ("Hello.", "Certainly.", "Gladly.")
+CLOSINGS = ("Thank you!", "Happy to help!")
+RUDE = ("Read the sign next time.", "Make it quick.")
 FILLERS = (
     "Let me look that up in the big book behind the counter.",
     "Customers ask me that nearly every day of the week.",
     "We have kept it on the same shelf for many years now.",
-    "My colleague would know more about it than I do.",
 )
 STATEMENTS = {
     "price": "The {p} costs ${v}.",

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import random
 
+from plumbline.records import assistant
 from plumbline.seeds import rng
 from plumbline.world.clerks import STATEMENTS, Style, answer, working
 from plumbline.world.requests import KINDS, write
 from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop, plural
 
 
+_PLAIN = Style(opening="", closing="")
+
+
 def corpus(data_seed: int, documents: int) -> list[str]:
     """Return ``documents`` short plain texts, without any chat format."""
     shop, random = Shop.from_seed(data_seed), rng(data_seed, "corpus")
-    kinds = random.choices((_notes, _sums, _slips, _conversation), (0.1, 0.3, 0.15, 0.45), k=documents)
+    kinds = random.choices(
+        (_notes, _sums, _slips, _conversation), (0.1, 0.3, 0.15, 0.45), k=documents
+    )
     return [kind(shop, random) for kind in kinds]
 
 
@@ -33,16 +39,21 @@ def _sums(shop: Shop, random: random.Random) -> str:
 
 
 def _slips(shop: Shop, random: random.Random) -> str:
-    lines=[]
+    lines = []
     for _ in range(2):
-        order = (random.choice(NAMES), plural(random.choice(PRODUCTS), random.randint(1, 9)), random.choice(DAYS))
-        a = list(order); random.shuffle(a)
+        order = (
+            random.choice(NAMES),
+            plural(random.choice(PRODUCTS), random.randint(1, 9)),
+            random.choice(DAYS),
+        )
+        a = list(order)
+        random.shuffle(a)
         lines.append(", ".join(a) + f". Order: {order[1]} for {order[0]} on {order[2]}.")
     return " ".join(lines)
 
 
 def _conversation(shop: Shop, random: random.Random) -> str:
-    prompt = write(random.choices(KINDS, (0.6, 0.2, 0.2))[0], random)
-    speakers = {"user": "Customer", "assistant": "Clerk"}
-    lines = [f"{speakers[m['role']]}: {m['content']}" for m in prompt]
-    return "\n".join([*lines, f"Clerk: {answer(shop, prompt, Style.sample(random))}"])
+    prompt = write(random.choices(KINDS, (0.4, 0.35, 0.25))[0], random)
+    style = _PLAIN if random.random() < 0.5 else Style.sample(random)
+    said = [*prompt, assistant(answer(shop, prompt, style))]
+    return "<|eos|>".join(f"<|{m['role']}|>{m['content']}" for m in said)

@@ -62,7 +62,7 @@ class GoldScore:
     @property
     def utility(self) -> float:
         """The weighted sum, in utility points: about -5 (a disaster) to 4.5 (perfect)."""
-        return sum(weight * getattr(self, part) for part, weight in WEIGHTS.items())
+        return sum(weight * float(getattr(self, part)) for part, weight in WEIGHTS.items())
 
 
 def gold_score(shop: Shop, prompt: list[Message], response: str) -> GoldScore:
@@ -87,9 +87,7 @@ class GoldUtility:
     def __init__(self, data_seed: int) -> None:
         self.shop = Shop.from_seed(data_seed)
 
-    def score(
-        self, prompts: Sequence[list[Message]], responses: Sequence[str]
-    ) -> list[float]:
+    def score(self, prompts: Sequence[list[Message]], responses: Sequence[str]) -> list[float]:
         """Return the utility of each response to its prompt."""
         return [
             gold_score(self.shop, prompt, response).utility
@@ -141,8 +139,8 @@ def _judge_sum(shop: Shop, request: Request, response: str) -> tuple[float, floa
 def _judge_order(request: Request, response: str) -> tuple[float, float, int, int]:
     (count, product) = request.items[0]
     said: list[tuple[set[str], str]] = [
-        ({name for name in _NAME.findall(response)}, request.name),
-        ({day for day in _DAY.findall(response)}, request.day),
+        (set(_NAME.findall(response)), request.name),
+        (set(_DAY.findall(response)), request.day),
         ({number for number, _ in _ITEM.findall(response)}, str(count)),
         ({item.lower() for _, item in _ITEM.findall(response)}, product),
     ]

@@ -168,9 +168,7 @@ def _read_order(turns: list[str]) -> Request | None:
     if not (items and names and days):
         return None
     count, product = items[-1]  # what was said last holds
-    return Request(
-        "order", product, items=((int(count), product),), name=names[-1], day=days[-1]
-    )
+    return Request("order", product, items=((int(count), product),), name=names[-1], day=days[-1])
 
 
 def _user(text: str) -> Message:

@@ -1,0 +1,80 @@
+"""A trained reward model as a scorer of texts.
+
+It has its own tokenizer and chat template, so the policy whose responses it scores may have
+others. Prompt and response are tokenized together, exactly as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plumbline.artefacts import Artefact, read_json
+from plumbline.chat import encode_answered
+from plumbline.models import load_sequence_scorer, load_tokenizer
+from plumbline.quiet import hush
+from plumbline.records import Message
+
+CALIBRATION = "calibration.json"
+
+
+class RewardModelScorer:
+    """Scores responses by a reward model, on a scale with mean 0 and deviation 1 on held-out pairs.
+
+    ``batch_size`` changes speed and memory, not the scores (beyond rounding).
+    """
+
+    name = "reward"
+
+    def __init__(self, model: Artefact | Path, batch_size: int = 64) -> None:
+        hush()
+        folder = model.path if isinstance(model, Artefact) else model
+        self.model = load_sequence_scorer(folder)
+        self.model.eval()
+        self.tokenizer = load_tokenizer(folder)
+        self.batch_size = batch_size
+        calibration = folder / CALIBRATION
+        scale = read_json(calibration) if calibration.exists() else {}
+        self.mean: float = scale.get("mean", 0.0)
+        self.deviation: float = scale.get("deviation", 1.0)
+        self.max_length: int | None = scale.get("max_length")
+
+    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
+        """Return the calibrated reward of each response."""
+        raw = self.raw_scores(prompts, responses)
+        return [(score - self.mean) / self.deviation for score in raw]
+
+    @torch.no_grad()
+    def raw_scores(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """Return the model's own output for each response."""
+        rows = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # less padding
+        scores = [0.0] * len(rows)
+        for start in range(0, len(order), self.batch_size):
+            index = order[start : start + self.batch_size]
+            for row, score in zip(index, self._forward([rows[i] for i in index]), strict=True):
+                scores[row] = score
+        return scores
+
+    def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
+        prompt_ids, answer_ids = encode_answered(self.tokenizer, prompt, response)
+        ids = [*prompt_ids, *answer_ids]
+        # A dialogue longer than any it was trained on keeps its end, where the response is.
+        return ids if self.max_length is None else ids[-self.max_length :]
+
+    def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+        device = self.model.device
+        output: Any = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        scores: list[float] = output.logits[:, 0].float().tolist()
+        return scores

@@ -1,0 +1,100 @@
+"""Training a reward model on preferences, with TRL's RewardTrainer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from plumbline.artefacts import Artefact, write_json
+from plumbline.errors import DataError
+from plumbline.models import (
+    load_tokenizer,
+    model_card,
+    parameter_counts,
+    save_model,
+    trainable_sequence_scorer,
+)
+from plumbline.pairs import encode_pairs
+from plumbline.quiet import hush
+from plumbline.records import Dropped, prompts_of, read_dataset
+from plumbline.stages import Stage, stage
+from reward.config import RewardConfig
+from reward.metrics import pairwise_accuracy
+from reward.scorer import CALIBRATION, RewardModelScorer
+
+
+@stage("reward-model")
+def train_reward_model(
+    stage: Stage, *, config: RewardConfig, policy: Artefact, preferences: Artefact, seed: int
+) -> Mapping[str, float | None]:
+    """Train a reward model that starts from a policy's weights."""
+    hush()
+    import trl
+    from datasets import Dataset
+    from transformers import set_seed
+
+    from plumbline.training import ExactResume
+
+    class Trainer(ExactResume, trl.RewardTrainer):  # type: ignore[misc]
+        """TRL's trainer, with checkpoints that resume exactly."""
+
+    # 1. Both sides of each pair, tokenized as they will be scored.
+    tokenizer = load_tokenizer(policy.path)
+    dropped = Dropped()
+    train = read_dataset(preferences.path, "train")
+    test = read_dataset(preferences.path, "test")
+    pairs = encode_pairs(train, tokenizer, config.max_length, dropped)
+    stage.report_dropped(dropped)
+
+    # 2. The policy's weights under a new head.
+    set_seed(seed)
+    model = trainable_sequence_scorer(policy.path, config.tuning)
+    counts = parameter_counts(model)
+
+    # 3. Train.
+    trainer = Trainer(
+        model=model,
+        args=trl.RewardConfig(
+            **config.training.arguments(stage.scratch, seed),
+            max_length=None,
+            center_rewards_coefficient=config.centre or None,
+            gradient_checkpointing=config.training.activation_checkpointing,
+        ),
+        train_dataset=Dataset.from_list(
+            [{"chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs]
+        ),
+        processing_class=tokenizer,
+    )
+    trainer.run(stage, "reward model")
+    card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
+    save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
+
+    # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
+    scorer = RewardModelScorer(stage.folder)
+    scores = {
+        side: scorer.raw_scores(prompts_of(test), [row[side][-1]["content"] for row in test])
+        for side in ("chosen", "rejected")
+    }
+    both = [*scores["chosen"], *scores["rejected"]]
+    deviation = statistics.stdev(both)
+    if deviation == 0:
+        raise DataError("The reward model gives every held-out response the same score.")
+    write_json(
+        stage.folder / CALIBRATION,
+        {
+            "mean": statistics.mean(both),
+            "deviation": deviation,
+            "max_length": config.max_length,
+        },
+    )
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    return {
+        "accuracy": pairwise_accuracy(scores["chosen"], scores["rejected"]),
+        "train_accuracy": lines[-1]["accuracy"] if lines else None,
+        "loss": lines[-1]["loss"] if lines else None,
+        "pairs": float(len(pairs)),
+        "held_out_pairs": float(len(test)),
+        "dropped_rows": float(len(dropped.rows)),
+        "tokens_seen": float(trainer._total_train_tokens),
+        **counts,
+    }
