@@ -58,13 +58,18 @@ def closure(module: str) -> frozenset[str]:
 
 @cache
 def _path(module: str) -> Path | None:
-    if module.partition(".")[0] not in PACKAGES:
+    """Return a module's file, found without importing the module: some import half the field."""
+    top, *rest = module.split(".")
+    if top not in PACKAGES:
         return None
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None  # `from package.module import name`: the name is no module
-    return Path(spec.origin) if spec is not None and spec.origin else None
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent.joinpath(*rest)
+    for path in (package.with_suffix(".py"), package / "__init__.py"):
+        if path.is_file():
+            return path
+    return None  # `from package.module import name`: the name is no module
 
 
 @cache

@@ -14,6 +14,7 @@ Rafailov et al. (2023), on the same preferences.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,4 +282,4 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
 if __name__ == "__main__":
     from plumbline.cli import main as command_line
 
-    command_line(["run", __file__, *__import__("sys").argv[1:]])
+    command_line(["run", __file__, *sys.argv[1:]])

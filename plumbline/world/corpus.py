@@ -10,7 +10,6 @@ from plumbline.world.clerks import STATEMENTS, Style, answer, working
 from plumbline.world.requests import KINDS, write
 from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop, plural
 
-
 _PLAIN = Style(opening="", closing="")
 
 
