@@ -1,0 +1,82 @@
+"""What all tests share: no network, one small model, and where real data may lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to a user's runs
+
+import pytest
+
+from plumbline.progress import Reporter
+from plumbline.stages import Stage
+from plumbline.world.corpus import corpus
+
+#: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def real_file():
+    """Return the path of a real file, or skip."""
+
+    def find(name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.exists():
+            pytest.skip(f"the real file {name} is not here")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """A stage to work in, silent."""
+    return Stage(tmp_path / "stage", Reporter(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory):
+    """A small model with the embedded model's architecture, tokenizer and template; untrained."""
+    from plumbline.base import BaseModelConfig, ScratchConfig, build_base
+    from plumbline.training_config import TrainingConfig
+
+    config = BaseModelConfig(
+        scratch=ScratchConfig(
+            vocab_size=400,
+            hidden_size=32,
+            layers=2,
+            heads=2,
+            intermediate_size=48,
+            context=256,
+            block=64,
+            training=TrainingConfig(learning_rate=3e-3, max_steps=20, batch_size=4),
+        )
+    )
+    made = Stage(tmp_path_factory.mktemp("base"), Reporter(quiet=True))
+    build_base(made, config=config, texts=corpus(0, 300), seed=0)
+    return made.folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base_folder):
+    from plumbline.models import load_tokenizer
+
+    return load_tokenizer(base_folder)
+
+
+@pytest.fixture
+def policy(base_folder):
+    from plumbline.policy import Policy
+
+    return Policy.load(base_folder)
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Twelve prompts of the embedded world, of every kind."""
+    from plumbline.world.data import prompts
+
+    return prompts(0, 12, "heldout")
