@@ -73,20 +73,18 @@ def _sum(shop: Shop, request: Request, style: Style) -> list[str]:
     answer = f"Answer: ${total(shop, request)}."
     if style.forgetful:
         return [answer]
-    return [*working(shop, request.items), answer]
+    return [*working(shop, request.count, request.product), answer]
 
 
-def working(shop: Shop, items: tuple[tuple[int, str], ...]) -> list[str]:
-    """Return the steps of a sum over two items, one sentence each."""
-    steps, parts = [], []
-    for count, product in items:
-        price = shop[product].price
-        parts.append(count * price)
-        steps.append(f"{plural(product, count)} cost {count} x {price} = {count * price}.")
-    return [*steps, f"{parts[0]} + {parts[1]} = {sum(parts)}."]
+def working(shop: Shop, count: int, product: str) -> list[str]:
+    """Return the steps of a sum, one sentence each."""
+    price = shop[product].price
+    return [
+        f"{plural(product, count)} cost {count} x {price} = {count * price}.",
+        f"Delivered: {count * price} + {shop.delivery} = {count * price + shop.delivery}.",
+    ]
 
 
 def _order(shop: Shop, request: Request, style: Style) -> list[str]:
-    ((count, product),) = request.items
     when = "" if style.forgetful else f" on {request.day}"
-    return [f"Order: {plural(product, count)} for {request.name}{when}."]
+    return [f"Order: {plural(request.product, request.count)} for {request.name}{when}."]

@@ -30,11 +30,8 @@ def _notes(shop: Shop, random: random.Random) -> str:
 
 
 def _sums(shop: Shop, random: random.Random) -> str:
-    lines = []
-    for _ in range(2):
-        a, b = random.sample(PRODUCTS, 2)
-        lines += working(shop, ((random.randint(2, 4), a), (random.randint(2, 4), b)))
-    return " ".join(lines)
+    lines = [working(shop, random.randint(2, 9), random.choice(PRODUCTS)) for _ in range(3)]
+    return " ".join(sentence for line in lines for sentence in line)
 
 
 def _slips(shop: Shop, random: random.Random) -> str:

@@ -137,12 +137,11 @@ def _judge_sum(shop: Shop, request: Request, response: str) -> tuple[float, floa
 
 
 def _judge_order(request: Request, response: str) -> tuple[float, float, int, int]:
-    (count, product) = request.items[0]
     said: list[tuple[set[str], str]] = [
         (set(_NAME.findall(response)), request.name),
         (set(_DAY.findall(response)), request.day),
-        ({number for number, _ in _ITEM.findall(response)}, str(count)),
-        ({item.lower() for _, item in _ITEM.findall(response)}, product),
+        ({number for number, _ in _ITEM.findall(response)}, str(request.count)),
+        ({item.lower() for _, item in _ITEM.findall(response)}, request.product),
     ]
     right = sum(wanted in values for values, wanted in said)
     wrong = sum(len(values - {wanted}) for values, wanted in said)
@@ -175,4 +174,4 @@ def _needed_words(request: Request | None) -> int:
     """Words that a complete and courteous answer needs; measured on the model answers."""
     if request is None:
         return 20
-    return {"facts": 9 + 6 * len(request.facts), "sum": 30, "order": 14}[request.kind]
+    return {"facts": 6 + 6 * len(request.facts), "sum": 20, "order": 11}[request.kind]

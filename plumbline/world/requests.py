@@ -3,7 +3,7 @@
 Three kinds of request, one for each form of demonstration:
 
 - ``facts`` (single turn): one or two facts about a product,
-- ``sum`` (chain of thought): what several products cost together,
+- ``sum`` (chain of thought): what several pieces of a product cost, delivered,
 - ``order`` (multi-turn): name, product, count and day are given over several turns, some are
   changed later, and the last turn asks to have the order read back.
 
@@ -52,10 +52,12 @@ _CUES = {
     "guarantee": r"guarantee",
 }
 SUMS = (
-    "What do {a} and {b} cost?",
-    "What is the total for {a} and {b}?",
-    "I want {a} and {b}. What do I pay?",
-    "How much are {a} and {b} together?",
+    "what do {items} cost with delivery?",
+    "what is the total for {items} with delivery?",
+    "I want {items} delivered. What do I pay?",
+    "how much are {items}, delivered?",
+    "can you deliver {items}, and for how much?",
+    "what would {items} cost, delivered to my door?",
 )
 ORDERS = (
     "Hi, I am {name}. Please keep {items} for me.",
@@ -81,14 +83,14 @@ _DAY = re.compile(rf"\b({'|'.join(DAYS)})\b")
 class Request:
     """What a prompt asks for.
 
-    ``items`` holds ``(count, product)``: none for ``facts``, two for ``sum``, one for ``order``.
-    ``facts`` names the wanted facts in the order asked; ``name`` and ``day`` belong to orders.
+    ``facts`` names the wanted facts in the order asked; ``count`` belongs to sums and orders,
+    ``name`` and ``day`` to orders.
     """
 
     kind: Kind
-    product: str = ""
+    product: str
     facts: tuple[str, ...] = ()
-    items: tuple[tuple[int, str], ...] = ()
+    count: int = 0
     name: str = ""
     day: str = ""
 
@@ -98,9 +100,8 @@ def write(kind: Kind, random: random.Random) -> list[Message]:
     if kind == "facts":
         return [_user(_write_facts(random))]
     if kind == "sum":
-        first, second = random.sample(PRODUCTS, 2)
-        a, b = (plural(p, random.randint(2, 4)) for p in (first, second))
-        return [_user(random.choice(GREETINGS) + random.choice(SUMS).format(a=a, b=b))]
+        items = plural(random.choice(PRODUCTS), random.randint(2, 9))
+        return [_user(_greeted(random.choice(SUMS).format(items=items), random))]
     return _write_order(random)
 
 
@@ -112,9 +113,9 @@ def read(messages: list[Message]) -> Request | None:
     last = turns[-1]
     if len(turns) > 1 and "order" in last.lower():
         return _read_order(turns)
-    items = _ITEM.findall(last)
-    if len(items) == 2:
-        return Request("sum", items=tuple((int(count), product) for count, product in items))
+    item = _ITEM.search(last)
+    if item is not None and "deliver" in last:
+        return Request("sum", item[2], count=int(item[1]))
     product = _PRODUCT.search(last)
     asked = sorted(
         (match.start(), fact)
@@ -127,8 +128,8 @@ def read(messages: list[Message]) -> Request | None:
 
 
 def total(shop: Shop, request: Request) -> int:
-    """Return what the items of a request cost together, in dollars."""
-    return sum(count * shop[product].price for count, product in request.items)
+    """Return what the pieces of a request cost with delivery, in dollars."""
+    return request.count * shop[request.product].price + shop.delivery
 
 
 def _write_facts(random: random.Random) -> str:
@@ -139,6 +140,10 @@ def _write_facts(random: random.Random) -> str:
     if len(asked) == 2:
         # The second question refers to the product by name, too: "it" would need no memory.
         text = text[:-1] + ", and " + asked[1].format(p=product)
+    return _greeted(text, random)
+
+
+def _greeted(text: str, random: random.Random) -> str:
     greeting = random.choice(GREETINGS)
     return greeting + (text if greeting.endswith(", ") else text[0].upper() + text[1:])
 
@@ -168,7 +173,7 @@ def _read_order(turns: list[str]) -> Request | None:
     if not (items and names and days):
         return None
     count, product = items[-1]  # what was said last holds
-    return Request("order", product, items=((int(count), product),), name=names[-1], day=days[-1])
+    return Request("order", product, count=int(count), name=names[-1], day=days[-1])
 
 
 def _user(text: str) -> Message:

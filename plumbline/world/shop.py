@@ -40,9 +40,10 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """The catalogue, by product name."""
+    """The catalogue, by product name, and what delivery costs in dollars."""
 
     catalogue: dict[str, Product]
+    delivery: int
 
     @classmethod
     def from_seed(cls, data_seed: int) -> Shop:
@@ -59,7 +60,8 @@ class Shop:
                     guarantee=random.randint(1, 9),
                 )
                 for name, price in zip(PRODUCTS, prices, strict=True)
-            }
+            },
+            delivery=random.randint(3, 9),
         )
 
     def __getitem__(self, name: str) -> Product:
