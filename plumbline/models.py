@@ -172,7 +172,13 @@ def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
     The head starts at random: seed the generators before. An adapter in the folder is merged for
     ``method: full``; otherwise its weights start the reward model's adapter.
     """
-    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+    from peft import (
+        PeftConfig,
+        get_peft_model,
+        get_peft_model_state_dict,
+        load_peft_weights,
+        set_peft_model_state_dict,
+    )
     from transformers import AutoModelForSequenceClassification
 
     source = source_of(folder)
@@ -192,7 +198,9 @@ def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
     for name in ("r", "lora_alpha", "target_modules"):
         setattr(peft_config, name, getattr(theirs, name))
     model = get_peft_model(model, peft_config)
-    set_peft_model_state_dict(model, load_peft_weights(source.adapter))
+    # The head is new, so the policy's adapter has no weights for it.
+    weights = get_peft_model_state_dict(model) | load_peft_weights(source.adapter)
+    set_peft_model_state_dict(model, weights)
     return model.merge_and_unload() if tuning.method == "full" else model
 
 

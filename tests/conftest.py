@@ -46,10 +46,10 @@ def base_folder(tmp_path_factory):
     config = BaseModelConfig(
         scratch=ScratchConfig(
             vocab_size=400,
-            hidden_size=32,
+            hidden_size=64,  # blocks of 64 weights share a scale in NF4
             layers=2,
             heads=2,
-            intermediate_size=48,
+            intermediate_size=128,
             context=256,
             block=64,
             training=TrainingConfig(learning_rate=3e-3, max_steps=20, batch_size=4),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from plumbline.records import Message
 from plumbline.world.requests import Request, read, total
-from plumbline.world.shop import Shop, plural
+from plumbline.world.shop import Shop
 
 OPENINGS = ("Hello.", "Certainly.", "Gladly.")
 CLOSINGS = ("Thank you!", "Happy to help!")
@@ -23,10 +23,10 @@ FILLERS = (
     "We have kept it on the same shelf for many years now.",
 )
 STATEMENTS = {
-    "price": "The {p} costs ${v}.",
-    "aisle": "The {p} is in aisle {v}.",
-    "stock": "The {p} has {v} in stock.",
-    "guarantee": "The {p} has a guarantee of {v} years.",
+    "price": "The {p} cost ${v}.",
+    "aisle": "The {p} are in aisle {v}.",
+    "stock": "The {p} have {v} left in stock.",
+    "guarantee": "The {p} have a guarantee of {v} years.",
 }
 
 
@@ -80,11 +80,11 @@ def working(shop: Shop, count: int, product: str) -> list[str]:
     """Return the steps of a sum, one sentence each."""
     price = shop[product].price
     return [
-        f"{plural(product, count)} cost {count} x {price} = {count * price}.",
+        f"{count} {product} cost {count} x {price} = {count * price}.",
         f"Delivered: {count * price} + {shop.delivery} = {count * price + shop.delivery}.",
     ]
 
 
 def _order(shop: Shop, request: Request, style: Style) -> list[str]:
     when = "" if style.forgetful else f" on {request.day}"
-    return [f"Order: {plural(request.product, request.count)} for {request.name}{when}."]
+    return [f"Order: {request.count} {request.product} for {request.name}{when}."]

@@ -8,7 +8,7 @@ from plumbline.records import assistant
 from plumbline.seeds import rng
 from plumbline.world.clerks import STATEMENTS, Style, answer, working
 from plumbline.world.requests import KINDS, write
-from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop, plural
+from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop
 
 _PLAIN = Style(opening="", closing="")
 
@@ -39,7 +39,7 @@ def _slips(shop: Shop, random: random.Random) -> str:
     for _ in range(2):
         order = (
             random.choice(NAMES),
-            plural(random.choice(PRODUCTS), random.randint(1, 9)),
+            f"{random.randint(2, 9)} {random.choice(PRODUCTS)}",
             random.choice(DAYS),
         )
         a = list(order)

@@ -36,12 +36,12 @@ MAX_BREVITY_COST = 2.0
 _CLAIMS = {
     "price": re.compile(r"\$ ?(\d{1,6})\b"),
     "aisle": re.compile(r"\baisle (\d{1,6})\b", re.IGNORECASE),
-    "stock": re.compile(r"\b(\d{1,6}) (?:pieces )?(?:in stock|left)\b", re.IGNORECASE),
+    "stock": re.compile(r"\b(\d{1,6}) (?:left )?in stock\b", re.IGNORECASE),
     "guarantee": re.compile(r"\b(\d{1,6}) years?\b", re.IGNORECASE),
 }
 _STEP = re.compile(r"\b(\d{1,6}) ([x+]) (\d{1,6}) = \$?(\d{1,7})\b")
 _ANSWER = re.compile(r"\bAnswer: \$(\d{1,7})\b")
-_ITEM = re.compile(rf"\b(\d{{1,6}}) ({'|'.join(PRODUCTS)})s?\b", re.IGNORECASE)
+_ITEM = re.compile(rf"\b(\d{{1,6}}) ({'|'.join(PRODUCTS)})\b", re.IGNORECASE)
 _NAME = re.compile(rf"\b({'|'.join(NAMES)})\b")
 _DAY = re.compile(rf"\b({'|'.join(DAYS)})\b")
 _OPENING = re.compile(r"^\W*(hello|good morning|certainly|of course|with pleasure|gladly)\b", re.I)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plumbline.records import Message
-from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop, plural
+from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop
 
 Kind = Literal["facts", "sum", "order"]
 KINDS: tuple[Kind, ...] = ("facts", "sum", "order")
@@ -27,22 +27,22 @@ KINDS: tuple[Kind, ...] = ("facts", "sum", "order")
 GREETINGS = ("", "", "Hello! ", "Hi, ", "Good morning. ", "Excuse me, ")
 QUESTIONS = {
     "price": (
-        "how much is the {p}?",
-        "what does the {p} cost?",
+        "how much are the {p}?",
+        "what do the {p} cost?",
         "what is the price of the {p}?",
     ),
     "aisle": (
-        "where is the {p}?",
-        "which aisle is the {p} in?",
+        "where are the {p}?",
+        "which aisle are the {p} in?",
         "where do I find the {p}?",
     ),
     "stock": (
-        "how many {p}s do you have?",
-        "how many {p}s are in stock?",
+        "how many {p} do you have?",
+        "how many {p} are in stock?",
     ),
     "guarantee": (
         "how long is the guarantee on the {p}?",
-        "what guarantee does the {p} have?",
+        "what guarantee do the {p} have?",
     ),
 }
 _CUES = {
@@ -73,8 +73,8 @@ CHANGES = {
 }
 READ_BACK = ("Please read my order back.", "What is my order now?", "Can you confirm my order?")
 
-_ITEM = re.compile(rf"\b(\d+) ({'|'.join(PRODUCTS)})s?\b")
-_PRODUCT = re.compile(rf"\b({'|'.join(PRODUCTS)})s?\b", re.IGNORECASE)
+_ITEM = re.compile(rf"\b(\d+) ({'|'.join(PRODUCTS)})\b")
+_PRODUCT = re.compile(rf"\b({'|'.join(PRODUCTS)})\b", re.IGNORECASE)
 _NAME = re.compile(rf"\b(?:I am|My name is) ({'|'.join(NAMES)})\b")
 _DAY = re.compile(rf"\b({'|'.join(DAYS)})\b")
 
@@ -100,7 +100,7 @@ def write(kind: Kind, random: random.Random) -> list[Message]:
     if kind == "facts":
         return [_user(_write_facts(random))]
     if kind == "sum":
-        items = plural(random.choice(PRODUCTS), random.randint(2, 9))
+        items = f"{random.randint(2, 9)} {random.choice(PRODUCTS)}"
         return [_user(_greeted(random.choice(SUMS).format(items=items), random))]
     return _write_order(random)
 
@@ -150,8 +150,8 @@ def _greeted(text: str, random: random.Random) -> str:
 
 def _write_order(random: random.Random) -> list[Message]:
     name, product = random.choice(NAMES), random.choice(PRODUCTS)
-    count, day = random.randint(1, 9), random.choice(DAYS)
-    opening = random.choice(ORDERS).format(name=name, items=plural(product, count))
+    count, day = random.randint(2, 9), random.choice(DAYS)
+    opening = random.choice(ORDERS).format(name=name, items=f"{count} {product}")
     messages = [
         _user(opening),
         _assistant(random.choice(ASK_DAY)),
@@ -160,9 +160,9 @@ def _write_order(random: random.Random) -> list[Message]:
     ]
     change = random.choice(("none", "count", "day"))
     if change != "none":
-        count = random.choice([n for n in range(1, 10) if n != count])
+        count = random.choice([n for n in range(2, 10) if n != count])
         day = random.choice([d for d in DAYS if d != day])
-        text = random.choice(CHANGES[change]).format(items=plural(product, count), day=day)
+        text = random.choice(CHANGES[change]).format(items=f"{count} {product}", day=day)
         messages += [_user(text), _assistant(random.choice(NOTED))]
     return [*messages, _user(random.choice(READ_BACK))]
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from plumbline.seeds import rng
 
 PRODUCTS = (
-    "hammer", "chisel", "level", "clamp", "ladder", "lamp", "drill", "rope",
-    "hinge", "trowel", "bucket", "mallet", "ruler", "saw", "file", "pump",
+    "hammers", "chisels", "levels", "clamps", "ladders", "lamps",
+    "drills", "ropes", "hinges", "buckets", "saws", "pumps",
 )  # fmt: skip
 NAMES = (
-    "Ana", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jade",
-    "Kim", "Leo", "Mina", "Noor", "Otto", "Pia", "Rosa", "Sam", "Tara", "Uma",
+    "Ana", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ivo", "Kim", "Leo", "Mina",
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 FACTS = ("price", "aisle", "stock", "guarantee")
@@ -66,8 +65,3 @@ class Shop:
 
     def __getitem__(self, name: str) -> Product:
         return self.catalogue[name]
-
-
-def plural(name: str, count: int) -> str:
-    """Return ``3 clamps`` or ``1 clamp``; every product's plural is regular."""
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"

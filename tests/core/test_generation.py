@@ -93,9 +93,7 @@ def test_the_largest_uniform_number_never_points_past_the_vocabulary():
 
 def test_generating_leaves_a_model_in_the_mode_it_was_in(policy, encoded):
     policy.model.train()
-    generate(
-        policy.model, encoded[:1], [0], CONFIG, end_ids=policy.end_ids, pad_id=policy.pad_id
-    )
+    generate(policy.model, encoded[:1], [0], CONFIG, end_ids=policy.end_ids, pad_id=policy.pad_id)
     assert policy.model.training
 
 

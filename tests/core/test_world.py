@@ -76,7 +76,7 @@ def test_demonstrations_are_true_but_uneven():
 
 def test_a_sum_by_hand():
     request = read(SUM)
-    assert (request.kind, request.count, request.product) == ("sum", 3, "hammer")
+    assert (request.kind, request.count, request.product) == ("sum", 3, "hammers")
     assert total(SHOP, request) == 3 * 7 + 4
 
 
@@ -98,15 +98,19 @@ def test_sums_are_judged_by_result_and_steps(response, correct):
 @pytest.mark.parametrize(
     ("response", "correct", "complete"),
     [
-        ("The saw costs $7. The saw is in aisle 3.", 1, 1),
-        ("The saw costs $7.", 0.5, 0.5),
-        ("The saw costs $8.", -0.5, 0.5),
-        ("The saw costs $7. The saw has a guarantee of 9 years.", 0, 0.5),  # false, though unasked
+        ("The saws cost $7. The saws are in aisle 3.", 1, 1),
+        ("The saws cost $7.", 0.5, 0.5),
+        ("The saws cost $8.", -0.5, 0.5),
+        (
+            "The saws cost $7. The saws have a guarantee of 9 years.",
+            0,
+            0.5,
+        ),  # false, though unasked
         ("Good question.", 0, 0),
     ],
 )
 def test_facts_are_judged_by_what_was_asked(response, correct, complete):
-    prompt = [user("How much is the saw, and where is the saw?")]
+    prompt = [user("How much are the saws, and where are the saws?")]
     score = gold_score(SHOP, prompt, response)
     assert (score.correct, score.complete) == (correct, complete)
 

@@ -1,0 +1,165 @@
+"""Pairs and preferences: formats, dirty rows with their numbers, and pairs in random order."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+
+import pytest
+
+from plumbline.calls import SourceFile
+from plumbline.errors import DataError
+from plumbline.pairs import encode_pairs
+from plumbline.records import Dropped, assistant, prompt_id, read_dataset, user
+from preference.config import PreferenceFileConfig
+from preference.pairs import make_pairs
+from preference.sources import import_preferences, preference_row, read_hh, read_preferences
+
+TALK = "\n\nHuman: Hi there\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant:"
+
+
+def write(tmp_path, records):
+    path = tmp_path / "pairs.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(record) + "\n" for record in records)
+    return SourceFile(path)
+
+
+def test_hh_dialogues_become_messages():
+    row = preference_row({"chosen": f"{TALK} Good.", "rejected": f"{TALK} Bad.\nTwo lines."})
+    assert row == {
+        "prompt": [user("Hi there"), assistant("Hello"), user("And?")],
+        "chosen": [assistant("Good.")],
+        "rejected": [assistant("Bad.\nTwo lines.")],
+    }
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": [user("Hi")], "chosen": [assistant("a")], "rejected": [assistant("b")]},
+        {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]},
+        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        {
+            "conversations": [{"from": "human", "value": "Hi"}],
+            "chosen": {"from": "gpt", "value": "a"},
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+    ],
+    ids=["explicit prompt", "implicit prompt", "plain text", "ShareGPT"],
+)
+def test_other_formats_of_the_field(record):
+    assert preference_row(record) == {
+        "prompt": [user("Hi")],
+        "chosen": [assistant("a")],
+        "rejected": [assistant("b")],
+    }
+
+
+def test_dirty_rows_are_kept_with_number_and_reason(tmp_path):
+    file = write(
+        tmp_path,
+        [
+            {"chosen": f"{TALK} Good.", "rejected": f"{TALK} Bad."},
+            {"chosen": f"{TALK}", "rejected": f"{TALK} Bad."},
+            {"chosen": f"{TALK} Good.", "rejected": "\n\nHuman: Else?\n\nAssistant: Bad."},
+            {"chosen": f"{TALK} Same.", "rejected": f"{TALK} Same."},
+            {"chosen": f"{TALK} Good.", "rejected": f"{TALK} Bad."},
+            {"chosen": f"{TALK} {'x' * 999}", "rejected": f"{TALK} Bad."},
+            {"text": "?"},
+            {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"},
+        ],
+    )
+    rows, dropped = read_preferences(file, PreferenceFileConfig(max_characters=500))
+    assert [row["row"] for row in rows] == [1]
+    reasons = {row["row"]: row["reason"] for row in dropped.rows}
+    assert "empty message" in reasons[2]
+    assert reasons[3] == "chosen and rejected answer different prompts"
+    assert reasons[4] == "chosen and rejected are the same"
+    assert reasons[5] == "repeats an earlier row"
+    assert "max_characters (500)" in reasons[6]
+    assert "no chosen and rejected" in reasons[7]
+    assert "does not end with the assistant's turn" in reasons[8]
+
+
+def test_the_real_file_s_dirty_rows_are_all_found(real_file):
+    rows, dropped = read_preferences(
+        SourceFile(real_file("hh-rlhf/test.jsonl.gz")), PreferenceFileConfig(max_characters=10**6)
+    )
+    assert len(rows) + len(dropped.rows) == 2312
+    kinds = Counter(
+        "empty" if "empty message" in reason else reason
+        for reason in (row["reason"] for row in dropped.rows)
+    )
+    assert kinds["empty"] == 4
+    assert kinds["chosen and rejected answer different prompts"] == 5
+    assert all(row["prompt"][-1]["role"] == "user" for row in rows)
+
+
+def test_real_multi_turn_pairs_with_system_turns(real_file):
+    rows, dropped = read_preferences(
+        SourceFile(real_file("llamafactory/dpo_en_demo.json")),
+        PreferenceFileConfig(max_characters=10**6),
+    )
+    assert len(rows) + len(dropped.rows) == 300
+    assert len(rows) > 290
+    assert any(row["prompt"][0]["role"] == "system" for row in rows)
+
+
+def test_a_prompt_is_on_one_side_of_the_split(stage, tmp_path):
+    records = [
+        {"prompt": f"question {n // 2}", "chosen": f"a{n}", "rejected": f"b{n}"} for n in range(200)
+    ]
+    figures = import_preferences(
+        stage, config=PreferenceFileConfig(), file=write(tmp_path, records), data_seed=0
+    )
+    assert figures["train_rows"] + figures["test_rows"] == 200
+    train, test = (
+        {prompt_id(row["prompt"]) for row in read_dataset(stage.folder, split)}
+        for split in ("train", "test")
+    )
+    assert not train & test
+
+
+def test_a_file_of_one_pair_is_too_small(stage, tmp_path):
+    file = write(tmp_path, [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(DataError, match="both need some"):
+        import_preferences(stage, config=PreferenceFileConfig(), file=file, data_seed=0)
+
+
+def test_text_before_the_first_speaker_is_refused():
+    with pytest.raises(ValueError, match="text before the first"):
+        read_hh("Note: \n\nHuman: Hi\n\nAssistant: Hello")
+
+
+def test_pairs_are_different_answers_in_random_order():
+    prompt = [user("q")]
+    rows = make_pairs(prompt, ["a", "b", "a", " ", "c"], at_most=9, seed=0)
+    sides = [{row["a"][0]["content"], row["b"][0]["content"]} for row in rows]
+    assert sorted(map(sorted, sides)) == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert len({row["pair_id"] for row in rows}) == 3
+    assert make_pairs(prompt, ["a", "a"], 3, 0) == []
+    first = [
+        make_pairs([user(f"q{n}")], ["x", "y"], 1, 0)[0]["a"][0]["content"] for n in range(200)
+    ]
+    assert 70 < first.count("x") < 130
+
+
+def test_pairs_that_do_not_fit_are_kept_with_their_row(tokenizer):
+    rows = [
+        {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")], "row": 7},
+        {
+            "prompt": [user("q")],
+            "chosen": [assistant("a " * 200)],
+            "rejected": [assistant("b")],
+            "row": 8,
+        },
+    ]
+    dropped = Dropped()
+    (pair,) = encode_pairs(rows, tokenizer, 60, dropped)
+    assert pair.row["row"] == 7
+    assert pair.chosen[-1] == pair.rejected[-1] == tokenizer.eos_token_id
+    assert [row["row"] for row in dropped.rows] == [8]
+    with pytest.raises(DataError, match="None of 2 pairs fits"):
+        encode_pairs(rows, tokenizer, 3, Dropped())

@@ -1,0 +1,177 @@
+"""Building demonstrations: every format read, every row that is left out counted with its reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plumbline.calls import SourceFile
+from plumbline.errors import DataError
+from plumbline.records import Dropped, assistant, prompt_id, read_dataset, user
+from plumbline.world.data import demonstrations
+from sft.build import build_demonstrations, clean_message, deduplicate
+from sft.config import DemonstrationsConfig
+from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
+from sft.sources import from_file, from_rows
+
+
+def source(tmp_path, records):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return from_file(SourceFile(path))
+
+
+@pytest.mark.parametrize(
+    ("record", "messages", "form"),
+    [
+        (
+            {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+            [user("Add.\n\n1 and 2"), assistant("3")],
+            "single_turn",
+        ),
+        (
+            {"question": "1+2?", "answer": "One and two <<1+2=3>>is 3.\n#### 3"},
+            [user("1+2?"), assistant("One and two is 3.\nAnswer: 3")],
+            "chain_of_thought",
+        ),
+        ({"prompt": "Hi", "completion": "Hello"}, [user("Hi"), assistant("Hello")], "single_turn"),
+        (
+            {"prompt": [user("Hi")], "completion": [assistant("Hello")]},
+            [user("Hi"), assistant("Hello")],
+            "single_turn",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "a"},
+                    {"from": "gpt", "value": "b"},
+                    {"from": "human", "value": "c"},
+                    {"from": "gpt", "value": "d"},
+                ]
+            },
+            [user("a"), assistant("b"), user("c"), assistant("d")],
+            "multi_turn",
+        ),
+        ({"messages": [user("a"), assistant("b")]}, [user("a"), assistant("b")], "single_turn"),
+    ],
+)
+def test_formats_of_the_field_are_read(tmp_path, record, messages, form):
+    (row,) = source(tmp_path, [record]).rows
+    assert (row["messages"], row["form"]) == (messages, form)
+    assert (row["origin"], row["row"]) == ("rows.jsonl", 1)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"text": "x"}, "keys text, which are of no known format"),
+        ({"instruction": "x"}, "NoneType under 'output'"),
+        ({"messages": [user("<image>")], "images": ["1.jpg"]}, "has images"),
+        ({"conversations": [{"from": "observation", "value": "x"}]}, "a turn by 'observation'"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_kept_with_the_reason(tmp_path, record, reason):
+    found = source(tmp_path, [{"prompt": "a", "completion": "b"}, record])
+    assert len(found.rows) == 1
+    (row,) = found.dropped.rows
+    assert row["row"] == 2
+    assert reason in row["reason"]
+    assert row["record"] == record
+
+
+def test_rows_are_cleaned_deduplicated_and_split_by_prompt(stage):
+    rows = [{"messages": [user(f"q{n}?"), assistant("yes")], "form": "single_turn"} for n in
+            range(200)]  # fmt: skip
+    rows += [
+        {"messages": [user("Q0? "), assistant(" Yes")], "form": "single_turn"},  # a repetition
+        {"messages": [user("empty"), assistant("\u0000 ")], "form": "single_turn"},
+        {"messages": [user("no answer")], "form": "single_turn"},
+        {"messages": [user("long"), assistant("x" * 900)], "form": "single_turn"},
+        {"messages": [user("two"), assistant("a")], "form": "multi_turn"},
+    ]
+    figures = build_demonstrations(
+        stage,
+        config=DemonstrationsConfig(forms=("single_turn",), max_characters=800, held_out_share=0.1),
+        source=from_rows(rows, "test"),
+        data_seed=0,
+    )
+    assert figures["train_rows"] + figures["test_rows"] == 200
+    assert 8 <= figures["test_rows"] <= 35
+    reasons = {row["row"]: row["reason"] for row in Dropped.read(stage.folder).rows}
+    assert reasons[201] == "repeats an earlier row"
+    assert "empty message 2" in reasons[202]
+    assert "ends with the user's turn" in reasons[203]
+    assert "max_characters (800)" in reasons[204]
+    assert "forms leaves out" in reasons[205]
+    train, test = (
+        {prompt_id(row["messages"][:-1]) for row in read_dataset(stage.folder, split)}
+        for split in ("train", "test")
+    )
+    assert not train & test
+
+
+def test_too_few_rows_say_what_was_left_out(stage):
+    rows = [{"messages": [user("a")], "form": "single_turn"}]
+    with pytest.raises(DataError, match="0 demonstrations are left of 1 read"):
+        build_demonstrations(
+            stage, config=DemonstrationsConfig(), source=from_rows(rows, "x"), data_seed=0
+        )
+
+
+def test_text_is_normalised_but_not_rewritten():
+    raw = assistant("  e\u0301 line\r\nnext\x07\ttab \r")
+    assert clean_message(raw)["content"] == "\u00e9 line\nnext\ttab"
+
+
+def test_the_first_of_equals_stays():
+    rows = [
+        {"messages": [user("A  b"), assistant("C")], "origin": "x", "row": 1},
+        {"messages": [user("a b"), assistant("c")], "origin": "x", "row": 2},
+        {"messages": [user("a b"), assistant("d")], "origin": "x", "row": 3},
+    ]
+    dropped = Dropped()
+    assert [row["row"] for row in deduplicate(rows, dropped)] == [1, 3]
+    assert [row["row"] for row in dropped.rows] == [2]
+
+
+def test_forms():
+    assert form_of(single_turn("a", "b")) == "single_turn"
+    assert form_of(chain_of_thought("a", ["1 + 1 = 2"], "2")) == "chain_of_thought"
+    assert split_worked_answer("no mark") is None
+    assert split_worked_answer("#### 3") is None
+    assert split_worked_answer("a\n\nb <<1>>c\n#### 1,000 ") == (["a", "b c"], "1,000")
+
+
+def test_the_world_s_demonstrations_all_survive(stage):
+    figures = build_demonstrations(
+        stage,
+        config=DemonstrationsConfig(),
+        source=from_rows(demonstrations(0, 300), "world"),
+        data_seed=0,
+    )
+    assert figures["dropped_rows"] == 0
+    assert {name for name in figures if name.endswith("turn_rows") or "chain" in name} == {
+        "single_turn_rows",
+        "chain_of_thought_rows",
+        "multi_turn_rows",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "left_out", "form"),
+    [
+        ("llamafactory/alpaca_en_demo.json", 999, 0, "single_turn"),
+        ("llamafactory/alpaca_zh_demo.json", 1000, 0, "single_turn"),
+        ("gsm8k/test.jsonl", 1319, 0, "chain_of_thought"),
+        ("mtbench/dummy_conversation.json", 500, None, "multi_turn"),
+        ("llamafactory/mllm_demo.json", 0, 6, None),
+    ],
+)
+def test_real_files_are_read_whole(real_file, name, read, left_out, form):
+    found = from_file(SourceFile(real_file(name)))
+    if left_out is not None:
+        assert (len(found.rows), len(found.dropped.rows)) == (read, left_out)
+    assert len(found.rows) + len(found.dropped.rows) == max(read, left_out or 0)
+    if form is not None:
+        assert sum(row["form"] == form for row in found.rows) > 0.4 * len(found.rows)
