@@ -89,7 +89,8 @@ def test_held_out_depends_on_text_and_data_seed_alone():
     assert first != [is_held_out(p, 0.2, 1) for p in prompts]
     assert 0.17 < sum(first) / 2000 < 0.23
     # A larger share holds out more of the same prompts, never others.
-    assert all(more for more, less in zip((is_held_out(p, 0.4, 0) for p in prompts), first) if less)
+    more = [is_held_out(p, 0.4, 0) for p in prompts]
+    assert all(now for now, before in zip(more, first, strict=True) if before)
 
 
 def test_prompt_id_tells_roles_and_turns_apart():

@@ -205,5 +205,5 @@ def test_artefacts_are_found_by_the_start_of_their_id(make):
     assert store.get(made.id[:8]).id == made.id
     with pytest.raises(ArtefactError, match="no artefact 'zzz'"):
         store.get("zzz")
-    with pytest.raises(ArtefactError, match="no manifest|has no"):
+    with pytest.raises(ArtefactError, match=r"has no"):
         Artefact(Path(run.home)).manifest  # noqa: B018

@@ -1,4 +1,4 @@
-"""The embedded world: deterministic, learnable from text alone, and judged without mercy or crash."""
+"""The embedded world: deterministic, learnable from text alone, and able to judge any text."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_sums_are_judged_by_result_and_steps(response, correct):
             "The saws cost $7. The saws have a guarantee of 9 years.",
             0,
             0.5,
-        ),  # false, though unasked
+        ),  # false
         ("Good question.", 0, 0),
     ],
 )

@@ -1,4 +1,4 @@
-"""Building demonstrations: every format read, every row that is left out counted with its reason."""
+"""Building demonstrations: every format is read, and every row left out keeps its reason."""
 
 from __future__ import annotations
 
