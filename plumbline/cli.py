@@ -208,3 +208,7 @@ def _escaped(value: Any) -> str:
     from rich.markup import escape
 
     return escape(str(value))
+
+
+if __name__ == "__main__":
+    main()

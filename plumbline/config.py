@@ -74,7 +74,8 @@ def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = (
     origins = [_apply_override(data, override) for override in overrides]
     try:
         # Through JSON, so that strictness holds ("3" is no number) and paths and enums still read.
-        return schema.model_validate_json(json.dumps(data, default=str), strict=True)
+        values = json.dumps(_over_defaults(schema, data), default=str)
+        return schema.model_validate_json(values, strict=True)
     except ValidationError as error:
         source = str(path) if path is not None else "the settings"
         problems = [
@@ -82,6 +83,29 @@ def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = (
             for problem in error.errors(include_url=False)
         ]
         raise ConfigError("\n".join(problems)) from None
+
+
+def _over_defaults(schema: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay what is given over the defaults of the place where it stands.
+
+    A stage may set other defaults for a shared config than the shared class does (its learning
+    rate, say); setting one more key there must not bring the class's own back.
+    """
+    values = dict(given)
+    for name, info in schema.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, Config) and isinstance(given.get(name), Mapping):
+            values[name] = _over(default, given[name])
+    return values
+
+
+def _over(default: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = default.model_dump(mode="json")
+    for name, value in given.items():
+        child = getattr(default, name, None)
+        nested = isinstance(child, Config) and isinstance(value, Mapping)
+        values[name] = _over(child, value) if nested else value
+    return values
 
 
 def to_yaml(config: Config) -> str:
