@@ -103,8 +103,9 @@ def _over(default: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = default.model_dump(mode="json")
     for name, value in given.items():
         child = getattr(default, name, None)
-        nested = isinstance(child, Config) and isinstance(value, Mapping)
-        values[name] = _over(child, value) if nested else value
+        if isinstance(child, Config) and isinstance(value, Mapping):
+            value = _over(child, value)
+        values[name] = value
     return values
 
 
