@@ -17,6 +17,7 @@ from plumbline.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
 from plumbline.models import Reference, load_causal_lm, load_tokenizer, model_card, parameter_counts
+from plumbline.quiet import hush
 from plumbline.stages import Stage, stage
 from plumbline.training_config import TrainingConfig
 
@@ -45,10 +46,12 @@ class ScratchConfig(Config):
     """Standard deviation of the initial weights. A narrow model wants more than the usual 0.02."""
     block: int = Field(128, ge=16)
     """Texts are joined and cut into training blocks of this many tokens."""
+    muon_learning_rate: float = Field(0.02, gt=0)
+    """Peak learning rate of Muon, which trains the matrices inside the blocks."""
     training: TrainingConfig = TrainingConfig(
-        learning_rate=3e-3, max_steps=800, weight_decay=0.1, adam_beta2=0.95
+        learning_rate=3e-3, max_steps=500, weight_decay=0.1, adam_beta2=0.95
     )
-    """How it is trained."""
+    """How it is trained. The learning rate is that of AdamW, which trains the rest."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ScratchConfig:
@@ -105,9 +108,11 @@ def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | Non
 def _train_from_scratch(
     stage: Stage, config: ScratchConfig, texts: Sequence[str], seed: int
 ) -> Mapping[str, float | None]:
+    hush()
     from datasets import Dataset
     from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments, set_seed
 
+    from plumbline.optimizers import muon_with_adamw
     from plumbline.training import ExactResume
 
     tokenizer = _train_tokenizer(texts, config)
@@ -148,6 +153,16 @@ def _train_from_scratch(
         model=model,
         args=TrainingArguments(**config.training.arguments(stage.scratch, seed)),
         train_dataset=Dataset.from_dict({"input_ids": blocks, "labels": blocks}),
+        optimizers=(
+            muon_with_adamw(
+                model,
+                muon_learning_rate=config.muon_learning_rate,
+                learning_rate=config.training.learning_rate,
+                weight_decay=config.training.weight_decay,
+                adam_beta2=config.training.adam_beta2,
+            ),
+            None,
+        ),
     )
     trainer.run(stage, "base model from scratch")
     model.save_pretrained(stage.folder)

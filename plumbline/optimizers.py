@@ -1,0 +1,71 @@
+"""Optimisers beyond what `TrainingArguments` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+
+class Together(Optimizer):
+    """Several optimisers, each with weights of its own, that step as one."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = list(optimizers)
+        # The very same groups, so that a scheduler of this optimiser sets the others' rates.
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Let each take its step. A closure is refused: each would call it again."""
+        if closure is not None:
+            raise ValueError("optimisers that step together take no closure")
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = self._groups()  # loading made new ones
+
+
+def muon_with_adamw(
+    model: nn.Module,
+    *,
+    muon_learning_rate: float,
+    learning_rate: float,
+    weight_decay: float,
+    adam_beta2: float,
+) -> Optimizer:
+    """Return Muon for the matrices inside a model, and AdamW for all else.
+
+    Muon (Jordan et al., 2024) makes each matrix's step orthogonal, which helps a small model that
+    is trained for a few hundred steps. Embeddings, the head and vectors are no such matrices.
+    """
+    outer = {
+        id(layer.weight)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
+        if layer is not None
+    }
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        inside = parameter.ndim == 2 and id(parameter) not in outer
+        (matrices if inside else rest).append(parameter)
+    return Together(
+        [
+            Muon(matrices, lr=muon_learning_rate, weight_decay=weight_decay),
+            AdamW(rest, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, adam_beta2)),
+        ]
+    )
