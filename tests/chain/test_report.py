@@ -1,0 +1,78 @@
+"""The report in a real browser, at desktop and phone width, without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from evaluation.report import _for_script, _templates
+
+pytestmark = pytest.mark.slow
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return finished / "small" / "report.html"
+
+
+def browse(page, *options: str, width: int = 1280) -> str:
+    """Open the page in a headless browser without a network and return its document."""
+    if BROWSER is None:
+        pytest.skip("there is no chromium here")
+    result = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},2000",
+            "--virtual-time-budget=15000", *options, page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )  # fmt: skip
+    return result.stdout
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_every_chart_is_drawn(page, width):
+    document = browse(page, "--dump-dom", width=width)
+    charts = page.read_text().count('class="chart"')
+    assert charts >= 9
+    assert document.count("<svg") == charts
+
+
+def test_the_page_is_whole_in_itself(page):
+    text = page.read_text()
+    head = text[: text.index("<script>")]
+    assert "src=" not in head
+    assert "<link" not in head
+    assert "@import" not in head
+
+
+def test_samples_lineage_and_settings_are_in_it(page):
+    text = page.read_text()
+    for wanted in ("Answers side by side", "Lineage", "evaluation/ppo/seed-1", "ppo.kl.target"):
+        assert wanted in text
+    assert "made from" in text
+
+
+def test_what_a_policy_says_cannot_run_as_script():
+    hostile = "</script><script>alert(1)</script>"
+    environment = _templates()
+    assert environment.autoescape("report.html.jinja") is True
+    assert "<" not in _for_script({"text": hostile})
+    assert json.loads(_for_script({"text": hostile})) == {"text": hostile}
+
+
+def test_the_markdown_names_plots_that_are_there(page):
+    text = (page.parent / "report.md").read_text()
+    plots = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(plots) >= 9
+    assert all((page.parent / plot).read_text().startswith("<svg") for plot in plots)
+    table = [line for line in text.splitlines() if line.startswith("| PPO |")]
+    assert len(table) >= 2
