@@ -86,9 +86,9 @@ def preference(row: Row, outcome: Literal["a", "b"], labels: Sequence[Label]) ->
 def best_possible(rows: Sequence[Row], truth: Mapping[str, Any]) -> dict[str, float]:
     """Return how often the best possible judge agrees with these votes.
 
-    That judge knows each outcome's probability and names the likelier one. ``best_possible`` is
-    how often it is right on these very votes, ``best_possible_expected`` how often it would be on
-    new votes by the same labellers on the same pairs.
+    That judge knows what each labeller would think of each pair, though not who was asked, and
+    names the likelier outcome. ``best_possible`` is how often it is right on these very votes,
+    ``best_possible_expected`` how often it would be on new votes on the same pairs.
     """
     right = [(truth[row["pair_id"]] > 0.5) == (row["chosen_side"] == "a") for row in rows]
     expected = [max(truth[row["pair_id"]], 1 - truth[row["pair_id"]]) for row in rows]

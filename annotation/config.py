@@ -26,10 +26,10 @@ class LabellingConfig(Config):
     votes: int = Field(3, ge=1)
     """Different labellers for each pair."""
     labellers: tuple[LabellerConfig, ...] = (
-        LabellerConfig(name="fair", temperature=0.3),
-        LabellerConfig(name="hasty", temperature=0.8),
-        LabellerConfig(name="fond-of-length", temperature=0.4, likes_length=0.05),
-        LabellerConfig(name="careless", temperature=0.5, careless=0.3),
+        LabellerConfig(name="fair", temperature=0.15),
+        LabellerConfig(name="hasty", temperature=0.5),
+        LabellerConfig(name="fond-of-length", temperature=0.25, likes_length=0.05),
+        LabellerConfig(name="careless", temperature=0.25, careless=0.2),
     )
     """The simulated labellers; pairs are assigned to them at random."""
 

@@ -50,10 +50,12 @@ def simulate_labels(
     for number, row in enumerate(rows):
         random = rng(data_seed, "labels", row["pair_id"])
         judged = {side: (utilities[side][number], texts[side][number]) for side in ("a", "b")}
-        probabilities = []
+        prefers_a = {
+            labeller.name: probability_of_a(labeller, judged["a"], judged["b"])
+            for labeller in config.labellers
+        }
         for labeller in random.sample(config.labellers, config.votes):
-            p_a = probability_of_a(labeller, judged["a"], judged["b"])
-            probabilities.append(p_a)
+            p_a = prefers_a[labeller.name]
             choice: Choice = "a" if random.random() < p_a else "b"
             labels.append(
                 Label(
@@ -67,7 +69,7 @@ def simulate_labels(
                     strength=_strength(p_a if choice == "a" else 1 - p_a),
                 )
             )
-        truth[row["pair_id"]] = majority_probability(probabilities)
+        truth[row["pair_id"]] = outcome_probability(list(prefers_a.values()), config.votes)
     write_labels(stage.folder, labels)
     write_json(stage.folder / TRUTH_FILE, truth)
     agree = [
@@ -87,6 +89,15 @@ def probability_of_a(labeller: LabellerConfig, a: tuple[float, str], b: tuple[fl
     seen = [utility + labeller.likes_length * len(text.split()) for utility, text in (a, b)]
     judged = _sigmoid((seen[0] - seen[1]) / labeller.temperature)
     return (1 - labeller.careless) * judged + labeller.careless / 2
+
+
+def outcome_probability(probabilities: Sequence[float], votes: int) -> float:
+    """Return the probability that A wins when so many of these voters, drawn at random, vote.
+
+    Whoever judges texts cannot know who will vote, and neither does the best possible judge.
+    """
+    panels = list(itertools.combinations(probabilities, votes))
+    return sum(map(majority_probability, panels)) / len(panels)
 
 
 def majority_probability(probabilities: Sequence[float]) -> float:

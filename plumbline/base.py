@@ -49,7 +49,7 @@ class ScratchConfig(Config):
     muon_learning_rate: float = Field(0.02, gt=0)
     """Peak learning rate of Muon, which trains the matrices inside the blocks."""
     training: TrainingConfig = TrainingConfig(
-        learning_rate=3e-3, max_steps=500, weight_decay=0.1, adam_beta2=0.95
+        learning_rate=3e-3, max_steps=450, weight_decay=0.1, adam_beta2=0.95
     )
     """How it is trained. The learning rate is that of AdamW, which trains the rest."""
 

@@ -15,7 +15,7 @@ from plumbline.training_config import TrainingConfig
 class PairsConfig(Config):
     """How pairs of responses are drawn from a policy, for people to compare."""
 
-    prompts: int = Field(600, ge=2)
+    prompts: int = Field(1000, ge=2)
     """Prompts to answer."""
     responses: int = Field(4, ge=2)
     """Responses sampled for each prompt."""

@@ -12,11 +12,11 @@ from plumbline.training_config import TrainingConfig
 class RewardConfig(Config):
     """How the reward model is trained: pairwise logistic loss on preferences."""
 
-    tuning: TuningConfig = TuningConfig(method="full")
+    tuning: TuningConfig = TuningConfig(method="lora")
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
     centre: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
-    training: TrainingConfig = TrainingConfig(learning_rate=3e-4, epochs=2, batch_size=16)
+    training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How it is trained."""

@@ -34,5 +34,5 @@ class SFTConfig(Config):
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)
     """Longest conversation, in tokens; longer ones are left out, and counted."""
-    training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=1, batch_size=16)
+    training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How they are trained."""

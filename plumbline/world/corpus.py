@@ -17,7 +17,7 @@ def corpus(data_seed: int, documents: int) -> list[str]:
     """Return ``documents`` short plain texts, without any chat format."""
     shop, random = Shop.from_seed(data_seed), rng(data_seed, "corpus")
     kinds = random.choices(
-        (_notes, _sums, _slips, _conversation), (0.1, 0.3, 0.15, 0.45), k=documents
+        (_notes, _sums, _slips, _conversation), (0.1, 0.2, 0.15, 0.55), k=documents
     )
     return [kind(shop, random) for kind in kinds]
 
@@ -49,7 +49,7 @@ def _slips(shop: Shop, random: random.Random) -> str:
 
 
 def _conversation(shop: Shop, random: random.Random) -> str:
-    prompt = write(random.choices(KINDS, (0.4, 0.35, 0.25))[0], random)
+    prompt = write(random.choices(KINDS, (0.3, 0.25, 0.45))[0], random)
     style = _PLAIN if random.random() < 0.5 else Style.sample(random)
     said = [*prompt, assistant(answer(shop, prompt, style))]
     return "<|eos|>".join(f"<|{m['role']}|>{m['content']}" for m in said)

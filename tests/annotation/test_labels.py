@@ -11,7 +11,12 @@ import pytest
 from annotation.aggregate import aggregate_labels, best_possible, majority, preference
 from annotation.config import AggregationConfig, LabellerConfig, LabellingConfig
 from annotation.labels import Label, read_labels, write_labels
-from annotation.simulated import majority_probability, probability_of_a, simulate_labels
+from annotation.simulated import (
+    majority_probability,
+    outcome_probability,
+    probability_of_a,
+    simulate_labels,
+)
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, read_dataset, write_dataset
@@ -72,6 +77,14 @@ def test_a_majority_s_probability_by_enumeration():
     )
     assert majority_probability(p) == pytest.approx(expected)
     assert majority_probability([0.8, 0.8]) == pytest.approx(0.64 + 0.5 * 2 * 0.8 * 0.2)
+
+
+def test_the_outcome_s_probability_is_the_mean_over_who_might_vote():
+    p = [0.9, 0.6, 0.3]
+    assert outcome_probability(p, 3) == majority_probability(p)
+    assert outcome_probability(p, 1) == pytest.approx(0.6)
+    pairs = [majority_probability(two) for two in ([0.9, 0.6], [0.9, 0.3], [0.6, 0.3])]
+    assert outcome_probability(p, 2) == pytest.approx(sum(pairs) / 3)
 
 
 def test_majorities():
