@@ -1,4 +1,4 @@
-"""The chain on files given by path: no gold utility, dirty rows reported, the report still right."""
+"""The chain on files given by path: no gold utility, and dirty rows reported by their numbers."""
 
 from __future__ import annotations
 
