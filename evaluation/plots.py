@@ -50,7 +50,7 @@ def frontier(rows: Rows, measure: str, title: str) -> Chart:
     """Draw a score against the KL to the reference, at every look at every policy."""
     found = [row for row in rows if row.get(measure) is not None]
     base = alt.Chart(alt.Data(values=found)).encode(
-        x=alt.X("kl:Q", title="KL to the SFT policy (nats a response, square-root scale)",
+        x=alt.X("kl:Q", title="KL to the SFT policy, nats (root scale)",
                 scale=alt.Scale(type="sqrt")),
         y=alt.Y(f"{measure}:Q", title=title, scale=alt.Scale(zero=False)),
         color=_colour(),
