@@ -22,7 +22,8 @@ def folder(tmp_path_factory):
         for n in range(80)
     ]
     alpaca.append({"instruction": "No answer.", "input": "", "output": ""})
-    (folder / "alpaca_en_demo.json").write_text(json.dumps(alpaca))
+    (folder / "llamafactory").mkdir()
+    (folder / "llamafactory" / "alpaca_en_demo.json").write_text(json.dumps(alpaca))
     (folder / "hh-rlhf").mkdir()
     with gzip.open(folder / "hh-rlhf" / "test.jsonl.gz", "wt") as stream:
         for n in range(160):

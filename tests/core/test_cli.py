@@ -63,7 +63,7 @@ def test_help_takes_under_half_a_second():
         (
             ("run", "dpo_vs_ppo", "--config", "hh", "--set", "files.folder=/nowhere"),
             3,
-            "There is no file /nowhere/alpaca_en_demo.json",
+            "There is no file /nowhere/llamafactory/alpaca_en_demo.json",
         ),
         (("show", "nothing"), 5, "There is no artefact 'nothing'"),
     ],
