@@ -1,0 +1,135 @@
+"""Reward models: accuracy by hand, training as TRL trains, and scoring that knows no neighbours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from plumbline.artefacts import Artefact
+from plumbline.chat import encode_answered
+from plumbline.errors import DataError
+from plumbline.models import TuningConfig, load_sequence_scorer
+from plumbline.records import assistant, write_dataset
+from plumbline.training_config import TrainingConfig
+from plumbline.world.clerks import Style, answer
+from plumbline.world.data import prompts
+from plumbline.world.shop import Shop
+from reward.config import RewardConfig
+from reward.metrics import pairwise_accuracy
+from reward.scorer import CALIBRATION, RewardModelScorer
+from reward.train import train_reward_model
+
+
+def test_pairwise_accuracy_by_hand():
+    assert pairwise_accuracy([2.0, 1.0, 0.0, 1.0], [1.0, 2.0, 0.0, 0.0]) == 0.625
+    with pytest.raises(ValueError, match="no pair"):
+        pairwise_accuracy([], [])
+
+
+class Folder(Artefact):
+    """A folder as an artefact without a manifest."""
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory):
+    """Polite answers chosen over rude ones: learnable by any model within a few steps."""
+    shop = Shop.from_seed(0)
+    rows = [
+        {
+            "prompt": prompt,
+            "chosen": [assistant(answer(shop, prompt, Style()))],
+            "rejected": [
+                assistant(answer(shop, prompt, Style(opening="", closing="Make it quick.")))
+            ],
+        }
+        for prompt in prompts(0, 120, "preferences")
+    ]
+    folder = tmp_path_factory.mktemp("preferences")
+    splits = {"train": rows[:90], "test": rows[90:]}
+    write_dataset(folder, splits, kind="preference", title="P", description="")
+    return Folder(folder)
+
+
+def config(method: str) -> RewardConfig:
+    return RewardConfig(
+        tuning=TuningConfig(method=method, rank=4),
+        training=TrainingConfig(
+            learning_rate=5e-3, epochs=2, batch_size=8, log_every=2, checkpoint_every=2
+        ),
+    )
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def trained(request, base_folder, preferences, tmp_path_factory):
+    from plumbline.progress import Reporter
+    from plumbline.stages import Stage
+
+    stage = Stage(tmp_path_factory.mktemp("reward"), Reporter(quiet=True))
+    figures = train_reward_model(
+        stage,
+        config=config(request.param),
+        policy=Folder(base_folder),
+        preferences=preferences,
+        seed=0,
+    )
+    return stage.folder, figures
+
+
+def test_it_learns_what_was_preferred(trained):
+    _, figures = trained
+    assert figures["accuracy"] > 0.9
+    assert figures["held_out_pairs"] == 30
+
+
+def test_scores_are_calibrated_on_held_out_pairs(trained, preferences):
+    from plumbline.records import read_dataset
+
+    folder, _ = trained
+    rows = read_dataset(preferences.path, "test")
+    scorer = RewardModelScorer(folder)
+    scores = [
+        score
+        for side in ("chosen", "rejected")
+        for score in scorer.score(
+            [row["prompt"] for row in rows], [row[side][-1]["content"] for row in rows]
+        )
+    ]
+    assert torch.tensor(scores).mean().item() == pytest.approx(0, abs=1e-4)
+    assert torch.tensor(scores).std().item() == pytest.approx(1, abs=1e-4)
+    assert json.loads((folder / CALIBRATION).read_text())["deviation"] > 0
+
+
+def test_a_score_depends_on_its_own_row_alone(trained, prompts):
+    folder, _ = trained
+    answers = ["Certainly.", "No " * 20, "", "The saws cost $7. Thank you!"] * 3
+    together = RewardModelScorer(folder, batch_size=64).score(prompts, answers)
+    alone = RewardModelScorer(folder, batch_size=1).score(prompts, answers)
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_score_is_the_model_s_own_at_the_end_token(trained, prompts):
+    folder, _ = trained
+    scorer = RewardModelScorer(folder)
+    model = load_sequence_scorer(folder).eval()
+    prompt_ids, answer_ids = encode_answered(scorer.tokenizer, prompts[0], "Certainly.")
+    with torch.no_grad():
+        plain = model(input_ids=torch.tensor([[*prompt_ids, *answer_ids]])).logits.item()
+    assert scorer.raw_scores([prompts[0]], ["Certainly."]) == pytest.approx([plain], abs=1e-5)
+    assert answer_ids[-1] == scorer.tokenizer.eos_token_id
+
+
+def test_pairs_that_do_not_fit_leave_none(base_folder, preferences, stage):
+    with pytest.raises(DataError, match="Raise it"):
+        train_reward_model(
+            stage,
+            config=config("lora").model_copy(update={"max_length": 8}),
+            policy=Folder(base_folder),
+            preferences=preferences,
+            seed=0,
+        )
