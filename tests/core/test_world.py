@@ -150,6 +150,12 @@ def test_manners_format_and_brevity_by_hand():
     assert gold_score(SHOP, SUM, "word " * 500).brevity == 2
 
 
+def test_an_order_is_read_back_once():
+    once, twice = "Order: 5 saws for Ben on Monday.", "Order: 5 saws. Order: 5 saws for Ben."
+    assert gold_score(SHOP, ORDER, once).format == 1
+    assert gold_score(SHOP, ORDER, twice).format == 3 / 4
+
+
 @given(st.text(max_size=300), st.integers(0, 11))
 def test_any_text_is_judged_within_bounds(response, number):
     prompt = prompts(0, 12, "heldout")[number]
