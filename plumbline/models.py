@@ -255,12 +255,21 @@ def save_model(
         model.peft_config[ADAPTER].base_model_name_or_path = base.name_or_path
         model.peft_config[ADAPTER].revision = base.revision
         model.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
+        _order_names(folder / ADAPTER_CONFIG)
         if (source / REFERENCE).exists():
             base.write(folder)
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _order_names(file: Path) -> None:
+    """Write the layers' names in order: PEFT keeps a set, ordered otherwise in every process."""
+    config = read_json(file)
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    write_json(file, config)
 
 
 def model_card(title: str, sentences: str, *, library: str = "transformers") -> str:

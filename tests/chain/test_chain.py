@@ -7,9 +7,9 @@ import time
 
 import pytest
 from datasets import load_dataset
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForSequenceClassification
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 
+from plumbline.generation import SamplingConfig
 from plumbline.metrics import read_metrics
 from plumbline.policy import Policy
 from plumbline.stages import RunRecord
@@ -96,7 +96,7 @@ def test_artefacts_open_in_the_tools_people_use(record, tmp_path):
     made = record.artefacts
     model = AutoPeftModelForCausalLM.from_pretrained(made["ppo/seed-0"].path)
     assert model.peft_config["default"].r == 4
-    head = AutoModelForSequenceClassification.from_pretrained(made["reward"].path)
+    head = AutoPeftModelForSequenceClassification.from_pretrained(made["reward"].path, num_labels=1)
     assert head.config.num_labels == 1
     for name, columns in (
         ("demonstrations", {"messages"}),
@@ -104,22 +104,10 @@ def test_artefacts_open_in_the_tools_people_use(record, tmp_path):
     ):
         loaded = load_dataset(str(made[name].path), cache_dir=str(tmp_path))
         assert columns <= set(loaded["train"].column_names)
-    checkpoint = Policy.load(made["dpo/seed-1"].path / "checkpoints" / "step-2") if (
-        made["dpo/seed-1"].path / "checkpoints" / "step-2"
-    ).exists() else Policy.load(
-        sorted((made["dpo/seed-1"].path / "checkpoints").iterdir())[0]
-    )  # fmt: skip
-    assert checkpoint.sample(
-        [checkpoint.encode([{"role": "user", "content": "Hi"}])],
-        [0],
-        made_sampling(),
-    )
-
-
-def made_sampling():
-    from plumbline.generation import SamplingConfig
-
-    return SamplingConfig(max_new_tokens=4)
+    first = min((made["dpo/seed-1"].path / "checkpoints").iterdir())
+    checkpoint = Policy.load(first)
+    prompt = checkpoint.encode([{"role": "user", "content": "Hi"}])
+    assert checkpoint.sample([prompt], [0], SamplingConfig(max_new_tokens=4))[0].ids
 
 
 def test_the_same_command_reuses_every_stage(finished, start):
@@ -134,7 +122,7 @@ def test_the_same_command_reuses_every_stage(finished, start):
 
 
 def test_a_changed_setting_remakes_what_depends_on_it_and_no_more(finished, start):
-    process = start(finished.parent, "--set", "dpo.beta=0.2", "--set", "seeds=[0]")
+    process = start(finished.parent, "--set", "dpo.beta=0.2", "--set", "seeds=[0]", "--name", "two")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     made = [line.split()[1] for line in output.splitlines() if "✓" in line and "before" not in line]

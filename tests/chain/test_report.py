@@ -41,9 +41,10 @@ def browse(page, *options: str, width: int = 1280) -> str:
 @pytest.mark.parametrize("width", [1280, 500])
 def test_every_chart_is_drawn(page, width):
     document = browse(page, "--dump-dom", width=width)
-    charts = page.read_text().count('class="chart"')
+    text = page.read_text()
+    charts = text.count('class="chart"')
     assert charts >= 9
-    assert document.count("<svg") == charts
+    assert document.count("<svg") - text.count("<svg") == charts
 
 
 def test_the_page_is_whole_in_itself(page):

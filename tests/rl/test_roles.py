@@ -45,7 +45,7 @@ def batch(tokenizer, policy, prompts):
 def one_step(roles, batch, which: str) -> None:
     """Take one optimiser step of one learner on a loss of its own."""
     parameters = getattr(roles, f"{which}_parameters")
-    optimizer = torch.optim.SGD(parameters.values(), lr=0.02)
+    optimizer = torch.optim.Adam(parameters.values(), lr=0.01)
     if which == "policy":
         roles.policy.logprobs(batch).logprobs.sum().backward()
     else:
