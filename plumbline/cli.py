@@ -53,7 +53,11 @@ def run(
     reporter = Reporter()
     found = recipe_book.find(recipe)
     reporter.say(f"[bold]{found.name}[/bold]  {found.summary}")
-    done = recipe_book.execute(found, config, overrides or [], home, reporter, name)
+    try:
+        done = recipe_book.execute(found, config, overrides or [], home, reporter, name)
+    except KeyboardInterrupt:  # typer would leave without a word
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
     reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
     for file in ("report.html", "report.md", "summary.json"):
         if (done.folder / file).exists():
@@ -185,9 +189,6 @@ def main(arguments: list[str] | None = None) -> None:
         if getattr(error, "trace", None):
             typer.echo("plumbline --debug … shows where.", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command goes on from here.", err=True)
-        sys.exit(130)
 
 
 def _console() -> Any:

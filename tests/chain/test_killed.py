@@ -88,6 +88,17 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
     assert Store(home / "store").get("report").metrics
 
 
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(start, tmp_path):
+    process = start(tmp_path)
+    while not has_begun(tmp_path / "home", "base"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "The same command goes on from here." in output
+    assert RunRecord(tmp_path / "home" / "small").status == "interrupted"
+
+
 def _differs_by_folder(mine, other, file: str) -> bool:
     if not file.endswith("adapter_config.json"):
         return False
