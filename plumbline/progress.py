@@ -5,7 +5,6 @@ On a terminal the bars live; elsewhere (a log file, CI) a plain line appears eve
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -104,11 +103,6 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(description, total=total, figures="")
             yield Bar(_LiveShow(progress, task))
-
-
-def is_terminal() -> bool:
-    """Tell whether a person watches the standard output."""
-    return sys.stdout.isatty()
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ _PLAIN = Style(opening="", closing="")
 
 
 def corpus(data_seed: int, documents: int) -> list[str]:
-    """Return ``documents`` short plain texts, without any chat format."""
+    """Return ``documents`` short texts; conversations in them carry the chat's own marks."""
     shop, random = Shop.from_seed(data_seed), rng(data_seed, "corpus")
     kinds = random.choices(
         (_notes, _sums, _slips, _conversation), (0.1, 0.2, 0.15, 0.55), k=documents

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from plumbline.records import Message
+from plumbline.records import Message, assistant, user
 from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop
 
 Kind = Literal["facts", "sum", "order"]
@@ -98,10 +98,10 @@ class Request:
 def write(kind: Kind, random: random.Random) -> list[Message]:
     """Write one prompt of a kind: a conversation that ends with the customer's turn."""
     if kind == "facts":
-        return [_user(_write_facts(random))]
+        return [user(_write_facts(random))]
     if kind == "sum":
         items = f"{random.randint(2, 9)} {random.choice(PRODUCTS)}"
-        return [_user(_greeted(random.choice(SUMS).format(items=items), random))]
+        return [user(_greeted(random.choice(SUMS).format(items=items), random))]
     return _write_order(random)
 
 
@@ -153,18 +153,18 @@ def _write_order(random: random.Random) -> list[Message]:
     count, day = random.randint(2, 9), random.choice(DAYS)
     opening = random.choice(ORDERS).format(name=name, items=f"{count} {product}")
     messages = [
-        _user(opening),
-        _assistant(random.choice(ASK_DAY)),
-        _user(random.choice(GIVE_DAY).format(day=day)),
-        _assistant(random.choice(NOTED)),
+        user(opening),
+        assistant(random.choice(ASK_DAY)),
+        user(random.choice(GIVE_DAY).format(day=day)),
+        assistant(random.choice(NOTED)),
     ]
     change = random.choice(("none", "count", "day"))
     if change != "none":
         count = random.choice([n for n in range(2, 10) if n != count])
         day = random.choice([d for d in DAYS if d != day])
         text = random.choice(CHANGES[change]).format(items=f"{count} {product}", day=day)
-        messages += [_user(text), _assistant(random.choice(NOTED))]
-    return [*messages, _user(random.choice(READ_BACK))]
+        messages += [user(text), assistant(random.choice(NOTED))]
+    return [*messages, user(random.choice(READ_BACK))]
 
 
 def _read_order(turns: list[str]) -> Request | None:
@@ -174,11 +174,3 @@ def _read_order(turns: list[str]) -> Request | None:
         return None
     count, product = items[-1]  # what was said last holds
     return Request("order", product, count=int(count), name=names[-1], day=days[-1])
-
-
-def _user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def _assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
