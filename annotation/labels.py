@@ -16,6 +16,8 @@ from plumbline.errors import DataError
 LABELS_FILE = "labels.parquet"
 Choice = Literal["a", "b", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = ("a", "b", "tie", "both_bad")
+Purpose = Literal["vote", "gold", "repeat", "adjudication"]
+PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat", "adjudication")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,19 @@ class Label:
     """Choices on single aspects, where they were asked."""
     flags: tuple[str, ...] = ()
     """What else the annotator noted, such as ``unsafe``."""
+    purpose: Purpose = "vote"
+    """Why this pair was put before this annotator: for its vote; as a ``gold`` item, whose answer
+    is known; as a ``repeat`` of a pair they had before; or for the ``adjudication`` of others'
+    votes. Only votes are counted as votes."""
 
     def __post_init__(self) -> None:
-        if self.choice not in CHOICES:
-            raise DataError(
-                f"Label by {self.annotator!r} on {self.pair_id}: the choice {self.choice!r} is "
-                f"none of {', '.join(CHOICES)}."
-            )
+        for name, allowed in (("choice", CHOICES), ("purpose", PURPOSES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise DataError(
+                    f"Label by {self.annotator!r} on {self.pair_id}: the {name} {value!r} is "
+                    f"none of {', '.join(allowed)}."
+                )
 
 
 def write_labels(folder: Path, labels: Sequence[Label]) -> None:
@@ -68,6 +76,7 @@ def write_labels(folder: Path, labels: Sequence[Label]) -> None:
             ("strength", pa.int8()),
             ("aspects", pa.map_(pa.string(), pa.string())),
             ("flags", pa.list_(pa.string())),
+            ("purpose", pa.string()),
         ]
     )
     rows = [asdict(label) | {"aspects": list(label.aspects.items())} for label in labels]

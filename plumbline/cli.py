@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,6 +154,10 @@ def doctor(
     from plumbline.doctor import examine
 
     examine(_console(), offline=offline)
+
+
+# What rooms add to the command line. By name, for the core imports no room.
+app.add_typer(import_module("annotation.commands").app, name="annotate")
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,1 @@
+"""What runs inside the server's own virtual environment; nothing here imports Plumbline."""

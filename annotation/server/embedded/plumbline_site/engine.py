@@ -1,0 +1,253 @@
+"""A search engine for Argilla that answers from Argilla's own SQLite tables.
+
+Argilla asks for Elasticsearch or OpenSearch, an index beside the database that may fall out of
+step with it. A labelling site of one machine has no need of one: the database knows everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from argilla_server.enums import MetadataPropertyType, SimilarityOrder
+from argilla_server.models import Dataset, MetadataProperty, Record, User, VectorSettings
+from argilla_server.search_engine.base import (
+    Filter,
+    FloatMetadataMetrics,
+    IntegerMetadataMetrics,
+    MetadataMetrics,
+    Order,
+    SearchEngine,
+    SearchResponseItem,
+    SearchResponses,
+    TermsMetrics,
+    TextQuery,
+)
+from argilla_server.settings import settings
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from . import text_index
+from .filters import Conditions
+
+NAME = "plumbline"
+#: What a dataset's metadata says when its records are to be shown in the order they came in.
+AS_PUSHED = {"plumbline": {"order": "as-pushed"}}
+
+
+@SearchEngine.register(NAME)
+class SQLiteSearchEngine(SearchEngine):
+    """Answers from the tables; whatever writes an index does nothing, as there is none."""
+
+    _database: AsyncEngine | None = None
+
+    @classmethod
+    async def new_instance(cls) -> SQLiteSearchEngine:
+        # Connections of its own: a request that searches already holds one of Argilla's, and
+        # requests that wait for a second one while holding the first wait for each other.
+        if cls._database is None:
+            cls._database = create_async_engine(
+                settings.database_url, pool_size=5, max_overflow=10, **settings.database_engine_args
+            )
+        return cls()
+
+    async def close(self) -> None:
+        """Keep the connections: an engine is made for every request."""
+
+    async def ping(self) -> bool:
+        await self._rows("SELECT 1", {})
+        return True
+
+    async def info(self) -> dict[str, Any]:
+        version = (await self._rows("SELECT sqlite_version()", {}))[0][0]
+        return {"search_engine": f"Plumbline on SQLite {version}, FTS5"}
+
+    async def search(
+        self,
+        dataset: Dataset,
+        query: TextQuery | str | None = None,
+        filter: Filter | None = None,
+        sort: list[Order] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+        user_id: UUID | str | None = None,
+    ) -> SearchResponses:
+        """Return a page of a dataset's records. With a user's id and no sort, in an order of theirs.
+
+        Each person has an order of their own so that people who share a queue do not all work at
+        its same end; a dataset that is one person's own may ask to be shown as it was pushed.
+        """
+        conditions = Conditions(dataset.id)
+        if query is not None:
+            wanted = TextQuery(q=query) if isinstance(query, str) else query
+            conditions.add(*text_index.conditions(wanted.q, wanted.field))
+        if filter is not None:
+            conditions.filter(filter)
+        if sort:
+            order = conditions.order_by(sort)
+        elif user_id is None or (dataset.metadata_ or {}).get("plumbline") == AS_PUSHED["plumbline"]:
+            order = "records.rowid"
+        else:
+            order = _shuffled(user_id)
+        where, parameters = conditions.sql()
+        rows = await self._rows(
+            f"SELECT records.id FROM records WHERE {where} "
+            f"ORDER BY {order}, records.rowid LIMIT :limit OFFSET :offset",
+            {**parameters, "limit": limit, "offset": offset},
+        )
+        total = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
+        return SearchResponses(
+            items=[SearchResponseItem(record_id=UUID(row[0]), score=1.0) for row in rows],
+            total=total[0][0],
+        )
+
+    async def similarity_search(
+        self,
+        dataset: Dataset,
+        vector_settings: VectorSettings,
+        value: list[float] | None = None,
+        record: Record | None = None,
+        query: TextQuery | str | None = None,
+        filter: Filter | None = None,
+        max_results: int = 100,
+        order: SimilarityOrder = SimilarityOrder.most_similar,
+        threshold: float | None = None,
+    ) -> SearchResponses:
+        """Return the records whose vectors point most nearly the same way (cosine)."""
+        import json
+
+        import numpy as np
+
+        wanted = value
+        if record is not None:
+            wanted = record.vector_value_by_vector_settings(vector_settings)
+        if not wanted:
+            raise ValueError("Give a vector, or a record that has one.")
+        conditions = Conditions(dataset.id)
+        if query is not None:
+            asked = TextQuery(q=query) if isinstance(query, str) else query
+            conditions.add(*text_index.conditions(asked.q, asked.field))
+        if filter is not None:
+            conditions.filter(filter)
+        if record is not None:
+            conditions.add(["records.id <> :itself"], {"itself": record.id.hex})
+        where, parameters = conditions.sql()
+        rows = await self._rows(
+            "SELECT records.id, vectors.value FROM records "
+            "JOIN vectors ON vectors.record_id = records.id "
+            f"WHERE vectors.vector_settings_id = :vector_settings AND {where} ORDER BY records.rowid",
+            {**parameters, "vector_settings": vector_settings.id.hex},
+        )
+        if not rows:
+            return SearchResponses(items=[], total=0)
+        vectors = np.array([json.loads(row[1]) for row in rows], dtype=float)
+        target = np.array(wanted, dtype=float)
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(target)
+        scores = vectors @ target / np.where(lengths == 0, 1.0, lengths)
+        if order == SimilarityOrder.least_similar:
+            scores = -scores
+        ranked = np.argsort(-scores, kind="stable")[:max_results]
+        items = [
+            SearchResponseItem(record_id=UUID(rows[i][0]), score=float(scores[i]))
+            for i in ranked
+            if threshold is None or scores[i] >= threshold
+        ]
+        return SearchResponses(items=items, total=len(items))
+
+    async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
+        if dataset.is_draft:
+            return {}
+        return await self._counts(
+            "SELECT status, count(*) FROM records WHERE dataset_id = :dataset GROUP BY status",
+            {"dataset": dataset.id.hex},
+        )
+
+    async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
+        if dataset.is_draft:
+            return {}
+        return await self._counts(
+            "SELECT responses.status, count(*) FROM responses "
+            "JOIN records ON records.id = responses.record_id "
+            "WHERE records.dataset_id = :dataset AND responses.user_id = :user "
+            "GROUP BY responses.status",
+            {"dataset": dataset.id.hex, "user": user.id.hex},
+        )
+
+    async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
+        conditions = Conditions(metadata_property.dataset_id)
+        if metadata_property.type == MetadataPropertyType.terms:
+            leaves = conditions.metadata_leaves(metadata_property.name)
+            where, parameters = conditions.sql()
+            rows = await self._rows(
+                f"SELECT leaf.atom, count(*) FROM records, {leaves} AS leaf "
+                f"WHERE {where} AND leaf.atom IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
+                parameters,
+            )
+            terms = [TermsMetrics.TermCount(term=str(row[0]), count=row[1]) for row in rows]
+            return TermsMetrics(total=sum(term.count for term in terms), values=terms)
+        value = conditions.metadata(metadata_property.name)
+        where, parameters = conditions.sql()
+        least, most = (
+            await self._rows(
+                f"SELECT min({value}), max({value}) FROM records WHERE {where}", parameters
+            )
+        )[0]
+        kind = (
+            IntegerMetadataMetrics
+            if metadata_property.type == MetadataPropertyType.integer
+            else FloatMetadataMetrics
+        )
+        return kind(min=least, max=most)
+
+    async def create_index(self, dataset: Dataset) -> None:
+        """Do nothing."""
+
+    async def delete_index(self, dataset: Dataset) -> None:
+        """Do nothing."""
+
+    async def configure_metadata_property(
+        self, dataset: Dataset, metadata_property: MetadataProperty
+    ) -> None:
+        """Do nothing."""
+
+    async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        """Do nothing."""
+
+    async def partial_record_update(self, record: Record, **update: Any) -> None:
+        """Do nothing."""
+
+    async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        """Do nothing."""
+
+    async def update_record_response(self, response: Any) -> None:
+        """Do nothing."""
+
+    async def delete_record_response(self, response: Any) -> None:
+        """Do nothing."""
+
+    async def update_record_suggestion(self, suggestion: Any) -> None:
+        """Do nothing."""
+
+    async def delete_record_suggestion(self, suggestion: Any) -> None:
+        """Do nothing."""
+
+    async def _counts(self, sql: str, parameters: dict[str, Any]) -> dict[str, int]:
+        counts = {row[0]: row[1] for row in await self._rows(sql, parameters)}
+        return {"total": sum(counts.values()), **counts}
+
+    async def _rows(self, sql: str, parameters: dict[str, Any]) -> list[Any]:
+        assert self._database is not None
+        async with self._database.connect() as connection:
+            return list(await connection.execute(text(sql), parameters))
+
+
+def _shuffled(user_id: UUID | str) -> str:
+    """Return an ORDER BY that is random in effect, the same every time, and each person's own.
+
+    SQLite has no exclusive or: a ^ b = (a | b) - (a & b). Between two multiplications it makes
+    the orders of two people unrelated; without it, one would be the other turned round.
+    """
+    seed = UUID(str(user_id)).int % 2**31
+    mixed = "((records.rowid * 2654435761) % 2147483648)"
+    return f"((({mixed} | {seed}) - ({mixed} & {seed})) * 1597334677) % 2147483647"

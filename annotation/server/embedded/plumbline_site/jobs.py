@@ -1,0 +1,139 @@
+"""Argilla's background jobs, run inside the server's own process.
+
+Argilla hands jobs to Redis for a worker to take. A Redis without a worker would swallow them in
+silence. Here the two jobs that matter run as tasks of the server, and those that need the hub are
+refused with the reason. A task dies with the process: record statuses are set right at the next
+start (`RECONCILE`), and whoever waits for a webhook also polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+log = logging.getLogger("plumbline.jobs")
+
+RETRY_AFTER_SECONDS = (1, 10, 60)
+#: Sets every record's status by its submitted answers, as Argilla itself would have.
+RECONCILE = """
+  UPDATE records SET status = wanted.status FROM (
+    SELECT records.id, CASE WHEN count(responses.id) >=
+      json_extract(datasets.distribution, '$.min_submitted') THEN 'completed' ELSE 'pending' END
+      AS status
+    FROM records JOIN datasets ON datasets.id = records.dataset_id
+    LEFT JOIN responses ON responses.record_id = records.id AND responses.status = 'submitted'
+    GROUP BY records.id
+  ) AS wanted
+  WHERE wanted.id = records.id AND records.status <> wanted.status
+"""
+
+_running: set[asyncio.Task[None]] = set()
+
+
+class Scheduled:
+    """What stands for a queued job."""
+
+    def __init__(self) -> None:
+        self.id = str(uuid4())
+
+
+def in_process(work: Callable[..., Awaitable[None]]) -> Callable[..., Scheduled]:
+    """Return a ``delay`` that runs the work as a task, and again where it fails."""
+
+    async def attempts(*arguments: Any) -> None:
+        for wait in (*RETRY_AFTER_SECONDS, None):
+            try:
+                await work(*arguments)
+                return
+            except Exception as error:
+                # The type alone: an error's text may quote an address with a secret in it.
+                log.warning("%s failed: %s", work.__name__, type(error).__name__)
+                if wait is None:
+                    return
+                await asyncio.sleep(wait)
+
+    def delay(*arguments: Any) -> Scheduled:
+        task = asyncio.get_running_loop().create_task(attempts(*arguments))
+        _running.add(task)  # a task that nobody holds may be collected before it ends
+        task.add_done_callback(_running.discard)
+        return Scheduled()
+
+    return delay
+
+
+def install() -> None:
+    """Put these in the place of the queue."""
+    from argilla_server.contexts import webhooks
+    from argilla_server.database import AsyncSessionLocal
+    from argilla_server.errors.future import UnprocessableEntityError
+    from argilla_server.jobs import dataset_jobs, hub_jobs, webhook_jobs
+    from argilla_server.models import Webhook
+    from argilla_server.webhooks.v1 import records, responses
+    from argilla_server.webhooks.v1.commons import notify_event
+
+    async def notify(webhook_id: Any, event: str, timestamp: Any, data: Any) -> None:
+        async with AsyncSessionLocal() as db:
+            webhook = await Webhook.get(db, webhook_id)
+        if webhook is None:
+            return
+        # In a thread: a listener that is slow to answer must not hold up the labellers.
+        response = await asyncio.to_thread(notify_event, webhook, event, timestamp, data)
+        response.raise_for_status()
+
+    def refuse(*_: Any, **__: Any) -> Scheduled:
+        raise UnprocessableEntityError(
+            "This labelling site works without the hub. Push pairs with "
+            "`plumbline annotate push`, and take labels with `plumbline annotate pull`."
+        )
+
+    dataset_jobs.update_dataset_records_status_job.delay = in_process(
+        dataset_jobs.update_dataset_records_status_job
+    )
+    webhook_jobs.notify_event_job.delay = in_process(notify)
+    hub_jobs.import_dataset_from_hub_job.delay = refuse
+    hub_jobs.export_dataset_to_hub_job.delay = refuse
+
+    _skip_events_nobody_hears(webhooks, records, "build_record_event")
+    _skip_events_nobody_hears(webhooks, responses, "build_response_event")
+
+
+class _Unheard:
+    """An event without listeners."""
+
+    async def notify(self, _: Any) -> list[Any]:
+        return []
+
+
+_listeners: bool | None = None
+
+
+def _skip_events_nobody_hears(webhooks: Any, module: Any, name: str) -> None:
+    """Leave out the building of events where no webhook is enabled; it is most of a push's time."""
+    build = getattr(module, name)
+
+    async def build_if_heard(db: Any, event: Any, subject: Any) -> Any:
+        global _listeners
+        if _listeners is None:
+            _listeners = bool(await webhooks.list_enabled_webhooks(db))
+        return await build(db, event, subject) if _listeners else _Unheard()
+
+    setattr(module, name, build_if_heard)
+    for change in ("create_webhook", "update_webhook", "delete_webhook"):
+        original = getattr(webhooks, change)
+        if not hasattr(original, "forgets_listeners"):
+            setattr(webhooks, change, _forgetting(original))
+
+
+def _forgetting(change: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def changed(*arguments: Any) -> Any:
+        global _listeners
+        try:
+            return await change(*arguments)
+        finally:
+            _listeners = None
+
+    changed.forgets_listeners = True  # type: ignore[attr-defined]
+    return changed

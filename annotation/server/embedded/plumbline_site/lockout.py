@@ -1,0 +1,100 @@
+"""Counts wrong passwords, and says who has to wait.
+
+Three counts, so that neither a guesser gets through nor an outsider can shut a labeller out with a
+few wrong guesses: one person from one address (`PAIR`), one address whatever the names (`ADDRESS`),
+and one person from wherever (`PERSON`). An attempt counts as wrong until it proves right, so that
+many at once get no further than one after another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WINDOW_SECONDS = 15 * 60
+PAIR, ADDRESS, PERSON = 5, 30, 50
+
+
+class Lockout:
+    """Kept in a file, so that a restart forgives nobody."""
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+        self._read_at = 0
+        self._attempts: dict[str, list[float]] = {}
+
+    def begin(self, user: str, address: str) -> float:
+        """Count an attempt as wrong for now; return how many seconds it has to wait, or 0."""
+        self._read()
+        now = self._clock()
+        limits = _limits(user, address)
+        for key in limits:
+            recent = [at for at in self._attempts.get(key, []) if at > now - WINDOW_SECONDS]
+            self._attempts[key] = recent
+        waits = [
+            self._attempts[key][-limit] + WINDOW_SECONDS - now
+            for key, limit in limits.items()
+            if len(self._attempts[key]) >= limit
+        ]
+        if waits:
+            return max(waits)
+        for key in limits:
+            self._attempts[key].append(now)
+        self._write()
+        return 0.0
+
+    def succeeded(self, user: str, address: str) -> None:
+        """Forgive this person here: the password was right."""
+        self._read()
+        pair, elsewhere, person = _limits(user, address)
+        for key in (elsewhere, person):
+            if self._attempts.get(key):
+                self._attempts[key].pop()
+        self._attempts.pop(pair, None)
+        self._write()
+
+    def forget(self, user: str) -> None:
+        """Unlock a person: all counts against the name go, and the addresses' with them."""
+        self._read()
+        mine = _hash(user)
+        self._attempts = {
+            key: attempts
+            for key, attempts in self._attempts.items()
+            if mine not in key.split(":") and not key.startswith("address:")
+        }
+        self._write()
+
+    def _read(self) -> None:
+        """Read what another process (``users unlock``) may have changed."""
+        try:
+            changed = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed != self._read_at:
+            self._attempts = json.loads(self._file.read_text())
+            self._read_at = changed
+
+    def _write(self) -> None:
+        now = self._clock()
+        kept = {key: at for key, at in self._attempts.items() if at and at[-1] > now - WINDOW_SECONDS}
+        beside = self._file.with_suffix(".new")
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            json.dump(kept, out)
+        beside.replace(self._file)
+        self._attempts = kept
+        self._read_at = self._file.stat().st_mtime_ns
+
+
+def _limits(user: str, address: str) -> dict[str, int]:
+    """Return the three counts; names and addresses are hashed, for a typed password may be one."""
+    who, where = _hash(user), _hash(address)
+    return {f"pair:{who}:{where}": PAIR, f"address:{where}": ADDRESS, f"person:{who}": PERSON}
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:32]
