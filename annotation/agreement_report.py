@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from annotation.agreement import NO_MAJORITY, Agreement, check_order, measure_agreement
 from annotation.intervals import Bootstrap, Estimate
 from annotation.label_agreement import ORDER, LabelAgreement, measure_labels
-from annotation.tables import Columns, LabelTable, is_label_file, read_label_file, read_votes
+from annotation.tables import Columns, LabelTable, is_own_labels, read_own_labels, read_votes
 from annotation.votes import read_gold
 from plumbline.errors import ConfigError
 from plumbline.pages import number, percent
@@ -94,13 +94,13 @@ def report_on(
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 - it is frozen
 ) -> AgreementReport:
     """Read a table of labels and measure agreement in it."""
-    if is_label_file(file):
+    if is_own_labels(file):
         if columns != Columns():
             raise ConfigError(
                 f"{file} holds labels as Plumbline writes them, whose columns are known. Leave out "
                 "--people, --item, --person and --label."
             )
-        labels = read_label_file(file)
+        labels = read_own_labels(file)
         if order is not None:
             check_order(order, sorted({label.choice for label in labels}))
         folder = file if file.is_dir() else file.parent

@@ -6,6 +6,7 @@ Wilson's, with each label taken as independent.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -61,14 +62,23 @@ def gold_accuracy(labels: Sequence[Label], answers: Mapping[str, Choice]) -> Est
 def position_bias(labels: Sequence[Label]) -> Estimate:
     """Return the share of the choices of A or B that went to the response shown first.
 
-    One half is no bias, since which response is shown first is drawn at random. Adjudications,
-    which see the votes, are left out.
+    One half is no bias, since which response is shown first is drawn at random. Where a source
+    always shows the same one first (a file that does not say, for instance), a liking for the
+    place cannot be told from one for the response, and its labels are left aside. So are
+    adjudications, which see the votes.
     """
     decided = [
         label for label in labels if label.choice in ("a", "b") and label.purpose != "adjudication"
     ]
-    first = sum(label.choice == label.shown_first for label in decided)
-    return wilson(first, len(decided), nothing="nothing was decided for A or B")
+    orders: dict[str, set[str]] = defaultdict(set)
+    for label in decided:
+        orders[label.source].add(label.shown_first)
+    told = [label for label in decided if len(orders[label.source]) > 1]
+    first = sum(label.choice == label.shown_first for label in told)
+    nothing = (
+        "the same response was always shown first" if decided else "nothing was decided for A or B"
+    )
+    return wilson(first, len(told), nothing=nothing)
 
 
 def median_seconds(labels: Sequence[Label]) -> Value:

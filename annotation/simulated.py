@@ -66,7 +66,7 @@ def simulate_labels(
                     created_at=_time_of(len(labels)),
                     shown_first="a" if random.random() < 0.5 else "b",
                     rationale=_rationale(utility, row, choice),
-                    strength=_strength(p_a if choice == "a" else 1 - p_a),
+                    strength=strength_of(p_a if choice == "a" else 1 - p_a),
                 )
             )
         truth[row["pair_id"]] = outcome_probability(list(prefers_a.values()), config.votes)
@@ -116,7 +116,8 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _strength(confidence: float) -> int:
+def strength_of(confidence: float) -> int:
+    """Return by how much a labeller says one is better, who was this likely to choose it."""
     return 3 if confidence > 0.95 else 2 if confidence > 0.75 else 1
 
 

@@ -38,6 +38,8 @@ LABEL_NAMES = (
     "label", "choice", "vote", "rating", "annotation", "category", "verdict", "judgement",
     "judgment", "answer", "winner", "preference", "score",
 )  # fmt: skip
+#: By which Plumbline's own labels are known.
+OWN_COLUMNS = frozenset(("pair_id", "annotator", "source", "choice", "shown_first", "purpose"))
 _NUMBERED_PERSON = re.compile(
     rf"(?:{'|'.join((*PERSON_NAMES, 'expert', 'human', 'participant'))})[ _.-]?\d+", re.IGNORECASE
 )
@@ -76,12 +78,12 @@ class LabelTable:
     """Categories that differ in capitals alone; they are taken as different."""
 
 
-def is_label_file(path: Path) -> bool:
+def is_own_labels(path: Path) -> bool:
     """Tell whether a path is where Plumbline's own labels lie: an artefact's folder or file."""
     return path.is_dir() or path.name == LABELS_FILE
 
 
-def read_label_file(path: Path) -> list[Label]:
+def read_own_labels(path: Path) -> list[Label]:
     """Read Plumbline's own labels from an artefact's folder, or from the file in it."""
     import pyarrow as pa
 
@@ -112,6 +114,11 @@ def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
         )
     rows = read_table(path)
     found = list(dict.fromkeys(column for row in rows for column in row.cells))
+    if columns == Columns() and set(found) >= OWN_COLUMNS:
+        raise DataError(
+            f"{path} seems to hold labels as Plumbline writes them, in which gold items and "
+            f"repeats are no votes. Name it {LABELS_FILE}, or name its columns to count every row."
+        )
     _require(path, found, columns)
     chosen = _choose(path, rows, found, columns)
     missing: Counter[str] = Counter()

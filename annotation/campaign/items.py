@@ -182,8 +182,8 @@ def assign(
                 (person for person in people if person not in chosen),
                 key=lambda person: (
                     load[person],
-                    sum(shared[frozenset((person, other))] for other in chosen),  # noqa: B023
-                    chance[person],  # noqa: B023
+                    sum(shared[frozenset((person, other))] for other in chosen),
+                    chance[person],
                 ),
             )
             load[person] += 1

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from annotation.campaign.argilla import Answer
+from annotation.private_files import flush_folder
 from plumbline.errors import DataError
 
 _Key = tuple[str, str, str]
@@ -82,11 +83,7 @@ class Ledger:
             stream.flush()
             os.fsync(stream.fileno())
         if created:
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            flush_folder(self.path.parent)
 
 
 def _key(answer: Answer) -> _Key:

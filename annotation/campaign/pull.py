@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from annotation.campaign.argilla import Answer, Argilla
+from annotation.campaign.bars import SILENT, Bars
 from annotation.campaign.client import RefusedError
 from annotation.campaign.items import Item, pseudonym
 from annotation.campaign.ledger import Ledger
@@ -21,7 +22,6 @@ from annotation.campaign.questions import unshown as about_the_pair
 from annotation.campaign.state import Campaign
 from annotation.labels import Choice, Label
 from plumbline.errors import DataError
-from plumbline.progress import Reporter
 
 SOURCE = "argilla"
 
@@ -55,20 +55,19 @@ class Pulled:
 
 
 def pull(
-    campaign: Campaign, site: Argilla, *, everything: bool = False, reporter: Reporter | None = None
+    campaign: Campaign, site: Argilla, *, everything: bool = False, bars: Bars = SILENT
 ) -> Pulled:
     """Bring a campaign's journal up to what the server has.
 
     Datasets on which nothing has happened are not read, unless ``everything`` is asked for.
     """
-    reporter = reporter or Reporter(quiet=True)
     with campaign.lock("pull"):
         ledger = campaign.ledger(writing=True)
         there = {dataset.id: dataset for dataset in site.datasets()}
         missing = [p for p in campaign.places.values() if p.dataset_id not in there]
         new = changed = gone = read = 0
         notes = campaign.pulled()
-        with reporter.bar("pulling", len(campaign.places)) as bar:
+        with bars.bar("pulling", len(campaign.places)) as bar:
             for place in campaign.places.values():
                 dataset = there.get(place.dataset_id)
                 bar.advance()

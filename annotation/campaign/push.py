@@ -6,14 +6,13 @@ the server is asked what it has before anything is sent.
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from annotation.campaign.argilla import PUSH_PAGE, Argilla, Dataset, User
+from annotation.campaign.argilla import PUSH_PAGE, Argilla, User
+from annotation.campaign.bars import SILENT, Bars
 from annotation.campaign.client import RefusedError
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.items import (
@@ -22,22 +21,25 @@ from annotation.campaign.items import (
     Item,
     Plan,
     is_adjudication,
-    person_of,
     plan,
     plan_adjudication,
     share_of,
 )
 from annotation.campaign.pairs import Pair, leave_out
+from annotation.campaign.places import (
+    check_workspace,
+    open_to,
+    places_of,
+    renew_guidelines,
+    users_called,
+)
 from annotation.campaign.pull import labels_of
-from annotation.campaign.questions import Form, content, form_of, guidelines, in_words, unshown
+from annotation.campaign.questions import content, guidelines, in_words, unshown
 from annotation.campaign.state import Campaign, Place
 from annotation.labels import Label
-from plumbline.errors import ConfigError, DataError
-from plumbline.progress import Reporter
+from plumbline.errors import DataError
 from plumbline.records import Dropped, Row
 from plumbline.seeds import rng
-
-_OURS, _CAMPAIGN = "plumbline", "campaign"
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,19 @@ def push(
     *,
     gold: Sequence[Pair] | None = None,
     dropped: Dropped | None = None,
-    reporter: Reporter | None = None,
+    members: Sequence[str] = (),
+    bars: Bars = SILENT,
 ) -> Pushed:
     """Send the pairs that a campaign does not have yet; start it if there is none.
 
     Gold items are pairs with an ``answer``: those in ``gold``, or else as many as are needed of
     the pairs. ``dropped`` are rows that were no pairs to begin with; they are noted with the rest.
+    ``members`` are let into the workspace of the shared queue.
     """
-    reporter = reporter or Reporter(quiet=True)
     site.me(patience=min(5.0, site.patience))
     # What is decided stands, so nothing is decided about people or places that are not there.
-    _users(site, config.people)
-    _check_workspace(site, config)
+    invited = users_called(site, [*config.people, *members])
+    check_workspace(site, config)
     page = guidelines(config)
     campaign = Campaign.start(folder, config, site.url, page)
     with campaign.lock("push"):
@@ -98,11 +101,19 @@ def push(
             if votes
             else Plan(())
         )
+        if not votes and not items:
+            rows = len(pairs) + (len(dropped.rows) if dropped else 0)
+            raise DataError(
+                f"There is nothing to label: of {rows} rows, {len(kept)} are pairs that can be "
+                f"shown, and {len(kept) - len(votes)} of these are gold items. Left out: "
+                f"{Dropped([*(dropped.rows if dropped else ()), *out.rows]).reasons() or 'none'}."
+            )
         left_out = Dropped([*(dropped.rows if dropped else ()), *out.rows, *out_gold.rows])
         campaign.leave_out(left_out.rows)
         campaign.add([*votes, *kept_gold], decided.items)
-        sent, notes = _send(campaign, site, reporter)
-        _renew_guidelines(campaign, site, page)
+        let_in = [invited[name] for name in members]
+        sent, notes = _send(campaign, site, bars, let_in=let_in)
+        renew_guidelines(campaign, site, page)
     if both:
         notes = (*notes, f"{both} pairs are gold items too, and so not voted on")
     return Pushed(
@@ -116,13 +127,12 @@ def push_adjudication(
     senior: str,
     pairs: Sequence[Pair],
     *,
-    reporter: Reporter | None = None,
+    bars: Bars = SILENT,
 ) -> Pushed:
     """Send pairs of a campaign, most valuable first, to a senior labeller's own queue."""
-    reporter = reporter or Reporter(quiet=True)
     site.me(patience=min(5.0, site.patience))
     campaign = Campaign(folder)
-    _users(site, [senior])
+    users_called(site, [senior])
     with campaign.lock("push"):
         items = campaign.items()
         _check_texts(campaign, pairs)
@@ -139,7 +149,7 @@ def push_adjudication(
         campaign.leave_out(out.rows)
         campaign.add(new, decided.items)
         reasons = {pair.id: pair.reasons for pair in pairs}
-        sent, notes = _send(campaign, site, reporter, reasons)
+        sent, notes = _send(campaign, site, bars, reasons)
     return Pushed(sent, len(campaign.items()), len(new), out.reasons(), notes)
 
 
@@ -168,15 +178,17 @@ def _answered(gold: Sequence[Pair]) -> list[Pair]:
 def _send(
     campaign: Campaign,
     site: Argilla,
-    reporter: Reporter,
+    bars: Bars,
     reasons: Mapping[str, Sequence[str]] | None = None,
+    let_in: Sequence[User] = (),
 ) -> tuple[int, tuple[str, ...]]:
     """Send what the server does not have yet; return how many records that were."""
     queues: dict[str, list[Item]] = defaultdict(list)
     for item in campaign.items():
         if item.queue != RESERVE:
             queues[item.queue].append(item)
-    places, notes = _places(campaign, site, list(queues))
+    places = places_of(campaign, site, list(queues))
+    notes = open_to(site, places[SHARED], let_in) if SHARED in places else ()
     pairs = campaign.pairs()
     votes = _votes(campaign) if any(map(is_adjudication, queues)) else {}
     waiting: list[tuple[Place, list[Item]]] = []
@@ -187,7 +199,7 @@ def _send(
             waiting.append((places[queue], missing))
     total = sum(len(items) for _, items in waiting)
     sent = 0
-    with reporter.bar("sending", total) as bar:
+    with bars.bar("sending", total) as bar:
         for place, items in waiting:
             for start in range(0, len(items), PUSH_PAGE):
                 page = items[start : start + PUSH_PAGE]
@@ -253,51 +265,6 @@ def _items_there(campaign: Campaign, site: Argilla, place: Place) -> set[str]:
         ) from None
 
 
-def _places(
-    campaign: Campaign, site: Argilla, queues: Sequence[str]
-) -> tuple[dict[str, Place], tuple[str, ...]]:
-    """Return where each queue lies; make what is not there."""
-    missing = [queue for queue in queues if queue not in campaign.places]
-    notes: list[str] = []
-    users = _users(site, [name for queue in missing if (name := person_of(queue))])
-    for queue in missing:
-        campaign.places[queue] = _make_place(campaign, site, queue, users, notes)
-        campaign.save()
-    return dict(campaign.places), tuple(notes)
-
-
-def _users(site: Argilla, names: Sequence[str]) -> dict[str, User]:
-    """Return these users by name; raise `ConfigError` where somebody is unknown."""
-    if not names:
-        return {}
-    users = {user.name: user for user in site.users()}
-    unknown = [name for name in names if name not in users]
-    if unknown:
-        hints = []
-        for name in unknown:
-            near = difflib.get_close_matches(name, users, n=1)
-            hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-        raise ConfigError(
-            f"There is no user {' and no user '.join(hints)} on {site.url}. Add people with "
-            "'plumbline annotate users add NAME'; nothing has been sent."
-        )
-    return {name: users[name] for name in names}
-
-
-def _check_workspace(site: Argilla, config: CampaignConfig) -> None:
-    if config.workspace is None:
-        return
-    there = site.workspaces()
-    if config.workspace not in there:
-        near = difflib.get_close_matches(config.workspace, there, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"There is no workspace {config.workspace!r} on {site.url}.{hint} There are: "
-            f"{', '.join(sorted(there)) or 'none'}. Without the setting, the campaign gets one of "
-            "its own."
-        )
-
-
 def _check_texts(campaign: Campaign, pairs: Sequence[Pair]) -> None:
     """Refuse a pair under the id of another: labels on one would be taken for the other's."""
     there = campaign.pairs()
@@ -308,74 +275,3 @@ def _check_texts(campaign: Campaign, pairs: Sequence[Pair]) -> None:
                 f"{campaign.folder} has other texts. Nothing has been sent. Give it an id of its "
                 "own, or start another campaign."
             )
-
-
-def _make_place(
-    campaign: Campaign, site: Argilla, queue: str, users: Mapping[str, User], notes: list[str]
-) -> Place:
-    """Make a queue's workspace and dataset, as far as an earlier attempt has not made them."""
-    config, person = campaign.config, person_of(queue)
-    workspace = config.workspace or (config.name if person is None else f"{config.name}-{person}")
-    there = site.workspaces()
-    workspace_id = there.get(workspace) or site.create_workspace(workspace)
-    if person is not None:
-        site.add_member(workspace_id, users[person])
-    elif not any(user.role == "annotator" for user in site.members(workspace_id)):
-        notes.append(
-            f"nobody but owners can see the workspace {workspace!r} yet; let people in with "
-            f"'plumbline annotate users add NAME --workspace {workspace}'"
-        )
-    adjudication = is_adjudication(queue)
-    form = form_of(config, adjudication=adjudication)
-    dataset = site.create_dataset(
-        workspace_id,
-        f"{config.name}-adjudication" if adjudication else config.name,
-        config.overlap if queue == SHARED else 1,
-        replace(form, guidelines=campaign.guidelines),
-        _metadata(campaign, queue),
-    )
-    _check_ours(dataset, campaign, workspace)
-    if not dataset.published:
-        site.publish(dataset, form)
-    _check_form(site, dataset, form)
-    return Place(dataset.id, dataset.name, workspace)
-
-
-def _metadata(campaign: Campaign, queue: str) -> dict[str, Any]:
-    """Return what a dataset says of itself.
-
-    The embedded server shows the records of a queue of one's own in the order in which they were
-    sent, so that repeats keep their distance and the most valuable comes first. In a shared queue
-    it shuffles them for each person, as other servers always do: so people meet on few records.
-    """
-    mine = {_CAMPAIGN: campaign.id}
-    return {_OURS: mine if queue == SHARED else mine | {"order": "as-pushed"}}
-
-
-def _check_ours(dataset: Dataset, campaign: Campaign, workspace: str) -> None:
-    ours = dataset.metadata.get(_OURS)
-    if not isinstance(ours, Mapping) or ours.get(_CAMPAIGN) != campaign.id:
-        raise ConfigError(
-            f"The workspace {workspace!r} has a dataset {dataset.name!r} that is not of this "
-            f"campaign. Give the campaign another name, or go on with the folder that it was "
-            "pushed from."
-        )
-
-
-def _check_form(site: Argilla, dataset: Dataset, form: Form) -> None:
-    fields, questions = site.form_names(dataset.id)
-    expected = {field.name for field in form.fields}, {asked.name for asked in form.questions}
-    if (fields, questions) != expected:
-        raise ConfigError(
-            f"The dataset {dataset.name!r} shows {sorted(fields)} and asks {sorted(questions)}, "
-            f"but this campaign would show {sorted(expected[0])} and ask {sorted(expected[1])}. "
-            "Somebody changed it on the site; delete it there if it has no answers, and push again."
-        )
-
-
-def _renew_guidelines(campaign: Campaign, site: Argilla, page: str) -> None:
-    if campaign.guidelines != page:
-        for place in campaign.places.values():
-            site.set_guidelines(place.dataset_id, page)
-        campaign.guidelines = page
-        campaign.save()

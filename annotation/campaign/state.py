@@ -18,7 +18,6 @@ at all, so that a process that is killed leaves the old one or the new one.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from annotation.campaign.config import CampaignConfig
 from annotation.campaign.items import Item
 from annotation.campaign.ledger import Ledger
 from annotation.campaign.pairs import Pair
+from annotation.private_files import write_private
 from plumbline.artefacts import read_json, write_json
 from plumbline.errors import BusyError, ConfigError, DataError
 from plumbline.records import Row
@@ -92,7 +92,7 @@ class Campaign:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         if not (folder / SECRET).exists():
-            _write_private(folder / SECRET, secrets.token_hex(32) + "\n")
+            write_private(folder / SECRET, secrets.token_hex(32) + "\n")
         if not (folder / CAMPAIGN).exists():
             write_json(
                 folder / CAMPAIGN,
@@ -238,20 +238,4 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def _write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    _write_private(file, text)
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, so that it is there as a whole or not at all."""
-    beside = file.with_name(f".{file.name}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_private(file, text)
