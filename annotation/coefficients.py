@@ -214,10 +214,9 @@ def alpha_of(level: Level) -> Callable[[Floats], Floats]:
     def alpha(sums: Floats) -> Floats:
         observed = _square(sums)
         n = observed.sum(axis=2)  # (R, K): pairable votes by category
-        chance = n[:, :, None] * n[:, None, :]
+        # By chance two different votes meet so often; equal ones are at no distance.
+        chance = _divided(n[:, :, None] * n[:, None, :], (n.sum(axis=1) - 1)[:, None, None])
         k = np.arange(n.shape[1])
-        chance[:, k, k] -= n
-        chance = _divided(chance, (n.sum(axis=1) - 1)[:, None, None])
         if level == "nominal":
             distance = np.broadcast_to(k[:, None] != k[None, :], observed.shape).astype(np.float64)
         else:  # the votes between two categories, half of each included: a difference of midranks

@@ -1,12 +1,14 @@
 """Dawid-Skene, GLAD and MACE by crowd-kit, which estimates people and outcomes together.
 
-Three things of crowd-kit 1.4 need care. Its Dawid-Skene stops as soon as its bound does not grow,
-which happens before the end, since the bound is computed from clipped probabilities: on the data
-of Dawid and Skene (1979) a probability is then off by 0.02. So it goes through all its rounds, and
-comes to what the equations come to. Its MACE keeps two tables in step only where people and choices first appear in sorted
-order (`MACE._e_step` sorts one of them), and draws the same start at every restart when it is
-seeded by a number. So all votes go in sorted and coded by first appearance, which also makes every
-result independent of the order of the votes, and the seed goes in as a generator.
+Three things of crowd-kit 1.4 need care.
+
+- Its Dawid-Skene stops as soon as its bound does not grow, which happens before the end, since the
+  bound is computed from clipped probabilities: on the data of Dawid and Skene (1979) a probability
+  is then off by 0.02. So it goes through all its rounds, and comes to what the equations come to.
+- Its MACE keeps two tables in step only where people and choices first appear in sorted order
+  (`MACE._e_step` sorts one of them). So all votes go in sorted, and coded by first appearance,
+  which also makes every result independent of the order of the votes.
+- Seeded by a number, its MACE makes the same start at every restart. So it gets a generator.
 """
 
 from __future__ import annotations

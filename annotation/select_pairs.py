@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from annotation.config import SelectionConfig
 from annotation.features import PairEmbedder, WordFeatures
-from annotation.labels import LABELS_FILE, read_labels
+from annotation.pair_ids import checked_ids, pairs_of
 from annotation.selection import select
 from plumbline.artefacts import Artefact, read_json, write_json
 from plumbline.errors import ConfigError, DataError
@@ -49,8 +48,8 @@ def select_pairs(
             "more, with other seeds, or take 'uniform' (needs none) or 'margin' (needs one)."
         )
     rows = read_dataset(pairs.path, "train")
-    ids = _ids(rows, pairs)
-    known = set(labelled_ids).union(*(pair_ids(artefact) for artefact in labelled))
+    ids = checked_ids(rows, pairs.id)
+    known = set(labelled_ids).union(*(pairs_of(artefact) for artefact in labelled))
     free = [place for place, name in enumerate(ids) if name not in known]
     if not free:
         raise DataError(
@@ -104,22 +103,6 @@ def select_pairs(
     }
 
 
-def pair_ids(artefact: Artefact) -> set[str]:
-    """Return the ids of the pairs that an artefact of labels, pairs or preferences is about."""
-    if (artefact.path / LABELS_FILE).exists():
-        return {label.pair_id for label in read_labels(artefact.path)}
-    splits = sorted(path.stem for path in artefact.path.glob("*.parquet"))
-    rows = [row for split in splits for row in read_dataset(artefact.path, split)]
-    missing = sum("pair_id" not in row for row in rows)
-    if missing or not splits:
-        found = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
-        raise DataError(
-            f"{artefact.id} was given as labelled already, but it has {found}, so what it labels "
-            "cannot be told. Give labels, pairs or preferences made from pairs."
-        )
-    return {row["pair_id"] for row in rows}
-
-
 def score_deltas(
     stage: Stage, rows: Sequence[Row], scorers: Sequence[Scorer]
 ) -> NDArray[np.float64]:
@@ -148,20 +131,3 @@ def score_deltas(
                     "Train it again; a reward model that diverged cannot choose."
                 )
     return np.array(deltas)
-
-
-def _ids(rows: Sequence[Row], pairs: Artefact) -> list[str]:
-    """Return the pairs' ids; refuses a pool in which a pair has none, or two have the same."""
-    for number, row in enumerate(rows, 1):
-        if not row.get("pair_id"):
-            raise DataError(f"{pairs.id}, row {number}: the pair has no 'pair_id'.")
-    ids = [str(row["pair_id"]) for row in rows]
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        numbers = ", ".join(str(n) for n, name in enumerate(ids, 1) if name == repeated[0])
-        raise DataError(
-            f"{pairs.id}: the pair_id {repeated[0]} stands in rows {numbers}"
-            f"{f' (and {len(repeated) - 1} more repeat)' if len(repeated) > 1 else ''}; "
-            "a label could not be told to which it belongs."
-        )
-    return ids

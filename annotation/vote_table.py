@@ -85,7 +85,8 @@ class VoteTable:
     @cached_property
     def votes_per_item(self) -> NDArray[np.int64]:
         """(I,): how many voted on each item."""
-        return (self.codes != MISSING).sum(axis=1)
+        votes: NDArray[np.int64] = (self.codes != MISSING).sum(axis=1)
+        return votes
 
     def choices(self) -> dict[str, int]:
         """Return how many votes each category got."""

@@ -93,9 +93,9 @@ def _key(answer: Answer) -> _Key:
 def _read(path: Path) -> Iterator[Answer]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:  # a torn line may end in the middle of a character
         for number, line in enumerate(stream, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return  # it is being written, or its writer was killed
             try:
                 yield Answer(**json.loads(line))

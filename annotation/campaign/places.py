@@ -17,7 +17,8 @@ from annotation.campaign.questions import Form, form_of
 from annotation.campaign.state import Campaign, Place
 from plumbline.errors import ConfigError
 
-_OURS, _CAMPAIGN = "plumbline", "campaign"
+CAMPAIGN_KEY = "plumbline_campaign"
+"""Where a dataset's metadata names the campaign that made it."""
 
 
 def places_of(campaign: Campaign, site: Argilla, queues: Sequence[str]) -> dict[str, Place]:
@@ -107,13 +108,12 @@ def _metadata(campaign: Campaign, queue: str) -> dict[str, Any]:
     sent, so that repeats keep their distance and the most valuable comes first. In a shared queue
     it shuffles them for each person, as other servers always do: so people meet on few records.
     """
-    mine = {_CAMPAIGN: campaign.id}
-    return {_OURS: mine if queue == SHARED else mine | {"order": "as-pushed"}}
+    mine = {CAMPAIGN_KEY: campaign.id}
+    return mine if queue == SHARED else mine | {"plumbline": {"order": "as-pushed"}}
 
 
 def _check_ours(dataset: Dataset, campaign: Campaign, workspace: str) -> None:
-    ours = dataset.metadata.get(_OURS)
-    if not isinstance(ours, Mapping) or ours.get(_CAMPAIGN) != campaign.id:
+    if dataset.metadata.get(CAMPAIGN_KEY) != campaign.id:
         raise ConfigError(
             f"The workspace {workspace!r} has a dataset {dataset.name!r} that is not of this "
             f"campaign. Give the campaign another name, or go on with the folder that it was "

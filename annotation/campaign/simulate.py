@@ -20,6 +20,7 @@ from typing import Any, Self
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import PATIENCE_SECONDS, RefusedError
 from annotation.campaign.desk import Desk, Shown
+from annotation.campaign.places import CAMPAIGN_KEY
 from annotation.campaign.questions import (
     CHOICE,
     PROMPT,
@@ -119,7 +120,7 @@ class Labeller:
         """Answer one page of each dataset; return how many answers that were."""
         before = self.answered
         for dataset in desk.datasets():
-            if (dataset.metadata.get("plumbline") or {}).get("campaign") != self._campaign_id:
+            if dataset.metadata.get(CAMPAIGN_KEY) != self._campaign_id:
                 continue
             records, _ = desk.queue(dataset.id)
             if not records:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from annotation.aggregate import aggregate_labels, best_possible, majority, preference
+from annotation.aggregate import aggregate_labels, best_possible, preference
 from annotation.config import AggregationConfig, LabellerConfig, LabellingConfig
 from annotation.labels import Label, read_labels, write_labels
 from annotation.simulated import (
@@ -17,6 +17,7 @@ from annotation.simulated import (
     probability_of_a,
     simulate_labels,
 )
+from annotation.votes import plurality
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, read_dataset, write_dataset
@@ -89,9 +90,9 @@ def test_the_outcome_s_probability_is_the_mean_over_who_might_vote():
 
 def test_majorities():
     votes = [replace(LABEL, choice=choice) for choice in ("a", "b", "a")]
-    assert majority(votes) == "a"
-    assert majority(votes[:2]) is None
-    assert majority([]) is None
+    assert plurality(label.choice for label in votes) == "a"
+    assert plurality(label.choice for label in votes[:2]) is None
+    assert plurality([]) is None
     row = {"pair_id": "p", "prompt": [], "a": [assistant("x")], "b": [assistant("y")]}
     made = preference(row, "a", votes)
     assert (made["chosen"], made["rejected"]) == ([assistant("x")], [assistant("y")])
