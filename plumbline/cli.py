@@ -36,15 +36,19 @@ Overrides = Annotated[
 _HOME = Path("runs")
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe by name, or the path of a script.")],
     config: ConfigName = None,
     overrides: Overrides = None,
     home: Home = _HOME,
     name: Annotated[str | None, typer.Option(help="Name of the run; derived if not given.")] = None,
 ) -> None:
-    """Run a recipe. The same command goes on where it was stopped, and reuses what is done."""
+    """Run a recipe. The same command goes on where it was stopped, and reuses what is done.
+
+    Any setting of the recipe is an option, too: --seed 1, --ppo.kl.target 6, --simulate.
+    """
     import time
 
     from plumbline import recipe_book
@@ -53,14 +57,15 @@ def run(
     started = time.monotonic()
     reporter = Reporter()
     found = recipe_book.find(recipe)
+    overrides = [*(overrides or []), *recipe_book.as_overrides(context.args)]
     reporter.say(f"[bold]{found.name}[/bold]  {found.summary}")
     try:
-        done = recipe_book.execute(found, config, overrides or [], home, reporter, name)
+        done = recipe_book.execute(found, config, overrides, home, reporter, name)
     except KeyboardInterrupt:  # typer would leave without a word
         typer.echo("\nStopped. The same command goes on from here.", err=True)
         raise typer.Exit(130) from None
     reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
-    for file in ("report.html", "report.md", "summary.json"):
+    for file in ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json"):
         if (done.folder / file).exists():
             reporter.say(f"  {_shown(done.folder / file)}")
 

@@ -116,6 +116,33 @@ def find(name_or_path: str) -> Recipe:
     raise ConfigError(f"There is no recipe {name_or_path!r}. Recipes are: {names}, or a path.")
 
 
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return options that are settings as ``key=value``: ``--seed 1``, ``--seed=1``, ``--simulate``.
+
+    A setting without a value is switched on. Raises `ConfigError` where a value belongs to nothing.
+    """
+    overrides: list[str] = []
+    key: str | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            if key is not None:
+                overrides.append(f"{key}=true")
+            key, given, value = argument[2:].partition("=")
+            key = key.replace("-", "_")
+            if given:
+                overrides.append(f"{key}={value}")
+                key = None
+        elif key is None:
+            raise ConfigError(
+                f"{argument!r} belongs to no option. A setting is given as --key VALUE, and a value "
+                "with spaces in quotes."
+            )
+        else:
+            overrides.append(f"{key}={argument}")
+            key = None
+    return [*overrides, f"{key}=true"] if key is not None else overrides
+
+
 def execute(
     recipe: Recipe,
     config_name: str | None,
