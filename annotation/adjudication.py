@@ -6,7 +6,7 @@ A pair is queued for one or more of these reasons, unless it was adjudicated alr
 reason              when
 ==================  ==========================================================================
 ``disagreement``    at least two votes, and the commonest answer has too small a share of them,
-                    or their entropy is too large, or no answer is the likeliest
+                    or their entropy is too large, or they differ and none is the likeliest
 ``low_confidence``  the method is not sure enough of the outcome
 ``gold_failure``    the outcome would be another without the people who fail their gold items
 ``flag:unsafe``     somebody set this flag (any that `AdjudicationConfig.flags` names)
@@ -146,7 +146,8 @@ def doubts(
     votes = counted_votes(labels, aggregation)
     if len(votes) > 1:
         shares = [n / len(votes) for n in Counter(vote.choice for vote in votes).values()]
-        split = max(shares) < config.min_share or found is None or found.choice is None
+        open_ = found is None or found.choice is None
+        split = max(shares) < config.min_share or (open_ and len(shares) > 1)
         if split or (config.max_entropy is not None and entropy(shares) > config.max_entropy):
             reasons.append("disagreement")
     if (

@@ -83,7 +83,7 @@ def aggregate_labels(
     for number, row in enumerate(rows, 1):
         pair_id = row["pair_id"]
         votes, found = ballot.votes.get(pair_id, []), consensus.outcomes.get(pair_id)
-        verdict = judge(pair_id, ballot, found, config)
+        verdict = verdict_on(pair_id, ballot, found, config)
         if verdict.reason is None and verdict.choice in ("a", "b"):
             held_out = is_held_out(row["prompt"], config.held_out_share, data_seed)
             splits["test" if held_out else "train"].append(
@@ -146,7 +146,7 @@ def consensus_of(
     )
 
 
-def judge(
+def verdict_on(
     pair_id: str, ballot: Ballot, found: Outcome | None, config: AggregationConfig
 ) -> Verdict:
     """Say what becomes of a pair: as adjudicated, where it was, and otherwise as voted."""

@@ -67,7 +67,7 @@ def report_agreement(
     (stage.folder / PAGE).write_text(page, encoding="utf-8")
     (stage.folder / MARKDOWN).write_text(markdown, encoding="utf-8")
     choice = found.choice
-    return {
+    figures = {
         "agreement": choice.agreement.value,
         "alpha": choice.alpha.value,
         "fleiss_kappa": choice.fleiss_kappa.value,
@@ -78,6 +78,8 @@ def report_agreement(
         "votes": float(choice.votes),
         "people": float(len(choice.people)),
     }
+    write_json(stage.folder / "summary.json", figures)
+    return figures
 
 
 def render(

@@ -46,7 +46,7 @@ class AgreementReport:
             found |= {
                 "form": self.table.form,
                 "columns": asdict(self.table.columns),
-                "guessed": self.table.guessed,
+                "guessed": list(self.table.guessed),
                 "missing": dict(self.table.missing),
                 "look_alikes": [list(names) for names in self.table.look_alikes],
             }
@@ -269,7 +269,8 @@ def _read_as(table: LabelTable) -> str:
         what = f"one column a person ({', '.join(columns.people)}); item: {item}"
     else:
         what = f"one row a vote; item: {item}; person: {columns.person}; label: {columns.label}"
-    return f"Read as {what}{' (guessed)' if table.guessed else ''}."
+    guessed = f" (guessed: {', '.join(table.guessed)})" if table.guessed else ""
+    return f"Read as {what}{guessed}."
 
 
 def unsaid(table: LabelTable | None, labels: LabelAgreement | None) -> list[str]:

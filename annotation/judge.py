@@ -1,8 +1,9 @@
 """An LLM as a judge of pairs, asked in both orders, writing the same labels as people do.
 
-Models prefer what stands first, or second, to a degree (Zheng et al., 2023, "Judging LLM-as-a-
-Judge"). A pair is therefore shown in both orders, and its label is what the judge says in both. Where it
-says otherwise in the other order, it is the order it judged: the pair becomes a tie, or none.
+Models lean to what stands first, or second (Zheng et al., 2023, "Judging LLM-as-a-Judge with
+MT-Bench and Chatbot Arena"). A pair is therefore shown in both orders, and its label is what the
+judge says in both. Where it says otherwise in the other order, it was the order that it judged:
+the pair becomes a tie, or gets no label.
 """
 
 from __future__ import annotations
@@ -95,11 +96,11 @@ def judge_pairs(
 
 
 def combine(a_first: Reading | None, b_first: Reading | None, config: JudgeConfig) -> Judgement:
-    """Make one judgement of the readings in both orders; None is a request turned down."""
+    """Make one judgement of the readings in both orders; None is a request without an answer."""
     choices = []
     for first, reading in zip(ORDERS, (a_first, b_first), strict=True):
         if reading is None:
-            return Judgement(None, None, "the endpoint turned the request down")
+            return Judgement(None, None, "the endpoint turned a request down")
         if reading.problem is not None:
             return Judgement(None, None, f"the judge {reading.problem}")
         choices.append(choice_of(reading, first))
@@ -124,7 +125,7 @@ def figures(
     answers: Sequence[Answer],
     turned_down: Sequence[TurnedDown],
 ) -> dict[str, float | None]:
-    """Return what is worth knowing of a judge: its consistency, its leaning, its failures, its cost.
+    """Return what is worth knowing of a judge: consistency, leaning, failures and cost.
 
     ``position_consistency`` is the share of the pairs judged in both orders that were judged the
     same; ``first_share`` the share of verdicts for either response that were for the one shown

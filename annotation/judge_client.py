@@ -70,7 +70,7 @@ class Journal:
 
 
 class TurnedDown(NamedTuple):
-    """A request that the endpoint will not take, however often it is sent."""
+    """A request that gets no answer, however often it is sent."""
 
     key: Key
     reason: str
@@ -84,18 +84,16 @@ class Endpoint:
 
         self._config = config
         self._secret = api_key(config)
-        # An explicit key, base URL and no organisation: nothing else in the environment is sent.
         self._client = openai.OpenAI(
             base_url=config.base_url,
-            api_key=self._secret or "none",
-            organization="",
-            project="",
+            api_key=self._secret or "none",  # else it would take OPENAI_API_KEY, wherever it sends
             timeout=config.timeout,
             max_retries=config.retries,
         )
+        # The client takes these from the environment; an endpoint elsewhere has no use for them.
+        self._client.organization = self._client.project = None
         self.structured = config.structured != "text"
         """Whether verdicts are asked for by a schema; ends when the endpoint refuses one."""
-        self._said: str | None = None
 
     def close(self) -> None:
         """Close its connections."""
@@ -110,26 +108,29 @@ class Endpoint:
 
         Raises `ModelError` where asking for something else would fail as well.
         """
+        structured = self.structured
+        answer = self._try(key, messages(structured), structured)
+        if not (
+            isinstance(answer, TurnedDown) and structured and self._config.structured == "auto"
+        ):
+            return answer
+        answer = self._try(key, messages(False), False)  # perhaps it takes no schema
+        if not isinstance(answer, TurnedDown):
+            self.structured = False
+        return answer
+
+    def _try(self, key: Key, messages: Sequence[Message], structured: bool) -> Answer | TurnedDown:
         import openai
 
-        structured = self.structured
         try:
-            return self._send(key, messages(structured), structured)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if not (structured and self._config.structured == "auto"):
-                return TurnedDown(key, self._reason(error))
-        except openai.OpenAIError as error:
-            raise self._failure(error) from None
-        try:  # perhaps it was the schema that it did not take
-            answer = self._send(key, messages(False), False)
+            return self._send(key, messages, structured)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return TurnedDown(key, self._reason(error))
         except openai.OpenAIError as error:
+            # Without its cause: the client's own error holds the request, with the key.
             raise self._failure(error) from None
-        self.structured = False
-        return answer
 
-    def _send(self, key: Key, messages: Sequence[Message], structured: bool) -> Answer:
+    def _send(self, key: Key, messages: Sequence[Message], structured: bool) -> Answer | TurnedDown:
         config = self._config
         request: dict[str, Any] = {"model": config.model, "messages": list(messages)}
         request[config.limit_name] = config.max_tokens
@@ -140,7 +141,9 @@ class Endpoint:
         raw = self._client.chat.completions.with_raw_response.create(**request)
         body = _body(raw.content)
         choice = _first(body.get("choices"))
-        message, usage = choice.get("message") or {}, body.get("usage") or {}
+        message, usage = choice.get("message"), body.get("usage") or {}
+        if not isinstance(message, dict):
+            return TurnedDown(key, f"the reply is no chat completion: {self.scrub(raw.text)[:200]}")
         return {
             **key._asdict(),
             "content": self._text(message.get("content")),
@@ -198,7 +201,7 @@ def ask_all(
     have been paid for.
     """
     turned_down: list[TurnedDown] = []
-    stop = threading.Event()
+    stop, showing = threading.Event(), threading.Lock()
 
     def work(key: Key, messages: Callable[[bool], list[Message]]) -> None:
         if stop.is_set():
@@ -218,11 +221,15 @@ def ask_all(
         except BaseException:
             stop.set()
             raise
-        progress()
+        with showing:
+            progress()
 
     with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as pool:
-        waiting = [pool.submit(work, *q) for q in questions if q[0] not in journal.answers]
-        wait(waiting, return_when=FIRST_EXCEPTION)
+        try:
+            waiting = [pool.submit(work, *q) for q in questions if q[0] not in journal.answers]
+            wait(waiting, return_when=FIRST_EXCEPTION)
+        finally:  # also on Ctrl-C: leaving the block waits for all that was submitted
+            stop.set()
     for future in waiting:
         future.result()
     return turned_down

@@ -107,8 +107,9 @@ def preference_probabilities(deltas: Floats, temperature: float = 1.0) -> Floats
 def vote_variance(probabilities: Floats) -> Floats:
     """Return the variance over members of P(A over B): N numbers in [0, 1/4].
 
-    The ensemble's disagreement as Gleave and Irving (2022, "Uncertainty Estimation for Language
-    Reward Models") use it for active learning. Divides by E, so one member has none.
+    Gleave and Irving (2022, "Uncertainty Estimation for Language
+    Reward Models") use an ensemble's disagreement for active learning, without gain over uniform
+    selection in their setting. Divides by E, so one member has none.
     """
     variance: Floats = probabilities.var(axis=0)
     return variance
@@ -125,7 +126,8 @@ def mutual_information(probabilities: Floats) -> Floats:
 
     shared = _entropy(probabilities.mean(axis=0))
     # Never below 0 by Jensen's inequality; rounding may fall short of that.
-    return np.maximum(shared - _entropy(probabilities).mean(axis=0), 0.0)
+    information: Floats = np.maximum(shared - _entropy(probabilities).mean(axis=0), 0.0)
+    return information
 
 
 def closeness(deltas: Floats) -> Floats:
@@ -135,7 +137,8 @@ def closeness(deltas: Floats) -> Floats:
     """
     import numpy as np
 
-    return -np.abs(deltas.mean(axis=0))
+    leaning: Floats = np.abs(deltas.mean(axis=0))
+    return -leaning
 
 
 def _entropy(probabilities: Floats) -> Floats:

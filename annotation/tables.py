@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +70,8 @@ class LabelTable:
     votes: VoteTable
     form: Form
     columns: Columns
-    guessed: bool = False
-    """Whether any of the columns was guessed."""
+    guessed: tuple[str, ...] = ()
+    """Which of the columns were guessed."""
     missing: Mapping[str, int] = field(default_factory=dict)
     """Cells without a vote, by what stands in them."""
     look_alikes: tuple[tuple[str, ...], ...] = ()
@@ -138,7 +138,11 @@ def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
         votes,
         "wide" if chosen.people else "long",
         chosen,
-        guessed=chosen != columns,
+        guessed=tuple(
+            one.name
+            for one in fields(Columns)
+            if getattr(chosen, one.name) != getattr(columns, one.name)
+        ),
         missing=dict(missing),
         look_alikes=_look_alikes(votes.categories),
     )

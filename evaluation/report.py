@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from evaluation import plots
 from evaluation.comparison import Comparison, Methods
-from plumbline import __version__
+from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json
 from plumbline.config import Config, knobs
-from plumbline.progress import duration, size
 from plumbline.stages import Stage, stage
 
 CODE_BESIDE = "templates"
@@ -114,34 +113,7 @@ def _captions(found: Comparison) -> dict[str, str]:
 
 
 def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("evaluation", CODE_BESIDE),
-        undefined=StrictUndefined,
-        autoescape=lambda name: name is not None and ".html" in name,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "duration": duration,
-        "size": size,
-        "percent": _percent,
-        "number": _number,
-        "cell": _cell,
-    }
-    return environment
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _cell(text: object) -> str:
-    """Return a text that stays in its cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ⏎ ")
+    return pages.templates("evaluation", CODE_BESIDE)
 
 
 def _for_script(value: Any) -> str:

@@ -18,5 +18,8 @@ class RewardConfig(Config):
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
     centre: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
+    soft_labels: str | None = None
+    """Column of the preferences with the probability that the chosen response is the better, such
+    as soft_label or vote_share, for cross-entropy with soft labels. Null: chosen is chosen."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How it is trained."""

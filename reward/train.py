@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from typing import Any
 
 from plumbline.artefacts import Artefact, write_json
 from plumbline.errors import DataError
@@ -21,6 +22,7 @@ from plumbline.stages import Stage, stage
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
 from reward.scorer import CALIBRATION, RewardModelScorer
+from reward.soft_labels import PROBABILITY, SoftLabels, WithProbabilities, probabilities_of
 
 
 @stage("reward-model")
@@ -35,8 +37,8 @@ def train_reward_model(
 
     from plumbline.training import ExactResume
 
-    class Trainer(ExactResume, trl.RewardTrainer):  # type: ignore[misc]
-        """TRL's trainer, with checkpoints that resume exactly."""
+    class Trainer(SoftLabels, ExactResume, trl.RewardTrainer):  # type: ignore[misc]
+        """TRL's trainer, with soft labels and with checkpoints that resume exactly."""
 
     # 1. Both sides of each pair, tokenized as they will be scored.
     tokenizer = load_tokenizer(policy.path)
@@ -45,6 +47,13 @@ def train_reward_model(
     test = read_dataset(preferences.path, "test")
     pairs = encode_pairs(train, tokenizer, config.max_length, dropped)
     stage.report_dropped(dropped)
+    examples: list[dict[str, Any]] = [
+        {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs
+    ]
+    if config.soft_labels is not None:
+        kept = [pair.row for pair in pairs]
+        soft = probabilities_of(kept, config.soft_labels, preferences.id)
+        examples = [{**example, PROBABILITY: p} for example, p in zip(examples, soft, strict=True)]
 
     # 2. The policy's weights under a new head.
     set_seed(seed)
@@ -60,11 +69,10 @@ def train_reward_model(
             center_rewards_coefficient=config.centre or None,
             gradient_checkpointing=config.training.activation_checkpointing,
         ),
-        train_dataset=Dataset.from_list(
-            [{"chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs]
-        ),
+        train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
     )
+    trainer.data_collator = WithProbabilities(trainer.data_collator)
     trainer.run(stage, "reward model")
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)

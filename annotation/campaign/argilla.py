@@ -100,7 +100,13 @@ class Argilla(Client):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         headers = {"X-Argilla-Api-Key": connection.api_key}
-        super().__init__(connection.url, headers, patience=patience, transport=transport)
+        super().__init__(
+            connection.url,
+            headers,
+            certificate=connection.certificate,
+            patience=patience,
+            transport=transport,
+        )
 
     # Who is who.
 

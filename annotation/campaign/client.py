@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -45,6 +47,8 @@ class Connection:
 
     url: str
     api_key: str = field(repr=False)
+    certificate: Path | None = None
+    """The one TLS certificate that is believed; without it, any that this system trusts."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -81,6 +85,21 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def only(certificate: Path) -> ssl.SSLContext:
+    """Return a context that believes one server certificate, for whatever name it was made.
+
+    This machine's own site is reached by its address, and its certificate is for the name that
+    other people know it by, or signed by nobody.
+    """
+    text = certificate.read_text(encoding="ascii")
+    end = "-----END CERTIFICATE-----"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is the anchor
+    context.load_verify_locations(cadata=text[: text.index(end) + len(end)])
+    return context
+
+
 class Client:
     """Sends requests; tries again while nothing answers or the server says later.
 
@@ -92,6 +111,7 @@ class Client:
         url: str,
         headers: Mapping[str, str],
         *,
+        certificate: Path | None = None,
         patience: float = PATIENCE_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -106,6 +126,7 @@ class Client:
             timeout=httpx.Timeout(_READ_SECONDS, connect=5.0),
             # A proxy has no business between this machine and itself.
             trust_env=not is_loopback(url),
+            verify=True if certificate is None else only(certificate),
             transport=transport,
         )
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.config import CampaignConfig, WaitConfig
-from annotation.campaign.connect import SiteConfig, campaign_folder, connect
+from annotation.campaign.connect import SiteConfig, campaign_folder, open_site
 from annotation.campaign.pairs import Pair, pairs_of
 from annotation.campaign.pull import Labels
 from annotation.campaign.push import push
@@ -46,7 +46,7 @@ def ask_people(
     stage that is stopped goes on waiting when it is started again.
     """
     folder = campaign_folder(site.home, config.name)
-    server = Argilla(connect(site), patience=wait.patience_seconds)
+    server = Argilla(open_site(site, stage.say), patience=wait.patience_seconds)
     rows, bad = pairs_of(read_dataset(pairs.path, "train"), pairs.id)
     known, bad_gold = (None, Dropped()) if gold is None else pairs_of(gold, "gold")
     simulated = hire(server, site.home, [one.name for one in labellers]) if labellers else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from annotation.campaign.client import Connection
@@ -18,6 +19,8 @@ class SiteConfig(Config):
 
     home: Path = without_effect(Path("labelling"))
     """The folder of this machine's labelling site. Campaigns are kept in it, too."""
+    port: int = without_effect(6900, ge=0)
+    """Where this machine's site listens if a recipe has to start it; 0 for any free port."""
     server: str | None = without_effect(None)
     """Another Argilla 2 server, by its address."""
     api_key_file: Path | None = without_effect(None)
@@ -44,6 +47,20 @@ def connect(site: SiteConfig) -> Connection:
             f"labelling site) into a file and name it with --api-key-file, or set {KEY_VARIABLE}."
         )
     return Connection(site.server, key.strip())
+
+
+def open_site(site: SiteConfig, say: Callable[[str], None]) -> Connection:
+    """Return the way to the labelling server; start this machine's own if it is not up."""
+    if site.server is None:
+        from annotation.server import control
+        from annotation.server.home import Site, changed, free_port
+
+        here = Site(site.home)
+        if control.running(here) is None:
+            port = site.port or free_port()
+            found = control.up(here, changed(here.reach(), {"port": port}), say)
+            say(f"the labelling site is up at {found.url}; `plumbline annotate down` stops it")
+    return connect(site)
 
 
 def campaign_folder(home: Path, name: str) -> Path:

@@ -31,6 +31,9 @@ def up(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A TLS certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    from_defaults: Annotated[
+        bool, typer.Option("--from-defaults", help="Forget the settings of the last time.")
+    ] = False,
 ) -> None:
     """Start the labelling site of this machine; safe to give again.
 
@@ -40,13 +43,13 @@ def up(
     import time
 
     from annotation.server import control
-    from annotation.server.home import Site, changed
+    from annotation.server.home import Reach, Site, changed
     from plumbline.progress import duration, size
 
     started = time.monotonic()
     site = Site(home)
     reach = changed(
-        site.reach(),
+        Reach() if from_defaults else site.reach(),
         {
             "host": host,
             "port": port,
@@ -56,9 +59,11 @@ def up(
             "tls_key": tls_key,
         },
     )
-    found = control.up(site, reach, lambda text: typer.echo(text))
+    found = control.up(site, reach, typer.echo)
     say = typer.echo
-    say(f"The labelling site is up at {found.url}")
+    say(f"The labelling site is up at {reach.page_url}")
+    if reach.page_url != found.url:
+        say(f"  on this machine {found.url}")
     say(f"  it took         {duration(time.monotonic() - started)}")
     say(f"  memory          {size(found.memory())}")
     say(f"  owner           sign in with the name and password in {site.owner_file}")

@@ -39,7 +39,13 @@ def add(
     file = people.add(
         name, role=role, workspaces=workspace or (), password=_password(password_stdin)
     )
-    typer.echo(f"{name} can sign in. The password to hand over is in {file}")
+    if file is None:
+        typer.echo(
+            f"{name} was there already, and keeps their password. If nobody knows it: plumbline "
+            f"annotate users reset {name}"
+        )
+    else:
+        typer.echo(f"{name} can sign in. The password to hand over is in {file}")
 
 
 @app.command(name="list")
@@ -51,7 +57,7 @@ def list_(
     from rich.table import Table
 
     table = Table("name", "role", "workspaces", box=None, pad_edge=False)
-    for person in _people(home, server, api_key_file).list():
+    for person in _people(home, server, api_key_file).all():
         table.add_row(person.name, person.role, ", ".join(person.workspaces) or "–")
     Console().print(table)
 
@@ -103,9 +109,18 @@ def unlock(name: Name, home: SiteHome = DEFAULT_HOME) -> None:
 
 def _people(home: Path, server: str | None, api_key_file: Path | None) -> People:
     from annotation.commands.campaign import connect
+    from annotation.server.home import Site
     from annotation.server.people import People
 
-    return People(connect(home, server, api_key_file), home / "credentials")
+    connection, site = connect(home, server, api_key_file), Site(home)
+    if server is not None:
+        return People(connection, site.credentials)
+    return People(
+        connection,
+        site.credentials,
+        page_url=site.reach().page_url,
+        owner_file=site.owner_file,
+    )
 
 
 def _password(from_input: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,11 +11,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from annotation.private_files import write_private
 from annotation.server.environment import python
 from annotation.server.home import Reach, Site, write_private_json
 from plumbline.errors import BusyError, PlumblineError
@@ -45,15 +46,13 @@ def running(site: Site) -> Running | None:
     import psutil
 
     try:
-        stored = json.loads(site.running_file.read_text())
-        process = psutil.Process(stored["pid"])
-        # A number may be given to another process after a reboot; a start time may not.
-        same = abs(process.create_time() - stored["started"]) < 1
-        if not same or process.status() == psutil.STATUS_ZOMBIE:
-            return None
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, psutil.NoSuchProcess):
+        stored = Running(**json.loads(site.running_file.read_text()))
+        # A number may be given to another process after a reboot, and a process's start time moves
+        # with the clock; its command names this site. (A zombie has none.)
+        command = psutil.Process(stored.pid).cmdline()
+    except (FileNotFoundError, ValueError, TypeError, psutil.Error):
         return None
-    return Running(**stored)
+    return stored if command[-3:] == _command(site) else None
 
 
 def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) -> Running:
@@ -74,20 +73,25 @@ def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) ->
             return already
         _check_free(reach)
         site.prepare()
-        settings = site.write_settings(reach)
-        process = _spawn(site, interpreter, settings)
-        import psutil
-
+        before = site.settings_file.read_text() if site.settings_file.exists() else None
+        site.write_settings(reach)
+        process = _spawn(site, interpreter)
+        found = Running(pid=process.pid, url=reach.local_url, started=time.time())
         try:
-            started = psutil.Process(process.pid).create_time()
+            # Before it answers: if this process is killed now, `down` still finds the server.
+            write_private_json(site.running_file, asdict(found))
             _wait_until_it_answers(site, reach, process)
         except BaseException:
             process.kill()
             process.wait()
+            site.running_file.unlink(missing_ok=True)
+            # Settings that do not work are not the ones for the next time.
+            if before is None:
+                site.settings_file.unlink(missing_ok=True)
+            else:
+                write_private(site.settings_file, before)
             raise
-        found = {"pid": process.pid, "url": reach.local_url, "started": started}
-        write_private_json(site.running_file, found)
-        return Running(**found)
+        return found
 
 
 def down(site: Site) -> bool:
@@ -99,18 +103,24 @@ def down(site: Site) -> bool:
         if found is None:
             site.running_file.unlink(missing_ok=True)
             return False
-        process = psutil.Process(found.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(found.pid)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS)
         site.running_file.unlink(missing_ok=True)
         return True
 
 
-def _spawn(site: Site, interpreter: Path, settings: Path) -> subprocess.Popen[bytes]:
+def _command(site: Site) -> list[str]:
+    """Return the end of the server's command, which tells it from other processes."""
+    return ["-m", "plumbline_site", str(site.settings_file.resolve())]
+
+
+def _spawn(site: Site, interpreter: Path) -> subprocess.Popen[bytes]:
     shutil.rmtree(site.temporary, ignore_errors=True)  # Argilla copies its page here at each start
     site.temporary.mkdir(mode=0o700)
     # Not this process's environment: an ARGILLA_… in it would be obeyed without anyone knowing.
@@ -127,7 +137,8 @@ def _spawn(site: Site, interpreter: Path, settings: Path) -> subprocess.Popen[by
         log.write(f"--- start {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         log.flush()
         return subprocess.Popen(
-            [str(interpreter), "-m", "plumbline_site", str(settings.resolve())],
+            # -P: what lies in the folder it runs in is data, and no place to import from.
+            [str(interpreter), "-P", *_command(site)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,11 +152,10 @@ def _wait_until_it_answers(site: Site, reach: Reach, process: subprocess.Popen[b
     import httpx
 
     deadline = time.monotonic() + START_SECONDS
+    address = reach.local_url
     headers = {"X-Argilla-Api-Key": site.owner()["api_key"]}
-    # To this machine itself, whose certificate is likely for another name; and no key is sent
-    # before the process that listens is known to be the one just started.
-    host = "127.0.0.1" if reach.host in ("0.0.0.0", "::", "localhost") else reach.host
-    address = f"{reach.scheme}://{f'[{host}]' if ':' in host else host}:{reach.port}"
+    # No key is sent before the process that listens is known to be the one just started, so its
+    # certificate need not prove anything.
     with httpx.Client(verify=False, trust_env=False, timeout=5) as client:
         while time.monotonic() < deadline:
             code = process.poll()
@@ -155,7 +165,7 @@ def _wait_until_it_answers(site: Site, reach: Reach, process: subprocess.Popen[b
                 )
             if _listens(process.pid, reach.port):
                 try:
-                    if client.get(f"{address}/api/v1/me", headers=headers).status_code in (200, 403):
+                    if client.get(f"{address}/api/v1/me", headers=headers).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
@@ -191,7 +201,7 @@ def _check_free(reach: Reach) -> None:
             ) from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(site: Site) -> Iterator[None]:
     """Let one command at a time start or stop a site."""
     from filelock import FileLock, Timeout
@@ -202,7 +212,9 @@ def _alone(site: Site) -> Iterator[None]:
         with FileLock(site.home / "control.lock", timeout=START_SECONDS):
             yield
     except Timeout:
-        raise BusyError(f"Another command is starting or stopping the site in {site.home}.") from None
+        raise BusyError(
+            f"Another command is starting or stopping the site in {site.home}."
+        ) from None
 
 
 def _said(site: Site) -> str:

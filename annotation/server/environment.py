@@ -53,6 +53,7 @@ def _make(folder: Path, interpreter: Path) -> None:
         [*command, "--quiet", "--no-deps", "--requirement", str(REQUIREMENTS)],
         capture_output=True,
         text=True,
+        check=False,
     )
     if result.returncode != 0:
         log = folder.with_suffix(".log")

@@ -1,30 +1,36 @@
 """A labelling site's folder: settings, secrets and data, for its owner's eyes only.
 
-    site.json            how it is reached
-    running.json         the server that runs now
-    server.log           what it said
-    secrets/             owner.json, session.key, attempts.json
-    credentials/         one file a person, to hand over
-    argilla/argilla.db   Argilla's data
+====================  =======================================================
+``site.json``         how it is reached
+``certificate.pem``   the TLS certificate it was last started with, if any
+``running.json``      the server that runs now
+``server.log``        what it said
+``secrets/``          owner.json, session.key, attempts.json
+``credentials/``      one file a person, to hand over
+``campaigns/``        what was asked, and what came back
+``argilla/``          Argilla's own data, argilla.db
+====================  =======================================================
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annotation.private_files import write_private
 from plumbline.errors import ConfigError
 
 if TYPE_CHECKING:
     from annotation.campaign.client import Connection
 
 PORT = 6900
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 OWNER = "owner"
 
 
@@ -45,17 +51,27 @@ class Reach:
         """Refuse what would put passwords on a network in the clear."""
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("TLS takes both: --tls-cert FILE and --tls-key FILE.")
-        for file in (self.tls_certificate, self.tls_key):
-            if file is not None and not file.is_file():
-                raise ConfigError(f"There is no file {file} to take TLS from.")
+        if self.tls_certificate is not None and self.tls_key is not None:
+            _check_tls(self.tls_certificate, self.tls_key)
+        for name in self.allow_hosts:
+            if not _HOST_NAME.fullmatch(name):
+                raise ConfigError(
+                    f"--allow-host is {name!r}; it takes one name as it stands in an address, such "
+                    "as labels.example.org, without https:// and without a port."
+                )
         for proxy in self.proxies:
             try:
-                ipaddress.ip_network(proxy, strict=False)
+                network = ipaddress.ip_network(proxy, strict=False)
             except ValueError:
                 raise ConfigError(
                     f"--behind-proxy is {proxy!r}; it takes the proxy's address or network, such "
                     "as 10.0.0.7 or 172.18.0.0/16."
                 ) from None
+            if network.prefixlen == 0:
+                raise ConfigError(
+                    f"--behind-proxy is {proxy}, which is every address there is: passwords would "
+                    "cross the network in the clear. Name the proxy's own address."
+                )
         if not 0 < self.port < 65536:
             raise ConfigError(f"--port is {self.port}; ports go from 1 to 65535.")
         if not self.is_loopback and self.tls_certificate is None and not self.proxies:
@@ -83,10 +99,19 @@ class Reach:
     @property
     def local_url(self) -> str:
         """The address for programs on this machine."""
-        anywhere = self.host in ("0.0.0.0", "::", "localhost")
-        host = "127.0.0.1" if anywhere else self.host
-        if self.tls_certificate and self.allow_hosts:
-            host = self.allow_hosts[0]  # the name that the certificate is for
+        anywhere = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}
+        return self._address(anywhere.get(self.host, self.host))
+
+    @property
+    def page_url(self) -> str:
+        """The address for people."""
+        if not self.allow_hosts:
+            return self.local_url
+        if self.proxies:
+            return f"https://{self.allow_hosts[0]}"
+        return self._address(self.allow_hosts[0])
+
+    def _address(self, host: str) -> str:
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
@@ -152,6 +177,16 @@ class Site:
         return self.home / "server.log"
 
     @property
+    def settings_file(self) -> Path:
+        """How it is reached; the server is started with it."""
+        return self.home / "site.json"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate the server was started with; its own file may be newer by now."""
+        return self.home / "certificate.pem"
+
+    @property
     def running_file(self) -> Path:
         """Which process serves, while one does."""
         return self.home / "running.json"
@@ -162,10 +197,9 @@ class Site:
 
     def reach(self) -> Reach:
         """Return how the site was last reached."""
-        file = self.home / "site.json"
-        if not file.exists():
+        if not self.settings_file.exists():
             return Reach()
-        stored = json.loads(file.read_text())["reach"]
+        stored = json.loads(self.settings_file.read_text())["reach"]
         return Reach(
             **stored
             | {name: tuple(stored[name]) for name in ("allow_hosts", "proxies")}
@@ -175,17 +209,18 @@ class Site:
             }
         )
 
-    def write_settings(self, reach: Reach) -> Path:
-        """Write the file that the server is started with, and return its path."""
-        file = self.home / "site.json"
+    def write_settings(self, reach: Reach) -> None:
+        """Write the file that the server is started with."""
         own = {"localhost", "127.0.0.1", "[::1]"}
         if reach.host not in ("0.0.0.0", "::"):
             own.add(f"[{reach.host}]" if ":" in reach.host else reach.host)
         origins = {f"{reach.scheme}://{host}:{reach.port}" for host in own}
         origins |= {f"https://{host}" for host in reach.allow_hosts}
         paths = {"tls_certificate": reach.tls_certificate, "tls_key": reach.tls_key}
+        if reach.tls_certificate is not None:
+            write_private(self.certificate, reach.tls_certificate.read_text(errors="replace"))
         write_private_json(
-            file,
+            self.settings_file,
             {
                 "home": str(self.home.resolve()),
                 "host": reach.host,
@@ -199,7 +234,6 @@ class Site:
                 | {name: str(path) if path else None for name, path in paths.items()},
             },
         )
-        return file
 
     def owner(self) -> dict[str, str]:
         """Return the owner's credentials."""
@@ -216,8 +250,12 @@ def connection(home: Path) -> Connection:
     from annotation.campaign.client import Connection
 
     site = Site(home)
-    owner = site.owner()
-    return Connection(url=site.reach().local_url, api_key=owner["api_key"])
+    reach = site.reach()
+    return Connection(
+        url=reach.local_url,
+        api_key=site.owner()["api_key"],
+        certificate=site.certificate if reach.tls_certificate else None,
+    )
 
 
 def changed(reach: Reach, given: Mapping[str, Any]) -> Reach:
@@ -225,22 +263,36 @@ def changed(reach: Reach, given: Mapping[str, Any]) -> Reach:
     return replace(reach, **{name: value for name, value in given.items() if value})
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on just now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_tls(certificate: Path, key: Path) -> None:
+    import ssl
+
+    for file in (certificate, key):
+        if not file.is_file():
+            raise ConfigError(f"There is no file {file} to take TLS from.")
+    try:
+        # An empty password: else OpenSSL would ask for one, and so would the server later.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ConfigError(
+            f"TLS cannot be made of {certificate} and {key}: {error}. They must be the certificate "
+            "and its own private key, as PEM and without a password."
+        ) from None
+
+
 def new_password() -> str:
     """Return a password of 120 random bits that can be read out and typed."""
     letters = "abcdefghijkmnpqrstuvwxyz23456789"
     words = ["".join(secrets.choice(letters) for _ in range(6)) for _ in range(4)]
     return "-".join(words)
-
-
-def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    beside = file.with_name(file.name + ".new")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.chmod(0o600)
-    beside.replace(file)
 
 
 def write_private_json(file: Path, value: Any) -> None:

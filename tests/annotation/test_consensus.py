@@ -284,11 +284,13 @@ def test_gold_items_teach_dawid_skene_who_turns_the_scale_round():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_order_of_votes_and_the_names_of_people_do_not_matter(method):
+def test_the_order_of_votes_does_not_matter_and_nothing_is_printed(method, capfd, recwarn):
     votes, _ = crowd(5, pairs=20)
     shuffled = random.Random(1).sample(votes, len(votes))
     first, second = (reach_consensus(v, method, seed=3) for v in (votes, shuffled))
-    assert first.outcomes == second.outcomes
+    assert first == second
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
 
 
 def test_mace_does_not_care_which_name_sorts_first():
@@ -297,12 +299,6 @@ def test_mace_does_not_care_which_name_sorts_first():
     renamed = [v._replace(person=f"person {9 - int(v.person[-1])}") for v in votes]
     found, again = (reach_consensus(v, "mace", seed=0) for v in (votes, renamed))
     assert abs(accuracy(found, truth) - accuracy(again, truth)) < 0.01
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_gives_the_same_outcome(method):
-    votes, _ = crowd(4, pairs=20)
-    assert reach_consensus(votes, method, seed=7) == reach_consensus(votes, method, seed=7)
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "majority"])
@@ -339,7 +335,7 @@ some_votes = st.lists(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(votes=some_votes)
 def test_few_votes_still_give_probabilities(method, votes):
     found = reach_consensus(votes, method).outcomes
@@ -347,13 +343,6 @@ def test_few_votes_still_give_probabilities(method, votes):
     for one in found.values():
         assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-6)
         assert one.choice is None or one.probabilities[one.choice] == one.confidence
-
-
-def test_crowd_kit_prints_nothing(capfd, recwarn):
-    for method in MODELS:
-        reach_consensus(crowd(0, pairs=10)[0], method)
-    assert capfd.readouterr() == ("", "")
-    assert not recwarn.list
 
 
 # --- Labels to votes

@@ -72,7 +72,9 @@ EVERYTHING = {
 @pytest.mark.parametrize(("rows", "form"), [(WIDE, "wide"), (LONG, "long")])
 def test_every_shape_in_every_format(tmp_path, ending, rows, form):
     table = read_votes(write(tmp_path / f"votes.{ending}", rows))
-    assert (table.form, table.guessed) == (form, True)
+    assert table.form == form
+    guessed = ("people", "item") if form == "wide" else ("item", "person", "label")
+    assert table.guessed == guessed
     assert said(table) == EVERYTHING
     assert table.missing == ({"empty": 1} if form == "wide" else {})
 
@@ -107,12 +109,12 @@ def test_the_same_number_is_the_same_category_however_it_is_written(tmp_path):
 def test_pandalm_is_read_as_it_lies(real_file):
     table = read_votes(real_file("pandalm/testset-v1.json"))
     assert table.columns.people == ("annotator1", "annotator2", "annotator3")
-    assert (table.columns.item, table.form, table.guessed) == (("idx",), "wide", True)
+    assert (table.columns.item, table.form, table.guessed) == (("idx",), "wide", ("people", "item"))
     assert len(table.votes.items) == 999
     named = read_votes(
         real_file("pandalm/testset-v1.json"), Columns(people=("annotator1", "annotator3"))
     )
-    assert named.votes.people == ("annotator1", "annotator3")
+    assert (named.votes.people, named.guessed) == (("annotator1", "annotator3"), ("item",))
 
 
 def test_named_columns_and_items_of_several_columns(tmp_path):
@@ -234,7 +236,13 @@ def command():
 def test_tables_in_the_terminal(command, tmp_path):
     result = command(write(tmp_path / "v.csv", WIDE), "--resamples", 50)
     assert result.exit_code == 0
-    for wanted in ("3 items with a vote", "(guessed)", "Fleiss' kappa", "ana – ben", "1 empty"):
+    for wanted in (
+        "3 items with a vote",
+        "(guessed: people, item)",
+        "Fleiss' kappa",
+        "ana – ben",
+        "1 empty",
+    ):
         assert wanted in " ".join(result.stdout.split())
     # Fleiss leaves out y, on which only two voted.
     assert "leaves out 1 with another number" in " ".join(result.stdout.split())
@@ -251,7 +259,7 @@ def test_json_says_the_same(command, tmp_path):
     assert found["majorities"] == {"a": 1, "b": 2, "no majority": 0}
     assert found["alpha_ordinal"]["value"] == pytest.approx(found["alpha"]["value"])
     assert found["missing"] == {"empty": 1}
-    assert (found["form"], found["guessed"]) == ("wide", True)
+    assert (found["form"], found["guessed"]) == ("wide", ["people", "item"])
     assert found["columns"]["people"] == ["ana", "ben", "cy"]
     assert found["interval"] == {
         "method": found["interval"]["method"], "confidence": 0.95, "resamples": 20, "seed": 3,
@@ -260,7 +268,7 @@ def test_json_says_the_same(command, tmp_path):
     assert same.stdout == result.stdout
     named = command(path, "--json", "--people", "ana, cy", "--item", "item", "--resamples", 0)
     found = json.loads(named.stdout)
-    assert (found["guessed"], len(found["people"]), found["agreement"]["low"]) == (False, 2, None)
+    assert (found["guessed"], len(found["people"]), found["agreement"]["low"]) == ([], 2, None)
 
 
 def test_many_people_are_not_all_listed_in_the_terminal(command, tmp_path):

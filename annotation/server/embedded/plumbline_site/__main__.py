@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ipaddress
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -39,15 +39,13 @@ def _configure(site: dict[str, Any], home: Path) -> None:
         "ARGILLA_AUTH_OAUTH_CFG": str(home / "no-oauth.yaml"),
         "ARGILLA_CORS_ORIGINS": json.dumps(site["origins"]),
         "ARGILLA_DATABASE_SQLITE_TIMEOUT": "30",
-        "ARGILLA_DOCS_ENABLED": "false",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     import fakeredis
     import redis
 
-    redis.from_url = lambda *_, **__: fakeredis.FakeStrictRedis()  # type: ignore[assignment]
+    redis.from_url = lambda *_, **__: fakeredis.FakeStrictRedis()
 
 
 async def _serve(site: dict[str, Any], home: Path) -> None:
@@ -59,19 +57,20 @@ async def _serve(site: dict[str, Any], home: Path) -> None:
 
     event.listen(Engine, "connect", _on_connect)
     await asyncio.to_thread(_migrate)
-    from plumbline_site import engine, jobs, sessions
+    from plumbline_site import engine, jobs, logs, privacy, sessions
 
     del engine  # registers itself
+    logs.install()
     jobs.install()
     await _prepare(home)
     import argilla_server
     from argilla_server._app import app
     from argilla_server.api.routes import api_v1
-
     from plumbline_site.guard import Guard, OnlyFrom, content_security_policy
     from plumbline_site.lockout import Lockout
 
     sessions.install(api_v1)
+    privacy.install(app, api_v1)
     static = Path(argilla_server.__file__).parent / "static"
     guarded = Guard(
         app,
@@ -88,7 +87,9 @@ async def _serve(site: dict[str, Any], home: Path) -> None:
     if site["proxies"]:
         from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-        outermost = OnlyFrom(ProxyHeadersMiddleware(guarded, site["proxies"]), site["proxies"])
+        # It takes an address for a network only where nothing is set behind the mask.
+        networks = [str(ipaddress.ip_network(proxy, strict=False)) for proxy in site["proxies"]]
+        outermost = OnlyFrom(ProxyHeadersMiddleware(guarded, networks), networks)
     server = uvicorn.Server(
         uvicorn.Config(
             outermost,
@@ -128,24 +129,34 @@ def _migrate() -> None:
 async def _prepare(home: Path) -> None:
     """Make the owner, the index and what a killed server left undone."""
     from argilla_server.contexts import accounts
-    from argilla_server.database import AsyncSessionLocal, async_engine
+    from argilla_server.database import AsyncSessionLocal, async_engine, sync_engine
     from argilla_server.enums import UserRole
     from argilla_server.models import User
+    from plumbline_site import jobs, text_index
     from sqlalchemy import text
 
-    from plumbline_site import jobs, text_index
-
+    # An error of the database would quote what it was given: keys, and passwords' hashes.
+    for quoting in (async_engine.sync_engine, sync_engine):
+        quoting.hide_parameters = True
     owner = json.loads((home / "secrets" / "owner.json").read_text())
     async with AsyncSessionLocal() as db:
-        if await accounts.get_user_by_username(db, owner["username"]) is None:
+        there = await accounts.get_user_by_username(db, owner["username"])
+        access = {
+            "password_hash": accounts.hash_password(owner["password"]),
+            "api_key": owner["api_key"],
+        }
+        if there is None:
             await User.create(
                 db,
                 first_name=owner["username"],
                 username=owner["username"],
                 role=UserRole.owner,
-                password_hash=accounts.hash_password(owner["password"]),
-                api_key=owner["api_key"],
+                **access,
             )
+        elif there.api_key != owner["api_key"]:
+            # A reset was cut short between the database and the file. The file is what counts:
+            # whoever can read it can do anything here.
+            await there.update(db, **access)
     async with async_engine.begin() as connection:
         for statement in [*text_index.statements(), jobs.RECONCILE]:
             await connection.execute(text(statement.replace(":", "\\:")))

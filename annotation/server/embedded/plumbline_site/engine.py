@@ -6,6 +6,8 @@ step with it. A labelling site of one machine has no need of one: the database k
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -32,8 +34,10 @@ from . import text_index
 from .filters import Conditions
 
 NAME = "plumbline"
-#: What a dataset's metadata says when its records are to be shown in the order they came in.
-AS_PUSHED = {"plumbline": {"order": "as-pushed"}}
+#: What a dataset's metadata says (under "plumbline", "order") when its records are to be shown in
+#: the order they came in.
+AS_PUSHED = "as-pushed"
+_LARGEST_OFFSET = 2**62
 
 
 @SearchEngine.register(NAME)
@@ -44,11 +48,16 @@ class SQLiteSearchEngine(SearchEngine):
 
     @classmethod
     async def new_instance(cls) -> SQLiteSearchEngine:
+        """Return an engine for one request."""
         # Connections of its own: a request that searches already holds one of Argilla's, and
         # requests that wait for a second one while holding the first wait for each other.
         if cls._database is None:
             cls._database = create_async_engine(
-                settings.database_url, pool_size=5, max_overflow=10, **settings.database_engine_args
+                settings.database_url,
+                pool_size=5,
+                max_overflow=10,
+                hide_parameters=True,
+                **settings.database_engine_args,
             )
         return cls()
 
@@ -56,10 +65,12 @@ class SQLiteSearchEngine(SearchEngine):
         """Keep the connections: an engine is made for every request."""
 
     async def ping(self) -> bool:
+        """Tell whether the database answers."""
         await self._rows("SELECT 1", {})
         return True
 
     async def info(self) -> dict[str, Any]:
+        """Return what the status page says of this engine."""
         version = (await self._rows("SELECT sqlite_version()", {}))[0][0]
         return {"search_engine": f"Plumbline on SQLite {version}, FTS5"}
 
@@ -73,7 +84,7 @@ class SQLiteSearchEngine(SearchEngine):
         limit: int = 100,
         user_id: UUID | str | None = None,
     ) -> SearchResponses:
-        """Return a page of a dataset's records. With a user's id and no sort, in an order of theirs.
+        """Return a page of a dataset's records; for a user, and with no sort, in their own order.
 
         Each person has an order of their own so that people who share a queue do not all work at
         its same end; a dataset that is one person's own may ask to be shown as it was pushed.
@@ -86,7 +97,7 @@ class SQLiteSearchEngine(SearchEngine):
             conditions.filter(filter)
         if sort:
             order = conditions.order_by(sort)
-        elif user_id is None or (dataset.metadata_ or {}).get("plumbline") == AS_PUSHED["plumbline"]:
+        elif user_id is None or _is_as_pushed(dataset):
             order = "records.rowid"
         else:
             order = _shuffled(user_id)
@@ -94,7 +105,7 @@ class SQLiteSearchEngine(SearchEngine):
         rows = await self._rows(
             f"SELECT records.id FROM records WHERE {where} "
             f"ORDER BY {order}, records.rowid LIMIT :limit OFFSET :offset",
-            {**parameters, "limit": limit, "offset": offset},
+            {**parameters, "limit": limit, "offset": min(offset, _LARGEST_OFFSET)},
         )
         total = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
         return SearchResponses(
@@ -115,10 +126,6 @@ class SQLiteSearchEngine(SearchEngine):
         threshold: float | None = None,
     ) -> SearchResponses:
         """Return the records whose vectors point most nearly the same way (cosine)."""
-        import json
-
-        import numpy as np
-
         wanted = value
         if record is not None:
             wanted = record.vector_value_by_vector_settings(vector_settings)
@@ -136,26 +143,24 @@ class SQLiteSearchEngine(SearchEngine):
         rows = await self._rows(
             "SELECT records.id, vectors.value FROM records "
             "JOIN vectors ON vectors.record_id = records.id "
-            f"WHERE vectors.vector_settings_id = :vector_settings AND {where} ORDER BY records.rowid",
+            f"WHERE vectors.vector_settings_id = :vector_settings AND {where} "
+            "ORDER BY records.rowid",
             {**parameters, "vector_settings": vector_settings.id.hex},
         )
-        if not rows:
-            return SearchResponses(items=[], total=0)
-        vectors = np.array([json.loads(row[1]) for row in rows], dtype=float)
-        target = np.array(wanted, dtype=float)
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(target)
-        scores = vectors @ target / np.where(lengths == 0, 1.0, lengths)
+        # In a thread: reading thousands of long vectors takes a while, and people are waiting.
+        scores = await asyncio.to_thread(_cosines, [row[1] for row in rows], wanted)
         if order == SimilarityOrder.least_similar:
-            scores = -scores
-        ranked = np.argsort(-scores, kind="stable")[:max_results]
+            scores = [-score for score in scores]
+        ranked = sorted(range(len(rows)), key=lambda i: -scores[i])[:max_results]
         items = [
-            SearchResponseItem(record_id=UUID(rows[i][0]), score=float(scores[i]))
+            SearchResponseItem(record_id=UUID(rows[i][0]), score=scores[i])
             for i in ranked
             if threshold is None or scores[i] >= threshold
         ]
         return SearchResponses(items=items, total=len(items))
 
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
+        """Return how many records there are, in all and by status."""
         if dataset.is_draft:
             return {}
         return await self._counts(
@@ -164,6 +169,7 @@ class SQLiteSearchEngine(SearchEngine):
         )
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
+        """Return how many answers a person gave, in all and by status."""
         if dataset.is_draft:
             return {}
         return await self._counts(
@@ -175,6 +181,7 @@ class SQLiteSearchEngine(SearchEngine):
         )
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
+        """Return a metadata property's values with their numbers, or its least and greatest."""
         conditions = Conditions(metadata_property.dataset_id)
         if metadata_property.type == MetadataPropertyType.terms:
             leaves = conditions.metadata_leaves(metadata_property.name)
@@ -240,6 +247,28 @@ class SQLiteSearchEngine(SearchEngine):
         assert self._database is not None
         async with self._database.connect() as connection:
             return list(await connection.execute(text(sql), parameters))
+
+
+def _is_as_pushed(dataset: Dataset) -> bool:
+    ours = (dataset.metadata_ or {}).get("plumbline")
+    return isinstance(ours, dict) and ours.get("order") == AS_PUSHED
+
+
+def _cosines(stored: list[str], wanted: list[float]) -> list[float]:
+    """Return the cosine between each stored vector and another; 0 where one of them is zero."""
+    import numpy as np
+
+    if not stored:
+        return []
+    vectors = np.array([json.loads(vector) for vector in stored], dtype=float)
+    target = np.array(wanted, dtype=float)
+    if len(target) != vectors.shape[1]:
+        raise ValueError(
+            f"The vector has {len(target)} numbers; here they have {vectors.shape[1]}."
+        )
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(target)
+    products = vectors @ target
+    return list(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0))
 
 
 def _shuffled(user_id: UUID | str) -> str:

@@ -1,7 +1,12 @@
-"""Argilla's filters and orders as SQL over its own tables."""
+"""Argilla's filters and orders as SQL over its own tables.
+
+What cannot be asked raises `ValueError`, which Argilla answers with 422 and the text.
+"""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +23,9 @@ from argilla_server.search_engine.base import (
     SuggestionFilterScope,
     TermsFilter,
 )
+
+_COLUMNS = ("id", "external_id", "inserted_at", "updated_at", "status")
+_TIMES = ("inserted_at", "updated_at")
 
 
 class Conditions:
@@ -64,26 +72,39 @@ class Conditions:
                 f"WHERE {self._compare(filter, 'leaf.atom')})"
             )
         else:
-            self._conditions.append(self._compare(filter, _record_column(filter.scope)))
+            self._conditions.append(self._of_record(filter, filter.scope))
 
     def order_by(self, sort: list[Order]) -> str:
         """Return an ORDER BY; records without the value come last either way."""
-        terms = []
-        for order in sort:
-            value = self._sort_value(order.scope)
-            direction = "DESC" if str(order.order) == "desc" else "ASC"
-            terms.append(f"{value} IS NULL, {value} {direction}")
-        return ", ".join(terms)
+        return ", ".join(
+            f"{self._sort_value(order.scope)} "
+            f"{'DESC' if str(order.order) == 'desc' else 'ASC'} NULLS LAST"
+            for order in sort
+        )
+
+    def _of_record(self, filter: Any, scope: RecordFilterScope) -> str:
+        name = _known(scope.property)
+        if isinstance(filter, TermsFilter):
+            asked = [_stored(name, value, "=") for value in filter.values]
+            return f"records.{name} IN ({self._bind_all(asked)})"
+        bounds = [
+            f"records.{name} {sign} {self._bind(_stored(name, bound, sign))}"
+            for sign, bound in ((">=", filter.ge), ("<=", filter.le))
+            if bound is not None
+        ]
+        return f"({' AND '.join(bounds)})"
 
     def _of_responses(self, filter: Any, scope: ResponseFilterScope) -> str:
         mine = f" AND responses.user_id = {self._bind(scope.user.id.hex)}" if scope.user else ""
         if scope.question:
             path = self._bind(_path(scope.question, "value"))
             return (
-                "EXISTS (SELECT 1 FROM responses, json_tree(responses.\"values\", "
+                'EXISTS (SELECT 1 FROM responses, json_tree(responses."values", '
                 f"{path}) AS leaf WHERE responses.record_id = records.id{mine} "
                 f"AND {self._compare(filter, 'leaf.atom')})"
             )
+        if not isinstance(filter, TermsFilter):
+            raise ValueError("A response's status is one of its values; it has no range.")
         statuses = [str(value) for value in filter.values]
         either = []
         answered = f"SELECT 1 FROM responses WHERE responses.record_id = records.id{mine}"
@@ -93,7 +114,7 @@ class Conditions:
         given = [value for value in statuses if value != ResponseStatusFilter.pending.value]
         if given:
             either.append(f"EXISTS ({answered} AND responses.status IN ({self._bind_all(given)}))")
-        return f"({' OR '.join(either)})" if either else "1"
+        return f"({' OR '.join(either)})"
 
     def _suggestion_value(self, scope: SuggestionFilterScope) -> dict[str, str]:
         source = (
@@ -110,31 +131,42 @@ class Conditions:
 
     def _sort_value(self, scope: FilterScope) -> str:
         if isinstance(scope, RecordFilterScope):
-            return _record_column(scope)
+            return f"records.{_known(scope.property)}"
         if isinstance(scope, MetadataFilterScope):
             return self.metadata(scope.metadata_property)
         if isinstance(scope, SuggestionFilterScope):
             inside = self._suggestion_value(scope)
-            return f"(SELECT avg({inside['value']}) FROM {inside['from']} WHERE {inside['where']})"
+            value = _middle(inside["value"])
+            return f"(SELECT {value} FROM {inside['from']} WHERE {inside['where']})"
         mine = f" AND responses.user_id = {self._bind(scope.user.id.hex)}" if scope.user else ""
         value = (
-            f"json_extract(responses.\"values\", {self._bind(_path(scope.question, 'value'))})"
+            f'json_extract(responses."values", {self._bind(_path(scope.question, "value"))})'
             if scope.question
-            else f"responses.{_known(scope.property, ('status', 'inserted_at', 'updated_at'))}"
+            else "responses.status"
         )
         return (
-            f"(SELECT min({value}) FROM responses "
-            f"WHERE responses.record_id = records.id{mine})"
+            f"(SELECT {_middle(value)} FROM responses WHERE responses.record_id = records.id{mine})"
         )
 
     def _compare(self, filter: Any, value: str) -> str:
+        """Compare a value of JSON, which has a type, with what was asked, which is text."""
         if isinstance(filter, TermsFilter):
-            return f"CAST({value} AS TEXT) IN ({self._bind_all([str(v) for v in filter.values])})"
+            either = [f"CAST({value} AS TEXT) IN ({self._bind_all(filter.values)})"]
+            numbers = [number for v in filter.values if (number := _number(v)) is not None]
+            if numbers:  # 1, 1.0 and 1e0 are one number
+                either.append(
+                    f"(typeof({value}) <> 'text' AND {value} IN ({self._bind_all(numbers)}))"
+                )
+            return f"({' OR '.join(either)})"
         if isinstance(filter, RangeFilter):
-            bounds = [f"{value} IS NOT NULL"]
+            bounds = []
             for sign, bound in ((">=", filter.ge), ("<=", filter.le)):
                 if bound is not None:
-                    bounds.append(f"{value} {sign} {self._bind(_comparable(bound))}")
+                    number = _number(bound)
+                    # To SQLite every text is greater than every number.
+                    kind = "= 'text'" if number is None else "IN ('integer', 'real')"
+                    asked = self._bind(bound if number is None else number)
+                    bounds.append(f"typeof({value}) {kind} AND {value} {sign} {asked}")
             return f"({' AND '.join(bounds)})"
         raise ValueError(f"There is no such filter here: {filter!r}")
 
@@ -144,7 +176,7 @@ class Conditions:
         return f":{name}"
 
     def _bind_all(self, values: list[Any]) -> str:
-        return ", ".join(self._bind(value) for value in values) or "NULL"
+        return ", ".join(self._bind(value) for value in values)
 
 
 def _path(*names: str) -> str:
@@ -152,25 +184,44 @@ def _path(*names: str) -> str:
     return "$" + "".join('."' + name.replace('"', "") + '"' for name in names)
 
 
-def _record_column(scope: RecordFilterScope) -> str:
-    column = _known(scope.property, ("id", "external_id", "inserted_at", "updated_at", "status"))
-    # Ids are asked for with dashes and stored without.
-    dashed = "||'-'||".join(f"substr(records.id,{a},{n})" for a, n in _UUID_PARTS)
-    return f"({dashed})" if column == "id" else f"records.{column}"
-
-
-_UUID_PARTS = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
-
-
-def _known(name: str | None, allowed: tuple[str, ...]) -> str:
-    """Return a column's name; it goes into SQL as it is, so it must be one of these."""
-    if name is None or str(name) not in allowed:
-        raise ValueError(f"{name!r} is none of {', '.join(allowed)}.")
+def _known(name: Any) -> str:
+    """Return a record's column; it goes into SQL as it is, so it must be one of these."""
+    if str(name) not in _COLUMNS:
+        raise ValueError(f"{name!r} is none of {', '.join(_COLUMNS)}.")
     return str(name)
 
 
-def _comparable(bound: Any) -> Any:
-    """Return a bound as the database stores such values: times without the T and the zone."""
-    if isinstance(bound, str) and len(bound) > 10 and bound[10] == "T":
-        return bound.replace("T", " ").removesuffix("Z").removesuffix("+00:00")
-    return bound
+def _middle(value: str) -> str:
+    """Return what several values are sorted by: numbers by their mean, texts by the first."""
+    return f"coalesce(avg(CASE WHEN typeof({value}) <> 'text' THEN {value} END), min({value}))"
+
+
+def _number(value: Any) -> int | float | None:
+    """Return what a value is as a number that SQLite can hold, or None."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value, re.ASCII):
+            return None
+        if re.fullmatch(r"[+-]?\d{1,18}", value, re.ASCII):
+            return int(value)
+    return float(value)
+
+
+def _stored(name: str, value: Any, sign: str) -> str:
+    """Return what a record's column is compared with, as the database stores it.
+
+    Ids have no dashes. Times are in UTC, with a space, six decimals and no zone; a day alone is its
+    first moment as a lower bound, and its last as an upper one.
+    """
+    if name == "id":
+        return str(value).replace("-", "").lower()
+    if name not in _TIMES:
+        return str(value)
+    try:
+        moment = datetime.fromisoformat(str(value))
+        if len(str(value)) <= len("2026-01-31") and sign == "<=":
+            moment = datetime.combine(moment.date(), time.max)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{value!r} is no time such as 2026-01-31T12:00:00.") from None
+    return moment.isoformat(sep=" ", timespec="microseconds")

@@ -11,8 +11,10 @@ import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from .lockout import Lockout
 
@@ -69,18 +71,24 @@ class OnlyFrom:
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_let_in(scope.get("client")):
+        """Pass on what comes from a proxy or from this machine."""
+        if scope["type"] == "lifespan" or self._is_let_in(scope):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
             await _refuse(send, 403, "This site is reached through its proxy.")
-            return
-        await self._app(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
-    def _is_let_in(self, client: Any) -> bool:
+    def _is_let_in(self, scope: Scope) -> bool:
         try:
-            address = ipaddress.ip_address(client[0])
-        except (TypeError, ValueError):
+            address = ipaddress.ip_address(scope["client"][0])
+        except (KeyError, TypeError, ValueError):
             return False
-        # This machine itself may always come in: `annotate users` and `annotate pull` do.
-        return address.is_loopback or any(address in network for network in self._networks)
+        # This machine itself may always come in: `annotate users` and `annotate pull` do. What
+        # comes from the very address that it came to is from this machine, too.
+        server = scope.get("server") or ("",)
+        here = address.is_loopback or scope["client"][0] == server[0]
+        return here or any(address in network for network in self._networks)
 
 
 class Guard:
@@ -98,6 +106,7 @@ class Guard:
         self._app = app
         self._hosts = {host.lower() for host in hosts}
         self._lockout = lockout
+        self._secure = secure
         self._headers = [
             (b"content-security-policy", policy.encode()),
             (b"x-frame-options", b"DENY"),
@@ -107,23 +116,29 @@ class Guard:
             (b"cross-origin-resource-policy", b"same-origin"),
             (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
         ]
-        if secure:
-            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        """Pass a request on, or refuse it; the answer gets its headers either way."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope["type"] != "http":  # Argilla has no websockets, so nobody is to try for any
+            await send({"type": "websocket.close", "code": 1008})
+            return
         headers = dict(scope["headers"])
+        host = _name_of(headers.get(b"host", b"").decode("latin-1"))
+        added = [*self._headers]
+        if self._secure and not _is_this_machine(host):
+            # Of this machine's own name it would go for whatever else is served here.
+            added.append((b"strict-transport-security", b"max-age=31536000"))
+        ours = {name for name, _ in added}
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ours = {name for name, _ in self._headers}
                 kept = [header for header in message["headers"] if header[0].lower() not in ours]
-                message["headers"] = [*kept, *self._headers]
+                message["headers"] = [*kept, *added]
             await send(message)
 
-        host = _name_of(headers.get(b"host", b"").decode("latin-1"))
         if host not in self._hosts:
             # A page elsewhere may have its name point here (DNS rebinding); it is not let in.
             await _refuse(
@@ -132,12 +147,38 @@ class Guard:
                 f"This site does not answer to the name {host!r}. Whoever runs it can add the "
                 "name: plumbline annotate up --allow-host NAME",
             )
-        elif _length(headers) > _LARGEST_BODY:
-            await _refuse(send_guarded, 413, "A request may be 256 MiB at most.")
-        elif scope["path"].rstrip("/") == LOGIN and scope["method"] == "POST":
+        elif _is_login(scope):
             await self._login(scope, receive, send_guarded, headers)
         else:
-            await self._app(scope, receive, send_guarded)
+            await self._pass_on(scope, receive, send_guarded, headers)
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]
+    ) -> None:
+        """Pass a request on unless it is too large, whatever length it says it has."""
+        too_large = f"A request may be {_LARGEST_BODY // 2**20} MiB at most."
+        if _length(headers) > _LARGEST_BODY:
+            await _refuse(send, 413, too_large)
+            return
+        taken = 0
+        is_refused = False
+
+        async def receive_some() -> Message:
+            nonlocal taken, is_refused
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > _LARGEST_BODY:
+                if not is_refused:
+                    is_refused = True
+                    await _refuse(send, 413, too_large)
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send_unless_refused(message: Message) -> None:
+            if not is_refused:
+                await send(message)
+
+        await self._app(scope, receive_some, send_unless_refused)
 
     async def _login(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]
@@ -156,7 +197,8 @@ class Guard:
                 return
             if not message.get("more_body"):
                 break
-        user = _username(body, headers.get(b"content-type", b""))
+        form = _form(body, headers.get(b"content-type", b""))
+        user = form.get("username", "")
         address = scope["client"][0] if scope.get("client") else ""
         wait = self._lockout.begin(user, address)
         if wait > 0:
@@ -165,9 +207,21 @@ class Guard:
                 429,
                 f"Too many wrong passwords. Try again in {max(1, round(wait / 60))} minutes, or "
                 "ask whoever runs this site: plumbline annotate users unlock NAME",
-                [(b"retry-after", str(round(wait)).encode())],
+                [(b"retry-after", str(max(1, round(wait))).encode())],
             )
             return
+        # Sent on as it was understood here. Two readers of one form may find two names in it, and
+        # the attempts would be counted against the wrong one.
+        body = urlencode(form).encode()
+        scope["headers"] = [
+            header
+            for header in scope["headers"]
+            if header[0] not in (b"content-type", b"content-length", b"transfer-encoding")
+        ]
+        scope["headers"] += [
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         status = 500
         sent = False
 
@@ -191,21 +245,42 @@ class Guard:
                 self._lockout.succeeded(user, address)
 
 
-def _username(body: bytes, content_type: bytes) -> str:
-    """Return the name in a login form, as it will be read by what is behind."""
-    if content_type.startswith(b"multipart/form-data"):
-        found = re.search(
-            rb'name="?username"?\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', body, re.S
+def _is_login(scope: Scope) -> bool:
+    """Tell whether a request may reach the login, however its path is spelt."""
+    parts = [part for part in re.split(r"[/\s]+", scope["path"]) if part not in ("", ".")]
+    return scope["method"] == "POST" and parts == LOGIN.strip("/").split("/")
+
+
+def _form(body: bytes, content_type: bytes) -> dict[str, str]:
+    """Return a login form's name and password; where one is given twice, the last."""
+    if content_type.lower().startswith(b"multipart/form-data"):
+        message = BytesParser(policy=HTTP).parsebytes(
+            b"Content-Type: " + content_type + b"\r\n\r\n" + body
         )
-        return found[1].decode("utf-8", "replace") if found else ""
-    values = parse_qs(body.decode("utf-8", "replace")).get("username", [""])
-    return values[-1]
+        pairs = [
+            (
+                str(part.get_param("name", header="content-disposition")),
+                bytes(part.get_payload(decode=True) or b"").decode("utf-8", "replace"),
+            )
+            for part in message.walk()
+            if not part.is_multipart()
+        ]
+    else:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: value for name, value in pairs if name in ("username", "password")}
 
 
 def _name_of(host: str) -> str:
     """Return a Host header's name without its port."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:]*)(:\d+)?", host.strip())
     return found[1].lower().rstrip(".") if found else ""
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _length(headers: dict[bytes, bytes]) -> int:
@@ -217,6 +292,10 @@ async def _refuse(
     send: Send, status: int, detail: str, headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
     body = json.dumps({"detail": detail}).encode()
-    kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    kind = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": kind + (headers or [])})
     await send({"type": "http.response.body", "body": body})

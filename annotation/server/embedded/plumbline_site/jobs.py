@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -66,13 +67,16 @@ def in_process(work: Callable[..., Awaitable[None]]) -> Callable[..., Scheduled]
 
 def install() -> None:
     """Put these in the place of the queue."""
-    from argilla_server.contexts import webhooks
+    from argilla_server.api.handlers.v1 import webhooks as webhook_handlers
+    from argilla_server.contexts import accounts, webhooks
     from argilla_server.database import AsyncSessionLocal
     from argilla_server.errors.future import UnprocessableEntityError
     from argilla_server.jobs import dataset_jobs, hub_jobs, webhook_jobs
     from argilla_server.models import Webhook
     from argilla_server.webhooks.v1 import records, responses
     from argilla_server.webhooks.v1.commons import notify_event
+    from argilla_server.webhooks.v1.ping import notify_ping_event
+    from sqlalchemy import text
 
     async def notify(webhook_id: Any, event: str, timestamp: Any, data: Any) -> None:
         async with AsyncSessionLocal() as db:
@@ -82,6 +86,19 @@ def install() -> None:
         # In a thread: a listener that is slow to answer must not hold up the labellers.
         response = await asyncio.to_thread(notify_event, webhook, event, timestamp, data)
         response.raise_for_status()
+
+    async def ping(webhook: Any) -> None:
+        # In a thread as well: as it comes, the whole site waits for the listener.
+        (await asyncio.to_thread(notify_ping_event, webhook)).raise_for_status()
+
+    delete_user = accounts.delete_user
+
+    async def delete_user_and_count_again(db: Any, user: Any) -> Any:
+        # Their answers go with them, and Argilla would still call the records completed.
+        deleted = await delete_user(db, user)
+        await db.execute(text(RECONCILE))
+        await db.commit()
+        return deleted
 
     def refuse(*_: Any, **__: Any) -> Scheduled:
         raise UnprocessableEntityError(
@@ -93,6 +110,8 @@ def install() -> None:
         dataset_jobs.update_dataset_records_status_job
     )
     webhook_jobs.notify_event_job.delay = in_process(notify)
+    webhook_handlers.notify_ping_event = in_process(ping)
+    accounts.delete_user = delete_user_and_count_again
     hub_jobs.import_dataset_from_hub_job.delay = refuse
     hub_jobs.export_dataset_to_hub_job.delay = refuse
 
@@ -107,7 +126,16 @@ class _Unheard:
         return []
 
 
-_listeners: bool | None = None
+@dataclass
+class _Listeners:
+    """What is known of webhooks."""
+
+    enabled: bool | None = None
+    """Whether any is enabled, as far as is known."""
+    changes: int = 0
+
+
+_listeners = _Listeners()
 
 
 def _skip_events_nobody_hears(webhooks: Any, module: Any, name: str) -> None:
@@ -115,10 +143,13 @@ def _skip_events_nobody_hears(webhooks: Any, module: Any, name: str) -> None:
     build = getattr(module, name)
 
     async def build_if_heard(db: Any, event: Any, subject: Any) -> Any:
-        global _listeners
-        if _listeners is None:
-            _listeners = bool(await webhooks.list_enabled_webhooks(db))
-        return await build(db, event, subject) if _listeners else _Unheard()
+        heard = _listeners.enabled
+        if heard is None:
+            before = _listeners.changes
+            heard = bool(await webhooks.list_enabled_webhooks(db))
+            if before == _listeners.changes:  # else it may be out of date: the next one looks again
+                _listeners.enabled = heard
+        return await build(db, event, subject) if heard else _Unheard()
 
     setattr(module, name, build_if_heard)
     for change in ("create_webhook", "update_webhook", "delete_webhook"):
@@ -129,11 +160,11 @@ def _skip_events_nobody_hears(webhooks: Any, module: Any, name: str) -> None:
 
 def _forgetting(change: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def changed(*arguments: Any) -> Any:
-        global _listeners
         try:
             return await change(*arguments)
         finally:
-            _listeners = None
+            _listeners.enabled = None
+            _listeners.changes += 1
 
     changed.forgets_listeners = True  # type: ignore[attr-defined]
     return changed

@@ -8,7 +8,9 @@ many at once get no further than one after another.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import time
@@ -25,7 +27,7 @@ class Lockout:
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
         self._file = file
         self._clock = clock
-        self._read_at = 0
+        self._read_version: tuple[int, ...] = ()
         self._attempts: dict[str, list[float]] = {}
 
     def begin(self, user: str, address: str) -> float:
@@ -72,28 +74,54 @@ class Lockout:
     def _read(self) -> None:
         """Read what another process (``users unlock``) may have changed."""
         try:
-            changed = self._file.stat().st_mtime_ns
+            version = self._version()
         except FileNotFoundError:
             return
-        if changed != self._read_at:
-            self._attempts = json.loads(self._file.read_text())
-            self._read_at = changed
+        if version == self._read_version:
+            return
+        # A damaged file forgives everybody: nobody outside can damage it, and people must get in.
+        self._attempts = {}
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            self._attempts = {
+                key: [float(at) for at in attempts]
+                for key, attempts in json.loads(self._file.read_bytes()).items()
+            }
+        self._read_version = version
+
+    def _version(self) -> tuple[int, ...]:
+        found = self._file.stat()
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def _write(self) -> None:
         now = self._clock()
-        kept = {key: at for key, at in self._attempts.items() if at and at[-1] > now - WINDOW_SECONDS}
+        kept = {
+            key: at for key, at in self._attempts.items() if at and at[-1] > now - WINDOW_SECONDS
+        }
         beside = self._file.with_suffix(".new")
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             json.dump(kept, out)
         beside.replace(self._file)
         self._attempts = kept
-        self._read_at = self._file.stat().st_mtime_ns
+        self._read_version = self._version()
 
 
 def _limits(user: str, address: str) -> dict[str, int]:
     """Return the three counts; names and addresses are hashed, for a typed password may be one."""
-    who, where = _hash(user), _hash(address)
+    who, where = _hash(user), _hash(_network(address))
     return {f"pair:{who}:{where}": PAIR, f"address:{where}": ADDRESS, f"person:{who}": PERSON}
+
+
+def _network(address: str) -> str:
+    """Return what one person holds: an address, or of IPv6 the 2^64 that a line comes with."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 def _hash(value: str) -> str:

@@ -27,24 +27,30 @@ _TABLES = (
     )
     """,
 )
-#: A chat's roles are no text that anyone searches for.
+#: A chat's roles and a picture's address (which may be the whole picture) are no text that anyone
+#: searches for.
 _TEXTS_OF = """
   INSERT INTO plumbline_texts (record_id, field, content)
   SELECT {record}.id, field.key, (
     SELECT group_concat(leaf.atom, char(10)) FROM json_tree({record}.fields, field.fullkey) AS leaf
-    WHERE leaf.type = 'text' AND leaf.key IS NOT 'role'
+    WHERE leaf.type = 'text' AND (leaf.key IS NOT 'role' OR field.type <> 'array')
   ) AS content
-  FROM json_each({record}.fields) AS field
-  WHERE content IS NOT NULL{more}
+  FROM {source}json_each({record}.fields) AS field
+  WHERE content IS NOT NULL AND field.key NOT IN (
+    SELECT name FROM fields
+    WHERE fields.dataset_id = {record}.dataset_id
+      AND json_extract(fields.settings, '$.type') = 'image'
+  )
 """
+_TEXTS_OF_NEW = _TEXTS_OF.format(record="new", source="")
 _TRIGGERS = {
     "plumbline_record_added": f"""
-      AFTER INSERT ON records BEGIN {_TEXTS_OF.format(record="new", more="")}; END
+      AFTER INSERT ON records BEGIN {_TEXTS_OF_NEW}; END
     """,
     "plumbline_record_changed": f"""
       AFTER UPDATE OF fields ON records WHEN old.fields IS NOT new.fields BEGIN
         DELETE FROM plumbline_texts WHERE record_id = old.id;
-        {_TEXTS_OF.format(record="new", more="")};
+        {_TEXTS_OF_NEW};
       END
     """,
     "plumbline_record_removed": """
@@ -63,16 +69,12 @@ _TRIGGERS = {
     """,
 }
 #: Records from before the triggers, or from a restored database that never had them.
-_CATCH_UP = """
-  INSERT INTO plumbline_texts (record_id, field, content)
-  SELECT records.id, field.key, (
-    SELECT group_concat(leaf.atom, char(10)) FROM json_tree(records.fields, field.fullkey) AS leaf
-    WHERE leaf.type = 'text' AND leaf.key IS NOT 'role'
-  ) AS content
-  FROM records, json_each(records.fields) AS field
-  WHERE content IS NOT NULL
-    AND records.id NOT IN (SELECT record_id FROM plumbline_texts)
-"""
+_CATCH_UP = (
+    _TEXTS_OF.format(record="records", source="records, ")
+    + "AND records.id NOT IN (SELECT record_id FROM plumbline_texts)"
+)
+#: More words than anyone types; SQLite's own limits lie further out.
+MOST_TERMS = 200
 
 
 def statements() -> list[str]:
@@ -88,12 +90,33 @@ def statements() -> list[str]:
 class Term:
     """One thing to look for."""
 
-    match: str
-    """As FTS5 reads it: always quoted, so that nobody's words are taken for operators."""
+    words: str
+    prefix: bool = False
     excluded: bool = False
+
+    @property
+    def match(self) -> str:
+        """The term as FTS5 reads it: always quoted, so that no word is taken for an operator."""
+        return '"' + self.words.replace('"', '""') + '"' + ("*" if self.prefix else "")
+
+    @property
+    def within(self) -> str | None:
+        """The term as LIKE reads it, where the script has no spaces between words; or None.
+
+        FTS5 takes a whole run of such letters for one word, and would find no part of it.
+        """
+        if not _UNSPACED.search(self.words):
+            return None
+        return "%" + re.sub(r"([\\%_])", r"\\\1", self.words) + "%"
 
 
 _TOKEN = re.compile(r'(?P<minus>-?)(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
+_LETTER = re.compile(r"[^\W_]")
+#: Thai and its neighbours, kana, and Chinese characters.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
 
 
 def parse(query: str) -> list[list[Term]]:
@@ -104,19 +127,18 @@ def parse(query: str) -> list[list[Term]]:
     """
     groups: list[list[Term]] = []
     join_next = False
-    for token in _TOKEN.finditer(query.replace("|", " | ").replace("+", " ")):
+    # To SQLite a NUL is the end of a text.
+    query = query.replace("\0", " ").replace("|", " | ").replace("+", " ")
+    for token in _TOKEN.finditer(query):
         text = token["phrase"] if token["phrase"] is not None else token["word"]
         if text == "|":
             join_next = bool(groups)
             continue
         prefix = token["phrase"] is None and text.endswith("*")
         words = text.rstrip("*") if prefix else text
-        if not re.search(r"\w", words):
+        if not _LETTER.search(words):
             continue
-        term = Term(
-            match='"' + words.replace('"', '""') + '"' + ("*" if prefix else ""),
-            excluded=token["minus"] == "-",
-        )
+        term = Term(words, prefix, excluded=token["minus"] == "-")
         if join_next:
             groups[-1].append(term)
         else:
@@ -128,24 +150,34 @@ def parse(query: str) -> list[list[Term]]:
 def conditions(query: str, field: str | None) -> tuple[list[str], dict[str, str]]:
     """Return SQL conditions on ``records`` for a query, and their parameters.
 
-    A query with no word in it matches everything, as an empty search box does.
+    A query with no word in it matches everything, as an empty search box does. Raises `ValueError`
+    (to Argilla: 422) for a query of more than `MOST_TERMS` words.
     """
+    groups = parse(query)
+    if sum(map(len, groups)) > MOST_TERMS:
+        raise ValueError(f"A search may have {MOST_TERMS} words at most.")
     parameters: dict[str, str] = {}
     found: list[str] = []
-    within = ""
+    in_field = ""
     if field is not None:
-        within = " AND texts.field = :text_field"
+        in_field = " AND texts.field = :text_field"
         parameters["text_field"] = field
-    for group in parse(query):
+    for group in groups:
         either = []
         for term in group:
             name = f"text_{len(parameters)}"
-            parameters[name] = term.match
+            if term.within is not None:
+                parameters[name] = term.within
+                holding = f"plumbline_texts AS texts WHERE texts.content LIKE :{name} ESCAPE '\\'"
+            else:
+                parameters[name] = term.match
+                holding = (
+                    "plumbline_search JOIN plumbline_texts AS texts "
+                    f"ON texts.id = plumbline_search.rowid WHERE plumbline_search MATCH :{name}"
+                )
             either.append(
-                f"records.id {'NOT IN' if term.excluded else 'IN'} ("
-                "SELECT texts.record_id FROM plumbline_search "
-                "JOIN plumbline_texts AS texts ON texts.id = plumbline_search.rowid "
-                f"WHERE plumbline_search MATCH :{name}{within})"
+                f"records.id {'NOT IN' if term.excluded else 'IN'} "
+                f"(SELECT texts.record_id FROM {holding}{in_field})"
             )
         found.append(f"({' OR '.join(either)})")
     return found, parameters

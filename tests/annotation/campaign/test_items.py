@@ -125,7 +125,7 @@ def test_queues_have_what_they_should(count, overlap, gold_share, repeat_share, 
     )
     made = plan(pairs(count), GOLD, config, SECRET)
     votes = Counter(item.pair_id for item in made.items if item.purpose == "vote")
-    assert votes == {pair_id: overlap for pair_id in pairs(count)}
+    assert votes == dict.fromkeys(pairs(count), overlap)
     for queue, items in by_queue(made.items).items():
         assert person_of(queue) in PEOPLE
         purposes = Counter(item.purpose for item in items)
@@ -163,9 +163,7 @@ def test_the_sides_of_a_pair_s_people_balance_and_repeats_are_drawn_anew():
         frozenset({("a", 2), ("b", 2)})
     }
     first = {(i.queue, i.pair_id): i.shown_first for i in made.items if i.purpose == "vote"}
-    same = [
-        first[i.queue, i.pair_id] == i.shown_first for i in made.items if i.purpose == "repeat"
-    ]
+    same = [first[i.queue, i.pair_id] == i.shown_first for i in made.items if i.purpose == "repeat"]
     assert 0.3 < sum(same) / len(same) < 0.7
 
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,88 +13,18 @@ from annotation.campaign import argilla as argilla_module
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import Connection, RefusedError, ServerError
 from annotation.campaign.config import CampaignConfig
-from annotation.campaign.desk import Desk
-from annotation.campaign.items import SHARED, pseudonym, queue_of
+from annotation.campaign.items import pseudonym, queue_of
 from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push, push_adjudication
-from annotation.campaign.state import Campaign
 from annotation.labels import Label
 from plumbline.errors import BusyError, ConfigError, DataError
-from plumbline.records import assistant, user
+from plumbline.records import user
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass
-class Ground:
-    """A server, a folder for a campaign, and ways to do things there."""
-
-    server: object
-    folder: Path
-    name: str
-
-    @property
-    def site(self):
-        return Argilla(Connection(self.server.url, self.server.api_key), patience=30)
-
-    @property
-    def campaign(self):
-        return Campaign(self.folder)
-
-    def push(self, pairs, people=(), gold=None, **settings):
-        quiet = {"gold_share": 0.0, "repeat_share": 0.0, "overlap": 1}
-        config = CampaignConfig(name=self.name, people=tuple(people), **(quiet | settings))
-        return push(self.folder, self.site, config, pairs, gold=gold)
-
-    def person(self):
-        return self.server.person()["username"]
-
-    def desk(self, name):
-        return Desk.sign_in(self.server.url, name, f"password-of-{name}", patience=30)
-
-    def queue(self, name):
-        """Everything in a person's queue, as their page gets it."""
-        desk = self.desk(name)
-        (dataset,) = desk.datasets()
-        return desk.queue(dataset.id, limit=1000)[0]
-
-    def answer(self, name, how=lambda record: {"choice": "a"}, count=1000):
-        """Let a person answer; return what was acknowledged."""
-        desk = self.desk(name)
-        answers = {record.id: how(record) for record in self.queue(name)[:count]}
-        return {desk.submit(record, values): values for record, values in answers.items()}
-
-    def labels(self):
-        pull(self.campaign, self.site)
-        return labels_of(self.campaign).labels
-
-
-@pytest.fixture
-def ground(argilla_site, tmp_path):
-    name = argilla_site.fresh("campaign")
-    return Ground(argilla_site, tmp_path / name, name)
-
-
-def pairs(count, start=0):
-    return [
-        Pair(
-            f"p-{n}",
-            [user("Hello"), assistant("Hello! What is it?"), user(f"What does number {n} cost?")],
-            f"The better answer to question {n}.",
-            f"Well, that one ({n}) I would have to look up first.",
-        )
-        for n in range(start, start + count)
-    ]
-
-
-def better(record):
-    """Choose the better answer wherever it stands."""
-    first = record.fields["response_a"].startswith("The better")
-    return {"choice": "a" if first else "b", "strength": 3, "rationale": "It is the better one."}
-
-
-def test_what_was_chosen_comes_back_about_the_pair(ground):
+def test_what_was_chosen_comes_back_about_the_pair(ground, pairs, better):
     ana = ground.person()
     done = ground.push(pairs(12), [ana], aspects=("helpful",))
     assert (done.sent, done.items, done.pairs) == (12, 12, 12)
@@ -130,7 +55,7 @@ def test_what_was_chosen_comes_back_about_the_pair(ground):
     assert not any(ana in repr(label) for label in labels)
 
 
-def test_a_conversation_is_shown_as_one_and_nothing_tells_what_an_item_is_for(ground):
+def test_a_conversation_is_shown_as_one_and_nothing_tells_what_an_item_is_for(ground, pairs):
     ana = ground.person()
     gold = [
         Pair("gold", [user("Two and two?")], "Four, to be exact.", "I think it is 5", answer="a")
@@ -162,7 +87,7 @@ def test_a_conversation_is_shown_as_one_and_nothing_tells_what_an_item_is_for(gr
         assert word not in stored
 
 
-def test_people_see_pairs_in_the_order_decided_and_only_their_own(ground):
+def test_people_see_pairs_in_the_order_decided_and_only_their_own(ground, pairs):
     ana, ben = ground.person(), ground.person()
     ground.push(pairs(15), [ana, ben], overlap=2, repeat_share=0.3, repeat_distance=5)
     for name in (ana, ben):
@@ -179,7 +104,7 @@ def test_people_see_pairs_in_the_order_decided_and_only_their_own(ground):
     assert refused.value.status == 403
 
 
-def test_a_shared_queue_gives_every_pair_to_as_many_people(ground):
+def test_a_shared_queue_gives_every_pair_to_as_many_people(ground, pairs, better):
     names = [ground.person() for _ in range(3)]
     config = CampaignConfig(name=ground.name, overlap=2, gold_share=0, repeat_share=0)
     done = push(ground.folder, ground.site, config, pairs(8), members=names)
@@ -191,12 +116,12 @@ def test_a_shared_queue_gives_every_pair_to_as_many_people(ground):
     assert ground.queue(names[2]) == []
 
 
-def test_an_empty_workspace_is_told(ground):
+def test_an_empty_workspace_is_told(ground, pairs):
     done = ground.push(pairs(2))
     assert "let people in with" in done.notes[0]
 
 
-def test_pushing_again_sends_nothing_twice_and_more_pairs_extend(ground):
+def test_pushing_again_sends_nothing_twice_and_more_pairs_extend(ground, pairs):
     ana = ground.person()
     ground.push(pairs(5), [ana])
     before = ground.campaign.items()
@@ -209,7 +134,7 @@ def test_pushing_again_sends_nothing_twice_and_more_pairs_extend(ground):
     assert len(ground.queue(ana)) == 8
 
 
-def test_gold_drawn_of_the_pairs_stays_gold_when_pushed_again(ground):
+def test_gold_drawn_of_the_pairs_stays_gold_when_pushed_again(ground, pairs, better):
     ana = ground.person()
     known = [Pair(p.id, p.prompt, p.a, p.b, answer="a") for p in pairs(30)]
     first = ground.push(known, [ana], gold_share=0.1)
@@ -223,7 +148,7 @@ def test_gold_drawn_of_the_pairs_stays_gold_when_pushed_again(ground):
     assert set(found.gold.values()) == {"a"}
 
 
-def test_alike_responses_are_left_out_and_listed(ground):
+def test_alike_responses_are_left_out_and_listed(ground, pairs):
     ana = ground.person()
     same = Pair("same", [user("Hello?")], "Yes, I am here.", "yes, I am  HERE.")
     done = ground.push([*pairs(2), same], [ana])
@@ -233,10 +158,10 @@ def test_alike_responses_are_left_out_and_listed(ground):
     ground.push([*pairs(2), same], [ana])
     assert len(ground.campaign.left_out()) == 1
     with pytest.raises(DataError, match=r"nothing to label: of 1 rows, 0 are pairs"):
-        Ground(ground.server, ground.folder.with_name("none"), "none").push([same], [ana])
+        replace(ground, folder=ground.folder.with_name("none")).push([same], [ana])
 
 
-def test_changes_that_would_mix_answers_are_refused(ground):
+def test_changes_that_would_mix_answers_are_refused(ground, pairs):
     ana, ben = ground.person(), ground.person()
     ground.push(pairs(3), [ana])
     with pytest.raises(ConfigError, match="strength from True to False"):
@@ -248,12 +173,12 @@ def test_changes_that_would_mix_answers_are_refused(ground):
         ground.push(other, [ana])
     ground.push(pairs(6), [ana, ben])  # one more person is no trouble
     assert len(ground.queue(ben)) in (1, 2)
-    elsewhere = Ground(ground.server, ground.folder.with_name("elsewhere"), ground.name)
+    elsewhere = replace(ground, folder=ground.folder.with_name("elsewhere"))
     with pytest.raises(ConfigError, match="not of this campaign"):
         elsewhere.push(pairs(3), [ana])
 
 
-def test_guidelines_are_on_the_page_and_can_be_renewed(ground, tmp_path):
+def test_guidelines_are_on_the_page_and_can_be_renewed(ground, tmp_path, pairs, better):
     ana = ground.person()
     ground.push(pairs(2), [ana])
     (place,) = ground.campaign.places.values()
@@ -264,7 +189,7 @@ def test_guidelines_are_on_the_page_and_can_be_renewed(ground, tmp_path):
     assert page() == "Be fair."
 
 
-def test_unknown_people_and_workspaces_are_named_before_anything_is_decided(ground):
+def test_unknown_people_and_workspaces_are_named_before_anything_is_decided(ground, pairs):
     ana = ground.person()
     with pytest.raises(ConfigError, match=rf"no user '{ana}x' \(did you mean '{ana}'"):
         ground.push(pairs(2), [f"{ana}x"])
@@ -273,7 +198,7 @@ def test_unknown_people_and_workspaces_are_named_before_anything_is_decided(grou
     assert not ground.folder.exists()
 
 
-def test_bad_keys_and_silent_servers_are_told_at_once(ground):
+def test_bad_keys_and_silent_servers_are_told_at_once(ground, pairs):
     config = CampaignConfig(name=ground.name)
     wrong = Argilla(Connection(ground.server.url, "wrong-key"))
     with pytest.raises(RefusedError, match="does not know this key"):
@@ -287,7 +212,7 @@ def test_bad_keys_and_silent_servers_are_told_at_once(ground):
         push(ground.folder, annotator, CampaignConfig(name=ground.name), pairs(2))
 
 
-def test_a_folder_is_its_owner_s_alone_and_holds_no_key(ground):
+def test_a_folder_is_its_owner_s_alone_and_holds_no_key(ground, pairs, better):
     ana = ground.person()
     ground.push(pairs(3), [ana])
     ground.answer(ana, better)
@@ -299,7 +224,7 @@ def test_a_folder_is_its_owner_s_alone_and_holds_no_key(ground):
     assert ground.campaign.secret.hex() not in (ground.folder / "campaign.json").read_text()
 
 
-def test_an_edit_is_a_later_version_and_what_is_discarded_is_counted_apart(ground):
+def test_an_edit_is_a_later_version_and_what_is_discarded_is_counted_apart(ground, pairs, better):
     ana = ground.person()
     ground.push(pairs(4), [ana])
     records = ground.queue(ana)
@@ -325,7 +250,7 @@ def test_an_edit_is_a_later_version_and_what_is_discarded_is_counted_apart(groun
     assert len(kept[ids[0]]) == 2
 
 
-def test_a_pull_with_nothing_new_reads_nothing_and_a_pull_again_adds_nothing(ground):
+def test_a_pull_with_nothing_new_reads_nothing_and_a_pull_again_adds_nothing(ground, pairs, better):
     ana, ben = ground.person(), ground.person()
     ground.push(pairs(6), [ana, ben])
     ground.answer(ana, better)
@@ -339,7 +264,7 @@ def test_a_pull_with_nothing_new_reads_nothing_and_a_pull_again_adds_nothing(gro
     assert (found.read, found.new) == (1, 3)
 
 
-def test_all_pages_are_pulled(ground, monkeypatch):
+def test_all_pages_are_pulled(ground, monkeypatch, pairs, better):
     monkeypatch.setattr(argilla_module, "PULL_PAGE", 7)
     ana = ground.person()
     ground.push(pairs(30), [ana])
@@ -348,7 +273,7 @@ def test_all_pages_are_pulled(ground, monkeypatch):
     assert {answer.id for answer in ground.campaign.ledger().current()} == set(acknowledged)
 
 
-def test_the_first_answer_is_the_vote_whichever_was_meant_to_come_first(ground):
+def test_the_first_answer_is_the_vote_whichever_was_meant_to_come_first(ground, pairs):
     ana = ground.person()
     ground.push(pairs(4), [ana], repeat_share=1.0, repeat_distance=2)
     items = {item.id: item for item in ground.campaign.items()}
@@ -368,7 +293,7 @@ def test_the_first_answer_is_the_vote_whichever_was_meant_to_come_first(ground):
             assert label.purpose == "vote"
 
 
-def test_labels_stay_when_their_person_is_deleted(ground):
+def test_labels_stay_when_their_person_is_deleted(ground, pairs, better):
     ana = ground.server.person()
     ground.push(pairs(3), [ana["username"]])
     ground.answer(ana["username"], better)
@@ -379,7 +304,7 @@ def test_labels_stay_when_their_person_is_deleted(ground):
     assert labels_of(ground.campaign).labels == before
 
 
-def test_answers_to_what_somebody_else_put_there_are_counted(ground):
+def test_answers_to_what_somebody_else_put_there_are_counted(ground, pairs):
     ana = ground.person()
     ground.push(pairs(2), [ana])
     (place,) = ground.campaign.places.values()
@@ -390,7 +315,7 @@ def test_answers_to_what_somebody_else_put_there_are_counted(ground):
     assert labels_of(ground.campaign).counts["not_of_this_campaign"] == 1
 
 
-def test_a_dataset_that_is_gone_is_named_and_its_labels_are_safe(ground):
+def test_a_dataset_that_is_gone_is_named_and_its_labels_are_safe(ground, pairs):
     ana = ground.person()
     ground.push(pairs(2), [ana])
     ground.answer(ana)
@@ -404,7 +329,7 @@ def test_a_dataset_that_is_gone_is_named_and_its_labels_are_safe(ground):
     assert len(labels_of(ground.campaign).labels) == 2
 
 
-def test_two_pulls_at_once_do_not_get_into_each_other_s_way(ground):
+def test_two_pulls_at_once_do_not_get_into_each_other_s_way(ground, pairs):
     ana = ground.person()
     ground.push(pairs(2), [ana])
     with ground.campaign.lock("pull"), pytest.raises(BusyError, match="begun to pull"):
@@ -413,7 +338,7 @@ def test_two_pulls_at_once_do_not_get_into_each_other_s_way(ground):
         pull(ground.campaign, ground.site)
 
 
-def test_a_senior_labeller_sees_the_votes_and_decides_beside_them(ground):
+def test_a_senior_labeller_sees_the_votes_and_decides_beside_them(ground, pairs, better):
     ana, ben, eva = (ground.person() for _ in range(3))
     ground.push(pairs(6), [ana, ben], overlap=2)
     ground.answer(ana, better)
@@ -443,151 +368,3 @@ def test_a_senior_labeller_sees_the_votes_and_decides_beside_them(ground):
     assert {label.pair_id: label.choice for label in decided} == {"p-4": "a", "p-1": "a"}
     again = ground.push(pairs(6), [ana, ben], overlap=2)
     assert (again.sent, again.pairs) == (0, 0)
-
-
-# What a kill leaves behind.
-
-
-def script(ground, body):
-    """Run Python on this campaign in a process of its own."""
-    head = f"""
-        import os, signal, sys
-        from pathlib import Path
-        sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
-        from test_campaign import pairs
-        from annotation.campaign import argilla as argilla_module, pull as pulling, push as pushing
-        from annotation.campaign import places, state
-        from annotation.campaign.argilla import Argilla
-        from annotation.campaign.client import Connection
-        from annotation.campaign.config import CampaignConfig
-        from annotation.campaign.state import Campaign
-        site = Argilla(Connection({ground.server.url!r}, os.environ["KEY"]))
-        folder, name = Path({str(ground.folder)!r}), {ground.name!r}
-        def dies(owner, name, after):
-            original, calls = getattr(owner, name), []
-            def wrapped(*arguments, **more):
-                calls.append(1)
-                if len(calls) > after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*arguments, **more)
-            setattr(owner, name, wrapped)
-    """
-    code = textwrap.dedent(head) + textwrap.dedent(body)
-    import os
-
-    environment = {**os.environ, "KEY": ground.server.api_key, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-
-
-PUSH = """
-    pushing.PUSH_PAGE = 4
-    config = CampaignConfig(name=name, people=people, overlap=1, repeat_share=0.2,
-                            repeat_distance=3, gold_share=0)
-    pushing.push(folder, site, config, pairs(20))
-"""
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "after"),
-    [
-        ("Argilla", "create_dataset", 0),
-        ("Argilla", "create_dataset", 1),
-        ("Argilla", "publish", 0),
-        ("Argilla", "_once", 2),
-        ("Argilla", "_once", 7),
-        ("Argilla", "send", 0),
-        ("Argilla", "send", 2),
-        ("Argilla", "send", 5),
-        ("state", "write_private", 1),
-        ("state", "write_private", 2),
-        ("Campaign", "save", 0),
-        ("Campaign", "save", 1),
-    ],
-)
-def test_a_push_that_is_killed_goes_on_and_sends_nothing_twice(ground, owner, name, after):
-    people = (ground.person(), ground.person())
-    killed = script(ground, f"people = {people!r}\ndies({owner}, {name!r}, {after})\n" + PUSH)
-    assert killed.returncode == -9, killed.stderr.decode()
-    decided = ground.campaign.items() if (ground.folder / "items.jsonl").exists() else None
-    script(ground, f"people = {people!r}\n" + PUSH).check_returncode()
-    items = ground.campaign.items()
-    assert decided in (None, [], items)
-    assert Counter(item.purpose for item in items) == {"vote": 20, "repeat": 4}
-    for queue, place in ground.campaign.places.items():
-        records = ground.site.ask("GET", f"/datasets/{place.dataset_id}/records?limit=100")["items"]
-        assert [record["external_id"] for record in records] == [
-            item.id for item in items if item.queue == queue
-        ]
-
-
-PULL = """
-    argilla_module.PULL_PAGE = 5
-    pulling.pull(Campaign(folder), site)
-"""
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "after"),
-    [
-        ("pulling.Ledger", "append", 0),
-        ("pulling.Ledger", "append", 2),
-        ("Campaign", "note_pulled", 0),
-        ("Campaign", "note_pulled", 1),
-        ("Campaign", "note_people", 0),
-    ],
-)
-def test_a_pull_that_is_killed_goes_on_and_takes_nothing_twice(ground, owner, name, after):
-    people = [ground.person(), ground.person()]
-    ground.push(pairs(40), people)
-    acknowledged = set()
-    for person in people:
-        acknowledged |= set(ground.answer(person, better))
-    killed = script(ground, f"dies({owner}, {name!r}, {after})\n" + PULL)
-    assert killed.returncode == -9, killed.stderr.decode()
-    with (ground.folder / "labels.jsonl").open("a") as journal:
-        journal.write('{"id": "r-')  # as a kill in the middle of a line would leave it
-    script(ground, PULL).check_returncode()
-    lines = (ground.folder / "labels.jsonl").read_text().splitlines()
-    assert len(lines) == 40
-    assert {json.loads(line)["id"] for line in lines} == acknowledged
-    assert len(labels_of(ground.campaign).labels) == 40
-
-
-def test_a_server_that_is_killed_only_delays_and_loses_nothing(own_site, tmp_path):
-    own_site.start()
-    ground = Ground(own_site, tmp_path / "campaign", "campaign")
-    people = [ground.person() for _ in range(3)]
-    acknowledged = {}
-    started = threading.Event()
-
-    def restart():
-        started.wait(30)
-        for _ in range(2):
-            time.sleep(0.3)
-            own_site.kill()
-            own_site.start()
-
-    killer = threading.Thread(target=restart)
-    killer.start()
-    started.set()
-    ground.push(pairs(600), people)
-    answering = [
-        threading.Thread(
-            target=lambda name=name: acknowledged.update(ground.answer(name, better, count=30))
-        )
-        for name in people
-    ]
-    for thread in answering:
-        thread.start()
-    pulled = 0
-    while any(thread.is_alive() for thread in answering):
-        pulled += pull(ground.campaign, ground.site).new
-        time.sleep(0.05)
-    killer.join()
-    pulled += pull(ground.campaign, ground.site).new
-    assert len(acknowledged) == 90
-    found = ground.campaign.ledger().current()
-    assert {answer.id for answer in found} == set(acknowledged)
-    assert pulled == len(found) == 90
-    assert ground.campaign.places.keys() == {queue_of(name) for name in people}
-    assert SHARED not in ground.campaign.places

@@ -1,0 +1,258 @@
+"""Waiting for labels: by asking, by being called, and with simulated people at work."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from annotation.campaign.argilla import Argilla, Done
+from annotation.campaign.client import Connection
+from annotation.campaign.collect import ask_people
+from annotation.campaign.config import CampaignConfig, WaitConfig
+from annotation.campaign.connect import SiteConfig
+from annotation.campaign.desk import Desk, Shown
+from annotation.campaign.items import SHARED, queue_of
+from annotation.campaign.pull import labels_of
+from annotation.campaign.simulate import Credentials, Labeller, Workforce, hire
+from annotation.campaign.state import Campaign
+from annotation.campaign.waiting import left, wait_for
+from annotation.campaign.webhook import Listener, is_signed
+from annotation.config import LabellerConfig
+from annotation.labels import read_labels
+from annotation.simulated import probability_of_a
+from annotation.votes import read_gold
+from plumbline.artefacts import Artefact, Manifest, Store
+from plumbline.errors import ConfigError
+from plumbline.records import assistant, user, write_dataset
+from plumbline.stages import Run
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Length:
+    """A utility that a test can work out: a hundredth of a point a character."""
+
+    name = "length"
+
+    def score(self, prompts, responses):
+        return [len(text) / 100 for text in responses]
+
+
+def headers(body, at=None, secret=SECRET):
+    at = at or datetime.now(UTC)
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", at, body),
+    }
+
+
+def test_calls_must_be_signed_with_the_secret_and_fresh():
+    body = '{"type": "response.created"}'
+    assert is_signed(SECRET, body.encode(), headers(body))
+    assert not is_signed(SECRET, b'{"type": "other"}', headers(body))
+    assert not is_signed(SECRET, body.encode(), {})
+    assert not is_signed(SECRET, body.encode(), headers(body, secret="whsec_" + "A" * 32))
+    for minutes in (-6, 6):
+        old = datetime.now(UTC) + timedelta(minutes=minutes)
+        assert not is_signed(SECRET, body.encode(), headers(body, old))
+    assert not is_signed(SECRET, body.encode(), headers(body) | {"webhook-signature": "v1,x"})
+
+
+def test_a_server_elsewhere_needs_an_address_to_call():
+    site = Argilla(Connection("https://labels.example.org", "key"))
+    with pytest.raises(ConfigError, match="Say with --webhook-url where it can"):
+        Listener(site, "c")
+
+
+def test_a_listener_is_called_and_gone_afterwards(ground, pairs):
+    ana = ground.person()
+    ground.push(pairs(3), [ana])
+    with Listener(ground.site, ground.campaign.id) as listener:
+        (hook,) = [h for h in ground.site.hooks() if ground.campaign.id in h.description]
+        forged = httpx.post(hook.url, content=b"{}", headers=headers("{}"), trust_env=False)
+        elsewhere = httpx.post(f"{hook.url}x", content=b"{}", trust_env=False)
+        assert (forged.status_code, elsewhere.status_code, listener.refused) == (401, 404, 2)
+        assert not listener.wait(0)
+        ground.answer(ana, count=1)
+        assert listener.wait(30)
+        # Another listener takes the place of one that was killed.
+        with Listener(ground.site, ground.campaign.id):
+            found = [h.id for h in ground.site.hooks() if ground.campaign.id in h.description]
+            assert len(found) == 1 and hook.id not in found
+    assert not [h for h in ground.site.hooks() if ground.campaign.id in h.description]
+
+
+@pytest.mark.parametrize("webhook", [False, True])
+def test_waiting_ends_when_there_is_enough(ground, pairs, better, webhook):
+    ana = ground.person()
+    ground.push(pairs(6), [ana], repeat_share=0.2, repeat_distance=2)
+    # With a listener, an hour between two looks would be too long: it must be called.
+    config = WaitConfig(enough=4, poll_seconds=600 if webhook else 0.2)
+    answering = threading.Timer(0.5, ground.answer, (ana, better))
+    answering.start()
+    if webhook:
+        with Listener(ground.site, ground.campaign.id) as listener:
+            found = wait_for(ground.campaign, ground.site, config, listener=listener)
+    else:
+        found = wait_for(ground.campaign, ground.site, config)
+    answering.join()
+    assert found.counts["vote"] >= 4
+    everything = wait_for(ground.campaign, ground.site, WaitConfig(poll_seconds=0.2))
+    assert everything.counts == {"vote": 6, "repeat": 1}
+    again = wait_for(ground.campaign, ground.site, WaitConfig(enough=100))
+    assert len(again.labels) == 7  # nothing is left to wait for
+
+
+def test_waiting_ends_when_what_is_waited_for_fails(ground, pairs):
+    ana = ground.person()
+    ground.push(pairs(2), [ana])
+
+    def fails():
+        raise RuntimeError("nobody is coming")
+
+    with pytest.raises(RuntimeError, match="nobody is coming"):
+        wait_for(ground.campaign, ground.site, WaitConfig(), check=fails)
+
+
+def test_what_is_discarded_waits_for_somebody_else_or_for_nobody():
+    done = Done(records=10, completed=4, submitted={"ana": 4}, discarded={"ana": 2})
+    assert left(queue_of("ana"), 10, done) == 4
+    assert left(SHARED, 10, done) == 6
+
+
+def labeller(config, name="sim"):
+    return Labeller("http://127.0.0.1:9", Credentials(name, "x"), config, Length(), 0, "c")
+
+
+def shown(a, b, turn="How much?"):
+    return Shown("r", {"prompt": [user(turn)], "response_a": a, "response_b": b}, "pending")
+
+
+def test_simulated_people_judge_by_the_texts_as_the_model_says():
+    config = LabellerConfig(name="sim", temperature=0.5)
+    chosen = Counter()
+    for number in range(600):
+        long, short = "x" * 100 + str(number), "x" * 50 + str(number)
+        swapped = number % 2
+        record = shown(short, long) if swapped else shown(long, short)
+        choice = labeller(config).judge(record, set())["choice"]
+        chosen[(choice == "a") != bool(swapped)] += 1
+    expected = probability_of_a(config, (1.0, "x"), (0.5, "x"))
+    assert chosen[True] / 600 == pytest.approx(expected, abs=0.06)
+
+
+def test_simulated_people_judge_anew_what_they_see_again_and_do_not_mind_the_side():
+    config = LabellerConfig(name="sim", temperature=1.0)
+    one = labeller(config)
+    record, mirrored = shown("x" * 60, "y" * 50), shown("y" * 50, "x" * 60)
+    often = [one.judge(record, set())["choice"] for _ in range(60)]
+    assert len(set(often)) == 2
+    again = labeller(config)
+    other = [again.judge(mirrored, set())["choice"] for _ in range(60)]
+    assert [{"a": "b", "b": "a"}[choice] for choice in other] == often
+
+
+def test_simulated_people_answer_what_is_asked():
+    config = LabellerConfig(name="sim", temperature=0.01)
+    record = shown("x" * 90, "x")
+    assert labeller(config).judge(record, {"choice"}) == {"choice": "a"}
+    assert labeller(config).judge(record, {"choice", "strength", "rationale"}) == {
+        "choice": "a",
+        "strength": 3,
+        "rationale": "It reads better to me.",
+    }
+
+
+def test_simulated_people_do_not_take_a_person_s_name(ground, tmp_path):
+    ana = ground.person()
+    with pytest.raises(ConfigError, match=f"{ana} can sign in to"):
+        hire(ground.site, tmp_path, [ana])
+    name = ground.server.fresh("sim")
+    (first,) = hire(ground.site, tmp_path, [name])
+    assert hire(ground.site, tmp_path, [name]) == [first]
+    assert first.password not in repr(first)
+    assert (tmp_path / "simulated.json").stat().st_mode & 0o777 == 0o600
+    Desk.sign_in(ground.server.url, name, first.password, patience=5)
+
+
+def test_what_stops_a_simulated_person_is_raised(ground):
+    lost = labeller(LabellerConfig(name="sim"))
+    lost._patience = 0.1
+    with pytest.raises(Exception, match="does not answer"), Workforce([lost]) as force:
+        force.join()
+        force.check()
+
+
+@pytest.fixture
+def pairs_artefact(tmp_path, pairs):
+    """Twenty pairs, of which five have a known answer."""
+    rows = [
+        {
+            "pair_id": p.id,
+            "prompt": p.prompt,
+            "a": [assistant(p.a)],
+            "b": [assistant(p.b)],
+            "answer": "b" if n < 5 else None,
+        }
+        for n, p in enumerate(pairs(20))
+    ]
+    folder = tmp_path / "new"
+    write_dataset(folder, {"train": rows}, kind="prompts", title="Pairs", description="")
+    manifest = Manifest(
+        kind="pairs", id="pairs-1", schema_version=1, stage="test", arguments={}, inputs={},
+        seed=None, data_seed=0, metrics={}, versions={}, machine={}, seconds=0.0,
+        peak_memory_bytes=0, files={},
+    )  # fmt: skip
+    (tmp_path / "store").mkdir()
+    return Store(tmp_path / "store").publish(folder, manifest)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_stage_asks_simulated_people_through_the_server(
+    own, argilla_site, tmp_path, pairs_artefact
+):
+    names = [argilla_site.fresh("sim") for _ in range(3)]
+    config = CampaignConfig(
+        name=argilla_site.fresh("stage"),
+        people=tuple(names) if own else (),
+        overlap=2,
+        gold_share=0.1,
+        repeat_share=0.2,
+        repeat_distance=3,
+    )
+    run = Run(tmp_path / "runs", "run", "recipe", CampaignConfig(), isolate=False)
+    arguments = {
+        "config": config,
+        "site": SiteConfig(home=argilla_site.home),
+        "wait": WaitConfig(poll_seconds=0.2),
+        "pairs": pairs_artefact,
+        "labellers": [LabellerConfig(name=name, temperature=0.01) for name in names],
+        "utility": Length(),
+    }
+
+    # A stage's identity is its arguments', so the utility is handed over as a recipe would.
+    from plumbline.calls import defer
+
+    made = run.make("labels", ask_people, **arguments | {"utility": defer(Length)})
+    assert isinstance(made, Artefact)
+    labels = read_labels(made.path)
+    counts = Counter(label.purpose for label in labels)
+    assert counts["vote"] >= (20 - 2) * 2 - 4
+    assert made.metrics["vote"] == counts["vote"]
+    assert {label.source for label in labels} == {"argilla"}
+    # "Well, that one …" is longer than "The better answer …": b, whichever side it stood on.
+    assert {label.choice for label in labels} == {"b"}
+    assert {label.shown_first for label in labels} == {"a", "b"}
+    assert set(read_gold(made.path).values()) == {"b"}
+    assert made.metrics["gold_accuracy"] == 1.0
+    folder = argilla_site.home / "campaigns" / config.name
+    assert len(labels_of(Campaign(folder)).labels) >= len(labels)
+    assert run.make("labels", ask_people, **arguments | {"utility": defer(Length)}).id == made.id
+    manifest = (made.path / "manifest.json").read_text()
+    assert argilla_site.api_key not in manifest and str(argilla_site.home) not in manifest
