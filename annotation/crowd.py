@@ -2,9 +2,10 @@
 
 Three things of crowd-kit 1.4 need care.
 
-- Its Dawid-Skene stops as soon as its bound does not grow, which happens before the end, since the
-  bound is computed from clipped probabilities: on the data of Dawid and Skene (1979) a probability
-  is then off by 0.02. So it goes through all its rounds, and comes to what the equations come to.
+- Its Dawid-Skene and its GLAD stop as soon as a figure does not grow that need not grow in every
+  round (a bound from clipped probabilities, an expected likelihood without its entropy). On the
+  data of Dawid and Skene (1979) a probability is then off by 0.02; GLAD stops after two rounds.
+  So both go through all their rounds, and Dawid-Skene comes to what its equations come to.
 - Its MACE keeps two tables in step only where people and choices first appear in sorted order
   (`MACE._e_step` sorts one of them). So all votes go in sorted, and coded by first appearance,
   which also makes every result independent of the order of the votes.
@@ -26,6 +27,8 @@ CrowdMethod = Literal["dawid_skene", "glad", "mace"]
 CROWD_METHODS: tuple[CrowdMethod, ...] = get_args(CrowdMethod)
 ROUNDS = 100
 """Of Dawid-Skene's EM."""
+GLAD_ROUNDS = 20
+"""Of GLAD's, each of which climbs for up to 25 steps."""
 RESTARTS = 4
 """Of MACE, whose likelihood has several maxima; the best is kept."""
 _GOLD = "gold item "
@@ -94,7 +97,8 @@ def _fit(rows: list[dict[str, str]], method: CrowdMethod, truth: dict[str, str],
             model = DawidSkene(n_iter=ROUNDS, tol=-math.inf)
             return model.fit_predict_proba(data, true_labels=known)
         if method == "glad":
-            return GLAD(silent=True).fit_predict_proba(data)
+            glad = GLAD(n_iter=GLAD_ROUNDS, tol=-math.inf, silent=True)
+            return glad.fit_predict_proba(data)
         # Despite its annotation it hands this on to scipy, which takes a generator too.
         generator: Any = np.random.RandomState(seed % 2**32)
         mace = MACE(n_restarts=RESTARTS, random_state=generator, verbose=0)

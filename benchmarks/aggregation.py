@@ -145,8 +145,14 @@ def measure(given: Campaign, seed: int, budget: int) -> dict[str, float]:
     votes, gold = (counted_votes(labels, config) for labels in (given.votes, given.gold))
     found: dict[str, float] = {}
     for name, method, sees_gold in METHODS:
-        known = {"gold": gold, "answers": given.answers} if sees_gold else {}
-        outcomes = choices(reach_consensus(votes, method, seed=derive(seed, "mace"), **known))
+        consensus = reach_consensus(
+            votes,
+            method,
+            gold=gold if sees_gold else (),
+            answers=given.answers,
+            seed=derive(seed, "mace"),
+        )
+        outcomes = choices(consensus)
         found[name] = accuracy(outcomes, given.truth)
         if name in ("majority", "weighted + gold"):
             found |= adjudicated(name, method, sees_gold, outcomes, given, seed, budget)

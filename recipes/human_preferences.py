@@ -25,7 +25,7 @@ from annotation.aggregate import aggregate_labels
 from annotation.agreement_page import report_agreement
 from annotation.campaign.collect import ask_people
 from annotation.campaign.config import CampaignConfig, WaitConfig
-from annotation.campaign.connect import SiteConfig
+from annotation.campaign.connect import SiteConfig, close_site, is_up
 from annotation.campaign.senior import ask_senior
 from annotation.config import (
     AdjudicationConfig,
@@ -132,6 +132,7 @@ CONFIG = HumanPreferencesConfig
 def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     data_seed = config.data_seed
+    was_up = is_up(config.site)
 
     # 1. A policy whose answers are worth comparing.
     base = run.make(
@@ -282,6 +283,8 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     agreement = run.make(
         "agreement", report_agreement, labels=labels, pairs=pool, seed=config.seed
     )
+    if config.simulate and not was_up:
+        close_site(config.site)
     return run.publish(agreement) | {
         "reward_accuracy": rewarder.manifest.metrics.get("accuracy"),
         "preferences": preferred.manifest.metrics.get("train"),

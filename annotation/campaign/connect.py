@@ -63,6 +63,23 @@ def open_site(site: SiteConfig, say: Callable[[str], None]) -> Connection:
     return connect(site)
 
 
+def is_up(site: SiteConfig) -> bool:
+    """Tell whether this machine's site runs, or another server was named."""
+    from annotation.server import control
+    from annotation.server.home import Site
+
+    return site.server is not None or control.running(Site(site.home)) is not None
+
+
+def close_site(site: SiteConfig) -> None:
+    """Stop this machine's site."""
+    from annotation.server import control
+    from annotation.server.home import Site
+
+    if site.server is None:
+        control.down(Site(site.home))
+
+
 def campaign_folder(home: Path, name: str) -> Path:
     """Return where a campaign is kept."""
     return home / "campaigns" / name

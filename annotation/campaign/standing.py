@@ -84,8 +84,10 @@ class Totals:
     """Showings that a push decided and has not sent yet."""
     submitted: int
     discarded: int
+    wanted: int
+    """Answers that the showings ask for: one each, and the overlap of each in the shared queue."""
     open: int
-    """Answers that are still missing."""
+    """Of these, such that are still missing."""
     out_of_reach: int | None
     """Of these, such that nobody who can see the shared queue is left to give; None where it is
     not known who can."""
@@ -106,9 +108,8 @@ class Totals:
 
     @property
     def done(self) -> float | None:
-        """The share of answers that nobody waits for any more."""
-        total = self.submitted + self.discarded + self.open
-        return 1 - self.open / total if total else None
+        """The share of the answers asked for that are missing no more."""
+        return 1 - self.open / self.wanted if self.wanted else None
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,7 @@ def _totals(
         not_sent=sum(item.queue != RESERVE for item in items) - len(shown),
         submitted=sum(person.submitted for person in people),
         discarded=sum(person.discarded for person in people),
+        wanted=sum(found.wanted for found in shown),
         open=sum(found.missing for found in shown),
         out_of_reach=out_of_reach(shared, members) if members is not None else None,
         pairs=len(wanted),

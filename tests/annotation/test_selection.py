@@ -140,14 +140,16 @@ def test_k_center_keeps_away_from_what_is_labelled():
 
 
 def test_k_center_takes_candidates_by_disagreement_and_lengths_do_not_count():
-    """Of six pairs, the two most disputed are candidates for one place; 5 is far, but calm."""
-    features = np.array([[1, 0], [9, 1], [0, 1], [1, 1], [2, 1], [-5, 0]], dtype=float)
+    """Of six pairs, the two most disputed are candidates; f is further from c, but undisputed."""
+    features = np.array([[1, 0], [9, 1], [0, 1], [1, 1], [2, 1], [0, -5]], dtype=float)
     deltas = np.array([[5.0, 4, 1, 1, 1, 0], [-5.0, -4, -1, -1, -1, 0]])
     config = SelectionConfig(strategy="diverse", count=1, candidates=2, near_identical=None)
     ids = list("abcdef")
     assert select(config, ids, deltas, features, seed=0).chosen == [0]
     # With c (at 90 degrees) labelled, a is 90 away and b 84; b's length changes nothing.
     assert select(config, ids, deltas, features, labelled={"c"}, seed=0).chosen == [0]
+    everything = config.model_copy(update={"candidates": 6})
+    assert select(everything, ids, deltas, features, labelled={"c"}, seed=0).chosen == [5]
     features[0] *= 100
     assert select(config, ids, deltas, features, labelled={"c"}, seed=0).chosen == [0]
 
@@ -296,6 +298,11 @@ def test_features_tell_pairs_apart_by_one_number_and_by_what_differs():
     assert found[0, 1] < 0.98
     assert found[0, 2] < found[0, 1]  # there it is politeness that differs, here the price
     assert found[0, 3] < 0.2
+
+
+def test_features_see_marks():
+    found = cosines([pair("Really?", "It is.", "No."), pair("Really!", "It is.", "No!")])
+    assert found[0, 1] < 0.9
 
 
 def test_the_three_blocks_weigh_the_same():

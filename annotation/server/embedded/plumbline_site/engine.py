@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from . import text_index
 from .filters import Conditions
+from .shuffle import shuffled
 
 NAME = "plumbline"
 #: What a dataset's metadata says (under "plumbline", "order") when its records are to be shown in
@@ -100,7 +101,7 @@ class SQLiteSearchEngine(SearchEngine):
         elif user_id is None or _is_as_pushed(dataset):
             order = "records.rowid"
         else:
-            order = _shuffled(user_id)
+            order = shuffled(user_id)
         where, parameters = conditions.sql()
         rows = await self._rows(
             f"SELECT records.id FROM records WHERE {where} "
@@ -269,14 +270,3 @@ def _cosines(stored: list[str], wanted: list[float]) -> list[float]:
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(target)
     products = vectors @ target
     return list(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0))
-
-
-def _shuffled(user_id: UUID | str) -> str:
-    """Return an ORDER BY that is random in effect, the same every time, and each person's own.
-
-    SQLite has no exclusive or: a ^ b = (a | b) - (a & b). Between two multiplications it makes
-    the orders of two people unrelated; without it, one would be the other turned round.
-    """
-    seed = UUID(str(user_id)).int % 2**31
-    mixed = "((records.rowid * 2654435761) % 2147483648)"
-    return f"((({mixed} | {seed}) - ({mixed} & {seed})) * 1597334677) % 2147483647"

@@ -82,7 +82,7 @@ class OnlyFrom:
     def _is_let_in(self, scope: Scope) -> bool:
         try:
             address = ipaddress.ip_address(scope["client"][0])
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             return False
         # This machine itself may always come in: `annotate users` and `annotate pull` do. What
         # comes from the very address that it came to is from this machine, too.
