@@ -13,6 +13,7 @@ from annotation.agreement_report import coefficient, share
 from annotation.campaign.standing import PersonProgress, Standing
 from annotation.campaign.telling import (
     ago,
+    in_shown_order,
     names_for,
     notes,
     pace_words,
@@ -90,10 +91,12 @@ def render(
         "seconds": seconds_words,
         "ago": lambda moment: ago(moment, standing.now),
         "clock": clock,
+        "minute": lambda moment: f"{moment.astimezone():%Y-%m-%d %H:%M}",
         "bar": bar,
         "range": interval,
     }
     names = names_for(standing, real=real_names)
+    people = in_shown_order(standing, names)
     first, totals = standing.totals.first_answer, standing.totals
     everybody = [time for person in standing.people for time in person.answered_at]
     most = max((_height(person) for person in standing.people), default=0)
@@ -105,6 +108,7 @@ def render(
         "standing": standing,
         "totals": totals,
         "names": names,
+        "people": people,
         "verdict": [*sentences(standing), quality_sentence(standing)],
         "notes": notes(standing, names),
         "first": first,
@@ -114,7 +118,7 @@ def render(
         "most": most,
         "lines": [
             (person, line(person.answered_at, first, standing.now, most, person.assigned))
-            for person in standing.people
+            for person in people
         ]
         if first is not None
         else [],

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, campaign_folder, open_site
+from annotation.campaign.items import is_adjudication
 from annotation.campaign.pairs import Pair, pairs_of
 from annotation.campaign.pull import Labels
 from annotation.campaign.push import push
@@ -87,7 +88,16 @@ def ask_people(
             ]
             workforce = open_.enter_context(Workforce(desks))
         check = workforce.check if workforce is not None else lambda: None
-        found = wait_for(campaign, server, wait, listener=listener, check=check, bars=stage)
+        found = wait_for(
+            campaign,
+            server,
+            wait,
+            among={pair.id for pair in rows},
+            queues=[queue for queue in campaign.places if not is_adjudication(queue)],
+            listener=listener,
+            check=check,
+            bars=stage,
+        )
     return write_collected(stage, found, rows)
 
 

@@ -66,8 +66,17 @@ class Ledger:
         ]
 
     def current(self) -> list[Answer]:
-        """Return every answer as it was last seen, taken back or not."""
-        return [versions[-1] for versions in self.versions()]
+        """Return what each person last said about each record, taken back or not.
+
+        Argilla knows one answer a person and record. Where there are two, the server was restored
+        from a backup that had not the first, and it was given again.
+        """
+        last: dict[tuple[str, ...], Answer] = {}
+        for *_, answer in self.versions():
+            key = (answer.id,) if answer.item is None else (answer.user_id, answer.item)
+            if key not in last or last[key].changed_at < answer.changed_at:
+                last[key] = answer
+        return list(last.values())
 
     def _note(self, answer: Answer) -> None:
         self._versions.setdefault(answer.id, []).append(answer)

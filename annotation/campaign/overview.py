@@ -12,7 +12,7 @@ from pathlib import Path
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import RefusedError, ServerError
 from annotation.campaign.items import SHARED
-from annotation.campaign.pull import labels_of, pull
+from annotation.campaign.pull import labels_from, pull
 from annotation.campaign.quality import CampaignQuality, measure_quality
 from annotation.campaign.standing import Standing, standing_of
 from annotation.campaign.state import Campaign
@@ -28,8 +28,20 @@ class Look:
     standing: Standing
     trouble: ServerError | None = None
     """Why these are the figures of an earlier pull."""
+    pulled_at: datetime | None = None
+    """When the server last answered, if it has."""
     news: bool = True
-    """Whether anything was answered, sent or lost since the look before."""
+    """Whether anything was pushed or answered since the look before."""
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of figures that are not new, or None."""
+        if self.trouble is None:
+            return None
+        when = f" at {self.pulled_at.astimezone():%H:%M:%S}" if self.pulled_at is not None else ""
+        return (
+            f"The labelling server does not answer; these are the figures of the last pull{when}."
+        )
 
 
 @dataclass
@@ -46,6 +58,7 @@ class Overview:
     _users: dict[str, str] = field(default_factory=dict)
     _members: frozenset[str] | None = None
     _asked: float | None = None
+    _pulled_at: datetime | None = None
     _measured: tuple[tuple[int, int], CampaignQuality] | None = None
 
     def look(self) -> Look:
@@ -58,6 +71,7 @@ class Overview:
         trouble: ServerError | None = None
         try:
             self._pull()
+            self._pulled_at = self.now()
         except ServerError as error:
             if isinstance(error, RefusedError) and error.status < 500:
                 raise
@@ -65,7 +79,7 @@ class Overview:
             self.close()
         standing = self.known()
         after = self._measured[0] if self._measured is not None else None
-        return Look(standing, trouble, news=before != after)
+        return Look(standing, trouble, self._pulled_at, news=before != after)
 
     def follow(self, every: float) -> Iterator[Look]:
         """Look every so many seconds, until nothing waits for anybody."""
@@ -79,21 +93,23 @@ class Overview:
     def known(self) -> Standing:
         """Return how far the campaign has come by what was pulled, and ask nobody."""
         campaign = Campaign(self.folder)
-        items, ledger, labels = campaign.items(), campaign.ledger(), labels_of(campaign)
+        items, ledger, secret = campaign.items(), campaign.ledger(), campaign.secret
+        answers = ledger.current()
+        labels = labels_from(answers, items, secret, campaign.config.aspects)
         state = len(items), len(ledger)
         if self._measured is None or self._measured[0] != state:
             self._measured = state, measure_quality(labels.labels, labels.gold)
         return standing_of(
             campaign.config.name,
             items,
-            ledger.current(),
+            answers,
             labels,
             self._measured[1],
             overlap=campaign.config.overlap,
             queues=campaign.places.keys(),
             users=_known(campaign.people(), self._users),
             members=self._members,
-            secret=campaign.secret,
+            secret=secret,
             now=self.now(),
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ def pull(
     """
     with campaign.lock("pull"):
         ledger = campaign.ledger(writing=True)
+        items = _items_by_dataset(campaign)
         there = {dataset.id: dataset for dataset in site.datasets()}
         missing = [p for p in campaign.places.values() if p.dataset_id not in there]
         new = changed = gone = read = 0
@@ -75,7 +77,7 @@ def pull(
                     continue
                 if notes.get(dataset.id) == dataset.last_activity and not everything:
                     continue
-                first, later, lost = _read(ledger, site, dataset.id, campaign)
+                first, later, lost = _read(ledger, site, dataset.id, items[dataset.id])
                 new, changed, gone, read = new + first, changed + later, gone + lost, read + 1
                 # As it was before the reading: what came meanwhile makes it another.
                 notes[dataset.id] = dataset.last_activity
@@ -93,22 +95,25 @@ def pull(
 
 
 def _read(
-    ledger: Ledger, site: Argilla, dataset_id: str, campaign: Campaign
+    ledger: Ledger, site: Argilla, dataset_id: str, items: AbstractSet[str]
 ) -> tuple[int, int, int]:
+    """Read a dataset into the journal; return how many answers are new, changed and gone."""
     new = changed = 0
     seen: set[str] = set()
     for page in site.answers(dataset_id):
         first, later = ledger.append(page)
         new, changed = new + first, changed + later
         seen |= {answer.id for answer in page}
-    here = {item.id for item in campaign.items() if _place_id(campaign, item.queue) == dataset_id}
-    known = {answer.id for answer in ledger.current() if answer.item in here}
+    known = {answer.id for answer in ledger.current() if answer.item in items}
     return new, changed, len(known - seen)
 
 
-def _place_id(campaign: Campaign, queue: str) -> str | None:
-    place = campaign.places.get(queue)
-    return place.dataset_id if place is not None else None
+def _items_by_dataset(campaign: Campaign) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for item in campaign.items():
+        if item.queue in campaign.places:
+            found[campaign.places[item.queue].dataset_id].add(item.id)
+    return found
 
 
 def _learn_names(campaign: Campaign, site: Argilla, ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, campaign_folder, open_site
+from annotation.campaign.items import queue_of
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.push import push_adjudication
 from annotation.campaign.simulate import Labeller, Workforce, hire
@@ -65,7 +66,14 @@ def ask_senior(
                 )
                 check = open_.enter_context(Workforce([desk])).check
             all_of_it = wait.model_copy(update={"enough": None})
-            found = wait_for(campaign, server, all_of_it, check=check, bars=stage)
+            found = wait_for(
+                campaign,
+                server,
+                all_of_it,
+                queues=[queue_of(senior, adjudication=True)],
+                check=check,
+                bars=stage,
+            )
         ids = {pair.id for pair in pairs}
         decided = [
             label

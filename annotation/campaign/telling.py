@@ -15,10 +15,20 @@ from annotation.agreement_report import coefficient, share
 from annotation.campaign.pace import BREAK, Pace
 from annotation.campaign.standing import PersonProgress, Standing
 from annotation.intervals import Estimate, Value
+from annotation.vote_table import in_natural_order
 from plumbline.pages import percent
 from plumbline.progress import duration
 
 Names = Mapping[str, str]
+
+
+def in_shown_order(standing: Standing, names: Names) -> list[PersonProgress]:
+    """Return people in the order of what they are called here.
+
+    Any other order would tell something of the real names.
+    """
+    place = {name: n for n, name in enumerate(in_natural_order(names.values()))}
+    return sorted(standing.people, key=lambda person: place[names[person.name]])
 
 
 def names_for(standing: Standing, *, real: bool) -> dict[str, str]:
@@ -40,9 +50,11 @@ def sentences(standing: Standing) -> list[str]:
         return ["Nothing has been sent yet."]
     votes = totals.votes + totals.votes_missing
     told = [
-        f"{totals.wanted - totals.open:,} of {totals.wanted:,} answers are there "
-        f"({percent(totals.done)}); {totals.open:,} are missing. "
-        f"Of {totals.pairs:,} pairs, {totals.pairs_completed:,} have all their votes; "
+        f"{percent(totals.done)} done: of {totals.wanted:,} answers, "
+        f"{totals.wanted - totals.open - totals.set_aside:,} are there, "
+        + (f"{totals.set_aside:,} were discarded for good, " if totals.set_aside else "")
+        + f"and {totals.open:,} are missing. Of {totals.pairs:,} pairs, "
+        f"{totals.pairs_completed:,} have all their votes; "
         f"{totals.votes_missing:,} of {votes:,} votes are missing.",
         f"{totals.last_hour:,} answers in the last hour, {totals.last_day:,} in the last day.",
     ]
@@ -121,11 +133,15 @@ def notes(standing: Standing, names: Names) -> list[str]:
             f"{totals.votes_lost:,} of the missing votes will not come: the people who were asked "
             "discarded those pairs."
         )
-    idle = [names[person.name] for person in standing.people if person.open and not person.answers]
+    idle = [
+        names[person.name]
+        for person in in_shown_order(standing, names)
+        if person.open and not person.answers
+    ]
     if idle:
         told.append(f"Nothing answered yet by {', '.join(idle)}.")
     everybody = standing.quality.everybody
-    for person in standing.people:
+    for person in in_shown_order(standing, names):
         name, own = names[person.name], person.quality
         if _below(own.gold_accuracy, everybody.gold_accuracy):
             told.append(f"{name} answers fewer gold items right than people do in all.")
@@ -139,10 +155,10 @@ def notes(standing: Standing, names: Names) -> list[str]:
         if standing.counts.get(reason):
             told.append(f"{standing.counts[reason]:,} {words}.")
     told.append(
-        f"Pace is answers (submitted or discarded) in an hour of work: gaps of more than "
-        f"{duration(BREAK.total_seconds())} between two answers are breaks and count for nothing. "
-        "Intervals cover 95%: Wilson's for gold items and repeats, a bootstrap over pairs for "
-        "agreement."
+        "Pace is answers (submitted or discarded) in an hour of work: gaps of more than "
+        f"{BREAK / timedelta(minutes=1):.0f} minutes between two answers are breaks, and count for "
+        "nothing. Intervals cover 95%: Wilson's for gold items and repeats, a bootstrap over pairs "
+        "for agreement."
     )
     return told
 
@@ -187,6 +203,7 @@ def seconds_words(value: Value) -> str:
 def as_dict(standing: Standing, *, real_names: bool = False) -> dict[str, Any]:
     """Return JSON types; people by pseudonym, with their names only where these are asked for."""
     totals, expected = standing.totals, standing.forecast
+    people = in_shown_order(standing, names_for(standing, real=real_names))
     return {
         "campaign": standing.name,
         "at": standing.now.isoformat(),
@@ -207,7 +224,7 @@ def as_dict(standing: Standing, *, real_names: bool = False) -> dict[str, Any]:
         "forecast": asdict(expected) | {"finish": _iso(expected.finish)},
         "quality": asdict(standing.quality.everybody) | {"alpha": asdict(standing.quality.alpha)},
         "counts": dict(standing.counts),
-        "people": [_person(person, real_names=real_names) for person in standing.people],
+        "people": [_person(person, real_names=real_names) for person in people],
     }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from annotation.commands import campaign, server, status, tables, users
+from annotation.commands import campaign, server, status, tables, users, votes
 
 app = typer.Typer(
     help="Put pairs before people in Argilla, and bring trusted labels back.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for part in (server, campaign, status, tables):
+for part in (server, campaign, status, votes, tables):
     app.registered_commands += part.app.registered_commands
 app.add_typer(users.app, name="users")

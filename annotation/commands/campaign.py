@@ -255,6 +255,8 @@ def _site(connection: Connection, patience: float, reporter: Reporter) -> Argill
 
 
 def _tell_pushed(reporter: Reporter, folder: Path, done: Pushed) -> None:
+    from rich.markup import escape
+
     from annotation.campaign.items import RESERVE
     from annotation.campaign.state import LEFT_OUT, Campaign
 
@@ -268,9 +270,9 @@ def _tell_pushed(reporter: Reporter, folder: Path, done: Pushed) -> None:
         "in all: " + ", ".join(f"{count} for {purpose}" for purpose, count in counts.items())
     )
     for reason, count in done.left_out.items():
-        reporter.say(f"left out {count}: {reason} (see {folder / LEFT_OUT})")
+        reporter.say(escape(f"left out {count}: {reason} (see {folder / LEFT_OUT})"))
     for note in done.notes:
-        reporter.say(note)
+        reporter.say(escape(note))
     where = ", ".join(sorted({place.workspace for place in campaign.places.values()}))
     reporter.say(f"people find them at {campaign.server} in {where}")
 

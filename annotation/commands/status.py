@@ -12,18 +12,12 @@ from annotation.commands.options import DEFAULT_HOME, KeyFile, Server, SiteHome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Group
-    from rich.table import Table
-
     from annotation.campaign.argilla import Argilla
     from annotation.campaign.overview import Look, Overview
-    from annotation.campaign.standing import PersonProgress, Standing
 
 app = typer.Typer()
 
 _ONCE_PATIENCE, _LIVE_PATIENCE = 10.0, 2.0
-_BAR = 12
-_OLD = "These are the figures of the last pull."
 
 
 @app.command()
@@ -147,15 +141,16 @@ def _once(overview: Overview, html: Path | None, *, names: bool, as_json: bool) 
     from rich.console import Console
 
     from annotation.status_page import write_page
+    from annotation.status_tables import tables
 
     look = overview.look()
-    trouble = _trouble(look)
     if html is not None:
-        write_page(html, look.standing, real_names=names, trouble=trouble)
+        write_page(html, look.standing, real_names=names, trouble=look.warning)
     if as_json:
         _print_json(look, names=names)
     else:
-        Console().print(tables(look.standing, _OLD if look.trouble else None))
+        console = Console()
+        console.print(tables(look.standing, console.width, look.warning))
         if html is not None:
             typer.echo(f"page in {html}")
     if look.trouble is not None:
@@ -170,6 +165,7 @@ def _follow(
     from rich.live import Live
 
     from annotation.status_page import write_page
+    from annotation.status_tables import tables
 
     console = Console()
     on_terminal = console.is_terminal and not as_json
@@ -184,12 +180,13 @@ def _follow(
             if html is not None:
                 refresh = None if _ends(look) else every
                 write_page(
-                    html, look.standing, real_names=names, refresh=refresh, trouble=_trouble(look)
+                    html, look.standing, real_names=names, refresh=refresh, trouble=look.warning
                 )
             if as_json:
                 _print_json(look, names=names)
             elif shown is not None:
-                shown.update(tables(look.standing, _trouble(look), every), refresh=True)
+                seen = tables(look.standing, console.width, look.warning, every)
+                shown.update(seen, refresh=True)
             elif look.news or look.trouble:
                 _print_line(look)
     except KeyboardInterrupt:
@@ -199,9 +196,9 @@ def _follow(
             shown.stop()
         if look is not None and html is not None:
             # Nobody renews it any more, so no browser is told to read it again.
-            write_page(html, look.standing, real_names=names, trouble=_trouble(look))
+            write_page(html, look.standing, real_names=names, trouble=look.warning)
     if look is not None and not as_json:
-        console.print(tables(look.standing, _trouble(look)))
+        console.print(tables(look.standing, console.width, look.warning))
     if stopped:
         typer.echo("Stopped; the same command goes on from here.", err=True)
         raise typer.Exit(130)
@@ -211,18 +208,12 @@ def _ends(look: Look) -> bool:
     return look.standing.finished and look.trouble is None
 
 
-def _trouble(look: Look) -> str | None:
-    if look.trouble is None:
-        return None
-    return f"{_OLD} {look.trouble}"
-
-
 def _print_json(look: Look, *, names: bool) -> None:
     import json
 
     from annotation.campaign.telling import as_dict
 
-    found = as_dict(look.standing, real_names=names) | {"trouble": _trouble(look)}
+    found = as_dict(look.standing, real_names=names) | {"warning": look.warning}
     typer.echo(json.dumps(found, ensure_ascii=False, allow_nan=False))
 
 
@@ -231,102 +222,4 @@ def _print_line(look: Look) -> None:
     from annotation.campaign.telling import sentences
 
     first = sentences(look.standing)[0]
-    typer.echo(f"{look.standing.now.astimezone():%H:%M:%S}  {_trouble(look) or first}")
-
-
-def tables(standing: Standing, trouble: str | None = None, every: float | None = None) -> Group:
-    """Return what a terminal shows: sentences, two tables, and what to see to."""
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.text import Text
-
-    from annotation.campaign.telling import names_for, notes, quality_sentence, sentences
-
-    clock = f"{standing.now.astimezone():%H:%M:%S}"
-    how = f", every {every:g} s; Ctrl-C ends" if every is not None else ""
-    parts: list[Text | Table] = [
-        Text.from_markup(f"[bold]{escape(standing.name)}[/bold]  [dim]as of {clock}{how}[/dim]")
-    ]
-    if trouble is not None:
-        parts.append(Text(trouble, style="yellow"))
-    parts += [Text(line) for line in [*sentences(standing), quality_sentence(standing)]]
-    parts += [Text(""), _progress(standing), Text(""), _quality(standing), Text("")]
-    names = names_for(standing, real=True)
-    parts += [Text(note, style="dim") for note in notes(standing, names)]
-    return Group(*parts)
-
-
-def _progress(standing: Standing) -> Table:
-    from rich.markup import escape
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    from annotation.campaign.telling import ago, pace_words, seconds_words
-    from plumbline.pages import percent
-
-    table = Table(box=None, pad_edge=False, title="Progress", title_justify="left",
-                  title_style="bold")  # fmt: skip
-    table.add_column("person", overflow="fold")
-    table.add_column("", width=_BAR)
-    for header in ("done", "answers", "disc.", "open", "hour", "day", "pace", "s each"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("last seen", no_wrap=True)
-
-    def row(person: PersonProgress) -> None:
-        of = f"/{person.assigned:,}" if person.assigned is not None else ""
-        table.add_row(
-            escape(person.name),
-            ProgressBar(max(1, person.answers + person.open), person.answers, width=_BAR),
-            percent(person.done),
-            f"{person.answers:,}{of}",
-            f"{person.discarded:,}",
-            f"{person.open:,}",
-            f"{person.last_hour:,}",
-            f"{person.last_day:,}",
-            pace_words(person.pace),
-            seconds_words(person.pace.median_seconds),
-            ago(person.last_seen, standing.now),
-        )
-
-    for person in standing.people:
-        row(person)
-    totals = standing.totals
-    table.add_row(
-        "everybody",
-        ProgressBar(max(1, totals.wanted), totals.wanted - totals.open, width=_BAR),
-        percent(totals.done),
-        f"{totals.submitted + totals.discarded:,}",
-        f"{totals.discarded:,}",
-        f"{totals.open:,}",
-        f"{totals.last_hour:,}",
-        f"{totals.last_day:,}",
-        pace_words(totals.pace),
-        "",
-        ago(totals.last_answer, standing.now),
-        style="bold",
-    )
-    return table
-
-
-def _quality(standing: Standing) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from annotation.agreement_report import share
-
-    table = Table("person", "votes", "gold items right", "of", "repeats as before", "of",
-                  "agrees with another", box=None, pad_edge=False, title="Quality",
-                  title_justify="left", title_style="bold")  # fmt: skip
-    rows = [(person.name, person.quality, "") for person in standing.people]
-    for name, found, style in [*rows, ("everybody", standing.quality.everybody, "bold")]:
-        table.add_row(
-            escape(name),
-            f"{found.votes:,}",
-            share(found.gold_accuracy),
-            f"{found.gold_accuracy.n:,}",
-            share(found.self_consistency),
-            f"{found.self_consistency.n:,}",
-            share(found.agreement),
-            style=style,
-        )
-    return table
+    typer.echo(f"{look.standing.now.astimezone():%H:%M:%S}  {look.warning or first}")

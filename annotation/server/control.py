@@ -209,7 +209,7 @@ def _alone(site: Site) -> Iterator[None]:
     site.home.mkdir(parents=True, exist_ok=True)
     site.home.chmod(0o700)
     try:
-        with FileLock(site.home / "control.lock", timeout=START_SECONDS):
+        with FileLock(site.home / "control.lock", timeout=START_SECONDS, mode=0o600):
             yield
     except Timeout:
         raise BusyError(

@@ -181,8 +181,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _site(folder) -> LabellingSite:
-    return LabellingSite(Site(folder), Reach(port=free_port()))
+def _site(folder, **reach: Any) -> LabellingSite:
+    return LabellingSite(Site(folder), Reach(port=free_port(), **reach))
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +192,20 @@ def argilla_site(tmp_path_factory):
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def site_in():
+    """Make a labelling site of one's own in a folder, which does not run yet."""
+    made: list[LabellingSite] = []
+
+    def make(folder, **reach: Any) -> LabellingSite:
+        made.append(_site(folder, **reach))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.stop()
 
 
 @pytest.fixture

@@ -67,6 +67,9 @@ def test_disagreement_is_a_small_share_or_a_large_entropy():
         "two to one", "all different", "even",
     }  # fmt: skip
     assert set(queue(labels, min_share=0)) == {"all different", "even"}
+    half = cast({"half": "x:a y:a z:b w:tie"})
+    assert set(queue(half, min_share=0.5)) == set()
+    assert set(queue(half, min_share=0.51)) == {"half"}
 
 
 def test_the_votes_that_leave_most_open_come_first():
@@ -210,7 +213,8 @@ def labels(tmp_path, store):
     ]
     folder = tmp_path / "labels"
     folder.mkdir()
-    write_labels(folder, [*cast_labels, *GOLD])
+    flagged_gold = replace(GOLD[0], flags=("unsafe",))  # which is none of these pairs
+    write_labels(folder, [*cast_labels, flagged_gold, *GOLD[1:]])
     write_gold(folder, ANSWERS)
     return artefact(folder, store, "labels")
 

@@ -152,3 +152,28 @@ def test_a_recipe_may_be_a_script_of_one_s_own(tmp_path):
     done = plumbline("run", str(script), PLUMBLINE_HOME=str(tmp_path / "home"))
     assert done.returncode == 2
     assert "is no recipe" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides"),
+    [
+        ([], []),
+        (["--seed", "1"], ["seed=1"]),
+        (["--seed=1", "--ppo.kl.target", "6"], ["seed=1", "ppo.kl.target=6"]),
+        (["--simulate"], ["simulate=true"]),
+        (["--simulate", "--gold-items", "3"], ["simulate=true", "gold_items=3"]),
+        (["--seed", "-1"], ["seed=-1"]),
+    ],
+)
+def test_options_are_settings(arguments, overrides):
+    from plumbline.recipe_book import as_overrides
+
+    assert as_overrides(arguments) == overrides
+
+
+def test_a_value_without_an_option_is_an_error():
+    from plumbline.errors import ConfigError
+    from plumbline.recipe_book import as_overrides
+
+    with pytest.raises(ConfigError, match="'7' belongs to no option"):
+        as_overrides(["--seed", "1", "7"])

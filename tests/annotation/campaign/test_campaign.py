@@ -348,6 +348,8 @@ def test_a_senior_labeller_sees_the_votes_and_decides_beside_them(ground, pairs,
         Pair(p.id, p.prompt, p.a, p.b, reasons=("disagreement",))
         for p in (pairs(6)[4], pairs(6)[1])
     ]
+    with pytest.raises(ConfigError, match=f"no user '{eva}x'"):
+        push_adjudication(ground.folder, ground.site, f"{eva}x", queue)
     done = push_adjudication(ground.folder, ground.site, eva, queue)
     assert (done.sent, done.pairs) == (2, 2)
     assert push_adjudication(ground.folder, ground.site, eva, queue).sent == 0

@@ -54,6 +54,15 @@ def test_versions_are_ordered_by_time_not_by_arrival(path):
     assert ledger.current() == [EDITED]
 
 
+def test_an_answer_given_again_after_a_restore_takes_the_place_of_the_first(path):
+    ledger = Ledger(path, writing=True)
+    again = replace(EDITED, id="r-2")
+    other = replace(EDITED, id="r-3", user_id="u-2")
+    ledger.append([again, ANSWER, other])
+    assert ledger.current() == [again, other]
+    assert len(ledger.versions()) == 3
+
+
 def test_a_draft_is_noted_only_where_it_takes_an_answer_back(path):
     ledger = Ledger(path, writing=True)
     draft = replace(ANSWER, status="draft")
@@ -66,7 +75,7 @@ def test_a_draft_is_noted_only_where_it_takes_an_answer_back(path):
 @given(cut=st.integers(0, 10_000))
 def test_a_kill_in_the_middle_of_a_line_loses_that_line_alone(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("ledger") / "labels.jsonl"
-    answers = [replace(ANSWER, id=f"r-{number}") for number in range(5)]
+    answers = [replace(ANSWER, id=f"r-{n}", item=f"i-{n}") for n in range(5)]
     ledger = Ledger(path, writing=True)
     for answer in answers:
         ledger.append([answer])

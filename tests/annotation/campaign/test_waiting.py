@@ -18,6 +18,7 @@ from annotation.campaign.connect import SiteConfig
 from annotation.campaign.desk import Desk, Shown
 from annotation.campaign.items import SHARED, queue_of
 from annotation.campaign.pull import labels_of
+from annotation.campaign.push import push_adjudication
 from annotation.campaign.simulate import Credentials, Labeller, Workforce, hire
 from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import left, wait_for
@@ -107,6 +108,37 @@ def test_waiting_ends_when_there_is_enough(ground, pairs, better, webhook):
     assert everything.counts == {"vote": 6, "repeat": 1}
     again = wait_for(ground.campaign, ground.site, WaitConfig(enough=100))
     assert len(again.labels) == 7  # nothing is left to wait for
+
+
+@pytest.mark.parametrize("enough", [2, None])
+def test_a_second_round_waits_for_its_own_pairs_and_for_no_others(ground, pairs, better, enough):
+    ana = ground.person()
+    ground.push(pairs(4), [ana])
+    ground.answer(ana, better, count=3)  # one of the first round is left open
+    ground.push(pairs(7), [ana])
+
+    def second_round():
+        desk = ground.desk(ana)
+        for record in ground.queue(ana)[1:]:
+            desk.submit(record.id, better(record))
+
+    answering = threading.Timer(0.5, second_round)
+    answering.start()
+    new = {f"p-{number}" for number in range(4, 7)}
+    config = WaitConfig(enough=enough, poll_seconds=0.1)
+    found = wait_for(ground.campaign, ground.site, config, among=new)
+    answering.join()
+    assert sum(label.pair_id in new for label in found.labels) >= (enough or 3)
+
+
+def test_a_senior_labeller_is_waited_for_alone(ground, pairs, better):
+    ana, eva = ground.person(), ground.person()
+    ground.push(pairs(3), [ana])
+    push_adjudication(ground.folder, ground.site, eva, pairs(2))
+    ground.answer(eva, lambda record: {"choice": "tie"})
+    queues = [queue_of(eva, adjudication=True)]
+    found = wait_for(ground.campaign, ground.site, WaitConfig(), queues=queues)
+    assert found.counts == {"adjudication": 2}
 
 
 def test_waiting_ends_when_what_is_waited_for_fails(ground, pairs):

@@ -7,10 +7,12 @@ it. Exits with a code other than 0, and the reason on the last line, where it ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import ipaddress
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,23 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(f"A server is already running on {home}.")
+        _check_database(home / "argilla" / "argilla.db")
         _configure(site, home)
         asyncio.run(_serve(site, home))
+
+
+def _check_database(file: Path) -> None:
+    """Say at once, and in words, what a migration would say late and at length."""
+    if not file.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        sys.exit(
+            f"The database {file} cannot be used: {error}. Nothing was changed. `plumbline "
+            "annotate restore --replace FILE` brings back a backup."
+        )
 
 
 def _configure(site: dict[str, Any], home: Path) -> None:

@@ -13,23 +13,28 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 log = logging.getLogger("plumbline.jobs")
 
 RETRY_AFTER_SECONDS = (1, 10, 60)
-#: Sets every record's status by its submitted answers, as Argilla itself would have.
-RECONCILE = """
+_RECONCILE = """
   UPDATE records SET status = wanted.status FROM (
     SELECT records.id, CASE WHEN count(responses.id) >=
       json_extract(datasets.distribution, '$.min_submitted') THEN 'completed' ELSE 'pending' END
       AS status
     FROM records JOIN datasets ON datasets.id = records.dataset_id
     LEFT JOIN responses ON responses.record_id = records.id AND responses.status = 'submitted'
+    {of}
     GROUP BY records.id
   ) AS wanted
   WHERE wanted.id = records.id AND records.status <> wanted.status
 """
+#: Sets every record's status by its submitted answers, as Argilla itself would have.
+RECONCILE = _RECONCILE.format(of="")
+_RECONCILE_ONE = (
+    _RECONCILE.format(of="WHERE datasets.id = :dataset") + "RETURNING records.id, records.status"
+)
 
 _running: set[asyncio.Task[None]] = set()
 
@@ -70,13 +75,29 @@ def install() -> None:
     from argilla_server.api.handlers.v1 import webhooks as webhook_handlers
     from argilla_server.contexts import accounts, webhooks
     from argilla_server.database import AsyncSessionLocal
+    from argilla_server.enums import RecordStatus
     from argilla_server.errors.future import UnprocessableEntityError
     from argilla_server.jobs import dataset_jobs, hub_jobs, webhook_jobs
-    from argilla_server.models import Webhook
+    from argilla_server.models import Record, Webhook
     from argilla_server.webhooks.v1 import records, responses
     from argilla_server.webhooks.v1.commons import notify_event
+    from argilla_server.webhooks.v1.enums import RecordEvent
     from argilla_server.webhooks.v1.ping import notify_ping_event
     from sqlalchemy import text
+
+    async def update_statuses(dataset_id: UUID) -> None:
+        # At once. Argilla's own job takes a record after the other, whether its status changes or
+        # not, and it is run after every change of a dataset, also of its guidelines.
+        async with AsyncSessionLocal() as db:
+            found = await db.execute(text(_RECONCILE_ONE), {"dataset": dataset_id.hex})
+            changed = found.all()
+            await db.commit()
+            for record_id, status in changed:
+                record = await Record.get(db, UUID(record_id))
+                if record is not None:
+                    await records.notify_record_event(db, RecordEvent.updated, record)
+                    if status == RecordStatus.completed:
+                        await records.notify_record_event(db, RecordEvent.completed, record)
 
     async def notify(webhook_id: Any, event: str, timestamp: Any, data: Any) -> None:
         async with AsyncSessionLocal() as db:
@@ -106,9 +127,7 @@ def install() -> None:
             "`plumbline annotate push`, and take labels with `plumbline annotate pull`."
         )
 
-    dataset_jobs.update_dataset_records_status_job.delay = in_process(
-        dataset_jobs.update_dataset_records_status_job
-    )
+    dataset_jobs.update_dataset_records_status_job.delay = in_process(update_statuses)
     webhook_jobs.notify_event_job.delay = in_process(notify)
     webhook_handlers.notify_ping_event = in_process(ping)
     accounts.delete_user = delete_user_and_count_again
