@@ -280,9 +280,7 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
         preferences=preferred,
         seed=config.seed,
     )
-    agreement = run.make(
-        "agreement", report_agreement, labels=labels, pairs=pool, seed=config.seed
-    )
+    agreement = run.make("agreement", report_agreement, labels=labels, pairs=pool, seed=config.seed)
     if config.simulate and not was_up:
         close_site(config.site)
     return run.publish(agreement) | {

@@ -145,10 +145,11 @@ def _unpack(file: Path, folder: Path) -> None:
 
 
 def _sums(contents: Path) -> dict[str, str]:
-    found = json.loads(contents.read_text())["sha256"]
-    if not isinstance(found, dict):
+    found = json.loads(contents.read_text())
+    sums = found.get("sha256") if isinstance(found, dict) else None
+    if not isinstance(sums, dict):
         raise ValueError(f"{_CONTENTS} lists no files")
-    return found
+    return sums
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -26,6 +26,7 @@ class LabellingSite:
     site: Site
     reach: Reach
     _numbers: itertools.count = field(default_factory=itertools.count)
+    _crowd: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def home(self):
@@ -52,6 +53,11 @@ class LabellingSite:
         process = psutil.Process(running.pid)
         os.kill(running.pid, signal.SIGKILL)
         process.wait(10)
+
+    def end(self) -> None:
+        """Kill it if it runs: nobody needs what is in it any more."""
+        if control.running(self.site) is not None:
+            self.kill()
 
     def client(self, api_key: str | None = None, token: str | None = None) -> httpx.Client:
         """A client as the owner, or as whoever's key or token is given."""
@@ -171,8 +177,19 @@ class LabellingSite:
             },
         )
         if workspace is not None:
-            self.ask("POST", f"/workspaces/{workspace}/users", json={"user_id": user["id"]})
+            self.join(workspace, user)
         return {**user, "password": f"password-of-{name}"}
+
+    def join(self, workspace: str, user: Mapping[str, Any]) -> None:
+        self.ask("POST", f"/workspaces/{workspace}/users", json={"user_id": user["id"]})
+
+    def crowd(self, workspace: str, size: int) -> list[dict[str, Any]]:
+        """So many people in a workspace, who are in others as well: making them takes a while."""
+        while len(self._crowd) < size:
+            self._crowd.append(self.person())
+        for user in self._crowd[:size]:
+            self.join(workspace, user)
+        return self._crowd[:size]
 
 
 def free_port() -> int:
@@ -205,7 +222,7 @@ def site_in():
 
     yield make
     for site in made:
-        site.stop()
+        site.end()
 
 
 @pytest.fixture
@@ -213,4 +230,4 @@ def own_site(tmp_path):
     """A labelling site that does not run yet, for tests that stop, kill or change it."""
     made = _site(tmp_path / "site")
     yield made
-    made.stop()
+    made.end()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from annotation import crowd
 from annotation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
 from annotation.config import AggregationConfig
 from annotation.labels import CHOICES, Label, write_labels
@@ -268,7 +269,9 @@ def test_gold_accuracy_reaches_the_outcome_of_the_stage(aggregate):
 
 
 @pytest.mark.parametrize("method", ["dawid_skene", "glad", "mace"])
-def test_models_make_preferences(aggregate, method):
+def test_models_make_preferences(aggregate, method, monkeypatch):
+    for name, value in (("ROUNDS", 5), ("GLAD_ROUNDS", 1), ("RESTARTS", 1)):
+        monkeypatch.setattr(crowd, name, value)
     varied = ballots(**{f"p{n}": "b b a" if n % 3 else "a b a" for n in range(30)})
     figures, decided, undecided, _ = aggregate(varied, method=method)
     assert len(decided) + len(undecided) == 40

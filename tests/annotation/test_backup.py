@@ -25,7 +25,7 @@ def restored(argilla_site, site_in, tmp_path_factory):
     site = argilla_site
     folder = tmp_path_factory.mktemp("backup")
     workspace = site.workspace()
-    person = site.person(workspace)
+    (person,) = site.crowd(workspace, 1)
     dataset = site.dataset(workspace)
     records = site.texts(dataset, *(f"heron {n}" for n in range(60)))
     campaign = site.home / "campaigns" / "first"
@@ -216,7 +216,7 @@ def test_any_flipped_byte_is_noticed_or_harmless(site, archive, tmp_path):
     assert refused > len(places) - 20
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.7, 0.95])
 def test_a_cut_archive_is_refused(archive, tmp_path, share):
     data = archive.read_bytes()
     archive.write_bytes(data[: int(len(data) * share)])
@@ -300,9 +300,7 @@ def test_what_does_not_belong_into_an_archive_is_refused(archive, tmp_path, memb
     _refused(archive, tmp_path, "holds|damaged|no whole backup")
 
 
-@pytest.mark.parametrize(
-    "contents", [b"", b"[]", b"{}", b'{"sha256": []}', b"\xff", b'{"sha256": 1}']
-)
+@pytest.mark.parametrize("contents", [b"", b"[]", b"{}", b'{"sha256": []}', b"\xff", b"3"])
 def test_a_list_of_contents_that_is_none_is_refused(archive, tmp_path, contents):
     def change(members):
         return [(m, contents if m.name == "contents.json" else data) for m, data in members]

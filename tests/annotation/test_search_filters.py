@@ -34,7 +34,7 @@ def library(argilla_site):
         ],
         overlap=2,
     )
-    people = [site.person(workspace) for _ in range(PEOPLE)]
+    people = site.crowd(workspace, PEOPLE)
     questions = {
         q["name"]: q["id"] for q in site.ask("GET", f"/datasets/{dataset}/questions")["items"]
     }

@@ -20,7 +20,7 @@ def queue(argilla_site):
     site = argilla_site
     workspace = site.workspace()
     dataset = site.dataset(workspace)
-    people = [site.person(workspace) for _ in range(4)]
+    people = site.crowd(workspace, 4)
     return site, dataset, people, site.texts(dataset, *(f"text {n}" for n in range(SIZE)))
 
 
@@ -105,7 +105,7 @@ def test_answering_leaves_the_rest_in_order(queue):
 def test_a_dataset_may_keep_the_order_it_was_pushed_in(argilla_site, queue, metadata, kept):
     site = argilla_site
     workspace = site.workspace()
-    person = site.person(workspace)
+    (person,) = site.crowd(workspace, 1)
     dataset = site.dataset(workspace, metadata=metadata)
     ids = [*site.texts(dataset, *"abcdefgh"), *site.texts(dataset, *"ijklmnop")]
     assert (_order(site, person, dataset) == ids) == kept
@@ -237,7 +237,7 @@ def test_progress_of_a_dataset_and_of_each_person(argilla_site):
     site = argilla_site
     workspace = site.workspace()
     dataset = site.dataset(workspace, overlap=2)
-    ana, ben = site.person(workspace), site.person(workspace)
+    ana, ben = site.crowd(workspace, 2)
     one, two, three = site.texts(dataset, "1", "2", "3")
     for person, record in ((ana, one), (ben, one), (ana, two)):
         assert site.submit(person, record, better="a").status_code == 201

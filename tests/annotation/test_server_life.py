@@ -35,6 +35,9 @@ def revived(site_in, tmp_path_factory):
     people = [site.person(workspace) for _ in range(3)]
     records = site.texts(dataset, *(f"heron {n}" for n in range(60)))
     token = site.sign_in(people[0]["username"], people[0]["password"]).json()["access_token"]
+    locked = site.person(workspace)
+    wrong = [site.sign_in(locked["username"], "wrong-password") for _ in range(6)]
+    assert [response.status_code for response in wrong] == [401] * 5 + [429]
     answered, pushed = [], []
     stop = threading.Event()
 
@@ -74,6 +77,10 @@ def revived(site_in, tmp_path_factory):
             "ELSE 'pending' END WHERE rowid % 2 = 0"
         )
     database.close()
+    # As if the owner had been reset, and the file written after that was not any more.
+    before = site.site.owner()
+    opens = {**before, "password": "of-the-file-alone", "api_key": "key-of-the-file-" + "x" * 50}
+    site.site.owner_file.write_text(json.dumps(opens))
     site.start()
     stored = site.ask(
         "GET", f"/datasets/{dataset}/records", params={"limit": 1000, "include": "responses"}
@@ -81,6 +88,7 @@ def revived(site_in, tmp_path_factory):
     return {
         "site": site, "dataset": dataset, "answered": answered, "pushed": pushed,
         "stored": stored, "killed": killed, "token": token, "people": people,
+        "locked": locked, "owner_before": before,
     }  # fmt: skip
 
 
@@ -117,6 +125,20 @@ def test_statuses_are_set_right_at_the_start(revived):
 def test_nobody_has_to_sign_in_again(revived):
     with revived["site"].client(token=revived["token"]) as client:
         assert client.get("/me").json()["username"] == revived["people"][0]["username"]
+
+
+def test_who_was_locked_out_still_is(revived):
+    site, person = revived["site"], revived["locked"]
+    assert site.sign_in(person["username"], person["password"]).status_code == 429
+
+
+def test_the_owner_is_who_the_file_says(revived):
+    site, before = revived["site"], revived["owner_before"]
+    with site.client(before["api_key"]) as client:
+        assert client.get("/me").status_code == 401
+    assert site.ask("GET", "/me")["username"] == "owner"
+    assert site.sign_in("owner", before["password"]).status_code == 401
+    assert site.sign_in("owner", "of-the-file-alone").status_code == 201
 
 
 def test_it_is_another_process_and_starting_again_is_not(revived):
@@ -219,7 +241,9 @@ def test_a_broken_database_stops_the_start_and_says_so(own_site):
     site.write_settings(Reach(port=4444))
     stale = {"pid": 1, "url": "x", "started": 0}
     site.running_file.write_text(json.dumps(stale))
-    with pytest.raises(PlumblineError, match=r"(?s)ended with code 1 .*file is not a database.*restore"):
+    with pytest.raises(
+        PlumblineError, match=r"(?s)ended with code 1 .*file is not a database.*restore"
+    ):
         own_site.start()
     _nothing_is_left(site)
     assert site.reach() == Reach(port=4444)  # settings that did not work are not kept
@@ -261,7 +285,7 @@ def test_a_change_of_the_overlap_sets_statuses(argilla_site):
     site = argilla_site
     workspace = site.workspace()
     dataset = site.dataset(workspace, overlap=2)
-    person = site.person(workspace)
+    (person,) = site.crowd(workspace, 1)
     one, two = site.texts(dataset, "one", "two")
     assert site.submit(person, one, better="a").status_code == 201
 
@@ -295,7 +319,7 @@ def test_twenty_at_once_lose_nothing(argilla_site):
     """All on the same records, so that they stand in each other's way."""
     site = argilla_site
     workspace = site.workspace()
-    people = [site.person(workspace) for _ in range(10)]
+    people = site.crowd(workspace, 10)
     datasets = [site.dataset(workspace, overlap=len(people)) for _ in range(2)]
     work = [
         (person, record)

@@ -79,7 +79,7 @@ def hook(argilla_site, listener):
 def queue(argilla_site):
     site = argilla_site
     workspace = site.workspace()
-    person = site.person(workspace)
+    (person,) = site.crowd(workspace, 1)
     dataset = site.dataset(workspace)
     return site, person, site.texts(dataset, *"abcdef")
 
@@ -152,7 +152,7 @@ def test_a_webhook_that_is_switched_off_hears_nothing(queue, hook, listener):
 def test_a_change_of_the_overlap_tells_of_the_records_it_completes(argilla_site, hook, listener):
     site = argilla_site
     workspace = site.workspace()
-    person = site.person(workspace)
+    (person,) = site.crowd(workspace, 1)
     dataset = site.dataset(workspace, overlap=2)
     one, _ = site.texts(dataset, "one", "two")
     site.submit(person, one, better="a")

@@ -63,6 +63,10 @@ def start(folder, config, *more):
     )  # fmt: skip
 
 
+def plain(response):
+    return " ".join(response[-1]["content"].casefold().split())
+
+
 def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
     site = Site(tmp_path / "site")
     process = start(tmp_path, config)
@@ -85,12 +89,14 @@ def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
 
         # Every vote that was asked for is there once, also those from before the kill.
         stages = tmp_path / "home" / "people" / "stages"
-        asked = [
-            row["pair_id"]
+        chosen = [
+            row
             for number in (1, 2)
             for row in read_dataset(stages / f"round-{number}-pairs", "train")
         ]
-        assert len(asked) == len(set(asked)) == 28
+        assert len(chosen) == len({row["pair_id"] for row in chosen}) == 28
+        # Nobody is asked about two responses that are the same.
+        asked = [row["pair_id"] for row in chosen if plain(row["a"]) != plain(row["b"])]
         labels = read_labels(stages / "labels")
         votes = [(x.pair_id, x.annotator) for x in labels if x.purpose == "vote"]
         assert len(votes) == len(set(votes))

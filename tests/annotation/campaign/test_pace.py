@@ -76,17 +76,17 @@ def test_a_pooled_pace_gives_weight_to_who_worked_longer():
 
 
 def test_own_queues_take_as_long_as_the_longest():
-    # Ana has 30 left at 60 an hour: half an hour. Ben has 30 left at 20 an hour: an hour and a
+    # Ana has 60 left at 60 an hour: an hour. Ben has 30 left at 20 an hour: an hour and a
     # half. Cy has not begun; of all work so far, 120 answers took 4 hours: 15 left take another
     # half hour. Dora is done.
     loads = [
-        Load(30, (rate(60),)),
+        Load(60, (rate(60),)),
         Load(30, (rate(20, 3),)),
         Load(15, (NOBODY,)),
         Load(0, (NOBODY,)),
     ]
     found = time_left(loads)
-    assert found.person_hours.value == pytest.approx(0.5 + 1.5 + 0.5)
+    assert found.person_hours.value == pytest.approx(1 + 1.5 + 0.5)
     assert found.together_hours.value == pytest.approx(1.5)
 
 

@@ -52,7 +52,7 @@ def people(found):
 ITEMS = [
     *(Item(f"a{n}", f"p{n}", ANA, "a", "vote") for n in range(4)),
     Item("ag", "g", ANA, "a", "gold", "a"),
-    Item("ar", "p0", ANA, "a", "repeat"),
+    Item("ar", "p1", ANA, "a", "repeat"),
     *(Item(f"b{n}", f"p{n}", BEN, "a", "vote") for n in range(4)),
     Item("spare", "h", RESERVE, "a", "gold", "a"),
     Item("c0", "p9", CY, "a", "vote"),  # decided, and its queue is not there yet
@@ -161,6 +161,30 @@ def test_nothing_and_everything():
     assert sentences(done)[-1] == "Nothing waits for anybody."
 
 
+def test_a_vote_that_was_given_at_the_second_showing_is_not_lost():
+    items = [Item("a0", "p0", ANA, "a", "vote"), Item("ar", "p0", ANA, "a", "repeat")]
+    answers = [answer("a0", "ana", 5, status="discarded"), answer("ar", "ana", 4)]
+    totals = standing(items, answers, {ANA}).totals
+    assert (totals.votes, totals.votes_missing, totals.votes_lost) == (1, 0, 0)
+
+
+def test_what_is_not_sent_yet_is_not_finished():
+    answers = [answer(f"b{n}", "ben", n) for n in range(4)]
+    assert standing(ITEMS[6:10], answers, {BEN}).finished
+    found = standing([*ITEMS[6:10], ITEMS[-1]], answers, {BEN})
+    assert (found.totals.open, found.totals.not_sent, found.finished) == (0, 1, False)
+
+
+def test_what_is_discarded_brings_the_end_of_a_shared_queue_no_nearer():
+    items = [Item(f"i{n}", f"p{n}", SHARED, "a", "vote") for n in range(9)]
+    days = 60 * 24
+    answers = [answer(f"i{n}", "ana", 3 * days) for n in range(3)]
+    answers += [answer(f"i{n}", "ana", days, status="discarded") for n in range(3, 6)]
+    found = standing(items, answers, {SHARED})
+    # Three came in three days, and six are missing.
+    assert found.forecast.finish == NOW + timedelta(days=6)
+
+
 def test_an_account_that_was_made_anew_has_the_queue_and_both_have_their_answers():
     users = {"u-old": "ben", "u-ben": "ben"}
     found = standing(ITEMS[6:10], [answer("b0", "old", 9), answer("b1", "ben", 8)], {BEN},
@@ -200,7 +224,7 @@ def test_quality_has_the_figures_of_the_agreement_page():
     made = [
         Label(f"p{n}", who, "argilla", choice, (NOW + timedelta(minutes=n)).isoformat(), "a")
         for n in range(12)
-        for who, choice in (("x", "ab"[n % 2]), ("y", "ab"[n % 2]), ("z", "aab"[n % 3]))
+        for who, choice in (("x", ("a", "b", "tie")[n % 3]), ("y", "ab"[n % 2]), ("z", "ab"[n % 2]))
     ]
     made += [
         Label(f"g{n}", "x", "argilla", "aab"[n % 3], NOW.isoformat(), "a", purpose="gold")

@@ -13,6 +13,8 @@ from dataclasses import replace
 
 import pytest
 
+from annotation.campaign.argilla import Argilla
+from annotation.campaign.client import Connection, RefusedError
 from annotation.campaign.items import pseudonym
 from annotation.campaign.overview import Overview
 from annotation.campaign.pairs import Pair
@@ -109,6 +111,7 @@ def test_a_shared_queue_tells_who_may_still_take_and_where_people_are_wanting(
     place = ground.campaign.places["shared"]
     workspace = ground.site.workspaces()[place.workspace]
     ana, ben = (argilla_site.person(workspace)["username"] for _ in range(2))
+    argilla_site.person(workspace, role="admin")  # sees the queue, and is not there to label
     ground.answer(ana, count=3)
     code, said = type_("--json", "--names")
     found = json.loads(said)
@@ -162,6 +165,13 @@ def test_a_server_that_is_away_is_told_with_what_the_last_pull_knew(
     assert "of 4 answers, 1 are there" in said.out
     assert "does not answer" in said.err
     assert "these are the figures of the last pull" in page.read_text()
+
+
+def test_a_server_that_refuses_is_not_one_that_is_away(ground, pairs):
+    ground.push(pairs(2), [ground.person()])
+    wrong = Connection(ground.server.url, "a-wrong-key")
+    with pytest.raises(RefusedError, match="does not know this key"):
+        Overview(ground.folder, lambda: Argilla(wrong, patience=5)).look()
 
 
 def start(words, *more):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from annotation.campaign import waiting
 from annotation.campaign.argilla import Argilla, Done
 from annotation.campaign.client import Connection
 from annotation.campaign.collect import ask_people
@@ -90,12 +91,13 @@ def test_a_listener_is_called_and_gone_afterwards(ground, pairs):
 
 
 @pytest.mark.parametrize("webhook", [False, True])
-def test_waiting_ends_when_there_is_enough(ground, pairs, better, webhook):
+def test_waiting_ends_when_there_is_enough(ground, pairs, better, webhook, monkeypatch):
+    monkeypatch.setattr(waiting, "_PULL_SECONDS", 3600)  # it must see that there is enough
     ana = ground.person()
     ground.push(pairs(6), [ana], repeat_share=0.2, repeat_distance=2)
     # With a listener, an hour between two looks would be too long: it must be called.
     config = WaitConfig(enough=4, poll_seconds=600 if webhook else 0.2)
-    answering = threading.Timer(0.5, ground.answer, (ana, better))
+    answering = threading.Timer(0.5, ground.answer, (ana, better), {"count": 6})
     answering.start()
     if webhook:
         with Listener(ground.site, ground.campaign.id) as listener:
@@ -104,6 +106,7 @@ def test_waiting_ends_when_there_is_enough(ground, pairs, better, webhook):
         found = wait_for(ground.campaign, ground.site, config)
     answering.join()
     assert found.counts["vote"] >= 4
+    ground.answer(ana, better)
     everything = wait_for(ground.campaign, ground.site, WaitConfig(poll_seconds=0.2))
     assert everything.counts == {"vote": 6, "repeat": 1}
     again = wait_for(ground.campaign, ground.site, WaitConfig(enough=100))

@@ -84,6 +84,7 @@ def install() -> None:
     from argilla_server.webhooks.v1.enums import RecordEvent
     from argilla_server.webhooks.v1.ping import notify_ping_event
     from sqlalchemy import text
+    from sqlalchemy.orm import selectinload
 
     async def update_statuses(dataset_id: UUID) -> None:
         # At once. Argilla's own job takes a record after the other, whether its status changes or
@@ -93,7 +94,8 @@ def install() -> None:
             changed = found.all()
             await db.commit()
             for record_id, status in changed:
-                record = await Record.get(db, UUID(record_id))
+                whole = [selectinload(Record.dataset)]
+                record = await Record.get(db, UUID(record_id), options=whole)
                 if record is not None:
                     await records.notify_record_event(db, RecordEvent.updated, record)
                     if status == RecordStatus.completed:
