@@ -288,10 +288,8 @@ def _multipart(**fields):
         ([b"userna", b"me=ana&pass", b"word=wrong"], "application/x-www-form-urlencoded"),
     ],
 )  # fmt: skip
-def test_whatever_the_form_the_name_that_is_counted_is_the_one_that_is_checked(
-    guard, app, body, kind
-):
-    """What is behind gets the form as it was read here, so that there are no two readings."""
+def test_the_name_that_is_counted_is_the_one_that_is_checked(guard, app, body, kind):
+    """Whatever the form: what is behind gets it as it was read here."""
     for _ in range(5):
         assert _login(guard, body, kind)[0] == 401
     assert app.seen == [("/api/v1/token", app.seen[0][1])] * 5

@@ -44,6 +44,10 @@ def _wrong(lockout, user="ana", address="10.0.0.1", times=1):
     return [lockout.begin(user, address) for _ in range(times)]
 
 
+def test_the_numbers():
+    assert (PAIR, ADDRESS, PERSON, WINDOW_SECONDS) == (5, 30, 50, 900)
+
+
 def test_five_wrong_passwords_lock_and_the_time_opens_again(lockout, clock):
     assert _wrong(lockout, times=5) == [0] * 5
     clock.now += 60
@@ -121,6 +125,11 @@ def test_unlock_forgets_a_person_and_the_addresses(lockout, file, clock):
     Lockout(file, clock).forget("ana")  # another process: `annotate users unlock`
     assert _wrong(lockout, "ana") == [0]
     assert _wrong(lockout, "ben") != [0]
+    for number in range(ADDRESS):
+        _wrong(lockout, f"name-{number}", "10.0.0.9")
+    assert _wrong(lockout, "cy", "10.0.0.9") != [0]
+    Lockout(file, clock).forget("cy")
+    assert _wrong(lockout, "cy", "10.0.0.9") == [0]
 
 
 def test_a_restart_forgives_nobody(lockout, file, clock):
