@@ -74,7 +74,9 @@ class Office:
             self.passwords[name] = f"password-of-{name}"
             server.create_user(name, self.passwords[name])
 
-    def campaign(self, name: str, pairs: int, overlap: int, first: int = 0) -> tuple[Campaign, float]:
+    def campaign(
+        self, name: str, pairs: int, overlap: int, first: int = 0
+    ) -> tuple[Campaign, float]:
         """Push that many pairs; return the campaign and the seconds it took."""
         asked = prompts(first, 200, "preferences")
         texts = corpus(first, 2 * pairs)

@@ -117,7 +117,7 @@ def find(name_or_path: str) -> Recipe:
 
 
 def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """Return options that are settings as ``key=value``: ``--seed 1``, ``--seed=1``, ``--simulate``.
+    """Return settings given as options (``--seed 1``, ``--seed=1``, ``--simulate``) as key=value.
 
     A setting without a value is switched on. Raises `ConfigError` where a value belongs to nothing.
     """
@@ -134,8 +134,8 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
                 key = None
         elif key is None:
             raise ConfigError(
-                f"{argument!r} belongs to no option. A setting is given as --key VALUE, and a value "
-                "with spaces in quotes."
+                f"{argument!r} belongs to no option. A setting is given as --key VALUE, and a "
+                "value with spaces in quotes."
             )
         else:
             overrides.append(f"{key}={argument}")

@@ -5,7 +5,7 @@ are worth a person's time, push, wait, pull, train reward models, choose again. 
 labeller decides what the votes leave open, the votes become preferences, and a page shows how far
 the people agree. It can be stopped while it waits; the same command goes on.
 
-    plumbline run human_preferences --config people --people '[ana, ben, cem]'
+    plumbline run human_preferences --config people --campaign.people '[ana, ben, cem]'
     plumbline run human_preferences --simulate
 
 With --simulate, simulated labellers sign in to the same server and do the work. The steps are
@@ -117,12 +117,12 @@ class HumanPreferencesConfig(Config):
                 f"simulate is set, and campaign.people names {', '.join(self.campaign.people)}. "
                 "Simulated labellers are named in labelling.labellers; leave one of the two out"
             )
-        if self.rounds.count > 1 and self.rounds.ensemble < 2:
-            if self.selection.strategy in ("disagreement", "diverse"):
-                raise ValueError(
-                    f"selection.strategy is {self.selection.strategy!r}, which needs two reward "
-                    f"models or more, but rounds.ensemble is {self.rounds.ensemble}"
-                )
+        several_needed = self.selection.strategy in ("disagreement", "diverse")
+        if self.rounds.count > 1 and self.rounds.ensemble < 2 and several_needed:
+            raise ValueError(
+                f"selection.strategy is {self.selection.strategy!r}, which needs two reward "
+                f"models or more, but rounds.ensemble is {self.rounds.ensemble}"
+            )
         return self
 
 

@@ -89,7 +89,9 @@ class Campaign:
 
         Raises `ConfigError` where the config would change what people have already been asked.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        for private in (folder.parent, folder):  # mkdir's mode is not that of parents it makes
+            private.mkdir(exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         if not (folder / SECRET).exists():
             write_private(folder / SECRET, secrets.token_hex(32) + "\n")

@@ -161,7 +161,8 @@ def test_a_pair_is_read_judged_by_keyboard_and_by_mouse_and_arrives(
     # By mouse, with a reason in words.
     button(browser, "B is better").click()
     browser.find_element(By.CSS_SELECTOR, "[contenteditable]").click()
-    ActionChains(browser).send_keys("It says a price. “Money” is no answer; naïve, 2 < 3.").perform()
+    rationale = "It says a price. “Money” is no answer; naïve, 2 < 3."
+    ActionChains(browser).send_keys(rationale).perform()
     browser.save_screenshot(str(tmp_path / "3-by-mouse.png"))
     button(browser, "Submit").click()
     wait(browser, lambda: shown(browser) not in (None, first, second))
@@ -233,5 +234,6 @@ def refused(browser) -> list[str]:
     return [
         entry["message"]
         for entry in browser.get_log("browser")
-        if "Content Security Policy" in entry["message"] and "fonts.googleapis" not in entry["message"]
+        if "Content Security Policy" in entry["message"]
+        and "fonts.googleapis" not in entry["message"]
     ]

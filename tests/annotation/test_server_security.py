@@ -379,6 +379,7 @@ def test_secrets_are_where_they_belong_and_nowhere_else(argilla_site, tmp_path):
         client.post("/users", json=body)
         with _failing_database(site, body["username"]):
             client.post("/users", json={**body, "password": "unsaved-password"})
+    with site.client() as client:  # an answer with 500 closes its connection
         client.post("/users", content=b"{" + owner["api_key"].encode())
         client.post("/token", data={"password": handed})
         client.post("/token", data={"username": [name], "password": handed, "x": short})

@@ -51,7 +51,7 @@ def install(api: Any) -> None:
             )
 
     def new_token(user: User) -> str:
-        return JWT.create(
+        return JWT.create(  # type: ignore[no-any-return, unused-ignore]
             UserInfo(
                 identity=str(user.id),
                 name=user.first_name,
