@@ -103,15 +103,18 @@ class SQLiteSearchEngine(SearchEngine):
         else:
             order = shuffled(user_id)
         where, parameters = conditions.sql()
+        # Counted in the same pass: asked for by itself, the number costs as much as the page.
         rows = await self._rows(
-            f"SELECT records.id FROM records WHERE {where} "
+            f"SELECT records.id, count(*) OVER () FROM records WHERE {where} "
             f"ORDER BY {order}, records.rowid LIMIT :limit OFFSET :offset",
             {**parameters, "limit": limit, "offset": min(offset, _LARGEST_OFFSET)},
         )
-        total = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
+        if not rows:  # of a page behind the end, or of no length
+            counted = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
+            return SearchResponses(items=[], total=counted[0][0])
         return SearchResponses(
             items=[SearchResponseItem(record_id=UUID(row[0]), score=1.0) for row in rows],
-            total=total[0][0],
+            total=rows[0][1],
         )
 
     async def similarity_search(
