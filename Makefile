@@ -11,7 +11,7 @@ quickstart: setup
 	$(BIN)/plumbline run dpo_vs_ppo --config quickstart
 
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
