@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,11 @@ Chart = Any  # altair's many classes of chart, which it does not type
 
 #: Told apart by people with any kind of colour vision, and by brightness (Okabe and Ito, 2008).
 _COLOURS = {"SFT": "#7f7f7f", "DPO": "#0072b2", "PPO": "#d55e00"}
+#: For as many methods as anyone compares at once, in the same spirit.
+PALETTE = [
+    "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b",
+    "#bcbd22", "#5b5bd6",
+]  # fmt: skip
 _HEIGHT = 260
 
 
@@ -130,6 +136,11 @@ def javascript() -> str:
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle
+
+
+def for_script(value: Any) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _colour(field: str = "method:N") -> alt.Color:

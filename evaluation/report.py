@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +55,7 @@ def build_report(
     markdown = templates.get_template("report.md.jinja").render(content)
     (stage.folder / "report.md").write_text(markdown, encoding="utf-8")
     page = templates.get_template("report.html.jinja").render(
-        content, vega=plots.javascript(), specs=_for_script(charts)
+        content, vega=plots.javascript(), specs=plots.for_script(charts)
     )
     (stage.folder / "report.html").write_text(page, encoding="utf-8")
     return {
@@ -114,8 +113,3 @@ def _captions(found: Comparison) -> dict[str, str]:
 
 def _templates() -> Environment:
     return pages.templates("evaluation", CODE_BESIDE)
-
-
-def _for_script(value: Any) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("<", "\\u003c")

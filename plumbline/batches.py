@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     attention_mask: Tensor
     """[B, T] 1 at real tokens."""
     response_mask: Tensor
-    """[B, R] True at real response tokens."""
+    """[B, R] True at the policy's tokens; where an environment spoke among them, it has holes."""
 
     @property
     def response_ids(self) -> Tensor:
@@ -54,7 +54,8 @@ class Batch(NamedTuple):
 
         Both ends shrink; what stays of R is the longest response here.
         """
-        width = max(1, int(self.response_mask.sum(1).max()))
+        used = self.response_mask.any(0).nonzero()
+        width = int(used[-1]) + 1 if len(used) else 1
         prompts = self.ids.shape[1] - self.response_mask.shape[1]
         first = int(self.attention_mask[:, :prompts].any(0).int().argmax())
         columns = slice(first, prompts + width)
@@ -68,9 +69,15 @@ class Batch(NamedTuple):
 
 
 def collate(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    pad_id: int,
+    own: Sequence[Sequence[bool]] | None = None,
 ) -> Batch:
-    """Lay prompts and responses out as one batch."""
+    """Lay prompts and responses out as one batch.
+
+    ``own`` tells of each response token whether it is the policy's; without it, all are.
+    """
     width_p = max(map(len, prompts))
     width_r = max(1, *map(len, responses))
     ids = torch.full((len(prompts), width_p + width_r), pad_id, dtype=torch.long)
@@ -80,7 +87,7 @@ def collate(
         start, end = width_p - len(prompt), width_p + len(response)
         ids[row, start:end] = torch.tensor([*prompt, *response], dtype=torch.long)
         attention[row, start:end] = 1
-        mask[row, : len(response)] = True
+        mask[row, : len(response)] = True if own is None else torch.tensor(own[row])
     return Batch(ids, attention, mask)
 
 

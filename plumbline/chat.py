@@ -72,6 +72,19 @@ def encode_answered(
     return Answered(prompt_ids, answer_ids)
 
 
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase, before: Sequence[Message], turns: Sequence[Message]
+) -> list[int]:
+    """Return the ids between the end of a dialogue's last turn and the start of the next answer.
+
+    ``before`` ends with the assistant's turn, up to and with its end token; ``turns`` follow.
+    """
+    ids = encode_prompt(tokenizer, [*before, *turns])
+    through = _up_to_the_end_token(tokenizer, _render(tokenizer, before))
+    _check_prefix(tokenizer, through, ids)
+    return ids[len(through) :]
+
+
 def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
     """Return the ids of a whole conversation and where in it the assistant speaks.
 

@@ -109,6 +109,24 @@ def _over(default: Config, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def changed(config: C, changes: Mapping[str, Any]) -> C:
+    """Return a config with some settings changed, as nested keys and values.
+
+    Raises `ConfigError` that lists every problem at once.
+    """
+    data = CommentedMap(changes)
+    try:
+        values = json.dumps(_over(config, data), default=str)
+        return type(config).model_validate_json(values, strict=True)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                _explain(type(config), data, problem, "the changes", [])
+                for problem in error.errors(include_url=False)
+            )
+        ) from None
+
+
 def to_yaml(config: Config) -> str:
     """Return a config as YAML, every value written out."""
     stream = io.StringIO()

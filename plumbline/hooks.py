@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from plumbline.records import Message
 
@@ -24,6 +24,19 @@ class Scorer(Protocol):
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return one number a response; more is better."""
+        ...
+
+
+@runtime_checkable
+class Mountable(Scorer, Protocol):
+    """A scorer whose model can move in to a base that is there already, so that none is held twice.
+
+    What `mount` returns has an ``adapter``, the name it goes by on that base, and ``linear()``,
+    the weight [1, H] and bias [1] that make its score of a last hidden state.
+    """
+
+    def mount(self, model: Any) -> Scorer:
+        """Return the scorer on a PEFT model's base; itself, where it is of another base."""
         ...
 
 

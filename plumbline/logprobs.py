@@ -13,6 +13,13 @@ from torch import Tensor
 
 from plumbline.batches import Batch, by_length
 
+#: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
+_PART = 1 << 18
+
+
+#: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
+_PART = 1 << 18
+
 
 class TokenLogprobs(NamedTuple):
     """What a model says of the tokens of a response."""
@@ -23,11 +30,14 @@ class TokenLogprobs(NamedTuple):
     """[B, R] entropy of the next-token distribution at each of them, in nats; 0 at padding."""
 
 
-def response_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> TokenLogprobs:
+def response_logprobs(
+    model: Any, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
+) -> TokenLogprobs:
     """Return the log-probability of every response token under a model.
 
     The distribution is softmax(logits / temperature), before any top-k or top-p filter: filters
-    are a way of sampling, not part of the policy.
+    are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
+    from, too.
     """
     width = batch.response_mask.shape[1]
     # Logits are computed only where they are needed: the last prompt token predicts the first
@@ -39,7 +49,9 @@ def response_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tok
         logits_to_keep=width + 1,
         use_cache=False,
     ).logits[:, :-1]
-    logprobs, entropy = token_logprobs(logits, batch.response_ids, temperature)
+    logprobs, entropy = token_logprobs(
+        logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
+    )
     mask = batch.response_mask
     return TokenLogprobs(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
 
@@ -58,15 +70,67 @@ def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor
     return result
 
 
-def token_logprobs(logits: Tensor, ids: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    logits: Tensor, ids: Tensor, temperature: float = 1.0, *, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return log-probability and entropy of ``ids`` [B, R] under ``logits`` [B, R, V].
 
     With z = logits / temperature: log p(i) = z_i - logsumexp(z), and
-    H = logsumexp(z) - sum_i p_i z_i.
+    H = logsumexp(z) - sum_i p_i z_i. Both in float32, whatever the logits are in. The entropy has
+    a gradient only where ``entropy_gradient`` asks for one.
     """
-    scaled = logits.float() / temperature
-    logsumexp = torch.logsumexp(scaled, dim=-1)
-    chosen = scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
-        mean = (torch.softmax(scaled, dim=-1) * scaled).sum(-1)
-    return chosen - logsumexp, logsumexp.detach() - mean
+    logprobs, entropy = _TokenLogprobs.apply(logits, ids, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropy if entropy_gradient else entropy.detach()
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """The same as by `torch.log_softmax`, without holding [B, R, V] in float32 even once.
+
+    Forward reads the logits a part at a time and keeps them with three numbers a token; backward
+    writes their gradient at once, with no other tensor of that size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        flat, tokens = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1)
+        logprobs = torch.empty(len(flat), dtype=torch.float32, device=logits.device)
+        # The logsumexp in two summands, since the second may be too small to add to the first.
+        top, rest, entropy = (torch.empty_like(logprobs) for _ in range(3))
+        for part in _parts(flat):
+            scaled = flat[part].float()
+            scaled = scaled if temperature == 1.0 else scaled / temperature
+            normed = torch.log_softmax(scaled, dim=-1)
+            logprobs[part] = normed.gather(1, tokens[part].unsqueeze(1)).squeeze(1)
+            top[part], rest[part] = scaled.amax(1), -normed.amax(1)
+            entropy[part] = -torch.linalg.vecdot(normed.exp(), normed)
+        ctx.save_for_backward(flat, tokens, top, rest, entropy)
+        ctx.temperature, ctx.shape = temperature, logits.shape
+        return logprobs.view(ids.shape), entropy.view(ids.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """With p = softmax(z): d log p(i) / dz = onehot(i) - p, and dH / dz = -p (log p + H)."""
+        flat, tokens, top, rest, entropy = ctx.saved_tensors
+        of_logprobs, of_entropy = (
+            gradient.reshape(-1, 1).float() / ctx.temperature for gradient in gradients
+        )
+        with_entropy = bool(of_entropy.any())
+        result = torch.empty_like(flat)
+        for part in _parts(flat):
+            scaled = flat[part].float()
+            scaled = scaled if ctx.temperature == 1.0 else scaled / ctx.temperature
+            normed = (scaled - top[part, None]).sub_(rest[part, None])
+            share = normed.exp()
+            if with_entropy:
+                weight = normed.add_(entropy[part, None]).mul_(of_entropy[part])
+                share *= weight.add_(of_logprobs[part]).neg_()
+            else:
+                share *= -of_logprobs[part]
+            share.scatter_add_(1, tokens[part].unsqueeze(1), of_logprobs[part])
+            result[part] = share
+        return result.view(ctx.shape), None, None
+
+
+def _parts(flat: Tensor) -> list[slice]:
+    size = max(1, _PART // flat.shape[1])
+    return [slice(start, start + size) for start in range(0, len(flat), size)]

@@ -37,3 +37,8 @@ def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -
     mean = masked_mean(values, mask)
     whitened = (values - mean) * (masked_var(values, mask) + 1e-8).rsqrt()
     return whitened if subtract_mean else whitened + mean
+
+
+def last_position(mask: Tensor) -> Tensor:
+    """Return the place of the last True in each row, [B]; the last column's where there is none."""
+    return mask.shape[1] - 1 - mask.flip(1).int().argmax(1)

@@ -277,6 +277,12 @@ def model_card(title: str, sentences: str, *, library: str = "transformers") -> 
     return f"---\nlibrary_name: {library}\ntags:\n- plumbline\n---\n\n# {title}\n\n{sentences}\n"
 
 
+def backbone(model: Any) -> Any:
+    """Return the decoder without its language-model head; adapters in it stay in place."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return whole.base_model
+
+
 def parameter_counts(model: Any) -> dict[str, float]:
     """Return how many parameters a model has, and how many of them train."""
     parameters = list(model.parameters())

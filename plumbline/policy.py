@@ -96,10 +96,17 @@ class Policy:
                 on_progress=on_progress,
             )
 
-    def logprobs(self, batch: Batch, temperature: float = 1.0) -> TokenLogprobs:
+    def logprobs(
+        self, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
+    ) -> TokenLogprobs:
         """Return what the policy says of the responses in a batch."""
         with using_adapter(self.model, self.adapter):
-            return response_logprobs(self.model, batch.to(self.model.device), temperature)
+            return response_logprobs(
+                self.model,
+                batch.to(self.model.device),
+                temperature,
+                entropy_gradient=entropy_gradient,
+            )
 
 
 def _end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -47,7 +47,7 @@ from plumbline.world.data import demonstrations, prompts
 from plumbline.world.gold import GoldUtility
 from preference.config import PairsConfig
 from preference.pairs import sample_pairs
-from recipes.dpo_vs_ppo import WorldConfig
+from recipes._ground import WorldConfig
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model

@@ -6,17 +6,20 @@ others. Prompt and response are tokenized together, exactly as in training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from plumbline.artefacts import Artefact, read_json
 from plumbline.chat import encode_answered
 from plumbline.models import load_sequence_scorer, load_tokenizer
 from plumbline.quiet import hush
 from plumbline.records import Message
+from reward.mounted import MountedScorer, same_base
 
 CALIBRATION = "calibration.json"
 
@@ -32,8 +35,7 @@ class RewardModelScorer:
     def __init__(self, model: Artefact | Path, batch_size: int = 64) -> None:
         hush()
         folder = model.path if isinstance(model, Artefact) else model
-        self.model = load_sequence_scorer(folder)
-        self.model.eval()
+        self.folder = folder
         self.tokenizer = load_tokenizer(folder)
         self.batch_size = batch_size
         calibration = folder / CALIBRATION
@@ -42,6 +44,20 @@ class RewardModelScorer:
         self.deviation: float = scale.get("deviation", 1.0)
         self.max_length: int | None = scale.get("max_length")
 
+    @cached_property
+    def model(self) -> Any:
+        """The reward model, loaded when it is first asked for."""
+        model = load_sequence_scorer(self.folder)
+        model.eval()
+        return model
+
+    def mount(self, model: Any) -> RewardModelScorer | MountedScorer:
+        """Return this scorer as one more adapter on a PEFT model, if it is of the same base.
+
+        Nothing is loaded twice then. Otherwise the scorer itself comes back.
+        """
+        return MountedScorer(self, model) if same_base(self.folder, model) else self
+
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return the calibrated reward of each response."""
         raw = self.raw_scores(prompts, responses)
@@ -49,15 +65,23 @@ class RewardModelScorer:
 
     @torch.no_grad()
     def raw_scores(
-        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+        self,
+        prompts: Sequence[Sequence[Message]],
+        responses: Sequence[str],
+        forward: Callable[[Tensor, Tensor], list[float]] | None = None,
     ) -> list[float]:
-        """Return the model's own output for each response."""
+        """Return the model's own output for each response.
+
+        ``forward`` takes ids and attention mask [n, T] in place of the model.
+        """
+        forward = forward or self._forward
         rows = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # less padding
         scores = [0.0] * len(rows)
         for start in range(0, len(order), self.batch_size):
             index = order[start : start + self.batch_size]
-            for row, score in zip(index, self._forward([rows[i] for i in index]), strict=True):
+            part = self._padded([rows[i] for i in index])
+            for row, score in zip(index, forward(*part), strict=True):
                 scores[row] = score
         return scores
 
@@ -67,13 +91,16 @@ class RewardModelScorer:
         # A dialogue longer than any it was trained on keeps its end, where the response is.
         return ids if self.max_length is None else ids[-self.max_length :]
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
+        return ids, mask
+
+    def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
         device = self.model.device
         output: Any = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
         scores: list[float] = output.logits[:, 0].float().tolist()

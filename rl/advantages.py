@@ -1,6 +1,9 @@
 """Rewards, advantages and returns of sampled responses, as pure functions of tensors.
 
-Shapes: ``B`` responses, ``R`` positions, padded on the right; a mask is True at real tokens.
+Shapes: ``B`` responses, ``R`` positions, padded on the right; a mask is True at the policy's own
+tokens. In dialogues with an environment it has holes, where the environment spoke: these count as
+part of the step before them. Where several responses answer one prompt, its ``G`` rows follow each
+other, and ``B`` is a multiple of ``G``.
 """
 
 from __future__ import annotations
@@ -10,14 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from plumbline.masked import last_position
+
 
 class Advantages(NamedTuple):
     """How much better each token was than expected, and what was to be expected."""
 
     advantages: Tensor
-    """[B, R], 0 at padding."""
+    """[B, R], 0 off the mask."""
     returns: Tensor
-    """[B, R] the target of the value model, 0 at padding."""
+    """[B, R] the target of the value model, 0 off the mask."""
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) -> Tensor:
@@ -26,12 +31,11 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) 
     r_t = -beta kl_t + [t is last] score (Ziegler et al., 2019, eq. 2).
 
     ``scores`` [B] in reward units, ``kl`` [B, R] in nats, ``mask`` [B, R]; every response has at
-    least one token. Returns [B, R], 0 at padding.
+    least one token. Returns [B, R], 0 off the mask.
     """
     rewards = (-coefficient * kl).masked_fill(~mask, 0.0)
-    last = mask.sum(1) - 1
     rows = torch.arange(len(scores), device=scores.device)
-    return rewards.index_put((rows, last), scores, accumulate=True)
+    return rewards.index_put((rows, last_position(mask)), scores, accumulate=True)
 
 
 def generalised_advantages(
@@ -39,8 +43,8 @@ def generalised_advantages(
 ) -> Advantages:
     """Return generalised advantage estimates (Schulman et al., 2016, eq. 16) and returns.
 
-    delta_t = r_t + gamma V_{t+1} - V_t and A_t = delta_t + gamma lam A_{t+1}, where nothing
-    follows the last token: the episode ends there. Returns are A_t + V_t.
+    delta_t = r_t + gamma V_{t+1} - V_t and A_t = delta_t + gamma lam A_{t+1}, where t counts the
+    policy's tokens and nothing follows the last: the episode ends there. Returns are A_t + V_t.
 
     All tensors are [B, R]; ``values`` are those of the states before each token.
     """
@@ -50,11 +54,56 @@ def generalised_advantages(
     following = torch.zeros_like(advantage)
     backwards = []
     for t in reversed(range(rewards.shape[1])):
+        ours = mask[:, t]
         delta = rewards[:, t] + gamma * following - values[:, t]
-        advantage = delta + gamma * lam * advantage
-        # Behind the last token of a row all of these are 0, so its end needs no special case.
-        advantage = advantage.masked_fill(~mask[:, t], 0.0)
-        following = values[:, t]
+        # Off the mask nothing happens: what lies beyond a hole follows what lies before it, and
+        # behind the last token of a row all is 0 anyway.
+        advantage = torch.where(ours, delta + gamma * lam * advantage, advantage)
+        following = torch.where(ours, values[:, t], following)
         backwards.append(advantage)
-    advantages = torch.stack(backwards[::-1], dim=1)
+    advantages = torch.stack(backwards[::-1], dim=1).masked_fill(~mask, 0.0)
     return Advantages(advantages, (advantages + values).masked_fill(~mask, 0.0))
+
+
+def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return sum_{k >= t} gamma^(k - t) r_k, where t and k count the policy's tokens.
+
+    The advantages of REINFORCE++ (Hu et al., 2025, eq. 5) before they are whitened over the batch:
+    no value model, and no baseline but the batch's mean. Both tensors and the result are [B, R].
+    """
+    values = torch.zeros_like(rewards)
+    return generalised_advantages(rewards, values, mask, gamma, 1.0).advantages
+
+
+def leave_one_out(rewards: Tensor, group: int) -> Tensor:
+    """Return r_i - mean_{j != i} r_j within each group (RLOO; Kool et al., 2019).
+
+    Ahmadian et al. (2024, eq. 8) for language models. ``rewards`` [B], of whole responses; B must
+    be a multiple of ``group``, which must be 2 or more. Returns [B].
+    """
+    return group_centred(rewards, group) * (group / (group - 1))
+
+
+def group_centred(rewards: Tensor, group: int) -> Tensor:
+    """Return r_i - mean_j r_j within each group, [B].
+
+    The advantages of Dr. GRPO (Liu et al., 2025, section 3.2): GRPO's without its division by the
+    deviation, which favours prompts that are nearly always or nearly never answered well.
+    """
+    grouped = rewards.view(-1, group)
+    return (grouped - grouped.mean(1, keepdim=True)).flatten()
+
+
+def group_standardised(rewards: Tensor, group: int, epsilon: float = 1e-4) -> Tensor:
+    """Return (r_i - mean_j r_j) / (std_j r_j + epsilon) within each group, [B].
+
+    The advantages of GRPO (Shao et al., 2024, section 4.1.2). The deviation has Bessel's
+    correction; a group of equal rewards gets 0.
+    """
+    deviation = rewards.view(-1, group).std(1, keepdim=True)
+    return (group_centred(rewards, group).view(-1, group) / (deviation + epsilon)).flatten()
+
+
+def spread(of_responses: Tensor, mask: Tensor) -> Tensor:
+    """Give every token of a response the response's value: [B] to [B, R], 0 off the mask."""
+    return of_responses.unsqueeze(1).expand(mask.shape).masked_fill(~mask, 0.0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
+
+Estimator = Literal["k1", "k2", "k3"]
 
 
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
@@ -12,6 +16,27 @@ def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     values may be negative. Both tensors are [B, R].
     """
     return logprobs - reference_logprobs
+
+
+def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """Return (log p - log q)^2 / 2 of each sampled token: biased, and never negative.
+
+    Its gradient at samples of p is, in expectation, that of KL(p || q) (Tang and Munos, 2025).
+    """
+    return 0.5 * (logprobs - reference_logprobs).square()
+
+
+def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """Return q/p - 1 - log(q/p) of each sampled token: unbiased, and never negative.
+
+    GRPO's penalty (Shao et al., 2024, eq. 4). Unbiased is the value; as a loss its gradient is
+    that of KL(q || p) where p and q are close.
+    """
+    difference = reference_logprobs - logprobs
+    return difference.exp() - 1 - difference
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
 def adapted(coefficient: float, kl: float, target: float, responses: int, horizon: int) -> float:

@@ -1,4 +1,4 @@
-"""Learning from one round: a few passes of clipped policy and value steps."""
+"""Learning from one round: a few passes of policy and value steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from plumbline.batches import by_length
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.seeds import derive
 from rl.config import PPOConfig
-from rl.losses import clipped_policy_loss, clipped_value_loss
+from rl.guards import Guard, widened
+from rl.kl import ESTIMATORS
+from rl.losses import (
+    PolicyLoss,
+    cispo_loss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    gspo_loss,
+    token_weights,
+)
 from rl.roles import Roles
 from rl.rollouts import Rollout
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from plumbline.logprobs import TokenLogprobs
 
 
 class Learner:
@@ -38,12 +49,18 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate * factor
 
-    def step(self) -> float:
-        """Take one step along the gathered gradients; return their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm)
+    def clip(self) -> float:
+        """Clip the gathered gradients; return their norm before."""
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm))
+
+    def step(self) -> None:
+        """Take one step along the gathered gradients."""
         self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the gathered gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""
@@ -56,7 +73,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class _Figures:
+class Figures:
     """Sums over the optimiser steps of a round, for means."""
 
     def __init__(self) -> None:
@@ -64,40 +81,65 @@ class _Figures:
         self._counts: dict[str, float] = {}
 
     def add(self, name: str, value: Tensor | float, weight: float = 1.0) -> None:
+        """Add a value with its weight in the mean."""
         self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
         self._counts[name] = self._counts.get(name, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+        """Return the weighted mean of each."""
+        return {name: total / max(self._counts[name], 1e-12) for name, total in self._sums.items()}
 
 
 def learn(
     roles: Roles,
-    learners: tuple[Learner, Learner],
+    learners: dict[str, Learner],
     rollout: Rollout,
     config: PPOConfig,
     accelerator: Accelerator,
+    guard: Guard,
+    *,
     iteration: int,
+    kl_coefficient: float,
     seed: int,
 ) -> dict[str, float]:
     """Improve policy and value on one round's responses; return the round's figures."""
-    mask = rollout.batch.response_mask
-    if config.whiten_advantages:
+    figures = Figures()
+    mask = rollout.mask
+    if int(mask.sum()) < 2:
+        return {"skipped": 1.0}  # every response was rejected
+    if config.advantage.whitens:
         rollout = rollout._replace(advantages=masked_whiten(rollout.advantages, mask))
-    for learner in learners:
+    moving = {
+        name: learner
+        for name, learner in learners.items()
+        if name == "value" or not config.has_values or iteration >= config.value.warm_up
+    }
+    for learner in learners.values():
         learner.set_learning_rate(iteration)
-    figures = _Figures()
     for epoch in range(config.epochs):
         generator = torch.Generator().manual_seed(derive(seed, "order", iteration, epoch))
         order = torch.randperm(config.batch, generator=generator).to(mask.device)
         for start in range(0, config.batch, config.minibatch):
             rows = order[start : start + config.minibatch]
-            _accumulate(roles, rollout.rows(rows), config, accelerator, figures)
-            for name, learner in zip(("policy", "value"), learners, strict=True):
-                figures.add(f"{name}_grad_norm", learner.step())
-    error = rollout.returns - rollout.values
-    variance = masked_var(rollout.returns, mask)
-    figures.add("explained_variance", 1 - masked_var(error, mask) / (variance + 1e-8))
+            if not bool(mask[rows].any()):
+                continue  # all rejected; a step would follow the optimiser's momentum alone
+            loss, change = _accumulate(
+                roles, rollout.rows(rows), config, accelerator, figures, moving, kl_coefficient
+            )
+            norms = {name: learner.clip() for name, learner in moving.items()}
+            numbers = {"loss": loss, **{f"{name} gradient": n for name, n in norms.items()}}
+            skipped = guard.stops(rollout, change, numbers, rows, iteration)
+            figures.add("skipped", float(skipped))
+            for name, learner in learners.items():
+                if skipped or name not in moving:
+                    learner.forget()
+                else:
+                    learner.step()
+                    figures.add(f"{name}_grad_norm", norms[name])
+    if config.has_values:
+        error = rollout.returns - rollout.values
+        variance = masked_var(rollout.returns, mask)
+        figures.add("explained_variance", 1 - masked_var(error, mask) / (variance + 1e-8))
     return figures.means()
 
 
@@ -106,35 +148,90 @@ def _accumulate(
     minibatch: Rollout,
     config: PPOConfig,
     accelerator: Accelerator,
-    figures: _Figures,
-) -> None:
+    figures: Figures,
+    moving: dict[str, Learner],
+    kl_coefficient: float,
+) -> tuple[float, Tensor]:
     """Add a minibatch's gradients, a micro-batch at a time.
 
-    The loss is the mean over the tokens of the whole minibatch, however it is cut: each part is
-    summed and divided by the minibatch's number of tokens, not by its own.
+    Each token's weight in the loss is settled for the whole minibatch before it is cut, so the cut
+    changes nothing. Returns the policy's loss, and [B, R] how far each log-probability moved.
     """
-    tokens = minibatch.batch.response_mask.sum()
+    mask = minibatch.mask
+    weights = token_weights(mask, config.reduction, config.sampling.max_new_tokens)
+    value_weights = token_weights(mask, "token_mean", 1)
+    total, changes = 0.0, []
     for rows in by_length(minibatch.batch.lengths, config.micro_batch):
         now = minibatch.rows(rows).trimmed()
-        mask, weight = now.batch.response_mask, float(now.batch.response_mask.sum() / tokens)
+        width = now.mask.shape[1]
+        weight, value_weight = weights[rows, :width], value_weights[rows, :width]
+        temperature, bonus = config.sampling.temperature, config.loss.entropy
 
-        said = roles.policy.logprobs(now.batch, config.sampling.temperature)
-        policy = clipped_policy_loss(said.logprobs, now.logprobs, now.advantages, config.clip)
-        accelerator.backward(policy.loss.masked_fill(~mask, 0.0).sum() / tokens)
+        # The policy: its surrogate, the KL penalty where it is paid here, the entropy bonus.
+        values = None
+        if roles.shares_trunk:
+            said, values = roles.logprobs_and_values(
+                now.batch, temperature, entropy_gradient=bonus > 0
+            )
+        else:
+            with torch.set_grad_enabled("policy" in moving):
+                said = roles.policy.logprobs(now.batch, temperature, entropy_gradient=bonus > 0)
+        policy = surrogate(said.logprobs, now, config)
+        per_token = policy.loss * now.correction
+        if config.kl_in_loss:
+            penalty = ESTIMATORS[config.kl_estimator](said.logprobs, now.reference)
+            per_token = per_token + kl_coefficient * penalty
+        if bonus > 0:
+            per_token = per_token - bonus * said.entropy
+        loss = (per_token.masked_fill(~now.mask, 0.0) * weight).sum()
 
-        values = roles.values(now.batch)
-        value = clipped_value_loss(values, now.values, now.returns, config.value_clip)
-        accelerator.backward(value.loss.masked_fill(~mask, 0.0).sum() / tokens)
+        # The value model: on its own weights, or on the policy's in the same pass.
+        value = None
+        if config.has_values:
+            if values is None:
+                if "policy" in moving:
+                    accelerator.backward(loss)  # before the next pass, which needs the memory
+                values = roles.values(now.batch)
+            value = clipped_value_loss(values, now.values, now.returns, config.value.clip)
+            value_loss = (value.loss.masked_fill(~now.mask, 0.0) * value_weight).sum()
+            if roles.shares_trunk:
+                accelerator.backward(loss + config.value.coefficient * value_loss)
+            else:
+                accelerator.backward(value_loss)
+            share = float(value_weight.sum())
+            figures.add("value_loss", masked_mean(value.loss.detach(), now.mask), share)
+            figures.add("value_clip_fraction", masked_mean(value.clipped.float(), now.mask), share)
+        else:
+            accelerator.backward(loss)
 
-        with torch.no_grad():
-            change = said.logprobs - now.logprobs
-            for name, tensor in (
-                ("policy_loss", policy.loss),
-                ("value_loss", value.loss),
-                ("clip_fraction", policy.clipped),
-                ("value_clip_fraction", value.clipped),
-                ("ratio", policy.ratio),
-                ("update_kl", change.exp() - 1 - change),  # k3: KL(old || new), never negative
-                ("entropy", said.entropy),
-            ):
-                figures.add(name, masked_mean(tensor.float(), mask), weight)
+        total += float(loss.detach())
+        changes.append((rows, (said.logprobs - now.logprobs).detach()))
+        _note(figures, said, policy, now, float(value_weight.sum()))
+    figures.add("policy_loss", total)
+    return total, widened(changes, len(mask), mask.shape[1])
+
+
+def surrogate(logprobs: Tensor, now: Rollout, config: PPOConfig) -> PolicyLoss:
+    """Return the loss of each token that the config asks for."""
+    how = config.loss
+    given = (logprobs, now.logprobs, now.advantages)
+    if how.kind == "cispo":
+        return cispo_loss(*given, how.clip_low, how.clip_above)
+    if how.kind == "gspo":
+        return gspo_loss(*given, now.mask, how.clip_low, how.clip_above)
+    return clipped_policy_loss(*given, how.clip_low, how.clip_above, how.dual_clip)
+
+
+@torch.no_grad()
+def _note(
+    figures: Figures, said: TokenLogprobs, policy: PolicyLoss, now: Rollout, share: float
+) -> None:
+    """Add what a part of a minibatch shows; ``share`` is its share of the minibatch's tokens."""
+    change = said.logprobs - now.logprobs
+    for name, tensor in (
+        ("clip_fraction", policy.clipped),
+        ("ratio", policy.ratio),
+        ("update_kl", change.exp() - 1 - change),  # k3: KL(old || new), never negative
+        ("entropy", said.entropy),
+    ):
+        figures.add(name, masked_mean(tensor.float(), now.mask), share)

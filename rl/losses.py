@@ -1,24 +1,29 @@
-"""The losses of PPO, as pure functions of tensors.
+"""The losses of PPO and its relatives, as pure functions of tensors.
 
 Each returns the loss of every token, and the caller reduces: what to average over is a choice of
-its own. Shapes: ``B`` responses, ``R`` positions.
+its own, made by `token_weights`. Shapes: ``B`` responses, ``R`` positions; a mask is True at the
+tokens that the loss is about. Off the mask the results mean nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from plumbline.masked import masked_mean
+
+Reduction = Literal["token_mean", "sequence_mean", "constant"]
+
 
 class PolicyLoss(NamedTuple):
-    """The clipped surrogate, token by token."""
+    """The surrogate, token by token."""
 
     loss: Tensor
     """[B, R] to be minimised."""
     ratio: Tensor
-    """[B, R] new over old probability of each token."""
+    """[B, R] new over old probability, of each token or (GSPO) of its whole response."""
     clipped: Tensor
     """[B, R] True where the clip took effect."""
 
@@ -33,26 +38,110 @@ class ValueLoss(NamedTuple):
 
 
 def clipped_policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
-    """Return -min(rho A, clip(rho, 1 - c, 1 + c) A) (Schulman et al., 2017, eq. 7).
+    """Return -min(rho A, clip(rho, 1 - c_low, 1 + c_high) A) (Schulman et al., 2017, eq. 7).
 
-    rho = exp(log p_new - log p_old). All tensors are [B, R].
+    rho = exp(log p_new - log p_old). A larger ``clip_high`` is the clip-higher of DAPO (Yu et al.,
+    2025, eq. 10). With ``dual_clip`` d > 1 the loss of a token with A < 0 is -d A at most (Ye et
+    al., 2020, eq. 5): without it, a bad token that became much likelier pulls without limit.
+    All tensors are [B, R].
     """
     ratio = (logprobs - old_logprobs).exp()
     plain = ratio * advantages
-    bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
+    gain, clipped = torch.minimum(plain, bounded), bounded < plain
+    if dual_clip is not None:
+        floor = dual_clip * advantages
+        too_low = (advantages < 0) & (gain < floor)
+        gain, clipped = torch.where(too_low, floor, gain), clipped | too_low
+    return PolicyLoss(-gain, ratio, clipped)
+
+
+def cispo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> PolicyLoss:
+    """Return -sg[clip(rho, 1 - c_low, 1 + c_high)] A log p_new (MiniMax, 2025, eq. 4 and 5).
+
+    The importance weight is clipped and held constant (sg), so that every token keeps a gradient;
+    PPO's clip leaves tokens beyond it without one. All tensors are [B, R].
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    weight = ratio.clamp(1 - clip_low, 1 + clip_high).detach()
+    return PolicyLoss(-weight * advantages * logprobs, ratio, weight != ratio)
+
+
+def gspo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> PolicyLoss:
+    """Return the clipped surrogate with one ratio a response (GSPO; Zheng et al., 2025, eq. 5-7).
+
+    s = exp(mean_t (log p_new - log p_old)) over the mask, the same at each of a response's tokens,
+    so that a mean over these is the response's loss. Clips are much narrower than PPO's (the paper
+    has 3e-4 and 4e-4): a mean over tokens moves little. All tensors are [B, R].
+    """
+    mean = masked_mean(logprobs - old_logprobs, mask, dim=1)
+    ratio = mean.exp().unsqueeze(1).expand_as(logprobs)
+    plain = ratio * advantages
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
     return PolicyLoss(-torch.minimum(plain, bounded), ratio, bounded < plain)
 
 
 def clipped_value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, clip: float
+    values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None
 ) -> ValueLoss:
     """Return 0.5 max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2).
 
     The form of the original implementation, with which PPO's published results were obtained
-    (Huang et al., 2022, detail 9). All tensors are [B, R].
+    (Huang et al., 2022, detail 9). ``clip=None`` is the plain 0.5 (V - G)^2. All tensors are
+    [B, R].
     """
     plain = (values - returns).square()
+    if clip is None:
+        return ValueLoss(0.5 * plain, torch.zeros_like(plain, dtype=torch.bool))
     bounded = (old_values + (values - old_values).clamp(-clip, clip) - returns).square()
     return ValueLoss(0.5 * torch.maximum(plain, bounded), bounded > plain)
+
+
+def token_weights(mask: Tensor, reduction: Reduction, constant: int) -> Tensor:
+    """Return the weight of each token in a minibatch's loss, [B, R], 0 off the mask.
+
+    - token_mean: 1 / (tokens of all responses). Long responses weigh more (DAPO, eq. 12).
+    - sequence_mean: 1 / (B * tokens of its response). Each response weighs the same (GRPO).
+    - constant: 1 / (B * ``constant``), the same for every token whatever the lengths; Dr. GRPO
+      takes the most tokens that a response may have, so that no length is favoured.
+
+    Weights are made once for a minibatch; however it is then cut for the passes through the model,
+    the sum of weighted losses is the same.
+    """
+    weights = mask.float()
+    if reduction == "token_mean":
+        return weights / weights.sum().clamp(min=1)
+    if reduction == "sequence_mean":
+        return weights / weights.sum(1, keepdim=True).clamp(min=1) / len(mask)
+    return weights / (len(mask) * constant)
+
+
+def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, cap: float) -> Tensor:
+    """Return min(p_old / p_behaviour, cap) of each token, [B, R], without a gradient.
+
+    Corrects for responses that other weights, or other arithmetic, drew than those that learning
+    starts from: a policy one step behind (the decoupled objective of Hilton et al., 2021, eq. 8,
+    with the weights truncated as by Espeholt et al., 2018), or an engine of other precision (Yao
+    et al., 2025). Both tensors are [B, R].
+    """
+    return (logprobs - behaviour_logprobs).exp().clamp(max=cap).detach()

@@ -1,33 +1,34 @@
-"""Proximal policy optimisation: the algorithm, and nothing but its sequence.
+"""Proximal policy optimisation and its relatives: the algorithm, and nothing but its sequence.
 
 Written on torch, accelerate and transformers, since TRL has had no PPO since September 2026. One
-round: sample responses, score them, estimate advantages, then take a few passes of clipped policy
-and value steps over them. Where it departs from Ziegler et al. (2019): policy and value are
-separate models (adapters on one base, where they are adapters), and rewards come calibrated from
-the scorer, so they are clipped and not whitened.
+round: sample responses, score them, estimate advantages, then take a few passes of policy and value
+steps over them. Where it departs from Ziegler et al. (2019), docs/ppo.md says so, detail by detail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 
 import torch
 
 from plumbline.artefacts import Artefact
-from plumbline.errors import DataError, ModelError
+from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.models import model_card, parameter_counts, save_model
 from plumbline.quiet import hush
 from plumbline.records import Conversation, Dropped
 from plumbline.schedule import milestones
-from plumbline.seeds import derive, rng
 from plumbline.stages import Stage, stage
 from rl.config import PPOConfig
-from rl.kl import adapted
+from rl.engines import make_engine
+from rl.episodes import Environment, stops
+from rl.guards import Guard
 from rl.learning import Learner, learn
 from rl.roles import Roles
-from rl.rollouts import Rollout, collect
+from rl.rollouts import judged
+from rl.signs import signs
+from rl.state import State, figures_of, keep, restore
+from rl.upcoming import Upcoming
 
 
 @stage("policy")
@@ -40,8 +41,14 @@ def train_ppo(
     scorer: Scorer,
     hook: EvaluationHook,
     seed: int,
+    environment: Environment | None = None,
+    watched: Sequence[Scorer] = (),
 ) -> Mapping[str, float | None]:
-    """Train a policy against a scorer; its own start is the reference."""
+    """Train a policy against a scorer; its own start is the reference.
+
+    With an ``environment``, which answers the policy's turns, each episode is a dialogue. Scorers
+    that are ``watched`` are shown beside the scorer that pays, and never trained on.
+    """
     hush()
     from accelerate import Accelerator
 
@@ -49,21 +56,35 @@ def train_ppo(
     if accelerator.num_processes > 1:
         raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
 
-    # 1. The roles, and one optimiser for each of the two that learn.
+    # 1. The roles, and one optimiser for each of those that learn.
     torch.manual_seed(seed)
-    roles = Roles(policy, config.tuning)
-    learners = (
-        Learner(roles.policy_parameters, config.learning_rate, config),
-        Learner(roles.value_parameters, config.value_learning_rate, config),
+    roles = Roles(
+        policy,
+        config.tuning,
+        config.value if config.has_values else None,
+        follows=config.kl.reference_decay is not None,
     )
+    scorer = roles.mount(scorer)
+    if config.has_values and config.value.start == "reward":
+        roles.start_values_from(scorer)
+    learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
+    if config.has_values:
+        learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
+    if environment is not None and config.shaping.stop_at is not None:
+        raise ConfigError("shaping.stop_at cuts turns, which an environment could not continue.")
+    stops(roles.policy, config.shaping.stop_at)  # refused now rather than after the first round
     prompts = fitting_prompts(stage, roles, prompts, config)
-    judged = milestones(config.iterations, config.evaluations)
+    engine = make_engine(config.rollouts, config.sampling)
+    upcoming = Upcoming(engine, roles.policy, prompts, config, seed, environment)
+    guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
+    judged_at = milestones(config.iterations, config.evaluations)
 
     # 2. Go on from where a killed attempt stopped.
-    state = restore(stage, learners) or State(kl_coefficient=config.kl.coefficient)
+    state = restore(stage, learners, roles) or State(kl_coefficient=config.kl.coefficient)
+    guard.forget_after(state.iteration)
 
     def judge(iteration: int) -> None:
-        if iteration not in judged:
+        if iteration not in judged_at:
             return
         if config.keep_checkpoints and iteration:
             save(roles, stage, f"checkpoints/step-{iteration}", policy, iteration)
@@ -75,90 +96,63 @@ def train_ppo(
         if state.iteration == 0:
             judge(0)
         bar.update(state.iteration)
-        while state.iteration < config.iterations:
-            iteration = state.iteration
-            asked = prompts_of_round(prompts, config.batch, iteration, seed)
-            seeds = [derive(seed, "rollout", iteration, n) for n in range(config.batch)]
-            rollout = collect(roles, scorer, asked, seeds, config, state.kl_coefficient)
-            losses = learn(roles, learners, rollout, config, accelerator, iteration, seed)
-            state.advance(rollout, losses, config)
+        while state.iteration < config.iterations and not state.stopped:
+            episodes = upcoming.take(state)
+            rollout = judged(
+                roles,
+                scorer,
+                episodes,
+                config,
+                state.kl_coefficient,
+                recompute=upcoming.recomputes,
+            )
+            if state.is_beyond_budget(rollout, config):
+                state.go_back(roles, learners)
+                stage.say(state.stopped)
+                break
+            state.remember(learners, config)
+            upcoming.start(state)
+            losses = learn(
+                roles,
+                learners,
+                rollout,
+                config,
+                accelerator,
+                guard,
+                iteration=state.iteration,
+                kl_coefficient=state.kl_coefficient,
+                seed=seed,
+            )
+            if config.kl.reference_decay is not None:
+                roles.follow(config.kl.reference_decay)
+            figures = figures_of(rollout, episodes, watched, losses)
+            state.advance(rollout, figures, config)
+            upcoming.finish(state)
+            for name, sentence in signs(state.history, config.guards).items():
+                state.figures[f"sign/{name}"] = 1.0
+                if state.is_new(name):
+                    stage.say(f"[yellow]round {state.iteration}: {sentence}[/yellow]")
             stage.metrics.log(state.iteration, state.figures)
             judge(state.iteration)
             if state.iteration % config.checkpoint_every == 0:
-                keep(stage, state, learners)
+                keep(stage, state, learners, roles)
             bar.update(state.iteration, {name: state.figures[name] for name in ("score", "kl")})
 
     # 4. Keep the policy. The value model has done its work.
-    save(roles, stage, ".", policy, config.iterations)
+    save(roles, stage, ".", policy, state.iteration)
+    steps = config.epochs * (config.batch // config.minibatch)
     return {
-        "score": state.figures["score"],
-        "kl": state.figures["kl"],
+        "score": state.figures.get("score"),
+        "kl": state.figures.get("kl"),
         "kl_coefficient": state.kl_coefficient,
-        "responses": float(config.iterations * config.batch),
+        "rounds": float(state.iteration),
+        "responses": float(state.iteration * config.batch),
         "tokens_sampled": float(state.tokens_sampled),
         "tokens_seen": float(state.tokens_seen),
-        "steps": float(config.iterations * config.epochs * (config.batch // config.minibatch)),
+        "steps": float(state.iteration * steps),
+        "signs": float(len(state.told)),
         **parameter_counts(roles.model),
     }
-
-
-@dataclass
-class State:
-    """Where the training is; with the learners' weights, all that a checkpoint needs."""
-
-    kl_coefficient: float
-    iteration: int = 0
-    tokens_sampled: int = 0
-    tokens_seen: int = 0
-    """Tokens that passed through a model in training steps, prompts included."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """Of the last round."""
-
-    def advance(self, rollout: Rollout, losses: Mapping[str, float], config: PPOConfig) -> None:
-        """Take note of a finished round, and adapt the KL penalty."""
-        kl = float(rollout.kl.mean())
-        lengths = rollout.batch.response_mask.sum(1).float()
-        self.figures = {
-            "score": float(rollout.scores.mean()),
-            "score_deviation": float(rollout.scores.std()),
-            "kl": kl,
-            "kl_coefficient": self.kl_coefficient,
-            "tokens": float(lengths.mean()),
-            "finished": float(rollout.finished.float().mean()),
-            **losses,
-        }
-        if config.kl.target is not None:
-            self.kl_coefficient = adapted(
-                self.kl_coefficient, kl, config.kl.target, config.batch, config.kl.horizon
-            )
-        self.tokens_sampled += int(lengths.sum())
-        self.tokens_seen += 2 * config.epochs * int(rollout.batch.attention_mask.sum())
-        self.iteration += 1
-
-
-def keep(stage: Stage, state: State, learners: tuple[Learner, Learner]) -> None:
-    """Write a checkpoint.
-
-    Every random draw is derived from the seed and the round, so no generator's state is in it.
-    """
-    tree = {
-        "state": asdict(state),
-        "learners": [learner.state() for learner in learners],
-        "metrics": stage.metrics.position(),
-    }
-    stage.checkpoints.save(state.iteration, tree)
-
-
-def restore(stage: Stage, learners: tuple[Learner, Learner]) -> State | None:
-    """Take up the last checkpoint, or return None where there is none."""
-    tree = stage.checkpoints.load()
-    if tree is None:
-        stage.metrics.rewind(0)
-        return None
-    for learner, state in zip(learners, tree["learners"], strict=True):
-        learner.restore(state)
-    stage.metrics.rewind(tree["metrics"])
-    return State(**tree["state"])
 
 
 def save(roles: Roles, stage: Stage, place: str, policy: Artefact, iteration: int) -> None:
@@ -186,19 +180,10 @@ def fitting_prompts(
         else:
             dropped.add("prompts", number, f"is longer than {room} tokens", prompt)
     stage.report_dropped(dropped)
-    if len(kept) < config.batch:
+    needed = config.batch // config.group
+    if len(kept) < needed:
         raise DataError(
-            f"{len(kept)} of {len(prompts)} prompts fit, fewer than one round's batch of "
-            f"{config.batch}. Give more prompts, or lower ppo.batch or sampling.max_new_tokens."
+            f"{len(kept)} of {len(prompts)} prompts fit, fewer than the {needed} of one round. "
+            "Give more prompts, or lower ppo.batch or sampling.max_new_tokens."
         )
     return kept
-
-
-def prompts_of_round(
-    prompts: Sequence[Conversation], batch: int, iteration: int, seed: int
-) -> list[Conversation]:
-    """Return the prompts of one round: passes over all of them, each in an order of its own."""
-    per_pass = len(prompts) // batch
-    number, place = divmod(iteration, per_pass)
-    order = rng(seed, "prompts", number).sample(range(len(prompts)), len(prompts))
-    return [prompts[row] for row in order[place * batch : (place + 1) * batch]]

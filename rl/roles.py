@@ -1,27 +1,33 @@
-"""Policy, reference and value: three roles, on one frozen base where they are adapters.
+"""Policy, reference, value and reward: four roles, on one frozen base where they are adapters.
 
 With an adapter, the base is held once: the policy is one adapter on it, the value model another
 (with a head of its own), and the reference is the base alone or, where the policy went on from an
-earlier adapter, a frozen copy of that. With full tuning each role has weights of its own.
+earlier adapter or the reference is to follow it, one more. A reward model that is an adapter on
+the same base moves in, too. With full tuning each role has weights of its own, but for a value
+head on the policy's trunk.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from plumbline.artefacts import Artefact
 from plumbline.batches import Batch
+from plumbline.hooks import Mountable, Scorer
+from plumbline.logprobs import TokenLogprobs, token_logprobs
 from plumbline.models import (
     ADAPTER,
     TuningConfig,
-    load_causal_lm,
+    backbone,
     load_tokenizer,
     source_of,
     trainable_causal_lm,
 )
 from plumbline.policy import Policy, using_adapter
+from rl.config import ValueConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,51 +37,127 @@ _VALUE = "value"
 
 
 class Roles:
-    """The three roles, each able to look at a batch."""
+    """The roles, each able to look at a batch.
 
-    def __init__(self, policy_artefact: Artefact, tuning: TuningConfig) -> None:
+    ``value=None``: there is no value model. ``follows``: the reference is to follow the policy, so
+    it must have weights of its own.
+    """
+
+    def __init__(
+        self,
+        policy_artefact: Artefact,
+        tuning: TuningConfig,
+        value: ValueConfig | None = ValueConfig(),  # noqa: B008 - it is frozen
+        *,
+        follows: bool = False,
+    ) -> None:
         folder = policy_artefact.path
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
         self.model: Any = trainable_causal_lm(folder, tuning)
-        _switch_dropout_off(self.model)
+        self.follows = follows
+        self.has_values = value is not None
+        self.shares_trunk = value is not None and value.trunk == "shared"
+        own_trunk = self.has_values and not self.shares_trunk
         if tuning.method == "full":
-            self._value_model: Any = load_causal_lm(folder)
-            reference: Any = load_causal_lm(folder)
+            # An adapter that the policy had is merged into each of them alike.
+            self._value_model: Any = (
+                trainable_causal_lm(folder, tuning) if own_trunk else self.model
+            )
+            reference: Any = trainable_causal_lm(folder, tuning)
             reference.requires_grad_(False)
             self.reference = Policy(reference, self.tokenizer)
         else:
             self._value_model = self.model
-            _copy_adapter(self.model, _VALUE)
             # A new adapter starts as nothing on its base, so the base alone is the reference.
-            goes_on = source_of(folder).adapter is not None
-            if goes_on:
-                _copy_adapter(self.model, _REFERENCE)
+            goes_on = source_of(folder).adapter is not None or follows
+            for role, needed in ((_VALUE, own_trunk), (_REFERENCE, goes_on)):
+                if needed:
+                    _copy_adapter(self.model, role)
             self.model.set_adapter(ADAPTER)
             self.reference = Policy(self.model, self.tokenizer, _REFERENCE if goes_on else None)
             for parameter in self._parameters(self.model, _VALUE).values():
                 parameter.requires_grad = True
+        for model in (self.model, self._value_model, self.reference.model):
+            _switch_dropout_off(model)
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
         hidden = self.model.config.get_text_config().hidden_size
         self.head = nn.Linear(hidden, 1, device=self.model.device)
-        # From nought: the first values are all 0, and so advantages start as plain returns.
-        nn.init.zeros_(self.head.weight)
+        if value is not None and value.head == "normal":
+            nn.init.normal_(self.head.weight, std=1 / (hidden + 1) ** 0.5)
+        else:
+            # The first values are all 0, and so advantages start as plain returns.
+            nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def mount(self, scorer: Scorer) -> Scorer:
+        """Return the scorer, moved in to the roles' own base where it is an adapter on that."""
+        if isinstance(scorer, Mountable) and hasattr(self.model, "peft_config"):
+            return scorer.mount(self.model)
+        return scorer
+
+    def start_values_from(self, scorer: Scorer) -> None:
+        """Let the value model start as the reward model that has moved in.
+
+        Raises `ModelError` where the scorer has not moved in, or has adapters of another shape.
+        """
+        from plumbline.errors import ModelError
+
+        adapter = getattr(scorer, "adapter", None)
+        if adapter is None:
+            raise ModelError(
+                "value.start is reward, but the reward model is no adapter on the policy's base. "
+                "Leave value.start at policy, or train the reward model as an adapter."
+            )
+        values = self._parameters(self.model, _VALUE)
+        rewards = self._parameters(self.model, adapter)
+        theirs = {name.replace(f".{adapter}.", f".{_VALUE}."): p for name, p in rewards.items()}
+        configs = self.model.peft_config
+        if configs[adapter].lora_alpha != configs[_VALUE].lora_alpha or {
+            name: p.shape for name, p in theirs.items()
+        } != {name: p.shape for name, p in values.items()}:
+            raise ModelError(
+                "value.start is reward, but the reward model's adapter is not of the policy's "
+                "form. Give both the same rank, alpha and target_modules."
+            )
+        for name, parameter in values.items():
+            parameter.data.copy_(theirs[name].data)
+        weight, bias = scorer.linear()  # type: ignore[attr-defined]
+        self.head.weight.data.copy_(weight)
+        self.head.bias.data.copy_(bias)
 
     def values(self, batch: Batch) -> Tensor:
         """Return the value of the state before each response token, [B, R]."""
         batch = batch.to(self.model.device)
-        width = batch.response_mask.shape[1]
-        with using_adapter(self._value_model, _VALUE):
-            hidden = _backbone(self._value_model)(
-                input_ids=batch.ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-            ).last_hidden_state
-        # The state before the first response token is that after the last prompt token.
-        states = hidden[:, -width - 1 : -1]
+        adapter = ADAPTER if self.shares_trunk else _VALUE
+        with using_adapter(self._value_model, adapter):
+            states = _states(self._value_model, batch)
+        return self._values_of(states, batch)
+
+    def logprobs_and_values(
+        self, batch: Batch, temperature: float, *, entropy_gradient: bool = False
+    ) -> tuple[TokenLogprobs, Tensor]:
+        """Return what the policy says and the values, from one pass through their shared trunk."""
+        batch = batch.to(self.model.device)
+        mask = batch.response_mask
+        with using_adapter(self.model, ADAPTER):
+            states = _states(self.model, batch)
+            logits = self.model.get_output_embeddings()(states)
+        said = token_logprobs(
+            logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
+        )
+        masked = TokenLogprobs(*(tensor.masked_fill(~mask, 0.0) for tensor in said))
+        return masked, self._values_of(states, batch)
+
+    def _values_of(self, states: Tensor, batch: Batch) -> Tensor:
         values: Tensor = self.head(states.to(self.head.weight.dtype)).squeeze(-1)
         return values.float().masked_fill(~batch.response_mask, 0.0)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the reference towards the policy: decay * reference + (1 - decay) * policy."""
+        policy = self.policy_parameters
+        for name, parameter in self.reference_parameters.items():
+            parameter.lerp_(policy[name].to(parameter.dtype), 1 - decay)
 
     @property
     def policy_parameters(self) -> dict[str, nn.Parameter]:
@@ -83,15 +165,40 @@ class Roles:
         return self._parameters(self.model, ADAPTER)
 
     @property
+    def reference_parameters(self) -> dict[str, nn.Parameter]:
+        """The reference's own weights, by the names of the policy's; none where it has none."""
+        if self.reference.model is not self.model:
+            return self._parameters(self.reference.model, ADAPTER)
+        own = self._parameters(self.model, _REFERENCE)
+        return {name.replace(f".{_REFERENCE}.", f".{ADAPTER}."): p for name, p in own.items()}
+
+    @property
     def value_parameters(self) -> dict[str, nn.Parameter]:
         """The value model's trainable weights by name, its head among them."""
         head = {f"value_head.{name}": p for name, p in self.head.named_parameters()}
+        if self.shares_trunk:
+            return head
         return self._parameters(self._value_model, _VALUE) | head
 
     def _parameters(self, model: Any, adapter: str) -> dict[str, nn.Parameter]:
         if not hasattr(model, "peft_config"):
             return dict(model.named_parameters())
         return {name: p for name, p in model.named_parameters() if f".{adapter}." in name}
+
+
+def _states(model: Any, batch: Batch) -> Tensor:
+    """Return the last hidden state before each response token, [B, R, H].
+
+    The state before the first response token is that after the last prompt token.
+    """
+    width = batch.response_mask.shape[1]
+    hidden: Tensor = backbone(model)(
+        input_ids=batch.ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden[:, -width - 1 : -1]
 
 
 def _copy_adapter(model: Any, name: str) -> None:
@@ -104,14 +211,9 @@ def _copy_adapter(model: Any, name: str) -> None:
             copy.data.copy_(parameter.data)
 
 
-def _backbone(model: Any) -> Any:
-    """Return the decoder without its language-model head; adapters in it stay in place."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return whole.base_model
-
-
 def _switch_dropout_off(model: Any) -> None:
     """Dropout would make the ratio of new to old probabilities random."""
+    model.eval()  # some layers ask for the mode, and have no module for it
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -1,4 +1,4 @@
-"""One round's experience: sample responses, score them, look at them with every role."""
+"""One round's experience: sampled responses, scored and looked at by every role."""
 
 from __future__ import annotations
 
@@ -11,21 +11,38 @@ from torch import Tensor
 from plumbline.batches import Batch, collate, pad_right
 from plumbline.hooks import Scorer
 from plumbline.logprobs import in_parts
-from plumbline.records import Conversation
-from rl.advantages import generalised_advantages, token_rewards
+from rl.advantages import (
+    Advantages,
+    generalised_advantages,
+    group_centred,
+    group_standardised,
+    leave_one_out,
+    returns_to_go,
+    spread,
+    token_rewards,
+)
 from rl.config import PPOConfig
-from rl.kl import k1
+from rl.episodes import Episode
+from rl.kl import ESTIMATORS, k1
+from rl.losses import truncated_weights
 from rl.roles import Roles
+from rl.shaping import shaped
 
 
 class Rollout(NamedTuple):
     """What the learning of one round needs. Shapes as in `plumbline.batches`."""
 
     batch: Batch
+    mask: Tensor
+    """[B, R] True at the tokens that are learnt from: the policy's, of responses not rejected."""
     logprobs: Tensor
-    """[B, R] of the policy that sampled, at the sampling temperature."""
+    """[B, R] of the policy that learning starts from, at the sampling temperature."""
+    correction: Tensor
+    """[B, R] importance weights, 1 where that policy drew the tokens itself."""
+    reference: Tensor
+    """[B, R] log-probabilities of the reference."""
     values: Tensor
-    """[B, R] before each token."""
+    """[B, R] before each token; 0 where there is no value model."""
     advantages: Tensor
     """[B, R] not yet whitened."""
     returns: Tensor
@@ -50,44 +67,88 @@ class Rollout(NamedTuple):
 
 
 @torch.no_grad()
-def collect(
+def judged(
     roles: Roles,
     scorer: Scorer,
-    prompts: Sequence[Conversation],
-    seeds: Sequence[int],
+    episodes: Sequence[Episode],
     config: PPOConfig,
     kl_coefficient: float,
+    *,
+    recompute: bool,
 ) -> Rollout:
-    """Answer prompts and judge every token of the answers."""
-    # 1. Sample; the log-probabilities come with the tokens, before any filter.
-    prompt_ids = [roles.policy.encode(prompt) for prompt in prompts]
-    generations = roles.policy.sample(prompt_ids, seeds, config.sampling)
-    batch = collate(prompt_ids, [g.ids for g in generations], roles.policy.pad_id)
-    batch = batch.to(roles.model.device)
-    width = batch.response_mask.shape[1]
-    logprobs = pad_right([g.logprobs for g in generations], width).to(roles.model.device)
-    finished = torch.tensor([g.finished for g in generations], device=roles.model.device)
+    """Let every role look at a round's responses; estimate advantages.
 
-    # 2. Look with the reference and the value model, a few responses at a time.
-    temperature = config.sampling.temperature
-    reference = in_parts(
-        lambda part: roles.reference.logprobs(part, temperature).logprobs, batch, config.micro_batch
+    ``recompute``: whoever drew the responses had other weights, or other arithmetic, than the
+    policy that will learn.
+    """
+    # 1. Responses as tensors. What drew a token also said how likely it was.
+    batch = collate(
+        [episode.prompt_ids for episode in episodes],
+        [episode.ids for episode in episodes],
+        roles.policy.pad_id,
+        [episode.own for episode in episodes],
+    ).to(roles.model.device)
+    own = batch.response_mask
+    finished = torch.tensor([e.finished for e in episodes], device=own.device)
+    drawn = pad_right([e.logprobs for e in episodes], own.shape[1]).to(own.device)
+
+    # 2. What policy, reference and value model say of them.
+    def of(role: str) -> Tensor:
+        said = getattr(roles, role).logprobs
+        return in_parts(
+            lambda part: said(part, config.sampling.temperature).logprobs,
+            batch,
+            config.micro_batch,
+        )
+
+    logprobs = of("policy") if recompute else drawn
+    reference = of("reference")
+    values = torch.zeros_like(logprobs)
+    if config.has_values:
+        values = in_parts(roles.values, batch, config.micro_batch)
+
+    # 3. Score the texts.
+    asked = [episode.judged for episode in episodes]
+    scores = torch.tensor(
+        scorer.score([prompt for prompt, _ in asked], [response for _, response in asked]),
+        dtype=torch.float32,
+        device=own.device,
     )
-    values = in_parts(roles.values, batch, config.micro_batch)
+    rewards = shaped(scores, finished, config.shaping)
 
-    # 3. Score the texts; what was cut off pays for it.
-    texts = [roles.policy.decode(g.ids) for g in generations]
-    scores = torch.tensor(scorer.score(prompts, texts), device=roles.model.device)
-    rewards = scores.clamp(-config.reward_clip, config.reward_clip)
-    rewards = rewards - config.missing_end_penalty * (~finished)
-
-    # 4. Rewards and advantages, token by token.
-    kl = k1(logprobs, reference).masked_fill(~batch.response_mask, 0.0)
-    estimate = generalised_advantages(
-        token_rewards(rewards, kl, batch.response_mask, kl_coefficient),
+    # 4. Rewards token by token, with the KL penalty where it is paid there; advantages.
+    penalty = ESTIMATORS[config.kl_estimator](logprobs, reference).masked_fill(~own, 0.0)
+    per_token = token_rewards(rewards, penalty, own, 0.0 if config.kl_in_loss else kl_coefficient)
+    estimate = advantages_of(per_token, values, own, config)
+    kept = finished if config.shaping.unfinished == "reject" else torch.ones_like(finished)
+    correction = truncated_weights(logprobs, drawn, config.loss.off_policy_cap)
+    return Rollout(
+        batch,
+        own & kept.unsqueeze(1),
+        logprobs,
+        correction,
+        reference,
         values,
-        batch.response_mask,
-        config.gamma,
-        config.lam,
+        *estimate,
+        k1(logprobs, reference).masked_fill(~own, 0.0).sum(1),
+        scores,
+        finished,
     )
-    return Rollout(batch, logprobs, values, *estimate, kl.sum(1), scores, finished)
+
+
+def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Advantages:
+    """Return the advantages [B, R] that the config asks for, of rewards [B, R]."""
+    how = config.advantage
+    if how.estimator == "gae":
+        return generalised_advantages(rewards, values, mask, how.gamma, how.lam)
+    nothing = torch.zeros_like(rewards)
+    if how.estimator == "reinforce_pp":
+        return Advantages(returns_to_go(rewards, mask, how.gamma), nothing)
+    of_responses = rewards.sum(1)
+    if how.estimator == "rloo":
+        better = leave_one_out(of_responses, config.group)
+    elif how.estimator == "grpo":
+        better = group_standardised(of_responses, config.group)
+    else:
+        better = group_centred(of_responses, config.group)
+    return Advantages(spread(better, mask), nothing)

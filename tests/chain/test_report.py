@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from evaluation.report import _for_script, _templates
+from evaluation.plots import for_script
+from evaluation.report import _templates
 
 pytestmark = pytest.mark.slow
 
@@ -66,8 +67,8 @@ def test_what_a_policy_says_cannot_run_as_script():
     hostile = "</script><script>alert(1)</script>"
     environment = _templates()
     assert environment.autoescape("report.html.jinja") is True
-    assert "<" not in _for_script({"text": hostile})
-    assert json.loads(_for_script({"text": hostile})) == {"text": hostile}
+    assert "<" not in for_script({"text": hostile})
+    assert json.loads(for_script({"text": hostile})) == {"text": hostile}
 
 
 def test_the_markdown_names_plots_that_are_there(page):

@@ -81,9 +81,9 @@ def test_nothing_is_made_where_a_setting_is_wrong(tmp_path):
 
 
 def test_config_prints_every_setting_with_its_documentation():
-    done = plumbline("config", "dpo_vs_ppo", "--set", "ppo.clip=0.3")
+    done = plumbline("config", "dpo_vs_ppo", "--set", "ppo.loss.clip=0.3")
     assert done.returncode == 0
-    assert "ppo.clip" in done.stdout
+    assert "ppo.loss.clip_low" in done.stdout
     assert "0.3" in done.stdout
     as_yaml = plumbline("config", "dpo_vs_ppo", "--yaml")
     assert "learning_rate:" in as_yaml.stdout

@@ -11,8 +11,9 @@ from plumbline.metrics import read_metrics
 from plumbline.models import TuningConfig
 from plumbline.progress import Reporter
 from plumbline.stages import Stage
-from rl.config import KLConfig, PPOConfig
-from rl.ppo import prompts_of_round, train_ppo
+from rl.config import KLConfig, PPOConfig, ShapingConfig
+from rl.ppo import train_ppo
+from rl.upcoming import prompts_of_round
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ CONFIG = PPOConfig(
     minibatch=16,
     learning_rate=5e-3,
     kl=KLConfig(coefficient=0.0),
-    missing_end_penalty=0.0,
+    shaping=ShapingConfig(unfinished="keep"),
     evaluations=0,
     checkpoint_every=2,
 )

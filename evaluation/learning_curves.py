@@ -1,0 +1,179 @@
+"""How methods learn: quality and KL over training, with intervals over seeds, on one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+from scipy import stats
+
+from evaluation import plots
+from evaluation.comparison import Methods
+from evaluation.statistics import mean_and_error
+from plumbline import __version__, pages
+from plumbline.artefacts import Artefact, write_json
+from plumbline.metrics import METRICS, read_metrics
+from plumbline.stages import Stage, stage
+
+CODE_BESIDE = "templates"
+CONFIDENCE = 0.95
+_EVALUATED = "eval/"
+_SHOWN = ("gold", "reward", "kl", "words")
+
+
+class Band(NamedTuple):
+    """A mean over seeds with its interval (Student's t); no interval where there is one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def band(values: Sequence[float]) -> Band:
+    """Return the mean over training seeds and its 95 % interval by Student's t."""
+    mean, error = mean_and_error(values)
+    if len(values) < 2:
+        return Band(mean, None, None)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
+    return Band(mean, mean - half, mean + half)
+
+
+@stage("learning-curves")
+def report_curves(
+    stage: Stage,
+    *,
+    title: str,
+    judge: str,
+    baseline: Artefact,
+    methods: Methods,
+    changes: Mapping[str, Mapping[str, Any]],
+) -> Mapping[str, float | None]:
+    """Write how methods learn: ``report.html``, ``report.md``, plots, and figures as JSON."""
+    rows = looks(methods)
+    table = finals(methods, judge)
+    charts = {
+        name: plots.specification(chart) for name, chart in _charts(rows, judge, list(methods))
+    }
+    folder = stage.folder / "plots"
+    folder.mkdir(exist_ok=True)
+    for name, spec in charts.items():
+        (folder / f"{name}.svg").write_text(plots.svg(spec), encoding="utf-8")
+    write_json(stage.folder / "summary.json", {"judge": judge, "methods": table, "looks": rows})
+    content: dict[str, Any] = {
+        "title": title,
+        "version": __version__,
+        "judge": judge,
+        "baseline": baseline.metrics,
+        "table": table,
+        "charts": charts,
+        "changes": {
+            name: json.dumps(change) if change else "–" for name, change in changes.items()
+        },
+        "seeds": sorted({seed for seeds in methods.values() for seed in seeds}),
+    }
+    templates = pages.templates("evaluation", CODE_BESIDE)
+    markdown = templates.get_template("curves.md.jinja").render(content)
+    (stage.folder / "report.md").write_text(markdown, encoding="utf-8")
+    page = templates.get_template("curves.html.jinja").render(
+        content, vega=plots.javascript(), specs=plots.for_script(charts)
+    )
+    (stage.folder / "report.html").write_text(page, encoding="utf-8")
+    return {f"{row['method']}_{judge}": row[judge]["mean"] for row in table}
+
+
+def looks(methods: Methods) -> list[dict[str, Any]]:
+    """Return one row for each method and look at it during training: means over seeds, bands."""
+    rows = []
+    for method, seeds in methods.items():
+        by_step: dict[int, dict[str, list[float]]] = {}
+        for made in seeds.values():
+            for line in read_metrics(made["policy"].path / METRICS):
+                if f"{_EVALUATED}kl" not in line:
+                    continue
+                gathered = by_step.setdefault(int(line["step"]), {})
+                for name in _SHOWN:
+                    if line.get(f"{_EVALUATED}{name}") is not None:
+                        gathered.setdefault(name, []).append(line[f"{_EVALUATED}{name}"])
+        for step, gathered in sorted(by_step.items()):
+            row: dict[str, Any] = {"method": method, "step": step, "seeds": len(gathered["kl"])}
+            for name, values in gathered.items():
+                found = band(values)
+                row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+            rows.append(row)
+    return rows
+
+
+def finals(methods: Methods, judge: str) -> list[dict[str, Any]]:
+    """Return one row a method: its finished policies, as means over seeds with intervals."""
+    rows = []
+    for method, seeds in methods.items():
+        judged = [made["evaluation"].metrics for made in seeds.values()]
+        trained = [made["policy"] for made in seeds.values()]
+        row: dict[str, Any] = {"method": method, "seeds": len(judged)}
+        for name in (f"{judge}_win_rate", *_SHOWN):
+            values = [float(m[name] or 0) for m in judged if m.get(name) is not None]
+            if values:
+                row[name] = band(values)._asdict()
+        row["seconds"] = mean_and_error([p.manifest.seconds for p in trained]).mean
+        row["tokens_sampled"] = mean_and_error(
+            [float(p.metrics.get("tokens_sampled") or 0) for p in trained]
+        ).mean
+        row["signs"] = sum(float(p.metrics.get("signs") or 0) for p in trained)
+        rows.append(row)
+    return rows
+
+
+def _charts(
+    rows: Sequence[dict[str, Any]], judge: str, methods: list[str]
+) -> list[tuple[str, plots.Chart]]:
+    shown = "gold utility" if judge == "gold" else "reward"
+    return [
+        ("quality", _over_rounds(rows, judge, shown, methods)),
+        ("kl", _over_rounds(rows, "kl", "KL, nats a response", methods)),
+        ("frontier", _frontier(rows, judge, shown, methods)),
+    ]
+
+
+def _over_rounds(
+    rows: Sequence[dict[str, Any]], name: str, title: str, methods: list[str]
+) -> plots.Chart:
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X("step:Q", title="round", axis=alt.Axis(tickMinStep=1)), color=_colour(methods)
+    )
+    bands = base.mark_area(opacity=0.12).encode(
+        color=_colour(methods, legend=False),
+        y=alt.Y(f"{name}_low:Q", title=title, scale=alt.Scale(zero=False)), y2=f"{name}_high:Q"
+    )
+    lines = base.mark_line(strokeWidth=2, point=True).encode(
+        y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False)),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("step:Q"),
+            *(alt.Tooltip(f"{name}{end}:Q", format=".3f") for end in ("", "_low", "_high")),
+        ],
+    )
+    return (bands + lines).properties(width="container", height=320)
+
+
+def _frontier(
+    rows: Sequence[dict[str, Any]], judge: str, title: str, methods: list[str]
+) -> plots.Chart:
+    base = alt.Chart(alt.Data(values=[dict(row, kl=max(0.0, row["kl"])) for row in rows])).encode(
+        x=alt.X("kl:Q", title="KL, nats a response (root scale)", scale=alt.Scale(type="sqrt")),
+        y=alt.Y(f"{judge}:Q", title=title, scale=alt.Scale(zero=False)),
+        color=_colour(methods),
+    )
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(order="step:Q")
+    points = base.mark_point(filled=True, size=60).encode(
+        tooltip=["method:N", "step:Q", alt.Tooltip("kl:Q", format=".3f"),
+                 alt.Tooltip(f"{judge}:Q", format=".3f")]
+    )  # fmt: skip
+    return (lines + points).properties(width="container", height=320)
+
+
+def _colour(methods: list[str], *, legend: bool = True) -> alt.Color:
+    scale = alt.Scale(domain=methods, range=plots.PALETTE[: len(methods)])
+    shown = alt.Legend(orient="bottom", columns=4) if legend else None
+    return alt.Color("method:N", title=None, scale=scale, legend=shown)

@@ -1,0 +1,264 @@
+"""The last hidden states of the decoders we know, by a pass with few operations.
+
+For scoring and for training on a CPU, where transformers' own pass spends more time between the
+matrix products than in them. The same mathematics: gradients reach the model's own weights (and
+the active adapter's) through the fused ones, which are made anew in every pass. Inside autocast
+the pass computes in bfloat16 over the model's weights; the residual stream, too.
+
+Shapes: ``B`` rows, ``T`` positions, ``N = B T``, ``D`` width, ``Q`` query heads, ``G`` key heads,
+``E`` head size, ``F`` inner width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plumbline.batches import Batch
+from plumbline.decoding.snapshot import LayerWeights
+from plumbline.decoding.snapshot import _is_known as is_known
+from plumbline.decoding.snapshot import _layer as layer_weights
+from plumbline.decoding.snapshot import _UnknownError as UnknownError
+from plumbline.models import backbone
+
+#: Longer texts go to torch's fused attention, whose [T, T] shares are never held.
+LONGEST_BY_PRODUCTS = 512
+
+
+def response_states(model: Any, batch: Batch) -> Tensor:
+    """Return the last hidden state before each response token, [B, R, D], normalised.
+
+    The state before the first response token is that after the last prompt token.
+    """
+    width = batch.response_mask.shape[1]
+    found = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
+    return found[:, :-1]
+
+
+def states(
+    model: Any, ids: Tensor, attention_mask: Tensor, position_ids: Tensor, *, last: int
+) -> Tensor:
+    """Return the normalised hidden states [B, last, D] of the last positions.
+
+    ``ids``, ``attention_mask`` and ``position_ids`` are [B, T]. A model that is no known decoder
+    on a CPU is run as it is.
+    """
+    trunk = backbone(model)
+    if suits(model):
+        dtype = _number_format(trunk)
+        with torch.autocast("cpu", enabled=False):
+            found = _states(trunk, ids, attention_mask, position_ids, last, dtype)
+        if found is not None:
+            return found
+    hidden: Tensor = trunk(
+        input_ids=ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+    ).last_hidden_state
+    return hidden[:, -last:]
+
+
+def suits(model: Any) -> bool:
+    """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if whole.device.type != "cpu" or not is_known(whole):
+        return False
+    if getattr(whole.model, "gradient_checkpointing", False) and whole.training:
+        return False
+    drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    return not (model.training and (drops or getattr(whole.config, "attention_dropout", 0.0)))
+
+
+def _number_format(trunk: Any) -> torch.dtype:
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    dtype: torch.dtype = trunk.embed_tokens.weight.dtype
+    return dtype
+
+
+def _states(
+    trunk: Any, ids: Tensor, mask: Tensor, positions: Tensor, last: int, dtype: torch.dtype
+) -> Tensor | None:
+    length = ids.shape[1]
+    if _window(trunk) < length:
+        return None
+    try:
+        layers = [layer_weights(layer, dtype) for layer in trunk.layers]
+    except UnknownError:
+        return None
+    attention = trunk.layers[0].self_attn
+    embedding = trunk.embed_tokens
+    x = F.embedding(ids, embedding.weight, embedding.padding_idx).to(dtype)
+    cos, sin = trunk.rotary_emb(x, positions)  # [B, T, E]
+    # The sines are signed for halves that are swapped.
+    half = cos.shape[-1] // 2
+    sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+    unseen = _unseen(mask, dtype)
+    epsilon = trunk.norm.variance_epsilon
+    for number, (module, weights) in enumerate(zip(trunk.layers, layers, strict=True)):
+        mixed = _attention(x, weights, (cos, sin), unseen, attention.head_dim, epsilon)
+        if number + 1 == len(layers):  # nothing looks at other positions any more
+            x, mixed = x[:, -last:], mixed[:, -last:]
+        x = _finish(x, mixed, weights, module.mlp.act_fn, epsilon)
+    return _Norm.apply(x, epsilon) * trunk.norm.weight.to(dtype)
+
+
+def _window(trunk: Any) -> float:
+    """Return how far back every layer sees."""
+    if trunk.config.model_type == "mistral":
+        windows = [trunk.config.sliding_window]
+    else:
+        windows = [getattr(layer.self_attn, "sliding_window", None) for layer in trunk.layers]
+    return min((float(window) for window in windows if window is not None), default=float("inf"))
+
+
+def _unseen(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to scores, [B, 1, T, T]: minus infinity at what may not be seen.
+
+    A padded position sees itself, which nothing else sees.
+    """
+    length = mask.shape[1]
+    seen = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    if bool(mask.all()):
+        seen = seen.unsqueeze(0)
+    else:
+        seen = seen & mask.bool().unsqueeze(1)
+        seen |= torch.eye(length, dtype=torch.bool, device=mask.device)
+    unseen = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
+    return unseen.masked_fill_(~seen, float("-inf")).unsqueeze(1)
+
+
+def _attention(
+    x: Tensor,
+    weights: LayerWeights,
+    rotation: tuple[Tensor, Tensor],
+    unseen: Tensor,
+    size: int,
+    epsilon: float,
+) -> Tensor:
+    """Return what each head mixes from what it sees, [B, T, Q E], from the residual stream."""
+    rows, length, width = x.shape
+    heads = weights.out.shape[0] // size
+    groups = (weights.qkv.shape[1] // size - heads) // 2
+    normed = _Norm.apply(x, epsilon).view(-1, width)
+    qkv = _product(normed, weights.qkv, weights.qkv_bias).view(rows, length, -1, size)
+    if weights.head_norms is None:
+        q, k, v = qkv.split([heads, groups, groups], dim=2)
+    else:
+        qk, v = qkv.split([heads + groups, groups], dim=2)
+        q, k = (_Norm.apply(qk, epsilon) * weights.head_norms).split([heads, groups], dim=2)
+    q, k = _Turn.apply(q, *rotation), _Turn.apply(k, *rotation)
+    v = v.transpose(1, 2)
+    if length > LONGEST_BY_PRODUCTS:
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=unseen, scale=1.0, enable_gqa=heads != groups
+        )
+    else:
+        v = v.reshape(rows * groups, length, size)
+        q, k = q.view(rows * groups, -1, size), k.view(rows * groups, length, size)
+        scores = torch.bmm(q, k.transpose(1, 2)).view(rows, heads, length, length)
+        shares = torch.softmax(scores.add_(unseen), dim=-1)
+        mixed = torch.bmm(shares.view(rows * groups, -1, length), v)
+    return mixed.view(rows, heads, length, size).transpose(1, 2).reshape(rows, length, -1)
+
+
+def _finish(
+    x: Tensor, mixed: Tensor, weights: LayerWeights, activation: Any, epsilon: float
+) -> Tensor:
+    """Return the layer's result [B, T, D] from its input and what attention mixed."""
+    shape, width = x.shape, x.shape[-1]
+    x = _added(x.reshape(-1, width), mixed.reshape(x[..., 0].numel(), -1), weights.out)
+    x = x if weights.out_bias is None else x + weights.out_bias
+    gate_up = _product(_Norm.apply(x, epsilon), weights.gate_up, weights.gate_up_bias)
+    if isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation":
+        inner = _Gated.apply(gate_up)
+    else:
+        gate, up = gate_up.chunk(2, dim=-1)
+        inner = activation(gate) * up
+    x = _added(x, inner, weights.down)
+    x = x if weights.down_bias is None else x + weights.down_bias
+    return x.view(shape)
+
+
+def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
+
+
+def _added(x: Tensor, inner: Tensor, matrix: Tensor) -> Tensor:
+    return torch.addmm(x, inner, matrix)
+
+
+class _Norm(torch.autograd.Function):
+    """x / rms(x) over the last dimension; the scale is in the weights of what reads it.
+
+    With y the result, d its gradient and r = 1 / rms: dx = r (d - y mean(d y)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
+        y = F.rms_norm(x, x.shape[-1:], None, epsilon)
+        ctx.save_for_backward(x, y)
+        ctx.epsilon = epsilon
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        x, y = ctx.saved_tensors
+        width = x.shape[-1]
+        exact = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
+        scale = norm.square_().div_(width).add_(ctx.epsilon).rsqrt_().to(x.dtype)
+        along = torch.linalg.vecdot(gradient, y).unsqueeze(-1).div_(width)
+        return torch.addcmul(gradient, y, along, value=-1).mul_(scale), None
+
+
+class _Turn(torch.autograd.Function):
+    """Rotate queries or keys [B, T, H, E] by their positions; laid out as [B, H, T, E].
+
+    ``cos`` and ``sin`` are [B, T, E]; ``sin`` with the sign for swapped halves. A rotation's
+    gradient is rotated back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        rows, length, heads, size = x.shape
+        turned = x.new_empty(rows, heads, length, size)
+        _rotate(x.transpose(1, 2), cos.unsqueeze(1), sin.unsqueeze(1), turned)
+        return turned
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        rows, heads, length, size = gradient.shape
+        back = gradient.new_empty(rows, length, heads, size)
+        _rotate(gradient, cos.unsqueeze(1), -sin.unsqueeze(1), back.transpose(1, 2))
+        return back, None, None
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    half = x.shape[-1] // 2
+    torch.mul(x, cos, out=out)
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half])
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) * up, from [N, 2 F] with both side by side; keeps only what it was given."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        result = torch.empty_like(gate_up)
+        of_gate, of_up = result.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), gradient, out=of_up)
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
+        return result

@@ -1,0 +1,101 @@
+"""Train one policy by PPO and by its relatives, and show how each of them learns.
+
+The same first policy, reward model, prompts, number of sampled responses and optimiser steps for
+all; what differs is how advantages are estimated, what is clipped and where the KL penalty is paid.
+Quality and KL over training are shown with intervals over training seeds.
+
+    plumbline run rl_relatives --config relatives
+
+The papers are named in docs/ppo.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from evaluation.evaluate import evaluate_policy
+from evaluation.learning_curves import report_curves
+from plumbline.config import changed
+from plumbline.errors import ConfigError
+from plumbline.stages import Run
+from recipes._ground import GroundConfig, prepare
+from rl.config import PPOConfig
+from rl.ppo import train_ppo
+
+
+class RelativesConfig(GroundConfig):
+    """Everything that may vary in this recipe."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Training seeds; every method runs once with each."""
+    ppo: PPOConfig = PPOConfig()
+    """What all methods have in common."""
+    methods: dict[str, dict[str, Any]] = Field({"ppo": {}}, min_length=1)
+    """Each method's name, and the settings of ppo that it changes."""
+
+    @model_validator(mode="after")
+    def _methods_are_methods(self) -> RelativesConfig:
+        for name in self.methods:
+            try:
+                self.method(name)
+            except ConfigError as error:
+                raise ValueError(f"method {name!r}: {error}") from None
+        return self
+
+    def method(self, name: str) -> PPOConfig:
+        """Return the settings of one method."""
+        return changed(self.ppo, self.methods[name])
+
+
+CONFIG = RelativesConfig
+
+
+def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
+    """Run the recipe; return the headline figures."""
+    # 1. Demonstrations, a base model, the first policy, preferences, a reward model, a judge.
+    ground = prepare(run, config)
+
+    # 2. Each method, with several training seeds on the same data.
+    trained: dict[str, dict[str, Any]] = {method: {} for method in config.methods}
+    for seed in config.seeds:
+        for method in config.methods:
+            policy = run.make(
+                f"{method}/seed-{seed}",
+                train_ppo,
+                config=config.method(method),
+                policy=ground.first,
+                prompts=ground.asked,
+                scorer=ground.scorer,
+                hook=ground.harness,
+                seed=seed,
+            )
+            evaluation = run.make(
+                f"evaluation/{method}/seed-{seed}",
+                evaluate_policy,
+                policy=policy,
+                reference=ground.first,
+                harness=ground.harness,
+                data_seed=config.data_seed,
+            )
+            trained[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
+
+    # 3. How each of them learnt.
+    report = run.make(
+        "report",
+        report_curves,
+        title="PPO and its relatives",
+        judge=ground.judge,
+        baseline=ground.baseline,
+        methods=trained,
+        changes=config.methods,
+    )
+    return run.publish(report)
+
+
+if __name__ == "__main__":
+    from plumbline.cli import main as command_line
+
+    command_line(["run", __file__, *sys.argv[1:]])

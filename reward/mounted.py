@@ -1,0 +1,92 @@
+"""A reward model as one more adapter on a base that is in memory already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plumbline.models import ADAPTER, backbone, source_of
+from plumbline.policy import using_adapter
+from plumbline.records import Message
+
+if TYPE_CHECKING:
+    from reward.scorer import RewardModelScorer
+
+_NAME = "reward"
+_HEAD = "score"
+
+
+def same_base(folder: Path, model: Any) -> bool:
+    """Return whether a reward model is an adapter on the base that a PEFT model has."""
+    source = source_of(folder)
+    if source.adapter is None or ADAPTER not in getattr(model, "peft_config", {}):
+        return False
+    here = model.peft_config[ADAPTER].base_model_name_or_path
+    there = source.base.name_or_path
+    return here == there or Path(here).resolve() == Path(there).resolve()
+
+
+class MountedScorer:
+    """Scores like the `RewardModelScorer` that it is made of, on a policy's base.
+
+    Where that base is held in other arithmetic than the reward model was trained in (4 bits), the
+    scores differ as much as the arithmetic does.
+    """
+
+    adapter = _NAME
+
+    def __init__(self, scorer: RewardModelScorer, model: Any) -> None:
+        self.name = scorer.name
+        self._scorer, self._model = scorer, model
+        self._head = _mount(scorer.folder, model).to(model.device)
+
+    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
+        """Return the calibrated reward of each response."""
+        raw = self._scorer.raw_scores(prompts, responses, self._forward)
+        return [(score - self._scorer.mean) / self._scorer.deviation for score in raw]
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Return weight [1, H] and bias [1] of the calibrated reward of a last hidden state."""
+        deviation = self._scorer.deviation
+        return self._head / deviation, self._head.new_tensor([-self._scorer.mean / deviation])
+
+    @torch.no_grad()
+    def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
+        was_training = self._model.training
+        self._model.eval()
+        with using_adapter(self._model, _NAME):
+            hidden = backbone(self._model)(
+                input_ids=ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                use_cache=False,
+            ).last_hidden_state
+        self._model.train(was_training)
+        last = mask.sum(1).to(hidden.device) - 1
+        states = hidden[torch.arange(len(last), device=hidden.device), last]
+        scores: list[float] = (states.to(self._head.dtype) @ self._head[0]).float().tolist()
+        return scores
+
+
+def _mount(folder: Path, model: Any) -> Tensor:
+    """Add a reward model's adapter to a model, frozen; return the weight of its head, [1, H]."""
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    config = LoraConfig.from_pretrained(str(folder))
+    config.modules_to_save = None  # the head is held here
+    config.task_type = None
+    model.add_adapter(_NAME, config)
+    weights = load_file(folder / "adapter_model.safetensors")
+    head = next(value for name, value in weights.items() if name.endswith(f"{_HEAD}.weight"))
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if f".{_NAME}." not in name:
+            continue
+        parameter.data.copy_(weights[name.replace(f".{_NAME}.", ".")])
+        parameter.requires_grad = False
+    model.set_adapter(ADAPTER)
+    return torch.as_tensor(head, dtype=torch.float32)

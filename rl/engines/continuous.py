@@ -1,0 +1,128 @@
+"""transformers' continuous batching: rows enter and leave the batch as they start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from plumbline.errors import ConfigError, ModelError
+from plumbline.generation import Generation, SamplingConfig
+from plumbline.policy import Policy, using_adapter
+from plumbline.seeds import derive
+
+#: On a CPU the cache has a size of its own; on a GPU it takes what is free.
+_CPU_PAGE = 64
+
+
+class ContinuousEngine:
+    """Samples with `generate_batch`, on the policy's own weights in this process.
+
+    What differs from our own loop:
+
+    - There is one stream of random numbers for a whole call, and which row draws when is decided
+      by the scheduler's thread. A run that is repeated is therefore another draw from the same
+      policy, and a run that was killed goes on soundly but not with the same bytes.
+    - Attention is computed page by page, so log-probabilities differ from training's by rounding.
+      They are computed anew by default, and the difference is corrected for.
+    - They are those after the temperature, and would be those after top-k and top-p: these two
+      are refused, since no policy gradient belongs to a filtered distribution.
+    """
+
+    exact = False
+    remote = False
+
+    def __init__(self, sampling: SamplingConfig) -> None:
+        refuse_filters(sampling, "continuous")
+        if sampling.precision != "model":
+            raise ConfigError(
+                f"sampling.precision is {sampling.precision!r}, which continuous batching has not: "
+                "it decodes in the model's own. Leave precision at model, or take "
+                "rollouts.engine: own."
+            )
+        self._sampling = sampling
+
+    def refresh(self, policy: Policy, iteration: int) -> None:
+        """Do nothing: the weights are the policy's own."""
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Return one response to each prompt. The seeds only choose the stream of the call."""
+        from transformers import ContinuousBatchingConfig, GenerationConfig
+
+        model: Any = policy.model
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        generation = GenerationConfig(
+            do_sample=True,
+            temperature=self._sampling.temperature,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=self._sampling.max_new_tokens,
+            eos_token_id=sorted(policy.end_ids),
+            pad_token_id=policy.pad_id,
+        )
+        batching = ContinuousBatchingConfig(
+            return_logprobs=True,
+            seed=derive(0, "continuous", *seeds) % 2**32,
+            auto_switch_to_flash=False,
+            **self._cpu_cache(prompts, whole.device),
+        )
+        was_training = model.training
+        # The seed goes to torch's own generators, which nothing else shall notice.
+        with using_adapter(model, policy.adapter), torch.random.fork_rng():
+            found = whole.generate_batch(
+                [list(prompt) for prompt in prompts],
+                generation_config=generation,
+                continuous_batching_config=batching,
+                warmup=False,
+            )
+        model.train(was_training)
+        return self._generations(list(found.values()), len(prompts), policy.end_ids)
+
+    def _cpu_cache(
+        self, prompts: Sequence[Sequence[int]], device: torch.device
+    ) -> dict[str, int | bool]:
+        if device.type != "cpu":
+            return {}
+        longest = max(map(len, prompts)) + self._sampling.max_new_tokens
+        rows = min(len(prompts), self._sampling.batch_size)
+        return {
+            "page_size": _CPU_PAGE,
+            "num_blocks": rows * (-(-longest // _CPU_PAGE) + 1),
+            "max_batch_tokens": max(sum(map(len, prompts)), rows),
+            "use_cuda_graph": False,
+            "use_async_batching": False,
+        }
+
+    @staticmethod
+    def _generations(found: list[Any], asked: int, end_ids: frozenset[int]) -> list[Generation]:
+        failed = [output.error for output in found if output.error is not None]
+        if failed or len(found) != asked:
+            raise ModelError(
+                f"Continuous batching answered {len(found) - len(failed)} of {asked} prompts"
+                f"{': ' + str(failed[0]) if failed else ''}. Lower sampling.batch_size if memory "
+                "ran out, or take rollouts.engine: own."
+            )
+        return [
+            Generation(
+                list(output.generated_tokens),
+                list(output.logprobs),
+                bool(output.generated_tokens) and output.generated_tokens[-1] in end_ids,
+            )
+            for output in found
+        ]
+
+
+def refuse_filters(sampling: SamplingConfig, engine: str) -> None:
+    """Raise `ConfigError` where responses would be drawn from a filtered distribution."""
+    for name in ("top_k", "top_p"):
+        value = getattr(sampling, name)
+        if value is not None:
+            raise ConfigError(
+                f"sampling.{name} is {value}, but the engine {engine} gives log-probabilities of "
+                "the filtered distribution, by which no importance can be corrected. Leave "
+                f"sampling.{name} out (a lower temperature does much the same), or take "
+                "rollouts.engine: own."
+            )

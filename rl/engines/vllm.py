@@ -1,0 +1,291 @@
+r"""A vLLM server, reached over HTTP; the policy's adapter is sent to it before each round.
+
+Start it so, with the same base that the policy has:
+
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 16 \
+        --max-loras 2 --logprobs-mode processed_logprobs
+
+Weights travel as files: each refresh saves the adapter to a folder that the server can read, loads
+it there under a name of its own, and unloads the one before. A new name each time is what keeps
+the server from answering out of its cache of the old one's prefixes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.errors import ConfigError, ModelError
+from plumbline.generation import Generation, SamplingConfig
+from plumbline.models import ADAPTER
+from plumbline.policy import Policy
+from rl.engines.continuous import refuse_filters
+
+if TYPE_CHECKING:
+    import httpx
+
+    from rl.config import RolloutConfig
+
+#: Requests on their way at once; the server batches them.
+_AT_ONCE = 64
+#: Seconds before each further attempt at a request that got no answer.
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+#: Seconds that one response may take.
+_PATIENCE = 600.0
+_BUSY = frozenset({408, 425, 429, 502, 503, 504})
+_SEEDS = 2**63
+
+
+class VLLMEngine:
+    """Samples from a vLLM server.
+
+    Its log-probabilities come from other kernels, mostly in bfloat16, so they are computed anew and
+    the importance of each token is corrected. Each response has a seed of its own; with the same
+    seed vLLM draws the same where it computes the same, which batching and another version change.
+    A repeated run is therefore the same up to such rounding, and not to the byte.
+    """
+
+    exact = False
+    remote = True
+
+    def __init__(
+        self,
+        config: RolloutConfig,
+        sampling: SamplingConfig,
+        waits: Sequence[float] = _WAITS,
+    ) -> None:
+        import httpx
+
+        refuse_filters(sampling, "vllm")
+        assert config.url is not None  # the config sees to it
+        self._url, self._sampling, self._waits = config.url.rstrip("/"), sampling, waits
+        self._base = config.model
+        self._client = httpx.Client(
+            base_url=self._url,
+            timeout=httpx.Timeout(_PATIENCE, connect=10.0),
+            limits=httpx.Limits(max_connections=_AT_ONCE),
+        )
+        if config.adapters is not None:
+            config.adapters.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=config.adapters))
+        self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
+        self._refreshes = 0
+        self._adapter: str | None = None
+        self._checked = False
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def refresh(self, policy: Policy, iteration: int) -> None:
+        """Send the policy's adapter to the server."""
+        if not hasattr(policy.model, "peft_config"):
+            raise ConfigError(
+                "rollouts.engine is vllm, and tuning.method is full: weights reach the server as "
+                "an adapter, and with full tuning there is none. Set tuning.method to lora, or "
+                "rollouts.engine to own or continuous."
+            )
+        if self._base is None:
+            self._base = str(policy.model.peft_config[ADAPTER].base_model_name_or_path)
+        if not self._checked:
+            self._check_model(self._base)
+        self._refreshes += 1
+        name = f"{self._run}-{self._refreshes}"
+        folder = self._folder / name
+        policy.model.save_pretrained(
+            folder, selected_adapters=[policy.adapter], save_embedding_layers=False
+        )
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        before, self._adapter = self._adapter, name
+        if before is not None:
+            self._post("/v1/unload_lora_adapter", {"lora_name": before})
+            shutil.rmtree(self._folder / before, ignore_errors=True)
+        if not self._checked:
+            self._check_logprobs(policy)
+            self._checked = True
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Return one response to each prompt, each asked for with its own seed.
+
+        A request without an answer is sent again; the answers that did come are kept.
+        """
+
+        def ask(prompt: Sequence[int], seed: int) -> Generation:
+            choice = self._complete(policy, prompt, seed, self._sampling.temperature)
+            return self._generation(choice, policy.end_ids)
+
+        with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(prompts)))) as threads:
+            return list(threads.map(ask, prompts, seeds))
+
+    def _complete(
+        self, policy: Policy, prompt: Sequence[int], seed: int, temperature: float, tokens: int = 0
+    ) -> dict[str, Any]:
+        """Return the server's only choice for a prompt."""
+        # Everything that shapes the distribution is named: what is left out, vLLM takes from the
+        # model's generation_config.json.
+        request = {
+            "model": self._adapter,
+            "prompt": list(prompt),
+            "max_tokens": tokens or self._sampling.max_new_tokens,
+            "temperature": temperature,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "seed": seed % _SEEDS,
+            "stop_token_ids": sorted(policy.end_ids),
+            "logprobs": 1,
+            "return_token_ids": True,
+        }
+        choice: dict[str, Any] = self._post("/v1/completions", request)["choices"][0]
+        return choice
+
+    def _generation(self, choice: Mapping[str, Any], end_ids: frozenset[int]) -> Generation:
+        ids = choice.get("token_ids")
+        given = (choice.get("logprobs") or {}).get("token_logprobs")
+        if ids is None or given is None or len(ids) != len(given):
+            raise ModelError(
+                f"The server at {self._url} did not say which tokens it drew and how likely each "
+                "was: it knows no return_token_ids, or leaves out logprobs. It needs vLLM 0.10.2 "
+                "or later."
+            )
+        finished = choice.get("finish_reason") == "stop"
+        if finished and (not ids or ids[-1] not in end_ids):
+            raise ModelError(
+                f"The server at {self._url} ended a response at token {ids[-1] if ids else None}, "
+                f"which is no end token of the policy ({sorted(end_ids)}). Does it serve the same "
+                "base with the same tokenizer?"
+            )
+        if not all(math.isfinite(logprob) for logprob in given):
+            raise ModelError(f"The server at {self._url} gave a log-probability that is no number.")
+        return Generation(list(ids), list(given), finished)
+
+    def _check_model(self, base: str) -> None:
+        """Raise `ModelError` where the server has another base than the policy."""
+        models = self._send("GET", "/v1/models", None)["data"]
+        served = {str(name) for m in models for name in (m["id"], m.get("root")) if name}
+        if base not in served and not _same_folder(base, served):
+            raise ModelError(
+                f"The server at {self._url} serves {', '.join(sorted(served)) or 'nothing'}, and "
+                f"the policy's base is {base}. Start it with that base, or set rollouts.model to "
+                "the name under which it has it."
+            )
+
+    def _check_logprobs(self, policy: Policy) -> None:
+        """Raise `ModelError` where log-probabilities come from before the temperature.
+
+        Of the same next token's distribution at two temperatures, the likeliest token must have
+        two different shares.
+        """
+        wanted = self._sampling.temperature
+        if wanted == 1.0:
+            return
+        prompt = [min(policy.end_ids)]
+        highest = [
+            max(choice["logprobs"]["top_logprobs"][0].values())
+            for choice in (
+                self._complete(policy, prompt, 0, temperature, 1) for temperature in (1.0, wanted)
+            )
+        ]
+        if highest[0] == highest[1]:
+            raise ModelError(
+                f"The server at {self._url} gives log-probabilities from before the temperature "
+                f"({wanted:g}), by which no importance can be corrected. Start it with "
+                "--logprobs-mode processed_logprobs, or set sampling.temperature to 1."
+            )
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._send("POST", path, body)
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Send a request until it is answered; return the answer."""
+        import httpx
+
+        for wait in (*self._waits, None):
+            try:
+                answer = self._client.request(method, path, json=body)
+            except httpx.TransportError as error:
+                if wait is None:
+                    raise ModelError(
+                        f"No vLLM server answers at {self._url}: {error or type(error).__name__} "
+                        f"(tried {len(self._waits) + 1} times). Start it, or set rollouts.url; "
+                        "the same command then goes on from the last checkpoint."
+                    ) from error
+            else:
+                if answer.is_success:
+                    return _json(answer)
+                # A first attempt whose answer was lost has done its work already.
+                if "already been loaded" in answer.text:
+                    return {}
+                if path == "/v1/unload_lora_adapter" and answer.status_code == 404:
+                    return {}
+                if wait is None or answer.status_code not in _BUSY:
+                    raise self._refusal(path, answer)
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _refusal(self, path: str, answer: httpx.Response) -> ModelError:
+        """Return what a refusal means, with the server's own words."""
+        said = _message(answer)
+        if path == "/v1/load_lora_adapter":
+            if answer.status_code in (404, 405):
+                means = (
+                    "Adapters cannot be loaded there. Start it with --enable-lora and with "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+                )
+            else:
+                means = (
+                    "The adapter was not loaded. The server must be able to read "
+                    f"{self._folder} (rollouts.adapters sets the folder), and its --max-lora-rank "
+                    "must be no less than tuning.rank"
+                )
+        elif "context length" in said or "max_model_len" in said:
+            means = (
+                f"A prompt with sampling.max_new_tokens ({self._sampling.max_new_tokens}) is "
+                "longer than its context. Start it with a larger --max-model-len, or lower "
+                "sampling.max_new_tokens"
+            )
+        elif answer.status_code == 404 and path == "/v1/completions":
+            means = (
+                "It has lost the policy's adapter, perhaps by a restart. The same command goes "
+                "on from the last checkpoint and sends it again"
+            )
+        else:
+            means = "It refused the request"
+        return ModelError(
+            f"The vLLM server at {self._url} answered {path} with {answer.status_code}. {means}. "
+            f"It says: {said}"
+        )
+
+
+def _same_folder(base: str, served: set[str]) -> bool:
+    return any(Path(name).exists() and Path(name).resolve() == Path(base).resolve()
+               for name in served)  # fmt: skip
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    """Return the answer's object; adapters are answered in plain text."""
+    if not answer.headers.get("content-type", "").startswith("application/json"):
+        return {}
+    found = answer.json()
+    return found if isinstance(found, dict) else {}
+
+
+def _message(answer: httpx.Response) -> str:
+    """Return the words of an error in the one or the other of vLLM's forms."""
+    try:
+        found = answer.json()
+    except ValueError:
+        return answer.text.strip()[:300] or answer.reason_phrase
+    error = found.get("error", found) if isinstance(found, dict) else found
+    words = error.get("message", error) if isinstance(error, dict) else error
+    return str(words)[:300]

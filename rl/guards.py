@@ -1,0 +1,160 @@
+"""Guards: a step that would wreck the policy is not taken, and nothing about it is silent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plumbline.errors import ModelError
+from plumbline.policy import Policy
+from rl.config import GuardConfig
+from rl.rollouts import Rollout
+
+_MOST_TRACED = 16
+
+
+class Spike(NamedTuple):
+    """Why a minibatch's step must not be taken."""
+
+    what: str
+    rows: list[int]
+    """The responses it is about, as rows of the round, worst first."""
+
+
+def spike(
+    change: Tensor,
+    mask: Tensor,
+    numbers: Mapping[str, float],
+    rows: Tensor,
+    config: GuardConfig,
+) -> Spike | None:
+    """Return why a minibatch is not to be learnt from, or None.
+
+    ``change`` [B, R] is log p_new - log p_old of each token, ``mask`` [B, R] its real tokens,
+    ``numbers`` the minibatch's loss and gradients' norms by name, and ``rows`` [B] the responses'
+    places in the round.
+    """
+    change = change.masked_fill(~mask, 0.0)
+    worst = change.abs().nan_to_num(math.inf).amax(1)
+    order = worst.argsort(descending=True, stable=True)
+    named = rows[order].tolist()
+    if not bool(change.isfinite().all()):
+        return Spike("a token's log-probability is not finite", named)
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            return Spike(f"the {name} is {number}, not a number to learn from", named)
+    if config.log_ratio is not None and float(worst.max()) > config.log_ratio:
+        return Spike(
+            f"a token's log-probability moved by {float(worst.max()):.1f} since it was drawn; "
+            f"guards.log_ratio allows {config.log_ratio:g}",
+            named,
+        )
+    if config.update_kl is not None and bool(mask.any()):
+        update_kl = float((change.exp() - 1 - change)[mask].mean())
+        if update_kl > config.update_kl:
+            return Spike(
+                f"the policy is {update_kl:.2f} nats a token from the one that drew the responses; "
+                f"guards.update_kl allows {config.update_kl:g}",
+                named,
+            )
+    return None
+
+
+class Guard:
+    """Looks at every minibatch before its step is taken, and keeps traces of what it stops."""
+
+    def __init__(
+        self, config: GuardConfig, policy: Policy, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self._config, self._policy = config, policy
+        self._folder, self._say = folder, say
+
+    def stops(
+        self,
+        rollout: Rollout,
+        change: Tensor,
+        numbers: Mapping[str, float],
+        rows: Tensor,
+        iteration: int,
+    ) -> bool:
+        """Return whether a minibatch's step must be skipped.
+
+        ``rollout`` is the round, ``rows`` the minibatch's places in it and ``change`` [len(rows),
+        R] what became of its log-probabilities; ``numbers`` as in `spike`. Raises `ModelError`
+        where a spike ends training.
+        """
+        found = spike(change, rollout.mask[rows], numbers, rows, self._config)
+        if found is None:
+            return False
+        file = self._trace(rollout, change, rows, found, iteration)
+        if self._config.action == "stop":
+            raise ModelError(
+                f"Round {iteration + 1}: {found.what}. Training ends, as guards.action is stop; "
+                f"the responses are in {file}. A lower learning rate, fewer epochs or a larger "
+                "kl.coefficient keep the policy nearer."
+            )
+        self._say(
+            f"[yellow]round {iteration + 1}: {found.what}; a step is skipped, see {file}[/yellow]"
+        )
+        return True
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop traces of rounds that will be gone through again."""
+        for file in self._folder.glob("round-*.jsonl"):
+            if int(file.stem.removeprefix("round-")) > iteration:
+                file.unlink()
+
+    def _trace(
+        self, rollout: Rollout, change: Tensor, rows: Tensor, found: Spike, iteration: int
+    ) -> Path:
+        """Write the worst responses of a minibatch, token by token."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"round-{iteration + 1}.jsonl"
+        places = {int(row): place for place, row in enumerate(rows)}
+        with file.open("a", encoding="utf-8") as lines:
+            for row in found.rows[:_MOST_TRACED]:
+                line = {"why": found.what, **_row(rollout, row, change[places[row]], self._policy)}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return file
+
+
+def _row(rollout: Rollout, row: int, change: Tensor, policy: Policy) -> dict[str, Any]:
+    batch = rollout.batch.rows(slice(row, row + 1))
+    width = batch.response_mask.shape[1]
+    real = batch.attention_mask[0, -width:].bool()
+    ids = batch.response_ids[0][real].tolist()
+    prompt = batch.ids[0, :-width][batch.attention_mask[0, :-width].bool()].tolist()
+    return {
+        "prompt": policy.tokenizer.decode(prompt),
+        "response": policy.tokenizer.decode(ids),
+        "score": _number(rollout.scores[row]),
+        "kl": _number(rollout.kl[row]),
+        "tokens": policy.tokenizer.convert_ids_to_tokens(ids),
+        "old_logprobs": _numbers(rollout.logprobs[row][real]),
+        "reference_logprobs": _numbers(rollout.reference[row][real]),
+        "change": _numbers(change[: len(real)][real]),
+        "advantages": _numbers(rollout.advantages[row][real]),
+    }
+
+
+def _number(value: Tensor) -> float | str:
+    number = round(float(value), 5)
+    return number if math.isfinite(number) else str(number)  # JSON has no infinity
+
+
+def _numbers(values: Tensor) -> list[float | str]:
+    return [_number(value) for value in values.detach()]
+
+
+def widened(parts: list[tuple[Tensor, Tensor]], rows: int, width: int) -> Tensor:
+    """Put parts of a minibatch, (places [n], values [n, r]), together as [rows, width]."""
+    whole = torch.zeros(rows, width, device=parts[0][1].device)
+    for places, values in parts:
+        whole[places, : values.shape[1]] = values
+    return whole

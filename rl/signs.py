@@ -1,0 +1,66 @@
+"""Signs that a policy games its reward: shown while it trains, and never decided on.
+
+Each is a comparison of the last rounds with the first ones, on figures that every round has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rl.config import GuardConfig
+
+
+def repetition(ids: Sequence[int], n: int = 4) -> float:
+    """Return the share of a response's n-grams that it has had before; 0 where it has none.
+
+    1 - distinct / all (Welleck et al., 2020, "seq-rep-n").
+    """
+    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def signs(history: Sequence[Mapping[str, float]], config: GuardConfig) -> dict[str, str]:
+    """Return the signs that the figures of all rounds so far show, by name, as sentences.
+
+    Compares the means over the first and the last ``window`` rounds, which must not overlap.
+    """
+    window = config.window
+    if len(history) < 2 * window:
+        return {}
+    first = _means(history[:window])
+    last = _means(history[-window:])
+    found: dict[str, str] = {}
+    # A round that nothing was learnt from has fewer figures.
+    last = {name: value for name, value in last.items() if name in first}
+    if "tokens" in last and first["tokens"] > 0:
+        times = last["tokens"] / first["tokens"]
+        if times >= config.length_drift or times <= 1 / config.length_drift:
+            found["length"] = (
+                f"responses have {last['tokens']:.0f} tokens, {times:.1f} times as many as the "
+                f"{first['tokens']:.0f} at the start"
+            )
+    if last.get("repetition", 0.0) - first.get("repetition", 0.0) > config.repetition:
+        found["repetition"] = (
+            f"{last['repetition']:.0%} of the 4-grams repeat one before them, "
+            f"{first['repetition']:.0%} at the start"
+        )
+    if "entropy" in last and last["entropy"] < config.entropy_collapse * first["entropy"]:
+        found["entropy"] = (
+            f"the entropy is {last['entropy']:.3f} nats a token, {first['entropy']:.3f} at the "
+            "start: the policy says nearly always the same"
+        )
+    for name in last:
+        if not name.startswith("watched/"):
+            continue
+        if last[name] < first[name] and last["score"] > first["score"]:
+            found[name] = (
+                f"the score rose from {first['score']:.2f} to {last['score']:.2f} while "
+                f"{name.removeprefix('watched/')}, which is not trained on, fell from "
+                f"{first[name]:.2f} to {last[name]:.2f}"
+            )
+    return found
+
+
+def _means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = set.intersection(*(set(line) for line in lines))
+    return {name: sum(line[name] for line in lines) / len(lines) for name in sorted(names)}

@@ -1,0 +1,88 @@
+"""The next round's responses: drawn when they are asked for, or while the policy learns.
+
+One step behind, a round's responses are drawn by the policy that the round before began with. An
+engine that works elsewhere draws them while that round is learnt from; one in this process draws
+them first, which saves no time and gives the same responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from plumbline.policy import Policy
+from plumbline.records import Conversation
+from plumbline.seeds import derive, rng
+from rl.config import PPOConfig
+from rl.engines import RolloutEngine
+from rl.episodes import Environment, Episode, play
+
+if TYPE_CHECKING:
+    from rl.state import State
+
+
+class Upcoming:
+    """Hands out each round's responses."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        policy: Policy,
+        prompts: Sequence[Conversation],
+        config: PPOConfig,
+        seed: int,
+        environment: Environment | None = None,
+    ) -> None:
+        self._engine, self._policy, self._prompts = engine, policy, prompts
+        self._config, self._seed, self._environment = config, seed, environment
+        self._behind = config.rollouts.steps_behind > 0
+        self._future: Future[list[Episode]] | None = None
+        self._thread = ThreadPoolExecutor(1) if self._behind and engine.remote else None
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether log-probabilities must be computed anew."""
+        asked = self._config.rollouts.recompute_logprobs
+        return (self._behind or not self._engine.exact) if asked is None else asked
+
+    def take(self, state: State) -> list[Episode]:
+        """Return the responses of the round that begins."""
+        if state.pending is not None:
+            return state.pending
+        self._engine.refresh(self._policy, state.iteration)
+        return self._draw(state.iteration)
+
+    def start(self, state: State) -> None:
+        """One step behind: begin to draw the next round's responses, by the policy as it is."""
+        following = state.iteration + 1
+        if not self._behind or following >= self._config.iterations:
+            return
+        self._engine.refresh(self._policy, state.iteration)
+        if self._thread is not None:
+            self._future = self._thread.submit(self._draw, following)
+        else:
+            self._future = Future()
+            self._future.set_result(self._draw(following))
+
+    def finish(self, state: State) -> None:
+        """Put what was begun where the next round, or a checkpoint, finds it."""
+        state.pending = self._future.result() if self._future is not None else None
+        self._future = None
+
+    def _draw(self, iteration: int) -> list[Episode]:
+        config = self._config
+        asked = prompts_of_round(self._prompts, config.batch // config.group, iteration, self._seed)
+        grouped = [prompt for prompt in asked for _ in range(config.group)]
+        seeds = [derive(self._seed, "rollout", iteration, n) for n in range(config.batch)]
+        return play(self._engine, self._policy, grouped, seeds, config, self._environment)
+
+
+def prompts_of_round(
+    prompts: Sequence[Conversation], count: int, iteration: int, seed: int
+) -> list[Conversation]:
+    """Return the prompts of one round: passes over all of them, each in an order of its own."""
+    per_pass = len(prompts) // count
+    number, place = divmod(iteration, per_pass)
+    order = rng(seed, "prompts", number).sample(range(len(prompts)), len(prompts))
+    return [prompts[row] for row in order[place * count : (place + 1) * count]]

@@ -1,0 +1,456 @@
+"""Engines: whoever draws, the tokens are the policy's, and what differs is corrected for.
+
+No vLLM is here. A small server speaks its protocol (completions with token ids, adapters loaded
+and unloaded by path) and draws from the tiny model, with the adapter that it read from disk.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from plumbline.artefacts import Artefact
+from plumbline.batches import collate, pad_right
+from plumbline.errors import ConfigError, ModelError
+from plumbline.generation import SamplingConfig, generate
+from plumbline.metrics import read_metrics
+from plumbline.models import TuningConfig, load_causal_lm
+from plumbline.progress import Reporter
+from plumbline.stages import Stage
+from rl.config import KLConfig, PPOConfig, RolloutConfig, ShapingConfig
+from rl.engines import OwnEngine, make_engine
+from rl.engines.continuous import ContinuousEngine
+from rl.engines.vllm import VLLMEngine
+from rl.ppo import train_ppo
+from rl.roles import Roles
+
+SAMPLING = SamplingConfig(max_new_tokens=12)
+
+
+# --- The server. --------------------------------------------------------------------------------
+
+
+class Server:
+    """What a vLLM server does, for one tiny model."""
+
+    def __init__(self, base_folder: Path, **behaviour):
+        self.base, self.context = str(base_folder), behaviour.get("context", 256)
+        self.runtime_loading = behaviour.get("runtime_loading", True)
+        self.processed = behaviour.get("processed", True)
+        self.says_ids = behaviour.get("says_ids", True)
+        self.fails = behaviour.get("fails", 0)  # how many completions are lost on their way
+        self.blur = behaviour.get("blur", 0.0)  # error of its log-probabilities
+        self.models: dict[str, object] = {}
+        self.seen: list[tuple[str, dict]] = []
+        self.answered = 0
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                self.answer(200, {"data": [{"id": "tiny", "root": server.base}]})
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self.answer(*server.respond(self.path, body))
+
+            def answer(self, status, said):
+                kind = "text/plain" if isinstance(said, str) else "application/json"
+                content = (said if isinstance(said, str) else json.dumps(said)).encode()
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self):
+        self._http.shutdown()
+        self._http.server_close()
+
+    def respond(self, path, body):
+        with self._lock:
+            self.seen.append((path, body))
+            if path == "/v1/load_lora_adapter":
+                return self._load(body)
+            if path == "/v1/unload_lora_adapter":
+                del self.models[body["lora_name"]]
+                return 200, "Success"
+            if self.fails:
+                self.fails -= 1
+                return error(503, "overloaded")
+            answer = self._complete(body)
+            self.answered += 1
+            return answer
+
+    def _load(self, body):
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        if not self.runtime_loading:
+            return 404, {"detail": "Not Found"}
+        if body["lora_name"] in self.models:
+            return error(400, "The lora adapter has already been loaded.")
+        base = AutoModelForCausalLM.from_pretrained(self.base)
+        self.models[body["lora_name"]] = PeftModel.from_pretrained(base, body["lora_path"]).eval()
+        return 200, "Success"
+
+    def _complete(self, body):
+        model = self.models.get(body["model"])
+        if model is None:
+            return error(404, f"The model `{body['model']}` does not exist.")
+        if len(body["prompt"]) + body["max_tokens"] > self.context:
+            return error(400, f"This model's maximum context length is {self.context} tokens.")
+        config = SamplingConfig(temperature=body["temperature"], max_new_tokens=body["max_tokens"])
+        ends = frozenset(body["stop_token_ids"])
+        (drawn,) = generate(model, [body["prompt"]], [body["seed"]], config, end_ids=ends, pad_id=0)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([body["prompt"]])).logits[0, -1]
+        divisor = body["temperature"] if self.processed else 1.0
+        top = float((logits / divisor).log_softmax(-1).max())
+        choice = {
+            "index": 0,
+            "text": "",
+            "finish_reason": "stop" if drawn.finished else "length",
+            "logprobs": {
+                "token_logprobs": [logprob + self.blur for logprob in drawn.logprobs],
+                "top_logprobs": [{"token": top}],
+            },
+        }
+        if self.says_ids:
+            choice["token_ids"] = drawn.ids
+        return 200, {"choices": [choice]}
+
+
+def error(status, message):
+    return status, {"error": {"message": message, "type": "BadRequestError", "code": status}}
+
+
+@pytest.fixture
+def serve(base_folder):
+    """Start servers, and stop them after the test."""
+    started = []
+
+    def start(**behaviour):
+        started.append(Server(base_folder, **behaviour))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def roles(base_folder):
+    """Roles whose policy differs from its base."""
+    torch.manual_seed(0)
+    made = Roles(Artefact(base_folder), TuningConfig(method="lora", rank=4))
+    with torch.no_grad():
+        for parameter in made.policy_parameters.values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def engine_for(server, sampling=SAMPLING, **options):
+    config = RolloutConfig(engine="vllm", url=server.url, **options)
+    return VLLMEngine(config, sampling, waits=(0.01, 0.01))
+
+
+# --- Every engine. ------------------------------------------------------------------------------
+
+
+def test_the_config_names_the_engine():
+    assert isinstance(make_engine(RolloutConfig(), SAMPLING), OwnEngine)
+    assert isinstance(make_engine(RolloutConfig(engine="continuous"), SAMPLING), ContinuousEngine)
+    vllm = make_engine(RolloutConfig(engine="vllm", url="http://127.0.0.1:9"), SAMPLING)
+    assert isinstance(vllm, VLLMEngine)
+    assert vllm.remote
+
+
+@pytest.mark.parametrize("kind", ["own", "continuous", "vllm"])
+def test_log_probabilities_are_the_policy_s(kind, roles, prompts, serve):
+    """Of the policy as it is, adapter and temperature included, and not of its base."""
+    sampling = SamplingConfig(max_new_tokens=12, temperature=0.8)
+    if kind == "vllm":
+        engine = engine_for(serve(), sampling)
+    else:
+        engine = make_engine(RolloutConfig(engine=kind), sampling)
+    asked = [roles.policy.encode(prompt) for prompt in prompts]
+    engine.refresh(roles.policy, 0)
+    drawn = engine.sample(roles.policy, asked, range(len(asked)))
+    assert len(drawn) == len(asked)
+    batch = collate(asked, [generation.ids for generation in drawn], roles.policy.pad_id)
+    said = pad_right([g.logprobs for g in drawn], batch.response_mask.shape[1])
+    ours = roles.policy.logprobs(batch, 0.8).logprobs
+    torch.testing.assert_close(said, ours, atol=1e-4, rtol=1e-4)
+    theirs = roles.reference.logprobs(batch, 0.8).logprobs
+    assert not torch.allclose(said, theirs, atol=1e-2)
+    for generation in drawn:
+        ended = generation.ids[-1] in roles.policy.end_ids
+        assert generation.finished == ended
+        assert ended or len(generation.ids) == 12
+
+
+def test_continuous_batching_ends_responses_and_leaves_no_trace(roles, prompts):
+    # All weight on the end token: every response must be that token alone.
+    (end,) = roles.policy.end_ids
+    head = roles.model.get_output_embeddings()
+    head.register_forward_hook(lambda _m, _i, out: out.index_fill(-1, torch.tensor([end]), 99.0))
+    roles.model.train()
+    state, attention = torch.get_rng_state(), roles.model.config._attn_implementation
+    asked = [roles.policy.encode(prompt) for prompt in prompts[:3]]
+    drawn = ContinuousEngine(SAMPLING).sample(roles.policy, asked, [1, 2, 3])
+    assert [(g.ids, g.finished) for g in drawn] == [([end], True)] * 3
+    assert torch.equal(torch.get_rng_state(), state)
+    assert roles.model.training
+    assert roles.model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("engine", ["continuous", "vllm"])
+def test_filters_are_refused_where_they_cannot_be_corrected_for(engine):
+    config = RolloutConfig(engine=engine, url="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"top_p is 0\.9"):
+        make_engine(config, SamplingConfig(top_p=0.9))
+
+
+# --- The server's engine. -----------------------------------------------------------------------
+
+
+def test_a_server_draws_what_our_own_loop_draws(roles, prompts, serve):
+    """Seeds, prompts, order and end tokens arrive as they were meant."""
+    asked = [roles.policy.encode(prompt) for prompt in prompts]
+    seeds = [2**63 + 5, *range(1, len(asked))]
+    engine = engine_for(serve())
+    engine.refresh(roles.policy, 0)
+    theirs = engine.sample(roles.policy, asked, seeds)
+    ours = OwnEngine(SAMPLING).sample(roles.policy, asked, [5, *seeds[1:]])
+    assert [g.ids for g in theirs] == [g.ids for g in ours]
+    assert [g.finished for g in theirs] == [g.finished for g in ours]
+
+
+def test_each_refresh_brings_new_weights_under_a_new_name(roles, prompts, serve):
+    server = serve()
+    engine = engine_for(server)
+    asked = [roles.policy.encode(prompts[0])]
+    engine.refresh(roles.policy, 0)
+    (before,) = engine.sample(roles.policy, asked, [0])
+    with torch.no_grad():
+        for parameter in roles.policy_parameters.values():
+            parameter.neg_()
+            parameter.mul_(3)
+    (stale,) = engine.sample(roles.policy, asked, [0])
+    assert stale.logprobs == before.logprobs  # only a refresh sends weights
+    engine.refresh(roles.policy, 1)
+    (after,) = engine.sample(roles.policy, asked, [0])
+    assert after.logprobs != before.logprobs
+    loads = [body for path, body in server.seen if path == "/v1/load_lora_adapter"]
+    assert len({body["lora_name"] for body in loads}) == 2
+    assert len(server.models) == 1  # the old one is unloaded
+    assert not Path(loads[0]["lora_path"]).exists()
+    assert Path(loads[1]["lora_path"]).exists()
+
+
+def test_what_is_lost_on_the_way_is_asked_for_again(roles, prompts, serve):
+    server = serve()
+    engine = engine_for(server)
+    engine.refresh(roles.policy, 0)
+    asked = [roles.policy.encode(prompt) for prompt in prompts[:4]]
+    whole = engine.sample(roles.policy, asked, range(4))
+    server.fails = 2
+    assert engine.sample(roles.policy, asked, range(4)) == whole
+
+
+def message(run) -> str:
+    with pytest.raises(ModelError) as caught:
+        run()
+    return str(caught.value)
+
+
+def test_errors_say_what_to_do(roles, prompts, serve):
+    policy, asked = roles.policy, [roles.policy.encode(prompts[0])]
+
+    closed = serve()
+    closed.close()
+    said = message(lambda: engine_for(closed).refresh(policy, 0))
+    assert "No vLLM server answers" in said
+    assert "tried 3 times" in said
+
+    forbidden = serve(runtime_loading=False)
+    said = message(lambda: engine_for(forbidden).refresh(policy, 0))
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in said
+
+    other = engine_for(serve(), model="another/base")
+    said = message(lambda: other.refresh(policy, 0))
+    assert "serves" in said
+    assert "another/base" in said
+
+    small = engine_for(serve(context=20))
+    small.refresh(policy, 0)
+    said = message(lambda: small.sample(policy, asked, [0]))
+    assert "--max-model-len" in said
+    assert "max_new_tokens (12)" in said
+
+    old = engine_for(serve(says_ids=False))
+    old.refresh(policy, 0)
+    assert "return_token_ids" in message(lambda: old.sample(policy, asked, [0]))
+
+    forgetful = serve()
+    engine = engine_for(forgetful)
+    engine.refresh(policy, 0)
+    forgetful.models.clear()
+    assert "lost the policy's adapter" in message(lambda: engine.sample(policy, asked, [0]))
+
+    busy = serve(fails=99)
+    engine = engine_for(busy)
+    engine.refresh(policy, 0)
+    assert "overloaded" in message(lambda: engine.sample(policy, asked, [0]))
+
+    raw = engine_for(serve(processed=False), SamplingConfig(temperature=0.5))
+    assert "--logprobs-mode processed_logprobs" in message(lambda: raw.refresh(policy, 0))
+
+
+def test_full_tuning_is_refused(base_folder, tokenizer, serve):
+    from plumbline.policy import Policy
+
+    whole = Policy(load_causal_lm(base_folder), tokenizer)
+    with pytest.raises(ConfigError, match=r"tuning\.method is full"):
+        engine_for(serve()).refresh(whole, 0)
+
+
+# --- Training with a server. --------------------------------------------------------------------
+
+CONFIG = PPOConfig(
+    tuning=TuningConfig(method="lora", rank=4),
+    sampling=SamplingConfig(max_new_tokens=12),
+    iterations=3,
+    batch=8,
+    minibatch=4,
+    learning_rate=5e-3,
+    epochs=1,
+    kl=KLConfig(coefficient=0.0),
+    shaping=ShapingConfig(unfinished="keep"),
+    evaluations=0,
+    checkpoint_every=2,
+)
+
+
+class LikesTheLetterE:
+    name = "e"
+
+    def score(self, prompts, responses):
+        return [10 * text.count("e") / max(1, len(text)) for text in responses]
+
+
+class FakeArtefact(Artefact):
+    @property
+    def id(self) -> str:
+        return "base-test"
+
+
+def train(folder, base_folder, config, scorer=None):
+    from plumbline.world.data import prompts
+
+    stage = Stage(folder, Reporter(quiet=True))
+    train_ppo(
+        stage,
+        config=config,
+        policy=FakeArtefact(base_folder),
+        prompts=prompts(0, 32, "preferences"),
+        scorer=scorer or LikesTheLetterE(),
+        hook=lambda *_: {},
+        seed=0,
+    )
+    return stage
+
+
+def with_server(server, steps_behind=0, **more):
+    rollouts = RolloutConfig(engine="vllm", url=server.url, steps_behind=steps_behind)
+    return CONFIG.model_copy(update={"rollouts": rollouts, **more})
+
+
+def test_training_with_a_server_is_training_with_our_own_loop(base_folder, tmp_path, serve):
+    ours, theirs = (
+        read_metrics(train(tmp_path / name, base_folder, config).folder / "metrics.jsonl")
+        for name, config in (("own", CONFIG), ("vllm", with_server(serve())))
+    )
+    for own, vllm in zip(ours, theirs, strict=True):
+        for figure in ("score", "kl", "tokens"):
+            assert vllm[figure] == pytest.approx(own[figure], rel=1e-3, abs=1e-3)
+
+
+def test_a_server_s_other_arithmetic_is_corrected_for(roles, prompts, serve):
+    """Its log-probabilities are off by 0.3, so each token weighs exp(-0.3)."""
+    from rl.episodes import play
+    from rl.rollouts import judged
+
+    engine = engine_for(serve(blur=0.3))
+    engine.refresh(roles.policy, 0)
+    episodes = play(engine, roles.policy, prompts, range(len(prompts)), CONFIG)
+    rollout = judged(roles, LikesTheLetterE(), episodes, CONFIG, 0.0, recompute=True)
+    weights = rollout.correction[rollout.mask]
+    torch.testing.assert_close(weights, torch.full_like(weights, 0.7408182), atol=1e-4, rtol=1e-4)
+    ours = roles.policy.logprobs(rollout.batch).logprobs
+    torch.testing.assert_close(rollout.logprobs, ours, atol=1e-5, rtol=1e-4)
+
+
+def test_one_step_behind_the_server_draws_while_we_learn(base_folder, tmp_path, serve, monkeypatch):
+    """Learning waits here for the server: drawn one after the other, it would wait in vain."""
+    import rl.ppo
+
+    server, rounds = serve(), []
+
+    def learn(*arguments, **named):
+        rounds.append(named["iteration"])
+        if len(rounds) < CONFIG.iterations:  # after the last round, nothing is left to draw
+            wanted, patience = (len(rounds) + 1) * CONFIG.batch, time.monotonic() + 60
+            while server.answered < wanted and time.monotonic() < patience:
+                time.sleep(0.01)
+            assert server.answered == wanted
+        return real(*arguments, **named)
+
+    real = rl.ppo.learn
+    monkeypatch.setattr(rl.ppo, "learn", learn)
+    train(tmp_path / "a", base_folder, with_server(server, steps_behind=1))
+    assert rounds == list(range(CONFIG.iterations))
+    assert server.answered == CONFIG.iterations * CONFIG.batch
+
+
+def test_what_was_drawn_ahead_survives_a_kill(base_folder, tmp_path, serve):
+    config = with_server(serve(), steps_behind=1, iterations=5)
+    whole = train(tmp_path / "whole", base_folder, config)
+
+    class Killed(LikesTheLetterE):
+        calls = 0
+
+        def score(self, prompts, responses):
+            self.calls += 1
+            if self.calls == 4:  # after the checkpoint of round 2, before that of round 4
+                raise KeyboardInterrupt
+            return super().score(prompts, responses)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", base_folder, config, Killed())
+    pending = Stage(tmp_path / "cut", Reporter(quiet=True)).checkpoints.load()["state"]["pending"]
+    assert len(pending) == config.batch
+    other = serve()  # the first one is gone, and all that it held
+    again = config.model_copy(
+        update={"rollouts": config.rollouts.model_copy(update={"url": other.url})}
+    )
+    cut = train(tmp_path / "cut", base_folder, again)
+    drawn = [body for path, body in other.seen if path == "/v1/completions"]
+    assert len(drawn) == 2 * config.batch  # rounds 4 and 5; the third was in the checkpoint
+    for name in ("metrics.jsonl", "adapter_model.safetensors"):
+        assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()

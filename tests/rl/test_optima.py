@@ -1,0 +1,182 @@
+"""Problems whose optimum is known in closed form, solved by the real rounds of sampling and steps.
+
+Expectations are sums over every answer that the policy can give, not estimates.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plumbline.generation import SamplingConfig
+from plumbline.models import TuningConfig
+from plumbline.seeds import derive
+from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig, ValueConfig
+from rl.engines import OwnEngine
+from rl.episodes import play
+from rl.guards import Guard
+from rl.learning import Learner, learn
+from rl.roles import Roles
+from rl.rollouts import judged
+
+BASE = PPOConfig(
+    tuning=TuningConfig(method="full"),
+    sampling=SamplingConfig(max_new_tokens=1),
+    batch=256,
+    minibatch=256,
+    micro_batch=256,
+    epochs=1,
+    iterations=60,
+    learning_rate=1e-2,
+    value=ValueConfig(learning_rate=1e-2, clip=None),
+    advantage=AdvantageConfig(lam=1.0, whiten=False),
+    kl=KLConfig(coefficient=0.0),
+    shaping=ShapingConfig(unfinished="keep"),
+)
+
+
+class Table:
+    """A scorer that knows a number for each text, after each prompt."""
+
+    name = "table"
+
+    def __init__(self, score):
+        self.of = score
+
+    def score(self, prompts, responses):
+        return [self.of(p[0]["content"], r) for p, r in zip(prompts, responses, strict=True)]
+
+
+def number(*names) -> float:
+    """A number in [-1, 1] that the names determine."""
+    return derive(7, *names) / 2**62 - 1
+
+
+def solve(toy, config, prompts, scorer, tmp_path, seed=0):
+    """The rounds of `rl.ppo.train_ppo`, without what is written and said between them."""
+    from accelerate import Accelerator
+
+    torch.manual_seed(seed)
+    roles = Roles(toy.artefact, config.tuning, config.value if config.has_values else None)
+    learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
+    if config.has_values:
+        learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
+    engine = OwnEngine(config.sampling)
+    guard = Guard(config.guards, roles.policy, tmp_path, lambda _: None)
+    accelerator = Accelerator()
+    asked = [prompts[n // config.group % len(prompts)] for n in range(config.batch)]
+    for iteration in range(config.iterations):
+        seeds = [derive(seed, iteration, n) for n in range(config.batch)]
+        episodes = play(engine, roles.policy, asked, seeds, config)
+        rollout = judged(
+            roles, scorer, episodes, config, config.kl.coefficient, recompute=False
+        )
+        learn(
+            roles, learners, rollout, config, accelerator, guard,
+            iteration=iteration, kl_coefficient=config.kl.coefficient, seed=seed,
+        )  # fmt: skip
+    return roles
+
+
+def texts(policy, most, toy):
+    return [policy.decode(ids) for ids in toy.answers(policy, most)]
+
+
+@pytest.mark.parametrize("estimator", ["gae", "rloo", "reinforce_pp"])
+def test_a_bandit_is_solved(toy, tmp_path, estimator):
+    """Twelve arms; without a penalty, the best one is taken always."""
+    config = BASE.model_copy(
+        update={
+            "advantage": AdvantageConfig(estimator=estimator),
+            "group": 8,
+            "iterations": 25,
+            "learning_rate": 2e-2,
+        }
+    )
+    prompt = toy.prompts[0]
+    roles = solve(toy, config, [prompt], Table(lambda p, r: 2 + number(r)), tmp_path)
+    rewards = torch.tensor([2 + number(text) for text in texts(roles.policy, 1, toy)])
+    expected = toy.distribution(roles.policy, prompt, 1) @ rewards
+    assert float(expected) > 0.99 * float(rewards.max())
+
+
+def test_copying_is_learnt(toy, tmp_path):
+    """Say the prompt's first letter and stop; half the reward for each of the two."""
+
+    def half_each(prompt, response):
+        return 0.5 * response.startswith(prompt[0]) + 0.5 * (len(response) == 1)
+
+    config = BASE.model_copy(
+        update={
+            "sampling": SamplingConfig(max_new_tokens=2),
+            "advantage": AdvantageConfig(),
+            "epochs": 2,
+            "minibatch": 128,
+            "iterations": 40,
+        }
+    )
+    prompts = toy.prompts[::7][:6]  # aa, bb, ...
+    roles = solve(toy, config, prompts, Table(half_each), tmp_path)
+    found = []
+    for prompt in prompts:
+        rewards = [half_each(prompt[0]["content"], t) for t in texts(roles.policy, 2, toy)]
+        found.append(float(toy.distribution(roles.policy, prompt, 2) @ torch.tensor(rewards)))
+    assert sum(found) / len(found) > 0.99
+
+
+def total_variation(p, q) -> float:
+    return float((p - q).abs().sum() / 2)
+
+
+def tilted(reference, rewards, beta):
+    """pi* = pi_ref exp(r / beta) / Z (Rafailov et al., 2023, eq. 4)."""
+    weights = reference * (rewards / beta).exp()
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "place", "kl", "most"),
+    [
+        ("gae", "reward", "k1", 2),
+        ("rloo", "reward", "k1", 2),
+        ("reinforce_pp", "reward", "k1", 1),
+        ("gae", "loss", "k2", 1),
+        ("rloo", "loss", "k2", 1),
+        ("rloo", "loss", "k3", 1),
+    ],
+)
+def test_with_a_penalty_the_optimum_is_the_tilted_reference(
+    toy, tmp_path, estimator, place, kl, most
+):
+    beta = 0.5
+    config = BASE.model_copy(
+        update={
+            "sampling": SamplingConfig(max_new_tokens=most),
+            "advantage": AdvantageConfig(estimator=estimator, lam=1.0, whiten=False),
+            "kl": KLConfig(coefficient=beta, place=place, estimator=kl),
+            "group": 8,
+            "batch": 512,
+            "minibatch": 512,
+            "micro_batch": 512,
+            "iterations": 80 if most == 2 else 50,
+        }
+    )
+    prompts = [toy.prompts[0], toy.prompts[11]]
+    roles = solve(toy, config, prompts, Table(number), tmp_path)
+    for prompt in prompts:
+        said = texts(roles.policy, most, toy)
+        rewards = torch.tensor([number(prompt[0]["content"], text) for text in said])
+        reference = toy.distribution(roles.reference, prompt, most)
+        found = toy.distribution(roles.policy, prompt, most)
+        optimum = tilted(reference, rewards, beta)
+        print(estimator,place,kl,total_variation(reference, optimum), total_variation(found, optimum), total_variation(found, mode_covering(reference, rewards, beta)))
+
+
+def mode_covering(reference, rewards, beta):
+    """The optimum of E_p[r] - beta KL(pi_ref || p): p = beta pi_ref / (l - r), with l so that p sums to 1."""
+    low, high = float(rewards.max()) + 1e-9, float(rewards.max()) + beta
+    for _ in range(100):
+        middle = (low + high) / 2
+        total = float((beta * reference.double() / (middle - rewards.double())).sum())
+        low, high = (middle, high) if total > 1 else (low, middle)
+    return (beta * reference.double() / (middle - rewards.double())).float()

@@ -1,0 +1,174 @@
+"""The next round's responses: whose they are, and how what is behind is corrected for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plumbline.artefacts import Artefact
+from plumbline.generation import SamplingConfig
+from plumbline.models import TuningConfig
+from plumbline.seeds import derive
+from rl.config import LossConfig, PPOConfig, RolloutConfig, ShapingConfig
+from rl.engines import OwnEngine
+from rl.episodes import Episode
+from rl.roles import Roles
+from rl.rollouts import judged
+from rl.state import State
+from rl.upcoming import Upcoming, prompts_of_round
+
+CONFIG = PPOConfig(
+    tuning=TuningConfig(method="lora", rank=4),
+    sampling=SamplingConfig(max_new_tokens=12, temperature=0.9),
+    rollouts=RolloutConfig(steps_behind=1),
+    iterations=3,
+    batch=6,
+    minibatch=6,
+    shaping=ShapingConfig(unfinished="keep"),
+    loss=LossConfig(off_policy_cap=1.5),
+)
+
+
+@pytest.fixture
+def roles(base_folder):
+    torch.manual_seed(0)
+    return Roles(Artefact(base_folder), CONFIG.tuning, None)
+
+
+def move(roles, seed):
+    """Change the policy, as learning would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in roles.policy_parameters.values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def weights_of(roles):
+    return {name: p.detach().clone() for name, p in roles.policy_parameters.items()}
+
+
+def by_hand(roles, weights, prompts, iteration):
+    """What the policy with these weights answers in a round, drawn without `Upcoming`."""
+    for name, value in weights.items():
+        roles.policy_parameters[name].data.copy_(value)
+    asked = prompts_of_round(prompts, CONFIG.batch, iteration, seed=7)
+    seeds = [derive(7, "rollout", iteration, n) for n in range(CONFIG.batch)]
+    encoded = [roles.policy.encode(prompt) for prompt in asked]
+    return roles.policy.sample(encoded, seeds, CONFIG.sampling)
+
+
+def rounds(roles, prompts, config):
+    """Go through all rounds, moving the policy in each; return weights and responses of each."""
+    upcoming = Upcoming(OwnEngine(config.sampling), roles.policy, prompts, config, seed=7)
+    state, weights, drawn = State(kl_coefficient=0.0), [], []
+    for iteration in range(config.iterations):
+        weights.append(weights_of(roles))
+        drawn.append(upcoming.take(state))
+        upcoming.start(state)
+        move(roles, iteration)
+        state.iteration += 1
+        upcoming.finish(state)
+    assert state.pending is None  # nothing is drawn for a round that does not come
+    return upcoming, weights, drawn
+
+
+def test_one_step_behind_a_round_is_drawn_by_the_policy_of_the_round_before(roles, prompts):
+    move(roles, 99)
+    upcoming, weights, drawn = rounds(roles, prompts, CONFIG)
+    assert upcoming.recomputes
+    drew = [weights[0], weights[0], weights[1]]
+    for iteration, (episodes, by) in enumerate(zip(drawn, drew, strict=True)):
+        expected = by_hand(roles, by, prompts, iteration)
+        assert [e.ids for e in episodes] == [g.ids for g in expected]
+        assert [e.logprobs for e in episodes] == [g.logprobs for g in expected]
+    newest = by_hand(roles, weights[2], prompts, 2)
+    assert [e.ids for e in drawn[2]] != [g.ids for g in newest]
+
+
+def test_in_step_a_round_is_drawn_by_the_policy_as_it_is(roles, prompts):
+    config = CONFIG.model_copy(update={"rollouts": RolloutConfig()})
+    upcoming, weights, drawn = rounds(roles, prompts, config)
+    assert not upcoming.recomputes
+    for iteration, (episodes, by) in enumerate(zip(drawn, weights, strict=True)):
+        expected = by_hand(roles, by, prompts, iteration)
+        assert [e.ids for e in episodes] == [g.ids for g in expected]
+
+
+@pytest.mark.parametrize(
+    ("steps_behind", "precision", "asked", "recomputes"),
+    [
+        (0, "model", None, False),
+        (1, "model", None, True),
+        (0, "bfloat16", None, True),
+        (0, "model", True, True),
+        (1, "model", False, False),
+    ],
+)
+def test_log_probabilities_are_computed_anew_where_they_must(
+    roles, prompts, steps_behind, precision, asked, recomputes
+):
+    sampling = SamplingConfig(max_new_tokens=12, precision=precision)
+    rollouts = RolloutConfig(steps_behind=steps_behind, recompute_logprobs=asked)
+    config = CONFIG.model_copy(update={"rollouts": rollouts, "sampling": sampling})
+    engine = OwnEngine(sampling)
+    assert Upcoming(engine, roles.policy, prompts, config, seed=0).recomputes is recomputes
+
+
+class Ones:
+    name = "ones"
+
+    def score(self, prompts, responses):
+        return [1.0] * len(responses)
+
+
+def test_correction_weights_are_those_by_hand(roles, prompts):
+    """Per token min(p_now / p_then, cap), both from the model's logits at the temperature."""
+    config = CONFIG.model_copy(update={"advantage": CONFIG.advantage.model_copy(
+        update={"estimator": "reinforce_pp"})})  # fmt: skip
+    upcoming = Upcoming(OwnEngine(config.sampling), roles.policy, prompts, config, seed=7)
+    state = State(kl_coefficient=0.0)
+    upcoming.take(state)
+    upcoming.start(state)
+    then = weights_of(roles)
+    move(roles, 1)
+    state.iteration += 1
+    upcoming.finish(state)
+    episodes = upcoming.take(state)
+    now = weights_of(roles)
+    rollout = judged(roles, Ones(), episodes, config, 0.0, recompute=upcoming.recomputes)
+
+    ratios = []
+    for row, episode in enumerate(episodes):
+        new, old = (logprobs_by_hand(roles, weights, episode) for weights in (now, then))
+        ratio = (new - old).exp()
+        ratios.append(ratio)
+        width = len(episode.ids)
+        expected = ratio.clamp(max=1.5)
+        torch.testing.assert_close(rollout.correction[row, :width], expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(rollout.logprobs[row, :width], new, atol=1e-4, rtol=1e-4)
+        assert (rollout.correction[row, width:] == 1).all()
+    every = torch.cat(ratios)
+    assert (every > 1.5).any()  # the cap is met, and so is what lies below it
+    assert ((every - 1).abs() > 0.05).any()
+    assert (every < 1).any()
+
+
+def logprobs_by_hand(roles, weights, episode: Episode):
+    for name, value in weights.items():
+        roles.policy_parameters[name].data.copy_(value)
+    ids = torch.tensor([*episode.prompt_ids, *episode.ids])
+    with torch.no_grad():
+        logits = roles.model(input_ids=ids[None]).logits[0]
+    said = (logits / CONFIG.sampling.temperature).log_softmax(-1)
+    return said[:-1].gather(1, ids[1:, None])[len(episode.prompt_ids) - 1 :, 0]
+
+
+def test_what_is_pending_is_taken_and_not_drawn_again(roles, prompts):
+    class Never(OwnEngine):
+        def sample(self, *_):
+            raise AssertionError("nothing is to be drawn")
+
+    pending = [Episode(list(p), [1], [2], [True], [-1.0], True, []) for p in prompts[:6]]
+    state = State(kl_coefficient=0.0, iteration=1, pending=pending)
+    upcoming = Upcoming(Never(CONFIG.sampling), roles.policy, prompts, CONFIG, seed=7)
+    assert upcoming.take(state) is pending
