@@ -18,10 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plumbline.batches import Batch
-from plumbline.decoding.snapshot import LayerWeights
-from plumbline.decoding.snapshot import _is_known as is_known
-from plumbline.decoding.snapshot import _layer as layer_weights
-from plumbline.decoding.snapshot import _UnknownError as UnknownError
+from plumbline.decoding.snapshot import _is_known, _plain, _UnknownError
 from plumbline.models import backbone
 
 #: Longer texts go to torch's fused attention, whose [T, T] shares are never held.
@@ -62,7 +59,7 @@ def states(
 def suits(model: Any) -> bool:
     """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if whole.device.type != "cpu" or not is_known(whole):
+    if whole.device.type != "cpu" or not _is_known(whole):
         return False
     if getattr(whole.model, "gradient_checkpointing", False) and whole.training:
         return False
@@ -84,24 +81,62 @@ def _states(
     if _window(trunk) < length:
         return None
     try:
-        layers = [layer_weights(layer, dtype) for layer in trunk.layers]
-    except UnknownError:
+        layers = [_Layer(layer, dtype) for layer in trunk.layers]
+    except _UnknownError:
         return None
-    attention = trunk.layers[0].self_attn
-    embedding = trunk.embed_tokens
+    embedding, epsilon = trunk.embed_tokens, trunk.norm.variance_epsilon
     x = F.embedding(ids, embedding.weight, embedding.padding_idx).to(dtype)
     cos, sin = trunk.rotary_emb(x, positions)  # [B, T, E]
-    # The sines are signed for halves that are swapped.
-    half = cos.shape[-1] // 2
+    # The sines are signed for halves that are swapped; the queries' turn holds the scores' scale.
+    half, scale = cos.shape[-1] // 2, layers[0].scale
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+    turns = (cos * scale, sin * scale), (cos, sin)
     unseen = _unseen(mask, dtype)
-    epsilon = trunk.norm.variance_epsilon
-    for number, (module, weights) in enumerate(zip(trunk.layers, layers, strict=True)):
-        mixed = _attention(x, weights, (cos, sin), unseen, attention.head_dim, epsilon)
+    for number, layer in enumerate(layers):
+        mixed = _attention(x, layer, turns, unseen, epsilon)
         if number + 1 == len(layers):  # nothing looks at other positions any more
             x, mixed = x[:, -last:], mixed[:, -last:]
-        x = _finish(x, mixed, weights, module.mlp.act_fn, epsilon)
-    return _Norm.apply(x, epsilon) * trunk.norm.weight.to(dtype)
+        x = _finish(x, mixed, layer, epsilon)
+    return _Norm.apply(x, epsilon) * trunk.norm.weight.to(dtype)  # type: ignore[no-untyped-call]
+
+
+class _Layer:
+    """A layer's weights in one number format, as functions of the model's own.
+
+    Queries, keys and values are one matrix, gate and up another, with the scale of the norm before
+    them. Matrices are [out, in], as in `torch.nn.Linear`.
+    """
+
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.size, self.scale = int(attention.head_dim), float(attention.scaling)
+        self.qkv = _fused(
+            [attention.q_proj, attention.k_proj, attention.v_proj], layer.input_layernorm, dtype
+        )
+        self.out = _fused([attention.o_proj], None, dtype)
+        self.gate_up = _fused([mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm, dtype)
+        self.down = _fused([mlp.down_proj], None, dtype)
+        self.activation = mlp.act_fn
+        self.heads = self.out[0].shape[1] // self.size
+        self.groups = (len(self.qkv[0]) // self.size - self.heads) // 2
+        self.head_norms: Tensor | None = None
+        if hasattr(attention, "q_norm"):
+            q, k = attention.q_norm.weight.to(dtype), attention.k_norm.weight.to(dtype)
+            self.head_norms = torch.cat([q.expand(self.heads, -1), k.expand(self.groups, -1)])
+
+
+def _fused(
+    layers: list[Any], norm: Any | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Return linear layers as one matrix [out, in], with the scale of a norm; and their biases."""
+    plain = [_plain(layer) for layer in layers]
+    matrix = torch.cat([weight for weight, _ in plain]) if len(plain) > 1 else plain[0][0]
+    if norm is not None:
+        matrix = matrix * norm.weight
+    if all(bias is None for _, bias in plain):
+        return matrix.to(dtype), None
+    biases = [w.new_zeros(len(w)) if bias is None else bias for w, bias in plain]
+    return matrix.to(dtype), torch.cat(biases).to(dtype)
 
 
 def _window(trunk: Any) -> float:
@@ -131,30 +166,33 @@ def _unseen(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _attention(
     x: Tensor,
-    weights: LayerWeights,
-    rotation: tuple[Tensor, Tensor],
+    layer: _Layer,
+    turns: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
     unseen: Tensor,
-    size: int,
     epsilon: float,
 ) -> Tensor:
     """Return what each head mixes from what it sees, [B, T, Q E], from the residual stream."""
     rows, length, width = x.shape
-    heads = weights.out.shape[0] // size
-    groups = (weights.qkv.shape[1] // size - heads) // 2
-    normed = _Norm.apply(x, epsilon).view(-1, width)
-    qkv = _product(normed, weights.qkv, weights.qkv_bias).view(rows, length, -1, size)
-    if weights.head_norms is None:
+    size, heads, groups = layer.size, layer.heads, layer.groups
+    normed = _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call]
+    qkv = F.linear(normed.view(-1, width), *layer.qkv).view(rows, length, -1, size)
+    if layer.head_norms is None:
         q, k, v = qkv.split([heads, groups, groups], dim=2)
     else:
         qk, v = qkv.split([heads + groups, groups], dim=2)
-        q, k = (_Norm.apply(qk, epsilon) * weights.head_norms).split([heads, groups], dim=2)
-    q, k = _Turn.apply(q, *rotation), _Turn.apply(k, *rotation)
+        qk = _Norm.apply(qk, epsilon) * layer.head_norms  # type: ignore[no-untyped-call]
+        q, k = qk.split([heads, groups], dim=2)
+    q, k = (
+        _Turn.apply(part, *turn)  # type: ignore[no-untyped-call]
+        for part, turn in zip((q, k), turns, strict=True)
+    )
     v = v.transpose(1, 2)
     if length > LONGEST_BY_PRODUCTS:
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=unseen, scale=1.0, enable_gqa=heads != groups
         )
     else:
+        # The query heads of a group are more rows for its keys.
         v = v.reshape(rows * groups, length, size)
         q, k = q.view(rows * groups, -1, size), k.view(rows * groups, length, size)
         scores = torch.bmm(q, k.transpose(1, 2)).view(rows, heads, length, length)
@@ -163,30 +201,23 @@ def _attention(
     return mixed.view(rows, heads, length, size).transpose(1, 2).reshape(rows, length, -1)
 
 
-def _finish(
-    x: Tensor, mixed: Tensor, weights: LayerWeights, activation: Any, epsilon: float
-) -> Tensor:
+def _finish(x: Tensor, mixed: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """Return the layer's result [B, T, D] from its input and what attention mixed."""
-    shape, width = x.shape, x.shape[-1]
-    x = _added(x.reshape(-1, width), mixed.reshape(x[..., 0].numel(), -1), weights.out)
-    x = x if weights.out_bias is None else x + weights.out_bias
-    gate_up = _product(_Norm.apply(x, epsilon), weights.gate_up, weights.gate_up_bias)
-    if isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation":
-        inner = _Gated.apply(gate_up)
+    shape = x.shape
+    x = _added(x.reshape(-1, shape[-1]), mixed.reshape(shape[0] * shape[1], -1), *layer.out)
+    normed = _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call]
+    gate_up = F.linear(normed, *layer.gate_up)
+    if type(layer.activation).__name__ in ("SiLU", "SiLUActivation"):
+        inner = _Gated.apply(gate_up)  # type: ignore[no-untyped-call]
     else:
         gate, up = gate_up.chunk(2, dim=-1)
-        inner = activation(gate) * up
-    x = _added(x, inner, weights.down)
-    x = x if weights.down_bias is None else x + weights.down_bias
-    return x.view(shape)
+        inner = layer.activation(gate) * up
+    return _added(x, inner, *layer.down).view(shape)
 
 
-def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
-
-
-def _added(x: Tensor, inner: Tensor, matrix: Tensor) -> Tensor:
-    return torch.addmm(x, inner, matrix)
+def _added(x: Tensor, inner: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    total = torch.addmm(x, inner, matrix.t())
+    return total if bias is None else total + bias
 
 
 class _Norm(torch.autograd.Function):
@@ -245,20 +276,27 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
 
 
 class _Gated(torch.autograd.Function):
-    """silu(gate) * up, from [N, 2 F] with both side by side; keeps only what it was given."""
+    """silu(gate) * up, from [N, 2 F] with both side by side.
+
+    With s = sigmoid(gate) and t = s gate = silu(gate): dt / dgate = s + t - s t. The exponentials
+    in s cost more than all else here, so s is kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        share = torch.sigmoid(gate)
+        ctx.save_for_backward(gate_up, share)
+        return (share * gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (gate_up,) = ctx.saved_tensors
+        gate_up, share = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         result = torch.empty_like(gate_up)
         of_gate, of_up = result.chunk(2, dim=-1)
-        torch.mul(F.silu(gate), gradient, out=of_up)
-        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
+        gated = share * gate
+        torch.mul(gated, gradient, out=of_up)
+        slope = (share + gated).addcmul_(gated, share, value=-1)
+        torch.mul(slope.mul_(up), gradient, out=of_gate)
         return result

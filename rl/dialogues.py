@@ -138,8 +138,8 @@ def _report(summary: Mapping[str, Any], one: Sequence[Row], two: Sequence[Row]) 
     return (
         "# Dialogues before and after PPO\n\n"
         f"{summary['prompts']} held-out prompts; the score is that of the last turn. It rose by "
-        f"{summary['gain']:.3f} (standard error {summary['gain_error']:.3f}); {summary['better']:.0%}"
-        f" of the dialogues are better, ties by half.\n\n"
+        f"{summary['gain']:.3f} (standard error {summary['gain_error']:.3f}); "
+        f"{summary['better']:.0%} of the dialogues are better, ties by half.\n\n"
         f"| | before | after |\n|---|---|---|\n{table}\n{shown}\n"
     )
 

@@ -169,4 +169,5 @@ def test_the_recipes_that_the_readme_names_are_there():
 )
 def test_impossible_combinations_are_refused_with_both_values(override, expected):
     with pytest.raises(ConfigError, match=expected):
-        RECIPES[0].load("quickstart", [override])
+        recipe = next(recipe for recipe in RECIPES if recipe.name == "dpo_vs_ppo")
+        recipe.load("quickstart", [override])

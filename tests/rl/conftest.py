@@ -47,7 +47,7 @@ def make_tokenizer(letters=LETTERS, special=SPECIAL):
     )
 
 
-def make_model(folder: Path, tokenizer, seed=0, hidden=32, spread=0.3) -> None:
+def make_model(folder: Path, tokenizer, seed=0, hidden=32, spread=0.15) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)

@@ -1,14 +1,31 @@
-"""Rewards and advantages: against hand-worked values, a plain loop, and their own properties."""
+"""Rewards and advantages: by hand, by a plain loop, by other implementations, by their properties."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.masked import masked_mean, masked_var, masked_whiten
-from rl.advantages import generalised_advantages, token_rewards
+from plumbline.masked import last_position, masked_mean, masked_var, masked_whiten
+from rl.advantages import (
+    generalised_advantages,
+    group_centred,
+    group_standardised,
+    leave_one_out,
+    returns_to_go,
+    spread,
+    token_rewards,
+)
+from rl.config import AdvantageConfig, PPOConfig
+from rl.rollouts import advantages_of
+
+#: Numbers that other implementations gave; the file says which, of what version, and how.
+REFERENCES = json.loads((Path(__file__).parent / "references.json").read_text("utf-8"))
+GIVEN = {name: torch.tensor(value) for name, value in REFERENCES["inputs"].items()}
 
 
 def test_token_rewards_by_hand():
@@ -101,3 +118,154 @@ def test_masked_statistics_equal_those_of_the_slice():
 def test_a_variance_of_one_value_is_refused():
     with pytest.raises(ValueError, match="needs two values"):
         masked_var(torch.ones(1, 3), torch.tensor([[True, False, False]]))
+
+
+# Holes in the mask, where an environment spoke.
+
+HOLES = torch.tensor(
+    [[True, True, False, False, True, True], [True, False, True, False, False, False]]
+)
+
+
+def test_the_score_is_paid_at_the_policy_s_last_token_whatever_follows():
+    kl = torch.ones(2, 6)
+    rewards = token_rewards(torch.tensor([10.0, 20.0]), kl, HOLES, 0.1)
+    expected = [[-0.1, -0.1, 0, 0, -0.1, 9.9], [-0.1, 0, 19.9, 0, 0, 0]]
+    torch.testing.assert_close(rewards, torch.tensor(expected))
+    assert last_position(HOLES).tolist() == [5, 2]
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5)])
+def test_holes_are_as_if_the_environment_s_tokens_were_not_there(gamma, lam):
+    rewards, values = torch.randn(2, 6), torch.randn(2, 6)
+    found = generalised_advantages(rewards, values, HOLES, gamma, lam)
+    to_go = returns_to_go(rewards, HOLES, gamma)
+    for row, ours in enumerate(HOLES):
+        count = int(ours.sum())
+        closed = torch.ones(1, count, dtype=torch.bool)
+        alone = generalised_advantages(
+            rewards[row : row + 1, ours], values[row : row + 1, ours], closed, gamma, lam
+        )
+        torch.testing.assert_close(found.advantages[row, ours], alone.advantages[0])
+        torch.testing.assert_close(found.returns[row, ours], alone.returns[0])
+        torch.testing.assert_close(
+            to_go[row, ours], returns_to_go(rewards[row : row + 1, ours], closed, gamma)[0]
+        )
+    assert not found.advantages[~HOLES].any()
+    assert not found.returns[~HOLES].any()
+
+
+def test_what_stands_at_the_environment_s_tokens_does_not_matter():
+    rewards, values = torch.randn(2, 6), torch.randn(2, 6)
+    other = [torch.where(HOLES, tensor, torch.nan) for tensor in (rewards, values)]
+    for one, two in zip(
+        generalised_advantages(rewards, values, HOLES, 0.9, 0.8),
+        generalised_advantages(*other, HOLES, 0.9, 0.8),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two)
+
+
+# Without a value model.
+
+REWARDS = torch.tensor([1.0, 2.0, 6.0, 4.0, 4.0, 4.0])  # two groups of three
+
+
+def test_leave_one_out_by_hand():
+    # 1 - (2 + 6) / 2 = -3; 2 - 7 / 2 = -1.5; 6 - 3 / 2 = 4.5.
+    assert leave_one_out(REWARDS, 3).tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
+
+
+def test_group_centred_by_hand():
+    assert group_centred(REWARDS, 3).tolist() == [-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]
+
+
+def test_group_standardised_by_hand():
+    # Variance (4 + 1 + 9) / 2 = 7.
+    found = group_standardised(REWARDS, 3, epsilon=0.0)[:3]
+    torch.testing.assert_close(found, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5)
+    assert group_standardised(REWARDS, 3)[3:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_returns_to_go_by_hand():
+    rewards = torch.tensor([[1.0, 2.0, 4.0, 9.0]])
+    mask = torch.tensor([[True, True, True, False]])
+    # 1 + 0.5 (2 + 0.5 * 4) = 3; 2 + 0.5 * 4 = 4; 4.
+    assert returns_to_go(rewards, mask, 0.5).tolist() == [[3.0, 4.0, 4.0, 0.0]]
+
+
+def test_spread_gives_each_token_its_response_s_value():
+    assert spread(torch.tensor([2.0, 3.0]), HOLES).tolist() == [
+        [2, 2, 0, 0, 2, 2],
+        [3, 0, 3, 0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize("estimate", [leave_one_out, group_centred, group_standardised])
+def test_groups_know_nothing_of_each_other(estimate):
+    rewards = torch.randn(12)
+    whole = estimate(rewards, 4)
+    parts = torch.cat([estimate(rewards[n : n + 4], 4) for n in (0, 4, 8)])
+    torch.testing.assert_close(whole, parts)
+    torch.testing.assert_close(whole.view(3, 4).sum(1), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(estimate(rewards + 7, 4), whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        ("rloo", [[-1.0, 0.0], [1.0, 1.0]]),
+        ("dr_grpo", [[-0.5, 0.0], [0.5, 0.5]]),
+        ("group_mean", [[-0.5, 0.0], [0.5, 0.5]]),
+        ("grpo", [[-(0.5**0.5), 0.0], [0.5**0.5, 0.5**0.5]]),
+        ("reinforce_pp", [[1.0, 0.0], [2.0, 1.5]]),
+        ("gae", [[1.0, 0.0], [2.0, 1.5]]),  # values are 0
+    ],
+)
+def test_each_estimator_by_hand(estimator, expected):
+    # Responses worth 1 and 0.5 + 1.5 = 2; gamma and lambda 1.
+    rewards = torch.tensor([[1.0, 0.0], [0.5, 1.5]])
+    mask = torch.tensor([[True, False], [True, True]])
+    config = PPOConfig(group=2, advantage=AdvantageConfig(estimator=estimator, lam=1.0))
+    found = advantages_of(rewards, torch.zeros(2, 2), mask, config).advantages
+    torch.testing.assert_close(found, torch.tensor(expected), atol=2e-4, rtol=0)
+
+
+# Parity with other implementations.
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_advantages_equal_stable_baselines3_s(case):
+    theirs = REFERENCES["sb3_gae"][case]
+    mask = torch.arange(5) < GIVEN["lengths"].unsqueeze(1)
+    found = generalised_advantages(
+        GIVEN["rewards"], GIVEN["values"], mask, theirs["gamma"], theirs["lam"]
+    )
+    for row, length in enumerate(GIVEN["lengths"]):
+        for ours, name in ((found.advantages, "advantages"), (found.returns, "returns")):
+            assert ours[row, :length].tolist() == pytest.approx(theirs[name][row], abs=1e-5)
+
+
+def test_advantages_equal_those_of_trl_s_ppo_trainer():
+    theirs = REFERENCES["trl_0_12_gae"]
+    full = torch.ones(4, 5, dtype=torch.bool)
+    found = generalised_advantages(
+        GIVEN["rewards"], GIVEN["values"], full, theirs["gamma"], theirs["lam"]
+    )
+    torch.testing.assert_close(found.advantages, torch.tensor(theirs["advantages"]))
+    torch.testing.assert_close(found.returns, torch.tensor(theirs["returns"]))
+
+
+@pytest.mark.parametrize(("name", "subtract_mean"), [("whitened", True), ("unshifted", False)])
+def test_whitening_equals_trl_s(name, subtract_mean):
+    mask = torch.arange(5) < GIVEN["lengths"].unsqueeze(1)
+    found = masked_whiten(GIVEN["token_advantages"], mask, subtract_mean=subtract_mean)
+    for row, expected in enumerate(REFERENCES["trl_0_12_ppo"][name]):
+        assert found[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_group_advantages_equal_trl_s():
+    for name, estimate in (("rloo", leave_one_out), ("grpo", group_standardised)):
+        theirs = REFERENCES[f"trl_1_16_{name}"]
+        found = estimate(GIVEN["scores"], theirs["group"])
+        assert found.tolist() == pytest.approx(theirs["advantages"], abs=1e-5)
