@@ -73,6 +73,7 @@ class Setting:
     snapshot: bool = False
     onednn: bool = False
     products: bool = False
+    passes: bool = False
     learning: str = "model"
     decoding: str = "model"
     trunk: str = "own"
@@ -83,16 +84,18 @@ class Setting:
 
 
 TRL = Setting("TRL 1.12.0, fp32", "trl")
+ON = (True,) * 4  # snapshot, onednn, products, passes
 LEVERS = (
     Setting("ours, plain: no padding, logits at answers only", "ours"),
     Setting("+ decoding from a snapshot", "ours", snapshot=True),
     Setting("+ oneDNN in scoring and learning", "ours", True, True),
-    Setting("+ attention by products (= fp32)", "ours", True, True, True),
-    Setting("+ bf16 learning", "ours", True, True, True, "bfloat16"),
-    Setting("+ bf16 decoding (= bf16, two models)", "ours", True, True, True, *["bfloat16"] * 2),
-    Setting("+ shared trunk (= best)", "ours", True, True, True, *["bfloat16"] * 2, "shared"),
+    Setting("+ attention by products", "ours", True, True, True),
+    Setting("+ own passes of known decoders (= fp32)", "ours", *ON),
+    Setting("+ bf16 learning", "ours", *ON, "bfloat16"),
+    Setting("+ bf16 decoding (= bf16, two models)", "ours", *ON, *["bfloat16"] * 2),
+    Setting("+ shared trunk (= best)", "ours", *ON, *["bfloat16"] * 2, "shared"),
 )
-FP32, SEPARATE, BEST = LEVERS[3], LEVERS[5], LEVERS[6]
+FP32, SEPARATE, BEST = LEVERS[4], LEVERS[6], LEVERS[7]
 HF, HF_BF16 = Setting("generate, fp32", "hf"), Setting("generate, bf16", "hf", decoding="bfloat16")
 DECODE = Setting("ours, fp32", "decode", True, True)
 DECODE_BF16 = Setting("ours, bf16", "decode", True, True, decoding="bfloat16")
@@ -109,7 +112,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="main settings, one repeat")
     parser.add_argument("--growth", action="store_true", help="ours alone, larger and longer")
     parser.add_argument("--only", choices=["ppo", "generation"], help="one half")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--trl-micro-batch", type=int, default=MICRO_BATCH)
     parser.add_argument("--threads", type=int, help="of every process; all cores without it")
@@ -449,6 +452,8 @@ def work_ours(setting: Setting) -> None:
     import torch
     from accelerate import Accelerator
 
+    import plumbline.logprobs
+    import plumbline.trunk
     from plumbline.attention import use_products
     from plumbline.generation import SamplingConfig
     from plumbline.models import TuningConfig
@@ -489,6 +494,8 @@ def work_ours(setting: Setting) -> None:
     if setting.products:
         for model in (roles.model, roles._value_model, roles.reference.model, reward.model):
             use_products(model)
+    if not setting.passes:
+        plumbline.logprobs.suits = plumbline.trunk.suits = lambda model: False
     prompts = _prompts(setting.batch)
     prompt: Any = [{"role": "user", "content": ""}]
     turn: Any = {"role": "assistant", "content": ""}

@@ -1,10 +1,10 @@
 """How much memory do PPO's four roles need on one frozen base?
 
-    python benchmarks/ppo_memory.py            # some 6 minutes on two cores, 6 GiB
+    python benchmarks/ppo_memory.py            # some 7 minutes on a busy core, 4 GiB
     python benchmarks/ppo_memory.py --quick    # the same with a tiny base, for a look
 
-Each line of the table is a process of its own, on the same base (a random Llama made here), with
-the same LoRA rank, sequence length and micro-batch:
+Each line of the table is a process of its own, on the same base (a random Llama of 160 million
+parameters, made here), with the same LoRA rank, sequence length and micro-batch:
 
 - ``sft``: two optimiser steps of TRL's SFTTrainer on the policy alone;
 - ``ppo``: one round with policy, reference, value and reward model as adapters on one base: a batch
@@ -47,7 +47,7 @@ PROMPT, ANSWER = 96, 32
 BATCH, MICRO = 4, 2
 RANK = 16
 SIZES = {
-    "full": {"hidden_size": 1024, "num_hidden_layers": 16, "intermediate_size": 2816},
+    "full": {"hidden_size": 1024, "num_hidden_layers": 10, "intermediate_size": 2816},
     "quick": {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 256},
 }
 WORDS = {"full": 32_000, "quick": 1_000}
@@ -102,7 +102,9 @@ def make_models(folder: Path, size: str) -> None:
         pad_token_id=0,
     )
     base = folder / "base"
-    LlamaForCausalLM(config).save_pretrained(base)
+    # In shards, as large models come: a file stays mapped as long as one tensor of it is in use, so
+    # one large file would be resident beside the 4-bit weights that were made of it.
+    LlamaForCausalLM(config).save_pretrained(base, max_shard_size="32MB")
     tokenizer.save_pretrained(base)
     rewarder = trainable_sequence_scorer(base, TuningConfig(method="lora", rank=RANK))
     (folder / "reward").mkdir()
@@ -349,6 +351,7 @@ def _in_a_process(arguments: list[str]) -> str:
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # a second thread has buffers of its own, and no need of being fast
         "MALLOC_MMAP_THRESHOLD_": str(MIB),
         "PYTHONPATH": str(root),
     }

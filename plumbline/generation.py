@@ -22,7 +22,6 @@ from plumbline.batches import pad_left, position_ids
 from plumbline.config import Config, without_effect
 from plumbline.decoding.decoder import Decoder
 from plumbline.decoding.snapshot import Snapshot, take_snapshot
-from plumbline.precision import computing
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
@@ -94,7 +93,8 @@ def generate(
         rows = order[start : start + config.batch_size]
         asked = [prompts[row] for row in rows]
         decoder: _Decoder
-        with computing("model", model.device):
+        # Decoding has a number format of its own, whatever the caller computes in.
+        with torch.autocast(model.device.type, enabled=False):
             if snapshot is None:
                 ids, mask = (tensor.to(model.device) for tensor in pad_left(asked, pad_id))
                 decoder = _PlainDecoder(model, ids, mask, config.precision, value_head is not None)

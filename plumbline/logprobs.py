@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from plumbline.batches import Batch, by_length
+from plumbline.trunk import response_states, suits
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
@@ -39,16 +40,18 @@ def response_logprobs(
     are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
     from, too.
     """
-    width = batch.response_mask.shape[1]
     # Logits are computed only where they are needed: the last prompt token predicts the first
     # response token, and what the last response token predicts is not asked.
-    logits = model(
-        input_ids=batch.ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, :-1]
+    if suits(model):
+        logits = model.get_output_embeddings()(response_states(model, batch))
+    else:
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=batch.response_mask.shape[1] + 1,
+            use_cache=False,
+        ).logits[:, :-1]
     logprobs, entropy = token_logprobs(
         logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
     )
@@ -99,10 +102,13 @@ class _TokenLogprobs(torch.autograd.Function):
         for part in _parts(flat):
             scaled = flat[part].float()
             scaled = scaled if temperature == 1.0 else scaled / temperature
-            normed = torch.log_softmax(scaled, dim=-1)
-            logprobs[part] = normed.gather(1, tokens[part].unsqueeze(1)).squeeze(1)
-            top[part], rest[part] = scaled.amax(1), -normed.amax(1)
-            entropy[part] = -torch.linalg.vecdot(normed.exp(), normed)
+            top[part] = scaled.amax(1)
+            below = scaled - top[part, None]
+            shares = torch.softmax(below, dim=-1)
+            # The largest share is at least 1 / V, so that its logarithm loses nothing.
+            rest[part] = -shares.amax(1).log()
+            logprobs[part] = below.gather(1, tokens[part].unsqueeze(1)).squeeze(1) - rest[part]
+            entropy[part] = rest[part] - torch.linalg.vecdot(shares, below)
         ctx.save_for_backward(flat, tokens, top, rest, entropy)
         ctx.temperature, ctx.shape = temperature, logits.shape
         return logprobs.view(ids.shape), entropy.view(ids.shape)

@@ -26,6 +26,10 @@ def computing(
 ) -> Iterator[None]:
     """Compute in a number format for a while: ``model`` leaves it to the weights.
 
+    Which library multiplies is a flag of the whole process. Enter this once around all that a
+    stage does, before it starts threads, and only then again inside: flipped in one thread while
+    another computes, it would let the clock decide the last bits of a result.
+
     Weights may move meanwhile: no copy of them is kept from one pass to the next.
     """
     kind = torch.device(device).type

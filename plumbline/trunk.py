@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plumbline.batches import Batch
-from plumbline.decoding.snapshot import _is_known, _plain, _UnknownError
+from plumbline.decoding.snapshot import UnknownLayerError, is_known, plain_weights
 from plumbline.models import backbone
 
+#: An adapter is added to its base's weights for the time of a pass, which then holds both. Models
+#: of more parameters keep them apart.
+MOST_WITH_ADAPTER = 50_000_000
 #: Longer texts go to torch's fused attention, whose [T, T] shares are never held.
 LONGEST_BY_PRODUCTS = 512
 
@@ -59,9 +62,11 @@ def states(
 def suits(model: Any) -> bool:
     """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if whole.device.type != "cpu" or not _is_known(whole):
+    if whole.device.type != "cpu" or not is_known(whole):
         return False
     if getattr(whole.model, "gradient_checkpointing", False) and whole.training:
+        return False
+    if whole is not model and sum(p.numel() for p in model.parameters()) > MOST_WITH_ADAPTER:
         return False
     drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
     return not (model.training and (drops or getattr(whole.config, "attention_dropout", 0.0)))
@@ -82,7 +87,7 @@ def _states(
         return None
     try:
         layers = [_Layer(layer, dtype) for layer in trunk.layers]
-    except _UnknownError:
+    except UnknownLayerError:
         return None
     embedding, epsilon = trunk.embed_tokens, trunk.norm.variance_epsilon
     x = F.embedding(ids, embedding.weight, embedding.padding_idx).to(dtype)
@@ -97,7 +102,8 @@ def _states(
         if number + 1 == len(layers):  # nothing looks at other positions any more
             x, mixed = x[:, -last:], mixed[:, -last:]
         x = _finish(x, mixed, layer, epsilon)
-    return _Norm.apply(x, epsilon) * trunk.norm.weight.to(dtype)  # type: ignore[no-untyped-call]
+    last_norm: Tensor = trunk.norm.weight
+    return _norm(x, epsilon) * last_norm.to(dtype)
 
 
 class _Layer:
@@ -125,11 +131,9 @@ class _Layer:
             self.head_norms = torch.cat([q.expand(self.heads, -1), k.expand(self.groups, -1)])
 
 
-def _fused(
-    layers: list[Any], norm: Any | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
+def _fused(layers: list[Any], norm: Any | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Return linear layers as one matrix [out, in], with the scale of a norm; and their biases."""
-    plain = [_plain(layer) for layer in layers]
+    plain = [plain_weights(layer) for layer in layers]
     matrix = torch.cat([weight for weight, _ in plain]) if len(plain) > 1 else plain[0][0]
     if norm is not None:
         matrix = matrix * norm.weight
@@ -174,18 +178,15 @@ def _attention(
     """Return what each head mixes from what it sees, [B, T, Q E], from the residual stream."""
     rows, length, width = x.shape
     size, heads, groups = layer.size, layer.heads, layer.groups
-    normed = _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call]
+    normed = _norm(x, epsilon)
     qkv = F.linear(normed.view(-1, width), *layer.qkv).view(rows, length, -1, size)
     if layer.head_norms is None:
-        q, k, v = qkv.split([heads, groups, groups], dim=2)
+        q, k, v = torch.split(qkv, [heads, groups, groups], dim=2)
     else:
-        qk, v = qkv.split([heads + groups, groups], dim=2)
-        qk = _Norm.apply(qk, epsilon) * layer.head_norms  # type: ignore[no-untyped-call]
-        q, k = qk.split([heads, groups], dim=2)
-    q, k = (
-        _Turn.apply(part, *turn)  # type: ignore[no-untyped-call]
-        for part, turn in zip((q, k), turns, strict=True)
-    )
+        qk, v = torch.split(qkv, [heads + groups, groups], dim=2)
+        qk = _norm(qk, epsilon) * layer.head_norms
+        q, k = torch.split(qk, [heads, groups], dim=2)
+    q, k = (_turn(part, *turn) for part, turn in zip((q, k), turns, strict=True))
     v = v.transpose(1, 2)
     if length > LONGEST_BY_PRODUCTS:
         mixed = F.scaled_dot_product_attention(
@@ -205,10 +206,10 @@ def _finish(x: Tensor, mixed: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """Return the layer's result [B, T, D] from its input and what attention mixed."""
     shape = x.shape
     x = _added(x.reshape(-1, shape[-1]), mixed.reshape(shape[0] * shape[1], -1), *layer.out)
-    normed = _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call]
+    normed = _norm(x, epsilon)
     gate_up = F.linear(normed, *layer.gate_up)
     if type(layer.activation).__name__ in ("SiLU", "SiLUActivation"):
-        inner = _Gated.apply(gate_up)  # type: ignore[no-untyped-call]
+        inner = _gated(gate_up)
     else:
         gate, up = gate_up.chunk(2, dim=-1)
         inner = layer.activation(gate) * up
@@ -218,6 +219,21 @@ def _finish(x: Tensor, mixed: Tensor, layer: _Layer, epsilon: float) -> Tensor:
 def _added(x: Tensor, inner: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     total = torch.addmm(x, inner, matrix.t())
     return total if bias is None else total + bias
+
+
+def _norm(x: Tensor, epsilon: float) -> Tensor:
+    """See `_Norm`."""
+    return _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """See `_Turn`."""
+    return _Turn.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _gated(gate_up: Tensor) -> Tensor:
+    """See `_Gated`."""
+    return _Gated.apply(gate_up)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Norm(torch.autograd.Function):
@@ -234,7 +250,7 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, y = ctx.saved_tensors
         width = x.shape[-1]
         exact = torch.promote_types(x.dtype, torch.float32)
@@ -260,7 +276,7 @@ class _Turn(torch.autograd.Function):
         return turned
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         rows, heads, length, size = gradient.shape
         back = gradient.new_empty(rows, length, heads, size)
@@ -290,7 +306,7 @@ class _Gated(torch.autograd.Function):
         return (share * gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gate_up, share = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         result = torch.empty_like(gate_up)

@@ -170,6 +170,9 @@ class PPOConfig(Config):
     """How responses are drawn; log-probabilities are taken at the same temperature."""
     rollouts: RolloutConfig = RolloutConfig()
     """How responses come about."""
+    precision: Literal["model", "bfloat16"] = "model"
+    """Arithmetic of learning and judging. bfloat16: matrix products in bfloat16 over the weights as
+    they are held, optimiser states and losses in float32. See sampling.precision, too."""
     iterations: int = Field(40, ge=1)
     """Rounds of sampling and learning."""
     batch: int = Field(64, ge=2)

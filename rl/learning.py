@@ -39,7 +39,11 @@ class Learner:
         self.parameters = parameters
         self._learning_rate, self._config = learning_rate, config
         self.optimizer = torch.optim.AdamW(
-            parameters.values(), lr=learning_rate, eps=config.adam_epsilon, weight_decay=0.0
+            parameters.values(),
+            lr=learning_rate,
+            eps=config.adam_epsilon,
+            weight_decay=0.0,
+            fused=True,
         )
 
     def set_learning_rate(self, iteration: int) -> None:

@@ -15,6 +15,7 @@ from plumbline.artefacts import Artefact
 from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.models import model_card, parameter_counts, save_model
+from plumbline.precision import computing
 from plumbline.quiet import hush
 from plumbline.records import Conversation, Dropped
 from plumbline.schedule import milestones
@@ -32,6 +33,7 @@ from rl.upcoming import Upcoming
 
 
 @stage("policy")
+@computing("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_ppo(
     stage: Stage,
     *,
@@ -98,31 +100,33 @@ def train_ppo(
         bar.update(state.iteration)
         while state.iteration < config.iterations and not state.stopped:
             episodes = upcoming.take(state)
-            rollout = judged(
-                roles,
-                scorer,
-                episodes,
-                config,
-                state.kl_coefficient,
-                recompute=upcoming.recomputes,
-            )
+            with computing(config.precision, roles.model.device):
+                rollout = judged(
+                    roles,
+                    scorer,
+                    episodes,
+                    config,
+                    state.kl_coefficient,
+                    recompute=upcoming.recomputes,
+                )
             if state.is_beyond_budget(rollout, config):
                 state.go_back(roles, learners)
                 stage.say(state.stopped)
                 break
             state.remember(learners, config)
             upcoming.start(state)
-            losses = learn(
-                roles,
-                learners,
-                rollout,
-                config,
-                accelerator,
-                guard,
-                iteration=state.iteration,
-                kl_coefficient=state.kl_coefficient,
-                seed=seed,
-            )
+            with computing(config.precision, roles.model.device):
+                losses = learn(
+                    roles,
+                    learners,
+                    rollout,
+                    config,
+                    accelerator,
+                    guard,
+                    iteration=state.iteration,
+                    kl_coefficient=state.kl_coefficient,
+                    seed=seed,
+                )
             if config.kl.reference_decay is not None:
                 roles.follow(config.kl.reference_decay)
             figures = figures_of(rollout, episodes, watched, losses)

@@ -21,12 +21,12 @@ from plumbline.logprobs import TokenLogprobs, token_logprobs
 from plumbline.models import (
     ADAPTER,
     TuningConfig,
-    backbone,
     load_tokenizer,
     source_of,
     trainable_causal_lm,
 )
 from plumbline.policy import Policy, using_adapter
+from plumbline.trunk import response_states
 from rl.config import ValueConfig
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Roles:
             self._value_model: Any = (
                 trainable_causal_lm(folder, tuning) if own_trunk else self.model
             )
+            for model in (self.model, self._value_model):
+                model.requires_grad_(True)  # PEFT leaves what it merged into frozen
             reference: Any = trainable_causal_lm(folder, tuning)
             reference.requires_grad_(False)
             self.reference = Policy(reference, self.tokenizer)
@@ -92,7 +94,8 @@ class Roles:
     def mount(self, scorer: Scorer) -> Scorer:
         """Return the scorer, moved in to the roles' own base where it is an adapter on that."""
         if isinstance(scorer, Mountable) and hasattr(self.model, "peft_config"):
-            return scorer.mount(self.model)
+            with using_adapter(self.model, ADAPTER):  # PEFT would leave the value model frozen
+                return scorer.mount(self.model)
         return scorer
 
     def start_values_from(self, scorer: Scorer) -> None:
@@ -130,7 +133,7 @@ class Roles:
         batch = batch.to(self.model.device)
         adapter = ADAPTER if self.shares_trunk else _VALUE
         with using_adapter(self._value_model, adapter):
-            states = _states(self._value_model, batch)
+            states = response_states(self._value_model, batch)
         return self._values_of(states, batch)
 
     def logprobs_and_values(
@@ -140,7 +143,7 @@ class Roles:
         batch = batch.to(self.model.device)
         mask = batch.response_mask
         with using_adapter(self.model, ADAPTER):
-            states = _states(self.model, batch)
+            states = response_states(self.model, batch)
             logits = self.model.get_output_embeddings()(states)
         said = token_logprobs(
             logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
@@ -184,21 +187,6 @@ class Roles:
         if not hasattr(model, "peft_config"):
             return dict(model.named_parameters())
         return {name: p for name, p in model.named_parameters() if f".{adapter}." in name}
-
-
-def _states(model: Any, batch: Batch) -> Tensor:
-    """Return the last hidden state before each response token, [B, R, H].
-
-    The state before the first response token is that after the last prompt token.
-    """
-    width = batch.response_mask.shape[1]
-    hidden: Tensor = backbone(model)(
-        input_ids=batch.ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    return hidden[:, -width - 1 : -1]
 
 
 def _copy_adapter(model: Any, name: str) -> None:

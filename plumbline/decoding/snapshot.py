@@ -100,7 +100,7 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
     does more than add two low-rank matrices.
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not _is_known(whole):
+    if not is_known(whole):
         return None
     config, decoder = whole.config, whole.model
     dtype = dtype or decoder.embed_tokens.weight.dtype
@@ -108,7 +108,7 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
         layers = tuple(_layer(layer, dtype) for layer in decoder.layers)
         head, head_bias = _fused([whole.lm_head], dtype)
         embedding = _plain_embedding(decoder.embed_tokens).to(dtype)
-    except _UnknownError:
+    except UnknownLayerError:
         return None
     attention = decoder.layers[0].self_attn
     # Mistral's window is that of every layer, and stands in its config only.
@@ -133,11 +133,12 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
     )
 
 
-class _UnknownError(Exception):
+class UnknownLayerError(Exception):
     """Some layer does more than we know of."""
 
 
-def _is_known(model: Any) -> bool:
+def is_known(model: Any) -> bool:
+    """Return whether a model is built of the parts that we know, and of nothing else."""
     config = getattr(model, "config", None)
     kind = _KINDS.get(getattr(config, "model_type", ""))
     if kind is None or type(model).__name__ != kind[0]:
@@ -207,7 +208,7 @@ def _fused(
     """
     weights, biases = [], []
     for layer, scale in zip(layers, scales, strict=False):
-        weight, bias = _plain(layer)
+        weight, bias = plain_weights(layer)
         if norm is not None:
             weight = weight.float() * (norm.float() * scale)
         weights.append(weight)
@@ -222,14 +223,14 @@ def _fused(
     return matrix, torch.cat(full).to(dtype)
 
 
-def _plain(layer: Any) -> tuple[Tensor, Tensor | None]:
+def plain_weights(layer: Any) -> tuple[Tensor, Tensor | None]:
     """Return the weight and bias of a linear layer, with what its active adapters add."""
     if type(layer) is nn.Linear:
         return layer.weight, layer.bias
     from peft.tuners.lora.layer import Linear as LoraLinear
 
     if type(layer) is not LoraLinear or type(layer.base_layer) is not nn.Linear:
-        raise _UnknownError
+        raise UnknownLayerError
     base = layer.base_layer
     weight = base.weight
     if layer.disable_adapters or layer.merged:
@@ -238,12 +239,12 @@ def _plain(layer: Any) -> tuple[Tensor, Tensor | None]:
         if adapter not in layer.lora_A:
             continue
         if layer.lora_variant.get(adapter) is not None or layer.lora_B[adapter].bias is not None:
-            raise _UnknownError
+            raise UnknownLayerError
         weight = weight.float() + layer.get_delta_weight(adapter).float()
     return weight, base.bias
 
 
 def _plain_embedding(layer: Any) -> Tensor:
     if type(layer) is not nn.Embedding or layer.max_norm is not None:
-        raise _UnknownError
+        raise UnknownLayerError
     return layer.weight

@@ -1,4 +1,4 @@
-"""Rewards and advantages: by hand, by a plain loop, by other implementations, by their properties."""
+"""Rewards and advantages: by hand, by a plain loop, by their properties, and as others do it."""
 
 from __future__ import annotations
 

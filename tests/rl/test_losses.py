@@ -73,15 +73,13 @@ def test_cispo_by_hand_keeps_the_gradient_of_clipped_tokens():
     found.loss.sum().backward()
     torch.testing.assert_close(new.grad, torch.tensor([[-1.3 * 3, 0.8]]))
     clipped = new.detach().requires_grad_()
-    other = clipped_policy_loss(
-        clipped, torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), 0.2, 0.3
-    )
+    other = clipped_policy_loss(clipped, torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), 0.2, 0.3)
     other.loss.sum().backward()
     assert not clipped.grad.any()
 
 
 def test_gspo_by_hand():
-    # Log-ratios 0.3 and 0.1 (a third is padding): s = exp(0.2) = 1.2214, clipped to 1.1 where A > 0.
+    # Log-ratios 0.3 and 0.1 (a third is padding): s = exp(0.2), cut to 1.1 where A > 0.
     new, old = torch.tensor([[0.3, 0.1, 9.0]] * 2), torch.zeros(2, 3)
     mask = torch.tensor([[True, True, False]] * 2)
     advantages = torch.tensor([[2.0] * 3, [-2.0] * 3])

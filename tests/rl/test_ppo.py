@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from ruamel.yaml import YAML
 
-from plumbline.artefacts import Artefact
+from plumbline.errors import ConfigError, ModelError
 from plumbline.generation import SamplingConfig
 from plumbline.metrics import read_metrics
 from plumbline.models import TuningConfig
+from plumbline.policy import Policy
 from plumbline.progress import Reporter
 from plumbline.stages import Stage
-from rl.config import KLConfig, PPOConfig, ShapingConfig
+from rl.config import (
+    AdvantageConfig,
+    GuardConfig,
+    KLConfig,
+    LossConfig,
+    PPOConfig,
+    RolloutConfig,
+    ShapingConfig,
+    ValueConfig,
+)
 from rl.ppo import train_ppo
 from rl.upcoming import prompts_of_round
 
 pytestmark = pytest.mark.slow
 
 CONFIG = PPOConfig(
-    tuning=TuningConfig(method="lora", rank=8),
-    sampling=SamplingConfig(max_new_tokens=16),
+    tuning=TuningConfig(method="lora", rank=4),
+    sampling=SamplingConfig(max_new_tokens=6),
     iterations=8,
     batch=32,
     minibatch=16,
-    learning_rate=5e-3,
+    learning_rate=2e-2,
+    value=ValueConfig(learning_rate=1e-2),
     kl=KLConfig(coefficient=0.0),
     shaping=ShapingConfig(unfinished="keep"),
     evaluations=0,
@@ -37,69 +52,156 @@ class LikesTheLetterE:
     name = "e"
 
     def score(self, prompts, responses):
-        return [10 * text.count("e") / max(1, len(text)) for text in responses]
+        return [4 * text.count("e") / max(1, len(text)) for text in responses]
 
 
-def train(folder, base_folder, prompts, config, seed=0, scorer=None):
-    stage = Stage(folder, Reporter(quiet=True))
-    figures = train_ppo(
-        stage,
-        config=config,
-        policy=FakeArtefact(base_folder),
-        prompts=prompts,
-        scorer=scorer or LikesTheLetterE(),
-        hook=lambda *_: {},
-        seed=seed,
+class Killed(LikesTheLetterE):
+    """The same, until it has scored some rounds."""
+
+    def __init__(self, rounds):
+        self.left = rounds
+
+    def score(self, prompts, responses):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().score(prompts, responses)
+
+
+@pytest.fixture
+def train(toy, tmp_path):
+    """Train the toy policy in a folder of its own; return the stage and its figures."""
+
+    def run(config=CONFIG, *, name="a", seed=0, scorer=None, **options):
+        stage = Stage(tmp_path / name, Reporter(quiet=True))
+        figures = train_ppo(
+            stage,
+            config=config,
+            policy=toy.artefact,
+            prompts=toy.prompts,
+            scorer=scorer or LikesTheLetterE(),
+            hook=options.pop("hook", lambda *_: {}),
+            seed=seed,
+            **options,
+        )
+        return stage, figures
+
+    return run
+
+
+def changed(**update) -> PPOConfig:
+    return CONFIG.model_copy(update=update)
+
+
+def lines(stage):
+    return read_metrics(stage.folder / "metrics.jsonl")
+
+
+def gain(stage) -> float:
+    """How much the score rose: last two rounds over first two."""
+    scores = [line["score"] for line in lines(stage)]
+    assert torch.tensor(scores).isfinite().all()
+    return sum(scores[-2:]) / 2 - sum(scores[:2]) / 2
+
+
+@pytest.mark.parametrize("kind", ["clip", "cispo", "gspo"])
+@pytest.mark.parametrize(
+    "estimator", ["gae", "rloo", "grpo", "dr_grpo", "group_mean", "reinforce_pp"]
+)
+def test_every_estimator_learns_with_every_loss(train, estimator, kind):
+    config = changed(
+        advantage=AdvantageConfig(estimator=estimator),
+        loss=LossConfig(kind=kind),
+        group=4,
+        iterations=6,
     )
-    return stage, figures
+    stage, _ = train(config)
+    assert len(lines(stage)) == config.iterations
+    assert gain(stage) > 0.3
 
 
-class FakeArtefact(Artefact):
-    """A folder with a model, as an artefact without a manifest."""
-
-    @property
-    def id(self) -> str:
-        return "base-test"
-
-
-@pytest.fixture(scope="module")
-def many_prompts():
-    from plumbline.world.data import prompts
-
-    return prompts(0, 64, "preferences")
-
-
-def test_the_policy_learns_what_it_is_paid_for(base_folder, many_prompts, tmp_path):
-    config = CONFIG.model_copy(update={"iterations": 16})
-    stage, _ = train(tmp_path / "a", base_folder, many_prompts, config)
-    scores = [line["score"] for line in read_metrics(stage.folder / "metrics.jsonl")]
-    assert len(scores) == config.iterations
-    assert sum(scores[-2:]) / 2 > sum(scores[:2]) / 2 + 0.4
+#: What else may vary, one at a time.
+FEATURES = {
+    "plain": {},
+    "full tuning": {"tuning": TuningConfig(method="full"), "learning_rate": 1e-2},
+    "shared trunk": {"value": ValueConfig(trunk="shared")},
+    "normal head": {"value": ValueConfig(head="normal", learning_rate=1e-2)},
+    "k2 in the loss": {"kl": KLConfig(coefficient=0.01, place="loss", estimator="k2")},
+    "k3 in the loss": {"kl": KLConfig(coefficient=0.01, place="loss")},
+    "moving reference": {"kl": KLConfig(coefficient=0.01, reference_decay=0.5)},
+    "reject": {"shaping": ShapingConfig(unfinished="reject")},
+    "one step behind": {"rollouts": RolloutConfig(steps_behind=1)},
+    "dual clip": {"loss": LossConfig(dual_clip=3.0)},
+    "entropy": {"loss": LossConfig(entropy=0.001)},
+    "filters": {"sampling": SamplingConfig(max_new_tokens=6, temperature=0.8, top_k=8)},
+}
 
 
-def test_a_strong_penalty_keeps_the_policy_at_its_reference(base_folder, many_prompts, tmp_path):
-    free, tied = (
-        train(
-            tmp_path / str(coefficient),
-            base_folder,
-            many_prompts,
-            CONFIG.model_copy(update={"kl": KLConfig(coefficient=coefficient)}),
-        )[1]
-        for coefficient in (0.0, 10.0)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_it_learns_with_every_feature(train, feature):
+    stage, _ = train(changed(**FEATURES[feature]))
+    assert gain(stage) > 0.3
+
+
+def test_in_a_warm_up_only_the_value_model_learns(train, toy):
+    config = changed(value=ValueConfig(warm_up=2), iterations=2)
+    stage, _ = train(config)
+    start, end = Policy.load(toy.folder), Policy.load(stage.folder)
+    ids = torch.tensor([[6, 7, 8]])
+    torch.testing.assert_close(end.model(ids).logits, start.model(ids).logits)
+    assert "policy_grad_norm" not in lines(stage)[-1]
+    assert lines(stage)[-1]["value_grad_norm"] > 0
+
+
+def test_a_strong_penalty_keeps_the_policy_at_its_reference(train):
+    free, tied, loss = (
+        train(changed(kl=kl), name=str(n))[1]["kl"]
+        for n, kl in enumerate(
+            (
+                KLConfig(coefficient=0.0),
+                KLConfig(coefficient=10.0),
+                KLConfig(coefficient=10.0, place="loss", estimator="k2"),
+            )
+        )
     )
-    assert abs(tied["kl"]) < free["kl"] / 2
+    assert abs(tied) < free / 2
+    assert abs(loss) < free / 2
 
 
-def test_an_adaptive_penalty_moves_towards_its_target(base_folder, many_prompts, tmp_path):
-    config = CONFIG.model_copy(update={"kl": KLConfig(coefficient=0.1, target=0.001, horizon=100)})
-    _, figures = train(tmp_path / "a", base_folder, many_prompts, config)
+def test_a_reference_that_follows_is_nearer(train):
+    fixed, moving = (
+        train(changed(kl=KLConfig(coefficient=0.0, reference_decay=decay)), name=str(decay))[1]
+        for decay in (None, 0.2)
+    )
+    assert moving["kl"] < fixed["kl"] / 2
+
+
+def test_an_adaptive_penalty_moves_towards_its_target(train):
+    _, figures = train(changed(kl=KLConfig(coefficient=0.1, target=0.001, horizon=100)))
     assert figures["kl_coefficient"] > 0.11
 
 
-def test_in_the_first_minibatch_nothing_has_changed(base_folder, many_prompts, tmp_path):
-    config = CONFIG.model_copy(update={"minibatch": 32, "epochs": 1, "iterations": 1})
-    stage, _ = train(tmp_path / "a", base_folder, many_prompts, config)
-    (line,) = read_metrics(stage.folder / "metrics.jsonl")
+BUDGET = {"kl": KLConfig(coefficient=0.0, budget=4.2), "schedule": "constant"}
+
+
+def test_beyond_its_budget_training_ends_with_the_policy_of_the_round_before(train):
+    stage, figures = train(changed(**BUDGET))
+    rounds = int(figures["rounds"])
+    assert 0 < rounds < CONFIG.iterations - 1
+    # Up to the round that went too far, all is as without a budget.
+    free = {"kl": KLConfig(coefficient=0.0), "schedule": "constant"}
+    other, _ = train(changed(iterations=rounds, **free), name="within")
+    name = "adapter_model.safetensors"
+    assert (stage.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    # The policy that drew the last round was within, and the one after it was not.
+    longer, _ = train(changed(iterations=rounds + 2, **free), name="beyond")
+    kl = [line["kl"] for line in lines(longer)]
+    assert max(kl[: rounds + 1]) <= 4.2 < kl[rounds + 1]
+
+
+def test_in_the_first_minibatch_nothing_has_changed(train):
+    stage, _ = train(changed(minibatch=32, epochs=1, iterations=1))
+    (line,) = lines(stage)
     assert line["ratio"] == pytest.approx(1, abs=1e-4)
     assert line["clip_fraction"] == 0
     assert line["update_kl"] == pytest.approx(0, abs=1e-6)
@@ -107,45 +209,140 @@ def test_in_the_first_minibatch_nothing_has_changed(base_folder, many_prompts, t
 
 
 @pytest.mark.parametrize("size", [4, 32])
-def test_how_a_minibatch_is_cut_makes_no_difference(base_folder, many_prompts, tmp_path, size):
-    config = CONFIG.model_copy(update={"iterations": 2, "micro_batch": 16})
-    cut = config.model_copy(update={"micro_batch": size})
-    lines = [
-        read_metrics(
-            train(tmp_path / name, base_folder, many_prompts, c)[0].folder / "metrics.jsonl"
-        )
-        for name, c in (("one", config), ("two", cut))
-    ]
-    for one, two in zip(*lines, strict=True):
+def test_how_a_minibatch_is_cut_makes_no_difference(train, size):
+    one, two = (
+        lines(train(changed(iterations=2, micro_batch=s), name=str(s))[0]) for s in (16, size + 1)
+    )
+    for first, second in zip(one, two, strict=True):
         for figure in ("policy_loss", "value_loss", "policy_grad_norm", "entropy"):
-            assert one[figure] == pytest.approx(two[figure], rel=2e-3, abs=2e-4)
+            assert first[figure] == pytest.approx(second[figure], rel=2e-3, abs=2e-4)
 
 
-def test_a_killed_training_goes_on_with_the_same_bytes(base_folder, many_prompts, tmp_path):
-    whole, _ = train(tmp_path / "whole", base_folder, many_prompts, CONFIG)
+RESUMED = FEATURES | {
+    "budget": BUDGET,
+    "adaptive": {"kl": KLConfig(coefficient=0.1, target=0.1, horizon=100)},
+    "groups": {"group": 4, "advantage": AdvantageConfig(estimator="grpo")},
+    "spikes": {"guards": GuardConfig(update_kl=1e-4)},
+    "behind and following": {
+        "rollouts": RolloutConfig(steps_behind=1),
+        "kl": KLConfig(coefficient=0.1, reference_decay=0.9, budget=50.0),
+    },
+}
 
-    class Killed(LikesTheLetterE):
-        calls = 0
+
+@pytest.mark.parametrize(
+    ("feature", "every"),
+    [
+        ("plain", 1),
+        ("plain", 2),
+        ("full tuning", 1),
+        ("shared trunk", 1),
+        ("moving reference", 1),
+        ("one step behind", 2),
+        ("budget", 1),
+        ("budget", 2),
+        ("adaptive", 1),
+        ("groups", 1),
+        ("spikes", 2),
+        ("behind and following", 1),
+    ],
+)
+def test_however_often_it_is_killed_it_ends_with_the_same_bytes(train, feature, every):
+    rounds = 3 if every == 1 and feature != "budget" else 4
+    config = changed(**{"iterations": rounds, "checkpoint_every": every} | RESUMED[feature])
+    whole, _ = train(config, name="whole")
+    kills = 0
+    # Each attempt dies in the round behind a checkpoint or, where these are every second round,
+    # one later: a round is then gone through twice.
+    while True:
+        try:
+            cut, _ = train(config, name="cut", scorer=Killed(every + every // 2))
+        except KeyboardInterrupt:
+            kills += 1
+            continue
+        break
+    assert kills >= 1 + (every == 1)
+    files = {p.relative_to(whole.folder): p for p in whole.folder.rglob("*") if p.is_file()}
+    assert {p.relative_to(cut.folder) for p in cut.folder.rglob("*") if p.is_file()} == set(files)
+    for name, file in files.items():
+        assert (cut.folder / name).read_bytes() == file.read_bytes(), name
+
+
+def test_another_seed_is_another_run(train):
+    one, two = (train(changed(iterations=1), name=str(s), seed=s)[1]["score"] for s in (0, 1))
+    assert one != two
+
+
+def test_a_spike_s_step_is_not_taken(train, toy):
+    """With a guard that allows nothing, only a round's very first step is ever taken."""
+    config = changed(guards=GuardConfig(update_kl=1e-9), iterations=1, epochs=1)
+    stage, _ = train(config)
+    (line,) = lines(stage)
+    assert line["skipped"] == 0.5  # of two minibatches
+    traces = (stage.folder / "traces/round-1.jsonl").read_text("utf-8").splitlines()
+    assert len(traces) == 16
+    assert set(json.loads(traces[0])) >= {"why", "prompt", "response", "change", "advantages"}
+
+
+def test_a_spike_ends_training_where_it_is_told_to(train):
+    config = changed(guards=GuardConfig(update_kl=1e-9, action="stop"))
+    with pytest.raises(ModelError, match=r"Round 1: .*update_kl allows 1e-09"):
+        train(config)
+
+
+def test_scores_that_are_no_numbers_do_not_reach_the_weights(train, toy):
+    class Broken(LikesTheLetterE):
+        def score(self, prompts, responses):
+            return [float("nan")] * len(responses)
+
+    stage, _ = train(changed(iterations=2), scorer=Broken())
+    assert all(line["skipped"] == 1 for line in lines(stage))
+    ids = torch.tensor([[6, 7, 8]])
+    start, end = Policy.load(toy.folder), Policy.load(stage.folder)
+    torch.testing.assert_close(end.model(ids).logits, start.model(ids).logits)
+
+
+def test_signs_of_a_gamed_reward_are_told(train):
+    class HatesIt(LikesTheLetterE):
+        name = "gold"
 
         def score(self, prompts, responses):
-            Killed.calls += 1
-            if Killed.calls == 6:  # after the checkpoint of round 4, before that of 6
-                raise KeyboardInterrupt
+            return [-score for score in super().score(prompts, responses)]
+
+    config = changed(guards=GuardConfig(window=2))
+    stage, figures = train(config, watched=[HatesIt()])
+    last = lines(stage)[-1]
+    assert last["watched/gold"] == pytest.approx(-last["score"])
+    assert last["sign/watched/gold"] == 1
+    assert figures["signs"] >= 1
+
+
+def test_responses_are_cut_at_a_stop_token(train):
+    seen = []
+
+    class Sees(LikesTheLetterE):
+        def score(self, prompts, responses):
+            seen.extend(responses)
             return super().score(prompts, responses)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", base_folder, many_prompts, CONFIG, scorer=Killed())
-    cut, _ = train(tmp_path / "cut", base_folder, many_prompts, CONFIG)
-    for name in ("metrics.jsonl", "adapter_model.safetensors"):
-        assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    train(changed(iterations=1, shaping=ShapingConfig(stop_at="b")), scorer=Sees())
+    assert any(text.endswith("b") for text in seen)
+    assert not any("b" in text[:-1] for text in seen)
+    with pytest.raises(ConfigError, match="2 tokens"):
+        train(changed(shaping=ShapingConfig(stop_at="ab")), name="two")
 
 
-def test_another_seed_is_another_run(base_folder, many_prompts, tmp_path):
-    config = CONFIG.model_copy(update={"iterations": 1})
-    one, two = (
-        train(tmp_path / str(seed), base_folder, many_prompts, config, seed)[1] for seed in (0, 1)
-    )
-    assert one["score"] != two["score"]
+def test_the_hook_judges_before_and_during_training(train):
+    asked = []
+
+    def hook(policy, reference, step, folder):
+        asked.append(step)
+        return {"judged": float(step)}
+
+    stage, _ = train(changed(iterations=4, evaluations=2), hook=hook)
+    assert asked == [0, 2, 4]
+    assert (stage.folder / "checkpoints/step-2/adapter_model.safetensors").exists()
+    assert [line["judged"] for line in lines(stage) if "judged" in line] == [0.0, 2.0, 4.0]
 
 
 def test_rounds_pass_over_all_prompts_before_any_comes_again():
@@ -156,11 +353,11 @@ def test_rounds_pass_over_all_prompts_before_any_comes_again():
     assert rounds[3] != rounds[0]
 
 
-def test_full_tuning_learns_too(base_folder, many_prompts, tmp_path):
-    config = CONFIG.model_copy(
-        update={"tuning": TuningConfig(method="full"), "learning_rate": 2e-3, "iterations": 6}
-    )
-    stage, _ = train(tmp_path / "a", base_folder, many_prompts, config)
-    scores = [line["score"] for line in read_metrics(stage.folder / "metrics.jsonl")]
-    assert sum(scores[-2:]) / 2 > scores[0] + 0.1
-    assert torch.tensor(scores).isfinite().all()
+def test_the_settings_in_the_documentation_are_valid():
+    text = (Path(__file__).parents[2] / "docs/ppo.md").read_text("utf-8")
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    made = [PPOConfig(**YAML(typ="safe").load(block)) for block in blocks]
+    assert len(made) == 8
+    # The first is said to be the default.
+    assert made[0].model_copy(update={"kl": KLConfig()}) == PPOConfig()
+    assert (made[0].kl_in_loss, made[0].kl_estimator) == (False, "k1")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
+from plumbline.artefacts import Artefact, write_json
 from plumbline.batches import collate
-from plumbline.models import TuningConfig, load_causal_lm, save_model, trainable_causal_lm
+from plumbline.errors import ModelError
+from plumbline.models import (
+    TuningConfig,
+    load_causal_lm,
+    load_tokenizer,
+    save_model,
+    trainable_causal_lm,
+    trainable_sequence_scorer,
+)
+from reward.scorer import CALIBRATION, RewardModelScorer
+from rl.config import ValueConfig
 from rl.roles import Roles
 
 TUNINGS = {
@@ -18,8 +28,9 @@ TUNINGS = {
 
 
 @pytest.fixture(params=[*TUNINGS, "goes on"])
-def roles(request, base_folder, tokenizer, tmp_path):
+def roles(request, toy, tmp_path):
     """Roles on a base, with each tuning; and on a policy that is an adapter already."""
+    base_folder, tokenizer = toy.folder, load_tokenizer(toy.folder)
     folder, tuning = base_folder, TUNINGS.get(request.param, TUNINGS["lora"])
     if request.param == "goes on":
         model = trainable_causal_lm(base_folder, tuning)
@@ -37,9 +48,9 @@ def roles(request, base_folder, tokenizer, tmp_path):
 
 
 @pytest.fixture
-def batch(tokenizer, policy, prompts):
-    encoded = [policy.encode(prompt) for prompt in prompts[:4]]
-    return collate(encoded, [[20] * (n + 1) for n in range(4)], policy.pad_id)
+def batch():
+    prompts = [[3, 6, 7, 1, 4], [3, 8, 1, 4], [3, 9, 10, 11, 6, 1, 4], [3, 1, 4]]
+    return collate(prompts, [[8] * (n + 1) for n in range(4)], 0)
 
 
 def one_step(roles, batch, which: str) -> None:
@@ -99,7 +110,7 @@ def test_a_value_is_that_of_the_state_before_its_token(roles, batch):
     before = roles.values(batch).detach()
     ids = batch.ids.clone()
     width = batch.response_mask.shape[1]
-    ids[3, -width + 2] = 33  # the third token of the longest response
+    ids[3, -width + 2] = 10  # the third token of the longest response
     after = roles.values(batch._replace(ids=ids)).detach()
     torch.testing.assert_close(after[3, :3], before[3, :3])
     assert not torch.allclose(after[3, 3], before[3, 3])
@@ -113,5 +124,155 @@ def test_values_of_a_row_do_not_depend_on_its_neighbours(roles, batch):
         torch.testing.assert_close(together[row, : alone.shape[1]], alone[0], atol=1e-5, rtol=1e-4)
 
 
-def test_dropout_is_off():
-    assert TuningConfig().dropout == 0
+# A reward model that moves in to the policy's base.
+
+TUNING = TuningConfig(method="lora", rank=4, alpha=8)
+CALIBRATED = {"mean": 0.7, "deviation": 1.6}
+
+
+def shaken(model, size: float):
+    """Give a new adapter (and a head) something to say."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def reward_model(toy, folder, tuning=TUNING):
+    torch.manual_seed(0)
+    model = shaken(trainable_sequence_scorer(toy.folder, tuning), 0.2)
+    folder.mkdir(exist_ok=True)
+    save_model(model, load_tokenizer(toy.folder), folder, source=toy.folder, card="")
+    write_json(folder / CALIBRATION, CALIBRATED)
+    return RewardModelScorer(folder)
+
+
+ANSWERS = ["ab", "f", "", "cdefab"]
+
+
+def test_a_reward_model_that_moved_in_scores_as_it_did(toy, tmp_path):
+    scorer = reward_model(toy, tmp_path / "reward")
+    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    held = sum(p.numel() for p in roles.model.parameters())
+    mounted = roles.mount(scorer)
+    assert mounted is not scorer
+    assert sum(p.numel() for p in roles.model.parameters()) < 1.5 * held  # no second base
+    shaken(roles.model, 0.3)  # what the policy learns is nothing to the reward
+    prompts = toy.prompts[:4]
+    expected = scorer.score(prompts, ANSWERS)
+    assert max(expected) - min(expected) > 0.1
+    assert mounted.score(prompts, ANSWERS) == pytest.approx(expected, abs=1e-4)
+    trained = {*roles.policy_parameters, *roles.value_parameters}
+    assert not any(".reward." in name for name in trained)
+    assert all(
+        p.requires_grad == (n in trained)
+        for n, p in roles.model.named_parameters()
+        if ".lora_" in n
+    )
+
+
+def test_moving_in_changes_no_other_role(toy, tmp_path):
+    roles = Roles(toy.artefact, TUNING, ValueConfig(head="normal"), follows=True)
+    shaken(roles.model, 0.3)
+    rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
+
+    def looks():
+        return [
+            roles.policy.logprobs(rows).logprobs.detach(),
+            roles.reference.logprobs(rows).logprobs.detach(),
+            roles.values(rows).detach(),
+        ]
+
+    before = looks()
+    mounted = roles.mount(reward_model(toy, tmp_path / "reward"))
+    mounted.score(toy.prompts[:1], ["ab"])
+    for one, two in zip(before, looks(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_reward_model_of_another_base_stays_where_it_is(toy, tmp_path):
+    scorer = reward_model(toy, tmp_path / "reward", TuningConfig(method="full"))
+    assert Roles(toy.artefact, TUNING, ValueConfig()).mount(scorer) is scorer
+    own = reward_model(toy, tmp_path / "adapter")
+    full = Roles(toy.artefact, TuningConfig(method="full"), ValueConfig())
+    assert full.mount(own) is own
+
+
+def test_a_value_model_that_starts_as_the_reward_model(toy, tmp_path):
+    """At the end token its value is the calibrated reward of the whole response."""
+    scorer = reward_model(toy, tmp_path / "reward")
+    roles = Roles(toy.artefact, TUNING, ValueConfig(start="reward"))
+    roles.start_values_from(roles.mount(scorer))
+    for prompt, answer in zip(toy.prompts[:4], ANSWERS, strict=True):
+        ids = [*roles.tokenizer.encode(answer, add_special_tokens=False), 1]
+        # The value at a token is that of the state before it, so one more is needed to see
+        # what is thought of the response with its end.
+        batch = collate([roles.policy.encode(prompt)], [[*ids, 0]], roles.policy.pad_id)
+        (expected,) = scorer.score([prompt], [answer])
+        assert roles.values(batch)[0, -1].item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TuningConfig(method="lora", rank=2, alpha=8),
+        TuningConfig(method="lora", rank=4, alpha=16),
+        TuningConfig(method="lora", rank=4, alpha=8, target_modules=("q_proj", "v_proj")),
+    ],
+    ids=["rank", "alpha", "modules"],
+)
+def test_a_value_model_of_another_form_cannot_start_as_the_reward_model(toy, tmp_path, other):
+    roles = Roles(toy.artefact, other, ValueConfig(start="reward"))
+    mounted = roles.mount(reward_model(toy, tmp_path / "reward"))
+    with pytest.raises(ModelError, match="the same rank, alpha and target_modules"):
+        roles.start_values_from(mounted)
+
+
+def test_without_a_reward_model_on_the_base_values_cannot_start_from_it(toy):
+    roles = Roles(toy.artefact, TUNING, ValueConfig(start="reward"))
+    with pytest.raises(ModelError, match="no adapter on the policy's base"):
+        roles.start_values_from(object())
+
+
+# A reference that follows, and a trunk that is shared.
+
+
+@pytest.mark.parametrize("tuning", [TUNING, TuningConfig(method="full")], ids=["lora", "full"])
+def test_a_reference_follows_by_hand(toy, tuning):
+    roles = Roles(toy.artefact, tuning, None, follows=True)
+    start = {name: p.detach().clone() for name, p in roles.reference_parameters.items()}
+    assert set(start) == set(roles.policy_parameters)
+    shaken(roles.model, 0.1)
+    for name, p in roles.reference_parameters.items():  # it was not moved by that itself
+        if tuning.method == "lora":
+            p.data.copy_(start[name])
+    moved = {name: p.detach().clone() for name, p in roles.policy_parameters.items()}
+    roles.follow(0.75)
+    for name, parameter in roles.reference_parameters.items():
+        expected = 0.75 * start[name] + 0.25 * moved[name]
+        torch.testing.assert_close(parameter.detach(), expected)
+        assert torch.equal(roles.policy_parameters[name], moved[name])
+
+
+def test_one_pass_through_a_shared_trunk_says_what_two_would(toy):
+    roles = Roles(toy.artefact, TUNING, ValueConfig(trunk="shared", head="normal"))
+    shaken(roles.model, 0.2)
+    rows = collate([[6, 7, 8], [3, 9]], [[9, 10, 1], [7, 1]], roles.policy.pad_id)
+    said, values = roles.logprobs_and_values(rows, 0.7)
+    alone = roles.policy.logprobs(rows, 0.7)
+    torch.testing.assert_close(said.logprobs, alone.logprobs)
+    torch.testing.assert_close(said.entropy, alone.entropy)
+    torch.testing.assert_close(values, roles.values(rows))
+    assert set(roles.value_parameters) == {"value_head.weight", "value_head.bias"}
+    (values - 1).square().sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in roles.policy_parameters.values())
+
+
+def test_a_normal_head_has_the_paper_s_deviation(toy):
+    torch.manual_seed(0)
+    heads = [Roles(toy.artefact, TUNING, ValueConfig(head="normal")).head for _ in range(4)]
+    weights = torch.cat([head.weight.detach().flatten() for head in heads])
+    assert weights.std().item() == pytest.approx(33**-0.5, rel=0.2)  # 128 draws
+    assert not any(head.bias.any() for head in heads)

@@ -1,0 +1,336 @@
+"""How long PPO takes to TRL 1.12.0's final reward, at no more KL, in the embedded world.
+
+    python benchmarks/ppo_race.py                # three seeds, some twenty minutes
+    python benchmarks/ppo_race.py --seeds 1 --rounds 8 --home FOLDER
+
+Both sides start from the same files: the quickstart's first policy and its reward model, merged
+into plain weights, the reward's calibration in its head. Both fine-tune policy and value fully, in
+float32, with the same prompts, batch, optimiser steps, learning rate, clips, lambda, KL coefficient
+and penalty for a missing end. What differs is the code. The last setting is ours with the levers
+that TRL lacks: a shared trunk, and decoding in bfloat16.
+
+A round's reward is what PPO is paid before KL: the mean score less the penalties. TRL's final
+reward and KL are means over its last three rounds. Ours is there at the first round where the mean
+over three rounds is as high, and that of KL no higher. Seconds count from the first sampled token.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# Beside this file lie some with names of our packages, and Python looks beside a script first.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+
+BATCH, EPOCHS, MICRO_BATCH, TEMPERATURE, ANSWER = 64, 4, 16, 0.7, 96
+LEARNING_RATE, KL, PENALTY = 1e-4, 0.05, 1.0
+SMOOTHED = 3
+SETTINGS = {"trl": "TRL 1.12.0, fp32", "ours": "ours, the same in fp32", "best": "ours, best"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--home", type=Path, help="where stages are kept")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(json.loads(options.worker))
+        return
+    home = options.home or Path(tempfile.mkdtemp())
+    ground = prepare(home)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
+    for seed in range(options.seeds):
+        for name in SETTINGS:  # the sides take turns, alone on the machine
+            found[name].append(race(name, seed, options.rounds, ground))
+            last = found[name][-1]
+            say(
+                f"{SETTINGS[name]:<24} seed {seed}: {last['seconds'][-1]:.0f} s, reward "
+                f"{final(last, 'reward'):.3f}, KL {final(last, 'kl'):.2f} at the end"
+            )
+    result: dict[str, Any] = {"rounds": options.rounds, "seeds": options.seeds}
+    for name in ("ours", "best"):
+        ratios = [
+            arrival(ours, final(trl, "reward"), final(trl, "kl")) / trl["seconds"][-1]
+            for trl, ours in zip(found["trl"], found[name], strict=True)
+        ]
+        result[name] = {
+            "share_of_trl_seconds": [round(ratio, 3) for ratio in ratios],
+            "median": round(statistics.median(ratios), 3),
+        }
+    for name in SETTINGS:
+        result[f"{name}_final"] = [
+            {"reward": round(final(r, "reward"), 3), "kl": round(final(r, "kl"), 3),
+             "seconds": round(r["seconds"][-1], 1)}
+            for r in found[name]
+        ]  # fmt: skip
+    print(json.dumps(result))
+
+
+def peer_python() -> Path:
+    """Return the interpreter of TRL's environment, as `ppo.py` beside this makes it."""
+    spec = importlib.util.spec_from_file_location("benchmark_ppo", HERE / "ppo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["benchmark_ppo"] = module
+    spec.loader.exec_module(module)
+    found: Path = module.peer_python()
+    return found
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def final(run: dict[str, list[float]], figure: str) -> float:
+    return statistics.mean(run[figure][-SMOOTHED:])
+
+
+def arrival(run: dict[str, list[float]], reward: float, kl: float) -> float:
+    """Return the seconds at which a run is as good as another, with no more KL; or infinity."""
+    for end in range(SMOOTHED, len(run["reward"]) + 1):
+        part = slice(end - SMOOTHED, end)
+        if (
+            statistics.mean(run["reward"][part]) >= reward
+            and statistics.mean(run["kl"][part]) <= kl
+        ):
+            return run["seconds"][end - 1]
+    return float("inf")
+
+
+def prepare(home: Path) -> dict[str, str]:
+    """Make the quickstart's first policy and reward model, merged, and the prompts as ids."""
+    import torch
+
+    from plumbline.config import load
+    from plumbline.models import load_causal_lm, load_sequence_scorer, load_tokenizer
+    from plumbline.policy import Policy
+    from plumbline.progress import Reporter
+    from plumbline.stages import Run
+    from plumbline.world.data import prompts
+    from recipes import _ground
+    from recipes.dpo_vs_ppo import DpoVsPpoConfig
+    from reward.scorer import RewardModelScorer
+
+    folders = {name: str(home / name) for name in ("policy", "reward")}
+    asked = home / "prompts.json"
+    if not asked.exists():
+        configs = Path(_ground.__file__).parent / "configs"
+        config = load(DpoVsPpoConfig, configs / "quickstart.yaml")
+        run = Run(home / "runs", "race", "dpo_vs_ppo", config, Reporter())
+        ground = _ground.prepare(run, config)
+        tokenizer = load_tokenizer(ground.first.path)
+        policy = load_causal_lm(ground.first.path).merge_and_unload()
+        policy.save_pretrained(folders["policy"])
+        tokenizer.save_pretrained(folders["policy"])
+        scorer = RewardModelScorer(ground.rewarder)
+        reward = load_sequence_scorer(ground.rewarder.path).merge_and_unload()
+        with torch.no_grad():
+            reward.score.weight.div_(scorer.deviation)
+        reward.save_pretrained(folders["reward"])
+        tokenizer.save_pretrained(folders["reward"])
+        policy_of = Policy(policy, tokenizer)
+        conversations = prompts(0, 2000, "preferences")
+        asked.write_text(
+            json.dumps(
+                {
+                    "shift": scorer.mean / scorer.deviation,
+                    "prompts": conversations,
+                    "ids": [policy_of.encode(prompt) for prompt in conversations],
+                }
+            )
+        )
+    return {**folders, "prompts": str(asked)}
+
+
+def race(name: str, seed: int, rounds: int, ground: dict[str, str]) -> dict[str, list[float]]:
+    """Run one side in a process of its own; return reward, KL and seconds of each round."""
+    interpreter = peer_python() if name == "trl" else Path(sys.executable)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "rounds.json"
+        job = {"name": name, "seed": seed, "rounds": rounds, "out": str(out), **ground}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if name != "trl":
+            environment["PYTHONPATH"] = str(HERE.parent)
+        done = subprocess.run(
+            [str(interpreter), __file__, "--worker", json.dumps(job)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr[-3000:])
+        found: dict[str, list[float]] = json.loads(out.read_text())
+    return found
+
+
+def work(job: dict[str, Any]) -> None:
+    found = work_trl(job) if job["name"] == "trl" else work_ours(job)
+    Path(job["out"]).write_text(json.dumps(found))
+
+
+def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
+    import torch
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        TrainerCallback,
+    )
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    asked = json.loads(Path(job["prompts"]).read_text())
+    started: list[float] = []
+    sample = ppo_trainer.batch_generation
+
+    def noticed(*arguments: Any, **options: Any) -> Any:
+        if not started:
+            started.append(time.monotonic())
+        return sample(*arguments, **options)
+
+    ppo_trainer.batch_generation = noticed
+    found: dict[str, list[float]] = {"reward": [], "kl": [], "seconds": []}
+
+    class Notes(TrainerCallback):
+        def on_log(self, *arguments: Any, logs: Any = None, **more: Any) -> None:
+            if logs and "objective/scores" in logs:
+                found["reward"].append(float(logs["objective/scores"]) - asked["shift"])
+                found["kl"].append(float(logs["objective/kl"]))
+                found["seconds"].append(time.monotonic() - started[0])
+
+    def scorer() -> Any:
+        return AutoModelForSequenceClassification.from_pretrained(job["reward"], num_labels=1)
+
+    tokenizer = AutoTokenizer.from_pretrained(job["policy"], padding_side="left")
+    data = Dataset.from_dict({"input_ids": asked["ids"]})
+    value = scorer()
+    # Like ours: the value model starts as the policy, and its head at nought.
+    policy = AutoModelForCausalLM.from_pretrained(job["policy"])
+    value.model.load_state_dict(policy.model.state_dict())
+    with torch.no_grad():
+        value.score.weight.zero_()
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            output_dir=tempfile.mkdtemp(),
+            use_cpu=True,
+            bf16=False,
+            seed=job["seed"],
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=MICRO_BATCH,
+            gradient_accumulation_steps=BATCH // MICRO_BATCH,
+            num_mini_batches=1,
+            num_ppo_epochs=EPOCHS,
+            local_rollout_forward_batch_size=BATCH,
+            num_sample_generations=0,
+            response_length=ANSWER,
+            temperature=TEMPERATURE,
+            stop_token="eos",
+            missing_eos_penalty=PENALTY,
+            kl_coef=KL,
+            total_episodes=BATCH * job["rounds"],
+            gradient_checkpointing=False,
+            logging_steps=1,
+            report_to="none",
+            save_strategy="no",
+            eval_strategy="no",
+        ),
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=AutoModelForCausalLM.from_pretrained(job["policy"]),
+        reward_model=scorer(),
+        value_model=value,
+        train_dataset=data,
+        eval_dataset=data.select(range(MICRO_BATCH)),
+        callbacks=[Notes()],
+    )
+    trainer.train()
+    return found
+
+
+def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
+    sys.path.insert(0, str(HERE.parent))
+    import rl.upcoming
+    from plumbline.artefacts import Artefact
+    from plumbline.generation import SamplingConfig
+    from plumbline.metrics import read_metrics
+    from plumbline.models import TuningConfig
+    from plumbline.progress import Reporter
+    from plumbline.stages import Stage
+    from reward.scorer import RewardModelScorer
+    from rl.config import KLConfig, PPOConfig, ShapingConfig, ValueConfig
+    from rl.ppo import train_ppo
+
+    class Folder(Artefact):
+        @property
+        def id(self) -> str:
+            return "race"
+
+    asked = json.loads(Path(job["prompts"]).read_text())
+    moments: list[float] = []
+    play = rl.upcoming.play
+
+    def noticed(*arguments: Any, **options: Any) -> Any:
+        moments.append(time.monotonic())
+        return play(*arguments, **options)
+
+    rl.upcoming.play = noticed
+    best = job["name"] == "best"
+    stage = Stage(Path(tempfile.mkdtemp()), Reporter(quiet=True))
+    scorer = RewardModelScorer(Path(job["reward"]))
+    scorer.mean = asked["shift"]  # the deviation is in the head already
+    train_ppo(
+        stage,
+        config=PPOConfig(
+            tuning=TuningConfig(method="full"),
+            precision="bfloat16" if best else "model",
+            sampling=SamplingConfig(
+                temperature=TEMPERATURE,
+                max_new_tokens=ANSWER,
+                **({"precision": "bfloat16"} if best else {}),
+            ),
+            iterations=job["rounds"],
+            batch=BATCH,
+            minibatch=BATCH,
+            micro_batch=MICRO_BATCH,
+            epochs=EPOCHS,
+            learning_rate=LEARNING_RATE,
+            value=ValueConfig(learning_rate=LEARNING_RATE, trunk="shared" if best else "own"),
+            shaping=ShapingConfig(clip=None, penalty=PENALTY),
+            kl=KLConfig(coefficient=KL),
+            evaluations=0,
+            checkpoint_every=10_000,
+        ),
+        policy=Folder(Path(job["policy"])),
+        prompts=asked["prompts"],
+        scorer=scorer,
+        hook=lambda *_: {},
+        seed=job["seed"],
+    )
+    ended = [*moments[1:], time.monotonic()]
+    lines = read_metrics(stage.folder / "metrics.jsonl")
+    lines = [line for line in lines if "score" in line]
+    return {
+        "reward": [line["score"] - PENALTY * (1 - line["finished"]) for line in lines],
+        "kl": [line["kl"] for line in lines],
+        "seconds": [moment - moments[0] for moment in ended],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Judging dialogues: the same for the same policy, and a comparison prompt by prompt."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plumbline.artefacts import Artefact
+from plumbline.generation import SamplingConfig
+from plumbline.records import assistant, user
+from plumbline.world.gold import GoldUtility
+from rl.dialogues import DialogueJudge, compare_dialogues, figures, write_dialogues
+from rl.environments import HelpDeskCustomer
+
+
+@pytest.fixture
+def judge(prompts):
+    return DialogueJudge(
+        SamplingConfig(max_new_tokens=12), prompts, HelpDeskCustomer(0), GoldUtility(0), data_seed=0
+    )
+
+
+def test_the_same_policy_has_the_same_dialogues(judge, policy, tmp_path):
+    rows = judge.judge(policy)
+    assert rows == judge.judge(policy)
+    found = judge(policy, policy, 3, tmp_path / "looks")
+    assert found["eval/score"] == pytest.approx(figures(rows)["score"])
+    lines = (tmp_path / "looks" / "step-3.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    utility = GoldUtility(0)
+    for row in rows:
+        before, last = [*row["prompt"], *row["turns"][:-1]], row["turns"][-1]["content"]
+        assert [row["score"]] == utility.score([before], [last])
+
+
+def test_a_comparison_by_hand(stage, tmp_path):
+    """Gains 1, 0 and 3: mean 4/3, deviation sqrt(7/3), error sqrt(7)/3; better 2 + 1/2 of 3."""
+
+    def dialogues(name, scores, turns):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [
+            {
+                "prompt_id": str(n),
+                "prompt": [user("How much are the saws?")],
+                "turns": [assistant("Five."), user("What?"), assistant("$5.")][:turns],
+                "finished": n > 0,
+                "score": score,
+            }
+            for n, score in enumerate(scores)
+        ]
+        write_dialogues(folder / "dialogues.jsonl", rows)
+        return Artefact(folder)
+
+    before, after = dialogues("before", [1, 2, 0], 1), dialogues("after", [2, 2, 3], 3)
+    found = compare_dialogues(stage, before=before, after=after)
+    assert found["gain"] == pytest.approx(4 / 3)
+    assert found["gain_error"] == pytest.approx(7**0.5 / 3)
+    assert found["better"] == pytest.approx(2.5 / 3)
+    summary = json.loads((stage.folder / "summary.json").read_text())
+    assert summary["before"]["turns"] == 1
+    assert summary["after"]["turns"] == 2
+    assert summary["after"]["finished"] == pytest.approx(2 / 3)
+    assert "**user**: What?" in (stage.folder / "report.md").read_text()
