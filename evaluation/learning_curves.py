@@ -144,7 +144,8 @@ def _over_rounds(
     )
     bands = base.mark_area(opacity=0.12).encode(
         color=_colour(methods, legend=False),
-        y=alt.Y(f"{name}_low:Q", title=title, scale=alt.Scale(zero=False)), y2=f"{name}_high:Q"
+        y=alt.Y(f"{name}_low:Q", title=title, scale=alt.Scale(zero=False)),
+        y2=f"{name}_high:Q",
     )
     lines = base.mark_line(strokeWidth=2, point=True).encode(
         y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False)),

@@ -159,7 +159,7 @@ def trainable_causal_lm(folder: Path, tuning: TuningConfig) -> Any:
     source = source_of(folder)
     if tuning.method == "full":
         model = load_causal_lm(folder)
-        return model.merge_and_unload() if source.adapter is not None else model
+        return model if source.adapter is None else _merged(model)
     model = load_causal_lm(folder, quantize=tuning.quantized, trainable=True)
     if source.adapter is not None:
         return model
@@ -201,7 +201,14 @@ def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
     # The head is new, so the policy's adapter has no weights for it.
     weights = get_peft_model_state_dict(model) | load_peft_weights(source.adapter)
     set_peft_model_state_dict(model, weights)
-    return model.merge_and_unload() if tuning.method == "full" else model
+    return _merged(model) if tuning.method == "full" else model
+
+
+def _merged(model: Any) -> Any:
+    """Return a model with its adapter in its weights, which all train: PEFT leaves them frozen."""
+    whole = model.merge_and_unload()
+    whole.requires_grad_(True)
+    return whole
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -60,8 +60,9 @@ def play(
     An episode also ends where its next turn would not fit in the model's context.
     """
     stop_ids = stops(policy, config.shaping.stop_at)
+    rendered = {id(prompt): policy.encode(prompt) for prompt in prompts}  # a group's only once
     episodes = [
-        Episode(list(prompt), policy.encode(prompt), [], [], [], False, []) for prompt in prompts
+        Episode(list(prompt), rendered[id(prompt)], [], [], [], False, []) for prompt in prompts
     ]
     live = list(range(len(episodes)))
     for turn in range(environment.turns if environment is not None else 1):

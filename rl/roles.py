@@ -63,8 +63,6 @@ class Roles:
             self._value_model: Any = (
                 trainable_causal_lm(folder, tuning) if own_trunk else self.model
             )
-            for model in (self.model, self._value_model):
-                model.requires_grad_(True)  # PEFT leaves what it merged into frozen
             reference: Any = trainable_causal_lm(folder, tuning)
             reference.requires_grad_(False)
             self.reference = Policy(reference, self.tokenizer)

@@ -81,7 +81,7 @@ def test_nothing_is_made_where_a_setting_is_wrong(tmp_path):
 
 
 def test_config_prints_every_setting_with_its_documentation():
-    done = plumbline("config", "dpo_vs_ppo", "--set", "ppo.loss.clip=0.3")
+    done = plumbline("config", "dpo_vs_ppo", "--set", "ppo.loss.clip_low=0.3")
     assert done.returncode == 0
     assert "ppo.loss.clip_low" in done.stdout
     assert "0.3" in done.stdout

@@ -95,6 +95,8 @@ def test_an_adapter_goes_on_training_and_full_tuning_merges_it(base_folder, toke
     assert parameter_counts(again)["trainable_parameters"] > 0
     merged = trainable_causal_lm(folder, TuningConfig(method="full"))
     assert not isinstance(merged, PeftModel)
+    counts = parameter_counts(merged)
+    assert counts["trainable_parameters"] == counts["parameters"]  # PEFT would leave some frozen
     torch.testing.assert_close(logits(merged), logits(model), atol=1e-5, rtol=1e-4)
 
 
