@@ -77,6 +77,7 @@ class Setting:
     learning: str = "model"
     decoding: str = "model"
     trunk: str = "own"
+    noted: bool = False
     batch: int = 64
     answer: int = 64
     micro_batch: int = MICRO_BATCH
@@ -93,9 +94,12 @@ LEVERS = (
     Setting("+ own passes of known decoders (= fp32)", "ours", *ON),
     Setting("+ bf16 learning", "ours", *ON, "bfloat16"),
     Setting("+ bf16 decoding (= bf16, two models)", "ours", *ON, *["bfloat16"] * 2),
-    Setting("+ shared trunk (= best)", "ours", *ON, *["bfloat16"] * 2, "shared"),
+    Setting("+ shared trunk", "ours", *ON, *["bfloat16"] * 2, "shared"),
+    Setting(
+        "+ values noted while sampling (= best)", "ours", *ON, *["bfloat16"] * 2, "shared", True
+    ),
 )
-FP32, SEPARATE, BEST = LEVERS[4], LEVERS[6], LEVERS[7]
+FP32, SEPARATE, BEST = LEVERS[4], LEVERS[6], LEVERS[8]
 HF, HF_BF16 = Setting("generate, fp32", "hf"), Setting("generate, bf16", "hf", decoding="bfloat16")
 DECODE = Setting("ours, fp32", "decode", True, True)
 DECODE_BF16 = Setting("ours, bf16", "decode", True, True, decoding="bfloat16")
@@ -454,11 +458,13 @@ def work_ours(setting: Setting) -> None:
 
     import plumbline.logprobs
     import plumbline.trunk
+    import reward.scorer
     from plumbline.attention import use_products
     from plumbline.generation import SamplingConfig
     from plumbline.models import TuningConfig
     from plumbline.precision import computing
     from rl.config import AdvantageConfig, PPOConfig, ValueConfig
+    from rl.engines import OwnEngine
     from rl.episodes import Episode
     from rl.guards import Guard
     from rl.learning import Learner, learn
@@ -490,12 +496,15 @@ def work_ours(setting: Setting) -> None:
         "value": Learner(roles.value_parameters, config.value.learning_rate, config),
     }
     guard = Guard(config.guards, roles.policy, folder, lambda text: print(text, file=sys.stderr))
-    reward = _Reward(config.micro_batch)
+    engine = OwnEngine(config.sampling)
+    engine.value_head = roles.value_of if setting.noted else None
+    rewarder = _rewarder(config.micro_batch)
     if setting.products:
-        for model in (roles.model, roles._value_model, roles.reference.model, reward.model):
+        for model in (roles.model, roles._value_model, roles.reference.model, rewarder.model):
             use_products(model)
     if not setting.passes:
-        plumbline.logprobs.suits = plumbline.trunk.suits = lambda model: False
+        for module in (plumbline.logprobs, plumbline.trunk, reward.scorer):
+            module.suits = lambda model: False
     prompts = _prompts(setting.batch)
     prompt: Any = [{"role": "user", "content": ""}]
     turn: Any = {"role": "assistant", "content": ""}
@@ -504,16 +513,25 @@ def work_ours(setting: Setting) -> None:
         times = [clock()]
         seeds = [iteration * setting.batch + row for row in range(setting.batch)]
         roles.policy.end_ids = frozenset()
-        drawn = roles.policy.sample(prompts, seeds, config.sampling)
+        drawn = engine.sample(roles.policy, prompts, seeds)
         times.append(clock())
         with computing(setting.learning, "cpu", fast_float32=setting.onednn):
             episodes = [
-                Episode(prompt, ids, g.ids, [True] * len(g.ids), g.logprobs, g.finished, [turn])
+                Episode(
+                    prompt,
+                    ids,
+                    g.ids,
+                    [True] * len(g.ids),
+                    g.logprobs,
+                    g.finished,
+                    [turn],
+                    g.values,
+                )
                 for ids, g in zip(prompts, drawn, strict=True)
             ]
-            reward.rows = [[*e.prompt_ids, *e.ids] for e in episodes]
+            rewarder.rows = [[*e.prompt_ids, *e.ids] for e in episodes]
             recompute = setting.decoding != setting.learning
-            rollout = judged(roles, reward, episodes, config, 0.05, recompute=recompute)
+            rollout = judged(roles, rewarder, episodes, config, 0.05, recompute=recompute)
             times.append(clock())
             learn(
                 roles,
@@ -531,28 +549,27 @@ def work_ours(setting: Setting) -> None:
         _say(sampling=sampling, scoring=scoring, learning=learning)
 
 
-class _Reward:
-    """A reward model of the policy's size, asked about the ids of the responses themselves."""
+def _rewarder(size: int) -> Any:
+    """Return the project's scorer with a reward model of the policy's size.
 
-    name = "benchmark"
+    It is asked about the ids of the responses themselves (``rows``): their text is of no language.
+    """
+    from reward.scorer import RewardModelScorer
 
-    def __init__(self, size: int) -> None:
-        self.model = _scorer(1).eval()
-        self.rows: list[list[int]] = []
-        self._size = size
+    class Rewarder(RewardModelScorer):
+        rows: list[list[int]]
 
-    def score(self, prompts: Any, responses: Any) -> list[float]:
-        import torch
+        def _encode(self, prompt: Any, response: Any) -> list[int]:
+            return self._asked.pop()
 
-        parts = [self.rows[n : n + self._size] for n in range(0, len(self.rows), self._size)]
-        with torch.no_grad():
-            return [
-                float(score)
-                for part in parts
-                for score in self.model(
-                    input_ids=torch.tensor(part), attention_mask=torch.ones(len(part), len(part[0]))
-                ).logits[:, 0]
-            ]
+        def score(self, prompts: Any, responses: Any) -> list[float]:
+            self._asked = self.rows[::-1]
+            return super().score(prompts, responses)
+
+    folder = Path(tempfile.mkdtemp(dir="."))
+    _scorer(1).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return Rewarder(folder, batch_size=size)
 
 
 def work_hf(setting: Setting) -> None:

@@ -133,11 +133,11 @@ def prepare(home: Path) -> dict[str, str]:
         run = Run(home / "runs", "race", "dpo_vs_ppo", config, Reporter())
         ground = _ground.prepare(run, config)
         tokenizer = load_tokenizer(ground.first.path)
-        policy = load_causal_lm(ground.first.path).merge_and_unload()
+        policy = merged(load_causal_lm(ground.first.path))
         policy.save_pretrained(folders["policy"])
         tokenizer.save_pretrained(folders["policy"])
         scorer = RewardModelScorer(ground.rewarder)
-        reward = load_sequence_scorer(ground.rewarder.path).merge_and_unload()
+        reward = merged(load_sequence_scorer(ground.rewarder.path))
         with torch.no_grad():
             reward.score.weight.div_(scorer.deviation)
         reward.save_pretrained(folders["reward"])
@@ -154,6 +154,11 @@ def prepare(home: Path) -> dict[str, str]:
             )
         )
     return {**folders, "prompts": str(asked)}
+
+
+def merged(model: Any) -> Any:
+    """Return a model with its adapter, if it has one, in its weights."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def race(name: str, seed: int, rounds: int, ground: dict[str, str]) -> dict[str, list[float]]:

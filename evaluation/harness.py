@@ -1,50 +1,66 @@
-"""Judging one policy: sample once on fixed prompts, then measure.
+"""Judging one policy: answers are sampled once on fixed prompts, then measured.
 
-The same object is the hook that judges a policy during DPO and PPO, and what judges it after. All
-policies answer the same prompts from the same random streams, so they differ by what they are and
-not by luck.
+The same object is the hook that judges a policy, or a reward model, during training, and what
+judges it after. All policies answer the same prompts from the same random streams, so they differ
+by what they are and not by luck.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.config import EvaluationConfig
+from evaluation.judges.scorers import agreement_with_pairs, agreement_with_scorers
+from evaluation.measures.measure import Answers, Measure, add_columns, figures_of
 from evaluation.statistics import mean_and_error, sequence_kl, win_points
+from evaluation.tasks.sampling import SAMPLES, Sampler, answer, read_samples, write_samples
+from evaluation.tasks.task import Item, Task, as_task
 from plumbline.artefacts import Artefact
 from plumbline.batches import collate
-from plumbline.generation import Generation
 from plumbline.hooks import Scorer
 from plumbline.logprobs import in_parts
 from plumbline.policy import Policy
-from plumbline.records import Conversation, Row, prompt_id
-from plumbline.seeds import derive
+from plumbline.records import Conversation, Row, prompt_id, read_dataset
 
-SAMPLES = "samples.parquet"
+__all__ = ["SAMPLES", "Harness", "Sampler", "baseline_scores", "read_samples", "write_samples"]
+
 #: Responses whose log-probabilities are computed at once.
 _MICRO_BATCH = 32
 
-Sampler = Callable[[Policy, list[list[int]], list[int]], list[Generation]]
-
 
 class Harness:
-    """Fixed prompts, fixed random streams and the scorers: one way of judging for all."""
+    """Fixed prompts, fixed random streams, scorers and measures: one way of judging for all.
+
+    ``baseline`` are judged answers to win against. ``answers`` (of any policy) and ``pairs``
+    (preferences with a split ``test``) are what a reward model is judged on while it trains.
+    """
 
     def __init__(
         self,
         config: EvaluationConfig,
-        prompts: Sequence[Conversation],
+        prompts: Task | Sequence[Conversation],
         scorers: Sequence[Scorer],
         data_seed: int,
         baseline: Artefact | None = None,
+        measures: Sequence[Measure] = (),
+        answers: Artefact | None = None,
+        pairs: Artefact | None = None,
     ) -> None:
         self.config = config
-        self.prompts = list(prompts[: config.prompts])
+        self.task = as_task(prompts).first(config.prompts)
         self.scorers = list(scorers)
+        self.measures = list(measures)
         self._data_seed = data_seed
         self._baseline = {} if baseline is None else baseline_scores(baseline)
+        self._items = {prompt_id(item.prompt): item for item in self.task.items}
+        self._answers = [] if answers is None else read_samples(answers)
+        self._pairs = [] if pairs is None else read_dataset(pairs.path, "test")
+
+    @property
+    def prompts(self) -> list[Conversation]:
+        """The prompts, in order."""
+        return self.task.prompts
 
     def __call__(
         self, policy: Policy, reference: Policy, step: int, folder: Path
@@ -56,66 +72,98 @@ class Harness:
         write_samples(folder / f"step-{step}.parquet", rows)
         return {f"eval/{name}": value for name, value in self.figures(rows).items()}
 
+    def judge_scorer(self, scorer: Scorer, step: int, folder: Path) -> Mapping[str, float]:
+        """Judge a reward model while it trains, on held-out pairs and on fixed answers.
+
+        Its scores of the answers go to ``folder``.
+        """
+        figures = agreement_with_pairs(scorer, self._pairs[: self.config.prompts])
+        rows = self._answers[: self.config.prompts_during_training]
+        if rows:
+            prompts, texts = [row["prompt"] for row in rows], [row["response"] for row in rows]
+            scores = scorer.score(prompts, texts)
+            others = {other.name: other.score(prompts, texts) for other in self.scorers}
+            figures |= agreement_with_scorers(scores, others, texts)
+            folder.mkdir(parents=True, exist_ok=True)
+            columns = {scorer.name: scores} | others
+            write_samples(
+                folder / f"step-{step}.parquet",
+                [
+                    {"prompt_id": row["prompt_id"], "response": row["response"]}
+                    | {name: values[number] for name, values in columns.items()}
+                    for number, row in enumerate(rows)
+                ],
+            )
+        return {f"eval/{name}": value for name, value in figures.items()}
+
     def judge(
         self,
         policy: Policy,
-        reference: Policy,
-        prompts: Sequence[Conversation],
+        reference: Policy | None,
+        prompts: Sequence[Conversation] | None = None,
         sampler: Sampler | None = None,
     ) -> list[Row]:
         """Let a policy answer prompts, and return each answer with all measures of it."""
-        encoded = [policy.encode(prompt) for prompt in prompts]
-        seeds = [derive(self._data_seed, "evaluation", prompt_id(prompt)) for prompt in prompts]
-        if sampler is None:
-            generations = policy.sample(encoded, seeds, self.config.sampling)
-        else:
-            generations = sampler(policy, encoded, seeds)
-        texts = [policy.decode(generation.ids) for generation in generations]
-        references = self._reference_logprobs(policy, reference, encoded, generations)
-        rows: list[Row] = [
-            {
-                "prompt_id": prompt_id(prompt),
-                "prompt": prompt,
-                "response": text,
-                "tokens": len(generation.ids),
-                "words": len(text.split()),
-                "finished": generation.finished,
-                "logprob": sum(generation.logprobs),
-                "reference_logprob": reference_logprob,
-            }
-            for prompt, text, generation, reference_logprob in zip(
-                prompts, texts, generations, references, strict=True
-            )
+        items = [
+            self._items.get(prompt_id(prompt), Item(prompt))
+            for prompt in (self.prompts if prompts is None else prompts)
         ]
+        task = Task(self.task.name, tuple(items))
+        rows = answer(policy, task, self.config.sampling, self._data_seed, sampler)
+        self.measure(rows, policy, reference)
+        return rows
+
+    def measure(
+        self, rows: list[Row], policy: Policy | None, reference: Policy | None
+    ) -> dict[str, str]:
+        """Add every measure to answers that are there already; return those left out, and why.
+
+        Without a reference, or with one that has another tokenizer, there is no KL. The policy is
+        needed only by measures that say so.
+        """
+        if reference is not None and all(row.get("ids") is not None for row in rows):
+            known = same_tokens(policy, reference)
+            said = self._reference_logprobs(reference, rows) if known else [None] * len(rows)
+            for row, value in zip(rows, said, strict=True):
+                row["reference_logprob"] = value
+        prompts, texts = [row["prompt"] for row in rows], [row["response"] for row in rows]
         for scorer in self.scorers:
             for row, score in zip(rows, scorer.score(prompts, texts), strict=True):
                 row[scorer.name] = score
+            spread = getattr(scorer, "spread", None)
+            if spread is not None:
+                for row, value in zip(rows, spread(prompts, texts), strict=True):
+                    row[f"{scorer.name}_spread"] = value
             explain = getattr(scorer, "explain", None)
             if explain is not None:
                 for row in rows:
                     parts = explain(row["prompt"], row["response"])
                     row |= {f"{scorer.name}.{part}": value for part, value in parts.items()}
-        return rows
+        answers = Answers(rows, policy)
+        problems = {one.name: add_columns(one, answers) for one in self.measures}
+        return {name: problem for name, problem in problems.items() if problem is not None}
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
         """Return the means of all measures, and the win rate by each scorer over the baseline."""
-        kl = sequence_kl(
-            [row["logprob"] for row in rows], [row["reference_logprob"] for row in rows]
-        )
-        found = {
-            "prompts": float(len(rows)),
-            "kl": kl.mean,
-            "kl_error": kl.error,
-            "tokens": mean_and_error([row["tokens"] for row in rows]).mean,
-            "words": mean_and_error([row["words"] for row in rows]).mean,
-            "finished": mean_and_error([row["finished"] for row in rows]).mean,
-        }
+        found = {"prompts": float(len(rows))}
+        if all(row.get("reference_logprob") is not None for row in rows):
+            kl = sequence_kl(
+                [row["logprob"] for row in rows], [row["reference_logprob"] for row in rows]
+            )
+            found |= {"kl": kl.mean, "kl_error": kl.error}
+        for name in ("tokens", "words", "finished"):
+            found[name] = mean_and_error([row[name] for row in rows]).mean
         for scorer in self.scorers:
             scores = mean_and_error([row[scorer.name] for row in rows])
             found |= {scorer.name: scores.mean, f"{scorer.name}_error": scores.error}
+            if f"{scorer.name}_spread" in rows[0]:
+                spreads = [row[f"{scorer.name}_spread"] for row in rows]
+                found[f"{scorer.name}_spread"] = mean_and_error(spreads).mean
             if self._baseline:
                 points = self.points(rows, scorer.name)
                 found[f"{scorer.name}_win_rate"] = mean_and_error(points).mean
+        for measure in self.measures:
+            found |= figures_of(measure, rows)
         return found
 
     def points(self, rows: Sequence[Row], scorer: str) -> list[float]:
@@ -135,14 +183,12 @@ class Harness:
         """Whether there is a baseline to win against."""
         return bool(self._baseline)
 
-    def _reference_logprobs(
-        self,
-        policy: Policy,
-        reference: Policy,
-        prompts: Sequence[Sequence[int]],
-        generations: Sequence[Generation],
-    ) -> list[float]:
-        batch = collate(prompts, [generation.ids for generation in generations], policy.pad_id)
+    def _reference_logprobs(self, reference: Policy, rows: Sequence[Row]) -> list[float | None]:
+        batch = collate(
+            [reference.encode(row["prompt"]) for row in rows],
+            [row["ids"] for row in rows],
+            reference.pad_id,
+        )
         temperature = self.config.sampling.temperature
         said = in_parts(
             lambda part: reference.logprobs(part, temperature).logprobs, batch, _MICRO_BATCH
@@ -150,19 +196,14 @@ class Harness:
         return [float(value) for value in said.sum(1)]
 
 
-def write_samples(path: Path, rows: Sequence[Row]) -> None:
-    """Write judged answers as Parquet."""
-    import pandas as pd
-
-    pd.DataFrame(list(rows)).to_parquet(path, index=False)
-
-
-def read_samples(artefact: Artefact) -> list[Row]:
-    """Read the judged answers of an evaluation."""
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(artefact.path / SAMPLES).to_pylist()
-    return rows
+def same_tokens(policy: Policy | None, reference: Policy) -> bool:
+    """Tell whether both read the same ids as the same text; without a policy, it is taken so."""
+    if policy is None or policy.tokenizer is reference.tokenizer:
+        return True
+    return bool(
+        policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
+        and policy.tokenizer.chat_template == reference.tokenizer.chat_template
+    )
 
 
 def baseline_scores(artefact: Artefact) -> dict[str, Row]:

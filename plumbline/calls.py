@@ -11,16 +11,20 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from plumbline import code_version
-from plumbline.artefacts import Artefact, sha256
+from plumbline.artefacts import Artefact, Store, sha256
 from plumbline.config import Config
-from plumbline.errors import DataError
+from plumbline.errors import ArtefactError, DataError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: Packages whose functions may be called from a manifest.
+_OURS = ("plumbline", "sft", "reward", "preference", "rl", "annotation", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,32 @@ def resolve(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(resolve(item) for item in value)
     return value
+
+
+def revive(description: Any, store: Store) -> Any:
+    """Make a described call again, from a manifest: artefacts are looked up, functions are called.
+
+    Only functions of Plumbline's own packages are called, since a manifest may be anyone's.
+    """
+    if isinstance(description, Mapping):
+        if set(description) == {"artefact"}:
+            return store.get(description["artefact"])
+        if {"function", "arguments"} <= set(description):
+            name = str(description["function"])
+            if name.partition(".")[0] not in _OURS:
+                raise ArtefactError(
+                    f"A manifest names {name}, which is no part of Plumbline and is not called."
+                )
+            module, _, attribute = name.rpartition(".")
+            function = getattr(import_module(module), attribute)
+            arguments = description["arguments"].items()
+            return function(**{key: revive(item, store) for key, item in arguments})
+        if {"config", "values"} <= set(description) or set(description) == {"file"}:
+            raise ArtefactError(f"A manifest's {sorted(description)} cannot be made again from it.")
+        return {key: revive(item, store) for key, item in description.items()}
+    if isinstance(description, list):
+        return [revive(item, store) for item in description]
+    return description
 
 
 def artefacts_in(value: Any, name: str) -> Iterator[tuple[str, Artefact]]:

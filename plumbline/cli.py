@@ -163,6 +163,9 @@ def doctor(
 
 # What rooms add to the command line. By name, for the core imports no room.
 app.add_typer(import_module("annotation.commands").app, name="annotate")
+app.command()(import_module("evaluation.commands.compare").compare)
+app.command()(import_module("evaluation.commands.evaluate").evaluate)
+app.command()(import_module("evaluation.commands.watch").watch)
 
 
 def _version(value: bool) -> None:

@@ -15,9 +15,9 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
@@ -53,6 +53,31 @@ class Config(BaseModel):
             elif isinstance(child := getattr(self, name), Config):
                 values[name] = child.identity()
         return values
+
+
+def _spelled_out(value: Any) -> Any:
+    """Return the numbers that a text such as ``0-4`` or ``0,2,5-7`` stands for."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    found: list[int] = []
+    for part in value.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+            raise ValueError(f"{value!r} reads neither like 0-4 nor like 0,2,5-7 nor like a list")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(found)
+
+
+def _once_each(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or min(value) < 0 or len(set(value)) < len(value):
+        raise ValueError(f"{list(value)} must be different seeds, each 0 or more, and at least one")
+    return value
+
+
+#: Training seeds: a list, one number, or a text such as ``0-4``.
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_spelled_out), AfterValidator(_once_each)]
 
 
 def without_effect(default: Any, **constraints: Any) -> Any:

@@ -22,6 +22,7 @@ from plumbline.batches import pad_left, position_ids
 from plumbline.config import Config, without_effect
 from plumbline.decoding.decoder import Decoder
 from plumbline.decoding.snapshot import Snapshot, take_snapshot
+from plumbline.trunk import last_hidden_states
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
@@ -97,7 +98,7 @@ def generate(
         with torch.autocast(model.device.type, enabled=False):
             if snapshot is None:
                 ids, mask = (tensor.to(model.device) for tensor in pad_left(asked, pad_id))
-                decoder = _PlainDecoder(model, ids, mask, config.precision, value_head is not None)
+                decoder = _PlainDecoder(model, ids, mask, config.precision)
             else:
                 decoder = _decoder(snapshot, asked, config, pad_id)
             batch = _generate_batch(
@@ -155,10 +156,8 @@ class _Decoder(Protocol):
 class _PlainDecoder:
     """Any model of transformers, as it is."""
 
-    def __init__(
-        self, model: Any, ids: Tensor, mask: Tensor, precision: str, with_states: bool
-    ) -> None:
-        self._model, self._mask, self._with_states = model, mask, with_states
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, precision: str) -> None:
+        self._model, self._mask = model, mask
         self._half = precision == "bfloat16"
         self._positions = position_ids(mask)
         self._cache: Any = None
@@ -166,8 +165,7 @@ class _PlainDecoder:
 
     @property
     def state(self) -> Tensor:
-        states: Tensor = self._output.hidden_states[-1][:, -1]
-        return states
+        return self._states
 
     def logits(self) -> Tensor:
         logits: Tensor = self._output.logits[:, -1]
@@ -183,7 +181,8 @@ class _PlainDecoder:
         self._positions, self._mask = self._positions[rows], self._mask[rows]
 
     def _read(self, ids: Tensor) -> None:
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._half):
+        half = torch.autocast(ids.device.type, torch.bfloat16, enabled=self._half)
+        with half, last_hidden_states(self._model) as seen:
             self._output = self._model(
                 input_ids=ids,
                 attention_mask=self._mask,
@@ -191,8 +190,8 @@ class _PlainDecoder:
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
-                output_hidden_states=self._with_states,
             )
+        self._states = seen[0][:, -1]
         self._cache = self._output.past_key_values
 
 
@@ -210,7 +209,7 @@ def _generate_batch(
     # Written a column a step while rows are live, and gathered when they leave.
     rows = len(seeds)
     tokens = torch.zeros(rows, steps, dtype=torch.long, device=device)
-    logprobs, values = torch.zeros(rows, steps, device=device), torch.zeros(rows, steps)
+    logprobs, values = torch.zeros(2, rows, steps, device=device)
     lengths = torch.full((rows,), steps, device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
 
@@ -220,7 +219,7 @@ def _generate_batch(
         chosen, logprob = sample_tokens(decoder.logits(), uniforms[live, step], config)
         tokens[live, step], logprobs[live, step] = chosen, logprob
         if value_head is not None:
-            values[live, step] = value_head(decoder.state).float().to(values.device)
+            values[live, step] = value_head(decoder.state).float()
 
         ending = torch.isin(chosen, ends) & ~done
         if bool(ending.any()):

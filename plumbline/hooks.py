@@ -48,3 +48,11 @@ class EvaluationHook(Protocol):
     ) -> Mapping[str, float]:
         """Return figures for ``metrics.jsonl``; samples may be left in ``folder``."""
         ...
+
+
+class ScorerHook(Protocol):
+    """Judges a reward model while it trains, on what it does not train on."""
+
+    def judge_scorer(self, scorer: Scorer, step: int, folder: Path) -> Mapping[str, float]:
+        """Return figures for ``metrics.jsonl``; scores may be left in ``folder``."""
+        ...

@@ -61,15 +61,17 @@ def run_isolated(
     arguments: Mapping[str, Any],
     reporter: Reporter,
     tick: Callable[[], None],
+    threads: int | None = None,
 ) -> Outcome:
     """Run a stage function in a process of its own and return its outcome.
 
-    ``tick`` is called every two seconds while it runs.
+    ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
+    null leaves that to the libraries.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs, function, partial, arguments))
+    process = context.Process(target=_child, args=(theirs, function, partial, arguments, threads))
     process.start()
     theirs.close()
     try:
@@ -154,6 +156,7 @@ def _child(
     function: Callable[..., Metrics],
     partial: Path,
     arguments: Mapping[str, Any],
+    threads: int | None,
 ) -> None:
     from plumbline.stages import Stage
 
@@ -166,6 +169,10 @@ def _child(
             theirs.send(event)
 
     try:
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
         metrics = function(Stage(partial, _RemoteReporter(send)), **_resolve(arguments))
         send("result", dict(metrics), peak_memory(), _machine())
     except PlumblineError as error:

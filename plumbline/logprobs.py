@@ -5,18 +5,14 @@ At the temperature that the responses were sampled at, only at response position
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from plumbline.batches import Batch, by_length
-from plumbline.trunk import response_states, suits
-
-#: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
-_PART = 1 << 18
-
+from plumbline.trunk import last_hidden_states, response_states, suits
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
@@ -40,23 +36,34 @@ def response_logprobs(
     are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
     from, too.
     """
-    # Logits are computed only where they are needed: the last prompt token predicts the first
-    # response token, and what the last response token predicts is not asked.
-    if suits(model):
-        logits = model.get_output_embeddings()(response_states(model, batch))
-    else:
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            logits_to_keep=batch.response_mask.shape[1] + 1,
-            use_cache=False,
-        ).logits[:, :-1]
+    _, logits = response_logits(model, batch)
     logprobs, entropy = token_logprobs(
         logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
     )
     mask = batch.response_mask
     return TokenLogprobs(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
+
+
+def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return last hidden states [B, R, D] before each response token, and their logits [B, R, V].
+
+    Logits are computed only where they are needed: the last prompt token predicts the first
+    response token, and what the last response token predicts is not asked.
+    """
+    if suits(model):
+        states = response_states(model, batch)
+        return states, model.get_output_embeddings()(states)
+    # Some models scale or bend what their head says, so it is asked through the whole of them.
+    width = batch.response_mask.shape[1]
+    with last_hidden_states(model) as seen:
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=width + 1,
+            use_cache=False,
+        ).logits
+    return seen[0][:, -width - 1 : -1], logits[:, :-1]
 
 
 @torch.no_grad()
@@ -66,11 +73,25 @@ def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor
     Rows of similar length go together and padding that they all have is left away, which changes
     the time it takes and not the result. ``look`` maps a batch to [B, R].
     """
-    result = torch.zeros(batch.response_mask.shape, device=batch.ids.device)
+    (result,) = each_in_parts(lambda part: (look(part),), batch, size)
+    return result
+
+
+@torch.no_grad()
+def each_in_parts(
+    look: Callable[[Batch], Sequence[Tensor]], batch: Batch, size: int
+) -> tuple[Tensor, ...]:
+    """Do the same where ``look`` says several things of a batch in one pass."""
+    results: list[Tensor] = []
     for rows in by_length(batch.lengths, size):
         part = batch.rows(rows).trimmed()
-        result[rows, : part.response_mask.shape[1]] = look(part).to(result.device)
-    return result
+        said = look(part)
+        if not results:
+            shape, device = batch.response_mask.shape, batch.ids.device
+            results = [torch.zeros(shape, device=device) for _ in said]
+        for result, one in zip(results, said, strict=True):
+            result[rows, : part.response_mask.shape[1]] = one.to(result.device)
+    return tuple(results)
 
 
 def token_logprobs(

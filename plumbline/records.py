@@ -150,7 +150,9 @@ class Dropped:
         path = folder / DROPPED
         if not path.exists():
             return cls()
-        return cls([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        # A text may hold other line ends (U+2028, say), which JSON leaves as they are.
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            return cls([json.loads(line) for line in lines])
 
 
 def write_dataset(

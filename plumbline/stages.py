@@ -128,6 +128,7 @@ class Run:
             "finished": None,
             "seconds": None,
             "stage": None,
+            "making": None,
             "stages": {},
             "headline": {},
         }
@@ -138,25 +139,22 @@ class Run:
         self, name: str, function: Callable[..., Mapping[str, float | None]], /, **arguments: Any
     ) -> Artefact:
         """Return what a stage makes: found if it was made before, otherwise made now."""
-        kind: str = function.artefact_kind  # type: ignore[attr-defined]
-        schema_version: int = function.schema_version  # type: ignore[attr-defined]
-        description = calls.describe_call(function, arguments)
-        artefact_id = calls.identify(kind, schema_version, description)
-        self._state["stage"] = name
+        self._state |= {"stage": name, "making": artefact_id(function, arguments)}
         self._write()
+        artefact, reused = make_in(
+            self.store, name, function, arguments, self.reporter, isolate=self._isolate
+        )
+        self.adopt(name, artefact, reused=reused)
+        return artefact
 
-        artefact = self.store.find(artefact_id)
-        reused = artefact is not None
-        if artefact is None:
-            artefact = self._execute(name, function, arguments, description, artefact_id)
+    def adopt(self, name: str, artefact: Artefact, *, reused: bool) -> None:
+        """Note that an artefact of this run's store is what a stage of this run made."""
         figures = _figures(artefact.metrics)
-        seconds = artefact.manifest.seconds
-        note = "[dim]made before[/dim]" if reused else duration(seconds)
+        note = "[dim]made before[/dim]" if reused else duration(artefact.manifest.seconds)
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{figures}[/dim]")
         self._state["stages"][name] = {"artefact": artefact.id, "reused": reused}
         self._link(name, artefact)
         self._write()
-        return artefact
 
     @property
     def stages(self) -> dict[str, Artefact]:
@@ -178,68 +176,18 @@ class Run:
     def finish(self, headline: Mapping[str, Any]) -> None:
         """Note that the recipe is done."""
         self._collect_metrics()
-        self._state |= {"status": "finished", "stage": None, "headline": dict(headline)}
+        self._state |= {
+            "status": "finished",
+            "stage": None,
+            "making": None,
+            "headline": dict(headline),
+        }
         self._end()
 
     def fail(self, status: str, reason: str) -> None:
         """Note that the recipe ended early: ``failed`` or ``interrupted``."""
         self._state |= {"status": status, "reason": reason}
         self._end()
-
-    def _execute(
-        self,
-        name: str,
-        function: Callable[..., Mapping[str, float | None]],
-        arguments: Mapping[str, Any],
-        description: dict[str, Any],
-        artefact_id: str,
-    ) -> Artefact:
-        partial = self.store.partial(artefact_id)
-        partial.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{partial}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise BusyError(
-                f"Another process is making {artefact_id} (stage {name!r}) in {self.home}. "
-                "Wait for it and give the same command again: its result will be used."
-            ) from None
-        with lock:
-            going_on = (partial / "clock.json").exists()
-            self.reporter.say(
-                f"  [yellow]▸[/yellow] {name:<24} "
-                + ("[dim]goes on from where it was stopped[/dim]" if going_on else "")
-            )
-            clock = _Clock(partial / "clock.json")
-            if self._isolate:
-                outcome = run_isolated(function, partial, arguments, self.reporter, clock.tick)
-            else:
-                outcome = run_here(function, partial, arguments, self.reporter)
-            clock.tick()
-            manifest = Manifest(
-                kind=function.artefact_kind,  # type: ignore[attr-defined]
-                id=artefact_id,
-                schema_version=function.schema_version,  # type: ignore[attr-defined]
-                stage=description["function"],
-                arguments=description,
-                inputs={
-                    place: artefact.id
-                    for key, value in arguments.items()
-                    for place, artefact in calls.artefacts_in(value, key)
-                },
-                seed=arguments.get("seed"),
-                data_seed=arguments.get("data_seed"),
-                metrics=dict(outcome.metrics),
-                versions=versions(),
-                machine=outcome.machine,
-                seconds=round(clock.seconds, 3),
-                peak_memory_bytes=outcome.peak_memory_bytes,
-                files=entries(partial / "out"),
-            )
-            artefact = self.store.publish(partial / "out", manifest)
-            shutil.rmtree(partial)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        return artefact
 
     def _link(self, name: str, artefact: Artefact) -> None:
         link = self.folder / "stages" / name.replace("/", "-")
@@ -263,6 +211,92 @@ class Run:
 
     def _write(self) -> None:
         write_json(self.folder / RUN_FILE, self._state)
+
+
+def artefact_id(
+    function: Callable[..., Mapping[str, float | None]], arguments: Mapping[str, Any]
+) -> str:
+    """Return the id of what a stage makes, whether it is made already or not."""
+    return calls.identify(
+        function.artefact_kind,  # type: ignore[attr-defined]
+        function.schema_version,  # type: ignore[attr-defined]
+        calls.describe_call(function, arguments),
+    )
+
+
+def make_in(
+    store: Store,
+    name: str,
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    reporter: Reporter,
+    *,
+    isolate: bool = True,
+    threads: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[Artefact, bool]:
+    """Return what a stage makes, and whether the store had it already.
+
+    ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
+    called every two seconds while an isolated stage runs; where it raises, the stage is killed.
+    """
+    made_id = artefact_id(function, arguments)
+    artefact = store.find(made_id)
+    if artefact is not None:
+        return artefact, True
+
+    description = calls.describe_call(function, arguments)
+    partial = store.partial(made_id)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{partial}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"Another process is making {made_id} (stage {name!r}) in {store.root.parent}. "
+            "Wait for it and give the same command again: its result will be used."
+        ) from None
+    with lock:
+        going_on = (partial / "clock.json").exists()
+        reporter.say(
+            f"  [yellow]▸[/yellow] {name:<24} "
+            + ("[dim]goes on from where it was stopped[/dim]" if going_on else "")
+        )
+        clock = _Clock(partial / "clock.json")
+
+        def both() -> None:
+            clock.tick()
+            tick()
+
+        if isolate:
+            outcome = run_isolated(function, partial, arguments, reporter, both, threads)
+        else:
+            outcome = run_here(function, partial, arguments, reporter)
+        clock.tick()
+        manifest = Manifest(
+            kind=function.artefact_kind,  # type: ignore[attr-defined]
+            id=made_id,
+            schema_version=function.schema_version,  # type: ignore[attr-defined]
+            stage=description["function"],
+            arguments=description,
+            inputs={
+                place: artefact.id
+                for key, value in arguments.items()
+                for place, artefact in calls.artefacts_in(value, key)
+            },
+            seed=arguments.get("seed"),
+            data_seed=arguments.get("data_seed"),
+            metrics=dict(outcome.metrics),
+            versions=versions(),
+            machine=outcome.machine,
+            seconds=round(clock.seconds, 3),
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            files=entries(partial / "out"),
+        )
+        made = store.publish(partial / "out", manifest)
+        shutil.rmtree(partial)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    return made, False
 
 
 class RunRecord:

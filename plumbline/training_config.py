@@ -54,6 +54,11 @@ class TrainingConfig(Config):
             )
         return self
 
+    @property
+    def examples_per_step(self) -> int:
+        """Examples behind one optimiser step."""
+        return self.batch_size * self.gradient_accumulation
+
     def arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
         """Return what this means for `TrainingArguments` and the configs of TRL's trainers."""
         return {

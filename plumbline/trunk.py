@@ -11,13 +11,15 @@ Shapes: ``B`` rows, ``T`` positions, ``N = B T``, ``D`` width, ``Q`` query heads
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plumbline.batches import Batch
+from plumbline.batches import Batch, position_ids
 from plumbline.decoding.snapshot import UnknownLayerError, is_known, plain_weights
 from plumbline.models import backbone
 
@@ -36,6 +38,34 @@ def response_states(model: Any, batch: Batch) -> Tensor:
     width = batch.response_mask.shape[1]
     found = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
     return found[:, :-1]
+
+
+@contextmanager
+def last_hidden_states(model: Any) -> Iterator[list[Tensor]]:
+    """Note the last hidden states [B, T, D] of each pass through a model, as its head reads them.
+
+    Nothing else of the pass is kept, unlike with transformers' ``output_hidden_states``.
+    """
+    seen: list[Tensor] = []
+    hook = backbone(model).register_forward_hook(lambda *call: seen.append(call[-1][0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def last_states(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the last hidden state of each row's last token, [B, D], normalised.
+
+    ``ids`` and ``attention_mask`` are [B, T], padded on the right.
+    """
+    # With the padding moved to the left, every last token is in the last column, and the last
+    # layer has only that to finish.
+    width = ids.shape[1]
+    shift = attention_mask.sum(1, keepdim=True)
+    columns = (torch.arange(width, device=ids.device) + shift) % width
+    ids, mask = ids.gather(1, columns), attention_mask.gather(1, columns)
+    return states(model, ids, mask, position_ids(mask), last=1)[:, 0]
 
 
 def states(

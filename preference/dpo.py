@@ -102,6 +102,7 @@ def train_dpo(
         "pairs": float(len(pairs)),
         "dropped_rows": float(len(dropped.rows)),
         "steps": float(steps),
+        "responses": float(2 * steps * config.training.examples_per_step),
         "tokens_seen": float(trainer._total_train_tokens),
         **counts,
     }

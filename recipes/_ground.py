@@ -15,8 +15,12 @@ from annotation.aggregate import aggregate_labels
 from annotation.config import AggregationConfig, LabellingConfig
 from annotation.simulated import simulate_labels
 from evaluation.config import EvaluationConfig
-from evaluation.evaluate import evaluate_policy
+from evaluation.evaluate import measure_samples
 from evaluation.harness import Harness
+from evaluation.measures.registry import MeasuresConfig, chosen
+from evaluation.tasks.checkers import ShopFormat
+from evaluation.tasks.sampling import sample_policy
+from evaluation.tasks.sources import dataset_task, world_task
 from plumbline.artefacts import Artefact
 from plumbline.base import BaseModelConfig, build_base
 from plumbline.calls import SourceFile, defer
@@ -90,6 +94,8 @@ class GroundConfig(Config):
     """The reward model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How every policy is judged."""
+    measures: MeasuresConfig = MeasuresConfig()
+    """What is measured of finished policies' answers, beside what judges them."""
 
 
 class Ground(NamedTuple):
@@ -108,9 +114,11 @@ class Ground(NamedTuple):
     baseline: Artefact
     """The first policy, judged."""
     harness: Any
-    """The judge, deferred."""
+    """The judge of finished policies, with all measures, deferred."""
     judge: str
     """The scorer that decides: gold, or reward where there is no gold."""
+    hook: Any
+    """The same judge for policies in training, without the measures, deferred."""
 
 
 def prepare(run: Run, config: GroundConfig) -> Ground:
@@ -151,7 +159,18 @@ def prepare(run: Run, config: GroundConfig) -> Ground:
         seed=config.seed,
     )
 
-    # 3. The first policy.
+    # 3. The first policy. What judges it on the way asks the prompts that all others answer, too.
+    held_out = (
+        defer(world_task, data_seed=data_seed, count=config.evaluation.prompts)
+        if files is None
+        else defer(dataset_task, dataset=preferred, split="test")
+    )
+    gold = [defer(GoldUtility, data_seed=data_seed)] if files is None else []
+    asks: dict[str, Any] = {
+        "config": config.evaluation,
+        "prompts": held_out,
+        "data_seed": data_seed,
+    }
     first = run.make(
         "sft",
         train_sft,
@@ -159,6 +178,16 @@ def prepare(run: Run, config: GroundConfig) -> Ground:
         base=base,
         demonstrations=demonstrated,
         seed=config.seed,
+        hook=defer(Harness, **asks, scorers=gold),
+    )
+    answers = run.make(
+        "samples/sft",
+        sample_policy,
+        policy=first,
+        prompts=held_out,
+        count=config.evaluation.prompts,
+        sampling=config.evaluation.sampling,
+        data_seed=data_seed,
     )
 
     # 4. In the world: pairs of its answers, votes on them by simulated labellers, preferences.
@@ -198,30 +227,31 @@ def prepare(run: Run, config: GroundConfig) -> Ground:
         policy=first,
         preferences=preferred,
         seed=config.seed,
+        hook=defer(Harness, **asks, scorers=gold, answers=answers, pairs=preferred),
     )
     scorer = defer(RewardModelScorer, model=rewarder)
 
     # 6. One judge for all: the same held-out prompts, random streams and scorers, gold first.
-    held_out = (
-        defer(prompts, data_seed=data_seed, count=config.evaluation.prompts, share="heldout")
-        if files is None
-        else defer(dataset_prompts, dataset=preferred, split="test")
+    # Measures are no part of what judges in training, so that taking another trains nothing anew.
+    judge: dict[str, Any] = asks | {"scorers": [*gold, scorer]}
+    measures = chosen(
+        config.measures, defer(ShopFormat, data_seed=data_seed) if files is None else None
     )
-    judge: dict[str, Any] = {
-        "config": config.evaluation,
-        "prompts": held_out,
-        "scorers": [defer(GoldUtility, data_seed=data_seed), scorer] if files is None else [scorer],
+    start: dict[str, Any] = {
+        "samples": answers,
+        "policy": first,
+        "reference": first,
         "data_seed": data_seed,
     }
+    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **judge))
     baseline = run.make(
         "evaluation/sft",
-        evaluate_policy,
-        policy=first,
-        reference=first,
-        harness=defer(Harness, **judge),
-        data_seed=data_seed,
+        measure_samples,
+        **start,
+        harness=defer(Harness, **judge, measures=measures),
     )
-    harness = defer(Harness, **judge, baseline=baseline)
+    hook = defer(Harness, **judge, baseline=scored)
+    harness = defer(Harness, **judge, baseline=scored, measures=measures)
     asked = (
         defer(prompts, data_seed=data_seed, count=config.world.ppo_prompts, share="preferences")
         if files is None
@@ -236,4 +266,5 @@ def prepare(run: Run, config: GroundConfig) -> Ground:
         baseline,
         harness,
         "gold" if files is None else "reward",
+        hook,
     )

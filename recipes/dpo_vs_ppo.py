@@ -6,6 +6,7 @@ report. Without files of your own it runs in the embedded world: a small shop's 
 gold utility tells how good an answer truly is.
 
     plumbline run dpo_vs_ppo --config quickstart
+    plumbline run dpo_vs_ppo --config comparison --seeds 0-4
     plumbline run dpo_vs_ppo --config hh --set files.folder=/where/the/files/are
 
 The steps are those of Ouyang et al. (2022) up to the reward model; then PPO as there, and DPO as in
@@ -17,8 +18,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from evaluation.compare import compare_methods
 from evaluation.evaluate import evaluate_policy
-from evaluation.report import build_report
+from evaluation.matching import BudgetConfig
+from plumbline.config import Seeds
 from plumbline.stages import Run
 from preference.config import DPOConfig
 from preference.dpo import train_dpo
@@ -30,12 +33,14 @@ from rl.ppo import train_ppo
 class DpoVsPpoConfig(GroundConfig):
     """Everything that may vary in this recipe."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of DPO and PPO; both methods run once with each."""
+    seeds: Seeds = (0, 1, 2)
+    """Training seeds of DPO and PPO, as a list or as 0-4; both methods run once with each."""
     dpo: DPOConfig = DPOConfig()
     """Direct preference optimisation."""
     ppo: PPOConfig = PPOConfig()
     """Proximal policy optimisation."""
+    budget: BudgetConfig = BudgetConfig()
+    """Where in their training the two are compared, beside its end."""
 
 
 CONFIG = DpoVsPpoConfig
@@ -81,17 +86,17 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
             )
             aligned[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
-    # 3. What came of it.
+    # 3. What came of it: at a matched budget and at the end, paired by prompt, over seeds.
     report = run.make(
         "report",
-        build_report,
+        compare_methods,
         title="DPO against PPO",
         judge=ground.judge,
         baseline=ground.baseline,
         methods=aligned,
-        reward_model=ground.rewarder,
-        preferences=ground.preferred,
         stages=run.stages,
+        budget=config.budget,
+        confidence=config.evaluation.confidence,
         config=config,
     )
     return run.publish(report)

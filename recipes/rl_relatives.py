@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from evaluation.evaluate import evaluate_policy
 from evaluation.learning_curves import report_curves
-from plumbline.config import changed
+from plumbline.config import Seeds, changed
 from plumbline.errors import ConfigError
 from plumbline.stages import Run
 from recipes._ground import GroundConfig, prepare
@@ -29,8 +29,8 @@ from rl.ppo import train_ppo
 class RelativesConfig(GroundConfig):
     """Everything that may vary in this recipe."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Training seeds; every method runs once with each."""
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    """Training seeds, as a list or as 0-4; every method runs once with each."""
     ppo: PPOConfig = PPOConfig()
     """What all methods have in common."""
     methods: dict[str, dict[str, Any]] = Field({"ppo": {}}, min_length=1)

@@ -23,3 +23,6 @@ class RewardConfig(Config):
     as soft_label or vote_share, for cross-entropy with soft labels. Null: chosen is chosen."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How it is trained."""
+    evaluations: int = Field(4, ge=0)
+    """How often the harness judges the reward model during training, besides once before it.
+    Counts only where a harness is given."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plumbline.models import ADAPTER, backbone, source_of
+from plumbline.models import ADAPTER, source_of
 from plumbline.policy import using_adapter
 from plumbline.records import Message
+from plumbline.trunk import last_states
 
 if TYPE_CHECKING:
     from reward.scorer import RewardModelScorer
@@ -25,8 +26,10 @@ def same_base(folder: Path, model: Any) -> bool:
     source = source_of(folder)
     if source.adapter is None or ADAPTER not in getattr(model, "peft_config", {}):
         return False
-    here = model.peft_config[ADAPTER].base_model_name_or_path
-    there = source.base.name_or_path
+    config = model.peft_config[ADAPTER]
+    if config.revision != source.base.revision:
+        return False
+    here, there = config.base_model_name_or_path, source.base.name_or_path
     return here == there or Path(here).resolve() == Path(there).resolve()
 
 
@@ -37,12 +40,12 @@ class MountedScorer:
     scores differ as much as the arithmetic does.
     """
 
-    adapter = _NAME
-
-    def __init__(self, scorer: RewardModelScorer, model: Any) -> None:
+    def __init__(self, scorer: RewardModelScorer, model: Any, adapter: str = _NAME) -> None:
+        """Move in to a PEFT model under the name ``adapter``, which must be free there."""
         self.name = scorer.name
+        self.adapter = adapter
         self._scorer, self._model = scorer, model
-        self._head = _mount(scorer.folder, model).to(model.device)
+        self._head = _mount(scorer.folder, model, adapter).to(model.device)
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return the calibrated reward of each response."""
@@ -58,20 +61,16 @@ class MountedScorer:
     def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
         was_training = self._model.training
         self._model.eval()
-        with using_adapter(self._model, _NAME):
-            hidden = backbone(self._model)(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
-                use_cache=False,
-            ).last_hidden_state
+        with using_adapter(self._model, self.adapter):
+            device = self._model.device
+            states = last_states(self._model, ids.to(device), mask.to(device))
         self._model.train(was_training)
-        last = mask.sum(1).to(hidden.device) - 1
-        states = hidden[torch.arange(len(last), device=hidden.device), last]
-        scores: list[float] = (states.to(self._head.dtype) @ self._head[0]).float().tolist()
+        with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
+            scores: list[float] = (states.to(self._head.dtype) @ self._head[0]).tolist()
         return scores
 
 
-def _mount(folder: Path, model: Any) -> Tensor:
+def _mount(folder: Path, model: Any, adapter: str) -> Tensor:
     """Add a reward model's adapter to a model, frozen; return the weight of its head, [1, H]."""
     from peft import LoraConfig
     from safetensors.torch import load_file
@@ -79,14 +78,14 @@ def _mount(folder: Path, model: Any) -> Tensor:
     config = LoraConfig.from_pretrained(str(folder))
     config.modules_to_save = None  # the head is held here
     config.task_type = None
-    model.add_adapter(_NAME, config)
+    model.add_adapter(adapter, config)
     weights = load_file(folder / "adapter_model.safetensors")
     head = next(value for name, value in weights.items() if name.endswith(f"{_HEAD}.weight"))
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
-        if f".{_NAME}." not in name:
+        if f".{adapter}." not in name:
             continue
-        parameter.data.copy_(weights[name.replace(f".{_NAME}.", ".")])
+        parameter.data.copy_(weights[name.replace(f".{adapter}.", ".")])
         parameter.requires_grad = False
     model.set_adapter(ADAPTER)
     return torch.as_tensor(head, dtype=torch.float32)

@@ -19,6 +19,7 @@ from plumbline.chat import encode_answered
 from plumbline.models import load_sequence_scorer, load_tokenizer
 from plumbline.quiet import hush
 from plumbline.records import Message
+from plumbline.trunk import last_states, suits
 from reward.mounted import MountedScorer, same_base
 
 CALIBRATION = "calibration.json"
@@ -101,7 +102,14 @@ class RewardModelScorer:
         return ids, mask
 
     def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
-        device = self.model.device
-        output: Any = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        scores: list[float] = output.logits[:, 0].float().tolist()
+        model, device = self.model, self.model.device
+        ids, mask = ids.to(device), mask.to(device)
+        if not suits(model):
+            plain: list[float] = model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+            return plain
+        states = last_states(model, ids, mask)
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
+            weight = next(whole.score.parameters())
+            scores: list[float] = whole.score(states.to(weight.dtype))[:, 0].tolist()
         return scores

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from plumbline.artefacts import Artefact, write_json
 from plumbline.errors import DataError
+from plumbline.hooks import ScorerHook
 from plumbline.models import (
     load_tokenizer,
     model_card,
@@ -17,19 +18,29 @@ from plumbline.models import (
 )
 from plumbline.pairs import encode_pairs
 from plumbline.quiet import hush
-from plumbline.records import Dropped, prompts_of, read_dataset
+from plumbline.records import Dropped, Message, prompts_of, read_dataset
+from plumbline.schedule import milestones
 from plumbline.stages import Stage, stage
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
 from reward.scorer import CALIBRATION, RewardModelScorer
 from reward.soft_labels import PROBABILITY, SoftLabels, WithProbabilities, probabilities_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @stage("reward-model")
 def train_reward_model(
-    stage: Stage, *, config: RewardConfig, policy: Artefact, preferences: Artefact, seed: int
+    stage: Stage,
+    *,
+    config: RewardConfig,
+    policy: Artefact,
+    preferences: Artefact,
+    seed: int,
+    hook: ScorerHook | None = None,
 ) -> Mapping[str, float | None]:
-    """Train a reward model that starts from a policy's weights."""
+    """Train a reward model that starts from a policy's weights; ``hook`` judges it on the way."""
     hush()
     import trl
     from datasets import Dataset
@@ -73,7 +84,15 @@ def train_reward_model(
         processing_class=tokenizer,
     )
     trainer.data_collator = WithProbabilities(trainer.data_collator)
-    trainer.run(stage, "reward model")
+    judged = milestones(trainer.planned_steps(), config.evaluations) if hook else frozenset()
+    current = _InTraining(trainer.model, tokenizer, config.max_length)
+
+    def on_step(step: int) -> Mapping[str, float] | None:
+        if hook is None or step not in judged:
+            return None
+        return hook.judge_scorer(current, step, stage.folder / "evaluations")
+
+    trainer.run(stage, "reward model", on_step)
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
 
@@ -106,3 +125,23 @@ def train_reward_model(
         "tokens_seen": float(trainer._total_train_tokens),
         **counts,
     }
+
+
+class _InTraining(RewardModelScorer):
+    """The reward model as it stands, as a scorer; not calibrated yet."""
+
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int = 64
+    ) -> None:
+        self.tokenizer, self.batch_size, self.max_length = tokenizer, batch_size, max_length
+        self.mean, self.deviation = 0.0, 1.0
+        self.__dict__["model"] = model  # in place of the one that would be loaded
+
+    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
+        """Return the model's own output for each response; it trains on afterwards."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return super().score(prompts, responses)
+        finally:
+            self.model.train(was_training)

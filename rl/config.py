@@ -49,7 +49,7 @@ class LossConfig(Config):
     dual_clip: float | None = Field(None, gt=1)
     """Most that a token with a negative advantage may cost, in advantages (kind clip)."""
     reduction: Literal["token_mean", "sequence_mean", "constant"] | None = None
-    """What losses are averaged over: tokens, responses, or the most tokens a response may have.
+    """What losses are averaged over: tokens, responses, or the most tokens that a turn may have.
     Null: as the estimator's paper has it (grpo and gspo: sequence_mean; dr_grpo: constant)."""
     entropy: float = Field(0.0, ge=0)
     """Weight of the entropy that is added to what is maximised."""
@@ -98,7 +98,8 @@ class KLConfig(Config):
     horizon: int = Field(2000, ge=1)
     """Responses over which the adaptive coefficient reacts (Ziegler et al., 2019)."""
     budget: float | None = Field(None, gt=0)
-    """KL (nats a response) at which training ends, with the last policy that was within."""
+    """KL (nats a response) at which training ends, with the last policy that was within. To the
+    reference as it is: one that follows hardly leaves any."""
     reference_decay: float | None = Field(None, gt=0, lt=1)
     """Let the reference follow the policy: after each round, decay * reference + (1 - decay) *
     policy. Null: it stays what it was. KL is measured to the reference as it is."""
@@ -206,7 +207,8 @@ class PPOConfig(Config):
     guards: GuardConfig = GuardConfig()
     """What stops or warns."""
     evaluations: int = Field(4, ge=0)
-    """How often the harness judges the policy during training, besides once before it."""
+    """How often the harness judges the policy during training, besides once before it. 0: not at
+    all."""
     keep_checkpoints: bool = without_effect(True)
     """Keep the policy's weights at each of these evaluations."""
     checkpoint_every: int = without_effect(10, ge=1)
@@ -265,6 +267,23 @@ class PPOConfig(Config):
             raise ValueError(
                 "kl.estimator is k1 and the penalty is in the loss: the gradient of k1 is nought "
                 "on average, so it would only add noise. Take k2 or k3, or kl.place: reward"
+            )
+        if self.kl.target is not None and self.kl.coefficient == 0:
+            raise ValueError(
+                f"kl.target is {self.kl.target:g}, towards which kl.coefficient is multiplied, but "
+                "it starts at 0 and would stay there. Start it above 0, such as 0.05, or leave "
+                "kl.target out"
+            )
+        if self.kl.target is not None and self.batch >= 5 * self.kl.horizon:
+            raise ValueError(
+                f"kl.horizon is {self.kl.horizon} and batch {self.batch}: a single round below "
+                "kl.target would make kl.coefficient nought or less. Set kl.horizon above a fifth "
+                "of batch"
+            )
+        if self.value.start == "reward" and self.value.head == "normal":
+            raise ValueError(
+                "value.head is normal, but with value.start: reward the head is the reward "
+                "model's. Leave value.head out"
             )
         if self.loss.dual_clip is not None and self.loss.kind != "clip":
             raise ValueError(f"loss.dual_clip belongs to kind clip, but kind is {self.loss.kind!r}")

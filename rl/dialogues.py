@@ -122,7 +122,9 @@ def write_dialogues(file: Path, rows: Sequence[Row]) -> None:
 
 def read_dialogues(file: Path) -> list[Row]:
     """Read what `write_dialogues` wrote."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: what was said may hold other signs that end a line, such as U+2028.
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _report(summary: Mapping[str, Any], one: Sequence[Row], two: Sequence[Row]) -> str:

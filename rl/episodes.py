@@ -40,6 +40,9 @@ class Episode(NamedTuple):
     """Whether the policy's last turn came to an end."""
     turns: list[Message]
     """The same as messages; the last is the policy's."""
+    values: list[float] | None = None
+    """Of the state before each of the policy's tokens, where the engine was asked for them and the
+    value model has not moved since; 0 at the environment's."""
 
     @property
     def judged(self) -> tuple[Conversation, str]:
@@ -78,6 +81,7 @@ def play(
                 logprobs=[*before.logprobs, *generation.logprobs[: len(ids)]],
                 finished=finished,
                 turns=[*before.turns, assistant(policy.decode(ids))],
+                values=_joined(before, generation.values, len(ids)),
             )
         if environment is None or turn + 1 == environment.turns:
             break
@@ -85,6 +89,13 @@ def play(
         if not live:
             break
     return episodes
+
+
+def _joined(before: Episode, values: list[float] | None, length: int) -> list[float] | None:
+    """Return an episode's values with those of one more turn; None where either are not known."""
+    if values is None or (before.ids and before.values is None):
+        return None
+    return [*(before.values or []), *values[:length]]
 
 
 def _goes_on(
@@ -106,6 +117,7 @@ def _goes_on(
         ids=[*episode.ids, *between],
         own=[*episode.own, *[False] * len(between)],
         logprobs=[*episode.logprobs, *[0.0] * len(between)],
+        values=_joined(episode, [0.0] * len(between), len(between)),
         turns=[*episode.turns, said],
     )
     return True

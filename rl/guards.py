@@ -75,6 +75,11 @@ class Guard:
         self._config, self._policy = config, policy
         self._folder, self._say = folder, say
 
+    @property
+    def limits_change(self) -> bool:
+        """Whether it says how far a step may lead."""
+        return self._config.log_ratio is not None or self._config.update_kl is not None
+
     def stops(
         self,
         rollout: Rollout,

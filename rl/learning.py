@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,7 +111,7 @@ def learn(
     figures = Figures()
     mask = rollout.mask
     if int(mask.sum()) < 2:
-        return {"skipped": 1.0}  # every response was rejected
+        return {"skipped": 1.0, "steps": 0.0}  # every response was rejected
     if config.advantage.whitens:
         rollout = rollout._replace(advantages=masked_whiten(rollout.advantages, mask))
     moving = {
@@ -120,6 +121,10 @@ def learn(
     }
     for learner in learners.values():
         learner.set_learning_rate(iteration)
+    # The guard looks before each step at what those before it did. A round of one step would be
+    # blind, so that it is looked at behind it and can be taken back.
+    single = config.epochs * (config.batch // config.minibatch) == 1
+    taken = 0
     for epoch in range(config.epochs):
         generator = torch.Generator().manual_seed(derive(seed, "order", iteration, epoch))
         order = torch.randperm(config.batch, generator=generator).to(mask.device)
@@ -133,18 +138,36 @@ def learn(
             norms = {name: learner.clip() for name, learner in moving.items()}
             numbers = {"loss": loss, **{f"{name} gradient": n for name, n in norms.items()}}
             skipped = guard.stops(rollout, change, numbers, rows, iteration)
-            figures.add("skipped", float(skipped))
+            kept = None
+            if single and guard.limits_change:
+                kept = {name: deepcopy(learner.state()) for name, learner in moving.items()}
             for name, learner in learners.items():
                 if skipped or name not in moving:
                     learner.forget()
                 else:
                     learner.step()
                     figures.add(f"{name}_grad_norm", norms[name])
+            if kept is not None and not skipped:
+                some = rows[: config.micro_batch]
+                change = _change(roles, rollout.rows(some), config)
+                skipped = guard.stops(rollout, change, {}, some, iteration)
+                if skipped:
+                    for name, learner in moving.items():
+                        learner.restore(kept[name])
+            figures.add("skipped", float(skipped))
+            taken += not skipped
     if config.has_values:
         error = rollout.returns - rollout.values
         variance = masked_var(rollout.returns, mask)
         figures.add("explained_variance", 1 - masked_var(error, mask) / (variance + 1e-8))
-    return figures.means()
+    return figures.means() | {"steps": float(taken)}
+
+
+@torch.no_grad()
+def _change(roles: Roles, part: Rollout, config: PPOConfig) -> Tensor:
+    """Return how far each log-probability of some responses has moved, [B, R]."""
+    said = roles.policy.logprobs(part.batch, config.sampling.temperature)
+    return said.logprobs - part.logprobs
 
 
 def _accumulate(

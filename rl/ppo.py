@@ -26,7 +26,7 @@ from rl.episodes import Environment, stops
 from rl.guards import Guard
 from rl.learning import Learner, learn
 from rl.roles import Roles
-from rl.rollouts import judged
+from rl.rollouts import divergence, judged
 from rl.signs import signs
 from rl.state import State, figures_of, keep, restore
 from rl.upcoming import Upcoming
@@ -72,12 +72,16 @@ def train_ppo(
     learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
     if config.has_values:
         learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
+    if len({scorer.name for scorer in watched}) < len(watched):
+        raise ConfigError("Two watched scorers have one name, under which each figure stands once.")
     if environment is not None and config.shaping.stop_at is not None:
         raise ConfigError("shaping.stop_at cuts turns, which an environment could not continue.")
     stops(roles.policy, config.shaping.stop_at)  # refused now rather than after the first round
     prompts = fitting_prompts(stage, roles, prompts, config)
     engine = make_engine(config.rollouts, config.sampling)
     upcoming = Upcoming(engine, roles.policy, prompts, config, seed, environment)
+    if roles.shares_trunk:
+        upcoming.note_values(roles.value_of)
     guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
     judged_at = milestones(config.iterations, config.evaluations)
 
@@ -91,7 +95,7 @@ def train_ppo(
         if config.keep_checkpoints and iteration:
             save(roles, stage, f"checkpoints/step-{iteration}", policy, iteration)
         folder = stage.folder / "evaluations"
-        stage.metrics.log(iteration, hook(roles.policy, roles.reference, iteration, folder))
+        stage.metrics.log(iteration, hook(roles.policy, roles.first, iteration, folder))
 
     # 3. Rounds of sampling and learning.
     with stage.bar("proximal policy optimisation", config.iterations) as bar:
@@ -109,7 +113,8 @@ def train_ppo(
                     state.kl_coefficient,
                     recompute=upcoming.recomputes,
                 )
-            if state.is_beyond_budget(rollout, config):
+            drawn_after = state.iteration - min(state.iteration, config.rollouts.steps_behind)
+            if state.is_beyond_budget(float(rollout.kl.mean()), config, drawn_after):
                 state.go_back(roles, learners)
                 stage.say(state.stopped)
                 break
@@ -132,11 +137,25 @@ def train_ppo(
             figures = figures_of(rollout, episodes, watched, losses)
             state.advance(rollout, figures, config)
             upcoming.finish(state)
-            for name, sentence in signs(state.history, config.guards).items():
+            shown = signs(state.history, config.guards)
+            if not state.figures["steps"]:
+                shown["nothing_learnt"] = (
+                    "no step was taken: every response was rejected or skipped"
+                )
+            for name, sentence in shown.items():
                 state.figures[f"sign/{name}"] = 1.0
                 if state.is_new(name):
                     stage.say(f"[yellow]round {state.iteration}: {sentence}[/yellow]")
             stage.metrics.log(state.iteration, state.figures)
+            if state.iteration == config.iterations and config.kl.budget is not None:
+                # No round follows that would show where the last steps led.
+                tried = upcoming.try_out(state)
+                with computing(config.precision, roles.model.device):
+                    kl = divergence(roles, tried, config, recompute=upcoming.recomputes)
+                if state.is_beyond_budget(float(kl.mean()), config, state.iteration):
+                    state.go_back(roles, learners)
+                    stage.say(state.stopped)
+                    break
             judge(state.iteration)
             if state.iteration % config.checkpoint_every == 0:
                 keep(stage, state, learners, roles)
@@ -144,7 +163,6 @@ def train_ppo(
 
     # 4. Keep the policy. The value model has done its work.
     save(roles, stage, ".", policy, state.iteration)
-    steps = config.epochs * (config.batch // config.minibatch)
     return {
         "score": state.figures.get("score"),
         "kl": state.figures.get("kl"),
@@ -153,7 +171,7 @@ def train_ppo(
         "responses": float(state.iteration * config.batch),
         "tokens_sampled": float(state.tokens_sampled),
         "tokens_seen": float(state.tokens_seen),
-        "steps": float(state.iteration * steps),
+        "steps": float(state.steps),
         "signs": float(len(state.told)),
         **parameter_counts(roles.model),
     }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from plumbline.artefacts import Artefact
 from plumbline.batches import Batch
 from plumbline.hooks import Mountable, Scorer
-from plumbline.logprobs import TokenLogprobs, token_logprobs
+from plumbline.logprobs import TokenLogprobs, response_logits, token_logprobs
 from plumbline.models import (
     ADAPTER,
     TuningConfig,
@@ -32,7 +32,7 @@ from rl.config import ValueConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_REFERENCE = "reference"
+_REFERENCE, _FIRST = "reference", "first"
 _VALUE = "value"
 
 
@@ -59,25 +59,44 @@ class Roles:
         self.shares_trunk = value is not None and value.trunk == "shared"
         own_trunk = self.has_values and not self.shares_trunk
         if tuning.method == "full":
+            # Steps are too small for weights of 8 bits, so those that train are held in float32;
+            # the reference, too, since it must start as the same policy.
+            self.model.float()
             # An adapter that the policy had is merged into each of them alike.
             self._value_model: Any = (
-                trainable_causal_lm(folder, tuning) if own_trunk else self.model
+                trainable_causal_lm(folder, tuning).float() if own_trunk else self.model
             )
-            reference: Any = trainable_causal_lm(folder, tuning)
+            reference: Any = trainable_causal_lm(folder, tuning).float()
             reference.requires_grad_(False)
             self.reference = Policy(reference, self.tokenizer)
+            self.first = self.reference
+            if follows:
+                first = trainable_causal_lm(folder, tuning).float()
+                first.requires_grad_(False)
+                self.first = Policy(first, self.tokenizer)
         else:
             self._value_model = self.model
             # A new adapter starts as nothing on its base, so the base alone is the reference.
-            goes_on = source_of(folder).adapter is not None or follows
-            for role, needed in ((_VALUE, own_trunk), (_REFERENCE, goes_on)):
+            source = source_of(folder)
+            went_on = source.adapter is not None
+            goes_on = went_on or follows
+            first_role = (_FIRST if follows else _REFERENCE) if went_on else None
+            config = self.model.peft_config[ADAPTER]  # what a scorer that moves in compares
+            config.base_model_name_or_path = source.base.name_or_path
+            config.revision = source.base.revision
+            for role, needed in (
+                (_VALUE, own_trunk),
+                (_REFERENCE, goes_on),
+                (_FIRST, first_role == _FIRST),
+            ):
                 if needed:
                     _copy_adapter(self.model, role)
             self.model.set_adapter(ADAPTER)
             self.reference = Policy(self.model, self.tokenizer, _REFERENCE if goes_on else None)
+            self.first = Policy(self.model, self.tokenizer, first_role)
             for parameter in self._parameters(self.model, _VALUE).values():
                 parameter.requires_grad = True
-        for model in (self.model, self._value_model, self.reference.model):
+        for model in (self.model, self._value_model, self.reference.model, self.first.model):
             _switch_dropout_off(model)
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
         hidden = self.model.config.get_text_config().hidden_size
@@ -141,17 +160,21 @@ class Roles:
         batch = batch.to(self.model.device)
         mask = batch.response_mask
         with using_adapter(self.model, ADAPTER):
-            states = response_states(self.model, batch)
-            logits = self.model.get_output_embeddings()(states)
+            states, logits = response_logits(self.model, batch)
         said = token_logprobs(
             logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
         )
         masked = TokenLogprobs(*(tensor.masked_fill(~mask, 0.0) for tensor in said))
         return masked, self._values_of(states, batch)
 
+    def value_of(self, states: Tensor) -> Tensor:
+        """Return the value [...] of last hidden states [..., H] of the value model."""
+        with torch.autocast(states.device.type, enabled=False):  # few numbers, and all that is kept
+            values: Tensor = self.head(states.to(self.head.weight.dtype)).squeeze(-1)
+        return values.float()
+
     def _values_of(self, states: Tensor, batch: Batch) -> Tensor:
-        values: Tensor = self.head(states.to(self.head.weight.dtype)).squeeze(-1)
-        return values.float().masked_fill(~batch.response_mask, 0.0)
+        return self.value_of(states).masked_fill(~batch.response_mask, 0.0)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from plumbline.batches import Batch, collate, pad_right
 from plumbline.hooks import Scorer
-from plumbline.logprobs import in_parts
+from plumbline.logprobs import each_in_parts, in_parts
+from plumbline.policy import Policy
 from rl.advantages import (
     Advantages,
     generalised_advantages,
@@ -48,7 +49,7 @@ class Rollout(NamedTuple):
     returns: Tensor
     """[B, R]."""
     kl: Tensor
-    """[B] KL to the reference of each response, in nats."""
+    """[B] KL to the reference of each response, in nats, of the policy that drew it."""
     scores: Tensor
     """[B] of the scorer, as it gave them."""
     finished: Tensor
@@ -82,30 +83,13 @@ def judged(
     policy that will learn.
     """
     # 1. Responses as tensors. What drew a token also said how likely it was.
-    batch = collate(
-        [episode.prompt_ids for episode in episodes],
-        [episode.ids for episode in episodes],
-        roles.policy.pad_id,
-        [episode.own for episode in episodes],
-    ).to(roles.model.device)
+    batch, drawn = _tensors(roles, episodes)
     own = batch.response_mask
     finished = torch.tensor([e.finished for e in episodes], device=own.device)
-    drawn = pad_right([e.logprobs for e in episodes], own.shape[1]).to(own.device)
 
-    # 2. What policy, reference and value model say of them.
-    def of(role: str) -> Tensor:
-        said = getattr(roles, role).logprobs
-        return in_parts(
-            lambda part: said(part, config.sampling.temperature).logprobs,
-            batch,
-            config.micro_batch,
-        )
-
-    logprobs = of("policy") if recompute else drawn
-    reference = of("reference")
-    values = torch.zeros_like(logprobs)
-    if config.has_values:
-        values = in_parts(roles.values, batch, config.micro_batch)
+    # 2. What policy, value model and reference say of them.
+    logprobs, values = _said(roles, episodes, batch, drawn, config, recompute=recompute)
+    reference = _logprobs(roles.reference, batch, config)
 
     # 3. Score the texts.
     asked = [episode.judged for episode in episodes]
@@ -130,10 +114,79 @@ def judged(
         reference,
         values,
         *estimate,
-        k1(logprobs, reference).masked_fill(~own, 0.0).sum(1),
+        # Of the policy that drew them, which one step behind is not the one that will learn.
+        _of_responses(drawn if config.rollouts.steps_behind else logprobs, reference, own),
         scores,
         finished,
     )
+
+
+@torch.no_grad()
+def divergence(
+    roles: Roles, episodes: Sequence[Episode], config: PPOConfig, *, recompute: bool
+) -> Tensor:
+    """Return the KL to the reference of each response that the policy drew, [B], in nats."""
+    batch, drawn = _tensors(roles, episodes)
+    logprobs = _logprobs(roles.policy, batch, config) if recompute else drawn
+    return _of_responses(logprobs, _logprobs(roles.reference, batch, config), batch.response_mask)
+
+
+def _of_responses(logprobs: Tensor, reference: Tensor, own: Tensor) -> Tensor:
+    return k1(logprobs, reference).masked_fill(~own, 0.0).sum(1)
+
+
+def _tensors(roles: Roles, episodes: Sequence[Episode]) -> tuple[Batch, Tensor]:
+    """Return a round's responses, and the log-probabilities [B, R] that came with them."""
+    batch = collate(
+        [episode.prompt_ids for episode in episodes],
+        [episode.ids for episode in episodes],
+        roles.policy.pad_id,
+        [episode.own for episode in episodes],
+    ).to(roles.model.device)
+    drawn = pad_right([e.logprobs for e in episodes], batch.response_mask.shape[1])
+    return batch, drawn.to(batch.ids.device)
+
+
+def _logprobs(role: Policy, batch: Batch, config: PPOConfig) -> Tensor:
+    """Return what one role says of them, [B, R]."""
+    temperature = config.sampling.temperature
+    return in_parts(
+        lambda part: role.logprobs(part, temperature).logprobs, batch, config.micro_batch
+    )
+
+
+def _said(
+    roles: Roles,
+    episodes: Sequence[Episode],
+    batch: Batch,
+    drawn: Tensor,
+    config: PPOConfig,
+    *,
+    recompute: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and values [B, R], with as few passes as they take.
+
+    None where both were noted while the responses were drawn; one where policy and value model
+    share a trunk.
+    """
+    size = config.micro_batch
+    if recompute and roles.shares_trunk:
+
+        def both(part: Batch) -> tuple[Tensor, Tensor]:
+            said, values = roles.logprobs_and_values(part, config.sampling.temperature)
+            return said.logprobs, values
+
+        logprobs, values = each_in_parts(both, batch, size)
+        return logprobs, values
+    logprobs = _logprobs(roles.policy, batch, config) if recompute else drawn
+    noted = [episode.values for episode in episodes if episode.values is not None]
+    if not config.has_values:
+        values = torch.zeros_like(logprobs)
+    elif roles.shares_trunk and len(noted) == len(episodes):
+        values = pad_right(noted, logprobs.shape[1]).to(logprobs.device)
+    else:
+        values = in_parts(roles.values, batch, size)
+    return logprobs, values
 
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Advantages:

@@ -1,21 +1,24 @@
 """Signs that a policy games its reward: shown while it trains, and never decided on.
 
-Each is a comparison of the last rounds with the first ones, on figures that every round has.
+Each is a comparison of the last rounds with the first ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rl.config import GuardConfig
 
 
-def repetition(ids: Sequence[int], n: int = 4) -> float:
+def repetition(ids: Sequence[int], own: Sequence[bool] | None = None, n: int = 4) -> float:
     """Return the share of a response's n-grams that it has had before; 0 where it has none.
 
-    1 - distinct / all (Welleck et al., 2020, "seq-rep-n").
+    1 - distinct / all (Welleck et al., 2020, "seq-rep-n"). ``own``: which tokens are the policy's;
+    n-grams with any other are left out.
     """
-    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    places = range(len(ids) - n + 1)
+    grams = [tuple(ids[i : i + n]) for i in places if own is None or all(own[i : i + n])]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -62,5 +65,6 @@ def signs(history: Sequence[Mapping[str, float]], config: GuardConfig) -> dict[s
 
 
 def _means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = set.intersection(*(set(line) for line in lines))
-    return {name: sum(line[name] for line in lines) / len(lines) for name in sorted(names)}
+    """Return the mean of each figure over the rounds that have it."""
+    names = sorted(set().union(*lines))
+    return {name: fmean(line[name] for line in lines if name in line) for name in names}

@@ -40,7 +40,11 @@ class State:
     stopped: str = ""
     """Why training ended before its last round."""
     within: dict[str, Any] | None = None
-    """With a KL budget: the learners one round ago, and their figures."""
+    """With a KL budget: the last policy that was found within."""
+    untried: dict[str, Any] | None = None
+    """One step behind: the policy whose responses the next round will judge."""
+    steps: int = 0
+    """Optimiser steps that were taken."""
 
     def is_new(self, sign: str) -> bool:
         """Take note of a sign; return whether it is said for the first time."""
@@ -49,26 +53,35 @@ class State:
         self.told.append(sign)
         return True
 
-    def is_beyond_budget(self, rollout: Rollout, config: PPOConfig) -> bool:
-        """Return whether the policy that drew a round has left the KL budget."""
-        budget, kl = config.kl.budget, float(rollout.kl.mean())
+    def is_beyond_budget(self, kl: float, config: PPOConfig, rounds: int) -> bool:
+        """Return whether the policy after so many rounds has left the KL budget.
+
+        It is ``kl`` from its reference, in nats a response.
+        """
+        budget = config.kl.budget
         if budget is None or kl <= budget:
             return False
         self.stopped = (
-            f"After {self.iteration} rounds the policy is {kl:.2f} nats from its reference, beyond "
-            f"kl.budget ({budget:g}); training ends with the policy of the round before."
+            f"After {rounds} rounds the policy is {kl:.2f} nats from its reference, beyond "
+            f"kl.budget ({budget:g}); training ends with the last policy that was within."
         )
         return True
 
     def remember(self, learners: Mapping[str, Learner], config: PPOConfig) -> None:
-        """With a KL budget, keep the policy that is within it."""
+        """With a KL budget, keep the policy that a round's responses have shown to be within."""
         if config.kl.budget is None:
             return
         weights = learners["policy"].parameters
-        self.within = {
+        now = {
             "weights": {name: p.detach().clone() for name, p in weights.items()},
             "iteration": self.iteration,
+            "steps": self.steps,
         }
+        if config.rollouts.steps_behind:
+            # They were drawn by the policy of the round before. This one will draw the next.
+            self.within, self.untried = self.untried or now, now
+        else:
+            self.within = now
 
     def go_back(self, roles: Roles, learners: Mapping[str, Learner]) -> None:
         """Take up the last policy that was within the budget."""
@@ -76,7 +89,7 @@ class State:
             return  # the first round, by the policy as it came
         for name, value in self.within["weights"].items():
             learners["policy"].parameters[name].data.copy_(value)
-        self.iteration = int(self.within["iteration"])
+        self.iteration, self.steps = int(self.within["iteration"]), int(self.within["steps"])
 
     def advance(self, rollout: Rollout, figures: dict[str, float], config: PPOConfig) -> None:
         """Take note of a finished round, and adapt the KL penalty."""
@@ -99,6 +112,7 @@ class State:
         passes = 2 if config.has_values and config.value.trunk == "own" else 1
         self.tokens_sampled += int(rollout.batch.response_mask.sum())
         self.tokens_seen += passes * config.epochs * int(rollout.batch.attention_mask.sum())
+        self.steps += int(figures["steps"])
         self.iteration += 1
 
 
@@ -116,7 +130,7 @@ def figures_of(
         "kl": float(rollout.kl.mean()),
         "tokens": float(lengths.mean()),
         "finished": float(rollout.finished.float().mean()),
-        "repetition": sum(repetition(e.ids) for e in episodes) / len(episodes),
+        "repetition": sum(repetition(e.ids, e.own) for e in episodes) / len(episodes),
     }
     for scorer in watched:
         asked = [episode.judged for episode in episodes]

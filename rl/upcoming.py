@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import torch
+
+from plumbline.generation import ValueHead
 from plumbline.policy import Policy
 from plumbline.records import Conversation
 from plumbline.seeds import derive, rng
 from rl.config import PPOConfig
-from rl.engines import RolloutEngine
+from rl.engines import OwnEngine, RolloutEngine
 from rl.episodes import Environment, Episode, play
 
 if TYPE_CHECKING:
@@ -42,9 +45,29 @@ class Upcoming:
 
     @property
     def recomputes(self) -> bool:
-        """Whether log-probabilities must be computed anew."""
+        """Whether log-probabilities must be computed anew, as training computes them.
+
+        Sampling and training take different ways through the same weights. In float32 that is a
+        matter of rounding; where either computes in less, or in another format, it is not.
+        """
         asked = self._config.rollouts.recompute_logprobs
-        return (self._behind or not self._engine.exact) if asked is None else asked
+        if asked is not None:
+            return asked
+        held: torch.dtype = self._policy.model.get_input_embeddings().weight.dtype
+        same = self._config.precision == "model" and held.itemsize >= torch.float32.itemsize
+        return self._behind or not self._engine.exact or not same
+
+    def note_values(self, head: ValueHead) -> bool:
+        """Let the engine note values with a head on the policy's trunk; return whether it will.
+
+        Only where learning will start from them: not where the trunk moves between sampling and
+        learning, nor where they are computed anew with the log-probabilities. Only our own loop
+        sees the states.
+        """
+        if self._behind or self.recomputes or not isinstance(self._engine, OwnEngine):
+            return False
+        self._engine.value_head = head
+        return True
 
     def take(self, state: State) -> list[Episode]:
         """Return the responses of the round that begins."""
@@ -65,6 +88,11 @@ class Upcoming:
             self._future = Future()
             self._future.set_result(self._draw(following))
 
+    def try_out(self, state: State) -> list[Episode]:
+        """Return what the policy as it is answers to the next round's prompts."""
+        self._engine.refresh(self._policy, state.iteration)
+        return self._draw(state.iteration)
+
     def finish(self, state: State) -> None:
         """Put what was begun where the next round, or a checkpoint, finds it."""
         state.pending = self._future.result() if self._future is not None else None
@@ -81,8 +109,15 @@ class Upcoming:
 def prompts_of_round(
     prompts: Sequence[Conversation], count: int, iteration: int, seed: int
 ) -> list[Conversation]:
-    """Return the prompts of one round: passes over all of them, each in an order of its own."""
-    per_pass = len(prompts) // count
-    number, place = divmod(iteration, per_pass)
-    order = rng(seed, "prompts", number).sample(range(len(prompts)), len(prompts))
-    return [prompts[row] for row in order[place * count : (place + 1) * count]]
+    """Return the prompts of one round: passes over all of them, each in an order of its own.
+
+    A pass that ends in mid-round is followed by the next one at once, so that every prompt comes
+    equally often.
+    """
+    size, first = len(prompts), iteration * count
+    chosen: list[Conversation] = []
+    for number in range(first // size, (first + count - 1) // size + 1):
+        order = rng(seed, "prompts", number).sample(range(size), size)
+        start, end = (min(max(place - number * size, 0), size) for place in (first, first + count))
+        chosen += [prompts[row] for row in order[start:end]]
+    return chosen

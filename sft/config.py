@@ -36,3 +36,6 @@ class SFTConfig(Config):
     """Longest conversation, in tokens; longer ones are left out, and counted."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How they are trained."""
+    evaluations: int = Field(4, ge=0)
+    """How often the harness judges the policy during training, besides once before it; the base
+    model is the reference. Counts only where a harness is given."""

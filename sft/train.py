@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 from plumbline.artefacts import Artefact
 from plumbline.chat import encode_conversation
 from plumbline.errors import DataError
+from plumbline.hooks import EvaluationHook
 from plumbline.models import (
     load_tokenizer,
     model_card,
     parameter_counts,
     save_model,
+    source_of,
     trainable_causal_lm,
 )
 from plumbline.quiet import hush
 from plumbline.records import Dropped, Row, read_dataset
+from plumbline.schedule import milestones
 from plumbline.stages import Stage, stage
 from sft.config import SFTConfig
 
@@ -27,13 +30,23 @@ if TYPE_CHECKING:
 
 @stage("policy")
 def train_sft(
-    stage: Stage, *, config: SFTConfig, base: Artefact, demonstrations: Artefact, seed: int
+    stage: Stage,
+    *,
+    config: SFTConfig,
+    base: Artefact,
+    demonstrations: Artefact,
+    seed: int,
+    hook: EvaluationHook | None = None,
 ) -> Mapping[str, float | None]:
-    """Train a policy by supervised fine-tuning; the loss is on what the assistant says."""
+    """Train a policy by supervised fine-tuning; the loss is on what the assistant says.
+
+    ``hook`` judges it on the way, with the base as the reference.
+    """
     hush()
     import trl
     from transformers import set_seed
 
+    from plumbline.policy import Policy
     from plumbline.training import ExactResume
 
     class Trainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
@@ -68,7 +81,19 @@ def train_sft(
         eval_dataset=splits["test"],
         processing_class=tokenizer,
     )
-    trainer.run(stage, "supervised fine-tuning")
+    judged = milestones(trainer.planned_steps(), config.evaluations) if hook else frozenset()
+    current = Policy(trainer.model, tokenizer)
+    if judged and config.tuning.method != "full" and source_of(base.path).adapter is None:
+        reference = Policy(trainer.model, tokenizer, adapter=None)  # the base under the adapter
+    elif judged:
+        reference = Policy.load(base.path)
+
+    def on_step(step: int) -> Mapping[str, float] | None:
+        if hook is None or step not in judged:
+            return None
+        return hook(current, reference, step, stage.folder / "evaluations")
+
+    trainer.run(stage, "supervised fine-tuning", on_step)
 
     # 4. How well does it predict demonstrations that it has not seen?
     held_out = trainer.evaluate()

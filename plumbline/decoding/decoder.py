@@ -18,6 +18,8 @@ _COLUMNS = 32
 #: Prompts run through the layers this many tokens at a time, so that the layers' intermediate
 #: results stay in the processor's cache.
 _PREFILL_TOKENS = 4096
+#: Longer prompts go to torch's fused attention, whose [P, P] shares are never held.
+_LONGEST_BY_PRODUCTS = 512
 
 
 class Decoder:
@@ -42,8 +44,7 @@ class Decoder:
 
     def logits(self) -> Tensor:
         """Return [B, V] for the next token of each row."""
-        head, bias = self._weights.head, self._weights.head_bias
-        return _product(self.state, head, bias)
+        return self._weights.head.of(self.state)
 
     def step(self, tokens: Tensor) -> None:
         """Read one more token a row, [B]."""
@@ -78,8 +79,8 @@ class Decoder:
     def _grow(self, columns: int) -> None:
         """Make room for more columns. New ones are nought, as they are multiplied by nought."""
         more = -(-columns // _COLUMNS) * _COLUMNS
-        self._keys = [F.pad(keys, (0, 0, 0, more)) for keys in self._keys]
-        self._values = [F.pad(values, (0, 0, 0, more)) for values in self._values]
+        self._keys = [_lengthened(keys, more) for keys in self._keys]
+        self._values = [_lengthened(values, more) for values in self._values]
         self._unseen = F.pad(self._unseen, (0, more), value=float("-inf"))
 
     @property
@@ -107,7 +108,9 @@ class Decoder:
         seen |= torch.eye(width, dtype=torch.bool, device=ids.device)
         unseen = torch.zeros(rows, 1, width, width, dtype=weights.dtype, device=ids.device)
         unseen.masked_fill_(~seen.unsqueeze(1), float("-inf"))
-        unseen = unseen.expand(rows, heads, width, width).flatten(0, 1)
+        long = width > _LONGEST_BY_PRODUCTS
+        if not long:
+            unseen = unseen.expand(rows, heads, width, width).flatten(0, 1)
         x = weights.embedding[ids.flatten()]
         for layer, all_keys, all_values in zip(
             weights.layers, self._keys, self._values, strict=True
@@ -118,14 +121,15 @@ class Decoder:
             all_values[first : first + rows, :, :width] = v
             repeats = heads // groups
             k, v = (t.repeat_interleave(repeats, dim=1) for t in (qk[:, heads:], v))
-            scores = torch.baddbmm(
-                unseen,
-                qk[:, :heads].reshape(rows * heads, width, size),
-                k.reshape(rows * heads, width, size).transpose(1, 2),
-            )
-            mixed = torch.bmm(torch.softmax(scores, dim=-1), v.reshape(rows * heads, width, size))
-            mixed = mixed.view(rows, heads, width, size).transpose(1, 2)
-            x = self._finish(x, mixed.reshape(rows * width, heads * size), layer)
+            q = qk[:, :heads]
+            if long:
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=unseen, scale=1.0)
+            else:
+                q, k, v = (t.reshape(rows * heads, width, size) for t in (q, k, v))
+                shares = torch.softmax(torch.baddbmm(unseen, q, k.transpose(1, 2)), dim=-1)
+                mixed = torch.bmm(shares, v).view(rows, heads, width, size)
+            mixed = mixed.transpose(1, 2).reshape(rows * width, heads * size)
+            x = self._finish(x, mixed, layer)
         last = x.view(rows, width, -1)[:, -1]
         return _norm(last, weights.epsilon) * weights.norm
 
@@ -135,7 +139,7 @@ class Decoder:
         """Return turned queries and keys [B, Q + G, E], and values [B, G, E]."""
         heads, groups, size = self._heads
         normed = _norm(x, self._weights.epsilon)
-        qkv = _product(normed, layer.qkv, layer.qkv_bias).view(-1, heads + 2 * groups, size)
+        qkv = layer.qkv.of(normed).view(-1, heads + 2 * groups, size)
         qk = qkv[:, : heads + groups]
         if layer.head_norms is not None:
             qk = _norm(qk, self._weights.head_epsilon) * layer.head_norms
@@ -144,21 +148,21 @@ class Decoder:
 
     def _finish(self, x: Tensor, mixed: Tensor, layer: LayerWeights) -> Tensor:
         """Return the layer's result [B, D] from its input and what attention mixed."""
-        x = _added(x, mixed, layer.out, layer.out_bias)
+        x = layer.out.added(x, mixed)
         normed = _norm(x, self._weights.epsilon)
-        gate, up = _product(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-        return _added(x, self._weights.activation(gate).mul_(up), layer.down, layer.down_bias)
+        gate, up = layer.gate_up.of(normed).chunk(2, dim=-1)
+        return layer.down.added(x, self._weights.activation(gate).mul_(up))
+
+
+def _lengthened(cache: Tensor, more: int) -> Tensor:
+    """Return a cache [B, G, C, E] with more columns of nought; each number is written once."""
+    rows, groups, columns, size = cache.shape
+    longer = cache.new_empty(rows, groups, columns + more, size)
+    longer[:, :, :columns] = cache
+    longer[:, :, columns:] = 0.0
+    return longer
 
 
 def _norm(x: Tensor, epsilon: float) -> Tensor:
     """Divide by the root mean square over the last dimension."""
     return F.rms_norm(x, x.shape[-1:], None, epsilon)
-
-
-def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(x, matrix) if bias is None else torch.addmm(bias, x, matrix)
-
-
-def _added(x: Tensor, inner: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    total = torch.addmm(x, inner, matrix)
-    return total if bias is None else total + bias

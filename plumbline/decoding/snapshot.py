@@ -16,16 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plumbline.decoding.products import Linear
+
 #: What each kind of decoder has in a layer; anything more or less is another kind.
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _LAYER = frozenset({"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"})
 _MLP = frozenset({"gate_proj", "up_proj", "down_proj", "act_fn"})
 _KINDS = {
-    "llama": ("LlamaForCausalLM", _ATTENTION),
-    "mistral": ("MistralForCausalLM", _ATTENTION),
-    "qwen2": ("Qwen2ForCausalLM", _ATTENTION),
-    "qwen3": ("Qwen3ForCausalLM", _ATTENTION | {"q_norm", "k_norm"}),
+    "llama": ("Llama", _ATTENTION),
+    "mistral": ("Mistral", _ATTENTION),
+    "qwen2": ("Qwen2", _ATTENTION),
+    "qwen3": ("Qwen3", _ATTENTION | {"q_norm", "k_norm"}),
 }
+#: What a model may have on its decoder: the head of a language model, or that of a reward model.
+_HEADS = {"ForCausalLM": "lm_head", "ForSequenceClassification": "score"}
 #: Rotary embeddings whose frequencies do not depend on the length of the text.
 _STEADY_ROPE = frozenset({"default", "linear", "llama3"})
 
@@ -34,20 +38,16 @@ _STEADY_ROPE = frozenset({"default", "linear", "llama3"})
 class LayerWeights:
     """One layer. ``D`` width, ``Q`` query heads, ``G`` key heads, ``E`` head size, ``F`` inner."""
 
-    qkv: Tensor
-    """[D, (Q + 2 G) E], with the scale of the norm before it and of the attention scores."""
-    qkv_bias: Tensor | None
+    qkv: Linear
+    """From D to (Q + 2 G) E, with the scale of the norm before it and of the attention scores."""
     head_norms: Tensor | None
     """[Q + G, E] scale of the norms of queries and keys; the queries' has the scores' scale."""
-    out: Tensor
-    """[Q E, D]."""
-    out_bias: Tensor | None
-    gate_up: Tensor
-    """[D, 2 F], with the scale of the norm before it."""
-    gate_up_bias: Tensor | None
-    down: Tensor
-    """[F, D]."""
-    down_bias: Tensor | None
+    out: Linear
+    """From Q E to D."""
+    gate_up: Linear
+    """From D to 2 F, with the scale of the norm before it."""
+    down: Linear
+    """From F to D."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class Snapshot:
     layers: tuple[LayerWeights, ...]
     norm: Tensor
     """[D] scale of the last norm."""
-    head: Tensor
-    """[D, V]."""
-    head_bias: Tensor | None
+    head: Linear
+    """From D to V."""
     epsilon: float
     head_epsilon: float
     query_heads: int
@@ -100,13 +99,13 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
     does more than add two low-rank matrices.
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not is_known(whole):
+    if not is_known(whole) or not hasattr(whole, "lm_head"):
         return None
     config, decoder = whole.config, whole.model
     dtype = dtype or decoder.embed_tokens.weight.dtype
     try:
         layers = tuple(_layer(layer, dtype) for layer in decoder.layers)
-        head, head_bias = _fused([whole.lm_head], dtype)
+        head = _fused([whole.lm_head], dtype)
         embedding = _plain_embedding(decoder.embed_tokens).to(dtype)
     except UnknownLayerError:
         return None
@@ -119,7 +118,6 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
         layers=layers,
         norm=decoder.norm.weight.detach().to(dtype),
         head=head,
-        head_bias=head_bias,
         epsilon=decoder.norm.variance_epsilon,
         head_epsilon=getattr(
             getattr(attention, "q_norm", decoder.norm), "variance_epsilon", config.rms_norm_eps
@@ -141,9 +139,11 @@ def is_known(model: Any) -> bool:
     """Return whether a model is built of the parts that we know, and of nothing else."""
     config = getattr(model, "config", None)
     kind = _KINDS.get(getattr(config, "model_type", ""))
-    if kind is None or type(model).__name__ != kind[0]:
+    if kind is None:
         return False
-    if set(dict(model.named_children())) != {"model", "lm_head"}:
+    name = type(model).__name__
+    head = _HEADS.get(name.removeprefix(kind[0])) if name.startswith(kind[0]) else None
+    if set(dict(model.named_children())) != {"model", head}:
         return False
     if set(dict(model.model.named_children())) != {"embed_tokens", "layers", "norm", "rotary_emb"}:
         return False
@@ -171,27 +171,19 @@ def _layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
         groups = attention.k_proj.out_features // attention.head_dim
         norms = torch.cat([queries.expand(heads, -1), keys.expand(groups, -1)]).to(dtype)
         scale = 1.0
-    qkv, qkv_bias = _fused(
-        [attention.q_proj, attention.k_proj, attention.v_proj],
-        dtype,
-        norm=layer.input_layernorm.weight,
-        scales=(scale, 1.0, 1.0),
-    )
-    out, out_bias = _fused([attention.o_proj], dtype)
-    gate_up, gate_up_bias = _fused(
-        [mlp.gate_proj, mlp.up_proj], dtype, norm=layer.post_attention_layernorm.weight
-    )
-    down, down_bias = _fused([mlp.down_proj], dtype)
     return LayerWeights(
-        qkv=qkv,
-        qkv_bias=qkv_bias,
+        qkv=_fused(
+            [attention.q_proj, attention.k_proj, attention.v_proj],
+            dtype,
+            norm=layer.input_layernorm.weight,
+            scales=(scale, 1.0, 1.0),
+        ),
         head_norms=norms,
-        out=out,
-        out_bias=out_bias,
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=down,
-        down_bias=down_bias,
+        out=_fused([attention.o_proj], dtype),
+        gate_up=_fused(
+            [mlp.gate_proj, mlp.up_proj], dtype, norm=layer.post_attention_layernorm.weight
+        ),
+        down=_fused([mlp.down_proj], dtype),
     )
 
 
@@ -201,8 +193,8 @@ def _fused(
     *,
     norm: Tensor | None = None,
     scales: tuple[float, ...] = (1.0, 1.0),
-) -> tuple[Tensor, Tensor | None]:
-    """Return linear layers side by side as one matrix [in, out], and their biases.
+) -> Linear:
+    """Return linear layers side by side as one.
 
     ``norm`` [in] scales what the layers read, ``scales`` what each of them says.
     """
@@ -213,14 +205,14 @@ def _fused(
             weight = weight.float() * (norm.float() * scale)
         weights.append(weight)
         biases.append(None if bias is None else bias.float() * scale)
-    matrix = torch.cat([weight.to(dtype) for weight in weights]).t().contiguous()
+    matrix = torch.cat([weight.to(dtype) for weight in weights])
     if all(bias is None for bias in biases):
-        return matrix, None
+        return Linear(matrix, None)
     full = [
         torch.zeros(weight.shape[0], device=weight.device) if bias is None else bias
         for weight, bias in zip(weights, biases, strict=True)
     ]
-    return matrix, torch.cat(full).to(dtype)
+    return Linear(matrix, torch.cat(full).to(dtype))
 
 
 def plain_weights(layer: Any) -> tuple[Tensor, Tensor | None]:

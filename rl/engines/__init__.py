@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from plumbline.generation import Generation, SamplingConfig
-from plumbline.policy import Policy
+from plumbline.generation import Generation, SamplingConfig, ValueHead, generate
+from plumbline.policy import Policy, using_adapter
 
 if TYPE_CHECKING:
     from rl.config import RolloutConfig
@@ -35,6 +35,8 @@ class OwnEngine:
     """Our own decode loop, in this process."""
 
     remote = False
+    value_head: ValueHead | None = None
+    """Asked for the value of every state on the way, which is then part of the response."""
 
     def __init__(self, sampling: SamplingConfig) -> None:
         self._sampling = sampling
@@ -47,7 +49,16 @@ class OwnEngine:
         self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> list[Generation]:
         """Return one response to each prompt, each from the stream of its own seed."""
-        return policy.sample(prompts, seeds, self._sampling)
+        with using_adapter(policy.model, policy.adapter):
+            return generate(
+                policy.model,
+                prompts,
+                seeds,
+                self._sampling,
+                end_ids=policy.end_ids,
+                pad_id=policy.pad_id,
+                value_head=self.value_head,
+            )
 
 
 def make_engine(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:

@@ -102,8 +102,8 @@ class ContinuousEngine:
         if failed or len(found) != asked:
             raise ModelError(
                 f"Continuous batching answered {len(found) - len(failed)} of {asked} prompts"
-                f"{': ' + str(failed[0]) if failed else ''}. Lower sampling.batch_size if memory "
-                "ran out, or take rollouts.engine: own."
+                f"{': ' + str(failed[0]) if failed else ''}. If memory ran out, lower batch (on "
+                "a CPU sampling.batch_size does), or take rollouts.engine: own."
             )
         return [
             Generation(

@@ -65,6 +65,11 @@ class VLLMEngine:
         import httpx
 
         refuse_filters(sampling, "vllm")
+        if sampling.precision != "model":
+            raise ConfigError(
+                f"sampling.precision is {sampling.precision!r}, but the server computes as it was "
+                "started. Leave precision at model, and start vLLM with --dtype."
+            )
         assert config.url is not None  # the config sees to it
         self._url, self._sampling, self._waits = config.url.rstrip("/"), sampling, waits
         self._base = config.model
@@ -75,7 +80,7 @@ class VLLMEngine:
         )
         if config.adapters is not None:
             config.adapters.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=config.adapters))
+        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=config.adapters)).resolve()
         self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
         self._refreshes = 0
         self._adapter: str | None = None

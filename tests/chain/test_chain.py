@@ -17,7 +17,8 @@ from plumbline.stages import RunRecord
 pytestmark = pytest.mark.slow
 
 STAGES = [
-    "demonstrations", "base", "sft", "pairs", "labels", "preferences", "reward", "evaluation/sft",
+    "demonstrations", "base", "sft", "samples/sft", "pairs", "labels", "preferences", "reward",
+    "scores/sft", "evaluation/sft",
     "dpo/seed-0", "ppo/seed-0", "evaluation/dpo/seed-0", "evaluation/ppo/seed-0",
     "dpo/seed-1", "ppo/seed-1", "evaluation/dpo/seed-1", "evaluation/ppo/seed-1", "report",
 ]  # fmt: skip
@@ -45,7 +46,7 @@ def test_nothing_half_made_is_left(finished):
 def test_lineage_goes_back_to_the_data(record):
     made = record.artefacts
     inputs = made["ppo/seed-0"].manifest.inputs.values()
-    assert {made["sft"].id, made["reward"].id, made["evaluation/sft"].id} <= set(inputs)
+    assert {made["sft"].id, made["reward"].id, made["scores/sft"].id} <= set(inputs)
     assert made["base"].manifest.inputs == {}
     assert made["dpo/seed-1"].manifest.seed == 1
     assert made["dpo/seed-1"].manifest.data_seed is None

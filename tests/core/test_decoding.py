@@ -18,6 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from plumbline.decoding import products
 from plumbline.decoding.snapshot import take_snapshot
 from plumbline.generation import SamplingConfig, generate, sample_tokens
 from plumbline.policy import using_adapter
@@ -121,6 +122,25 @@ def test_the_snapshot_has_the_active_adapter(kind, active):
         assert torch.equal(parameter, before[name])
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_long_prompts_are_read_by_fused_attention(kind, monkeypatch):
+    from plumbline.decoding import decoder
+
+    fused = []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *a, **k: fused.append(a[0].shape) or real(*a, **k),
+    )
+    model = model_of(kind)
+    expected = sample(model)
+    assert not fused
+    monkeypatch.setattr(decoder, "_LONGEST_BY_PRODUCTS", 4)
+    assert_same(sample(model), expected)
+    assert fused
+
+
 def test_rows_leave_early_and_the_rest_go_on_as_if_alone():
     model = model_of("llama")
     with torch.no_grad():  # ends come often, at many different steps
@@ -182,8 +202,14 @@ def test_a_window_that_the_text_outgrows_is_left_to_the_model():
     assert_same(sample(model), sample(model, snapshot=False))
 
 
-def test_values_are_of_the_state_before_each_token():
-    model = model_of("llama")
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_values_are_of_the_state_before_each_token(kind):
+    if kind == "llama":
+        model = model_of("llama")
+    else:
+        torch.manual_seed(0)
+        sizes = {"n_positions": 96, "n_embd": 48, "n_layer": 2, "n_head": 2}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=V, **sizes)).eval()
     head = torch.nn.Linear(48, 1)
 
     def value_head(states):
@@ -194,9 +220,53 @@ def test_values_are_of_the_state_before_each_token():
         for prompt, generation in zip(PROMPTS, found, strict=True):
             ids = torch.tensor([[*prompt, *generation.ids]])
             with torch.no_grad():
-                states = model.model(ids).last_hidden_state[0, len(prompt) - 1 : -1]
+                states = model.base_model(ids).last_hidden_state[0, len(prompt) - 1 : -1]
                 expected = value_head(states).tolist()
             assert generation.values == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_matrix_says_what_a_plain_one_says(packed, dtype, bias, monkeypatch):
+    monkeypatch.setattr(products, "packs", lambda *_: packed)
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    matrix, offset = random(33, 20), random(33) if bias else None
+    linear = products.Linear(matrix, offset)
+    for rows in (1, 5, 64, 300):
+        x, total = random(rows, 20), random(rows, 33)
+        exact = torch.nn.functional.linear(
+            x.double(), matrix.double(), None if offset is None else offset.double()
+        )
+        # Of sums of 20 products near 1, one rounding of the result and one of what it is added to.
+        close = {"atol": 40 * torch.finfo(dtype).eps, "rtol": 0.0}
+        torch.testing.assert_close(linear.of(x).double(), exact, **close)
+        torch.testing.assert_close(linear.added(total, x).double(), exact + total, **close)
+
+
+def test_where_packing_is_not_exact_or_not_there_matrices_stay_plain(monkeypatch):
+    model = model_of("qwen2")
+    expected = sample(model)
+    product = products._packed_product
+
+    def coarse(x, packed, bias):
+        return product(x.bfloat16().float(), packed, bias)
+
+    def gone(*_):
+        raise AttributeError("no such operator")
+
+    try:
+        for broken in (coarse, gone):
+            products.packs.cache_clear()
+            monkeypatch.setattr(products, "_packed_product", broken)
+            assert not products.packs("cpu", torch.float32)
+            assert_same(sample(model), expected)
+    finally:
+        products.packs.cache_clear()
 
 
 def test_bfloat16_stays_within_its_rounding():

@@ -220,3 +220,15 @@ def test_a_reference_keeps_how_to_load(tmp_path):
     assert options["revision"] == "abc"
     assert options["dtype"] == torch.bfloat16
     assert options["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize("trainable", [trainable_causal_lm, trainable_sequence_scorer])
+def test_all_weights_that_train_are_in_float32(base_folder, tokenizer, tmp_path, trainable):
+    # A step of 1e-6 is rounded away in bfloat16, in which many bases are stored.
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.bfloat16)
+    folder = saved(model, tmp_path / "half", base_folder, tokenizer)
+    assert load_causal_lm(folder).dtype == torch.bfloat16
+    model = trainable(folder, TuningConfig(method="full"))
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    adapted = trainable_causal_lm(folder, TuningConfig(method="lora"))
+    assert {p.dtype for p in adapted.parameters() if p.requires_grad} == {torch.float32}

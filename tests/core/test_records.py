@@ -122,3 +122,10 @@ def test_sharegpt_turns_become_messages():
     assert conversation_of(turns) == [user("Hi"), assistant("Hello")]
     with pytest.raises(ValueError, match="a turn by 'observation'"):
         conversation_of([{"from": "observation", "value": "{}"}])
+
+
+def test_dropped_rows_may_hold_any_line_end(tmp_path):
+    dropped = Dropped()
+    dropped.add("file", 1, "was odd", "one\u2028two\u0085three\nfour")
+    dropped.write(tmp_path)
+    assert Dropped.read(tmp_path).rows == dropped.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import (
     GPT2Config,
@@ -186,6 +187,45 @@ def test_a_row_alone_equals_the_row_in_a_batch():
         one = collate([PROMPTS[row]], [response], 0)
         alone = trunk.response_states(model, one)[0]
         torch.testing.assert_close(alone, together[row, : len(response)], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_last_states_of_a_reward_model_are_its_own(kind, adapter, no_fallback):
+    """Texts padded on the right, and scored by the whole model, one at a time."""
+    cls, config, more = KINDS[kind]
+    scorer = getattr(transformers, cls.__name__.replace("CausalLM", "SequenceClassification"))
+    torch.manual_seed(0)
+    model = scorer(config(**SIZES | more, num_labels=1)).eval()
+    if adapter:
+        model = adapted(model).eval()
+    rows = [[*prompt, *response] for prompt, response in zip(PROMPTS, RESPONSES, strict=True)]
+    with torch.no_grad():
+        expected = torch.cat([model(input_ids=torch.tensor([row])).logits for row in rows])
+    assert expected.std() > 0.1
+    ids, mask = torch.zeros(4, 13, dtype=torch.long), torch.zeros(4, 13, dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)], mask[number, : len(row)] = torch.tensor(row), 1
+    whole = model.get_base_model() if adapter else model
+    fallback = trunk.backbone(model)(input_ids=ids, attention_mask=mask, use_cache=False)
+    ends = mask.sum(1) - 1
+    no_fallback(model)
+    assert trunk.suits(model)
+    found = trunk.last_states(model, ids, mask)
+    torch.testing.assert_close(
+        found, fallback.last_hidden_state[torch.arange(4), ends], atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(whole.score(found), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_last_states_of_an_unknown_model_are_its_own():
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=120, n_embd=32, n_layer=2, n_head=2)).eval()
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    found = trunk.last_states(model, ids, torch.tensor([[1] * 4, [1, 1, 0, 0]]))
+    for row, length in ((0, 4), (1, 2)):
+        alone = backbone(model)(input_ids=ids[row : row + 1, :length]).last_hidden_state[0, -1]
+        torch.testing.assert_close(found[row], alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("why", ["architecture", "window", "dropout"])

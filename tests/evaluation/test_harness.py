@@ -6,10 +6,21 @@ import pytest
 import torch
 
 from evaluation.config import EvaluationConfig
+from evaluation.evaluate import evaluate_policy, measure_samples, sample_and_measure
 from evaluation.harness import Harness, read_samples, write_samples
+from evaluation.measures.diversity import distinct
+from evaluation.measures.likelihood import perplexity
+from evaluation.measures.references import exact_match
+from evaluation.tasks.sampling import sample_policy
+from evaluation.tasks.sources import world_task
 from plumbline.artefacts import Artefact
+from plumbline.calls import defer
+from plumbline.code_version import closure
 from plumbline.generation import SamplingConfig
 from plumbline.policy import Policy
+from plumbline.progress import Reporter
+from plumbline.records import assistant, write_dataset
+from plumbline.stages import Run, Stage
 from plumbline.world.gold import GoldUtility
 
 CONFIG = EvaluationConfig(
@@ -95,3 +106,165 @@ def test_looks_during_training_use_the_first_of_the_same_prompts(harness, policy
     import pandas as pd
 
     assert pd.read_parquet(file)["response"].tolist() == [row["response"] for row in whole[:6]]
+
+
+def test_measures_are_added_to_answers_and_change_none(policy, prompts):
+    plain = Harness(CONFIG, prompts, [Counts()], data_seed=0)
+    measured = Harness(
+        CONFIG, prompts, [Counts()], data_seed=0, measures=[distinct(1), perplexity()]
+    )
+    rows = plain.judge(policy, policy)
+    again = [dict(row) for row in rows]
+    left_out = measured.measure(again, policy, policy)
+    assert [row["response"] for row in again] == [row["response"] for row in rows]
+    assert left_out == {"perplexity": "it needs references, and no row has any"}
+    figures = measured.figures(again)
+    assert figures.pop("distinct_1") > 0
+    assert figures == plain.figures(rows)
+
+
+def test_a_scorer_that_knows_how_sure_it_is_is_asked(policy, prompts):
+    class Unsure(Counts):
+        def spread(self, prompts, responses):
+            return [0.25 for _ in responses]
+
+    harness = Harness(CONFIG, prompts, [Unsure()], data_seed=0)
+    rows = harness.judge(policy, None)
+    assert {row["words_score_spread"] for row in rows} == {0.25}
+    figures = harness.figures(rows)
+    assert figures["words_score_spread"] == 0.25
+    assert "kl" not in figures
+
+
+def test_without_the_same_tokenizer_there_is_no_kl(harness, policy, base_folder, tmp_path):
+    other = Policy.load(base_folder)
+    assert "kl" in harness.figures(harness.judge(policy, other))
+    other.tokenizer.add_tokens(["saws"])
+    rows = harness.judge(policy, other)
+    assert {row["reference_logprob"] for row in rows} == {None}
+    assert "kl" not in harness.figures(rows)
+
+
+def test_answers_and_figures_do_not_depend_on_the_batch(policy, base_folder, prompts):
+    """Scores and log-probabilities of a row, alone and among others: below 1e-4 apart."""
+
+    def judged(size):
+        sampling = CONFIG.sampling.model_copy(update={"batch_size": size})
+        config = CONFIG.model_copy(update={"sampling": sampling})
+        harness = Harness(config, prompts, [GoldUtility(0)], data_seed=0, measures=[distinct(2)])
+        rows = harness.judge(policy, reference)
+        return [row["response"] for row in rows], harness.figures(rows)
+
+    reference = moved(base_folder)
+    texts, figures = judged(1)
+    for size in (5, 12):
+        others, found = judged(size)
+        assert others == texts
+        assert found == pytest.approx(figures, abs=1e-4)
+
+
+@pytest.fixture
+def folder(base_folder, tmp_path):
+    """The base as an artefact of a store."""
+    import shutil
+
+    from plumbline.artefacts import Manifest, Store, entries
+
+    made = tmp_path / "made"
+    shutil.copytree(base_folder, made)
+    manifest = Manifest(
+        kind="policy", id="policy-0123456789ab", schema_version=1, stage="test", arguments={},
+        inputs={}, seed=0, data_seed=0, metrics={}, versions={}, machine={}, seconds=0.0,
+        peak_memory_bytes=0, files=entries(made),
+    )  # fmt: skip
+    store = Store(tmp_path / "home" / "store")
+    store.root.mkdir(parents=True)
+    return store.publish(made, manifest)
+
+
+def test_another_measure_samples_nothing(folder, tmp_path, monkeypatch):
+    task = defer(world_task, data_seed=0, count=12)
+    harness = {"config": CONFIG, "prompts": task, "scorers": [defer(GoldUtility, data_seed=0)]}
+
+    def judge(measures):
+        run = Run(tmp_path / "home", "run", "test", CONFIG, isolate=False)
+        deferred = defer(Harness, **harness, data_seed=0, measures=measures)
+        made = sample_and_measure(
+            run, "p", policy=folder, reference=folder, harness=deferred, data_seed=0
+        )
+        return made, run.stages["samples/p"]
+
+    first, samples = judge([])
+    monkeypatch.setattr(Policy, "sample", None)  # from here on nobody can
+    second, same = judge([defer(distinct, n=1), defer(exact_match)])
+    assert same.id == samples.id and second.id != first.id
+    added = {"distinct_1", "exact_match", "exact_match_error"}
+    assert set(second.metrics) - set(first.metrics) == added
+    assert first.metrics.items() <= second.metrics.items()
+    before, after = read_samples(first), read_samples(second)
+    assert set(after[0]) - set(before[0]) == {"exact_match"}
+    assert {"subset", "references", "ids", "logprobs"} <= set(before[0])
+    for row, one in zip(after, before, strict=True):
+        assert row | one == row
+        assert len(row["ids"]) == len(row["logprobs"]) == row["tokens"]
+        assert sum(row["logprobs"]) == pytest.approx(row["logprob"])
+
+
+def test_in_one_stage_or_in_two_the_figures_are_the_same(folder, stage, tmp_path):
+    harness = Harness(CONFIG, world_task(0, 12), [GoldUtility(0)], 0, measures=[exact_match()])
+    whole = evaluate_policy(stage, policy=folder, reference=folder, harness=harness, data_seed=0)
+    two = Stage(tmp_path / "two", Reporter(quiet=True))
+    sample_policy(
+        two, policy=folder, prompts=world_task(0, 20), count=12, sampling=CONFIG.sampling,
+        data_seed=0,
+    )  # fmt: skip
+    third = Stage(tmp_path / "three", Reporter(quiet=True))
+    parts = measure_samples(
+        third, samples=Artefact(two.folder), policy=folder, reference=folder, harness=harness,
+        data_seed=0,
+    )  # fmt: skip
+    assert parts == whole
+    names = [s.folder / "samples.parquet" for s in (stage, third)]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_sampling_and_training_know_nothing_of_measures():
+    """So that a changed measure samples and trains nothing anew."""
+    for module in ("evaluation.tasks.sampling", "evaluation.harness"):
+        known = {name for name in closure(module) if name.startswith("evaluation.measures.")}
+        assert known <= {"evaluation.measures.measure", "evaluation.measures.numbers"}, module
+
+
+def test_a_reward_model_in_training_is_judged_on_pairs_and_answers(prompts, tmp_path):
+    pairs = [
+        {"prompt": prompt, "chosen": [assistant(one)], "rejected": [assistant(other)]}
+        for prompt, one, other in zip(prompts, ["a b", "a", "a b c"], ["a", "b", "a"], strict=False)
+    ]
+    write_dataset(tmp_path, {"test": pairs}, kind="preference", title="P", description="")
+    texts = ["one", "one two", "three of them", "and four of them"]
+    rows = [
+        {"prompt_id": str(n), "prompt": prompt, "response": text}
+        for n, (prompt, text) in enumerate(zip(prompts, texts, strict=False))
+    ]
+    write_samples(tmp_path / "samples.parquet", rows)
+    here = Samples(tmp_path)
+    harness = Harness(CONFIG, prompts, [GoldUtility(0)], 0, answers=here, pairs=here)
+
+    class Opposite(Counts):
+        name = "opposite"
+
+        def score(self, prompts, responses):
+            return [-score for score in super().score(prompts, responses)]
+
+    figures = harness.judge_scorer(Counts(), 3, tmp_path / "evaluations")
+    assert figures["eval/accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert figures["eval/margin"] == pytest.approx((1 + 0 + 2) / 3)
+    assert figures["eval/correlation_with_words"] == pytest.approx(1)
+    assert -1 <= figures["eval/correlation_with_gold"] <= 1
+    against = harness.judge_scorer(Opposite(), 4, tmp_path / "evaluations")
+    assert against["eval/correlation_with_words"] == pytest.approx(-1)
+    assert against["eval/correlation_with_gold"] == -figures["eval/correlation_with_gold"]
+    import pandas as pd
+
+    left = pd.read_parquet(tmp_path / "evaluations" / "step-3.parquet")
+    assert left["words_score"].tolist() == [1, 2, 3, 4]

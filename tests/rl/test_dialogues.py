@@ -10,7 +10,13 @@ from plumbline.artefacts import Artefact
 from plumbline.generation import SamplingConfig
 from plumbline.records import assistant, user
 from plumbline.world.gold import GoldUtility
-from rl.dialogues import DialogueJudge, compare_dialogues, figures, write_dialogues
+from rl.dialogues import (
+    DialogueJudge,
+    compare_dialogues,
+    figures,
+    read_dialogues,
+    write_dialogues,
+)
 from rl.environments import HelpDeskCustomer
 
 
@@ -32,6 +38,12 @@ def test_the_same_policy_has_the_same_dialogues(judge, policy, tmp_path):
     for row in rows:
         before, last = [*row["prompt"], *row["turns"][:-1]], row["turns"][-1]["content"]
         assert [row["score"]] == utility.score([before], [last])
+
+
+def test_signs_that_end_lines_elsewhere_are_read_as_they_were_written(tmp_path):
+    rows = [{"turns": [assistant(f"a{sign}b")], "score": 1.0} for sign in "\u2028\u2029\x85\r\n\v"]
+    write_dialogues(tmp_path / "said.jsonl", rows)
+    assert read_dialogues(tmp_path / "said.jsonl") == rows
 
 
 def test_a_comparison_by_hand(stage, tmp_path):

@@ -226,6 +226,12 @@ def test_filters_are_refused_where_they_cannot_be_corrected_for(engine):
         make_engine(config, SamplingConfig(top_p=0.9))
 
 
+def test_a_precision_that_the_server_does_not_follow_is_refused():
+    config = RolloutConfig(engine="vllm", url="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="start vLLM with --dtype"):
+        make_engine(config, SamplingConfig(precision="bfloat16"))
+
+
 # --- The server's engine. -----------------------------------------------------------------------
 
 
@@ -261,6 +267,15 @@ def test_each_refresh_brings_new_weights_under_a_new_name(roles, prompts, serve)
     assert len(server.models) == 1  # the old one is unloaded
     assert not Path(loads[0]["lora_path"]).exists()
     assert Path(loads[1]["lora_path"]).exists()
+
+
+def test_a_relative_folder_is_told_to_the_server_whole(roles, serve, tmp_path, monkeypatch):
+    """The server runs elsewhere, and reads what this process wrote."""
+    monkeypatch.chdir(tmp_path)
+    server = serve()
+    engine_for(server, adapters=Path("adapters")).refresh(roles.policy, 0)
+    (load,) = (body for path, body in server.seen if path == "/v1/load_lora_adapter")
+    assert Path(load["lora_path"]).is_absolute()
 
 
 def test_what_is_lost_on_the_way_is_asked_for_again(roles, prompts, serve):

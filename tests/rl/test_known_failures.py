@@ -402,7 +402,7 @@ def test_rejected_responses_are_not_learnt_from(toy, roles, tmp_path):
     assert learn(
         roles, learners, none, config, accelerator, guard,
         iteration=0, kl_coefficient=0.0, seed=0,
-    ) == {"skipped": 1.0}  # fmt: skip
+    ) == {"skipped": 1.0, "steps": 0.0}  # fmt: skip
     assert len(steps) == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+import rl.ppo
 from plumbline.errors import ConfigError, ModelError
 from plumbline.generation import SamplingConfig
 from plumbline.metrics import read_metrics
@@ -282,6 +283,89 @@ def test_a_spike_s_step_is_not_taken(train, toy):
     traces = (stage.folder / "traces/round-1.jsonl").read_text("utf-8").splitlines()
     assert len(traces) == 16
     assert set(json.loads(traces[0])) >= {"why", "prompt", "response", "change", "advantages"}
+
+
+@pytest.mark.parametrize("action", ["skip", "stop"])
+def test_a_round_of_one_step_is_looked_at_behind_it(train, toy, action):
+    """There is no earlier step of the round that a guard could see."""
+    config = changed(
+        guards=GuardConfig(update_kl=0.01, action=action),
+        iterations=2,
+        epochs=1,
+        minibatch=32,
+        learning_rate=1.0,
+        advantage=AdvantageConfig(estimator="rloo"),
+        group=4,
+    )
+    if action == "stop":
+        with pytest.raises(ModelError, match=r"Round 1: .*update_kl allows 0\.01"):
+            train(config)
+        return
+    stage, figures = train(config)
+    assert [line["skipped"] for line in lines(stage)] == [1.0, 1.0]
+    assert figures["steps"] == 0
+    assert (stage.folder / "traces/round-1.jsonl").exists()
+    ids = torch.tensor([[6, 7, 8]])
+    start, end = Policy.load(toy.folder), Policy.load(stage.folder)
+    torch.testing.assert_close(end.model(ids).logits, start.model(ids).logits)
+    # A step that does not lead far is taken, and counted.
+    small, figures = train(config.model_copy(update={"learning_rate": 1e-5}), name="small")
+    assert figures["steps"] == 2
+    assert not (small.folder / "traces").exists()
+
+
+def test_a_round_of_one_step_that_was_taken_back_leaves_no_trace_in_the_optimiser(train):
+    """What is skipped in the first round is as if it had not been: the second is the same."""
+    narrow = GuardConfig(update_kl=0.01)
+    config = changed(
+        guards=narrow, iterations=2, epochs=1, minibatch=32, learning_rate=1.0, schedule="linear"
+    )
+    kept = []
+    real = rl.ppo.learn
+
+    def learn(roles, learners, *arguments, **named):
+        found = real(roles, learners, *arguments, **named)
+        kept.append([len(learner.optimizer.state) for learner in learners.values()])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rl.ppo, "learn", learn)
+        train(config)
+    assert kept == [[0, 0], [0, 0]]
+
+
+def test_steps_are_counted_where_they_are_taken_and_nothing_learnt_is_told(train, monkeypatch):
+    stage, figures = train(changed(iterations=2))
+    assert figures["steps"] == 2 * 2 * 2
+    assert not any("sign/nothing_learnt" in line for line in lines(stage))
+    real = rl.ppo.judged
+
+    def rejecting(*arguments, **named):
+        found = real(*arguments, **named)
+        return found._replace(mask=found.mask & False)
+
+    monkeypatch.setattr(rl.ppo, "judged", rejecting)
+    stage, figures = train(changed(iterations=2), name="rejected")
+    assert figures["steps"] == 0
+    assert all(line["sign/nothing_learnt"] == 1 for line in lines(stage))
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"kl": {"coefficient": 0.0, "target": 1.0}}, "would stay there"),
+        ({"kl": {"target": 1.0, "horizon": 12}}, "nought or less"),
+        ({"value": {"start": "reward", "head": "normal"}}, "the head is the reward model's"),
+    ],
+)
+def test_settings_without_the_effect_they_ask_for_are_refused(update, said):
+    with pytest.raises(ValueError, match=said.replace(" ", r"\s")):
+        PPOConfig(**update)
+
+
+def test_two_watched_scorers_of_one_name_are_refused(train):
+    with pytest.raises(ConfigError, match="one name"):
+        train(watched=[LikesTheLetterE(), LikesTheLetterE()])
 
 
 def test_a_spike_ends_training_where_it_is_told_to(train):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from plumbline.artefacts import Artefact, write_json
 from plumbline.batches import collate
 from plumbline.errors import ModelError
+from plumbline.generation import SamplingConfig, generate
 from plumbline.models import (
+    Reference,
     TuningConfig,
+    backbone,
     load_causal_lm,
+    load_sequence_scorer,
     load_tokenizer,
     save_model,
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
+from plumbline.precision import computing
+from reward.mounted import same_base
 from reward.scorer import CALIBRATION, RewardModelScorer
 from rl.config import ValueConfig
 from rl.roles import Roles
@@ -173,6 +180,31 @@ def test_a_reward_model_that_moved_in_scores_as_it_did(toy, tmp_path):
     )
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("precision", ["model", "bfloat16"])
+def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, moved, precision):
+    scorer = reward_model(toy, tmp_path / "reward")
+    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    plain = load_sequence_scorer(scorer.folder).eval()
+    prompts = [toy.prompts[0], *toy.prompts[:3]]
+    rows = [scorer._encode(p, a) for p, a in zip(prompts, ANSWERS, strict=True)]
+    with torch.no_grad():
+        expected = [plain(input_ids=torch.tensor([row])).logits.item() for row in rows]
+    asked = roles.mount(scorer) if moved else scorer
+
+    def refuse(*_, **__):
+        raise AssertionError("the model's own pass was taken")
+
+    monkeypatch.setattr(type(backbone(scorer.model)), "forward", refuse)
+    with computing(precision, "cpu"):
+        found = asked.score(prompts, ANSWERS)
+    expected = [(raw - 0.7) / 1.6 for raw in expected]
+    assert found == pytest.approx(expected, abs=1e-4 if precision == "model" else 0.03)
+    # The head's product is not rounded to bfloat16: only what it reads is.
+    numbers = torch.tensor(found) * 1.6 + 0.7
+    assert not torch.equal(numbers, numbers.bfloat16().float())
+
+
 def test_moving_in_changes_no_other_role(toy, tmp_path):
     roles = Roles(toy.artefact, TUNING, ValueConfig(head="normal"), follows=True)
     shaken(roles.model, 0.3)
@@ -268,6 +300,121 @@ def test_one_pass_through_a_shared_trunk_says_what_two_would(toy):
     assert set(roles.value_parameters) == {"value_head.weight", "value_head.bias"}
     (values - 1).square().sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in roles.policy_parameters.values())
+
+
+@pytest.mark.parametrize("kind", ["granite", "cohere"])
+def test_a_head_that_is_more_than_a_matrix_is_asked_as_a_whole(toy, tmp_path, kind):
+    """Granite divides its logits by a number, Cohere multiplies them."""
+    config, model, scale = {
+        "granite": (transformers.GraniteConfig, transformers.GraniteForCausalLM, "logits_scaling"),
+        "cohere": (transformers.CohereConfig, transformers.CohereForCausalLM, "logit_scale"),
+    }[kind]
+    tokenizer = toy.make_tokenizer()
+    torch.manual_seed(0)
+    model(
+        config(
+            **{scale: 4.0},
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=64,
+            initializer_range=0.5,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    roles = Roles(Artefact(tmp_path), TUNING, ValueConfig(trunk="shared", head="normal"))
+    prompts = [roles.policy.encode(prompt) for prompt in toy.prompts[:3]]
+    drawn = generate(
+        roles.model,
+        prompts,
+        range(3),
+        SamplingConfig(max_new_tokens=6),
+        end_ids=frozenset(),
+        pad_id=0,
+        value_head=roles.value_of,
+    )
+    rows = collate(prompts, [g.ids for g in drawn], roles.policy.pad_id)
+    with torch.no_grad():
+        said, values = roles.logprobs_and_values(rows, 1.0)
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(said.logprobs, torch.tensor([g.logprobs for g in drawn]), **close)
+    torch.testing.assert_close(said.logprobs, roles.policy.logprobs(rows).logprobs, **close)
+    torch.testing.assert_close(values, torch.tensor([g.values for g in drawn]), **close)
+    torch.testing.assert_close(values, roles.values(rows), **close)
+    assert values.std() > 0.1
+
+
+def test_full_tuning_trains_in_float32_whatever_the_base_is_stored_in(toy, tmp_path):
+    tokenizer = load_tokenizer(toy.folder)
+    load_causal_lm(toy.folder).bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    roles = Roles(Artefact(tmp_path), TuningConfig(method="full"), ValueConfig(), follows=True)
+    for parameters in (
+        roles.policy_parameters, roles.value_parameters, roles.reference_parameters
+    ):  # fmt: skip
+        assert {p.dtype for p in parameters.values()} == {torch.float32}
+    rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
+    assert torch.equal(
+        roles.policy.logprobs(rows).logprobs, roles.reference.logprobs(rows).logprobs
+    )
+    before = {name: p.detach().clone() for name, p in roles.policy_parameters.items()}
+    optimizer = torch.optim.AdamW(roles.policy_parameters.values(), lr=1e-6, weight_decay=0.0)
+    roles.policy.logprobs(rows).logprobs.sum().backward()
+    moving = {name for name, p in roles.policy_parameters.items() if p.grad.any()}
+    optimizer.step()
+    for name in moving:
+        assert not torch.equal(roles.policy_parameters[name], before[name])
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_on):
+    folder = toy.folder
+    if goes_on:
+        folder = tmp_path / "policy"
+        folder.mkdir()
+        model = shaken(trainable_causal_lm(toy.folder, TUNING), 0.2)
+        save_model(model, load_tokenizer(toy.folder), folder, source=toy.folder, card="")
+    roles = Roles(Artefact(folder), TUNING, ValueConfig(), follows=True)
+    rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
+    start = roles.policy.logprobs(rows).logprobs.detach()
+    torch.testing.assert_close(roles.first.logprobs(rows).logprobs, start)
+    with torch.no_grad():
+        for parameter in roles.policy_parameters.values():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    roles.follow(0.2)
+    assert not torch.allclose(roles.reference.logprobs(rows).logprobs, start, atol=1e-2)
+    torch.testing.assert_close(roles.first.logprobs(rows).logprobs, start)
+
+
+def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):
+    roles = Roles(toy.artefact, TUNING, ValueConfig(head="normal"))
+    rows = collate([[6, 7, 8]], [[9, 10, 11, 7, 8]], roles.policy.pad_id)
+    with torch.no_grad(), computing("bfloat16", "cpu"):
+        values = roles.values(rows)
+    assert not torch.equal(values, values.bfloat16().float())
+
+
+def test_another_revision_is_another_base(toy, tmp_path):
+    scorer = reward_model(toy, tmp_path / "reward")
+    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    assert same_base(scorer.folder, roles.model)
+    roles.model.peft_config["default"].revision = "v2"
+    assert not same_base(scorer.folder, roles.model)
+
+
+def test_roles_say_what_base_and_revision_they_are_on(toy, tmp_path):
+    tokenizer = load_tokenizer(toy.folder)
+    Reference(str(toy.folder), revision="v2").write(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    roles = Roles(Artefact(tmp_path), TUNING, ValueConfig())
+    config = roles.model.peft_config["default"]
+    assert (config.base_model_name_or_path, config.revision) == (str(toy.folder), "v2")
 
 
 def test_a_normal_head_has_the_paper_s_deviation(toy):

@@ -21,6 +21,10 @@ def test_repetition_by_hand():
     assert repetition([7] * 10) == pytest.approx(6 / 7)
     assert repetition([1, 2, 3]) == 0.0
     assert repetition([1, 1, 2, 1, 1], n=2) == pytest.approx(1 / 4)
+    # Only the policy's own: 12 and 23 before the other's words, 12 and 23 behind them.
+    own = [True] * 3 + [False] * 4 + [True] * 3
+    assert repetition([1, 2, 3, 9, 9, 9, 9, 1, 2, 3], own, n=2) == pytest.approx(1 / 2)
+    assert repetition([1, 2, 3, 9, 9, 9, 9, 9, 2, 3], own, n=2) == pytest.approx(1 / 4)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +63,6 @@ def test_a_round_that_nothing_was_learnt_from_has_fewer_figures():
     bare = {name: value for name, value in CALM.items() if name != "entropy"}
     assert set(signs([bare, CALM, CALM, CALM | {"tokens": 100.0}], CONFIG)) == {"length"}
     assert signs([CALM, CALM, CALM, bare], CONFIG) == {}
+    # And what one round has not is compared by those that have it.
+    collapsed = CALM | {"entropy": 0.1}
+    assert set(signs([bare, CALM, bare, collapsed], CONFIG)) == {"entropy"}

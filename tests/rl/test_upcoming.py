@@ -104,12 +104,20 @@ def test_in_step_a_round_is_drawn_by_the_policy_as_it_is(roles, prompts):
         (1, "model", False, False),
     ],
 )
+@pytest.mark.parametrize("how", ["as it is", "learning in bfloat16", "weights in bfloat16"])
 def test_log_probabilities_are_computed_anew_where_they_must(
-    roles, prompts, steps_behind, precision, asked, recomputes
+    roles, prompts, steps_behind, precision, asked, recomputes, how
 ):
     sampling = SamplingConfig(max_new_tokens=12, precision=precision)
     rollouts = RolloutConfig(steps_behind=steps_behind, recompute_logprobs=asked)
-    config = CONFIG.model_copy(update={"rollouts": rollouts, "sampling": sampling})
+    learning = "bfloat16" if how == "learning in bfloat16" else "model"
+    config = CONFIG.model_copy(
+        update={"rollouts": rollouts, "sampling": sampling, "precision": learning}
+    )
+    if how != "as it is":
+        recomputes = asked is not False
+    if how == "weights in bfloat16":
+        roles.model.bfloat16()
     engine = OwnEngine(sampling)
     assert Upcoming(engine, roles.policy, prompts, config, seed=0).recomputes is recomputes
 
@@ -172,3 +180,16 @@ def test_what_is_pending_is_taken_and_not_drawn_again(roles, prompts):
     state = State(kl_coefficient=0.0, iteration=1, pending=pending)
     upcoming = Upcoming(Never(CONFIG.sampling), roles.policy, prompts, CONFIG, seed=7)
     assert upcoming.take(state) is pending
+
+
+@pytest.mark.parametrize(("size", "count"), [(31, 16), (10, 3), (7, 7), (5, 4)])
+def test_no_prompt_comes_twice_before_all_came_once(size, count):
+    prompts = [[{"role": "user", "content": str(n)}] for n in range(size)]
+    asked = [
+        prompt[0]["content"]
+        for iteration in range(4 * size)
+        for prompt in prompts_of_round(prompts, count, iteration, seed=3)
+    ]
+    passes = [asked[start : start + size] for start in range(0, len(asked), size)]
+    assert all(len(set(one)) == size for one in passes)
+    assert len({tuple(one) for one in passes}) > size  # in another order each time

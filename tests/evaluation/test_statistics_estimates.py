@@ -1,4 +1,4 @@
-"""Win rates and intervals: by hand, against scipy's own definitions, and by coverage."""
+"""Win points and one policy's intervals: by hand, against scipy's definitions, by coverage."""
 
 from __future__ import annotations
 

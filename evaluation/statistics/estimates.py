@@ -1,4 +1,4 @@
-"""Win rates, intervals and divergences, as pure functions."""
+"""Means, win points, one policy's intervals and divergences, as pure functions."""
 
 from __future__ import annotations
 

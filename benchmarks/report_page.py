@@ -1,0 +1,230 @@
+"""The report's page in Chromium: how fast it opens, filters, sorts and scrolls.
+
+    python benchmarks/report_page.py [--prompts 10000] [--policies 5] [--words 60] [--keep FOLDER]
+
+Content of a comparison is made up (``tests/evaluation/content_maker.py``), written as a page and
+opened in a headless browser without a network. A filter's latency is from the letter typed to the
+frame that shows its result: every answer of every policy is searched. The last line is one JSON
+object, times in milliseconds; progress goes to standard error. Needs chromium and chromedriver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import runpy
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from evaluation import page
+
+MAKER = Path(__file__).resolve().parents[1] / "tests" / "evaluation" / "content_maker.py"
+QUERIES = ("umbrella", "thirty days", '"free of charge"', "question 77", "zebra", "the order")
+FILTERS = (
+    ("outcome", ("win", "loss", "tie", "")),
+    ("subset", ("returns", "prices", "")),
+    ("flag", ("cut", "missing", "different", "")),
+)
+ORDERS = ("gain", "loss", "apart", "high", "low", "")
+
+#: Sets a field as typing does, and answers when the browser has drawn the frame after it.
+_CHANGE = """
+const [id, value, done] = arguments;
+const field = document.getElementById(id);
+const started = performance.now();
+field.value = value;
+field.dispatchEvent(new Event("input", { bubbles: true }));
+const worked = performance.now() - started;
+requestAnimationFrame(() => {
+  const channel = new MessageChannel();
+  channel.port1.onmessage = () => done([worked, performance.now() - started,
+    document.getElementById("count").textContent]);
+  channel.port2.postMessage(0);
+});
+"""
+#: Scrolls the list by a step a frame, and answers the time of each frame.
+_SCROLL = """
+const [frames, step, done] = arguments;
+const list = document.getElementById("list");
+list.scrollTop = 0;
+const times = [];
+let last = performance.now();
+requestAnimationFrame(function next(now) {
+  times.push(now - last);
+  last = now;
+  list.scrollTop += step;
+  if (times.length < frames) requestAnimationFrame(next);
+  else done([times.slice(2), document.querySelectorAll(".row").length, list.scrollTop]);
+});
+"""
+_NEXT = """
+const done = arguments[0];
+const started = performance.now();
+document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
+const worked = performance.now() - started;
+requestAnimationFrame(() => {
+  const channel = new MessageChannel();
+  channel.port1.onmessage = () => done([worked, performance.now() - started, ""]);
+  channel.port2.postMessage(0);
+});
+"""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def quantiles(name: str, times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+    return {
+        f"{name}_p50_ms": round(statistics.median(ordered), 1),
+        f"{name}_p95_ms": round(p95, 1),
+        f"{name}_max_ms": round(ordered[-1], 1),
+    }
+
+
+def browser(script_seconds: float = 120):
+    from selenium import webdriver
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if found is None or driver is None:
+        sys.exit("This needs chromium and chromedriver.")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found
+    for option in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--window-size=1400,1000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ):  # fmt: skip
+        options.add_argument(option)
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made.set_script_timeout(script_seconds)
+    return made
+
+
+def wait(driver, mark: str) -> float:
+    end = time.monotonic() + 120
+    script = f"return performance.getEntriesByName('{mark}')[0]?.startTime ?? null"
+    while (found := driver.execute_script(script)) is None:
+        if time.monotonic() > end:
+            sys.exit(f"The page did not come to {mark}.")
+        time.sleep(0.05)
+    return round(found, 1)
+
+
+def opened(driver, url: str) -> dict[str, float]:
+    driver.get(url)
+    paint = (
+        "return performance.getEntriesByType('paint')"
+        ".find(e => e.name === 'first-contentful-paint')?.startTime ?? null"
+    )
+    ready = wait(driver, "answers-ready")
+    drawn = wait(driver, "charts-drawn")
+    return {
+        "first_paint_ms": round(driver.execute_script(paint), 1),
+        "interactive_ms": ready,
+        "charts_drawn_ms": drawn,
+    }
+
+
+def typed(driver) -> tuple[list[float], list[float]]:
+    """Type every query letter by letter, then take it away again."""
+    worked, shown = [], []
+    for query in QUERIES:
+        parts = [query[:length] for length in range(1, len(query) + 1)]
+        for part in [*parts, *reversed(parts[:-1]), ""]:
+            script, frame, count = driver.execute_async_script(_CHANGE, "search", part)
+            worked.append(script)
+            shown.append(frame)
+            if part == query:
+                say(f"  {query!r}: {count}, {script:.1f} ms, {frame:.1f} ms to the frame")
+    return worked, shown
+
+
+def changed(driver, fields) -> list[float]:
+    return [
+        driver.execute_async_script(_CHANGE, field, value)[1]
+        for _ in range(3)
+        for field, values in fields
+        for value in values
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--policies", type=int, default=5)
+    parser.add_argument("--words", type=int, default=60)
+    parser.add_argument("--keep", type=Path, help="write the page here, and leave it")
+    options = parser.parse_args()
+    maker = runpy.run_path(str(MAKER))
+    content = maker["content"](
+        prompts=options.prompts, words=options.words, sampled=options.policies
+    )
+    letters = sum(len(a["text"]) for c in content["samples"]["answers"].values() for a in c if a)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        started = time.monotonic()
+        page.write(content, folder)
+        written = time.monotonic() - started
+        file = folder / "report.html"
+        say(f"wrote {file.stat().st_size / 1e6:.1f} MB in {written:.1f} s")
+        driver = browser()
+        try:
+            found = measure(driver, file.resolve().as_uri(), options.policies)
+        finally:
+            driver.quit()
+        head = {
+            "prompts": options.prompts,
+            "policies": options.policies,
+            "answer_megabytes": round(letters / 1e6, 1),
+            "file_megabytes": round(file.stat().st_size / 1e6, 2),
+            "write_seconds": round(written, 1),
+        }
+    tail = {
+        "filter_target_ms": 100,
+        "filter_within_target": found["filter_p95_ms"] < 100,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(head | found | tail))
+
+
+def measure(driver, url: str, policies: int) -> dict[str, float]:
+    opened(driver, url)  # the browser's own start is not the page's
+    found: dict[str, float] = dict(opened(driver, url))
+    say(f"  {found}")
+    while driver.execute_script(
+        "const add = document.querySelector('[data-does=add]'); add?.click(); return !!add"
+    ):
+        pass
+    columns = driver.execute_script("return document.querySelectorAll('#columns select').length")
+    if columns != policies:
+        sys.exit(f"{columns} policies are shown and not {policies}.")
+    first = driver.execute_async_script(_CHANGE, "search", "u")
+    found["first_letter_ms"] = round(first[1], 1)
+    worked, shown = typed(driver)
+    found |= quantiles("filter", shown) | quantiles("filter_script", worked)
+    found["letters_typed"] = len(shown)
+    found |= quantiles("choice", changed(driver, FILTERS))
+    found |= quantiles("sort", changed(driver, [("order", ORDERS)]))
+    found |= quantiles("next_sample", [driver.execute_async_script(_NEXT)[1] for _ in range(60)])
+    times, rows, top = driver.execute_async_script(_SCROLL, 300, 900)
+    found |= quantiles("scroll_frame", times)
+    found["frames_over_34_ms"] = round(sum(t > 34 for t in times) / len(times), 4)
+    found["rows_drawn"] = rows
+    found["scrolled_pixels"] = top
+    heap = driver.execute_script("return performance.memory?.usedJSHeapSize ?? null")
+    found["heap_megabytes"] = round(heap / 1e6, 1) if heap else None
+    return found
+
+
+if __name__ == "__main__":
+    main()

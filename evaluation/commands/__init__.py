@@ -1,0 +1,1 @@
+"""What evaluation adds to the command line."""

@@ -1,0 +1,378 @@
+"""What ``plumbline evaluate`` does, in order: models, tasks, samples, measures, judges, tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from evaluation.commands import tables
+from evaluation.commands.models import find_model
+from evaluation.config import EvaluationConfig
+from evaluation.evaluate import measure_samples
+from evaluation.harness import SAMPLES, Harness, read_samples, write_samples
+from evaluation.judges.pairs import pair_answers
+from evaluation.judges.verdicts import read_verdicts
+from evaluation.measures.registry import REGISTRY, MeasuresConfig, chosen
+from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
+from evaluation.tasks.checkers import ShopFormat
+from evaluation.tasks.sampling import sample_policy
+from evaluation.tasks.sources import TaskFileConfig, file_task, world_task
+from evaluation.tasks.texts import TextsConfig, measure_texts, texts_of
+from plumbline.artefacts import Artefact, write_json
+from plumbline.calls import Deferred, SourceFile, defer
+from plumbline.config import Config, changed, load, to_yaml
+from plumbline.errors import ConfigError
+from plumbline.progress import Reporter
+from plumbline.stages import Run
+from plumbline.world.gold import GoldUtility
+
+FIGURES = "figures.json"
+TABLE = "evaluation.md"
+WORLD = "world"
+_BY_SCORE = ("gold", "reward", "ensemble")
+_BY_PAIRS = ("people", "llm")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    reference: str | None
+    rewards: tuple[str, ...]
+    judge: str | None
+    labels: Path | None
+    tasks_folder: str | None
+    judge_overrides: tuple[str, ...]
+    asked_for: tuple[str, ...] | None
+    """Measures that were named: each must be taken, or it is an error."""
+
+
+class EvaluateConfig(Config):
+    """Settings of an evaluation by command."""
+
+    data_seed: int = Field(0, ge=0)
+    """Seed of prompts, of samples and of the sides of pairs."""
+    world_prompts: int = Field(300, ge=2)
+    """Prompts of the embedded world."""
+    evaluation: EvaluationConfig = EvaluationConfig(prompts=1_000_000)
+    """How answers are drawn, and the intervals."""
+    measures: MeasuresConfig = MeasuresConfig()
+    """Which measures are taken."""
+    file: TaskFileConfig = TaskFileConfig()
+    """Which rows of files are asked."""
+    texts: TextsConfig = TextsConfig()
+    """How plain texts are read."""
+    few_shot: int | None = Field(None, ge=0)
+    """Examples before each question of a benchmark. Null: as the benchmark says."""
+    pairs: int | None = Field(None, ge=2)
+    """At most this many pairs for people or an LLM to compare. Null: all."""
+
+
+def settings(
+    request: Request, count: int | None, split: str, seed: int, overrides: Sequence[str]
+) -> EvaluateConfig:
+    """Return the settings: defaults, then the options, then what ``--set`` says."""
+    options = [f"data_seed={seed}", f"file.split={split}"]
+    if count is not None:
+        during = min(count, EvaluationConfig().prompts_during_training)
+        options += [
+            f"world_prompts={count}",
+            f"evaluation.prompts_during_training={during}",
+            f"evaluation.prompts={count}",
+        ]
+    config = load(EvaluateConfig, None, [*options, *overrides])
+    if request.asked_for is None:
+        return config
+    return changed(config, {"measures": {"names": list(request.asked_for)}})
+
+
+def evaluate(request: Request, config: EvaluateConfig, home: Path, out: Path | None) -> Path:
+    """Judge the models; return the folder with the results."""
+    _check(request)
+    reporter = Reporter()
+    run = Run(home, run_name(request, config), "evaluate", config, reporter)
+    try:
+        folder = out or run.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        results = _results(run, request, config, folder)
+        write_json(folder / FIGURES, results)
+        (folder / TABLE).write_text(tables.markdown(results), encoding="utf-8")
+        run.finish({})
+    except BaseException as problem:
+        run.fail(
+            "interrupted" if isinstance(problem, KeyboardInterrupt) else "failed", str(problem)
+        )
+        raise
+    tables.show(results)
+    for name in (SAMPLES, FIGURES, TABLE):
+        if (folder / name).exists():
+            reporter.say(f"  {folder / name}")
+    return folder
+
+
+def run_name(request: Request, config: EvaluateConfig) -> str:
+    """Return the name of the run: the same for the same request and settings."""
+    text = json.dumps(asdict(request), default=str) + to_yaml(config)
+    return f"evaluate-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _check(request: Request) -> None:
+    sampled = [task for task in request.tasks if _is_sampled(task)]
+    if request.judge is not None and request.judge not in (*_BY_SCORE, *_BY_PAIRS):
+        raise ConfigError(
+            f"--judge is {request.judge!r}; judges are {', '.join((*_BY_SCORE, *_BY_PAIRS))}."
+        )
+    if request.judge in _BY_PAIRS and request.reference is None:
+        raise ConfigError(
+            f"--judge {request.judge} compares answers with those of another model. Give it with "
+            "--reference."
+        )
+    available = _scorer_names(request)
+    if request.judge in _BY_SCORE and sampled:
+        lacking = [task for task in sampled if request.judge not in available(task)]
+        if lacking:
+            raise ConfigError(
+                f"--judge {request.judge} cannot judge the task {lacking[0]!r}: gold knows the "
+                "embedded world alone, reward needs one --reward and ensemble two."
+            )
+    if request.labels is not None and request.judge != "people":
+        raise ConfigError("--labels hold what people said; give --judge people with them.")
+
+
+def _scorer_names(request: Request) -> Any:
+    named = {0: (), 1: ("reward",)}.get(len(request.rewards), ("ensemble",))
+    return lambda task: (("gold",) if task == WORLD else ()) + named
+
+
+def _is_sampled(task: str) -> bool:
+    return not task.startswith(("text:", "lm-eval:"))
+
+
+def _results(run: Run, request: Request, config: EvaluateConfig, folder: Path) -> dict[str, Any]:
+    """Return figures by task and model, and write the samples."""
+    shown = _shown((*request.models, *filter(None, [request.reference])))
+    policies = {shown[name]: find_model(run, name, "model") for name in request.models}
+    reference = None if request.reference is None else find_model(run, request.reference, "model")
+    against = None if request.reference is None else shown[request.reference]
+    rewards = [find_model(run, name, "reward") for name in request.rewards]
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    rows: list[dict[str, Any]] = []
+    for task in request.tasks:
+        if not _is_sampled(task):
+            found[task] = {
+                name: dict(_unsampled(run, task, name, policy, request, config).metrics)
+                for name, policy in policies.items()
+            }
+            continue
+        judged = _Judged(run, request, config, task, reference, rewards)
+        found[task] = {}
+        given = {} if reference is None or against is None else {against: reference}
+        for name, policy in (given | policies).items():
+            evaluation, extra = judged.of(name, policy, folder)
+            found[task][name] = dict(sorted((evaluation.metrics | extra).items()))
+            rows += [{"model": name, "task": task} | row for row in read_samples(evaluation)]
+    if rows:
+        write_samples(folder / SAMPLES, rows)
+    return {
+        "models": {name: policy.id for name, policy in policies.items()},
+        "reference": against,
+        "data_seed": config.data_seed,
+        "tasks": found,
+    }
+
+
+class _Judged:
+    """One sampled task: its harness, and the reference's answers to win against."""
+
+    def __init__(
+        self,
+        run: Run,
+        request: Request,
+        config: EvaluateConfig,
+        task: str,
+        reference: Artefact | None,
+        rewards: Sequence[Artefact],
+    ) -> None:
+        self._run, self._request, self._config = run, request, config
+        self._task, self._reference = task, reference
+        self._prompts, checker = _prompts(task, config)
+        self._harness: dict[str, Any] = {
+            "config": config.evaluation,
+            "prompts": self._prompts,
+            "scorers": _scorers(task, request, config, rewards),
+            "data_seed": config.data_seed,
+            "measures": chosen(config.measures, checker),
+        }
+        self._baseline = None if reference is None else self._measured("reference", reference)
+
+    def of(
+        self, name: str, policy: Artefact, folder: Path
+    ) -> tuple[Artefact, dict[str, float | None]]:
+        """Return the evaluation of one policy, and what pairs say where they were asked for."""
+        baseline = self._baseline
+        if baseline is None or self._reference is None or policy.id == self._reference.id:
+            evaluation = self._measured(name, policy) if baseline is None else baseline
+            return evaluation, {}
+        evaluation = self._measured(name, policy, baseline=baseline)
+        if self._request.judge not in _BY_PAIRS:
+            return evaluation, {}
+        figures = self._compared(name, evaluation, baseline, folder)
+        return evaluation, {f"{self._request.judge}_{key}": v for key, v in figures.items()}
+
+    def _measured(self, name: str, policy: Artefact, **more: Any) -> Artefact:
+        samples = self._run.make(
+            f"samples/{_slug(self._task)}/{_slug(name)}",
+            sample_policy,
+            policy=policy,
+            prompts=self._prompts,
+            count=self._config.evaluation.prompts,
+            sampling=self._config.evaluation.sampling,
+            data_seed=self._config.data_seed,
+        )
+        evaluation = self._run.make(
+            f"evaluation/{_slug(self._task)}/{_slug(name)}",
+            measure_samples,
+            samples=samples,
+            policy=policy,
+            reference=self._reference,
+            harness=defer(Harness, **self._harness, **more),
+            data_seed=self._config.data_seed,
+        )
+        self._check_measures(evaluation)
+        return evaluation
+
+    def _check_measures(self, evaluation: Artefact) -> None:
+        """Refuse a measure that was asked for by name and could not be taken."""
+        for name in self._request.asked_for or ():
+            if not any(f == name or f.startswith(f"{name}.") for f in evaluation.metrics):
+                entry = REGISTRY[name].measure
+                needs = ", ".join(entry.function(**entry.arguments).needs) or "answers of its kind"
+                raise ConfigError(
+                    f"--measures {name}: it could not be taken on the task {self._task!r}. It "
+                    f"needs {needs}, with a value on at least one row. Leave it out, or give a "
+                    "task (and a --reference) that has this."
+                )
+
+    def _compared(
+        self, name: str, ours: Artefact, theirs: Artefact, folder: Path
+    ) -> dict[str, float | None]:
+        """Put pairs before people or an LLM; return what came of it, if it is there yet."""
+        place, config = f"{_slug(self._task)}/{_slug(name)}", self._config
+        pairs = self._run.make(
+            f"pairs/{place}",
+            pair_answers,
+            ours=ours,
+            theirs=theirs,
+            at_most=config.pairs,
+            data_seed=config.data_seed,
+        )
+        labels: Artefact | SourceFile
+        if self._request.judge == "people":
+            if self._request.labels is None:
+                target = folder / f"pairs-{place.replace('/', '-')}.parquet"
+                shutil.copyfile(pairs.path / "train.parquet", target)
+                self._run.reporter.say(
+                    f"    {target} holds the pairs, blind. Send them to people by `plumbline "
+                    f"annotate push {target}`, fetch their labels by `plumbline annotate pull "
+                    "--out FOLDER`, and give this command again with --labels FOLDER."
+                )
+                return {}
+            labels = SourceFile(self._request.labels / "labels.parquet")
+        else:
+            # Another room's stage, found by name as the command line finds its commands.
+            judge = import_module("annotation.judge").judge_pairs
+            schema = import_module("annotation.judge_config").JudgeConfig
+            labels = self._run.make(
+                f"labels/{place}",
+                judge,
+                config=load(schema, None, self._request.judge_overrides),
+                pairs=pairs,
+                data_seed=config.data_seed,
+            )
+        verdicts = self._run.make(
+            f"verdicts/{place}",
+            read_verdicts,
+            ours=ours,
+            theirs=theirs,
+            labels=labels,
+            confidence=config.evaluation.confidence,
+            resamples=config.evaluation.resamples,
+            data_seed=config.data_seed,
+        )
+        return verdicts.metrics
+
+
+def _prompts(task: str, config: EvaluateConfig) -> tuple[Deferred[Any], Deferred[Any] | None]:
+    """Return a task's prompts and its checker, deferred."""
+    if task == WORLD:
+        prompts = defer(world_task, data_seed=config.data_seed, count=config.world_prompts)
+        return prompts, defer(ShopFormat, data_seed=config.data_seed)
+    file = SourceFile(Path(task).expanduser())
+    return defer(file_task, file=file, config=config.file, data_seed=config.data_seed), None
+
+
+def _scorers(
+    task: str, request: Request, config: EvaluateConfig, rewards: Sequence[Artefact]
+) -> list[Deferred[Any]]:
+    """Return the scorers of a task, deferred; the one that decides comes first."""
+    found: dict[str, Deferred[Any]] = {}
+    if task == WORLD:
+        found["gold"] = defer(GoldUtility, data_seed=config.data_seed)
+    if len(rewards) == 1:
+        found["reward"] = defer(import_module("reward.scorer").RewardModelScorer, model=rewards[0])
+    elif rewards:
+        ensemble = import_module("reward.ensemble").EnsembleScorer
+        found["ensemble"] = defer(ensemble, models=list(rewards))
+    return [found[name] for name in sorted(found, key=lambda name: name != request.judge)]
+
+
+def _unsampled(
+    run: Run, task: str, name: str, policy: Artefact, request: Request, config: EvaluateConfig
+) -> Artefact:
+    kind, _, what = task.partition(":")
+    place = f"{_slug(task)}/{_slug(name)}"
+    if kind == "text":
+        return run.make(
+            f"texts/{place}",
+            measure_texts,
+            policy=policy,
+            texts=defer(
+                texts_of, file=SourceFile(Path(what).expanduser()), column=config.texts.column
+            ),
+            config=config.texts,
+        )
+    benchmarks = BenchmarkConfig(
+        tasks=tuple(part for part in what.split(",") if part),
+        folder=request.tasks_folder,
+        few_shot=config.few_shot,
+        limit=config.evaluation.prompts if config.evaluation.prompts < 1_000_000 else None,
+    )
+    return run.make(
+        f"benchmarks/{place}",
+        run_benchmarks,
+        policy=policy,
+        config=benchmarks,
+        folder_digest=digest_of(request.tasks_folder),
+        seed=config.data_seed,
+    )
+
+
+def _shown(names: Sequence[str]) -> dict[str, str]:
+    """Return what models are called: a folder by its last name, where that tells them apart."""
+    short = {name: Path(name).name if Path(name).is_dir() else name for name in names}
+    same = [name for name in short if list(short.values()).count(short[name]) > 1]
+    return short | {name: name for name in same}
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(name).name or name)

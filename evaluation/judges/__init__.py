@@ -1,0 +1,1 @@
+"""Who judges answers: scorers, people, and models that are asked in both orders."""
