@@ -291,7 +291,10 @@ def _say(**times: float) -> None:
 
 
 def peer_python() -> Path:
-    """Return the interpreter of TRL's environment; make it where it is not."""
+    """Return the interpreter of TRL's environment; make it where it is not.
+
+    What TRL needs has the versions that the project's constraints name when it is made.
+    """
     from filelock import FileLock
     from platformdirs import user_cache_path
 
@@ -301,7 +304,7 @@ def peer_python() -> Path:
         if line and not line.startswith(("#", "trl=="))
     ]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256("\n".join([*PEER, version, *constraints]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256("\n".join([*PEER, version]).encode()).hexdigest()[:12]
     folder = user_cache_path("plumbline") / f"benchmark-trl-{digest}"
     interpreter = folder / "bin" / "python"
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,8 @@ from plumbline.stages import RunRecord
 #: Answers that a page carries at most; beyond, those of checkpoints on the way are left out.
 MAX_ANSWERS = 60_000
 _RESAMPLES = 2000
+#: The kind of artefact that a training makes.
+POLICY = "policy"
 _KNOWN_SCORERS = {
     "gold": ("gold utility", "points"),
     "reward": ("reward-model score", "deviations"),
@@ -177,7 +179,7 @@ def trainings_of(record: RunRecord) -> tuple[list[Trained], Look | None]:
     going_on = []
     for name, artefact in made.items():
         method, _, seed = name.rpartition("/seed-")
-        if not method or name.startswith("evaluation/"):
+        if not method or artefact.kind != POLICY:
             continue
         evaluation = made.get(f"evaluation/{name}")
         if evaluation is not None:
@@ -187,8 +189,8 @@ def trainings_of(record: RunRecord) -> tuple[list[Trained], Look | None]:
             going_on.append(found)
     current, making = record.state.get("stage") or "", record.state.get("making")
     method, _, seed = str(current).rpartition("/seed-")
-    if making and method and not method.startswith("evaluation"):
-        found = of_partial(method, seed, Store(record.store.root).partial(making) / "out")
+    if str(making).startswith(f"{POLICY}-") and method:
+        found = of_partial(method, seed, Store(record.store.root).partial(str(making)) / "out")
         if found is not None:
             going_on.append(found)
     baseline = made.get("evaluation/sft")

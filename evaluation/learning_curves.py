@@ -10,7 +10,7 @@ import altair as alt
 from scipy import stats
 
 from evaluation import plots
-from evaluation.comparison import Methods
+from evaluation.entries import Methods
 from evaluation.statistics import mean_and_error
 from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json

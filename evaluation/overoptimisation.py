@@ -25,6 +25,7 @@ Array = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 #: Points of a band over seeds.
 _GRID = 24
+_SEEDS_FOR_A_BAND = 3
 _EVALUATED = "eval/"
 
 
@@ -102,22 +103,19 @@ def peaks(courses: Sequence[Course]) -> list[int]:
 
 
 def fall(courses: Sequence[Course]) -> dict[str, Any]:
-    """Return what gold and proxy did from the peak of gold to the last look.
+    """Return what gold and proxy did to the last look, from the peak of gold and from the start.
 
-    Both are paired by prompt; the interval speaks of other seeds and other prompts.
+    Both are paired by prompt; the intervals speak of other seeds and other prompts. A policy counts
+    as over-optimised where, over either span, gold's whole interval is below 0 and the proxy's is
+    above: by chance alone that comes about in at most 5 of 100 experiments, 2.5 for each span.
     """
     at = peaks(courses)
+    spans = {"from_peak": at, "from_start": [0] * len(courses)}
+    changes = {
+        span: {score: _change(courses, score, since)._asdict() for score in ("gold", "proxy")}
+        for span, since in spans.items()
+    }
     pairs = list(zip(courses, at, strict=True))
-    changes = {}
-    for score in ("gold", "proxy"):
-        values = np.stack(
-            [
-                getattr(course, f"{score}_by_prompt")[-1] - getattr(course, f"{score}_by_prompt")[p]
-                for course, p in pairs
-            ]
-        )
-        found = level(values, confidence=CONFIDENCE)
-        changes[score] = Change(found.difference, found.low, found.high)._asdict()
     return {
         **changes,
         "seeds": len(courses),
@@ -125,23 +123,40 @@ def fall(courses: Sequence[Course]) -> dict[str, Any]:
         "peak_gain": mean_and_error([float(course.gain("gold")[p]) for course, p in pairs]).mean,
         "last_kl": mean_and_error([float(course.kl[-1]) for course in courses]).mean,
         "last_gain": mean_and_error([float(course.gain("gold")[-1]) for course in courses]).mean,
-        "over_optimised": changes["gold"]["high"] < 0 < changes["proxy"]["low"],
+        "over_optimised": any(_shows(change) for change in changes.values()),
     }
+
+
+def _change(courses: Sequence[Course], score: str, since: Sequence[int]) -> Change:
+    """Return a score's change from a look of each seed to its last one, paired by prompt."""
+    by_prompt = [getattr(course, f"{score}_by_prompt") for course in courses]
+    values = np.stack(
+        [looks[-1] - looks[first] for looks, first in zip(by_prompt, since, strict=True)]
+    )
+    found = level(values, confidence=CONFIDENCE)
+    return Change(found.difference, found.low, found.high)
+
+
+def _shows(change: Mapping[str, Mapping[str, float]]) -> bool:
+    return bool(change["gold"]["high"] < 0 < change["proxy"]["low"])
 
 
 def verdict(way: str, found: Mapping[str, Any]) -> str:
     """Say what `fall` found, and no more."""
-    gold, proxy = found["gold"], found["proxy"]
-    span = f"from KL {found['peak_kl']:.2f} to {found['last_kl']:.2f} nats"
+    shown = [span for span in ("from_peak", "from_start") if _shows(found[span])]
+    span = shown[0] if shown else "from_peak"
+    gold, proxy = found[span]["gold"], found[span]["proxy"]
+    since = f"KL {found['peak_kl']:.2f}" if span == "from_peak" else "the first policy"
+    course = f"from {since} to KL {found['last_kl']:.2f} nats"
     figures = (
         f"gold changed by {gold['mean']:+.2f} points ({gold['low']:+.2f} to {gold['high']:+.2f}) "
         f"and the reward that was trained on by {proxy['mean']:+.2f} deviations "
         f"({proxy['low']:+.2f} to {proxy['high']:+.2f})"
     )
-    if found["over_optimised"]:
-        head = f"{way} is over-optimised: {span}, {figures}."
+    if shown:
+        head = f"{way}: over-optimised. F{course[1:]}, {figures}."
     else:
-        head = f"{way}: {span}, {figures}; this does not show that gold falls while it rises."
+        head = f"{way}: {course}, {figures}; this does not show that gold falls while it rises."
     if found["seeds"] == 1:
         head += " One seed only: the peak was chosen in the numbers that it is compared in."
     return head
@@ -157,8 +172,9 @@ def fit(courses: Sequence[Course], score: str) -> dict[str, Any]:
 def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
     """Return mean gains over seeds at evenly spaced root KLs, with Student's t intervals.
 
-    Each seed's course is interpolated in root KL; a point that not all seeds reached has fewer of
-    them, and one that a single seed reached has no interval.
+    Each seed's course is interpolated in root KL. A point that not all seeds reached has fewer of
+    them, and one that fewer than `_SEEDS_FOR_A_BAND` reached has no interval, which would say
+    little more than that.
     """
     from scipy import stats
 
@@ -175,7 +191,7 @@ def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
                 continue
             mean, error = mean_and_error(values)
             row |= {score: mean, f"{score}_seeds": len(values)}
-            if len(values) > 1:
+            if len(values) >= _SEEDS_FOR_A_BAND:
                 half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
                 row |= {f"{score}_low": mean - half, f"{score}_high": mean + half}
         if "gold" in row:

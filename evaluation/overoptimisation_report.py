@@ -61,7 +61,9 @@ def report_overoptimisation(
         content, vega=plots.javascript(), specs=plots.for_script(charts)
     )
     (stage.folder / "report.html").write_text(page, encoding="utf-8")
-    return {f"{name}_fall": way["fall"]["gold"]["mean"] for name, way in summary.items()}
+    return {
+        f"{name}_fall": way["fall"]["from_peak"]["gold"]["mean"] for name, way in summary.items()
+    }
 
 
 def gathered(ways: Ways, proxies: Mapping[str, str], gold: str) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _against_kl(
         alt.Chart(alt.Data(values=[row for row in band if f"{score}_low" in row]))
         .mark_area(opacity=0.18)
         .encode(x=x, y=alt.Y(f"{score}_low:Q", title=title), y2=f"{score}_high:Q",
-                color=_colour(names, legend=False))
+                color=_colour(names))
     )  # fmt: skip
     means = (
         alt.Chart(alt.Data(values=[row for row in band if score in row]))
@@ -208,7 +210,7 @@ def _chosen(rows: Sequence[dict[str, Any]], names: list[str]) -> plots.Chart:
     return (spread + means).properties(width="container", height=260)
 
 
-def _colour(names: list[str], *, legend: bool = True) -> alt.Color:
+def _colour(names: list[str]) -> alt.Color:
     scale = alt.Scale(domain=names, range=plots.PALETTE[: len(names)])
-    shown = alt.Legend(orient="bottom", columns=2, labelLimit=400) if legend else None
-    return alt.Color("way:N", title=None, scale=scale, legend=shown)
+    legend = alt.Legend(orient="bottom", columns=2, labelLimit=400)
+    return alt.Color("way:N", title=None, scale=scale, legend=legend)

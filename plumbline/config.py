@@ -271,7 +271,8 @@ def _where(
     for part in path:
         if not isinstance(node, CommentedMap) or part not in node:
             break
-        line = node.lc.key(part)[0] + 1
+        if part in (node.lc.data or {}):  # what no file says has no line
+            line = node.lc.key(part)[0] + 1
         node = node[part]
     return source if line is None else f"{source}, line {line}"
 

@@ -59,19 +59,16 @@ class Roles:
         self.shares_trunk = value is not None and value.trunk == "shared"
         own_trunk = self.has_values and not self.shares_trunk
         if tuning.method == "full":
-            # Steps are too small for weights of 8 bits, so those that train are held in float32;
-            # the reference, too, since it must start as the same policy.
-            self.model.float()
             # An adapter that the policy had is merged into each of them alike.
             self._value_model: Any = (
-                trainable_causal_lm(folder, tuning).float() if own_trunk else self.model
+                trainable_causal_lm(folder, tuning) if own_trunk else self.model
             )
-            reference: Any = trainable_causal_lm(folder, tuning).float()
+            reference: Any = trainable_causal_lm(folder, tuning)
             reference.requires_grad_(False)
             self.reference = Policy(reference, self.tokenizer)
             self.first = self.reference
             if follows:
-                first = trainable_causal_lm(folder, tuning).float()
+                first = trainable_causal_lm(folder, tuning)
                 first.requires_grad_(False)
                 self.first = Policy(first, self.tokenizer)
         else:

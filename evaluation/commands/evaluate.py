@@ -81,7 +81,7 @@ def evaluate(
     What was sampled before is not sampled again, whatever is measured. A setting is changed as in
     `--set evaluation.sampling.temperature=0.7`.
     """
-    from evaluation.commands import evaluating, tables
+    from evaluation.commands import evaluating, request, tables
 
     if list_measures:
         tables.show_measures()
@@ -90,7 +90,7 @@ def evaluate(
         raise ConfigError("Give one model or more: an artefact's id, run:stage, a folder, a name.")
     if labels is not None and len(models) != 1:
         raise ConfigError("--labels are on one model's answers against the reference's: give one.")
-    request = evaluating.Request(
+    asked = request.Request(
         models=tuple(models),
         tasks=(*(task or ()), *map(str, prompts or ())) or ("world",),
         reference=reference,
@@ -101,5 +101,5 @@ def evaluate(
         judge_overrides=tuple(judge_overrides or ()),
         asked_for=tuple(name.strip() for name in measures.split(",")) if measures else None,
     )
-    config = evaluating.settings(request, count, split, seed, overrides or ())
-    evaluating.evaluate(request, config, home, out)
+    config = request.settings(asked, count, split, seed, overrides or ())
+    evaluating.evaluate(asked, config, home, out)

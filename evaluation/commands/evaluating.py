@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from evaluation.commands import tables
 from evaluation.commands.models import find_model
-from evaluation.config import EvaluationConfig
+from evaluation.commands.request import (
+    BY_PAIRS,
+    EVERY,
+    WORLD,
+    EvaluateConfig,
+    Request,
+    check,
+    is_sampled,
+    run_name,
+)
 from evaluation.evaluate import measure_samples
 from evaluation.harness import SAMPLES, Harness, read_samples, write_samples
 from evaluation.judges.pairs import pair_answers
 from evaluation.judges.verdicts import read_verdicts
-from evaluation.measures.registry import REGISTRY, MeasuresConfig, chosen
+from evaluation.measures.registry import REGISTRY, chosen
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
 from evaluation.tasks.checkers import ShopFormat
 from evaluation.tasks.sampling import sample_policy
-from evaluation.tasks.sources import TaskFileConfig, file_task, world_task
-from evaluation.tasks.texts import TextsConfig, measure_texts, texts_of
+from evaluation.tasks.sources import file_task, world_task
+from evaluation.tasks.texts import measure_texts, texts_of
 from plumbline.artefacts import Artefact, write_json
 from plumbline.calls import Deferred, SourceFile, defer
-from plumbline.config import Config, changed, load, to_yaml
+from plumbline.config import load
 from plumbline.errors import ConfigError
 from plumbline.progress import Reporter
 from plumbline.stages import Run
@@ -36,69 +40,11 @@ from plumbline.world.gold import GoldUtility
 
 FIGURES = "figures.json"
 TABLE = "evaluation.md"
-WORLD = "world"
-_BY_SCORE = ("gold", "reward", "ensemble")
-_BY_PAIRS = ("people", "llm")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    models: tuple[str, ...]
-    tasks: tuple[str, ...]
-    reference: str | None
-    rewards: tuple[str, ...]
-    judge: str | None
-    labels: Path | None
-    tasks_folder: str | None
-    judge_overrides: tuple[str, ...]
-    asked_for: tuple[str, ...] | None
-    """Measures that were named: each must be taken, or it is an error."""
-
-
-class EvaluateConfig(Config):
-    """Settings of an evaluation by command."""
-
-    data_seed: int = Field(0, ge=0)
-    """Seed of prompts, of samples and of the sides of pairs."""
-    world_prompts: int = Field(300, ge=2)
-    """Prompts of the embedded world."""
-    evaluation: EvaluationConfig = EvaluationConfig(prompts=1_000_000)
-    """How answers are drawn, and the intervals."""
-    measures: MeasuresConfig = MeasuresConfig()
-    """Which measures are taken."""
-    file: TaskFileConfig = TaskFileConfig()
-    """Which rows of files are asked."""
-    texts: TextsConfig = TextsConfig()
-    """How plain texts are read."""
-    few_shot: int | None = Field(None, ge=0)
-    """Examples before each question of a benchmark. Null: as the benchmark says."""
-    pairs: int | None = Field(None, ge=2)
-    """At most this many pairs for people or an LLM to compare. Null: all."""
-
-
-def settings(
-    request: Request, count: int | None, split: str, seed: int, overrides: Sequence[str]
-) -> EvaluateConfig:
-    """Return the settings: defaults, then the options, then what ``--set`` says."""
-    options = [f"data_seed={seed}", f"file.split={split}"]
-    if count is not None:
-        during = min(count, EvaluationConfig().prompts_during_training)
-        options += [
-            f"world_prompts={count}",
-            f"evaluation.prompts_during_training={during}",
-            f"evaluation.prompts={count}",
-        ]
-    config = load(EvaluateConfig, None, [*options, *overrides])
-    if request.asked_for is None:
-        return config
-    return changed(config, {"measures": {"names": list(request.asked_for)}})
 
 
 def evaluate(request: Request, config: EvaluateConfig, home: Path, out: Path | None) -> Path:
     """Judge the models; return the folder with the results."""
-    _check(request)
+    check(request)
     reporter = Reporter()
     run = Run(home, run_name(request, config), "evaluate", config, reporter)
     try:
@@ -120,44 +66,6 @@ def evaluate(request: Request, config: EvaluateConfig, home: Path, out: Path | N
     return folder
 
 
-def run_name(request: Request, config: EvaluateConfig) -> str:
-    """Return the name of the run: the same for the same request and settings."""
-    text = json.dumps(asdict(request), default=str) + to_yaml(config)
-    return f"evaluate-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _check(request: Request) -> None:
-    sampled = [task for task in request.tasks if _is_sampled(task)]
-    if request.judge is not None and request.judge not in (*_BY_SCORE, *_BY_PAIRS):
-        raise ConfigError(
-            f"--judge is {request.judge!r}; judges are {', '.join((*_BY_SCORE, *_BY_PAIRS))}."
-        )
-    if request.judge in _BY_PAIRS and request.reference is None:
-        raise ConfigError(
-            f"--judge {request.judge} compares answers with those of another model. Give it with "
-            "--reference."
-        )
-    available = _scorer_names(request)
-    if request.judge in _BY_SCORE and sampled:
-        lacking = [task for task in sampled if request.judge not in available(task)]
-        if lacking:
-            raise ConfigError(
-                f"--judge {request.judge} cannot judge the task {lacking[0]!r}: gold knows the "
-                "embedded world alone, reward needs one --reward and ensemble two."
-            )
-    if request.labels is not None and request.judge != "people":
-        raise ConfigError("--labels hold what people said; give --judge people with them.")
-
-
-def _scorer_names(request: Request) -> Any:
-    named = {0: (), 1: ("reward",)}.get(len(request.rewards), ("ensemble",))
-    return lambda task: (("gold",) if task == WORLD else ()) + named
-
-
-def _is_sampled(task: str) -> bool:
-    return not task.startswith(("text:", "lm-eval:"))
-
-
 def _results(run: Run, request: Request, config: EvaluateConfig, folder: Path) -> dict[str, Any]:
     """Return figures by task and model, and write the samples."""
     shown = _shown((*request.models, *filter(None, [request.reference])))
@@ -168,7 +76,7 @@ def _results(run: Run, request: Request, config: EvaluateConfig, folder: Path) -
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     rows: list[dict[str, Any]] = []
     for task in request.tasks:
-        if not _is_sampled(task):
+        if not is_sampled(task):
             found[task] = {
                 name: dict(_unsampled(run, task, name, policy, request, config).metrics)
                 for name, policy in policies.items()
@@ -224,7 +132,7 @@ class _Judged:
             evaluation = self._measured(name, policy) if baseline is None else baseline
             return evaluation, {}
         evaluation = self._measured(name, policy, baseline=baseline)
-        if self._request.judge not in _BY_PAIRS:
+        if self._request.judge not in BY_PAIRS:
             return evaluation, {}
         figures = self._compared(name, evaluation, baseline, folder)
         return evaluation, {f"{self._request.judge}_{key}": v for key, v in figures.items()}
@@ -355,7 +263,7 @@ def _unsampled(
         tasks=tuple(part for part in what.split(",") if part),
         folder=request.tasks_folder,
         few_shot=config.few_shot,
-        limit=config.evaluation.prompts if config.evaluation.prompts < 1_000_000 else None,
+        limit=config.evaluation.prompts if config.evaluation.prompts < EVERY else None,
     )
     return run.make(
         f"benchmarks/{place}",

@@ -87,7 +87,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """Return all figures as Markdown: one table a task."""
     parts = ["# Evaluation\n"]
     for task, figures in results["tasks"].items():
-        models = [pages.cell(pages.plain(name)) for name in figures]
+        models = [pages.plain(name) for name in figures]
         parts.append(f"## {pages.plain(task)}\n")
         parts.append(f"| measure | unit | {' | '.join(models)} |")
         parts.append("|---|---|" + "---|" * len(models))

@@ -92,7 +92,9 @@ def chosen(config: MeasuresConfig, checker: Any = None) -> list[Deferred[Measure
         found["refusal"] = defer(behaviour.refusal, phrases=SourceFile(config.refusals))
     if config.words is not None:
         words = defer(safety.WordList, file=SourceFile(config.words))
-        found["words"] = defer(safety.moderation, moderator=words, threshold=config.threshold)
+        found["listed_words"] = defer(
+            safety.moderation, moderator=words, threshold=config.threshold
+        )
     return list(found.values())
 
 

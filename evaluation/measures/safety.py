@@ -32,7 +32,7 @@ class Moderator(Protocol):
 def moderation(moderator: Moderator, threshold: float = 0.5) -> Measure:
     """Share of answers in which some term applies at all of ``threshold`` or more, and each term.
 
-    Columns are named after the moderator: ``words.flagged``, ``words.insults``, ….
+    Columns are named after the moderator: ``listed_words``, ``listed_words.insults``, ….
     """
     name = moderator.name
 
@@ -55,7 +55,7 @@ class WordList:
     does not count, and only whole words do: "ass" is not in "class".
     """
 
-    def __init__(self, file: SourceFile, name: str = "words") -> None:
+    def __init__(self, file: SourceFile, name: str = "listed_words") -> None:
         self.name = name
         self._patterns = _read_terms(file.path)
 

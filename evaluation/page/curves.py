@@ -127,6 +127,12 @@ def _frontier_caption(view: View, scorer: str) -> str:
         "Points are checkpoints of single seeds, the large ones those compared at the budget; "
         f"bands are {view.confidence} intervals over seeds, dashed lines the fit of Gao et al."
     )
+    judged, at_looks = view.design.get("prompts"), view.design.get("prompts_at_looks")
+    if judged and at_looks and at_looks < judged:
+        text += (
+            f" Lines and bands are on the {at_looks} prompts that every checkpoint answered, a "
+            f"finished policy's point on all {judged}."
+        )
     if scorer == view.judge and view.content.get("has_gold"):
         text += (
             " Where this curve falls while the proxy's rises, the reward model is over-optimised."

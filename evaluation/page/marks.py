@@ -108,8 +108,11 @@ def shape(people: Sequence[Who]) -> Spec:
 
 def series_colour(names: Sequence[str], known: dict[str, str]) -> Spec:
     """Return colours for any series: the method's own, or the next of the palette."""
-    spare = [f"var(--m{index})" for index in range(1, len(COLOURS))]
-    shown = [known.get(name) or spare[place % len(spare)] for place, name in enumerate(names)]
+    palette = [f"var(--m{index})" for index in range(1, len(COLOURS))]
+    spare = [tone for tone in palette if tone not in known.values()] or palette
+    strangers = [name for name in names if name not in known]
+    given = {name: spare[place % len(spare)] for place, name in enumerate(strangers)}
+    shown = [(known | given)[name] for name in names]
     scale = {"domain": list(names), "range": shown}
     legend = {"columns": 2 if len(names) > 3 else 4}
     return {"field": "series", "type": "nominal", "title": None, "scale": scale, "legend": legend}
@@ -148,11 +151,3 @@ def svg(spec: Spec) -> str:
 
     drawn: str = vl_convert.vegalite_to_svg(for_svg(spec))
     return drawn
-
-
-def javascript() -> str:
-    """Return the whole of Vega in one script, so that the page opens without a network."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle

@@ -15,9 +15,10 @@ from jinja2 import Environment
 
 from evaluation.page import results, samples
 from evaluation.page.charts import charts
-from evaluation.page.marks import Chart, javascript, svg
+from evaluation.page.marks import Chart, svg
 from evaluation.page.tables import Table
 from evaluation.page.view import BASELINE, View
+from evaluation.plots import javascript
 from plumbline import pages
 
 CODE_BESIDE = "../templates"

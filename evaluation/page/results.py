@@ -30,8 +30,8 @@ def results(view: View) -> Table:
         some_matched |= bool(matched)
         for at, policies in (("final", final), ("matched", matched)):
             if policies and not (at == "matched" and same):
-                shown = _AT[at] + (" and the budget" if same else "")
-                rows.append(_means(who, policies, [*scorers, judge_rate]) | {"at": shown})
+                where = _AT[at] + (" and the budget" if same else "")
+                rows.append(_means(who, policies, [*scorers, judge_rate]) | {"at": where})
     columns = [Column("method", "policy", "method")]
     if some_matched:
         columns.append(Column("at", "at"))
@@ -47,10 +47,9 @@ def results(view: View) -> Table:
     ]
     note = "Means over the training seeds; ± is the standard deviation between them."
     if some_matched:
-        note += (
-            " At the budget stands each seed's checkpoint that is nearest to it; contrasts "
-            "interpolate between checkpoints."
-        )
+        note += " At the budget stands each seed's checkpoint that is nearest to it"
+        by_kl = (view.design.get("budget") or {}).get("by") == "kl"
+        note += "; contrasts interpolate between checkpoints." if by_kl else "."
     if view.design.get("prompts_at_looks"):
         count = number(view.design["prompts_at_looks"], 0)
         note += f" Checkpoints on the way were judged on {count} of the prompts."

@@ -85,8 +85,8 @@ class Spread(NamedTuple):
         if float(self.error) == 0:
             return 1.0 if distance == 0 else 0.0
         aim, least = abs(distance), 1e-30
-        if aim == 0 or self._reach(least / 2) <= aim:
-            return 1.0 if aim == 0 else 0.0
+        if self._reach(least / 2) <= aim:
+            return 0.0
         found = optimize.brentq(
             lambda log: float(self._reach(math.exp(log) / 2)) - aim, math.log(least), 0.0
         )
@@ -226,7 +226,7 @@ def contrast(ours: ArrayLike, theirs: ArrayLike, confidence: float = 0.95) -> Co
     scale = max(float(np.abs(mine).max()), float(np.abs(other).max()))
     per_prompt = unrounded(mine.mean(axis=0) - other.mean(axis=0), scale)
     return _inference(
-        float(unrounded(per_prompt.mean(), scale)),
+        float(per_prompt.mean()),
         spread(per_prompt, [mine, other]),
         confidence,
         (len(mine), len(other)),

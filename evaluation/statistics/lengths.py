@@ -220,14 +220,15 @@ def _maximum(design: Floats, points: Floats, penalty: Floats) -> tuple[Floats, F
         chance = special.expit(design @ weights)
         information = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(information, design.T @ (points - chance) - penalty * weights)
-        found = -math.inf
-        while found < value or not math.isfinite(found):
-            tried = weights + step
-            found = _log_likelihood(design @ tried, points) - 0.5 * float(penalty @ tried**2)
-            if float(np.abs(step).max()) < 1e-10:
-                return weights, information
+        for _ in range(40):
+            found = _log_likelihood(design @ (weights + step), points)
+            found -= 0.5 * float(penalty @ (weights + step) ** 2)
+            if found >= value or float(np.abs(step).max()) < 1e-10:
+                break
             step = step / 2
-        weights, value = tried, found
+        if float(np.abs(step).max()) < 1e-10:
+            break
+        weights, value = weights + step, found
     return weights, information
 
 

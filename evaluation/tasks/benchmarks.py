@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +59,11 @@ def run_benchmarks(
     hush()
     lm_eval, model_class, manager = _harness()
     speaker = Policy.load(policy.path)
-    tasks = manager.TaskManager(include_path=config.folder)
-    unknown = [name for name in config.tasks if not tasks.match_tasks([name])]
+    tasks = manager.TaskManager(include_path=config.folder, include_defaults=config.folder is None)
+    unknown = _unknown(tasks, config)
+    if unknown and config.folder is not None:  # reading all that come with it takes a while
+        tasks = manager.TaskManager(include_path=config.folder)
+        unknown = _unknown(tasks, config)
     if unknown:
         raise ConfigError(
             f"lm-evaluation-harness knows no task {unknown[0]!r}"
@@ -98,6 +102,10 @@ def run_benchmarks(
                 line = {"task": name} | _plain(sample)
                 lines.write(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n")
     return figures_of(found["results"])
+
+
+def _unknown(tasks: Any, config: BenchmarkConfig) -> list[str]:
+    return [name for name in config.tasks if not tasks.match_tasks([name])]
 
 
 def figures_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
@@ -139,6 +147,7 @@ def _harness() -> tuple[Any, Any, Any]:
             f"Benchmarks need lm-evaluation-harness, which cannot be imported ({problem}): "
             "pip install 'plumbline-rlhf[lm-eval]'."
         ) from None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return lm_eval, HFLM, tasks
 
 

@@ -28,7 +28,7 @@ function showAnswers(data) {
   list.scrollTop = top;
   if (first) {
     performance.mark("answers-ready");
-    whenIdle(() => { askedFolded(); state.columns.forEach(loweredOf); });
+    whenIdle(() => searchedOf(state.columns));
   }
 }
 
@@ -157,16 +157,16 @@ function summary(row) {
   const parts = [];
   if (gain !== null) parts.push(gain === 0 ? "tie" : `${gain > 0 ? "B +" : "A +"}${Math.abs(gain).toFixed(2)}`);
   if (state.columns.some((c) => answers.cut[c].has(row))) parts.push("cut off");
-  const subset = answers.data.prompts[row].subset;
-  if (subset) parts.push(subset);
   const [term] = termsOf(state.query);
   if (term && !askedFolded()[row].includes(term)) {
     const column = state.columns.find((c) => loweredOf(c)[row].includes(term));
     if (column !== undefined) {
       const text = loweredOf(column)[row], at = text.indexOf(term);
-      parts.push(`… ${short(text.slice(Math.max(0, at - 12), at + 40), 50)}`);
+      parts.push(`… ${short(text.slice(Math.max(0, at - 8), at + 40), 48)}`);
     }
   }
+  const subset = answers.data.prompts[row].subset;
+  if (subset) parts.push(subset);
   return parts.join(" · ");
 }
 

@@ -19,8 +19,18 @@ function termsOf(query) {
   return found;
 }
 
+const segmented = new Map(); // of the last few texts: every column is compared with the first
+
 // Places [start, end] of a text's words; white space is not compared.
 function wordsOf(text) {
+  if (!segmented.has(text)) {
+    if (segmented.size > 20) segmented.clear();
+    segmented.set(text, cutIntoWords(text));
+  }
+  return segmented.get(text);
+}
+
+function cutIntoWords(text) {
   const found = [];
   if (segmenter) {
     for (const { segment, index } of segmenter.segment(text)) {
@@ -77,7 +87,7 @@ function joined(places, text) {
   for (const [start, end] of places) {
     const last = found.at(-1);
     if (last && !text.slice(last[1], start).trim()) last[1] = end;
-    else found.push([start, end]);
+    else found.push([start, end]); // a new pair: the words' own places are kept
   }
   return found;
 }

@@ -65,4 +65,4 @@ def test_modules_are_found_without_importing_them(package):
 def test_a_trainer_s_identity_covers_its_losses_and_not_the_progress_bar():
     modules = closure("rl.ppo")
     assert {"rl.losses", "rl.advantages", "plumbline.logprobs"} <= modules
-    assert not modules & {"plumbline.progress", "preference.dpo", "evaluation.report"}
+    assert not modules & {"plumbline.progress", "preference.dpo", "evaluation.compare"}

@@ -21,7 +21,7 @@ HOSTILE = (
     "\"quotes' and {{ braces }} and ${dollars} &amp; \\u003c </ScRiPt >",
     "שלום עולם, זה טקסט מימין לשמאל \u202e and an override that is never closed",
     "👩‍👩‍👧‍👦 🏳️‍🌈 日本語のテキスト ✨ \u2028 \u2029 \x00 \ud800",
-    "long " * 60_000,
+    "long " * 20_000,
     "",
     "   \n\n  ",
 )
@@ -120,7 +120,7 @@ def content(
             "seeds": dict.fromkeys(names, seeds),
             "prompts": prompts,
             "confidence": 0.95,
-            "budget": {"by": "kl", "limit": 4.0, "text": "Budgets are matched at KL 4.0 nats."},
+            "budget": {"by": "kl", "limit": 4.0, "text": "4.0 nats from the first policy"},
         },
         "policies": policies,
         "contrasts": [

@@ -1,4 +1,4 @@
-"""Judges of pairs: blind sides, votes given back to the policies, and what order does to a judge."""
+"""Judges of pairs: blind sides, votes given back to the policies, and what order does."""
 
 from __future__ import annotations
 

@@ -291,4 +291,20 @@ def test_a_user_s_files_make_measures(tmp_path):
     refusal, flagged = resolve(registry.chosen(config))
     rows = rows_of(["No way, fool!", "Foolish? Gladly."])
     assert measured(refusal, rows)["refusal"] == 0.5
-    assert measured(flagged, rows) == {"words": 0.5, "words_error": 0.5, "words.insults": 0.5}
+    assert measured(flagged, rows) == {
+        "listed_words": 0.5, "listed_words_error": 0.5, "listed_words.insults": 0.5,
+    }  # fmt: skip
+
+
+def test_no_measure_bears_the_name_of_what_stands_in_every_row(tmp_path):
+    from evaluation.tasks.sampling import _row
+    from plumbline.generation import Generation
+
+    file = tmp_path / "words.txt"
+    file.write_text("fool\n")
+    config = registry.MeasuresConfig(names=tuple(registry.REGISTRY), words=file)
+    taken = {one.name for one in resolve(registry.chosen(config))}
+    assert len(taken) == len(registry.REGISTRY) + 1
+    fixed = {"prompt_id", "prompt", "subset", "references", "reference_logprob"}
+    assert not taken & (fixed | set(_row("a", Generation([1], [0.0], True))))
+    assert not taken & set(registry.BUILT_IN)

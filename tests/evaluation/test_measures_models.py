@@ -148,7 +148,7 @@ def test_word_lists_flag_whole_words_by_term(tmp_path):
     assert found[2] == {"listed": 1.0, "insults": 0.0, "brands": 1.0}
     rows = [{"prompt": [user("?")], "response": text} for text in ("fool", "fine")]
     add_columns(moderation(moderator), Answers(rows))
-    assert figures_of(moderation(moderator), rows)["words"] == 0.5
+    assert figures_of(moderation(moderator), rows)["listed_words"] == 0.5
     file.write_text("[insults\nfool\n")
     with pytest.raises(DataError, match="line 1"):
         WordList(SourceFile(file))

@@ -108,10 +108,26 @@ def test_a_planted_fall_is_told(planted):
     found = found_by.fall(courses(planted))
     top = max(KLS, key=lambda kl: gao(kl, 0.6, 0.9))
     assert found["peak_kl"] == pytest.approx(top)
-    assert found["gold"]["mean"] == pytest.approx(gao(16.0, 0.6, 0.9) - gao(top, 0.6, 0.9))
-    assert found["proxy"]["mean"] == pytest.approx(4 - math.sqrt(top))
+    last = gao(16.0, 0.6, 0.9)
+    assert found["from_peak"]["gold"]["mean"] == pytest.approx(last - gao(top, 0.6, 0.9))
+    assert found["from_peak"]["proxy"]["mean"] == pytest.approx(4 - math.sqrt(top))
+    assert found["from_start"]["gold"]["mean"] == pytest.approx(last + 0.01)  # the mean over seeds
+    assert found["from_start"]["proxy"]["mean"] == pytest.approx(4)
     assert found["over_optimised"] is True
-    assert "one is over-optimised: from KL 0.50 to 16.00 nats" in found_by.verdict("one", found)
+    told = found_by.verdict("one", found)
+    assert told.startswith("one: over-optimised. From KL 0.50 to KL 16.00 nats, gold changed by -")
+
+
+def test_a_fall_below_the_start_is_told_where_the_peaks_differ_too_much(tmp_path):
+    """Seeds that peak at once and seeds that peak late: no common peak, but all end far below."""
+    late = [
+        policy(tmp_path / "a", KLS, [3, 3, 3, 3, 3, 3.2, 1], [0, 1, 2, 3, 4, 9, 5], 0),
+        policy(tmp_path / "b", KLS, [3, 2, 1, 1, 1, 1.0, 1], [0, 1, 2, 3, 4, 5, 5], 1),
+        policy(tmp_path / "c", KLS, [3, 3, 2, 2, 2, 1.0, 1], [0, 1, 2, 3, 4, 4, 5], 2),
+    ]
+    found = found_by.fall(courses(late))
+    assert found["over_optimised"] is True
+    assert found["from_start"]["gold"] == pytest.approx({"mean": -2, "low": -2, "high": -2})
 
 
 def test_a_score_that_only_rises_is_not_called_over_optimised(tmp_path):
@@ -149,7 +165,7 @@ def test_noise_is_no_fall():
     for _ in range(150):
         seeds = [course_with(random.normal(size=(8, 30))) for _ in range(3)]
         found = found_by.fall(seeds)
-        falls.append(found["gold"]["mean"])
+        falls.append(found["from_peak"]["gold"]["mean"])
         called += found["over_optimised"]
         own.append(np.mean([c.gold[-1] - c.gold.max() for c in seeds]))
     error = np.std(falls) / math.sqrt(len(falls))
@@ -213,7 +229,7 @@ def test_the_report_is_whole(planted, tmp_path, stage):
         assert (stage.folder / "plots" / f"{name}.svg").read_text().startswith("<svg")
     page = (stage.folder / "report.html").read_text()
     body = page[page.index("<body") : page.index("<script>")]
-    assert "is over-optimised" in body
+    assert ": over-optimised. From KL" in body
     assert "<b>model</b>" not in body
     markdown = (stage.folder / "report.md").read_text()
     assert "one \\| <b>model</b>" in markdown

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import integrate, special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -73,6 +75,21 @@ def test_a_detectable_difference_has_its_power(error, df, power):
 @given(st.floats(1.5, 300))
 def test_nothing_to_find_is_claimed_at_alpha(df):
     assert power_at(0.0, 1.0, df, alpha=0.1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("shift", "df"), [(6.0, 5.0), (9.0, 4.0), (4.0, 2.3)])
+def test_power_at_a_strict_level_is_that_of_the_definition(shift, df):
+    limit = stats.t.ppf(1 - 1e-4 / 2, df)
+
+    def beyond(square):
+        """The chance that |Z + shift| exceeds the limit, at this chi²."""
+        bound = limit * math.sqrt(square / df)
+        return stats.chi2.pdf(square, df) * (
+            special.ndtr(shift - bound) + special.ndtr(-bound - shift)
+        )
+
+    expected, _ = integrate.quad(beyond, 0, np.inf)
+    assert power_at(shift, 1.0, df, alpha=1e-4) == pytest.approx(expected, abs=1e-6)
 
 
 def test_many_standard_errors_are_always_found():
