@@ -66,7 +66,7 @@ def build(
     scorers = _scorers(checked.trained, judge)
     comparison = Comparison(checked, judge, scorers, budget or BudgetConfig(), baseline, confidence)
     contrasts = comparison.contrasts()
-    titles = {name: _KNOWN_METHODS.get(name, name) for name in ("baseline", *comparison.groups)}
+    titles = {name: _KNOWN_METHODS.get(name, name) for name in ("baseline", *comparison.everything)}
     stages = stages or {}
     matched = {id(place.nearest) for places in comparison.matched.values() for place in places}
     policies = _Policies(comparison, matched)
@@ -86,7 +86,7 @@ def build(
             dict(zip(("title", "unit"), _KNOWN_SCORERS.get(n, (n, "points")), strict=True), name=n)
             for n in scorers
         ],
-        "methods": [{"name": name, "title": titles[name]} for name in comparison.groups],
+        "methods": [{"name": name, "title": titles[name]} for name in comparison.everything],
         "baseline": {
             "title": titles["baseline"],
             "figures": {} if baseline is None else _figures(baseline, scorers),
@@ -263,7 +263,7 @@ class _Policies:
                     "seed": one.seed,
                     "checkpoint": look.checkpoint,
                     "progress": look.checkpoint / (one.final.checkpoint or 1),
-                    "final": final,
+                    "final": final and not one.unfinished,
                     "matched": id(look) in self._matched,
                     "figures": _figures(look, scorers) | self._wins(look, final=final),
                     "costs": dict(look.costs) | {"memory": one.memory},
@@ -280,9 +280,11 @@ class _Policies:
         columns = {one.identity(look): look for one, look in looks}
         if self._baseline is not None:
             columns = {"sft": self._baseline} | columns
-        first = {row["prompt_id"]: row for row in self._looks[-1][1].rows}
-        for one in self._comparison.checked.trained:
-            first = {row["prompt_id"]: row for row in one.final.rows} | first
+        first = {
+            row["prompt_id"]: row
+            for one in self._comparison.checked.trained
+            for row in one.final.rows
+        }
         return {
             "policies": list(columns),
             "prompts": [

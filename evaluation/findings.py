@@ -20,6 +20,8 @@ from evaluation.terms import Checked, Flag
 Scores = NDArray[np.float64]
 #: Points at which a frontier is drawn.
 _GRID = 24
+#: KL in nats below which a policy before training is its reference.
+_ROUNDING = 1e-3
 #: Fewer different KLs than this cannot bear a fit of two coefficients.
 _FIT_LOOKS = 5
 
@@ -37,11 +39,15 @@ class Comparison:
 
     @cached_property
     def groups(self) -> dict[str, list[Trained]]:
-        """The trainings by method."""
-        found: dict[str, list[Trained]] = defaultdict(list)
-        for one in self.checked.trained:
-            found[one.method].append(one)
-        return dict(found)
+        """The finished trainings by method; all of them while none has finished."""
+        trained = self.checked.trained
+        done = [one for one in trained if not one.unfinished]
+        return _by_method(done or trained)
+
+    @cached_property
+    def everything(self) -> dict[str, list[Trained]]:
+        """The trainings by method, those that go on among them."""
+        return _by_method(self.checked.trained)
 
     @cached_property
     def budget(self) -> Budget | None:
@@ -49,8 +55,9 @@ class Comparison:
         by = self.budget_config.by
         if by == "kl" and not self.checked.kl_compares:
             return None
-        found = settle(self.checked.trained, self.budget_config)
-        if found is None and by != "none" and self.checked.trained:
+        trained = [one for group in self.groups.values() for one in group]
+        found = settle(trained, self.budget_config)
+        if found is None and by != "none":
             text = (
                 f"Budgets are not matched: {by} is not known of every training, or one spent none."
             )
@@ -126,7 +133,7 @@ class Comparison:
         if not self.checked.kl_compares:
             return []
         found = []
-        for method, group in self.groups.items():
+        for method, group in self.everything.items():
             lines = [
                 [look.on(self.looked_at) for look in one.looks]
                 for one in group
@@ -198,7 +205,7 @@ class Comparison:
 
     def _line(self, lines: Sequence[Sequence[Look]], scorer: str) -> dict[str, Any]:
         """Return one frontier: a mean over seeds at each KL, its area and the fit."""
-        kls = [[max(0.0, look.kl or 0.0) for look in looks] for looks in lines]
+        kls = [[_from_start(look) for look in looks] for looks in lines]
         scores = [[float(look.mean(scorer) or 0.0) for look in looks] for looks in lines]
         far = max(max(kl) for kl in kls)
         common = min(max(kl) for kl in kls)
@@ -233,6 +240,19 @@ class Comparison:
             "area_to": limit,
             "fit": _fit(kls, scores),
         }
+
+
+def _by_method(trained: Sequence[Trained]) -> dict[str, list[Trained]]:
+    found: dict[str, list[Trained]] = defaultdict(list)
+    for one in trained:
+        found[one.method].append(one)
+    return dict(found)
+
+
+def _from_start(look: Look) -> float:
+    """Return a look's KL, exactly 0 before training: two passes differ in their last digits."""
+    kl = max(0.0, look.kl or 0.0)
+    return 0.0 if look.checkpoint == 0 and kl < _ROUNDING else kl
 
 
 def _band(values: Sequence[float], confidence: float) -> dict[str, float | None]:

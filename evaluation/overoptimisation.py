@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.best_of_n import BestOf
-from evaluation.statistics import at_kl, gao_fit, level, mean_and_error
+from evaluation.statistics import GaoFit, at_kl, gao_fit, level, mean_and_error
+from evaluation.statistics.frontier import Form
 from plumbline.artefacts import Artefact
 from plumbline.errors import DataError
 from plumbline.metrics import METRICS, read_metrics
@@ -166,7 +167,15 @@ def fit(courses: Sequence[Course], score: str) -> dict[str, Any]:
     """Return the fit of Gao et al. to a score's gain, over all seeds' looks together."""
     kl = np.concatenate([course.kl for course in courses])
     gain = np.concatenate([course.gain(score) for course in courses])
-    return dict(gao_fit(kl, gain, form="rl")._asdict())
+    return _fitted(kl, gain, "rl")
+
+
+def _fitted(kl: Array, gain: Array, form: Form) -> dict[str, Any]:
+    """Return a fit; all its figures null where too few looks left the start (KL above 0)."""
+    try:
+        return dict(gao_fit(kl, gain, form=form)._asdict())
+    except DataError:
+        return dict.fromkeys(GaoFit._fields) | {"form": form}
 
 
 def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
@@ -201,6 +210,8 @@ def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
 
 def fitted_line(found: Mapping[str, Any], furthest: float) -> list[dict[str, float]]:
     """Return a fit as points to draw, up to a KL."""
+    if found["alpha"] is None:
+        return []
     roots = np.linspace(0, np.sqrt(furthest), 60)
     slope = found["alpha"] - found["beta"] * (
         np.log(np.maximum(roots, 1e-12)) if found["form"] == "rl" else roots
@@ -216,7 +227,7 @@ def chosen(curves: Sequence[BestOf]) -> dict[str, Any]:
     kl = curves[0].kl
     gold = np.stack([curve.judged - curve.judged[0] for curve in curves])
     proxy = np.stack([curve.ranking - curve.ranking[0] for curve in curves])
-    found = gao_fit(np.tile(kl, len(curves)), gold.ravel(), form="bon")
+    found = _fitted(np.tile(kl, len(curves)), gold.ravel(), "bon")
     return {
         "points": [
             {
@@ -231,5 +242,5 @@ def chosen(curves: Sequence[BestOf]) -> dict[str, Any]:
             for number, size in enumerate(curves[0].sizes)
         ],
         "models": len(curves),
-        "fit": dict(found._asdict()),
+        "fit": found,
     }

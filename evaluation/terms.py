@@ -71,7 +71,8 @@ def check(
             f"There is nothing to compare: no policy has a finite {judge} for every answer."
         )
     flags += _same_terms(kept, allowed)
-    prompts = _prompts(kept, baseline, common_prompts, flags)
+    done = [one for one in kept if not one.unfinished]
+    prompts = _prompts(done or kept, baseline, common_prompts or not done, flags)
     kl_compares = len({t.terms["tokenizer"] for t in kept if "tokenizer" in t.terms}) <= 1
     flags += [Flag("warning", f"{t.name}: {trouble}.") for t in kept for trouble in t.troubles]
     flags += _uneven(kept)
@@ -146,20 +147,23 @@ def _uneven(trained: Sequence[Trained]) -> Iterable[Flag]:
     seeds: dict[str, list[Trained]] = defaultdict(list)
     for one in trained:
         seeds[one.method].append(one)
-    if len({len(group) for group in seeds.values()}) > 1:
+    if (
+        not any(one.unfinished for one in trained)
+        and len({len(group) for group in seeds.values()}) > 1
+    ):
         counts = ", ".join(f"{method} {len(group)}" for method, group in seeds.items())
         yield Flag("warning", f"The methods have different numbers of seeds: {counts}.")
     for method, group in seeds.items():
         most = max(len(one.looks) for one in group)
         for one in group:
-            if len(one.looks) < most:
+            if len(one.looks) < most and not one.unfinished:
                 yield Flag(
                     "warning",
                     f"{one.name} has {len(one.looks)} checkpoints where another seed of {method} "
                     f"has {most}: some are missing, or it stopped early.",
                 )
             if one.unfinished:
-                yield Flag("warning", f"{one.name} has not finished; its last look stands for it.")
+                yield Flag("warning", f"{one.name} has not finished; only its frontier is shown.")
 
 
 def _named(group: Sequence[Trained]) -> str:

@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from evaluation.compare import compare_methods
-from evaluation.evaluate import evaluate_policy
+from evaluation.evaluate import sample_and_measure
 from evaluation.matching import BudgetConfig
 from plumbline.config import Seeds
 from plumbline.stages import Run
@@ -61,7 +61,7 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
                 config=config.dpo,
                 policy=ground.first,
                 preferences=ground.preferred,
-                hook=ground.harness,
+                hook=ground.hook,
                 seed=seed,
             ),
             "ppo": run.make(
@@ -71,14 +71,14 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
                 policy=ground.first,
                 prompts=ground.asked,
                 scorer=ground.scorer,
-                hook=ground.harness,
+                hook=ground.hook,
                 seed=seed,
             ),
         }
         for method, policy in policies.items():
-            evaluation = run.make(
-                f"evaluation/{method}/seed-{seed}",
-                evaluate_policy,
+            evaluation = sample_and_measure(
+                run,
+                f"{method}/seed-{seed}",
                 policy=policy,
                 reference=ground.first,
                 harness=ground.harness,

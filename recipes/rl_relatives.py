@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from evaluation.evaluate import evaluate_policy
+from evaluation.evaluate import sample_and_measure
 from evaluation.learning_curves import report_curves
 from plumbline.config import Seeds, changed
 from plumbline.errors import ConfigError
@@ -69,12 +69,12 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
                 policy=ground.first,
                 prompts=ground.asked,
                 scorer=ground.scorer,
-                hook=ground.harness,
+                hook=ground.hook,
                 seed=seed,
             )
-            evaluation = run.make(
-                f"evaluation/{method}/seed-{seed}",
-                evaluate_policy,
+            evaluation = sample_and_measure(
+                run,
+                f"{method}/seed-{seed}",
                 policy=policy,
                 reference=ground.first,
                 harness=ground.harness,

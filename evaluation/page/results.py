@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.page.tables import DASH, Column, Table, interval
@@ -175,8 +175,9 @@ def frontiers(view: View) -> Table:
                 **{key: row.get(key) for key in ("area", "area_low", "area_high", "area_to")},
                 **{
                     f"fit_{key}": fit.get(key)
-                    for key in ("form", "alpha", "beta", "r_squared", "peak_kl")
+                    for key in ("form", "alpha", "beta", "r_squared", "peak_kl", "seen_to")
                 },
+                "_peak": _peak(fit),
             }
         )
     columns = [
@@ -188,14 +189,24 @@ def frontiers(view: View) -> Table:
         Column("fit_alpha", "α", "number"),
         Column("fit_beta", "β", "number"),
         Column("fit_r_squared", "R²", "number"),
-        Column("fit_peak_kl", "peak at KL", "number"),
+        Column("_peak", "peak at KL"),
     ]
     note = (
         "The mean score over √KL from 0 to the KL given. α and β: the fit d (α − β log d) of Gao "
-        "et al. (2023), or d (α − β d) for best-of-n, with d = √KL; no peak is given where the "
-        "fit has none."
+        "et al. (2023), or d (α − β d) for best-of-n, with d = √KL; a peak beyond the "
+        "largest KL seen is only the curve's form, and is not given."
     )
     return Table("frontiers", "Under the frontier", _known(columns, rows), rows, note)
+
+
+def _peak(fit: Mapping[str, Any]) -> str | None:
+    """Return where a fit peaks, in words where nothing was seen there."""
+    peak, seen = fit.get("peak_kl"), fit.get("seen_to")
+    if not fit:
+        return None
+    if peak is None:
+        return "none"
+    return f"{peak:.2f}" if seen is None or peak <= seen else f"not up to {seen:.2f}"
 
 
 def frontier_points(view: View) -> Table:

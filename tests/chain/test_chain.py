@@ -19,8 +19,13 @@ pytestmark = pytest.mark.slow
 STAGES = [
     "demonstrations", "base", "sft", "samples/sft", "pairs", "labels", "preferences", "reward",
     "scores/sft", "evaluation/sft",
-    "dpo/seed-0", "ppo/seed-0", "evaluation/dpo/seed-0", "evaluation/ppo/seed-0",
-    "dpo/seed-1", "ppo/seed-1", "evaluation/dpo/seed-1", "evaluation/ppo/seed-1", "report",
+    *(
+        f"{kind}{method}/seed-{seed}"
+        for seed in (0, 1)
+        for kind in ("", "samples/", "evaluation/")
+        for method in ("dpo", "ppo")
+    ),
+    "report",
 ]  # fmt: skip
 
 
@@ -127,7 +132,7 @@ def test_a_changed_setting_remakes_what_depends_on_it_and_no_more(finished, star
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     made = [line.split()[1] for line in output.splitlines() if "✓" in line and "before" not in line]
-    assert made == ["dpo/seed-0", "evaluation/dpo/seed-0", "report"]
+    assert made == ["dpo/seed-0", "samples/dpo/seed-0", "evaluation/dpo/seed-0", "report"]
 
 
 def test_what_people_watch(finished):

@@ -53,7 +53,8 @@ def test_costs_settings_and_lineage_come_from_the_artefacts(finished):
     assert costs["PPO"]["tokens"] > 0 and costs["DPO"]["seconds"] > 0
     assert "evaluation/ppo/seed-1" in {row["stage"] for row in content["lineage"]}
     looks = [p for p in content["policies"] if p["method"] == "ppo" and p["seed"] == "0"]
-    assert [p["costs"]["steps"] for p in looks] == [0, 4, 8]
+    # Four rounds, of two passes over two minibatches each.
+    assert [p["costs"]["steps"] for p in looks] == [0, 8, 16]
 
 
 def test_a_run_that_has_not_finished_shows_what_there_is(finished, tmp_path):

@@ -20,11 +20,12 @@ pytestmark = pytest.mark.slow
 LONG = {
     "base": "checkpoints/step-*",
     "sft": "checkpoints/step-*",
+    "samples/sft": "out",
     "pairs": "shards/*.json",
     "reward": "checkpoints/step-*",
-    "evaluation/sft": "out",
     "dpo/seed-0": "checkpoints/step-*",
     "ppo/seed-0": "checkpoints/step-*",
+    "evaluation/dpo/seed-0": "out",
 }
 
 

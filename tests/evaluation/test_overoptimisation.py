@@ -104,6 +104,15 @@ def test_the_planted_law_is_found_again(planted):
     assert line[-1]["gold"] == pytest.approx(gao(16.0, 0.6, 0.9), abs=0.05)
 
 
+def test_without_enough_looks_away_from_the_start_there_is_no_fit(tmp_path):
+    near = [policy(tmp_path / "n", [0.0, -0.1, 0.2], [3, 3, 3], [0, 1, 2])]
+    found = found_by.fit(courses(near), "gold")
+    assert found == {
+        "alpha": None, "beta": None, "r_squared": None, "peak_kl": None, "form": "rl"
+    }  # fmt: skip
+    assert found_by.fitted_line(found, 0.2) == []
+
+
 def test_a_planted_fall_is_told(planted):
     found = found_by.fall(courses(planted))
     top = max(KLS, key=lambda kl: gao(kl, 0.6, 0.9))
