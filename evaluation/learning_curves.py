@@ -143,7 +143,6 @@ def _over_rounds(
         x=alt.X("step:Q", title="round", axis=alt.Axis(tickMinStep=1)), color=_colour(methods)
     )
     bands = base.mark_area(opacity=0.12).encode(
-        color=_colour(methods, legend=False),
         y=alt.Y(f"{name}_low:Q", title=title, scale=alt.Scale(zero=False)),
         y2=f"{name}_high:Q",
     )
@@ -174,7 +173,7 @@ def _frontier(
     return (lines + points).properties(width="container", height=320)
 
 
-def _colour(methods: list[str], *, legend: bool = True) -> alt.Color:
+def _colour(methods: list[str]) -> alt.Color:
     scale = alt.Scale(domain=methods, range=plots.PALETTE[: len(methods)])
-    shown = alt.Legend(orient="bottom", columns=4) if legend else None
+    shown = alt.Legend(orient="bottom", columns=4, symbolOpacity=1)
     return alt.Color("method:N", title=None, scale=scale, legend=shown)
