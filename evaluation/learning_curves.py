@@ -12,7 +12,6 @@ from scipy import stats
 from evaluation import plots
 from evaluation.entries import Methods
 from evaluation.statistics import mean_and_error
-from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json
 from plumbline.metrics import METRICS, read_metrics
 from plumbline.stages import Stage, stage
@@ -53,33 +52,18 @@ def report_curves(
     """Write how methods learn: ``report.html``, ``report.md``, plots, and figures as JSON."""
     rows = looks(methods)
     table = finals(methods, judge)
-    charts = {
-        name: plots.specification(chart) for name, chart in _charts(rows, judge, list(methods))
-    }
-    folder = stage.folder / "plots"
-    folder.mkdir(exist_ok=True)
-    for name, spec in charts.items():
-        (folder / f"{name}.svg").write_text(plots.svg(spec), encoding="utf-8")
     write_json(stage.folder / "summary.json", {"judge": judge, "methods": table, "looks": rows})
     content: dict[str, Any] = {
         "title": title,
-        "version": __version__,
         "judge": judge,
         "baseline": baseline.metrics,
         "table": table,
-        "charts": charts,
         "changes": {
             name: json.dumps(change) if change else "–" for name, change in changes.items()
         },
         "seeds": sorted({seed for seeds in methods.values() for seed in seeds}),
     }
-    templates = pages.templates("evaluation", CODE_BESIDE)
-    markdown = templates.get_template("curves.md.jinja").render(content)
-    (stage.folder / "report.md").write_text(markdown, encoding="utf-8")
-    page = templates.get_template("curves.html.jinja").render(
-        content, vega=plots.javascript(), specs=plots.for_script(charts)
-    )
-    (stage.folder / "report.html").write_text(page, encoding="utf-8")
+    plots.write_report(stage.folder, "curves", content, dict(_charts(rows, judge, list(methods))))
     return {f"{row['method']}_{judge}": row[judge]["mean"] for row in table}
 
 

@@ -11,7 +11,6 @@ from evaluation import overoptimisation as found_by
 from evaluation import plots
 from evaluation.best_of_n import best_of, read_answers
 from evaluation.overoptimisation import Ways
-from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json
 from plumbline.stages import Stage, stage
 
@@ -40,27 +39,14 @@ def report_overoptimisation(
     summary = gathered(ways, proxies, gold)
     chosen = of_answers(answers, rankings or {}, gold)
     write_json(stage.folder / "summary.json", {"judge": gold, "ways": summary, "best_of_n": chosen})
-    charts = {name: plots.specification(chart) for name, chart in _charts(summary, chosen).items()}
-    folder = stage.folder / "plots"
-    folder.mkdir(exist_ok=True)
-    for name, spec in charts.items():
-        (folder / f"{name}.svg").write_text(plots.svg(spec), encoding="utf-8")
     content: dict[str, Any] = {
         "title": title,
-        "version": __version__,
         "ways": summary,
         "best_of_n": chosen,
-        "charts": charts,
         "reward_models": {name: model.metrics for name, model in reward_models.items()},
         "seconds": sum(p.manifest.seconds for seeds in ways.values() for p in seeds.values()),
     }
-    templates = pages.templates("evaluation", CODE_BESIDE)
-    markdown = templates.get_template("overopt.md.jinja").render(content)
-    (stage.folder / "report.md").write_text(markdown, encoding="utf-8")
-    page = templates.get_template("overopt.html.jinja").render(
-        content, vega=plots.javascript(), specs=plots.for_script(charts)
-    )
-    (stage.folder / "report.html").write_text(page, encoding="utf-8")
+    plots.write_report(stage.folder, "overopt", content, _charts(summary, chosen))
     return {
         f"{name}_fall": way["fall"]["from_peak"]["gold"]["mean"] for name, way in summary.items()
     }

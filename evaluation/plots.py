@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from plumbline import __version__, pages
+
+CODE_BESIDE = "templates"
 
 Chart = Any  # altair's many classes of chart, which it does not type
 
@@ -34,6 +40,27 @@ def javascript() -> str:
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle
+
+
+def write_report(
+    folder: Path, template: str, content: Mapping[str, Any], charts: Mapping[str, Chart]
+) -> None:
+    """Write a page and its Markdown from ``TEMPLATE.html.jinja`` and ``TEMPLATE.md.jinja``.
+
+    Charts lie beside them as ``plots/NAME.svg``; the templates know them as ``charts``.
+    """
+    specs = {name: specification(chart) for name, chart in charts.items()}
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, spec in specs.items():
+        (folder / "plots" / f"{name}.svg").write_text(svg(spec), encoding="utf-8")
+    known = {**content, "version": __version__, "charts": specs}
+    templates = pages.templates("evaluation")
+    for ending, more in (
+        ("md", {}),
+        ("html", {"vega": javascript(), "specs": for_script(specs)}),
+    ):
+        text = templates.get_template(f"{template}.{ending}.jinja").render(known, **more)
+        (folder / f"report.{ending}").write_text(text, encoding="utf-8")
 
 
 def for_script(value: Any) -> str:

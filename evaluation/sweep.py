@@ -11,7 +11,6 @@ import altair as alt
 from evaluation import plots
 from evaluation.search import Range, SearchConfig, Settings
 from evaluation.statistics import mean_and_error
-from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json
 from plumbline.config import Config, to_yaml
 from plumbline.stages import Stage, stage
@@ -139,30 +138,14 @@ def report_sweep(
         f"# {summary['rule']}.\n"
     )
     (stage.folder / TUNED).write_text(header + to_yaml(tuned), encoding="utf-8")
-    charts = {
-        name: plots.specification(chart)
-        for name, chart in _charts(summary["methods"], search.spaces).items()
-    }
-    folder = stage.folder / "plots"
-    folder.mkdir(exist_ok=True)
-    for name, spec in charts.items():
-        (folder / f"{name}.svg").write_text(plots.svg(spec), encoding="utf-8")
     content: dict[str, Any] = {
         "title": title,
-        "version": __version__,
         "summary": summary,
         "search": search,
-        "charts": charts,
         "tuned_file": TUNED,
         "recipe": recipe,
     }
-    templates = pages.templates("evaluation", CODE_BESIDE)
-    markdown = templates.get_template("sweep.md.jinja").render(content)
-    (stage.folder / "report.md").write_text(markdown, encoding="utf-8")
-    page = templates.get_template("sweep.html.jinja").render(
-        content, vega=plots.javascript(), specs=plots.for_script(charts)
-    )
-    (stage.folder / "report.html").write_text(page, encoding="utf-8")
+    plots.write_report(stage.folder, "sweep", content, _charts(summary["methods"], search.spaces))
     return {
         f"{method}_{judge}": None if winner is None else winner.trial.score
         for method, winner in winners.items()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,6 +27,45 @@ def pytest_configure() -> None:
     """Heed ctrl-C even where the tests were started in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def headless_chromium():
+    """Open a browser that reaches nothing but this machine; skip where there is none."""
+    from selenium import webdriver
+
+    names = ("chromium", "chromium-browser", "chrome")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("there is no chromium with its chromedriver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for option in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--window-size=1400,1100", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ):  # fmt: skip
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield made
+    finally:
+        made.quit()
+
+
+@pytest.fixture(scope="module")
+def shared_chromium():
+    """One browser for all tests of a file."""
+    with headless_chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def fresh_chromium():
+    """A browser that knows nothing of the test before."""
+    with headless_chromium() as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +12,13 @@ import pytest
 from evaluation import page
 from evaluation.watch import Watch
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.slow
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-DRIVER = shutil.which("chromedriver")
 maker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("content_maker.py"))))
 SMALL = {"seeds": 2, "checkpoints": 2, "steps": 5}
 
@@ -84,28 +81,11 @@ class Reader:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
-@pytest.fixture(scope="module")
-def driver():
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("there is no chromium with its chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for option in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--window-size=1280,1000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ):  # fmt: skip
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield made
-    made.quit()
-
-
 @pytest.fixture
-def reader(driver):
-    driver.get("about:blank")
-    driver.get_log("browser")
-    found = Reader(driver)
+def reader(shared_chromium):
+    shared_chromium.get("about:blank")
+    shared_chromium.get_log("browser")
+    found = Reader(shared_chromium)
     found.screen(1280)
     return found
 
