@@ -153,6 +153,7 @@ def _uneven(trained: Sequence[Trained]) -> Iterable[Flag]:
     ):
         counts = ", ".join(f"{method} {len(group)}" for method, group in seeds.items())
         yield Flag("warning", f"The methods have different numbers of seeds: {counts}.")
+    finished = not all(one.unfinished for one in trained)
     for method, group in seeds.items():
         most = max(len(one.looks) for one in group)
         for one in group:
@@ -163,7 +164,8 @@ def _uneven(trained: Sequence[Trained]) -> Iterable[Flag]:
                     f"has {most}: some are missing, or it stopped early.",
                 )
             if one.unfinished:
-                yield Flag("warning", f"{one.name} has not finished; only its frontier is shown.")
+                shown = "only its frontier is shown" if finished else "it is shown as it stands"
+                yield Flag("warning", f"{one.name} has not finished; {shown}.")
 
 
 def _named(group: Sequence[Trained]) -> str:

@@ -93,6 +93,7 @@ def _over_baseline(
 ) -> str:
     start = titles["baseline"]
     title = titles[method]
+    over = "seeds and prompts" if len(comparison.groups[method]) > 1 else "prompts"
     interval = f"{comparison.confidence:.0%} interval {level['low']:.0%} to {level['high']:.0%}"
     if level["low"] > 0.5:
         said = "wins against"
@@ -103,10 +104,7 @@ def _over_baseline(
             f"{title} is not told apart from {start}: it wins {level['win_rate']:.0%} ({interval})."
         )
     share = level["win_rate"] if said == "wins against" else 1 - level["win_rate"]
-    return (
-        f"{title} {said} {start} on {share:.0%} of prompts (win rate: {interval}, over seeds and "
-        "prompts)."
-    )
+    return f"{title} {said} {start} on {share:.0%} of prompts (win rate: {interval}, over {over})."
 
 
 def _limits(comparison: Comparison) -> str:
