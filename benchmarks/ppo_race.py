@@ -1,6 +1,6 @@
 """How long PPO takes to TRL 1.12.0's final reward, at no more KL, in the embedded world.
 
-    python benchmarks/ppo_race.py                # three seeds, some twenty minutes
+    python benchmarks/ppo_race.py                # three seeds, an hour and a half
     python benchmarks/ppo_race.py --seeds 1 --rounds 8 --home FOLDER
 
 Both sides start from the same files: the quickstart's first policy and its reward model, merged
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--home", type=Path, help="where stages are kept")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,13 +56,16 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
     for seed in range(options.seeds):
         for name in SETTINGS:  # the sides take turns, alone on the machine
-            found[name].append(race(name, seed, options.rounds, ground))
+            rounds = options.rounds if name == "trl" else options.rounds * 3 // 2
+            found[name].append(race(name, seed, rounds, options.clock, ground))
             last = found[name][-1]
             say(
                 f"{SETTINGS[name]:<24} seed {seed}: {last['seconds'][-1]:.0f} s, reward "
                 f"{final(last, 'reward'):.3f}, KL {final(last, 'kl'):.2f} at the end"
             )
-    result: dict[str, Any] = {"rounds": options.rounds, "seeds": options.seeds}
+    result: dict[str, Any] = {
+        "rounds": options.rounds, "seeds": options.seeds, "clock": options.clock
+    }  # fmt: skip
     for name in ("ours", "best"):
         ratios = [
             arrival(ours, final(trl, "reward"), final(trl, "kl")) / trl["seconds"][-1]
@@ -161,13 +166,19 @@ def merged(model: Any) -> Any:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
-def race(name: str, seed: int, rounds: int, ground: dict[str, str]) -> dict[str, list[float]]:
+def race(
+    name: str, seed: int, rounds: int, clock: str, ground: dict[str, str]
+) -> dict[str, list[float]]:
     """Run one side in a process of its own; return reward, KL and seconds of each round."""
     interpreter = peer_python() if name == "trl" else Path(sys.executable)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rounds.json"
-        job = {"name": name, "seed": seed, "rounds": rounds, "out": str(out), **ground}
+        job = {
+            "name": name, "seed": seed, "rounds": rounds, "clock": clock, "out": str(out), **ground
+        }  # fmt: skip
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if clock == "cpu":
+            environment["OMP_NUM_THREADS"] = "1"
         if name != "trl":
             environment["PYTHONPATH"] = str(HERE.parent)
         done = subprocess.run(
@@ -182,6 +193,10 @@ def race(name: str, seed: int, rounds: int, ground: dict[str, str]) -> dict[str,
             raise SystemExit(done.stderr[-3000:])
         found: dict[str, list[float]] = json.loads(out.read_text())
     return found
+
+
+def clock_of(job: dict[str, Any]) -> Callable[[], float]:
+    return time.process_time if job["clock"] == "cpu" else time.monotonic
 
 
 def work(job: dict[str, Any]) -> None:
@@ -200,13 +215,14 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
     )
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
+    now = clock_of(job)
     asked = json.loads(Path(job["prompts"]).read_text())
     started: list[float] = []
     sample = ppo_trainer.batch_generation
 
     def noticed(*arguments: Any, **options: Any) -> Any:
         if not started:
-            started.append(time.monotonic())
+            started.append(now())
         return sample(*arguments, **options)
 
     ppo_trainer.batch_generation = noticed
@@ -217,7 +233,7 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
             if logs and "objective/scores" in logs:
                 found["reward"].append(float(logs["objective/scores"]) - asked["shift"])
                 found["kl"].append(float(logs["objective/kl"]))
-                found["seconds"].append(time.monotonic() - started[0])
+                found["seconds"].append(now() - started[0])
 
     def scorer() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(job["reward"], num_labels=1)
@@ -286,12 +302,13 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
         def id(self) -> str:
             return "race"
 
+    now = clock_of(job)
     asked = json.loads(Path(job["prompts"]).read_text())
     moments: list[float] = []
     play = rl.upcoming.play
 
     def noticed(*arguments: Any, **options: Any) -> Any:
-        moments.append(time.monotonic())
+        moments.append(now())
         return play(*arguments, **options)
 
     rl.upcoming.play = noticed
@@ -327,7 +344,7 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
         hook=lambda *_: {},
         seed=job["seed"],
     )
-    ended = [*moments[1:], time.monotonic()]
+    ended = [*moments[1:], now()]
     lines = read_metrics(stage.folder / "metrics.jsonl")
     lines = [line for line in lines if "score" in line]
     return {
