@@ -71,9 +71,14 @@ def main() -> None:
             arrival(ours, final(trl, "reward"), final(trl, "kl")) / trl["seconds"][-1]
             for trl, ours in zip(found["trl"], found[name], strict=True)
         ]
+        by_objective = [
+            arrival(with_objective(ours), final(with_objective(trl), "reward"), float("inf"))
+            / trl["seconds"][-1]
+            for trl, ours in zip(found["trl"], found[name], strict=True)
+        ]
         result[name] = {
             "share_of_trl_seconds": [round(ratio, 3) for ratio in ratios],
-            "median": round(statistics.median(ratios), 3),
+            "share_by_objective": [round(ratio, 3) for ratio in by_objective],
         }
     for name in SETTINGS:
         result[f"{name}_final"] = [
@@ -81,6 +86,11 @@ def main() -> None:
              "seconds": round(r["seconds"][-1], 1)}
             for r in found[name]
         ]  # fmt: skip
+    for name in SETTINGS:
+        result[f"{name}_rounds"] = [
+            {figure: [round(v, 3) for v in values] for figure, values in r.items()}
+            for r in found[name]
+        ]
     print(json.dumps(result))
 
 
@@ -102,6 +112,12 @@ def say(text: str) -> None:
 
 def final(run: dict[str, list[float]], figure: str) -> float:
     return statistics.mean(run[figure][-SMOOTHED:])
+
+
+def with_objective(run: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return a run with what it maximises in place of its reward."""
+    objective = [r - KL * kl for r, kl in zip(run["reward"], run["kl"], strict=True)]
+    return run | {"reward": objective}
 
 
 def arrival(run: dict[str, list[float]], reward: float, kl: float) -> float:
