@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -77,8 +78,8 @@ def main() -> None:
             for trl, ours in zip(found["trl"], found[name], strict=True)
         ]
         result[name] = {
-            "share_of_trl_seconds": [round(ratio, 3) for ratio in ratios],
-            "share_by_objective": [round(ratio, 3) for ratio in by_objective],
+            "share_of_trl_seconds": [shown(ratio) for ratio in ratios],
+            "share_by_objective": [shown(ratio) for ratio in by_objective],
         }
     for name in SETTINGS:
         result[f"{name}_final"] = [
@@ -112,6 +113,11 @@ def say(text: str) -> None:
 
 def final(run: dict[str, list[float]], figure: str) -> float:
     return statistics.mean(run[figure][-SMOOTHED:])
+
+
+def shown(ratio: float) -> float | None:
+    """Return what JSON can hold: null where the other side was never reached."""
+    return round(ratio, 3) if math.isfinite(ratio) else None
 
 
 def with_objective(run: dict[str, list[float]]) -> dict[str, list[float]]:
