@@ -162,7 +162,10 @@ function across(point) {
   return point.getBoundingClientRect().x;
 }
 
-addEventListener("scroll", () => { pointed.hidden = true; }, { passive: true });
+// Not while a mark has the keyboard's focus, which may itself have scrolled to it.
+addEventListener("scroll", () => {
+  if (!(document.activeElement instanceof SVGElement)) pointed.hidden = true;
+}, { passive: true });
 
 // An element with text; text is never read as HTML.
 function element(name, className, ...content) {
