@@ -27,10 +27,10 @@ from typing import NamedTuple
 from annotation.aggregate import consensus_of
 from annotation.config import AdjudicationConfig, AggregationConfig
 from annotation.consensus import Consensus, Outcome, entropy
-from annotation.labels import Choice, Label, read_labels
 from annotation.reliability import gold_scores
 from annotation.votes import Ballot, counted_votes, person_of, read_gold, sort_labels
 from plumbline.artefacts import Artefact
+from plumbline.labels import Choice, Label, read_labels
 from plumbline.records import Row, read_dataset, write_dataset
 from plumbline.stages import Stage, stage
 

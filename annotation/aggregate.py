@@ -35,11 +35,11 @@ from typing import Any, Literal
 
 from annotation.config import AggregationConfig
 from annotation.consensus import Consensus, Outcome, reach_consensus
-from annotation.labels import Choice, Label, read_labels
 from annotation.simulated import TRUTH_FILE
 from annotation.votes import Ballot, counted_votes, plurality, read_gold, sort_labels, tally
 from plumbline.artefacts import Artefact, read_json
 from plumbline.errors import DataError
+from plumbline.labels import Choice, Label, read_labels
 from plumbline.records import Dropped, Row, is_held_out, read_dataset, write_dataset
 from plumbline.seeds import derive
 from plumbline.stages import Stage, stage

@@ -13,10 +13,10 @@ from annotation.agreement_report import agreement_notes, coefficient, measures, 
 from annotation.disputes import Dispute, most_disputed
 from annotation.intervals import Bootstrap, Estimate
 from annotation.label_agreement import ORDER, LabelAgreement, Labeller, measure_labels, names_of
-from annotation.labels import CHOICES, Label, read_labels
 from annotation.votes import read_gold
 from plumbline import __version__, pages
 from plumbline.artefacts import Artefact, write_json
+from plumbline.labels import CHOICES, Label, read_labels
 from plumbline.pages import number
 from plumbline.records import read_dataset
 from plumbline.stages import Stage, stage

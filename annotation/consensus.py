@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 from annotation.config import Method
 from annotation.crowd import posteriors
-from annotation.labels import CHOICES, Choice
 from annotation.reliability import Reliability, reliabilities, vote_weight
 from annotation.votes import CountedVote
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES, Choice
 
 LEARN_FROM_GOLD: tuple[Method, ...] = ("weighted", "dawid_skene")
 """Methods that also learn about people from gold items; crowd-kit's others take no answers."""

@@ -19,9 +19,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from annotation.labels import Choice
 from annotation.votes import CountedVote
 from plumbline.errors import DataError
+from plumbline.labels import Choice
 
 CrowdMethod = Literal["dawid_skene", "glad", "mace"]
 CROWD_METHODS: tuple[CrowdMethod, ...] = get_args(CrowdMethod)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from annotation.labels import Label
 from annotation.votes import person_of, sort_labels
 from plumbline.errors import DataError
+from plumbline.labels import Label
 from plumbline.records import Message, Row
 
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 from statistics import median
 
 from annotation.intervals import Estimate, Value, wilson
-from annotation.labels import Choice, Label
 from annotation.votes import person_of
+from plumbline.labels import Choice, Label
 
 
 def self_consistency(labels: Sequence[Label]) -> Estimate:

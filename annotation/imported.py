@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from annotation.config import LabelFileConfig
-from annotation.labels import PURPOSES, Label, write_labels
 from plumbline.calls import SourceFile
 from plumbline.errors import DataError
 from plumbline.files import read_records
+from plumbline.labels import PURPOSES, Label, write_labels
 from plumbline.stages import Stage, stage
 
 UNKNOWN_TIME = "1970-01-01T00:00:00+00:00"

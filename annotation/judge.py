@@ -17,10 +17,10 @@ from typing import NamedTuple
 from annotation.judge_client import Answer, Endpoint, Journal, Key, TurnedDown, ask_all
 from annotation.judge_config import JudgeConfig
 from annotation.judge_prompt import Reading, Side, question, read_reply
-from annotation.labels import Choice, Label, write_labels
 from annotation.pair_ids import checked_ids
 from plumbline.artefacts import Artefact
 from plumbline.errors import DataError
+from plumbline.labels import Choice, Label, write_labels
 from plumbline.records import Dropped, Message, Row, read_dataset
 from plumbline.seeds import rng
 from plumbline.stages import Stage, stage

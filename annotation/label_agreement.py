@@ -10,10 +10,10 @@ from typing import Any
 from annotation import habits
 from annotation.agreement import Agreement, Person, measure_agreement
 from annotation.intervals import Bootstrap, Estimate, Value
-from annotation.labels import CHOICES, PURPOSES, Choice, Label
 from annotation.vote_table import Vote, VoteTable
 from annotation.votes import person_of, sort_labels
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES, PURPOSES, Choice, Label
 
 #: From one end to the other. That both are bad stands nowhere between A and B.
 ORDER = ("a", "tie", "b")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from annotation.labels import Choice, Label, read_labels, write_labels
 from annotation.votes import read_gold, write_gold
 from plumbline.artefacts import Artefact, write_json
 from plumbline.errors import DataError
+from plumbline.labels import Choice, Label, read_labels, write_labels
 from plumbline.records import Dropped, read_dataset
 from plumbline.stages import Stage, stage
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from annotation.labels import LABELS_FILE, read_labels
 from plumbline.artefacts import Artefact
 from plumbline.errors import DataError
+from plumbline.labels import LABELS_FILE, read_labels
 from plumbline.records import Row, read_dataset
 
 

@@ -22,8 +22,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from annotation.labels import Choice
 from annotation.votes import CountedVote
+from plumbline.labels import Choice
 
 Basis = Literal["gold", "others", "everybody"]
 

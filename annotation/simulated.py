@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from annotation.config import LabellerConfig, LabellingConfig
-from annotation.labels import Choice, Label, write_labels
 from plumbline.artefacts import Artefact, write_json
 from plumbline.hooks import Scorer
+from plumbline.labels import Choice, Label, write_labels
 from plumbline.records import Message, Row, read_dataset
 from plumbline.seeds import rng
 from plumbline.stages import Stage, stage

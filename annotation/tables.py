@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from annotation.labels import LABELS_FILE, Label, read_labels
 from annotation.table_files import TableRow, read_table
 from annotation.vote_table import Vote, VoteTable
 from plumbline.errors import ConfigError, DataError
+from plumbline.labels import LABELS_FILE, Label, read_labels
 
 Form = Literal["wide", "long"]
 #: Usual names, the more telling first.

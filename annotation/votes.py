@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from annotation.config import AggregationConfig
-from annotation.labels import CHOICES, Choice, Label
 from plumbline.artefacts import read_json, write_json
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES, Choice, Label
 
 GOLD_FILE = "gold.json"
 """Beside labels: the known answer of each gold item, by the pair's id."""

@@ -40,30 +40,26 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 
 from annotation.aggregate import preference
 from annotation.config import SelectionConfig
-from annotation.labels import read_labels
 from annotation.select_pairs import select_pairs
 from annotation.simulated import TRUTH_FILE, simulate_labels
 from annotation.votes import plurality
 from plumbline.artefacts import Artefact, read_json
-from plumbline.base import build_base
 from plumbline.calls import defer
 from plumbline.config import Config, load
 from plumbline.hooks import Scorer
+from plumbline.labels import read_labels
 from plumbline.progress import Reporter
 from plumbline.records import Row, prompts_of, read_dataset, write_dataset
 from plumbline.stages import Run, Stage, stage
-from plumbline.world.corpus import corpus
-from plumbline.world.data import demonstrations, prompts
+from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.pairs import sample_pairs
+from recipes._first import first_policy
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
 from recipes.dpo_vs_ppo import __file__ as RECIPE_FILE
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
-from sft.build import build_demonstrations
-from sft.sources import from_rows
-from sft.train import train_sft
 
 UNIFORM = "uniform"
 ACCURACIES = ("expected_accuracy", "gold_accuracy")
@@ -184,34 +180,7 @@ def measure_accuracy(
 def world(run: Run, config: BenchmarkConfig) -> dict[str, Artefact]:
     """Make what all seeds share: first policy, pool, held-out pairs."""
     recipe = config.recipe
-    demonstrated = run.make(
-        "demonstrations",
-        build_demonstrations,
-        config=recipe.demonstrations,
-        source=defer(
-            from_rows,
-            rows=defer(
-                demonstrations, data_seed=recipe.data_seed, count=recipe.world.demonstrations
-            ),
-            origin="embedded world",
-        ),
-        data_seed=recipe.data_seed,
-    )
-    base = run.make(
-        "base",
-        build_base,
-        config=recipe.base,
-        texts=defer(corpus, data_seed=recipe.data_seed, documents=recipe.world.documents),
-        seed=recipe.seed,
-    )
-    first = run.make(
-        "sft",
-        train_sft,
-        config=recipe.sft,
-        base=base,
-        demonstrations=demonstrated,
-        seed=recipe.seed,
-    )
+    first = first_policy(run, recipe)
     made = {"first": first}
     for name, count, share in (
         ("pool", config.pool_prompts, "preferences"),

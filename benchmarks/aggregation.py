@@ -37,9 +37,9 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 from annotation.adjudication import adjudication_queue
 from annotation.config import AdjudicationConfig, AggregationConfig, LabellerConfig, Method
 from annotation.consensus import Consensus, reach_consensus
-from annotation.labels import Choice, Label
 from annotation.simulated import probability_of_a
 from annotation.votes import counted_votes
+from plumbline.labels import Choice, Label
 from plumbline.seeds import derive, rng
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts

@@ -20,15 +20,16 @@ from evaluation.entries import (
     subset_of,
 )
 from evaluation.findings import Comparison
-from evaluation.matching import BudgetConfig, matrix
-from evaluation.statistics import mean_and_error, mean_interval, win_points
+from evaluation.matching import BudgetConfig
+from evaluation.rows import points_over
+from evaluation.statistics import mean_and_error, mean_interval
 from evaluation.terms import check
 from evaluation.verdict import verdict
 from plumbline import __version__
 from plumbline.artefacts import Artefact, Store
 from plumbline.config import Config, knobs
 from plumbline.errors import ArtefactError, DataError
-from plumbline.stages import RunRecord
+from plumbline.stages import RUN_FILE, RunRecord
 
 #: Answers that a page carries at most; beyond, those of checkpoints on the way are left out.
 MAX_ANSWERS = 60_000
@@ -139,9 +140,7 @@ def content_of_run(
     home: Path, run: str, budget: BudgetConfig | None = None, confidence: float = 0.95
 ) -> dict[str, Any]:
     """Return the content for a run of a recipe that compares, finished or going on."""
-    if not (home / run / "run.json").exists():
-        raise ArtefactError(f"There is no run {run!r} in {home}. See: plumbline runs")
-    record = RunRecord(home / run)
+    record = record_of(home, run)
     trained, baseline = trainings_of(record)
     if not trained:
         return waiting(record)
@@ -156,6 +155,16 @@ def content_of_run(
         status=record.status,
         common_prompts=record.status == "running",
     )
+
+
+def record_of(home: Path, name: str) -> RunRecord:
+    """Return a run by its name; raise `ArtefactError` that names those there are."""
+    if not (home / name / RUN_FILE).exists():
+        runs = sorted(path.parent.name for path in home.glob(f"*/{RUN_FILE}"))
+        raise ArtefactError(
+            f"There is no run {name!r} in {home}; there are {', '.join(runs) or 'none'}."
+        )
+    return RunRecord(home / name)
 
 
 def judge_of(trained: Sequence[Trained]) -> str:
@@ -316,26 +325,14 @@ class _Policies:
         """Return win rates over the baseline; for finished policies with intervals over prompts."""
         if self._baseline is None:
             return {}
-        prompts = [row["prompt_id"] for row in look.rows]
+        theirs = {row["prompt_id"]: row for row in self._baseline.rows}
         found: dict[str, float | None] = {}
         for scorer in self._comparison.scorers:
             if any(row.get(scorer) is None for row in self._baseline.rows):
                 continue
-            ours, theirs = (
-                matrix([side], scorer, prompts)[0].tolist() for side in (look, self._baseline)
-            )
-            points = _ties_of_same_answers(look, self._baseline, win_points(ours, theirs))
+            points = points_over(look.rows, theirs, scorer)
             found[f"{scorer}_win_rate"] = float(np.mean(points))
             if final and len(points) > 1:
                 low, high = mean_interval(points, self._comparison.confidence, _RESAMPLES, 0)
                 found |= {f"{scorer}_win_rate_low": low, f"{scorer}_win_rate_high": high}
         return found
-
-
-def _ties_of_same_answers(look: Look, other: Look, points: Sequence[float]) -> list[float]:
-    """Count the same answer as a tie, even where a scorer's rounding differs between batches."""
-    theirs = {row["prompt_id"]: row["response"] for row in other.rows}
-    return [
-        0.5 if row["response"] == theirs[row["prompt_id"]] else point
-        for row, point in zip(look.rows, points, strict=True)
-    ]

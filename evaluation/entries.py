@@ -9,17 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from evaluation.rows import read_rows, read_samples
 from plumbline.artefacts import Artefact, sha256
-from plumbline.errors import ArtefactError
 from plumbline.metrics import METRICS, read_metrics
 from plumbline.records import Row
 
 #: method -> seed -> {"policy": artefact, "evaluation": artefact}
 Methods = Mapping[str, Mapping[str, Mapping[str, Artefact]]]
 
-SAMPLES = "samples.parquet"
 EVALUATIONS = "evaluations"
 TRACES = "traces"
 COSTS = ("responses", "tokens", "steps", "seconds")
@@ -124,7 +121,7 @@ def of_artefacts(method: str, seed: str, policy: Artefact, evaluation: Artefact)
         "seconds": manifest.seconds,
     }
     looks, missing = _looks(policy.path, lines, whole, last)
-    final = Look(last, read_rows(evaluation.path / SAMPLES), whole)
+    final = Look(last, read_samples(evaluation), whole)
     troubles = [*_troubles(policy.path, lines), *missing]
     arguments = evaluation.manifest.arguments["arguments"]
     return Trained(
@@ -158,15 +155,7 @@ def of_partial(method: str, seed: str, folder: Path) -> Trained | None:
 
 def baseline_of(evaluation: Artefact) -> Look:
     """Return the policy that every method started from, as a look."""
-    return Look(0, read_rows(evaluation.path / SAMPLES), dict.fromkeys(COSTS, 0.0))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read judged answers."""
-    if not path.exists():
-        raise ArtefactError(f"There are no judged answers in {path}.")
-    rows: list[Row] = pq.read_table(path).to_pylist()
-    return rows
+    return Look(0, read_samples(evaluation), dict.fromkeys(COSTS, 0.0))
 
 
 def numeric_columns(rows: Sequence[Row]) -> list[str]:

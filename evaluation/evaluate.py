@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.harness import SAMPLES, Harness, write_samples
+from evaluation.harness import Harness
+from evaluation.rows import SAMPLES, read_samples, write_samples
 from evaluation.statistics import mean_interval
-from evaluation.tasks.sampling import read_samples, sample_policy
+from evaluation.tasks.sampling import sample_policy
 from plumbline.artefacts import Artefact
 from plumbline.calls import Deferred
 from plumbline.policy import Policy
@@ -75,13 +76,12 @@ def sample_and_measure(
     policy: Artefact,
     reference: Artefact | None,
     harness: Deferred[Harness],
-    data_seed: int,
 ) -> Artefact:
     """Let a policy answer, and measure the answers: stages ``samples/…`` and ``evaluation/…``.
 
     With another measure, scorer or baseline in the harness, the same answers are measured again.
     """
-    config = harness.arguments["config"]
+    config, data_seed = harness.arguments["config"], harness.arguments["data_seed"]
     samples = run.make(
         f"samples/{name}",
         sample_policy,
@@ -89,7 +89,7 @@ def sample_and_measure(
         prompts=harness.arguments["prompts"],
         count=config.prompts,
         sampling=config.sampling,
-        data_seed=harness.arguments["data_seed"],
+        data_seed=data_seed,
     )
     return run.make(
         f"evaluation/{name}",

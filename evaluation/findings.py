@@ -217,26 +217,20 @@ class Comparison:
                 if (value := statistics.at_kl(kl, score, root**2)) is not None
             ]
             if at:
-                points.append(
-                    {"kl": float(root**2), "seeds": len(at), **_band(at, self.confidence)}
-                )
+                band = statistics.band(at, self.confidence)
+                points.append({"kl": float(root**2), "seeds": len(at), **band._asdict()})
         limit = self.budget.limit if self.budget and self.budget.by == "kl" else common
-        areas = (
-            []
-            if limit <= 0
-            else [
-                found
-                for kl, score in zip(kls, scores, strict=True)
-                if (found := statistics.area_to(kl, score, limit)) is not None
-            ]
-        )
-        nothing: dict[str, float | None] = dict.fromkeys(("mean", "low", "high"))
-        area = _band(areas, self.confidence) if areas else nothing
+        found = [
+            statistics.area_to(kl, score, limit) if limit > 0 else None
+            for kl, score in zip(kls, scores, strict=True)
+        ]
+        areas = [area for area in found if area is not None]
+        area = statistics.band(areas, self.confidence) if areas else None
         return {
             "points": points,
-            "area": area["mean"],
-            "area_low": area["low"],
-            "area_high": area["high"],
+            "area": area and area.mean,
+            "area_low": area and area.low,
+            "area_high": area and area.high,
             "area_to": limit,
             "fit": _fit(kls, scores),
         }
@@ -253,17 +247,6 @@ def _from_start(look: Look) -> float:
     """Return a look's KL, exactly 0 before training: two passes differ in their last digits."""
     kl = max(0.0, look.kl or 0.0)
     return 0.0 if look.checkpoint == 0 and kl < _ROUNDING else kl
-
-
-def _band(values: Sequence[float], confidence: float) -> dict[str, float | None]:
-    """Return a mean over seeds and its interval by Student's t; none for one seed."""
-    from scipy import stats
-
-    mean, error = statistics.mean_and_error(values)
-    if len(values) < 2:
-        return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def _fit(

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.content import trainings_of
+from evaluation.content import record_of, trainings_of
 from evaluation.entries import Look, Trained
 from evaluation.external import read_samples_file
 from plumbline.artefacts import Artefact
 from plumbline.calls import revive
-from plumbline.errors import ArtefactError, DataError
+from plumbline.errors import DataError
 from plumbline.hooks import Scorer
-from plumbline.stages import RUN_FILE, RunRecord
+from plumbline.stages import RunRecord
 
 
 @dataclass
@@ -37,7 +37,7 @@ def gather(
     found = Gathered()
     scorers: list[Scorer] = []
     for name in runs:
-        record = _record(home, name)
+        record = record_of(home, name)
         trained, baseline = trainings_of(record)
         if not trained:
             raise DataError(
@@ -84,15 +84,6 @@ def _take_baseline(found: Gathered, model: str) -> None:
     if len(chosen) > 1:
         found.notes.append(f"The baseline is {chosen[0].name}, the first of its seeds.")
     found.trained = [one for one in found.trained if one.method != model]
-
-
-def _record(home: Path, name: str) -> RunRecord:
-    if not (home / name / RUN_FILE).exists():
-        runs = sorted(path.parent.name for path in home.glob(f"*/{RUN_FILE}"))
-        raise ArtefactError(
-            f"There is no run {name!r} in {home}; there are {', '.join(runs) or 'none'}."
-        )
-    return RunRecord(home / name)
 
 
 def _scorers(stages: dict[str, Artefact], record: RunRecord) -> list[Scorer]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from evaluation.config import EvaluationConfig
 from evaluation.judges.scorers import agreement_with_pairs, agreement_with_scorers
 from evaluation.measures.measure import Answers, Measure, add_columns, figures_of
-from evaluation.statistics import mean_and_error, sequence_kl, win_points
-from evaluation.tasks.sampling import SAMPLES, Sampler, answer, read_samples, write_samples
+from evaluation.rows import points_over, read_samples, write_samples
+from evaluation.statistics import mean_and_error, sequence_kl
+from evaluation.tasks.sampling import Sampler, answer
 from evaluation.tasks.task import Item, Task, as_task
 from plumbline.artefacts import Artefact
 from plumbline.batches import collate
@@ -22,8 +23,6 @@ from plumbline.hooks import Scorer
 from plumbline.logprobs import in_parts
 from plumbline.policy import Policy
 from plumbline.records import Conversation, Row, prompt_id, read_dataset
-
-__all__ = ["SAMPLES", "Harness", "Sampler", "baseline_scores", "read_samples", "write_samples"]
 
 #: Responses whose log-probabilities are computed at once.
 _MICRO_BATCH = 32
@@ -169,14 +168,9 @@ class Harness:
     def points(self, rows: Sequence[Row], scorer: str) -> list[float]:
         """Return the win points of each row over the baseline's answer to the same prompt.
 
-        The same answer is a tie, even where a scorer's rounding differs from batch to batch.
+        The same answer is a tie.
         """
-        theirs = [self._baseline[row["prompt_id"]] for row in rows]
-        scores = [
-            row[scorer] if row["response"] == other["response"] else other[scorer]
-            for row, other in zip(rows, theirs, strict=True)
-        ]
-        return win_points([row[scorer] for row in rows], scores)
+        return points_over(rows, self._baseline, scorer)
 
     @property
     def has_baseline(self) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
-from scipy import stats
 
 from evaluation import plots
 from evaluation.entries import Methods
-from evaluation.statistics import mean_and_error
+from evaluation.statistics import band, mean_and_error
 from plumbline.artefacts import Artefact, write_json
 from plumbline.metrics import METRICS, read_metrics
 from plumbline.stages import Stage, stage
@@ -20,23 +19,6 @@ CODE_BESIDE = "templates"
 CONFIDENCE = 0.95
 _EVALUATED = "eval/"
 _SHOWN = ("gold", "reward", "kl", "words")
-
-
-class Band(NamedTuple):
-    """A mean over seeds with its interval (Student's t); no interval where there is one seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-def band(values: Sequence[float]) -> Band:
-    """Return the mean over training seeds and its 95 % interval by Student's t."""
-    mean, error = mean_and_error(values)
-    if len(values) < 2:
-        return Band(mean, None, None)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
-    return Band(mean, mean - half, mean + half)
 
 
 @stage("learning-curves")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.best_of_n import BestOf
-from evaluation.statistics import GaoFit, at_kl, gao_fit, level, mean_and_error
+from evaluation.statistics import GaoFit, at_kl, band, gao_fit, level, mean_and_error
 from evaluation.statistics.frontier import Form
 from plumbline.artefacts import Artefact
 from plumbline.errors import DataError
@@ -185,8 +185,6 @@ def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
     them, and one that fewer than `_SEEDS_FOR_A_BAND` reached has no interval, which would say
     little more than that.
     """
-    from scipy import stats
-
     furthest = max(float(course.kl.max()) for course in courses)
     rows = []
     for root in np.linspace(0, np.sqrt(furthest), _GRID):
@@ -198,11 +196,10 @@ def bands(courses: Sequence[Course]) -> list[dict[str, Any]]:
             values = [value for value in found if value is not None]
             if not values:
                 continue
-            mean, error = mean_and_error(values)
+            mean, low, high = band(values, CONFIDENCE)
             row |= {score: mean, f"{score}_seeds": len(values)}
             if len(values) >= _SEEDS_FOR_A_BAND:
-                half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
-                row |= {f"{score}_low": mean - half, f"{score}_high": mean + half}
+                row |= {f"{score}_low": low, f"{score}_high": high}
         if "gold" in row:
             rows.append(row)
     return rows

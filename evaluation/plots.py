@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def svg(spec: dict[str, Any]) -> str:
     return drawn
 
 
+@cache
 def javascript() -> str:
-    """Return the whole of Vega in one script, so that the page opens without a network."""
+    """Return the whole of Vega in one script, bundled once: a page opens without a network."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -63,6 +65,6 @@ def write_report(
         (folder / f"report.{ending}").write_text(text, encoding="utf-8")
 
 
-def for_script(value: Any) -> str:
+def for_script(value: Any, *, allow_nan: bool = True) -> str:
     """Return JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("<", "\\u003c")
+    return json.dumps(value, allow_nan=allow_nan).replace("<", "\\u003c")

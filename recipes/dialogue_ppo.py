@@ -16,21 +16,18 @@ from typing import Any
 
 from pydantic import Field
 
-from plumbline.base import BaseModelConfig, build_base
+from plumbline.base import BaseModelConfig
 from plumbline.calls import defer
 from plumbline.config import Config
 from plumbline.stages import Run
-from plumbline.world.corpus import corpus
-from plumbline.world.data import demonstrations, prompts
+from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
+from recipes._first import first_policy
 from rl.config import PPOConfig
 from rl.dialogues import DialogueJudge, compare_dialogues, judge_dialogues
 from rl.environments import HelpDeskCustomer
 from rl.ppo import train_ppo
-from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig, SFTConfig
-from sft.sources import from_rows
-from sft.train import train_sft
 
 
 class DialogueWorldConfig(Config):
@@ -74,37 +71,11 @@ def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     data_seed = config.data_seed
 
-    # 1. The base model, trained from scratch on plain text.
-    base = run.make(
-        "base",
-        build_base,
-        config=config.base,
-        texts=defer(corpus, data_seed=data_seed, documents=config.world.documents),
-        seed=config.seed,
-    )
+    # 1. The base model from scratch, and the first policy, from demonstrations that end with their
+    # first answer.
+    first = first_policy(run, config)
 
-    # 2. The first policy, from demonstrations that end with their first answer.
-    demonstrated = run.make(
-        "demonstrations",
-        build_demonstrations,
-        config=config.demonstrations,
-        source=defer(
-            from_rows,
-            rows=defer(demonstrations, data_seed=data_seed, count=config.world.demonstrations),
-            origin="embedded world",
-        ),
-        data_seed=data_seed,
-    )
-    first = run.make(
-        "sft",
-        train_sft,
-        config=config.sft,
-        base=base,
-        demonstrations=demonstrated,
-        seed=config.seed,
-    )
-
-    # 3. One judge: the same held-out prompts, the same customer, the gold utility.
+    # 2. One judge: the same held-out prompts, the same customer, the gold utility.
     customer = defer(HelpDeskCustomer, data_seed=data_seed, turns=config.world.turns)
     utility = defer(GoldUtility, data_seed=data_seed)
     judge = defer(
@@ -119,7 +90,7 @@ def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:
     )
     before = run.make("dialogues/sft", judge_dialogues, policy=first, judge=judge)
 
-    # 4. PPO in dialogues, paid by the gold utility of the last turn.
+    # 3. PPO in dialogues, paid by the gold utility of the last turn.
     aligned = run.make(
         "ppo",
         train_ppo,
@@ -134,7 +105,7 @@ def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:
         environment=customer,
     )
 
-    # 5. What it learnt.
+    # 4. What it learnt.
     after = run.make("dialogues/ppo", judge_dialogues, policy=aligned, judge=judge)
     report = run.make("report", compare_dialogues, before=before, after=after)
     return run.publish(report)

@@ -82,7 +82,6 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
                 policy=policy,
                 reference=ground.first,
                 harness=ground.harness,
-                data_seed=config.data_seed,
             )
             aligned[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 

@@ -38,23 +38,20 @@ from annotation.known import clearest_pairs, known_answers
 from annotation.mixture import merge_labels
 from annotation.select_pairs import select_pairs
 from plumbline.artefacts import Artefact
-from plumbline.base import BaseModelConfig, build_base
+from plumbline.base import BaseModelConfig
 from plumbline.calls import defer
 from plumbline.config import Config
 from plumbline.stages import Run
-from plumbline.world.corpus import corpus
-from plumbline.world.data import demonstrations, prompts
+from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.config import PairsConfig
 from preference.pairs import sample_pairs
+from recipes._first import first_policy
 from recipes._ground import WorldConfig
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
-from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig, SFTConfig
-from sft.sources import from_rows
-from sft.train import train_sft
 
 SENIOR = LabellerConfig(name="senior", temperature=0.05)
 
@@ -135,32 +132,7 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     was_up = is_up(config.site)
 
     # 1. A policy whose answers are worth comparing.
-    base = run.make(
-        "base",
-        build_base,
-        config=config.base,
-        texts=defer(corpus, data_seed=data_seed, documents=config.world.documents),
-        seed=config.seed,
-    )
-    demonstrated = run.make(
-        "demonstrations",
-        build_demonstrations,
-        config=config.demonstrations,
-        source=defer(
-            from_rows,
-            rows=defer(demonstrations, data_seed=data_seed, count=config.world.demonstrations),
-            origin="embedded world",
-        ),
-        data_seed=data_seed,
-    )
-    policy = run.make(
-        "sft",
-        train_sft,
-        config=config.sft,
-        base=base,
-        demonstrations=demonstrated,
-        seed=config.seed,
-    )
+    policy = first_policy(run, config)
 
     # 2. Pairs to choose from, and some whose answer is beyond doubt.
     pool = run.make(

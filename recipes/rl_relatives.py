@@ -78,7 +78,6 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
                 policy=policy,
                 reference=ground.first,
                 harness=ground.harness,
-                data_seed=config.data_seed,
             )
             trained[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 

@@ -18,11 +18,11 @@ from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import wait_for
 from annotation.campaign.webhook import Listener
 from annotation.config import LabellerConfig
-from annotation.labels import write_labels
 from annotation.votes import write_gold
 from plumbline.artefacts import Artefact
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
+from plumbline.labels import write_labels
 from plumbline.records import Dropped, Row, read_dataset
 from plumbline.stages import Stage, stage
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaign.questions import problem_with_showing
-from annotation.labels import CHOICES, Choice
 from plumbline.errors import DataError
 from plumbline.files import conversation_of, read_records
+from plumbline.labels import CHOICES, Choice
 from plumbline.records import Conversation, Dropped, problem_with, prompt_id, user
 
 SAME = "has responses that are the same but for case and white space"

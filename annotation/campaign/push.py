@@ -36,8 +36,8 @@ from annotation.campaign.places import (
 from annotation.campaign.pull import labels_of
 from annotation.campaign.questions import content, guidelines, in_words, unshown
 from annotation.campaign.state import Campaign, Place
-from annotation.labels import Label
 from plumbline.errors import DataError
+from plumbline.labels import Label
 from plumbline.records import Dropped, Row
 from plumbline.seeds import rng
 

@@ -10,9 +10,9 @@ from annotation import coefficients, habits
 from annotation.agreement import with_others
 from annotation.intervals import Bootstrap, Estimate, Figure, Key, Sums
 from annotation.label_agreement import choice_table
-from annotation.labels import Choice, Label
 from annotation.vote_table import VoteTable
 from annotation.votes import person_of, sort_labels
+from plumbline.labels import Choice, Label
 
 _ALL, _ALPHA = "agreement", "alpha"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from annotation.campaign.config import CampaignConfig
-from annotation.labels import Choice
 from plumbline.errors import ConfigError
+from plumbline.labels import Choice
 from plumbline.records import Message
 
 Side = Literal["a", "b"]

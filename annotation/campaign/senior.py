@@ -15,10 +15,10 @@ from annotation.campaign.simulate import Labeller, Workforce, hire
 from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import wait_for
 from annotation.config import LabellerConfig
-from annotation.labels import Label, write_labels
 from plumbline.artefacts import Artefact
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
+from plumbline.labels import Label, write_labels
 from plumbline.records import read_dataset
 from plumbline.stages import Stage, stage
 

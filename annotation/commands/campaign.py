@@ -283,8 +283,8 @@ def _tell_labels(reporter: Reporter, labels: Labels) -> None:
 
 
 def _write(out: Path, labels: Labels) -> None:
-    from annotation.labels import write_labels
     from annotation.votes import write_gold
+    from plumbline.labels import write_labels
 
     out.mkdir(parents=True, exist_ok=True)
     write_labels(out, labels.labels)

@@ -108,9 +108,9 @@ def _inputs(folder: Path, home: Path, name: str) -> tuple[Artefact, Artefact]:
     from annotation.campaign.connect import campaign_folder
     from annotation.campaign.pull import labels_of
     from annotation.campaign.state import Campaign
-    from annotation.labels import write_labels
     from annotation.votes import write_gold
     from plumbline.artefacts import Artefact
+    from plumbline.labels import write_labels
     from plumbline.records import assistant, write_dataset
 
     class Loose(Artefact):

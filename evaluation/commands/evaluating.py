@@ -20,14 +20,14 @@ from evaluation.commands.request import (
     is_sampled,
     run_name,
 )
-from evaluation.evaluate import measure_samples
-from evaluation.harness import SAMPLES, Harness, read_samples, write_samples
+from evaluation.evaluate import sample_and_measure
+from evaluation.harness import Harness
 from evaluation.judges.pairs import pair_answers
 from evaluation.judges.verdicts import read_verdicts
 from evaluation.measures.registry import REGISTRY, chosen
+from evaluation.rows import SAMPLES, read_samples, write_samples
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
 from evaluation.tasks.checkers import ShopFormat
-from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import file_task, world_task
 from evaluation.tasks.texts import measure_texts, texts_of
 from plumbline.artefacts import Artefact, write_json
@@ -138,23 +138,12 @@ class _Judged:
         return evaluation, {f"{self._request.judge}_{key}": v for key, v in figures.items()}
 
     def _measured(self, name: str, policy: Artefact, **more: Any) -> Artefact:
-        samples = self._run.make(
-            f"samples/{_slug(self._task)}/{_slug(name)}",
-            sample_policy,
-            policy=policy,
-            prompts=self._prompts,
-            count=self._config.evaluation.prompts,
-            sampling=self._config.evaluation.sampling,
-            data_seed=self._config.data_seed,
-        )
-        evaluation = self._run.make(
-            f"evaluation/{_slug(self._task)}/{_slug(name)}",
-            measure_samples,
-            samples=samples,
+        evaluation = sample_and_measure(
+            self._run,
+            f"{_slug(self._task)}/{_slug(name)}",
             policy=policy,
             reference=self._reference,
             harness=defer(Harness, **self._harness, **more),
-            data_seed=self._config.data_seed,
         )
         self._check_measures(evaluation)
         return evaluation

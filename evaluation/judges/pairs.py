@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evaluation.tasks.sampling import read_samples
+from evaluation.rows import read_samples
 from plumbline.artefacts import Artefact
 from plumbline.errors import DataError
 from plumbline.records import Dropped, Row, assistant, write_dataset

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from evaluation.judges.pairs import EMPTY, SAME, pair_id, side_of_ours
+from evaluation.rows import SAMPLES, read_samples, write_samples
 from evaluation.statistics import mean_and_error, mean_interval
-from evaluation.tasks.sampling import SAMPLES, read_samples, write_samples
 from plumbline.artefacts import Artefact
 from plumbline.calls import SourceFile
 from plumbline.errors import DataError

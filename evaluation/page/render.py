@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from evaluation.page.charts import charts
 from evaluation.page.marks import Chart, svg
 from evaluation.page.tables import Table
 from evaluation.page.view import BASELINE, View
-from evaluation.plots import javascript
+from evaluation.plots import for_script, javascript
 from plumbline import pages
 
 CODE_BESIDE = "../templates"
@@ -128,16 +127,11 @@ def live_parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     return parts, samples.as_json(view)
 
 
-def for_script(value: Any) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-
-
 def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
     environment = _environment()
     settings = {"live": live, "judge": view.judge, "titles": _titles(view)}
     script = _script()
-    sources = f"{_hash(javascript_once())} {_hash(script)} 'unsafe-eval'"  # Vega compiles
+    sources = f"{_hash(javascript())} {_hash(script)} 'unsafe-eval'"  # Vega compiles
     reach = "'self'" if live else "'none'"
     return environment.get_template("comparison.html.jinja").render(
         view=view,
@@ -147,10 +141,10 @@ def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
         sections=_sections(view, drawn),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src {sources}; "
         f"connect-src {reach}; base-uri 'none'; form-action 'none'",
-        vega=javascript_once(),
+        vega=javascript(),
         script=script,
-        charts=for_script({chart.name: chart.spec for chart in drawn}),
-        settings=for_script(settings),
+        charts=for_script({chart.name: chart.spec for chart in drawn}, allow_nan=False),
+        settings=for_script(settings, allow_nan=False),
         samples=packed,
     )
 
@@ -173,12 +167,6 @@ def _titles(view: View) -> dict[str, str]:
 
 def _tables(view: View) -> dict[str, Table]:
     return {name: make(view) for name, make in _TABLES.items()}
-
-
-@cache
-def javascript_once() -> str:
-    """Return Vega, bundled once in a process."""
-    return javascript()
 
 
 @cache

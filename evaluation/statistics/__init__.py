@@ -6,8 +6,10 @@ from evaluation.statistics.bootstrap import hierarchical_bootstrap
 from evaluation.statistics.correction import benjamini_hochberg, holm
 from evaluation.statistics.crossed import Contrast, contrast, level
 from evaluation.statistics.estimates import (
+    Band,
     Estimate,
     Interval,
+    band,
     mean_and_error,
     mean_interval,
     sequence_kl,
@@ -24,6 +26,7 @@ from evaluation.statistics.ranking import Ranked, bradley_terry, ranking
 from evaluation.statistics.wins import head_to_head, win_rate
 
 __all__ = [
+    "Band",
     "Contrast",
     "Estimate",
     "GaoFit",
@@ -32,6 +35,7 @@ __all__ = [
     "Ranked",
     "area_to",
     "at_kl",
+    "band",
     "benjamini_hochberg",
     "best_of_n_kl",
     "bradley_terry",

@@ -17,6 +17,14 @@ class Interval(NamedTuple):
     high: float
 
 
+class Band(NamedTuple):
+    """A mean over training seeds with its interval; no interval where there is one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
 class Estimate(NamedTuple):
     """A mean over samples and its standard error."""
 
@@ -82,3 +90,12 @@ def mean_and_error(values: Sequence[float]) -> Estimate:
     array = np.asarray(values, dtype=float)
     error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else 0.0
     return Estimate(float(array.mean()), error)
+
+
+def band(values: Sequence[float], confidence: float = 0.95) -> Band:
+    """Return the mean over training seeds, one value each, and its interval by Student's t."""
+    mean, error = mean_and_error(values)
+    if len(values) < 2:
+        return Band(mean, None, None)
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
+    return Band(mean, mean - half, mean + half)

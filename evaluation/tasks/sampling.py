@@ -6,9 +6,8 @@ Nothing here knows a measure, so that a new one, or another way of counting, mak
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
+from evaluation.rows import SAMPLES, write_samples
 from evaluation.tasks.task import Task, as_task
 from plumbline.artefacts import Artefact
 from plumbline.generation import Generation, SamplingConfig
@@ -18,8 +17,6 @@ from plumbline.records import Conversation, Row, prompt_id
 from plumbline.sampling import sample_in_chunks
 from plumbline.seeds import derive
 from plumbline.stages import Stage, stage
-
-SAMPLES = "samples.parquet"
 
 Sampler = Callable[[Policy, list[list[int]], list[int]], list[Generation]]
 
@@ -90,18 +87,3 @@ def _row(text: str, generation: Generation) -> Row:
         "ids": generation.ids,
         "logprobs": generation.logprobs,
     }
-
-
-def write_samples(path: Path, rows: Sequence[Row]) -> None:
-    """Write answers as Parquet."""
-    import pandas as pd
-
-    pd.DataFrame(list(rows)).to_parquet(path, index=False)
-
-
-def read_samples(artefact: Artefact) -> list[Row]:
-    """Read the answers of an artefact, judged or not."""
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(artefact.path / SAMPLES).to_pylist()
-    return rows

@@ -20,10 +20,10 @@ from annotation.adjudication import (
 )
 from annotation.aggregate import UNDECIDED, aggregate_labels, consensus_of
 from annotation.config import AdjudicationConfig, AggregationConfig
-from annotation.labels import CHOICES, Label, read_labels, write_labels
 from annotation.mixture import merge_labels
 from annotation.votes import sort_labels, write_gold
 from plumbline.artefacts import Manifest, Store
+from plumbline.labels import CHOICES, Label, read_labels, write_labels
 from plumbline.progress import Reporter
 from plumbline.records import assistant, read_dataset, user, write_dataset
 from plumbline.stages import Stage

@@ -10,7 +10,6 @@ import pytest
 from annotation import crowd
 from annotation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
 from annotation.config import AggregationConfig
-from annotation.labels import CHOICES, Label, write_labels
 from annotation.votes import (
     counted,
     counted_votes,
@@ -22,6 +21,7 @@ from annotation.votes import (
 )
 from plumbline.artefacts import Manifest, Store
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES, Label, write_labels
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, read_dataset, user, write_dataset
 from plumbline.stages import Stage

@@ -21,10 +21,10 @@ from annotation.agreement_page import (
 from annotation.disputes import disagreement, most_disputed
 from annotation.intervals import Bootstrap, wilson
 from annotation.label_agreement import measure_labels, names_of, strength_table
-from annotation.labels import Label, write_labels
 from annotation.votes import write_gold
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.errors import DataError
+from plumbline.labels import Label, write_labels
 from plumbline.records import assistant, user, write_dataset
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from annotation import crowd as crowd_models
 from annotation.config import Method
 from annotation.consensus import entropy, outcome, reach_consensus
-from annotation.labels import CHOICES
 from annotation.reliability import (
     Score,
     agreement_with_others,
@@ -26,6 +25,7 @@ from annotation.reliability import (
 )
 from annotation.votes import CountedVote
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES
 
 METHODS: tuple[Method, ...] = get_args(Method)
 MODELS = ("dawid_skene", "glad", "mace")

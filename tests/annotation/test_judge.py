@@ -20,9 +20,9 @@ from annotation.judge import ANSWERS_FILE, INCONSISTENT, combine, judge_pairs
 from annotation.judge_client import Journal, Key
 from annotation.judge_config import JudgeConfig
 from annotation.judge_prompt import Reading, question, read_reply
-from annotation.labels import read_labels
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.errors import ConfigError, DataError, ModelError
+from plumbline.labels import read_labels
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, user, write_dataset
 from plumbline.stages import Run, Stage

@@ -10,7 +10,6 @@ import pytest
 
 from annotation.aggregate import aggregate_labels, best_possible, preference
 from annotation.config import AggregationConfig, LabellerConfig, LabellingConfig
-from annotation.labels import Label, read_labels, write_labels
 from annotation.simulated import (
     majority_probability,
     outcome_probability,
@@ -19,6 +18,7 @@ from annotation.simulated import (
 )
 from annotation.votes import plurality
 from plumbline.artefacts import Artefact, Manifest, Store
+from plumbline.labels import Label, read_labels, write_labels
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, read_dataset, write_dataset
 from plumbline.stages import Stage

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from annotation.config import LabelFileConfig
 from annotation.imported import UNKNOWN_TIME, import_labels, read_label_file
-from annotation.labels import CHOICES, Label, read_labels, write_labels
 from annotation.mixture import COVERAGE_FILE, coverage, merge, merge_labels
 from annotation.votes import read_gold, write_gold
 from plumbline.artefacts import Manifest, Store
 from plumbline.calls import SourceFile
 from plumbline.errors import DataError
+from plumbline.labels import CHOICES, Label, read_labels, write_labels
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, user, write_dataset
 from plumbline.stages import Stage

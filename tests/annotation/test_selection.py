@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 
 from annotation.config import SelectionConfig
 from annotation.features import WordFeatures
-from annotation.labels import Label, write_labels
 from annotation.select_pairs import score_deltas, select_pairs
 from annotation.selection import (
     closeness,
@@ -24,6 +23,7 @@ from annotation.selection import (
 )
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.errors import ConfigError, DataError
+from plumbline.labels import Label, write_labels
 from plumbline.progress import Reporter
 from plumbline.records import Dropped, assistant, read_dataset, user, write_dataset
 from plumbline.stages import Stage

@@ -12,11 +12,11 @@ import typer
 from typer.testing import CliRunner
 
 from annotation.commands.tables import app
-from annotation.labels import Label, write_labels
 from annotation.table_files import read_table
 from annotation.tables import Columns, read_votes
 from annotation.votes import write_gold
 from plumbline.errors import ConfigError, DataError
+from plumbline.labels import Label, write_labels
 
 WIDE = [
     {"item": "x", "ana": "a", "ben": "a", "cy": "b"},

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.content import content_of_run, trainings_of
-from evaluation.entries import read_rows
+from evaluation.rows import read_samples
 from plumbline.cli import app
 from plumbline.stages import RunRecord
 
@@ -28,7 +28,7 @@ def test_a_run_compared_again_says_the_same_to_the_last_digit(finished, tmp_path
 
 def test_samples_of_another_tool_are_scored_by_the_runs_own_judges(finished, tmp_path):
     record = RunRecord(finished / "small")
-    rows = read_rows(record.artefacts["evaluation/dpo/seed-0"].path / "samples.parquet")
+    rows = read_samples(record.artefacts["evaluation/dpo/seed-0"])
     file = tmp_path / "theirs.jsonl"
     with file.open("w") as lines:
         for row in rows:

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from annotation.labels import read_labels
 from annotation.server import control
 from annotation.server.home import Site
+from plumbline.labels import read_labels
 from plumbline.records import read_dataset
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,11 @@ import torch
 
 from evaluation.config import EvaluationConfig
 from evaluation.evaluate import evaluate_policy, measure_samples, sample_and_measure
-from evaluation.harness import Harness, read_samples, write_samples
+from evaluation.harness import Harness
 from evaluation.measures.diversity import distinct
 from evaluation.measures.likelihood import perplexity
 from evaluation.measures.references import exact_match
+from evaluation.rows import read_samples, write_samples
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import world_task
 from plumbline.artefacts import Artefact
@@ -189,9 +190,7 @@ def test_another_measure_samples_nothing(folder, tmp_path, monkeypatch):
     def judge(measures):
         run = Run(tmp_path / "home", "run", "test", CONFIG, isolate=False)
         deferred = defer(Harness, **harness, data_seed=0, measures=measures)
-        made = sample_and_measure(
-            run, "p", policy=folder, reference=folder, harness=deferred, data_seed=0
-        )
+        made = sample_and_measure(run, "p", policy=folder, reference=folder, harness=deferred)
         return made, run.stages["samples/p"]
 
     first, samples = judge([])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evaluation.config import EvaluationConfig
-from evaluation.harness import Harness, write_samples
+from evaluation.harness import Harness
+from evaluation.rows import write_samples
 from plumbline.artefacts import Artefact
 from plumbline.generation import SamplingConfig
 from plumbline.metrics import read_metrics

@@ -16,7 +16,7 @@ from annotation.pair_ids import checked_ids
 from evaluation.judges.pairs import EMPTY, SAME, blind_pairs, pair_answers, pair_id, side_of_ours
 from evaluation.judges.scorers import agreement_with_pairs, agreement_with_scorers
 from evaluation.judges.verdicts import read_verdicts, verdicts
-from evaluation.tasks.sampling import write_samples
+from evaluation.rows import write_samples
 from plumbline.artefacts import Artefact
 from plumbline.calls import SourceFile
 from plumbline.errors import DataError

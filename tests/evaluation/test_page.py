@@ -20,9 +20,9 @@ import pytest
 
 from evaluation import page
 from evaluation.page import charts, marks, results, samples
-from evaluation.page.render import for_script
 from evaluation.page.tables import p_value
 from evaluation.page.view import View, finite
+from evaluation.plots import for_script
 
 maker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("content_maker.py"))))
 SMALL = {"seeds": 3, "checkpoints": 2, "prompts": 12, "steps": 5}

@@ -17,8 +17,8 @@ from annotation.campaign.items import pseudonym, queue_of
 from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push, push_adjudication
-from annotation.labels import Label
 from plumbline.errors import BusyError, ConfigError, DataError
+from plumbline.labels import Label
 from plumbline.records import user
 
 ROOT = Path(__file__).resolve().parents[2]

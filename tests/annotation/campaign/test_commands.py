@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from annotation.labels import read_labels
 from annotation.votes import read_gold
 from plumbline.cli import main
+from plumbline.labels import read_labels
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from annotation.campaign.questions import (
     in_words,
     unshown,
 )
-from annotation.labels import CHOICES, Label
 from plumbline.errors import ConfigError
+from plumbline.labels import CHOICES, Label
 from plumbline.records import assistant, user
 
 PROMPT = [user("Hello"), assistant("Hello! What is it?"), user("When do you open?")]

@@ -20,9 +20,9 @@ from annotation.campaign.waiting import left
 from annotation.habits import gold_accuracy
 from annotation.intervals import Bootstrap, wilson
 from annotation.label_agreement import measure_labels
-from annotation.labels import Label
 from annotation.status_page import bar, line, render, write_page
 from annotation.vote_table import in_natural_order
+from plumbline.labels import Label
 
 NOW = datetime(2026, 1, 12, 12, tzinfo=UTC)
 SECRET = b"a secret for tests"

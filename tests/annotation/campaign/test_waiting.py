@@ -25,11 +25,11 @@ from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import left, wait_for
 from annotation.campaign.webhook import Listener, is_signed
 from annotation.config import LabellerConfig
-from annotation.labels import read_labels
 from annotation.simulated import probability_of_a
 from annotation.votes import read_gold
 from plumbline.artefacts import Artefact, Manifest, Store
 from plumbline.errors import ConfigError
+from plumbline.labels import read_labels
 from plumbline.records import assistant, user, write_dataset
 from plumbline.stages import Run
 
