@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from plumbline.config import Config
 
 
-class LabellerConfig(Config):
+class LabelerConfig(Config):
     """A simulated labeller: Bradley-Terry noise around a utility, and habits of their own."""
 
     name: str
@@ -22,22 +22,22 @@ class LabellerConfig(Config):
     """Share of the pairs that are answered by a coin toss."""
 
 
-class LabellingConfig(Config):
+class LabelingConfig(Config):
     """Who labels, and how many look at each pair."""
 
     votes: int = Field(3, ge=1)
     """Different labellers for each pair."""
-    labellers: tuple[LabellerConfig, ...] = (
-        LabellerConfig(name="fair", temperature=0.15),
-        LabellerConfig(name="hasty", temperature=0.5),
-        LabellerConfig(name="fond-of-length", temperature=0.25, likes_length=0.05),
-        LabellerConfig(name="careless", temperature=0.25, careless=0.2),
+    labelers: tuple[LabelerConfig, ...] = (
+        LabelerConfig(name="fair", temperature=0.15),
+        LabelerConfig(name="hasty", temperature=0.5),
+        LabelerConfig(name="fond-of-length", temperature=0.25, likes_length=0.05),
+        LabelerConfig(name="careless", temperature=0.25, careless=0.2),
     )
     """The simulated labellers; pairs are assigned to them at random."""
 
     @model_validator(mode="after")
-    def _enough_labellers(self) -> LabellingConfig:
-        names = [labeller.name for labeller in self.labellers]
+    def _enough_labelers(self) -> LabelingConfig:
+        names = [labeler.name for labeler in self.labelers]
         if len(set(names)) < len(names):
             raise ValueError(f"labellers share a name: {', '.join(names)}")
         if self.votes > len(names):
@@ -49,7 +49,7 @@ class LabellingConfig(Config):
 
 
 Method = Literal["majority", "dawid_skene", "glad", "mace", "weighted"]
-"""How votes are brought to one outcome; see `annotation.consensus`."""
+"""How votes are brought to one outcome; see `annotation.aggregation.consensus`."""
 
 
 class AggregationConfig(Config):

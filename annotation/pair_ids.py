@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from plumbline.artefacts import Artefact
+from plumbline.data.labels import LABELS_FILE, read_labels
+from plumbline.data.records import Row, read_dataset
 from plumbline.errors import DataError
-from plumbline.labels import LABELS_FILE, read_labels
-from plumbline.records import Row, read_dataset
+from plumbline.runs.artifacts import Artifact
 
 
 def checked_ids(rows: Sequence[Row], origin: str) -> list[str]:
@@ -28,17 +28,17 @@ def checked_ids(rows: Sequence[Row], origin: str) -> list[str]:
     return ids
 
 
-def pairs_of(artefact: Artefact) -> set[str]:
+def pairs_of(artifact: Artifact) -> set[str]:
     """Return the ids of the pairs that an artefact of labels, pairs or preferences is about."""
-    if (artefact.path / LABELS_FILE).exists():
-        return {label.pair_id for label in read_labels(artefact.path)}
-    splits = sorted(path.stem for path in artefact.path.glob("*.parquet"))
-    rows = [row for split in splits for row in read_dataset(artefact.path, split)]
+    if (artifact.path / LABELS_FILE).exists():
+        return {label.pair_id for label in read_labels(artifact.path)}
+    splits = sorted(path.stem for path in artifact.path.glob("*.parquet"))
+    rows = [row for split in splits for row in read_dataset(artifact.path, split)]
     missing = sum("pair_id" not in row for row in rows)
     if missing or not splits:
         found = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
         raise DataError(
-            f"{artefact.id} was given as labelled already, but it has {found}, so it cannot be "
+            f"{artifact.id} was given as labelled already, but it has {found}, so it cannot be "
             "told which pairs it is about. Give labels, pairs, or preferences made from pairs."
         )
     return {row["pair_id"] for row in rows}

@@ -38,19 +38,20 @@ from rich.console import Console
 # Beside this script lies another with the name of a package, and Python looks there first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from annotation.aggregate import preference
+from annotation.aggregation.aggregate import preference
+from annotation.aggregation.votes import plurality
 from annotation.config import SelectionConfig
-from annotation.select_pairs import select_pairs
-from annotation.simulated import TRUTH_FILE, simulate_labels
-from annotation.votes import plurality
-from plumbline.artefacts import Artefact, read_json
-from plumbline.calls import defer
+from annotation.selection.select_pairs import select_pairs
+from annotation.sources.simulated_labels import TRUTH_FILE, simulate_labels
 from plumbline.config import Config, load
+from plumbline.data.labels import read_labels
+from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
 from plumbline.hooks import Scorer
-from plumbline.labels import read_labels
-from plumbline.progress import Reporter
-from plumbline.records import Row, prompts_of, read_dataset, write_dataset
-from plumbline.stages import Run, Stage, stage
+from plumbline.runs.artifacts import Artifact, read_json
+from plumbline.runs.calls import defer
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run
+from plumbline.runs.stage import Stage, stage
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.pairs import sample_pairs
@@ -99,10 +100,10 @@ class BenchmarkConfig(Config):
 def reveal_labels(
     stage: Stage,
     *,
-    chosen: Sequence[Artefact],
-    labels: Artefact,
-    held_out: Artefact,
-    held_out_labels: Artefact,
+    chosen: Sequence[Artifact],
+    labels: Artifact,
+    held_out: Artifact,
+    held_out_labels: Artifact,
     calibrated_on: int,
 ) -> Mapping[str, float | None]:
     """Make preferences of the chosen pairs (train) and of the held-out ones (test)."""
@@ -122,7 +123,7 @@ def reveal_labels(
     }
 
 
-def decided(rows: Sequence[Row], labels: Artefact) -> list[Row]:
+def decided(rows: Sequence[Row], labels: Artifact) -> list[Row]:
     """Return the pairs as preferences by majority; three votes without ties always have one."""
     votes: dict[str, list[Any]] = {row["pair_id"]: [] for row in rows}
     for label in read_labels(labels.path):
@@ -142,8 +143,8 @@ def measure_accuracy(
     stage: Stage,
     *,
     scorers: Sequence[Scorer],
-    held_out: Artefact,
-    labels: Artefact,
+    held_out: Artifact,
+    labels: Artifact,
     utility: Scorer,
 ) -> Mapping[str, float | None]:
     """Measure reward models on held-out pairs: each alone, averaged, and the ensemble's mean."""
@@ -177,7 +178,7 @@ def measure_accuracy(
     }
 
 
-def world(run: Run, config: BenchmarkConfig) -> dict[str, Artefact]:
+def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
     """Make what all seeds share: first policy, pool, held-out pairs."""
     recipe = config.recipe
     first = first_policy(run, recipe)
@@ -198,7 +199,7 @@ def world(run: Run, config: BenchmarkConfig) -> dict[str, Artefact]:
 
 
 def curve(
-    run: Run, config: BenchmarkConfig, shared: Mapping[str, Artefact], strategy: str, seed: int
+    run: Run, config: BenchmarkConfig, shared: Mapping[str, Artifact], strategy: str, seed: int
 ) -> list[dict[str, Any]]:
     """Select, label and train in rounds; return the figures after each."""
     recipe = config.recipe
@@ -207,14 +208,14 @@ def curve(
         run.make(
             f"labels/{name}/{seed}",
             simulate_labels,
-            config=recipe.labelling,
+            config=recipe.labeling,
             pairs=shared[name],
             utility=utility,
             data_seed=seed,
         )
         for name in ("pool", "held_out")
     )
-    chosen: list[Artefact] = []
+    chosen: list[Artifact] = []
     scorers: list[Any] = []
     points = []
     total = 0
@@ -228,7 +229,7 @@ def curve(
                 config=SelectionConfig.model_validate({"strategy": way, "count": budget - total}),
                 pairs=shared["pool"],
                 scorers=scorers if way != UNIFORM else [],
-                labelled=list(chosen),
+                labeled=list(chosen),
                 seed=seed,
             )
         )

@@ -34,12 +34,12 @@ from scipy import stats
 # Beside this file lies one with the name of our package, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from annotation.adjudication import adjudication_queue
-from annotation.config import AdjudicationConfig, AggregationConfig, LabellerConfig, Method
-from annotation.consensus import Consensus, reach_consensus
-from annotation.simulated import probability_of_a
-from annotation.votes import counted_votes
-from plumbline.labels import Choice, Label
+from annotation.aggregation.adjudication import adjudication_queue
+from annotation.aggregation.consensus import Consensus, reach_consensus
+from annotation.aggregation.votes import counted_votes
+from annotation.config import AdjudicationConfig, AggregationConfig, LabelerConfig, Method
+from annotation.sources.simulated_labels import probability_of_a
+from plumbline.data.labels import Choice, Label
 from plumbline.seeds import derive, rng
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
@@ -94,14 +94,14 @@ def world_pairs(seed: int, count: int) -> list[Pair]:
     raise SystemExit(f"the world gave only {len(pairs)} pairs of different worth")
 
 
-def people(count: int, careless: float) -> list[LabellerConfig]:
+def people(count: int, careless: float) -> list[LabelerConfig]:
     """Return labellers, of whom a share is careless."""
     lazy = round(count * careless)
     habits = [CARELESS] * lazy + [HONEST[n % len(HONEST)] for n in range(count - lazy)]
-    return [LabellerConfig(name=f"person {n:02d}", **habit) for n, habit in enumerate(habits)]
+    return [LabelerConfig(name=f"person {n:02d}", **habit) for n, habit in enumerate(habits)]
 
 
-def judgement(person: LabellerConfig, pair: Pair, random: Random, **changes: Any) -> Label:
+def judgment(person: LabelerConfig, pair: Pair, random: Random, **changes: Any) -> Label:
     choice: Choice = "a" if random.random() < probability_of_a(person, pair.a, pair.b) else "b"
     return Label(pair.pair_id, person.name, "simulated", choice, TIME, "a", **changes)
 
@@ -123,8 +123,8 @@ def campaign(seed: int, careless: float, overlap: int, arguments: argparse.Names
     staff = people(arguments.people, careless)
     random = rng(seed, "benchmark votes", str(careless), overlap)
     return Campaign(
-        [judgement(p, pair, random) for pair in pairs for p in random.sample(staff, overlap)],
-        [judgement(p, pair, random, purpose="gold") for pair in gold for p in staff],
+        [judgment(p, pair, random) for pair in pairs for p in random.sample(staff, overlap)],
+        [judgment(p, pair, random, purpose="gold") for pair in gold for p in staff],
         {pair.pair_id: pair.better for pair in pairs},
         {pair.pair_id: pair.better for pair in gold},
     )

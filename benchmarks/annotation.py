@@ -38,7 +38,7 @@ from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import Connection
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.connect import campaign_folder
-from annotation.campaign.desk import Desk
+from annotation.campaign.labeler_client import Desk
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
@@ -61,7 +61,7 @@ class Office:
 
     site: Site
     reach: Reach
-    labellers: int
+    labelers: int
     passwords: dict[str, str] = field(default_factory=dict)
 
     def argilla(self) -> Argilla:
@@ -69,7 +69,7 @@ class Office:
 
     def hire(self) -> None:
         server = self.argilla()
-        for number in range(self.labellers):
+        for number in range(self.labelers):
             name = f"labeller-{number:02}"
             self.passwords[name] = f"password-of-{name}"
             server.create_user(name, self.passwords[name])
@@ -157,7 +157,7 @@ def kill_server(office: Office) -> None:
 def puller(office: Office, campaign: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
-            sys.executable, "-m", "plumbline.cli", "annotate", "pull", "--campaign", campaign,
+            sys.executable, "-m", "plumbline", "annotate", "pull", "--campaign", campaign,
             "--home", str(office.site.home), "--wait", "1000000",
         ],
         stdout=subprocess.DEVNULL,
@@ -288,7 +288,7 @@ def main() -> None:
             _, seconds = office.campaign("push", pushed, 1)
             push_rate = pushed / seconds
             say(f"  {push_rate:.0f} a second")
-            say(f"rate: {records} records, overlap 3, {office.labellers} labellers")
+            say(f"rate: {records} records, overlap 3, {office.labelers} labellers")
             rate_campaign, _ = office.campaign("rate", records, 3, 1)
             tally, seconds = everybody(office, "rate")
             rate = len(tally.answers) / seconds

@@ -29,14 +29,15 @@ from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
 from evaluation.measures.measure import Answers, add_columns, figures_of
 from evaluation.measures.registry import REGISTRY, measure_named
-from plumbline.base import BaseModelConfig, ScratchConfig, build_base
-from plumbline.models import TuningConfig, load_tokenizer, save_model, trainable_sequence_scorer
-from plumbline.policy import Policy
-from plumbline.progress import Reporter
-from plumbline.records import prompt_id
+from plumbline.data.records import prompt_id
+from plumbline.lm.models import load_tokenizer, save_model, trainable_sequence_scorer
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from plumbline.seeds import rng
-from plumbline.stages import Stage
-from plumbline.training_config import TrainingConfig
+from plumbline.training.base_model import BaseModelConfig, ScratchConfig, build_base
+from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.corpus import corpus
 from plumbline.world.data import prompts

@@ -456,16 +456,16 @@ def _stdout_silent() -> Iterator[None]:
 
 def work_ours(setting: Setting) -> None:
     """The project's own rounds: `judged` and `learn`, with sampling before."""
+    import plumbline.logprobs
+    import plumbline.trunk
     import torch
     from accelerate import Accelerator
 
-    import plumbline.logprobs
-    import plumbline.trunk
     import reward.scorer
-    from plumbline.attention import use_products
-    from plumbline.generation import SamplingConfig
-    from plumbline.models import TuningConfig
-    from plumbline.precision import computing
+    from plumbline.lm.attention import use_products
+    from plumbline.lm.generation import SamplingConfig
+    from plumbline.lm.precision import computing
+    from plumbline.lm.tuning import TuningConfig
     from rl.config import AdvantageConfig, PPOConfig, ValueConfig
     from rl.engines import OwnEngine
     from rl.episodes import Episode
@@ -492,8 +492,8 @@ def work_ours(setting: Setting) -> None:
         value=ValueConfig(learning_rate=3e-6, trunk=setting.trunk),
     )
     torch.manual_seed(0)
-    artefact: Any = SimpleNamespace(path=folder, id="benchmark")
-    roles = Roles(artefact, config.tuning, config.value)
+    artifact: Any = SimpleNamespace(path=folder, id="benchmark")
+    roles = Roles(artifact, config.tuning, config.value)
     learners = {
         "policy": Learner(roles.policy_parameters, config.learning_rate, config),
         "value": Learner(roles.value_parameters, config.value.learning_rate, config),
@@ -506,7 +506,7 @@ def work_ours(setting: Setting) -> None:
         for model in (roles.model, roles._value_model, roles.reference.model, rewarder.model):
             use_products(model)
     if not setting.passes:
-        for module in (plumbline.logprobs, plumbline.trunk, reward.scorer):
+        for module in (plumbline.lm.logprobs, plumbline.lm.trunk, reward.scorer):
             module.suits = lambda model: False
     prompts = _prompts(setting.batch)
     prompt: Any = [{"role": "user", "content": ""}]
@@ -607,7 +607,7 @@ def work_hf(setting: Setting) -> None:
 
 def work_decode(setting: Setting) -> None:
     """Our own sampling, alone."""
-    from plumbline.generation import SamplingConfig, generate
+    from plumbline.lm.generation import SamplingConfig, generate
 
     model = _policy().eval()
     prompts = _prompts(setting.batch)

@@ -72,9 +72,10 @@ def make_models(folder: Path, size: str) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from plumbline.artefacts import write_json
-    from plumbline.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
-    from plumbline.models import TuningConfig, load_tokenizer, save_model, trainable_sequence_scorer
+    from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
+    from plumbline.lm.models import load_tokenizer, save_model, trainable_sequence_scorer
+    from plumbline.lm.tuning import TuningConfig
+    from plumbline.runs.artifacts import write_json
 
     torch.manual_seed(0)
     special = ["<|pad|>", "<|bos|>", "<|eos|>", *ROLE_TOKENS]
@@ -197,10 +198,12 @@ def measure(what: str, method: str, folder: Path, size: str) -> dict[str, Any]:
 def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
     import trl
 
-    from plumbline.models import TuningConfig, load_tokenizer, trainable_causal_lm
-    from plumbline.records import Dropped, assistant
+    from plumbline.data.records import assistant
+    from plumbline.dropped import Dropped
+    from plumbline.lm.models import load_tokenizer, trainable_causal_lm
+    from plumbline.lm.tuning import TuningConfig
     from plumbline.seeds import rng
-    from plumbline.training_config import TrainingConfig
+    from plumbline.training.config import TrainingConfig
     from sft.train import tokenize
 
     random = rng(0, "answers")
@@ -229,9 +232,9 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
     from accelerate import Accelerator
 
-    from plumbline.artefacts import Artefact
-    from plumbline.generation import SamplingConfig
-    from plumbline.models import TuningConfig
+    from plumbline.lm.generation import SamplingConfig
+    from plumbline.lm.tuning import TuningConfig
+    from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
     from rl.config import PPOConfig
     from rl.engines import make_engine
@@ -250,7 +253,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
         micro_batch=MICRO,
         epochs=1,
     )
-    roles = Roles(Artefact(folder / "base"), config.tuning, config.value)
+    roles = Roles(Artifact(folder / "base"), config.tuning, config.value)
     scorer: Any = RewardModelScorer(folder / "reward", batch_size=MICRO)
     if what == "separate":
         _separate(roles, scorer, folder, config)
@@ -284,15 +287,15 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
 
 def _separate(roles: Any, scorer: Any, folder: Path, config: Any) -> None:
     """Give reference, value and reward model bases of their own."""
-    from plumbline.artefacts import Artefact
-    from plumbline.models import load_causal_lm, load_sequence_scorer
-    from plumbline.policy import Policy
+    from plumbline.lm.models import load_causal_lm, load_sequence_scorer
+    from plumbline.lm.policy import Policy
+    from plumbline.runs.artifacts import Artifact
     from rl.roles import Roles
 
     quantize = config.tuning.quantized
     reference = load_causal_lm(folder / "base", quantize=quantize).requires_grad_(False)
     roles.reference = Policy(reference, roles.tokenizer, None)
-    roles._value_model = Roles(Artefact(folder / "base"), config.tuning, config.value).model
+    roles._value_model = Roles(Artifact(folder / "base"), config.tuning, config.value).model
     if quantize:
         scorer.model = _quantized_scorer(folder / "reward")
     else:
@@ -303,7 +306,7 @@ def _quantized_scorer(folder: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    from plumbline.models import source_of
+    from plumbline.lm.models import source_of
 
     source = source_of(folder)
     base = AutoModelForSequenceClassification.from_pretrained(

@@ -143,22 +143,22 @@ def prepare(home: Path) -> dict[str, str]:
     import torch
 
     from plumbline.config import load
-    from plumbline.models import load_causal_lm, load_sequence_scorer, load_tokenizer
-    from plumbline.policy import Policy
-    from plumbline.progress import Reporter
-    from plumbline.stages import Run
+    from plumbline.lm.models import load_causal_lm, load_sequence_scorer, load_tokenizer
+    from plumbline.lm.policy import Policy
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.run import Run
     from plumbline.world.data import prompts
-    from recipes import _ground
+    from recipes import _shared
     from recipes.dpo_vs_ppo import DpoVsPpoConfig
     from reward.scorer import RewardModelScorer
 
     folders = {name: str(home / name) for name in ("policy", "reward")}
     asked = home / "prompts.json"
     if not asked.exists():
-        configs = Path(_ground.__file__).parent / "configs"
+        configs = Path(_shared.__file__).parent / "configs"
         config = load(DpoVsPpoConfig, configs / "quickstart.yaml")
         run = Run(home / "runs", "race", "dpo_vs_ppo", config, Reporter())
-        ground = _ground.prepare(run, config)
+        ground = _shared.prepare(run, config)
         tokenizer = load_tokenizer(ground.first.path)
         policy = merged(load_causal_lm(ground.first.path))
         policy.save_pretrained(folders["policy"])
@@ -308,18 +308,19 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
 
 def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
     sys.path.insert(0, str(HERE.parent))
-    import rl.upcoming
-    from plumbline.artefacts import Artefact
-    from plumbline.generation import SamplingConfig
-    from plumbline.metrics import read_metrics
-    from plumbline.models import TuningConfig
-    from plumbline.progress import Reporter
-    from plumbline.stages import Stage
+    import rl.sampler
+
+    from plumbline.lm.generation import SamplingConfig
+    from plumbline.lm.tuning import TuningConfig
+    from plumbline.runs.artifacts import Artifact
+    from plumbline.runs.metrics import read_metrics
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
     from reward.scorer import RewardModelScorer
     from rl.config import KLConfig, PPOConfig, ShapingConfig, ValueConfig
     from rl.ppo import train_ppo
 
-    class Folder(Artefact):
+    class Folder(Artifact):
         @property
         def id(self) -> str:
             return "race"
@@ -327,13 +328,13 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
     now = clock_of(job)
     asked = json.loads(Path(job["prompts"]).read_text())
     moments: list[float] = []
-    play = rl.upcoming.play
+    play = rl.sampler.play
 
     def noticed(*arguments: Any, **options: Any) -> Any:
         moments.append(now())
         return play(*arguments, **options)
 
-    rl.upcoming.play = noticed
+    rl.sampler.play = noticed
     best = job["name"] == "best"
     stage = Stage(Path(tempfile.mkdtemp()), Reporter(quiet=True))
     scorer = RewardModelScorer(Path(job["reward"]))

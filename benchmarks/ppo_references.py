@@ -56,7 +56,7 @@ def main() -> None:
             **old_trl(inputs, Path(scratch)),
             "trl_1_16": {name: grpo(inputs, **how) for name, how in SETTINGS.items()},
             "trl_1_16_rloo": {"group": GROUP, "advantages": rloo(inputs)},
-            "trl_1_16_grpo": {"group": GROUP, "advantages": standardised(inputs)},
+            "trl_1_16_grpo": {"group": GROUP, "advantages": standardized(inputs)},
         }
     plain = rounded(found)
     error = max(distance(known[name], plain[name]) for name in plain)
@@ -253,7 +253,7 @@ def rloo(inputs: dict[str, Any]) -> Any:
     return names["advantages"]
 
 
-def standardised(inputs: dict[str, Any]) -> Any:
+def standardized(inputs: dict[str, Any]) -> Any:
     """Advantages by the formula of TRL's GRPOTrainer, with its own deviation."""
     from trl.trainer.grpo_trainer import GRPOTrainer
     from trl.trainer.utils import nanstd

@@ -29,7 +29,7 @@ import psutil
 # A benchmark beside this one has the package's name, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from evaluation import page
+from evaluation.comparison import page
 
 MAKER = Path(__file__).resolve().parents[1] / "tests" / "evaluation" / "content_maker.py"
 QUERIES = ("umbrella", "thirty days", '"free of charge"', "question 77", "zebra", "the order")

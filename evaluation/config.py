@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from plumbline.config import Config
-from plumbline.generation import SamplingConfig
+from plumbline.lm.generation import SamplingConfig
 
 
 class EvaluationConfig(Config):

@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluation.harness import Harness
-from evaluation.rows import SAMPLES, read_samples, write_samples
+from evaluation.samples import SAMPLES, read_samples, write_samples
 from evaluation.statistics import mean_interval
 from evaluation.tasks.sampling import sample_policy
-from plumbline.artefacts import Artefact
-from plumbline.calls import Deferred
-from plumbline.policy import Policy
+from plumbline.data.records import Row
+from plumbline.lm.policy import Policy
+from plumbline.lm.sampling import sample_in_chunks
 from plumbline.quiet import hush
-from plumbline.records import Row
-from plumbline.sampling import sample_in_chunks
-from plumbline.stages import Run, Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import Deferred
+from plumbline.runs.run import Run
+from plumbline.runs.stage import Stage, stage
 
 
 @stage("evaluation")
 def evaluate_policy(
-    stage: Stage, *, policy: Artefact, reference: Artefact, harness: Harness, data_seed: int
+    stage: Stage, *, policy: Artifact, reference: Artifact, harness: Harness, data_seed: int
 ) -> Mapping[str, float | None]:
     """Judge a policy: answers with every measure in ``samples.parquet``, means in the manifest."""
     hush()
@@ -45,9 +46,9 @@ def evaluate_policy(
 def measure_samples(
     stage: Stage,
     *,
-    samples: Artefact,
-    policy: Artefact | None,
-    reference: Artefact | None,
+    samples: Artifact,
+    policy: Artifact | None,
+    reference: Artifact | None,
     harness: Harness,
     data_seed: int,
 ) -> Mapping[str, float | None]:
@@ -73,10 +74,10 @@ def sample_and_measure(
     run: Run,
     name: str,
     *,
-    policy: Artefact,
-    reference: Artefact | None,
+    policy: Artifact,
+    reference: Artifact | None,
     harness: Deferred[Harness],
-) -> Artefact:
+) -> Artifact:
     """Let a policy answer, and measure the answers: stages ``samples/…`` and ``evaluation/…``.
 
     With another measure, scorer or baseline in the harness, the same answers are measured again.

@@ -13,16 +13,16 @@ from pathlib import Path
 from evaluation.config import EvaluationConfig
 from evaluation.judges.scorers import agreement_with_pairs, agreement_with_scorers
 from evaluation.measures.measure import Answers, Measure, add_columns, figures_of
-from evaluation.rows import points_over, read_samples, write_samples
+from evaluation.samples import points_over, read_samples, write_samples
 from evaluation.statistics import mean_and_error, sequence_kl
 from evaluation.tasks.sampling import Sampler, answer
 from evaluation.tasks.task import Item, Task, as_task
-from plumbline.artefacts import Artefact
-from plumbline.batches import collate
+from plumbline.data.records import Conversation, Row, prompt_id, read_dataset
 from plumbline.hooks import Scorer
-from plumbline.logprobs import in_parts
-from plumbline.policy import Policy
-from plumbline.records import Conversation, Row, prompt_id, read_dataset
+from plumbline.lm.batches import collate
+from plumbline.lm.logprobs import in_parts
+from plumbline.lm.policy import Policy
+from plumbline.runs.artifacts import Artifact
 
 #: Responses whose log-probabilities are computed at once.
 _MICRO_BATCH = 32
@@ -41,10 +41,10 @@ class Harness:
         prompts: Task | Sequence[Conversation],
         scorers: Sequence[Scorer],
         data_seed: int,
-        baseline: Artefact | None = None,
+        baseline: Artifact | None = None,
         measures: Sequence[Measure] = (),
-        answers: Artefact | None = None,
-        pairs: Artefact | None = None,
+        answers: Artifact | None = None,
+        pairs: Artifact | None = None,
     ) -> None:
         self.config = config
         self.task = as_task(prompts).first(config.prompts)
@@ -200,6 +200,6 @@ def same_tokens(policy: Policy | None, reference: Policy) -> bool:
     )
 
 
-def baseline_scores(artefact: Artefact) -> dict[str, Row]:
+def baseline_scores(artifact: Artifact) -> dict[str, Row]:
     """Return the baseline's rows by prompt id."""
-    return {row["prompt_id"]: row for row in read_samples(artefact)}
+    return {row["prompt_id"]: row for row in read_samples(artifact)}

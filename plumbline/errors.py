@@ -31,7 +31,7 @@ class ModelError(PlumblineError):
     exit_code = 4
 
 
-class ArtefactError(PlumblineError):
+class ArtifactError(PlumblineError):
     """An artefact is missing, damaged or of the wrong kind."""
 
     exit_code = 5

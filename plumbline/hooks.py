@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from plumbline.records import Message
+from plumbline.data.records import Message
 
 if TYPE_CHECKING:
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
 
 @runtime_checkable

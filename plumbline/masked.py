@@ -24,8 +24,8 @@ def masked_var(values: Tensor, mask: Tensor) -> Tensor:
     count = mask.sum()
     if count < 2:
         raise ValueError(f"a variance needs two values, and the mask leaves {int(count)}")
-    centred = values - masked_mean(values, mask)
-    return masked_mean(centred.square(), mask) * count / (count - 1)
+    centered = values - masked_mean(values, mask)
+    return masked_mean(centered.square(), mask) * count / (count - 1)
 
 
 def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -> Tensor:

@@ -11,7 +11,7 @@ import re
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from plumbline.progress import duration, size
+from plumbline.runs.progress import duration, size
 
 CODE_BESIDE = "templates"
 #: What Markdown would read as markup, or a viewer as HTML.

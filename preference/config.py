@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, without_effect
-from plumbline.generation import SamplingConfig
-from plumbline.models import TuningConfig
-from plumbline.training_config import TrainingConfig
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.training.config import TrainingConfig
 
 
 class PairsConfig(Config):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from plumbline.artefacts import Artefact
+from plumbline.data.records import read_dataset
+from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook
-from plumbline.models import (
+from plumbline.lm.models import (
     load_tokenizer,
     model_card,
     parameter_counts,
     save_model,
     trainable_causal_lm,
 )
-from plumbline.pairs import encode_pairs
 from plumbline.quiet import hush
-from plumbline.records import Dropped, read_dataset
-from plumbline.schedule import milestones
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+from plumbline.training.milestones import milestones
+from plumbline.training.pairs import encode_pairs
 from preference.config import DPOConfig
 
 _REFERENCE_ADAPTER = "ref"  # TRL's name for the frozen copy of an adapter that goes on training
@@ -28,8 +29,8 @@ def train_dpo(
     stage: Stage,
     *,
     config: DPOConfig,
-    policy: Artefact,
-    preferences: Artefact,
+    policy: Artifact,
+    preferences: Artifact,
     hook: EvaluationHook,
     seed: int,
 ) -> Mapping[str, float | None]:
@@ -39,8 +40,8 @@ def train_dpo(
     from datasets import Dataset
     from transformers import set_seed
 
-    from plumbline.policy import Policy
-    from plumbline.training import ExactResume
+    from plumbline.lm.policy import Policy
+    from plumbline.training.exact_resume import ExactResume
 
     class Trainer(ExactResume, trl.DPOTrainer):  # type: ignore[misc]
         """TRL's trainer, with checkpoints that resume exactly."""

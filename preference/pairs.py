@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from plumbline.artefacts import Artefact
+from plumbline.data.records import Conversation, Row, assistant, prompt_id, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.policy import Policy
+from plumbline.lm.policy import Policy
+from plumbline.lm.sampling import sample_in_chunks
 from plumbline.quiet import hush
-from plumbline.records import Conversation, Dropped, Row, assistant, prompt_id, write_dataset
-from plumbline.sampling import sample_in_chunks
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive, rng
-from plumbline.stages import Stage, stage
 from preference.config import PairsConfig
 
 
@@ -21,7 +22,7 @@ def sample_pairs(
     stage: Stage,
     *,
     config: PairsConfig,
-    policy: Artefact,
+    policy: Artifact,
     prompts: Sequence[Conversation],
     seed: int,
 ) -> Mapping[str, float | None]:

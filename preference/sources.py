@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from plumbline.calls import SourceFile
-from plumbline.errors import DataError
-from plumbline.files import conversation_of, read_records
-from plumbline.records import (
+from plumbline.data.files import conversation_of, read_records
+from plumbline.data.records import (
     Conversation,
-    Dropped,
     Row,
     assistant,
     is_held_out,
@@ -19,7 +16,10 @@ from plumbline.records import (
     prompt_id,
     write_dataset,
 )
-from plumbline.stages import Stage, stage
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.stage import Stage, stage
 from preference.config import PreferenceFileConfig
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):[ ]?")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from plumbline.artefacts import Artefact
-from plumbline.base import BaseModelConfig, build_base
-from plumbline.calls import defer
-from plumbline.stages import Run
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import defer
+from plumbline.runs.run import Run
+from plumbline.training.base_model import BaseModelConfig, build_base
 from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations
 from sft.build import build_demonstrations
@@ -42,7 +42,7 @@ class FirstPolicy(Protocol):
     def sft(self) -> SFTConfig: ...
 
 
-def first_policy(run: Run, config: FirstPolicy) -> Artefact:
+def first_policy(run: Run, config: FirstPolicy) -> Artifact:
     """Train the base model from scratch on plain text, then the policy on demonstrations."""
     data_seed = config.data_seed
     base = run.make(

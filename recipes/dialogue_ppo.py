@@ -11,15 +11,14 @@ PPO is that of Ziegler et al. (2019), with the whole dialogue as one episode.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pydantic import Field
 
-from plumbline.base import BaseModelConfig
-from plumbline.calls import defer
 from plumbline.config import Config
-from plumbline.stages import Run
+from plumbline.runs.calls import defer
+from plumbline.runs.run import Run
+from plumbline.training.base_model import BaseModelConfig
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from recipes._first import first_policy
@@ -109,9 +108,3 @@ def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:
     after = run.make("dialogues/ppo", judge_dialogues, policy=aligned, judge=judge)
     report = run.make("report", compare_dialogues, before=before, after=after)
     return run.publish(report)
-
-
-if __name__ == "__main__":
-    from plumbline.cli import main as command_line
-
-    command_line(["run", __file__, *sys.argv[1:]])

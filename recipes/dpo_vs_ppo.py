@@ -15,17 +15,16 @@ Rafailov et al. (2023), on the same preferences.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from evaluation.compare import compare_methods
+from evaluation.comparison.budget_matching import BudgetConfig
+from evaluation.comparison.compare import compare_methods
 from evaluation.evaluate import sample_and_measure
-from evaluation.matching import BudgetConfig
 from plumbline.config import Seeds
-from plumbline.stages import Run
+from plumbline.runs.run import Run
 from preference.config import DPOConfig
 from preference.dpo import train_dpo
-from recipes._ground import GroundConfig, prepare
+from recipes._shared import GroundConfig, prepare
 from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
@@ -99,9 +98,3 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
         config=config,
     )
     return run.publish(report)
-
-
-if __name__ == "__main__":
-    from plumbline.cli import main as command_line
-
-    command_line(["run", __file__, *sys.argv[1:]])

@@ -15,14 +15,13 @@ in Christiano et al. (2017), section 2.2.4.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from annotation.adjudication import queue_adjudication
-from annotation.aggregate import aggregate_labels
-from annotation.agreement_page import report_agreement
+from annotation.aggregation.adjudication import queue_adjudication
+from annotation.aggregation.aggregate import aggregate_labels
+from annotation.agreement.page import report_agreement
 from annotation.campaign.collect import ask_people
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, close_site, is_up
@@ -30,30 +29,30 @@ from annotation.campaign.senior import ask_senior
 from annotation.config import (
     AdjudicationConfig,
     AggregationConfig,
-    LabellerConfig,
-    LabellingConfig,
+    LabelerConfig,
+    LabelingConfig,
     SelectionConfig,
 )
-from annotation.known import clearest_pairs, known_answers
-from annotation.mixture import merge_labels
-from annotation.select_pairs import select_pairs
-from plumbline.artefacts import Artefact
-from plumbline.base import BaseModelConfig
-from plumbline.calls import defer
+from annotation.selection.select_pairs import select_pairs
+from annotation.sources.gold_items import clearest_pairs, known_answers
+from annotation.sources.merge import merge_labels
 from plumbline.config import Config
-from plumbline.stages import Run
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import defer
+from plumbline.runs.run import Run
+from plumbline.training.base_model import BaseModelConfig
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.config import PairsConfig
 from preference.pairs import sample_pairs
 from recipes._first import first_policy
-from recipes._ground import WorldConfig
+from recipes._shared import WorldConfig
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 from sft.config import DemonstrationsConfig, SFTConfig
 
-SENIOR = LabellerConfig(name="senior", temperature=0.05)
+SENIOR = LabelerConfig(name="senior", temperature=0.05)
 
 
 class RoundsConfig(Config):
@@ -96,7 +95,7 @@ class HumanPreferencesConfig(Config):
     """Who looks at what, and what they are asked."""
     wait: WaitConfig = WaitConfig(webhook=True)
     """How long to wait for labels, and how."""
-    labelling: LabellingConfig = LabellingConfig()
+    labeling: LabelingConfig = LabelingConfig()
     """The simulated labellers."""
     senior: str | None = None
     """Who decides what the votes leave open; nobody, if not set."""
@@ -149,22 +148,22 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     gold = run.make("gold", clearest_pairs, pairs=pool, utility=utility, count=config.gold_items)
 
     # 3. Who labels: people by name, or simulated labellers, each with a queue of their own.
-    labellers = config.labelling.labellers if config.simulate else ()
+    labelers = config.labeling.labelers if config.simulate else ()
     campaign = config.campaign
     if config.simulate:
         campaign = campaign.model_copy(
             update={
-                "people": tuple(labeller.name for labeller in labellers),
-                "overlap": config.labelling.votes,
+                "people": tuple(labeler.name for labeler in labelers),
+                "overlap": config.labeling.votes,
             }
         )
     work: dict[str, Any] = {"site": config.site, "wait": config.wait, "data_seed": data_seed}
     judged_by: dict[str, Any] = {"utility": utility} if config.simulate else {}
 
     # 4. Round by round: choose, push, wait, pull, train, choose again.
-    asked: list[Artefact] = []
-    given: list[Artefact] = []
-    rewarders: list[Artefact] = []
+    asked: list[Artifact] = []
+    given: list[Artifact] = []
+    rewarders: list[Artifact] = []
     for number in range(1, config.rounds.count + 1):
         chosen = run.make(
             f"round-{number}/pairs",
@@ -174,7 +173,7 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
             else config.selection.model_copy(update={"strategy": "uniform"}),
             pairs=pool,
             scorers=[defer(RewardModelScorer, model=model) for model in rewarders],
-            labelled=[gold, *asked],
+            labeled=[gold, *asked],
             seed=config.seed,
         )
         labels = run.make(
@@ -183,7 +182,7 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
             config=campaign,
             pairs=chosen,
             gold=defer(known_answers, pairs=gold),
-            labellers=labellers,
+            labelers=labelers,
             **judged_by,
             **work,
         )
@@ -229,7 +228,7 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
             config=campaign,
             queue=doubtful,
             senior=config.senior,
-            labeller=SENIOR.model_copy(update={"name": config.senior}) if config.simulate else None,
+            labeler=SENIOR.model_copy(update={"name": config.senior}) if config.simulate else None,
             **judged_by,
             **work,
         )
@@ -259,9 +258,3 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
         "reward_accuracy": rewarder.manifest.metrics.get("accuracy"),
         "preferences": preferred.manifest.metrics.get("train"),
     }
-
-
-if __name__ == "__main__":
-    from plumbline.cli import main as command_line
-
-    command_line(["run", __file__, *sys.argv[1:]])

@@ -11,17 +11,16 @@ The papers are named in docs/ppo.md.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from evaluation.comparison.learning_curves import report_curves
 from evaluation.evaluate import sample_and_measure
-from evaluation.learning_curves import report_curves
 from plumbline.config import Seeds, changed
 from plumbline.errors import ConfigError
-from plumbline.stages import Run
-from recipes._ground import GroundConfig, prepare
+from plumbline.runs.run import Run
+from recipes._shared import GroundConfig, prepare
 from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
@@ -92,9 +91,3 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
         changes=config.methods,
     )
     return run.publish(report)
-
-
-if __name__ == "__main__":
-    from plumbline.cli import main as command_line
-
-    command_line(["run", __file__, *sys.argv[1:]])

@@ -13,7 +13,6 @@ Trials run in a process pool on this machine, or on many machines by Ray (docs/s
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,18 +20,26 @@ from pydantic import model_validator
 
 from evaluation.evaluate import evaluate_policy
 from evaluation.harness import Harness
-from evaluation.search import Range, SearchConfig, Settings, draw, nested, value_at, within
-from evaluation.sweep import Trial, choose, report_sweep, trial_of
-from plumbline.calls import defer
+from evaluation.sweeps.results import Trial, choose, report_sweep, trial_of
+from evaluation.sweeps.search_space import (
+    Range,
+    SearchConfig,
+    Settings,
+    draw,
+    nested,
+    value_at,
+    within,
+)
 from plumbline.config import changed
+from plumbline.data.records import Conversation, dataset_prompts
 from plumbline.errors import ConfigError, DataError, PlumblineError
-from plumbline.pool import Job, PoolConfig, make_all
-from plumbline.records import Conversation, dataset_prompts
-from plumbline.stages import Run
+from plumbline.runs.calls import defer
+from plumbline.runs.pool import Job, PoolConfig, make_all
+from plumbline.runs.run import Run
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.dpo import train_dpo
-from recipes._ground import Ground, prepare
+from recipes._shared import Ground, prepare
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
 from rl.ppo import train_ppo
 
@@ -311,9 +318,3 @@ def winner(
             f"search.spaces.{method}, or its settings as they stand."
         )
     return found.trial
-
-
-if __name__ == "__main__":
-    from plumbline.cli import main as command_line
-
-    command_line(["run", __file__, *sys.argv[1:]])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from plumbline.config import Config
-from plumbline.models import TuningConfig
-from plumbline.training_config import TrainingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.training.config import TrainingConfig
 
 
 class RewardConfig(Config):
@@ -16,7 +16,7 @@ class RewardConfig(Config):
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
-    centre: float = Field(0.01, ge=0)
+    center: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
     soft_labels: str | None = None
     """Column of the preferences with the probability that the chosen response is the better, such

@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from plumbline.artefacts import Artefact
+from plumbline.data.records import Message
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
-from plumbline.models import TuningConfig, source_of, trainable_causal_lm
-from plumbline.records import Message
+from plumbline.lm.models import source_of, trainable_causal_lm
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
 from reward.mounted import MountedScorer, same_base
 from reward.scorer import RewardModelScorer
 
@@ -62,7 +63,7 @@ class EnsembleScorer:
 
     def __init__(
         self,
-        models: Sequence[Artefact | Path],
+        models: Sequence[Artifact | Path],
         how: How = "mean",
         weight: float = 1.0,
         batch_size: int = 64,

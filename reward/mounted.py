@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plumbline.models import ADAPTER, source_of
-from plumbline.policy import using_adapter
-from plumbline.records import Message
-from plumbline.trunk import last_states
+from plumbline.data.records import Message
+from plumbline.lm.models import ADAPTER, source_of
+from plumbline.lm.policy import using_adapter
+from plumbline.lm.trunk import last_states
 
 if TYPE_CHECKING:
     from reward.scorer import RewardModelScorer

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.artefacts import Artefact, read_json
-from plumbline.chat import encode_answered
-from plumbline.models import load_sequence_scorer, load_tokenizer
+from plumbline.data.records import Message
+from plumbline.lm.chat import encode_answered
+from plumbline.lm.models import load_sequence_scorer, load_tokenizer
+from plumbline.lm.trunk import last_states, suits
 from plumbline.quiet import hush
-from plumbline.records import Message
-from plumbline.trunk import last_states, suits
+from plumbline.runs.artifacts import Artifact, read_json
 from reward.mounted import MountedScorer, same_base
 
 CALIBRATION = "calibration.json"
@@ -33,9 +33,9 @@ class RewardModelScorer:
 
     name = "reward"
 
-    def __init__(self, model: Artefact | Path, batch_size: int = 64) -> None:
+    def __init__(self, model: Artifact | Path, batch_size: int = 64) -> None:
         hush()
-        folder = model.path if isinstance(model, Artefact) else model
+        folder = model.path if isinstance(model, Artifact) else model
         self.folder = folder
         self.tokenizer = load_tokenizer(folder)
         self.batch_size = batch_size

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from plumbline.data.records import Row
 from plumbline.errors import DataError
-from plumbline.records import Row
 
 PROBABILITY = "chosen_probability"
 """The column of the tokenized dataset that holds soft labels."""

@@ -6,21 +6,22 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from plumbline.artefacts import Artefact, write_json
+from plumbline.data.records import Message, prompts_of, read_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
-from plumbline.models import (
+from plumbline.lm.models import (
     load_tokenizer,
     model_card,
     parameter_counts,
     save_model,
     trainable_sequence_scorer,
 )
-from plumbline.pairs import encode_pairs
 from plumbline.quiet import hush
-from plumbline.records import Dropped, Message, prompts_of, read_dataset
-from plumbline.schedule import milestones
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact, write_json
+from plumbline.runs.stage import Stage, stage
+from plumbline.training.milestones import milestones
+from plumbline.training.pairs import encode_pairs
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
 from reward.scorer import CALIBRATION, RewardModelScorer
@@ -35,8 +36,8 @@ def train_reward_model(
     stage: Stage,
     *,
     config: RewardConfig,
-    policy: Artefact,
-    preferences: Artefact,
+    policy: Artifact,
+    preferences: Artifact,
     seed: int,
     hook: ScorerHook | None = None,
 ) -> Mapping[str, float | None]:
@@ -46,7 +47,7 @@ def train_reward_model(
     from datasets import Dataset
     from transformers import set_seed
 
-    from plumbline.training import ExactResume
+    from plumbline.training.exact_resume import ExactResume
 
     class Trainer(SoftLabels, ExactResume, trl.RewardTrainer):  # type: ignore[misc]
         """TRL's trainer, with soft labels and with checkpoints that resume exactly."""
@@ -77,7 +78,7 @@ def train_reward_model(
         args=trl.RewardConfig(
             **config.training.arguments(stage.scratch, seed),
             max_length=None,
-            center_rewards_coefficient=config.centre or None,
+            center_rewards_coefficient=config.center or None,
             gradient_checkpointing=config.training.activation_checkpointing,
         ),
         train_dataset=Dataset.from_list(examples),

@@ -38,7 +38,7 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) 
     return rewards.index_put((rows, last_position(mask)), scores, accumulate=True)
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> Advantages:
     """Return generalised advantage estimates (Schulman et al., 2016, eq. 16) and returns.
@@ -72,7 +72,7 @@ def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     no value model, and no baseline but the batch's mean. Both tensors and the result are [B, R].
     """
     values = torch.zeros_like(rewards)
-    return generalised_advantages(rewards, values, mask, gamma, 1.0).advantages
+    return generalized_advantages(rewards, values, mask, gamma, 1.0).advantages
 
 
 def leave_one_out(rewards: Tensor, group: int) -> Tensor:
@@ -81,10 +81,10 @@ def leave_one_out(rewards: Tensor, group: int) -> Tensor:
     Ahmadian et al. (2024, eq. 8) for language models. ``rewards`` [B], of whole responses; B must
     be a multiple of ``group``, which must be 2 or more. Returns [B].
     """
-    return group_centred(rewards, group) * (group / (group - 1))
+    return group_centered(rewards, group) * (group / (group - 1))
 
 
-def group_centred(rewards: Tensor, group: int) -> Tensor:
+def group_centered(rewards: Tensor, group: int) -> Tensor:
     """Return r_i - mean_j r_j within each group, [B].
 
     The advantages of Dr. GRPO (Liu et al., 2025, section 3.2): GRPO's without its division by the
@@ -94,14 +94,14 @@ def group_centred(rewards: Tensor, group: int) -> Tensor:
     return (grouped - grouped.mean(1, keepdim=True)).flatten()
 
 
-def group_standardised(rewards: Tensor, group: int, epsilon: float = 1e-4) -> Tensor:
+def group_standardized(rewards: Tensor, group: int, epsilon: float = 1e-4) -> Tensor:
     """Return (r_i - mean_j r_j) / (std_j r_j + epsilon) within each group, [B].
 
     The advantages of GRPO (Shao et al., 2024, section 4.1.2). The deviation has Bessel's
     correction; a group of equal rewards gets 0.
     """
     deviation = rewards.view(-1, group).std(1, keepdim=True)
-    return (group_centred(rewards, group).view(-1, group) / (deviation + epsilon)).flatten()
+    return (group_centered(rewards, group).view(-1, group) / (deviation + epsilon)).flatten()
 
 
 def spread(of_responses: Tensor, mask: Tensor) -> Tensor:

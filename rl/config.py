@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, without_effect
-from plumbline.generation import SamplingConfig
-from plumbline.models import TuningConfig
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.tuning import TuningConfig
 
 Estimator = Literal["gae", "rloo", "grpo", "dr_grpo", "group_mean", "reinforce_pp"]
 
@@ -112,7 +112,7 @@ class ShapingConfig(Config):
     """Scores are clipped to this, in deviations of the reward model's scale. Null: not clipped."""
     whiten: bool = False
     """Scale a round's scores to mean 0 and deviation 1. Rewards come calibrated, so off."""
-    unfinished: Literal["penalise", "replace", "reject", "keep"] = "penalise"
+    unfinished: Literal["penalize", "replace", "reject", "keep"] = "penalize"
     """What becomes of a response that was cut before it ended: it pays the penalty, gets minus the
     penalty as its reward, leaves the loss, or nothing."""
     penalty: float = Field(1.0, ge=0)

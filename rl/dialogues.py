@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from plumbline.artefacts import Artefact, write_json
-from plumbline.generation import SamplingConfig
+from plumbline.data.records import Conversation, Row, prompt_id
 from plumbline.hooks import Scorer
-from plumbline.policy import Policy
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
 from plumbline.quiet import hush
-from plumbline.records import Conversation, Row, prompt_id
+from plumbline.runs.artifacts import Artifact, write_json
+from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from plumbline.stages import Stage, stage
 from rl.config import PPOConfig
 from rl.engines import OwnEngine
 from rl.episodes import Environment, play
@@ -85,7 +85,7 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
 
 @stage("dialogues")
 def judge_dialogues(
-    stage: Stage, *, policy: Artefact, judge: DialogueJudge
+    stage: Stage, *, policy: Artifact, judge: DialogueJudge
 ) -> Mapping[str, float | None]:
     """Judge a finished policy; its dialogues are left in ``dialogues.jsonl``."""
     hush()
@@ -96,10 +96,10 @@ def judge_dialogues(
 
 @stage("report")
 def compare_dialogues(
-    stage: Stage, *, before: Artefact, after: Artefact
+    stage: Stage, *, before: Artifact, after: Artifact
 ) -> Mapping[str, float | None]:
     """Compare two policies' dialogues, prompt by prompt: a summary, and a few to read."""
-    one, two = (read_dialogues(artefact.path / DIALOGUES) for artefact in (before, after))
+    one, two = (read_dialogues(artifact.path / DIALOGUES) for artifact in (before, after))
     gains = [b["score"] - a["score"] for a, b in zip(one, two, strict=True)]
     summary: dict[str, Any] = {
         "before": figures(one),

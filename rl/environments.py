@@ -13,7 +13,7 @@ from fractions import Fraction
 from operator import add, floordiv, mod, mul, sub, truediv
 from random import Random
 
-from plumbline.records import Message, prompt_id, user
+from plumbline.data.records import Message, prompt_id, user
 from plumbline.seeds import rng
 from plumbline.world.gold import gold_score
 from plumbline.world.requests import CHANGES, QUESTIONS, READ_BACK, SUMS, Request, read

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from plumbline.chat import encode_turns
-from plumbline.policy import Policy
-from plumbline.records import Conversation, Message, assistant
+from plumbline.data.records import Conversation, Message, assistant
+from plumbline.lm.chat import encode_turns
+from plumbline.lm.policy import Policy
 from rl.config import PPOConfig
 from rl.engines import RolloutEngine
 from rl.shaping import until

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plumbline.errors import ModelError
-from plumbline.policy import Policy
+from plumbline.lm.policy import Policy
 from rl.config import GuardConfig
 from rl.rollouts import Rollout
 

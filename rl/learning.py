@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.batches import by_length
+from plumbline.lm.batches import by_length
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.seeds import derive
 from rl.config import PPOConfig
@@ -28,7 +28,7 @@ from rl.rollouts import Rollout
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from plumbline.logprobs import TokenLogprobs
+    from plumbline.lm.logprobs import TokenLogprobs
 
 
 class Learner:

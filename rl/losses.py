@@ -136,7 +136,7 @@ def token_weights(mask: Tensor, reduction: Reduction, constant: int) -> Tensor:
     return weights / (len(mask) * constant)
 
 
-def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, cap: float) -> Tensor:
+def truncated_weights(logprobs: Tensor, behavior_logprobs: Tensor, cap: float) -> Tensor:
     """Return min(p_old / p_behaviour, cap) of each token, [B, R], without a gradient.
 
     Corrects for responses that other weights, or other arithmetic, drew than those that learning
@@ -144,4 +144,4 @@ def truncated_weights(logprobs: Tensor, behaviour_logprobs: Tensor, cap: float) 
     with the weights truncated as by Espeholt et al., 2018), or an engine of other precision (Yao
     et al., 2025). Both tensors are [B, R].
     """
-    return (logprobs - behaviour_logprobs).exp().clamp(max=cap).detach()
+    return (logprobs - behavior_logprobs).exp().clamp(max=cap).detach()

@@ -11,25 +11,26 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from plumbline.artefacts import Artefact
+from plumbline.data.records import Conversation
+from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.hooks import EvaluationHook, Scorer
-from plumbline.models import model_card, parameter_counts, save_model
-from plumbline.precision import computing
+from plumbline.lm.models import model_card, parameter_counts, save_model
+from plumbline.lm.precision import computing
 from plumbline.quiet import hush
-from plumbline.records import Conversation, Dropped
-from plumbline.schedule import milestones
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+from plumbline.training.milestones import milestones
 from rl.config import PPOConfig
 from rl.engines import make_engine
 from rl.episodes import Environment, stops
 from rl.guards import Guard
 from rl.learning import Learner, learn
+from rl.reward_hacking import signs
 from rl.roles import Roles
 from rl.rollouts import divergence, judged
-from rl.signs import signs
+from rl.sampler import Upcoming
 from rl.state import State, figures_of, keep, restore
-from rl.upcoming import Upcoming
 
 
 @stage("policy")
@@ -38,7 +39,7 @@ def train_ppo(
     stage: Stage,
     *,
     config: PPOConfig,
-    policy: Artefact,
+    policy: Artifact,
     prompts: Sequence[Conversation],
     scorer: Scorer,
     hook: EvaluationHook,
@@ -177,7 +178,7 @@ def train_ppo(
     }
 
 
-def save(roles: Roles, stage: Stage, place: str, policy: Artefact, iteration: int) -> None:
+def save(roles: Roles, stage: Stage, place: str, policy: Artifact, iteration: int) -> None:
     """Save the policy as it is."""
     card = model_card(
         "Policy aligned by proximal policy optimisation",

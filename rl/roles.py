@@ -14,19 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.artefacts import Artefact
-from plumbline.batches import Batch
 from plumbline.hooks import Mountable, Scorer
-from plumbline.logprobs import TokenLogprobs, response_logits, token_logprobs
-from plumbline.models import (
-    ADAPTER,
-    TuningConfig,
-    load_tokenizer,
-    source_of,
-    trainable_causal_lm,
-)
-from plumbline.policy import Policy, using_adapter
-from plumbline.trunk import response_states
+from plumbline.lm.batches import Batch
+from plumbline.lm.logprobs import TokenLogprobs, response_logits, token_logprobs
+from plumbline.lm.models import ADAPTER, load_tokenizer, source_of, trainable_causal_lm
+from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.trunk import response_states
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
 from rl.config import ValueConfig
 
 if TYPE_CHECKING:
@@ -45,13 +40,13 @@ class Roles:
 
     def __init__(
         self,
-        policy_artefact: Artefact,
+        policy_artifact: Artifact,
         tuning: TuningConfig,
         value: ValueConfig | None = ValueConfig(),  # noqa: B008 - it is frozen
         *,
         follows: bool = False,
     ) -> None:
-        folder = policy_artefact.path
+        folder = policy_artifact.path
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
         self.model: Any = trainable_causal_lm(folder, tuning)
         self.follows = follows

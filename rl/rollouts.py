@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plumbline.batches import Batch, collate, pad_right
 from plumbline.hooks import Scorer
-from plumbline.logprobs import each_in_parts, in_parts
-from plumbline.policy import Policy
+from plumbline.lm.batches import Batch, collate, pad_right
+from plumbline.lm.logprobs import each_in_parts, in_parts
+from plumbline.lm.policy import Policy
 from rl.advantages import (
     Advantages,
-    generalised_advantages,
-    group_centred,
-    group_standardised,
+    generalized_advantages,
+    group_centered,
+    group_standardized,
     leave_one_out,
     returns_to_go,
     spread,
@@ -31,7 +31,7 @@ from rl.shaping import shaped
 
 
 class Rollout(NamedTuple):
-    """What the learning of one round needs. Shapes as in `plumbline.batches`."""
+    """What the learning of one round needs. Shapes as in `plumbline.lm.batches`."""
 
     batch: Batch
     mask: Tensor
@@ -193,7 +193,7 @@ def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConf
     """Return the advantages [B, R] that the config asks for, of rewards [B, R]."""
     how = config.advantage
     if how.estimator == "gae":
-        return generalised_advantages(rewards, values, mask, how.gamma, how.lam)
+        return generalized_advantages(rewards, values, mask, how.gamma, how.lam)
     nothing = torch.zeros_like(rewards)
     if how.estimator == "reinforce_pp":
         return Advantages(returns_to_go(rewards, mask, how.gamma), nothing)
@@ -201,7 +201,7 @@ def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConf
     if how.estimator == "rloo":
         better = leave_one_out(of_responses, config.group)
     elif how.estimator == "grpo":
-        better = group_standardised(of_responses, config.group)
+        better = group_standardized(of_responses, config.group)
     else:
-        better = group_centred(of_responses, config.group)
+        better = group_centered(of_responses, config.group)
     return Advantages(spread(better, mask), nothing)

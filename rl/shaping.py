@@ -14,14 +14,14 @@ def shaped(scores: Tensor, finished: Tensor, config: ShapingConfig) -> Tensor:
     """Return the reward of each response, [B].
 
     In this order: whitened over the batch (if set), clipped, and then what was cut before it ended
-    pays (``penalise``) or gets a fixed low reward (``replace``). ``scores`` [B], ``finished`` [B].
+    pays (``penalize``) or gets a fixed low reward (``replace``). ``scores`` [B], ``finished`` [B].
     """
     rewards = scores
     if config.whiten:
         rewards = (rewards - rewards.mean()) * (rewards.var() + 1e-8).rsqrt()
     if config.clip is not None:
         rewards = rewards.clamp(-config.clip, config.clip)
-    if config.unfinished == "penalise":
+    if config.unfinished == "penalize":
         return rewards - config.penalty * (~finished)
     if config.unfinished == "replace":
         return torch.where(finished, rewards, -config.penalty)

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from plumbline.hooks import Scorer
-from plumbline.stages import Stage
+from plumbline.runs.stage import Stage
 from rl.config import PPOConfig
 from rl.episodes import Episode
 from rl.kl import adapted
 from rl.learning import Learner
+from rl.reward_hacking import repetition
 from rl.roles import Roles
 from rl.rollouts import Rollout
-from rl.signs import repetition
 
-#: What `rl.signs` compares over rounds.
+#: What `rl.reward_hacking` compares over rounds.
 _REMEMBERED = ("score", "tokens", "entropy", "repetition")
 
 

@@ -6,17 +6,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from plumbline.errors import DataError
-from plumbline.records import (
+from plumbline.data.records import (
     Conversation,
-    Dropped,
     Message,
     Row,
     is_held_out,
     problem_with,
     write_dataset,
 )
-from plumbline.stages import Stage, stage
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.runs.stage import Stage, stage
 from sft.config import DemonstrationsConfig
 from sft.sources import Source
 

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from plumbline.config import Config
-from plumbline.models import TuningConfig
-from plumbline.training_config import TrainingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.training.config import TrainingConfig
 
 Form = Literal["single_turn", "chain_of_thought", "multi_turn"]
 FORMS: tuple[Form, ...] = ("single_turn", "chain_of_thought", "multi_turn")

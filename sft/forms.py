@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from plumbline.records import Conversation, Message, assistant, user
+from plumbline.data.records import Conversation, Message, assistant, user
 from sft.config import Form
 
 #: Answers that work towards a result mark it so; GSM8K's convention is the second.

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from plumbline.calls import SourceFile
-from plumbline.files import conversation_of, read_records
-from plumbline.records import Conversation, Dropped, Row
+from plumbline.data.files import conversation_of, read_records
+from plumbline.data.records import Conversation, Row
+from plumbline.dropped import Dropped
+from plumbline.runs.calls import SourceFile
 from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from plumbline.artefacts import Artefact
-from plumbline.chat import encode_conversation
+from plumbline.data.records import Row, read_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import EvaluationHook
-from plumbline.models import (
+from plumbline.lm.chat import encode_conversation
+from plumbline.lm.models import (
     load_tokenizer,
     model_card,
     parameter_counts,
@@ -18,9 +19,9 @@ from plumbline.models import (
     trainable_causal_lm,
 )
 from plumbline.quiet import hush
-from plumbline.records import Dropped, Row, read_dataset
-from plumbline.schedule import milestones
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+from plumbline.training.milestones import milestones
 from sft.config import SFTConfig
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def train_sft(
     stage: Stage,
     *,
     config: SFTConfig,
-    base: Artefact,
-    demonstrations: Artefact,
+    base: Artifact,
+    demonstrations: Artifact,
     seed: int,
     hook: EvaluationHook | None = None,
 ) -> Mapping[str, float | None]:
@@ -46,8 +47,8 @@ def train_sft(
     import trl
     from transformers import set_seed
 
-    from plumbline.policy import Policy
-    from plumbline.training import ExactResume
+    from plumbline.lm.policy import Policy
+    from plumbline.training.exact_resume import ExactResume
 
     class Trainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         """TRL's trainer, with checkpoints that resume exactly."""

@@ -15,8 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one threa
 
 import pytest
 
-from plumbline.progress import Reporter
-from plumbline.stages import Stage
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from plumbline.world.corpus import corpus
 
 #: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
@@ -90,8 +90,8 @@ def stage(tmp_path):
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory):
     """A small model with the embedded model's architecture, tokenizer and template; untrained."""
-    from plumbline.base import BaseModelConfig, ScratchConfig, build_base
-    from plumbline.training_config import TrainingConfig
+    from plumbline.training.base_model import BaseModelConfig, ScratchConfig, build_base
+    from plumbline.training.config import TrainingConfig
 
     config = BaseModelConfig(
         scratch=ScratchConfig(
@@ -112,14 +112,14 @@ def base_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(base_folder):
-    from plumbline.models import load_tokenizer
+    from plumbline.lm.models import load_tokenizer
 
     return load_tokenizer(base_folder)
 
 
 @pytest.fixture
 def policy(base_folder):
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
     return Policy.load(base_folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from plumbline.progress import Bar, Reporter
+from plumbline.runs.progress import Bar, Reporter
 
 
 class Bars(Protocol):

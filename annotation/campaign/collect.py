@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+from annotation.aggregation.votes import write_gold
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, campaign_folder, open_site
@@ -13,18 +14,18 @@ from annotation.campaign.items import is_adjudication
 from annotation.campaign.pairs import Pair, pairs_of
 from annotation.campaign.pull import Labels
 from annotation.campaign.push import push
-from annotation.campaign.simulate import Labeller, Workforce, hire
+from annotation.campaign.simulate import Labeler, Workforce, hire
 from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import wait_for
 from annotation.campaign.webhook import Listener
-from annotation.config import LabellerConfig
-from annotation.votes import write_gold
-from plumbline.artefacts import Artefact
+from annotation.config import LabelerConfig
+from plumbline.data.labels import write_labels
+from plumbline.data.records import Row, read_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
-from plumbline.labels import write_labels
-from plumbline.records import Dropped, Row, read_dataset
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
 
 
 @stage("labels")
@@ -34,23 +35,23 @@ def ask_people(
     config: CampaignConfig,
     site: SiteConfig,
     wait: WaitConfig,
-    pairs: Artefact,
+    pairs: Artifact,
     gold: Sequence[Row] | None = None,
-    labellers: Sequence[LabellerConfig] = (),
+    labelers: Sequence[LabelerConfig] = (),
     utility: Scorer | None = None,
     data_seed: int = 0,
 ) -> Mapping[str, float | None]:
     """Push pairs to a campaign, wait for its labels and write them, with the gold answers.
 
     ``gold`` are rows with an ``answer``; without them, pairs whose answer is known are taken. With
-    ``labellers`` and a ``utility``, simulated labellers do the work, through the same server. A
+    ``labelers`` and a ``utility``, simulated labellers do the work, through the same server. A
     stage that is stopped goes on waiting when it is started again.
     """
     folder = campaign_folder(site.home, config.name)
     server = Argilla(open_site(site, stage.say), patience=wait.patience_seconds)
     rows, bad = pairs_of(read_dataset(pairs.path, "train"), pairs.id)
     known, bad_gold = (None, Dropped()) if gold is None else pairs_of(gold, "gold")
-    simulated = hire(server, site.home, [one.name for one in labellers]) if labellers else []
+    simulated = hire(server, site.home, [one.name for one in labelers]) if labelers else []
     done = push(
         folder,
         server,
@@ -58,7 +59,7 @@ def ask_people(
         rows,
         gold=known,
         dropped=Dropped([*bad.rows, *bad_gold.rows]),
-        members=() if config.people else [one.name for one in labellers],
+        members=() if config.people else [one.name for one in labelers],
         bars=stage,
     )
     stage.say(f"{done.sent} records sent of {done.items}; campaign in {folder}")
@@ -71,20 +72,20 @@ def ask_people(
         open_.callback(server.close)
         listener = open_.enter_context(Listener(server, campaign.id)) if wait.webhook else None
         workforce = None
-        if labellers:
+        if labelers:
             if utility is None:
                 raise ConfigError("Simulated labellers need a utility to judge by.")
             desks = [
-                Labeller(
+                Labeler(
                     server.url,
                     credentials,
-                    labeller,
+                    labeler,
                     utility,
                     data_seed,
                     campaign.id,
                     patience=wait.patience_seconds,
                 )
-                for credentials, labeller in zip(simulated, labellers, strict=True)
+                for credentials, labeler in zip(simulated, labelers, strict=True)
             ]
             workforce = open_.enter_context(Workforce(desks))
         check = workforce.check if workforce is not None else lambda: None

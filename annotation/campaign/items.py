@@ -17,7 +17,7 @@ from typing import Any
 
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.questions import Side
-from plumbline.labels import Choice, Purpose
+from plumbline.data.labels import Choice, Purpose
 from plumbline.seeds import rng
 
 SHARED = "shared"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaign.questions import problem_with_showing
+from plumbline.data.files import conversation_of, read_records
+from plumbline.data.labels import CHOICES, Choice
+from plumbline.data.records import Conversation, problem_with, prompt_id, user
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.files import conversation_of, read_records
-from plumbline.labels import CHOICES, Choice
-from plumbline.records import Conversation, Dropped, problem_with, prompt_id, user
 
 SAME = "has responses that are the same but for case and white space"
 SIMILAR = "has responses that are nearly the same"
@@ -142,11 +143,11 @@ def alike(a: str, b: str, threshold: float) -> str | None:
     """
     from rapidfuzz.distance import Indel
 
-    one, other = _normalised(a), _normalised(b)
+    one, other = _normalized(a), _normalized(b)
     if one == other:
         return SAME
     return SIMILAR if Indel.normalized_similarity(one, other) >= threshold else None
 
 
-def _normalised(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

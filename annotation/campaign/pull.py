@@ -21,8 +21,8 @@ from annotation.campaign.ledger import Ledger
 from annotation.campaign.questions import CHOICE, FLAGS, RATIONALE, STRENGTH, aspect_question
 from annotation.campaign.questions import unshown as about_the_pair
 from annotation.campaign.state import Campaign
+from plumbline.data.labels import Choice, Label
 from plumbline.errors import DataError
-from plumbline.labels import Choice, Label
 
 SOURCE = "argilla"
 

@@ -36,9 +36,10 @@ from annotation.campaign.places import (
 from annotation.campaign.pull import labels_of
 from annotation.campaign.questions import content, guidelines, in_words, unshown
 from annotation.campaign.state import Campaign, Place
+from plumbline.data.labels import Label
+from plumbline.data.records import Row
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.labels import Label
-from plumbline.records import Dropped, Row
 from plumbline.seeds import rng
 
 

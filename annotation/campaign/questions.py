@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from annotation.campaign.config import CampaignConfig
+from plumbline.data.labels import Choice
+from plumbline.data.records import Message
 from plumbline.errors import ConfigError
-from plumbline.labels import Choice
-from plumbline.records import Message
 
 Side = Literal["a", "b"]
 LONGEST_GUIDELINES = 10_000

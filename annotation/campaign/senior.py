@@ -11,16 +11,16 @@ from annotation.campaign.connect import SiteConfig, campaign_folder, open_site
 from annotation.campaign.items import queue_of
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.push import push_adjudication
-from annotation.campaign.simulate import Labeller, Workforce, hire
+from annotation.campaign.simulate import Labeler, Workforce, hire
 from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import wait_for
-from annotation.config import LabellerConfig
-from plumbline.artefacts import Artefact
+from annotation.config import LabelerConfig
+from plumbline.data.labels import Label, write_labels
+from plumbline.data.records import read_dataset
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
-from plumbline.labels import Label, write_labels
-from plumbline.records import read_dataset
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
 
 
 @stage("labels")
@@ -30,9 +30,9 @@ def ask_senior(
     config: CampaignConfig,
     site: SiteConfig,
     wait: WaitConfig,
-    queue: Artefact,
+    queue: Artifact,
     senior: str,
-    labeller: LabellerConfig | None = None,
+    labeler: LabelerConfig | None = None,
     utility: Scorer | None = None,
     data_seed: int = 0,
 ) -> Mapping[str, float | None]:
@@ -46,19 +46,19 @@ def ask_senior(
     if pairs:
         server = Argilla(open_site(site, stage.say), patience=wait.patience_seconds)
         folder = campaign_folder(site.home, config.name)
-        simulated = hire(server, site.home, [labeller.name]) if labeller else []
+        simulated = hire(server, site.home, [labeler.name]) if labeler else []
         push_adjudication(folder, server, senior, pairs, bars=stage)
         campaign = Campaign(folder)
         with ExitStack() as open_:
             open_.callback(server.close)
             check = lambda: None  # noqa: E731
-            if labeller is not None:
+            if labeler is not None:
                 if utility is None:
                     raise ConfigError("A simulated senior labeller needs a utility to judge by.")
-                desk = Labeller(
+                desk = Labeler(
                     server.url,
                     simulated[0],
-                    labeller,
+                    labeler,
                     utility,
                     data_seed,
                     campaign.id,

@@ -1,7 +1,7 @@
 """Simulated labellers who work through the server: they sign in, read what is shown, and answer.
 
-They judge by what a record shows, as `annotation.simulated` has it, and by nothing else: whether a
-pair is a gold item or a repeat they can tell no more than people can.
+They judge by what a record shows, as `annotation.sources.simulated_labels` has it, and by nothing
+else: whether a pair is a gold item or a repeat they can tell no more than people can.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import PATIENCE_SECONDS, RefusedError
-from annotation.campaign.desk import Desk, Shown
+from annotation.campaign.labeler_client import Desk, Shown
 from annotation.campaign.places import CAMPAIGN_KEY
 from annotation.campaign.questions import (
     CHOICE,
@@ -29,9 +29,9 @@ from annotation.campaign.questions import (
     RESPONSE_B,
     STRENGTH,
 )
-from annotation.config import LabellerConfig
+from annotation.config import LabelerConfig
 from annotation.private_files import write_private
-from annotation.simulated import probability_of_a, strength_of
+from annotation.sources.simulated_labels import probability_of_a, strength_of
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
 from plumbline.seeds import rng
@@ -75,14 +75,14 @@ def hire(site: Argilla, home: Path, names: Sequence[str]) -> list[Credentials]:
     return [Credentials(name, known[name]) for name in names]
 
 
-class Labeller:
+class Labeler:
     """One simulated labeller at their desk."""
 
     def __init__(
         self,
         url: str,
         credentials: Credentials,
-        config: LabellerConfig,
+        config: LabelerConfig,
         utility: Scorer,
         seed: int,
         campaign_id: str,
@@ -168,14 +168,13 @@ class Labeller:
 class Workforce:
     """Simulated labellers at work, all at once, while the block runs."""
 
-    def __init__(self, labellers: Sequence[Labeller]) -> None:
-        self.labellers = labellers
+    def __init__(self, labelers: Sequence[Labeler]) -> None:
+        self.labelers = labelers
         self._stop = threading.Event()
         self._thinking = threading.Lock()
         self._errors: list[BaseException] = []
         self._threads = [
-            threading.Thread(target=self._run, args=(labeller,), daemon=True)
-            for labeller in labellers
+            threading.Thread(target=self._run, args=(labeler,), daemon=True) for labeler in labelers
         ]
 
     def __enter__(self) -> Self:
@@ -207,10 +206,10 @@ class Workforce:
     @property
     def answered(self) -> Mapping[str, int]:
         """How many answers each has given."""
-        return {labeller.name: labeller.answered for labeller in self.labellers}
+        return {labeler.name: labeler.answered for labeler in self.labelers}
 
-    def _run(self, labeller: Labeller) -> None:
+    def _run(self, labeler: Labeler) -> None:
         try:
-            labeller.work(self._stop, self._thinking)
+            labeler.work(self._stop, self._thinking)
         except BaseException as error:
             self._errors.append(error)

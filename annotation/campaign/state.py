@@ -32,9 +32,9 @@ from annotation.campaign.items import Item
 from annotation.campaign.ledger import Ledger
 from annotation.campaign.pairs import Pair
 from annotation.private_files import write_private
-from plumbline.artefacts import read_json, write_json
+from plumbline.data.records import Row
 from plumbline.errors import BusyError, ConfigError, DataError
-from plumbline.records import Row
+from plumbline.runs.artifacts import read_json, write_json
 
 CAMPAIGN, SECRET, PAIRS, ITEMS, LEFT_OUT = (
     "campaign.json",

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evaluation.rows import read_samples
-from plumbline.artefacts import Artefact
+from evaluation.samples import read_samples
+from plumbline.data.records import Row, assistant, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.records import Dropped, Row, assistant, write_dataset
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
-from plumbline.stages import Stage, stage
 
 Side = Literal["a", "b"]
 #: The same words are no comparison: they count as a tie, and nobody is asked.
@@ -25,7 +26,7 @@ EMPTY = "one of the answers is empty"
 
 @stage("pairs")
 def pair_answers(
-    stage: Stage, *, ours: Artefact, theirs: Artefact, at_most: int | None, data_seed: int
+    stage: Stage, *, ours: Artifact, theirs: Artifact, at_most: int | None, data_seed: int
 ) -> Mapping[str, float | None]:
     """Write two policies' answers to the same prompts as pairs to compare, blind.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from plumbline.data.records import Row
 from plumbline.hooks import Scorer
-from plumbline.records import Row
 
 
 def agreement_with_pairs(scorer: Scorer, pairs: Sequence[Row]) -> dict[str, float]:

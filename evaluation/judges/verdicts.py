@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from evaluation.judges.pairs import EMPTY, SAME, pair_id, side_of_ours
-from evaluation.rows import SAMPLES, read_samples, write_samples
+from evaluation.samples import SAMPLES, read_samples, write_samples
 from evaluation.statistics import mean_and_error, mean_interval
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
+from plumbline.data.labels import Label, read_labels
+from plumbline.data.records import Row
 from plumbline.errors import DataError
-from plumbline.labels import Label, read_labels
-from plumbline.records import Row
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.stage import Stage, stage
 
 #: The flag of a label whose judge said otherwise when the order was the other.
 _INCONSISTENT = "inconsistent"
@@ -23,9 +23,9 @@ _INCONSISTENT = "inconsistent"
 def read_verdicts(
     stage: Stage,
     *,
-    ours: Artefact,
-    theirs: Artefact,
-    labels: Artefact | SourceFile,
+    ours: Artifact,
+    theirs: Artifact,
+    labels: Artifact | SourceFile,
     confidence: float,
     resamples: int,
     data_seed: int,
@@ -38,7 +38,7 @@ def read_verdicts(
     a ``labels.parquet``, as `plumbline annotate pull` writes it. The interval is a bootstrap over
     prompts; ``undecided`` prompts have no vote and count nowhere.
     """
-    folder = labels.path if isinstance(labels, Artefact) else labels.path.parent
+    folder = labels.path if isinstance(labels, Artifact) else labels.path.parent
     given, answers = read_labels(folder), read_samples(ours)
     rows = verdicts(answers, read_samples(theirs), given, data_seed)
     points = [float(row["points"]) for row in rows]
@@ -58,7 +58,7 @@ def read_verdicts(
         "same": float(sum(row["reason"] == SAME for row in rows)),
         "empty": float(sum(row["reason"] == EMPTY for row in rows)),
         **vote_figures([label for label in given if label.pair_id in _ids(rows)]),
-        **(_of_judge(labels) if isinstance(labels, Artefact) else {}),
+        **(_of_judge(labels) if isinstance(labels, Artifact) else {}),
     }
 
 
@@ -131,7 +131,7 @@ def vote_figures(labels: Sequence[Label]) -> dict[str, float | None]:
     }
 
 
-def _of_judge(labels: Artefact) -> dict[str, float | None]:
+def _of_judge(labels: Artifact) -> dict[str, float | None]:
     """Return what the labels' own stage says of their judge, where it was one that has an order.
 
     An LLM's label is what it says in both orders, so its leaning shows only there: the share of

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.measures.measure import Answers, Columns, Figures, Measure
-from plumbline.records import Conversation, Row
+from plumbline.data.records import Conversation, Row
 
 if TYPE_CHECKING:
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
 _MICRO_BATCH = 32
 
@@ -92,9 +92,9 @@ def answer_nats(
     batch_size: int = _MICRO_BATCH,
 ) -> list[tuple[float, int]]:
     """Return the negative log-probability of each answer in nats, and its tokens with the end."""
-    from plumbline.batches import collate
-    from plumbline.chat import encode_answered
-    from plumbline.logprobs import in_parts
+    from plumbline.lm.batches import collate
+    from plumbline.lm.chat import encode_answered
+    from plumbline.lm.logprobs import in_parts
 
     encoded = [
         encode_answered(policy.tokenizer, prompt, text)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from evaluation.statistics import mean_and_error
-from plumbline.records import Row
+from plumbline.data.records import Row
 
 if TYPE_CHECKING:
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
 Need = Literal["references", "numbers", "reference_model", "policy"]
 """References in the rows; references that hold a number; the log-probabilities that the reference

@@ -15,7 +15,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 Rouge = Literal["rouge1", "rouge2", "rougeL"]
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """Return a text as SQuAD compares it: lower case, no punctuation, no English articles."""
     bare = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
     return " ".join(bare.split())
@@ -23,7 +23,7 @@ def normalised(text: str) -> str:
 
 def exact_match_of(text: str, reference: str) -> float:
     """Return 1 where both are the same once normalised, else 0."""
-    return float(normalised(text) == normalised(reference))
+    return float(normalized(text) == normalized(reference))
 
 
 def f1_of(text: str, reference: str) -> float:
@@ -32,7 +32,7 @@ def f1_of(text: str, reference: str) -> float:
     Rajpurkar et al. (2016), with version 2's rule that an empty text agrees with an empty text
     alone.
     """
-    ours, theirs = normalised(text).split(), normalised(reference).split()
+    ours, theirs = normalized(text).split(), normalized(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)
     common = sum((Counter(ours) & Counter(theirs)).values())

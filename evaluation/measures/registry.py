@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from evaluation.measures import behaviour, diversity, likelihood, reasoning, references, safety
+from evaluation.measures import behavior, diversity, likelihood, reasoning, references, safety
 from evaluation.measures.measure import Measure
-from plumbline.calls import Deferred, SourceFile, defer
 from plumbline.config import Config, without_effect
 from plumbline.errors import ConfigError
+from plumbline.runs.calls import Deferred, SourceFile, defer
 
 
 class Entry(NamedTuple):
@@ -33,8 +33,8 @@ REGISTRY: Mapping[str, Entry] = {
     "distinct_3": Entry(defer(diversity.distinct, n=3), False),
     "self_bleu": Entry(defer(diversity.self_bleu), True),
     "repetition": Entry(defer(diversity.repetition), True),
-    "refusal": Entry(defer(behaviour.refusal), True),
-    "format_errors": Entry(defer(behaviour.format_errors), True),
+    "refusal": Entry(defer(behavior.refusal), True),
+    "format_errors": Entry(defer(behavior.format_errors), True),
     "reference_perplexity": Entry(defer(likelihood.reference_perplexity), True),
     "perplexity": Entry(defer(likelihood.perplexity), True),
     "exact_match": Entry(defer(references.exact_match), True),
@@ -87,9 +87,9 @@ def chosen(config: MeasuresConfig, checker: Any = None) -> list[Deferred[Measure
     """
     found = {name: REGISTRY[name].measure for name in config.names}
     if "format_errors" in found and checker is not None:
-        found["format_errors"] = defer(behaviour.format_errors, checker=checker)
+        found["format_errors"] = defer(behavior.format_errors, checker=checker)
     if "refusal" in found and config.refusals is not None:
-        found["refusal"] = defer(behaviour.refusal, phrases=SourceFile(config.refusals))
+        found["refusal"] = defer(behavior.refusal, phrases=SourceFile(config.refusals))
     if config.words is not None:
         words = defer(safety.WordList, file=SourceFile(config.words))
         found["listed_words"] = defer(

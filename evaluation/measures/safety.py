@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evaluation.measures.measure import Answers, Columns, Measure
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
+from plumbline.data.records import Message
 from plumbline.errors import DataError, ModelError
-from plumbline.records import Message
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
 
 
 class Moderator(Protocol):
@@ -110,7 +110,7 @@ class ClassifierModerator:
 
     def __init__(
         self,
-        model: Artefact | Path,
+        model: Artifact | Path,
         name: str = "classifier",
         terms: Sequence[str] | None = None,
         batch_size: int = 32,
@@ -118,7 +118,7 @@ class ClassifierModerator:
     ) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        folder = model.path if isinstance(model, Artefact) else model
+        folder = model.path if isinstance(model, Artifact) else model
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
             self._model = AutoModelForSequenceClassification.from_pretrained(folder)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
 #: Where a model does not say how much it can read at once.
 _WINDOW = 2048
@@ -40,8 +40,8 @@ def text_likelihoods(
 
     ``window``: tokens that are read at once; the model's own limit where it is not given.
     """
-    from plumbline.batches import collate
-    from plumbline.logprobs import in_parts
+    from plumbline.lm.batches import collate
+    from plumbline.lm.logprobs import in_parts
 
     tokenizer = policy.tokenizer
     width = window or _window_of(policy)

@@ -78,7 +78,7 @@ def length_controlled(
         nothing = spread(won.mean(axis=(0, 1)), [won.mean(axis=1), won.mean(axis=0)])
         plain = of_a_share(raw, nothing, prompts, confidence, seeds)
         return LengthControlled(raw, 0.0, plain.low, plain.high, 0.0, raw, plain.df, plain.p_value)
-    columns = [np.ones(won.size), _standardised(difference).ravel()]
+    columns = [np.ones(won.size), _standardized(difference).ravel()]
     if hardness is not None:
         columns.append(np.broadcast_to(hardness, won.shape).ravel())
     design = np.column_stack(columns)
@@ -119,7 +119,7 @@ def instruction_difficulty(
     comparisons = [
         _comparisons(won[m : m + 1], ours[m : m + 1], other_lengths) for m in range(methods)
     ]
-    terms = np.stack([_standardised(difference)[0, 0] for _, difference in comparisons])
+    terms = np.stack([_standardized(difference)[0, 0] for _, difference in comparisons])
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         """Return the penalised negative log likelihood and its gradient."""
@@ -140,8 +140,8 @@ def instruction_difficulty(
         options={"maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-14, "gtol": 1e-8},
     )
     hardness = np.asarray(found.x[2 * methods :], dtype=np.float64)
-    centred: Floats = hardness - hardness.mean()
-    return centred
+    centered: Floats = hardness - hardness.mean()
+    return centered
 
 
 def _comparisons(
@@ -173,7 +173,7 @@ def _comparisons(
     return won, ours[:, None] - theirs[None]
 
 
-def _standardised(difference: Floats) -> Floats:
+def _standardized(difference: Floats) -> Floats:
     """Return tanh of the differences over their standard deviation; 0 where all are equal.
 
     The mean stays in, as in the paper: 0 must mean equal lengths.

@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import Field
 
-from plumbline.artefacts import Artefact, sha256, write_json
 from plumbline.config import Config, without_effect
 from plumbline.errors import ConfigError, DataError
-from plumbline.policy import Policy, using_adapter
+from plumbline.lm.policy import Policy, using_adapter
 from plumbline.quiet import hush
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact, sha256, write_json
+from plumbline.runs.stage import Stage, stage
 
 RESULTS = "results.json"
 SAMPLES = "samples.jsonl"
@@ -48,7 +48,7 @@ class BenchmarkConfig(Config):
 
 @stage("benchmark")
 def run_benchmarks(
-    stage: Stage, *, policy: Artefact, config: BenchmarkConfig, folder_digest: str | None, seed: int
+    stage: Stage, *, policy: Artifact, config: BenchmarkConfig, folder_digest: str | None, seed: int
 ) -> Mapping[str, float | None]:
     """Run tasks of lm-evaluation-harness on a policy; every question stays in ``samples.jsonl``.
 

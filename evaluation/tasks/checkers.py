@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from plumbline.data.records import Message
 from plumbline.errors import ConfigError
-from plumbline.records import Message
 from plumbline.world.gold import WEIGHTS, GoldUtility
 
 

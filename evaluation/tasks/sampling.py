@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from evaluation.rows import SAMPLES, write_samples
+from evaluation.samples import SAMPLES, write_samples
 from evaluation.tasks.task import Task, as_task
-from plumbline.artefacts import Artefact
-from plumbline.generation import Generation, SamplingConfig
-from plumbline.policy import Policy
+from plumbline.data.records import Conversation, Row, prompt_id
+from plumbline.lm.generation import Generation, SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.lm.sampling import sample_in_chunks
 from plumbline.quiet import hush
-from plumbline.records import Conversation, Row, prompt_id
-from plumbline.sampling import sample_in_chunks
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from plumbline.stages import Stage, stage
 
 Sampler = Callable[[Policy, list[list[int]], list[int]], list[Generation]]
 
@@ -25,7 +25,7 @@ Sampler = Callable[[Policy, list[list[int]], list[int]], list[Generation]]
 def sample_policy(
     stage: Stage,
     *,
-    policy: Artefact,
+    policy: Artifact,
     prompts: Task | Sequence[Conversation],
     count: int | None,
     sampling: SamplingConfig,

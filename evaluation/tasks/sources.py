@@ -8,18 +8,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from evaluation.tasks.task import Item, Task, unique
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
 from plumbline.config import Config
+from plumbline.data.files import conversation_of, read_records
+from plumbline.data.records import Conversation, is_held_out, problem_with, read_dataset, user
 from plumbline.errors import DataError
-from plumbline.files import conversation_of, read_records
-from plumbline.records import (
-    Conversation,
-    is_held_out,
-    problem_with,
-    read_dataset,
-    user,
-)
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
 from plumbline.seeds import rng
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
@@ -53,7 +47,7 @@ def world_task(data_seed: int, count: int, share: str = "heldout") -> Task:
     return Task("the shop's help desk", tuple(items))
 
 
-def dataset_task(dataset: Artefact, split: str) -> Task:
+def dataset_task(dataset: Artifact, split: str) -> Task:
     """Return the different prompts of a split of a run's dataset.
 
     References are its completions: of preferences, the chosen responses.

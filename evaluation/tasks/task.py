@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from plumbline.records import Conversation, Row, prompt_id
+from plumbline.data.records import Conversation, Row, prompt_id
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from evaluation.measures.texts import perplexities, text_likelihoods
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
 from plumbline.config import Config, without_effect
+from plumbline.data.files import read_records
 from plumbline.errors import DataError
-from plumbline.files import read_records
-from plumbline.policy import Policy
+from plumbline.lm.policy import Policy
 from plumbline.quiet import hush
-from plumbline.stages import Stage, stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.stage import Stage, stage
 
 TEXTS = "texts.parquet"
 
@@ -51,7 +51,7 @@ def texts_of(file: SourceFile, column: str = "text") -> list[str]:
 
 @stage("text-likelihood")
 def measure_texts(
-    stage: Stage, *, policy: Artefact, texts: Sequence[str], config: TextsConfig
+    stage: Stage, *, policy: Artifact, texts: Sequence[str], config: TextsConfig
 ) -> Mapping[str, float | None]:
     """Measure a policy's perplexity on plain texts; one row a text in ``texts.parquet``."""
     hush()

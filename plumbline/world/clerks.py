@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from plumbline.records import Message
+from plumbline.data.records import Message
 from plumbline.world.requests import Request, read, total
 from plumbline.world.shop import Shop
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from plumbline.records import assistant
+from plumbline.data.records import assistant
 from plumbline.seeds import rng
 from plumbline.world.clerks import STATEMENTS, Style, answer, working
 from plumbline.world.requests import KINDS, write

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plumbline.records import Conversation, Row, assistant, prompt_id
+from plumbline.data.records import Conversation, Row, assistant, prompt_id
 from plumbline.seeds import rng
 from plumbline.world.clerks import Style, answer
 from plumbline.world.requests import KINDS, read, write

@@ -25,7 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plumbline.records import Message
+from plumbline.data.records import Message
 from plumbline.world.requests import Request, read, total
 from plumbline.world.shop import DAYS, NAMES, PRODUCTS, Shop
 

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from plumbline.records import Message, assistant, user
+from plumbline.data.records import Message, assistant, user
 from plumbline.world.shop import DAYS, FACTS, NAMES, PRODUCTS, Shop
 
 Kind = Literal["facts", "sum", "order"]

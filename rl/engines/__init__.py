@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from plumbline.generation import Generation, SamplingConfig, ValueHead, generate
-from plumbline.policy import Policy, using_adapter
+from plumbline.lm.generation import Generation, SamplingConfig, ValueHead, generate
+from plumbline.lm.policy import Policy, using_adapter
 
 if TYPE_CHECKING:
     from rl.config import RolloutConfig

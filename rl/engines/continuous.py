@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from plumbline.errors import ConfigError, ModelError
-from plumbline.generation import Generation, SamplingConfig
-from plumbline.policy import Policy, using_adapter
+from plumbline.lm.generation import Generation, SamplingConfig
+from plumbline.lm.policy import Policy, using_adapter
 from plumbline.seeds import derive
 
 #: On a CPU the cache has a size of its own; on a GPU it takes what is free.

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ConfigError, ModelError
-from plumbline.generation import Generation, SamplingConfig
-from plumbline.models import ADAPTER
-from plumbline.policy import Policy
+from plumbline.lm.generation import Generation, SamplingConfig
+from plumbline.lm.models import ADAPTER
+from plumbline.lm.policy import Policy
 from rl.engines.continuous import refuse_filters
 
 if TYPE_CHECKING:

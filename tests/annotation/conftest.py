@@ -20,7 +20,7 @@ from annotation.server.home import Reach, Site
 
 
 @dataclass
-class LabellingSite:
+class LabelingSite:
     """A site that runs, and what tests do to it."""
 
     site: Site
@@ -198,8 +198,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _site(folder, **reach: Any) -> LabellingSite:
-    return LabellingSite(Site(folder), Reach(port=free_port(), **reach))
+def _site(folder, **reach: Any) -> LabelingSite:
+    return LabelingSite(Site(folder), Reach(port=free_port(), **reach))
 
 
 @pytest.fixture(scope="session")
@@ -214,9 +214,9 @@ def argilla_site(tmp_path_factory):
 @pytest.fixture(scope="session")
 def site_in():
     """Make a labelling site of one's own in a folder, which does not run yet."""
-    made: list[LabellingSite] = []
+    made: list[LabelingSite] = []
 
-    def make(folder, **reach: Any) -> LabellingSite:
+    def make(folder, **reach: Any) -> LabelingSite:
         made.append(_site(folder, **reach))
         return made[-1]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.adjudication import (
+from annotation.aggregation.adjudication import (
     Case,
     adjudication_queue,
     flags_set,
@@ -18,15 +18,15 @@ from annotation.adjudication import (
     queue_adjudication,
     suspects,
 )
-from annotation.aggregate import UNDECIDED, aggregate_labels, consensus_of
+from annotation.aggregation.aggregate import UNDECIDED, aggregate_labels, consensus_of
+from annotation.aggregation.votes import sort_labels, write_gold
 from annotation.config import AdjudicationConfig, AggregationConfig
-from annotation.mixture import merge_labels
-from annotation.votes import sort_labels, write_gold
-from plumbline.artefacts import Manifest, Store
-from plumbline.labels import CHOICES, Label, read_labels, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import assistant, read_dataset, user, write_dataset
-from plumbline.stages import Stage
+from annotation.sources.merge import merge_labels
+from plumbline.data.labels import CHOICES, Label, read_labels, write_labels
+from plumbline.data.records import assistant, read_dataset, user, write_dataset
+from plumbline.runs.artifacts import Manifest, Store
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 LABEL = Label("p", "ana", "argilla", "a", "2026-01-05T09:00:00+00:00", "a")
 MAJORITY = AggregationConfig()
@@ -172,7 +172,7 @@ def test_queues_are_in_order_and_depend_on_no_order_of_labels(answers):
 # --- The stages, from votes over the queue to the changed outcome
 
 
-def artefact(folder, store, kind, name="1"):
+def artifact(folder, store, kind, name="1"):
     manifest = Manifest(
         kind=kind, id=f"{kind}-{name}", schema_version=1, stage="test", arguments={}, inputs={},
         seed=None, data_seed=0, metrics={}, versions={}, machine={}, seconds=0.0,
@@ -199,7 +199,7 @@ def pairs(tmp_path, store):
         for n in range(30)
     ]
     write_dataset(tmp_path / "new", {"train": rows}, kind="prompts", title="Pairs", description="")
-    return artefact(tmp_path / "new", store, "pairs")
+    return artifact(tmp_path / "new", store, "pairs")
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def labels(tmp_path, store):
     flagged_gold = replace(GOLD[0], flags=("unsafe",))  # which is none of these pairs
     write_labels(folder, [*cast_labels, flagged_gold, *GOLD[1:]])
     write_gold(folder, ANSWERS)
-    return artefact(folder, store, "labels")
+    return artifact(folder, store, "labels")
 
 
 def make_queue(tmp_path, pairs, labels, **config):
@@ -254,7 +254,7 @@ def test_an_empty_queue_is_a_dataset_too(tmp_path, store, pairs):
     folder = tmp_path / "plain"
     folder.mkdir()
     write_labels(folder, cast({"p0": "x:a y:a"}))
-    figures, rows = make_queue(tmp_path, pairs, artefact(folder, store, "labels", "plain"))
+    figures, rows = make_queue(tmp_path, pairs, artifact(folder, store, "labels", "plain"))
     assert rows == []
     assert figures["queued"] == 0
 
@@ -274,21 +274,21 @@ def test_adjudication_changes_the_outcome_it_should_and_the_votes_stay(
             for p, c in choices.items()
         ],
     )
-    decided = artefact(folder, store, "labels", "decisions")
+    decided = artifact(folder, store, "labels", "decisions")
     merged = Stage(tmp_path / "merged", Reporter(quiet=True))
     merge_labels(merged, labels=[labels, decided], pairs=pairs)
     assert sum(label.purpose == "adjudication" for label in read_labels(merged.folder)) == 3
 
-    def outcomes(name, artefact):
+    def outcomes(name, artifact):
         made = Stage(tmp_path / name, Reporter(quiet=True))
-        aggregate_labels(made, config=MAJORITY, pairs=pairs, labels=artefact, data_seed=0)
+        aggregate_labels(made, config=MAJORITY, pairs=pairs, labels=artifact, data_seed=0)
         rows = [row for split in ("train", "test") for row in read_dataset(made.folder, split)] + [
             json.loads(line) for line in (made.folder / UNDECIDED).read_text().splitlines()
         ]
         return {row["pair_id"]: row for row in rows}
 
     before = outcomes("before", labels)
-    after = outcomes("after", artefact(merged.folder, store, "labels", "merged"))
+    after = outcomes("after", artifact(merged.folder, store, "labels", "merged"))
     choice = lambda row: row.get("chosen_side", row.get("outcome"))  # noqa: E731
     changed = {p: (choice(before[p]), choice(after[p])) for p in before if before[p] != after[p]}
     assert changed == {"p0": (None, "b"), "p1": ("a", "b"), "p2": ("a", "both_bad")}

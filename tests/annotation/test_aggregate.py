@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from annotation import crowd
-from annotation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
-from annotation.config import AggregationConfig
-from annotation.votes import (
+from annotation.aggregation import crowd_models
+from annotation.aggregation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
+from annotation.aggregation.votes import (
     counted,
     counted_votes,
     plurality,
@@ -19,12 +18,14 @@ from annotation.votes import (
     tally,
     write_gold,
 )
-from plumbline.artefacts import Manifest, Store
+from annotation.config import AggregationConfig
+from plumbline.data.labels import CHOICES, Label, write_labels
+from plumbline.data.records import assistant, read_dataset, user, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.labels import CHOICES, Label, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, read_dataset, user, write_dataset
-from plumbline.stages import Stage
+from plumbline.runs.artifacts import Manifest, Store
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 LABEL = Label("p", "ana", "argilla", "a", "2026-01-05T09:00:00+00:00", "a")
 
@@ -111,7 +112,7 @@ def test_soft_labels_by_hand():
     assert preference(row, "a", votes, prior_votes=1)["soft_label"] == pytest.approx(3 / 5)
 
 
-def artefact(folder, store, kind):
+def artifact(folder, store, kind):
     manifest = Manifest(
         kind=kind, id=f"{kind}-1", schema_version=1, stage="test", arguments={}, inputs={},
         seed=None, data_seed=0, metrics={}, versions={}, machine={}, seconds=0.0,
@@ -134,7 +135,7 @@ def aggregate(tmp_path):
         for n in range(40)
     ]
     write_dataset(tmp_path / "new", {"train": rows}, kind="prompts", title="Pairs", description="")
-    pairs = artefact(tmp_path / "new", tmp_path / "store", "pairs")
+    pairs = artifact(tmp_path / "new", tmp_path / "store", "pairs")
 
     def run(labels, answers=None, **settings):
         folder = tmp_path / "labels"
@@ -147,7 +148,7 @@ def aggregate(tmp_path):
             made,
             config=AggregationConfig(**settings),
             pairs=pairs,
-            labels=artefact(folder, tmp_path / "store", "labels"),
+            labels=artifact(folder, tmp_path / "store", "labels"),
             data_seed=0,
         )
         decided = {
@@ -206,7 +207,7 @@ def test_abstentions_do_not_compete(aggregate):
     assert set(undecided) == {"p2"}
 
 
-def test_a_senior_labeller_decides_beside_the_votes(aggregate):
+def test_a_senior_labeler_decides_beside_the_votes(aggregate):
     chief = {"annotator": "chief", "purpose": "adjudication"}
     figures, decided, undecided, dropped = aggregate(
         [
@@ -271,7 +272,7 @@ def test_gold_accuracy_reaches_the_outcome_of_the_stage(aggregate):
 @pytest.mark.parametrize("method", ["dawid_skene", "glad", "mace"])
 def test_models_make_preferences(aggregate, method, monkeypatch):
     for name, value in (("ROUNDS", 5), ("GLAD_ROUNDS", 1), ("RESTARTS", 1)):
-        monkeypatch.setattr(crowd, name, value)
+        monkeypatch.setattr(crowd_models, name, value)
     varied = ballots(**{f"p{n}": "b b a" if n % 3 else "a b a" for n in range(30)})
     figures, decided, undecided, _ = aggregate(varied, method=method)
     assert len(decided) + len(undecided) == 40

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from annotation import coefficients as c
-from annotation import intervals
-from annotation.agreement import NO_MAJORITY, check_order, measure_agreement
-from annotation.intervals import Bootstrap, _weights, wilson
-from annotation.vote_table import MISSING, Vote, VoteTable, in_natural_order, majority_of
+from annotation.agreement import coefficients as c
+from annotation.agreement import intervals
+from annotation.agreement.intervals import Bootstrap, _weights, wilson
+from annotation.agreement.measure import NO_MAJORITY, check_order, measure_agreement
+from annotation.agreement.vote_table import MISSING, Vote, VoteTable, in_natural_order, majority_of
 from plumbline.errors import ConfigError, DataError
 
 NONE = Bootstrap(resamples=0)
@@ -322,11 +322,11 @@ def test_intervals_cover_the_truth(accuracy):
 
 def test_wilson_by_its_formula():
     z, k, n = 1.959963984540054, 7, 9
-    centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
     found = wilson(k, n, nothing="")
     assert (found.value, found.n) == (k / n, n)
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
+    assert (found.low, found.high) == pytest.approx((center - half, center + half))
     assert wilson(0, 0, nothing="no gold items").reason == "no gold items"
 
 

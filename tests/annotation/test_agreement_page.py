@@ -9,8 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from annotation import habits
-from annotation.agreement_page import (
+from annotation.aggregation.votes import write_gold
+from annotation.agreement import person_statistics
+from annotation.agreement.disputes import disagreement, most_disputed
+from annotation.agreement.intervals import Bootstrap, wilson
+from annotation.agreement.labels import measure_labels, names_of, strength_table
+from annotation.agreement.page import (
     kappa_matrix,
     leaning,
     render,
@@ -18,14 +22,10 @@ from annotation.agreement_page import (
     shown_choice,
     verdict,
 )
-from annotation.disputes import disagreement, most_disputed
-from annotation.intervals import Bootstrap, wilson
-from annotation.label_agreement import measure_labels, names_of, strength_table
-from annotation.votes import write_gold
-from plumbline.artefacts import Artefact, Manifest, Store
+from plumbline.data.labels import Label, write_labels
+from plumbline.data.records import assistant, user, write_dataset
 from plumbline.errors import DataError
-from plumbline.labels import Label, write_labels
-from plumbline.records import assistant, user, write_dataset
+from plumbline.runs.artifacts import Artifact, Manifest, Store
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 FEW = Bootstrap(resamples=50)
@@ -71,11 +71,14 @@ def test_repeats_are_compared_with_the_first_label_of_the_same_person():
         label("z", "ana", "a", 9, purpose="repeat"),  # had no first label
         label("z", "ben", "b", 1),
     ]
-    found = habits.self_consistency(labels)
+    found = person_statistics.self_consistency(labels)
     assert (found.value, found.n) == (2 / 3, 3)
     assert found == wilson(2, 3, nothing="")
-    assert habits.self_consistency(labels[-1:]).reason == "no repeats"
-    assert habits.self_consistency(labels[-2:]).reason == "none of 1 repeats has a first label"
+    assert person_statistics.self_consistency(labels[-1:]).reason == "no repeats"
+    assert (
+        person_statistics.self_consistency(labels[-2:]).reason
+        == "none of 1 repeats has a first label"
+    )
 
 
 def test_gold_items_count_once_and_only_with_a_known_answer():
@@ -86,10 +89,13 @@ def test_gold_items_count_once_and_only_with_a_known_answer():
         label("k", "ana", "b", 4, purpose="gold"),
         label("x", "ana", "b", 5),
     ]
-    found = habits.gold_accuracy(labels, {"g": "a", "h": "a", "x": "b"})
+    found = person_statistics.gold_accuracy(labels, {"g": "a", "h": "a", "x": "b"})
     assert (found.value, found.n) == (0.5, 2)
-    assert habits.gold_accuracy(labels, {}).reason == "the answers to all 3 gold items are unknown"
-    assert habits.gold_accuracy(labels[-1:], {}).reason == "no gold items"
+    assert (
+        person_statistics.gold_accuracy(labels, {}).reason
+        == "the answers to all 3 gold items are unknown"
+    )
+    assert person_statistics.gold_accuracy(labels[-1:], {}).reason == "no gold items"
 
 
 def test_position_bias_counts_decided_choices_whose_order_varies():
@@ -102,21 +108,24 @@ def test_position_bias_counts_decided_choices_whose_order_varies():
         label("u", "ana", "a", shown_first="a", purpose="adjudication"),
         *(label(f"f{n}", "file", "a", source="file") for n in range(9)),
     ]
-    found = habits.position_bias(labels)
+    found = person_statistics.position_bias(labels)
     assert (found.value, found.n) == (2 / 3, 3)
-    assert habits.position_bias(labels[6:]).reason == "the same response was always shown first"
-    assert habits.position_bias(labels[3:5]).reason == "nothing was decided for A or B"
+    assert (
+        person_statistics.position_bias(labels[6:]).reason
+        == "the same response was always shown first"
+    )
+    assert person_statistics.position_bias(labels[3:5]).reason == "nothing was decided for A or B"
 
 
 def test_seconds_between_labels():
     labels = [label("x", "ana", "a", minute) for minute in (0, 1, 3, 50)]
-    assert habits.median_seconds(labels[::-1]).value == 120
-    assert habits.median_seconds(labels[:1]).reason == "fewer than two labels"
-    assert "same time" in habits.median_seconds(labels[:1] * 3).reason
+    assert person_statistics.median_seconds(labels[::-1]).value == 120
+    assert person_statistics.median_seconds(labels[:1]).reason == "fewer than two labels"
+    assert "same time" in person_statistics.median_seconds(labels[:1] * 3).reason
     mixed = [replace(labels[0], created_at="2026-01-05T10:00:00+01:00"), labels[1]]
-    assert habits.median_seconds(mixed).value == 60
+    assert person_statistics.median_seconds(mixed).value == 60
     naive = [replace(labels[0], created_at="2026-01-05T09:00:00"), labels[1]]
-    assert habits.median_seconds(naive).value == 60
+    assert person_statistics.median_seconds(naive).value == 60
 
 
 # Labels as a whole.
@@ -257,7 +266,7 @@ def test_choices_as_people_read_them():
     assert shown == ["A", "B by 2", "both bad", "tie", "needs work"]
 
 
-def published(folder, store, kind) -> Artefact:
+def published(folder, store, kind) -> Artifact:
     manifest = Manifest(
         kind=kind, id=f"{kind}-1", schema_version=1, stage="test", arguments={}, inputs={},
         seed=None, data_seed=0, metrics={}, versions={}, machine={}, seconds=0.0,

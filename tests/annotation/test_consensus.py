@@ -12,10 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation import crowd as crowd_models
-from annotation.config import Method
-from annotation.consensus import entropy, outcome, reach_consensus
-from annotation.reliability import (
+from annotation.aggregation import crowd_models as crowd_models
+from annotation.aggregation.consensus import entropy, outcome, reach_consensus
+from annotation.aggregation.reliability import (
     Score,
     agreement_with_others,
     gold_scores,
@@ -23,9 +22,10 @@ from annotation.reliability import (
     reliabilities,
     vote_weight,
 )
-from annotation.votes import CountedVote
+from annotation.aggregation.votes import CountedVote
+from annotation.config import Method
+from plumbline.data.labels import CHOICES
 from plumbline.errors import DataError
-from plumbline.labels import CHOICES
 
 METHODS: tuple[Method, ...] = get_args(Method)
 MODELS = ("dawid_skene", "glad", "mace")
@@ -121,7 +121,7 @@ def test_the_majority_of_pandalm_s_annotators_is_as_published(real_file):
     assert Counter(one.choice for one in found.values()) == {"tie": 105, "a": 422, "b": 472}
 
 
-def test_uncertainty_is_normalised_entropy():
+def test_uncertainty_is_normalized_entropy():
     assert entropy([0.5, 0.25, 0.25, 0.0]) == pytest.approx(1.5)
     assert outcome({"a": 0.5, "b": 0.5}).uncertainty == pytest.approx(1)
     assert outcome({"a": 0.5, "b": 0.25, "tie": 0.25, "both_bad": 0.0}).uncertainty == 0.75

@@ -13,11 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from annotation.server.embedded.plumbline_site import guard as guard_module
-from annotation.server.embedded.plumbline_site.guard import (
-    Guard,
-    OnlyFrom,
-    content_security_policy,
-)
+from annotation.server.embedded.plumbline_site.guard import Guard, OnlyFrom, content_security_policy
 from annotation.server.embedded.plumbline_site.lockout import Lockout
 from annotation.server.embedded.plumbline_site.logs import Discreet
 

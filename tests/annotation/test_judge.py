@@ -16,16 +16,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import ValidationError
 
-from annotation.judge import ANSWERS_FILE, INCONSISTENT, combine, judge_pairs
-from annotation.judge_client import Journal, Key
-from annotation.judge_config import JudgeConfig
-from annotation.judge_prompt import Reading, question, read_reply
-from plumbline.artefacts import Artefact, Manifest, Store
+from annotation.llm_judge.client import Journal, Key
+from annotation.llm_judge.config import JudgeConfig
+from annotation.llm_judge.judge import ANSWERS_FILE, INCONSISTENT, combine, judge_pairs
+from annotation.llm_judge.prompt import Reading, question, read_reply
+from plumbline.data.labels import read_labels
+from plumbline.data.records import assistant, user, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError, ModelError
-from plumbline.labels import read_labels
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, user, write_dataset
-from plumbline.stages import Run, Stage
+from plumbline.runs.artifacts import Artifact, Manifest, Store
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run
+from plumbline.runs.stage import Stage
 
 SECRET = "sk-not-to-be-found-4711"
 _SHOWN = re.compile(
@@ -286,16 +288,16 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(tmp_path, server,
 _JUDGE_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from annotation.judge import judge_pairs
-from annotation.judge_config import JudgeConfig
-from plumbline.artefacts import Artefact
-from plumbline.progress import Reporter
-from plumbline.stages import Stage
+from annotation.llm_judge.judge import judge_pairs
+from annotation.llm_judge.config import JudgeConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 folder, pairs, url = sys.argv[1:]
 config = JudgeConfig(model="m", base_url=url, concurrency=1)
 stage = Stage(Path(folder), Reporter(quiet=True))
-judge_pairs(stage, config=config, pairs=Artefact(Path(pairs)), data_seed=0)
+judge_pairs(stage, config=config, pairs=Artifact(Path(pairs)), data_seed=0)
 """
 
 
@@ -509,7 +511,7 @@ def test_a_reply_that_is_filtered_or_cut_off_says_so():
         ("first", "tie", None),
     ],
 )
-def test_two_orders_make_one_judgement_by_hand(a_first, b_first, choice):
+def test_two_orders_make_one_judgment_by_hand(a_first, b_first, choice):
     readings = [Reading(verdict, "", None) for verdict in (a_first, b_first)]
     left_out = combine(*readings, JudgeConfig(model="m", inconsistent="leave_out"))
     assert (left_out.choice, left_out.consistent) == (choice, choice is not None)
@@ -524,5 +526,5 @@ def test_pairs_that_share_an_id_are_refused(tmp_path, stage, server, pairs):
     table = pq.read_table(pairs.path / "train.parquet")
     pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), pairs.path / "train.parquet")
     with pytest.raises(DataError, match="p-3 stands in rows 4, 13"):
-        judge(stage, server, Artefact(pairs.path))
+        judge(stage, server, Artifact(pairs.path))
     assert server.requests == []

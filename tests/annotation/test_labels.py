@@ -8,20 +8,21 @@ from dataclasses import replace
 
 import pytest
 
-from annotation.aggregate import aggregate_labels, best_possible, preference
-from annotation.config import AggregationConfig, LabellerConfig, LabellingConfig
-from annotation.simulated import (
+from annotation.aggregation.aggregate import aggregate_labels, best_possible, preference
+from annotation.aggregation.votes import plurality
+from annotation.config import AggregationConfig, LabelerConfig, LabelingConfig
+from annotation.sources.simulated_labels import (
     majority_probability,
     outcome_probability,
     probability_of_a,
     simulate_labels,
 )
-from annotation.votes import plurality
-from plumbline.artefacts import Artefact, Manifest, Store
-from plumbline.labels import Label, read_labels, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, read_dataset, write_dataset
-from plumbline.stages import Stage
+from plumbline.data.labels import Label, read_labels, write_labels
+from plumbline.data.records import assistant, read_dataset, write_dataset
+from plumbline.dropped import Dropped
+from plumbline.runs.artifacts import Artifact, Manifest, Store
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
@@ -53,20 +54,20 @@ def sigmoid(x):
 
 
 def test_choices_follow_bradley_terry_by_hand():
-    fair = LabellerConfig(name="fair", temperature=0.5)
+    fair = LabelerConfig(name="fair", temperature=0.5)
     assert probability_of_a(fair, (2.0, "x"), (1.0, "y")) == pytest.approx(sigmoid(2))
-    fond = LabellerConfig(name="fond", temperature=1.0, likes_length=0.1)
+    fond = LabelerConfig(name="fond", temperature=1.0, likes_length=0.1)
     assert probability_of_a(fond, (1.0, "a b c"), (1.0, "d")) == pytest.approx(sigmoid(0.2))
-    careless = LabellerConfig(name="careless", temperature=0.5, careless=0.4)
+    careless = LabelerConfig(name="careless", temperature=0.5, careless=0.4)
     assert probability_of_a(careless, (2.0, "x"), (1.0, "y")) == pytest.approx(
         0.6 * sigmoid(2) + 0.2
     )
 
 
 def test_sides_may_be_swapped():
-    labeller = LabellerConfig(name="x", temperature=0.7, likes_length=0.03, careless=0.2)
+    labeler = LabelerConfig(name="x", temperature=0.7, likes_length=0.03, careless=0.2)
     a, b = (1.3, "one two"), (0.4, "three")
-    assert probability_of_a(labeller, a, b) + probability_of_a(labeller, b, a) == pytest.approx(1)
+    assert probability_of_a(labeler, a, b) + probability_of_a(labeler, b, a) == pytest.approx(1)
 
 
 def test_a_majority_s_probability_by_enumeration():
@@ -106,7 +107,7 @@ def test_the_best_possible_judge_by_hand():
     assert found["best_possible_expected"] == pytest.approx((0.9 + 0.8) / 2)
 
 
-def artefact(folder, store, kind):
+def artifact(folder, store, kind):
     """Publish a folder as an artefact."""
     manifest = Manifest(
         kind=kind, id=f"{kind}-1", schema_version=1, stage="test", arguments={}, inputs={},
@@ -118,7 +119,7 @@ def artefact(folder, store, kind):
 
 
 @pytest.fixture
-def pairs(tmp_path) -> Artefact:
+def pairs(tmp_path) -> Artifact:
     """Pairs of a perfect and a rude answer, the perfect one at either side."""
     rows = []
     for number, prompt in enumerate(prompts(0, 240, "preferences")):
@@ -130,20 +131,20 @@ def pairs(tmp_path) -> Artefact:
         rows.append({"pair_id": f"p-{number}", "prompt": prompt, "a": a, "b": b})
     folder = tmp_path / "new"
     write_dataset(folder, {"train": rows}, kind="prompts", title="Pairs", description="")
-    return artefact(folder, tmp_path / "store", "pairs")
+    return artifact(folder, tmp_path / "store", "pairs")
 
 
 def simulate(stage, pairs, **config):
     figures = simulate_labels(
-        stage, config=LabellingConfig(**config), pairs=pairs, utility=GOLD, data_seed=0
+        stage, config=LabelingConfig(**config), pairs=pairs, utility=GOLD, data_seed=0
     )
     return figures, read_labels(stage.folder)
 
 
-def test_labellers_agree_with_the_gold_as_often_as_their_temperature_says(stage, pairs):
+def test_labelers_agree_with_the_gold_as_often_as_their_temperature_says(stage, pairs):
     # A closing that is rude costs 0.75 * 2 points: politeness 1 against -1.
-    labeller = {"name": "one", "temperature": 1.5}
-    figures, labels = simulate(stage, pairs, votes=1, labellers=[labeller])
+    labeler = {"name": "one", "temperature": 1.5}
+    figures, labels = simulate(stage, pairs, votes=1, labelers=[labeler])
     gap = 0.75 * 2
     assert figures["agreement_with_gold"] == pytest.approx(sigmoid(gap / 1.5), abs=0.08)
     assert len(labels) == 240
@@ -166,7 +167,7 @@ def test_nobody_votes_twice_on_a_pair_and_votes_depend_on_the_data_seed_alone(st
 
 def test_votes_become_preferences_split_by_prompt(stage, pairs, tmp_path):
     simulate(stage, pairs)
-    labels = artefact(stage.folder, tmp_path / "store", "labels")
+    labels = artifact(stage.folder, tmp_path / "store", "labels")
     made = Stage(tmp_path / "aggregate", Reporter(quiet=True))
     figures = aggregate_labels(
         made, config=AggregationConfig(), pairs=pairs, labels=labels, data_seed=0
@@ -181,7 +182,7 @@ def test_votes_become_preferences_split_by_prompt(stage, pairs, tmp_path):
 def test_ties_and_missing_votes_are_counted(stage, pairs, tmp_path):
     _, labels = simulate(stage, pairs, votes=2)
     write_labels(stage.folder, [label for label in labels if label.pair_id != "p-0"])
-    made_labels = artefact(stage.folder, tmp_path / "store", "labels")
+    made_labels = artifact(stage.folder, tmp_path / "store", "labels")
     made = Stage(tmp_path / "aggregate", Reporter(quiet=True))
     aggregate_labels(
         made, config=AggregationConfig(min_votes=2), pairs=pairs, labels=made_labels, data_seed=0

@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotation.aggregation.votes import read_gold, write_gold
 from annotation.config import LabelFileConfig
-from annotation.imported import UNKNOWN_TIME, import_labels, read_label_file
-from annotation.mixture import COVERAGE_FILE, coverage, merge, merge_labels
-from annotation.votes import read_gold, write_gold
-from plumbline.artefacts import Manifest, Store
-from plumbline.calls import SourceFile
+from annotation.sources.label_files import UNKNOWN_TIME, import_labels, read_label_file
+from annotation.sources.merge import COVERAGE_FILE, coverage, merge, merge_labels
+from plumbline.data.labels import CHOICES, Label, read_labels, write_labels
+from plumbline.data.records import assistant, user, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.labels import CHOICES, Label, read_labels, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, user, write_dataset
-from plumbline.stages import Stage
+from plumbline.runs.artifacts import Manifest, Store
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 LABEL = Label("p", "ana", "argilla", "a", "2026-01-05T09:00:00+00:00", "a")
 
 
-def test_what_lies_in_two_artefacts_counts_once():
+def test_what_lies_in_two_artifacts_counts_once():
     person, judge = LABEL, replace(LABEL, annotator="gpt", source="llm", choice="b")
     later = replace(LABEL, created_at="2026-01-06T09:00:00+00:00")
     repeat = replace(LABEL, purpose="repeat")
@@ -60,7 +61,7 @@ def test_nothing_is_lost_and_merging_again_changes_nothing(first, second):
     assert merge({"merged": merged, "two": second})[0] == merged
 
 
-def test_coverage_counts_what_only_one_artefact_has():
+def test_coverage_counts_what_only_one_artifact_has():
     given = {
         "one": [LABEL, replace(LABEL, annotator="bo"), replace(LABEL, pair_id="q")],
         "two": [replace(LABEL, pair_id="q"), replace(LABEL, pair_id="r")],
@@ -102,10 +103,10 @@ def test_sources_stay_and_known_answers_come_along(stage, labels, monkeypatch):
     assert read_labels(stage.folder) == [LABEL, judge, replace(LABEL, pair_id="q")]
     assert read_gold(stage.folder) == {"g1": "a", "g2": "b"}
     assert (figures["labels"], figures["sources"], figures["duplicates"]) == (3, 2, 1)
-    assert figures["pairs_in_one_artefact_only"] == 1
+    assert figures["pairs_in_one_artifact_only"] == 1
     table = json.loads((stage.folder / COVERAGE_FILE).read_text())
     assert table["labels-two"] == {
-        "labels": 2, "pairs": 2, "only_here": 1, "pairs_artefact": "pairs-2",
+        "labels": 2, "pairs": 2, "only_here": 1, "pairs_artifact": "pairs-2",
     }  # fmt: skip
     assert "different sets of pairs (pairs-1, pairs-2)" in said[-1]
 

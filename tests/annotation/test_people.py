@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation.campaign.client import Connection, RefusedError
-from annotation.commands import users
 from annotation.server.home import connection
 from annotation.server.people import People
+from plumbline.commands.annotate import users
 from plumbline.errors import ConfigError, DataError
 
 
@@ -30,7 +30,7 @@ def _person(people, name):
 
 
 @pytest.fixture
-def labeller(argilla_site, people):
+def labeler(argilla_site, people):
     """Somebody in a workspace, who has labelled a record."""
     site = argilla_site
     workspace = site.workspace()
@@ -71,11 +71,11 @@ def test_adding_again_changes_nothing_and_says_so(argilla_site, people):
     assert argilla_site.sign_in(name, handed["password"]).status_code == 201
 
 
-def test_adding_again_adds_workspaces(argilla_site, people, labeller):
+def test_adding_again_adds_workspaces(argilla_site, people, labeler):
     site = argilla_site
     other = site.ask("POST", "/workspaces", json={"name": site.fresh("space")})["name"]
-    assert people.add(labeller["username"], workspaces=[other, labeller["space"]]) is None
-    assert set(_person(people, labeller["username"]).workspaces) == {other, labeller["space"]}
+    assert people.add(labeler["username"], workspaces=[other, labeler["space"]]) is None
+    assert set(_person(people, labeler["username"]).workspaces) == {other, labeler["space"]}
 
 
 def test_an_unknown_workspace_makes_no_account(argilla_site, people):
@@ -126,25 +126,25 @@ def test_an_account_that_is_refused_leaves_no_password_behind(argilla_site, peop
     assert not people._file(name).exists()
 
 
-def test_who_is_removed_gets_in_no_more_and_the_labels_stay(argilla_site, people, labeller):
-    site, name = argilla_site, labeller["username"]
-    token = site.sign_in(name, labeller["password"]).json()["access_token"]
+def test_who_is_removed_gets_in_no_more_and_the_labels_stay(argilla_site, people, labeler):
+    site, name = argilla_site, labeler["username"]
+    token = site.sign_in(name, labeler["password"]).json()["access_token"]
     people.remove(name)
-    assert site.sign_in(name, labeller["password"]).status_code == 401
-    with site.client(labeller["api_key"]) as by_key, site.client(token=token) as by_token:
+    assert site.sign_in(name, labeler["password"]).status_code == 401
+    with site.client(labeler["api_key"]) as by_key, site.client(token=token) as by_token:
         assert by_key.get("/me").status_code == 401
         assert by_token.get("/me").status_code == 401
     assert _person(people, name).workspaces == ()
-    assert not labeller["file"].exists()
-    record = site.ask("GET", f"/records/{labeller['record']}")
-    assert [response["user_id"] for response in record["responses"]] == [labeller["id"]]
+    assert not labeler["file"].exists()
+    record = site.ask("GET", f"/records/{labeler['record']}")
+    assert [response["user_id"] for response in record["responses"]] == [labeler["id"]]
     people.remove(name)  # again, after an interruption
     file = people.reset(name)  # and back
     assert site.sign_in(name, _handed(file)["password"]).status_code == 201
 
 
-def test_a_removal_that_is_cut_short_shuts_out_first(argilla_site, people, labeller, monkeypatch):
-    site, name = argilla_site, labeller["username"]
+def test_a_removal_that_is_cut_short_shuts_out_first(argilla_site, people, labeler, monkeypatch):
+    site, name = argilla_site, labeler["username"]
     ask = people._ask
 
     def failing(method, path, **content):
@@ -155,24 +155,24 @@ def test_a_removal_that_is_cut_short_shuts_out_first(argilla_site, people, label
     monkeypatch.setattr(people, "_ask", failing)
     with pytest.raises(RefusedError):
         people.remove(name)
-    assert site.sign_in(name, labeller["password"]).status_code == 401
+    assert site.sign_in(name, labeler["password"]).status_code == 401
 
 
-def test_deleting_takes_the_labels_along(argilla_site, people, labeller):
-    people.remove(labeller["username"], delete_labels=True)
-    assert _person(people, labeller["username"]) is None
-    assert not labeller["file"].exists()
-    record = argilla_site.ask("GET", f"/records/{labeller['record']}")
+def test_deleting_takes_the_labels_along(argilla_site, people, labeler):
+    people.remove(labeler["username"], delete_labels=True)
+    assert _person(people, labeler["username"]) is None
+    assert not labeler["file"].exists()
+    record = argilla_site.ask("GET", f"/records/{labeler['record']}")
     assert (record["responses"], record["status"]) == ([], "pending")
 
 
-def test_a_reset_gives_a_new_password_and_key(argilla_site, people, labeller):
-    site, name = argilla_site, labeller["username"]
+def test_a_reset_gives_a_new_password_and_key(argilla_site, people, labeler):
+    site, name = argilla_site, labeler["username"]
     file = people.reset(name)
-    assert site.sign_in(name, labeller["password"]).status_code == 401
+    assert site.sign_in(name, labeler["password"]).status_code == 401
     assert site.sign_in(name, _handed(file)["password"]).status_code == 201
     assert "api_key" not in _handed(file)
-    with site.client(labeller["api_key"]) as client:
+    with site.client(labeler["api_key"]) as client:
         assert client.get("/me").status_code == 401
     user = next(u for u in site.ask("GET", "/users")["items"] if u["username"] == name)
     assert len(user["api_key"]) > 60
@@ -180,10 +180,10 @@ def test_a_reset_gives_a_new_password_and_key(argilla_site, people, labeller):
     assert site.sign_in(name, "of-their-own-choice").status_code == 201
 
 
-def test_nobody_of_that_name(argilla_site, people, labeller):
+def test_nobody_of_that_name(argilla_site, people, labeler):
     for act in (people.remove, people.reset):
-        with pytest.raises(ConfigError, match=f"Did you mean '{labeller['username']}'"):
-            act(labeller["username"] + "x")
+        with pytest.raises(ConfigError, match=f"Did you mean '{labeler['username']}'"):
+            act(labeler["username"] + "x")
 
 
 def test_the_account_that_runs_the_site_is_not_removed(argilla_site, people):

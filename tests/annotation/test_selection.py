@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from annotation.config import SelectionConfig
-from annotation.features import WordFeatures
-from annotation.select_pairs import score_deltas, select_pairs
-from annotation.selection import (
+from annotation.selection.acquisition import (
     closeness,
     mutual_information,
     preference_probabilities,
@@ -21,12 +19,15 @@ from annotation.selection import (
     vote_variance,
     worth_of,
 )
-from plumbline.artefacts import Artefact, Manifest, Store
+from annotation.selection.features import WordFeatures
+from annotation.selection.select_pairs import score_deltas, select_pairs
+from plumbline.data.labels import Label, write_labels
+from plumbline.data.records import assistant, read_dataset, user, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError
-from plumbline.labels import Label, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, read_dataset, user, write_dataset
-from plumbline.stages import Stage
+from plumbline.runs.artifacts import Artifact, Manifest, Store
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 STRATEGIES = ("uniform", "disagreement", "margin", "diverse")
 
@@ -129,13 +130,13 @@ def test_k_center_by_hand():
     assert select(config, list("abcd"), deltas, features, seed=0).chosen == [1, 3, 2, 0]
 
 
-def test_k_center_keeps_away_from_what_is_labelled():
+def test_k_center_keeps_away_from_what_is_labeled():
     """With the pair at 180 degrees labelled, 0 is the furthest; then 90 from both, then 10."""
     angles = np.deg2rad([0, 10, 90, 180])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     deltas = np.array([[1.0, 3.0, 1.5, 2.0], [-1.0, -3.0, -1.5, -2.0]])
     config = SelectionConfig(strategy="diverse", count=4, near_identical=None)
-    found = select(config, list("abcd"), deltas, features, labelled={"d"}, seed=0)
+    found = select(config, list("abcd"), deltas, features, labeled={"d"}, seed=0)
     assert found.chosen == [0, 2, 1]
 
 
@@ -147,11 +148,11 @@ def test_k_center_takes_candidates_by_disagreement_and_lengths_do_not_count():
     ids = list("abcdef")
     assert select(config, ids, deltas, features, seed=0).chosen == [0]
     # With c (at 90 degrees) labelled, a is 90 away and b 84; b's length changes nothing.
-    assert select(config, ids, deltas, features, labelled={"c"}, seed=0).chosen == [0]
+    assert select(config, ids, deltas, features, labeled={"c"}, seed=0).chosen == [0]
     everything = config.model_copy(update={"candidates": 6})
-    assert select(everything, ids, deltas, features, labelled={"c"}, seed=0).chosen == [5]
+    assert select(everything, ids, deltas, features, labeled={"c"}, seed=0).chosen == [5]
     features[0] *= 100
-    assert select(config, ids, deltas, features, labelled={"c"}, seed=0).chosen == [0]
+    assert select(config, ids, deltas, features, labeled={"c"}, seed=0).chosen == [0]
 
 
 def test_nearly_identical_pairs_are_refused_and_the_next_best_is_taken():
@@ -214,10 +215,10 @@ def pools(draw):
 @settings(max_examples=300, deadline=None)
 @given(pools())
 def test_what_holds_for_every_batch(pool):
-    config, ids, deltas, features, labelled, seed, order = pool
-    found = select(config, ids, deltas, features, labelled=labelled, seed=seed)
+    config, ids, deltas, features, labeled, seed, order = pool
+    found = select(config, ids, deltas, features, labeled=labeled, seed=seed)
     chosen = [ids[place] for place in found.chosen]
-    free = set(ids) - labelled
+    free = set(ids) - labeled
 
     # Nothing twice, nothing labelled, and as many as there are.
     assert len(set(chosen)) == len(chosen) <= config.count
@@ -237,17 +238,17 @@ def test_what_holds_for_every_batch(pool):
         [ids[place] for place in order],
         deltas[::-1, order],
         features[list(order)],
-        labelled=labelled,
+        labeled=labeled,
         seed=seed,
     )
     assert [ids[order[place]] for place in moved.chosen] == chosen
 
     # Nor does which response is A, or whether features are sparse.
-    assert select(config, ids, -deltas, features, labelled=labelled, seed=seed).chosen == (
+    assert select(config, ids, -deltas, features, labeled=labeled, seed=seed).chosen == (
         found.chosen
     )
     sparse = csr_array(features)
-    assert select(config, ids, deltas, sparse, labelled=labelled, seed=seed) == found
+    assert select(config, ids, deltas, sparse, labeled=labeled, seed=seed) == found
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def pairs(tmp_path, store) -> Artefact:
+def pairs(tmp_path, store) -> Artifact:
     folder = tmp_path / "pairs"
     write_dataset(folder, {"train": pool_rows()}, kind="prompts", title="Pairs", description="")
     return publish(store, folder, "pairs")
@@ -398,8 +399,8 @@ def test_the_stage_writes_the_chosen_in_order_and_counts_the_others(stage, pairs
         config=SelectionConfig(strategy="disagreement", count=2),
         pairs=pairs,
         scorers=members(AGREE, DIFFER),
-        labelled=[labels_of(tmp_path, store, "p-5")],
-        labelled_ids=["p-0", "not-here"],
+        labeled=[labels_of(tmp_path, store, "p-5")],
+        labeled_ids=["p-0", "not-here"],
         seed=0,
     )
     rows = read_dataset(stage.folder, "train")
@@ -411,7 +412,7 @@ def test_the_stage_writes_the_chosen_in_order_and_counts_the_others(stage, pairs
     dropped = Dropped.read(stage.folder)
     assert dropped.reasons() == {"was not chosen this time": 4, "is labelled already": 2}
     assert {row["row"]: row["record"] for row in dropped.rows}[6] == "p-5"
-    assert (figures["pairs"], figures["pool"], figures["labelled_already"]) == (2, 8, 2)
+    assert (figures["pairs"], figures["pool"], figures["labeled_already"]) == (2, 8, 2)
     assert figures["mean_score"] == pytest.approx(np.mean([r["selection_score"] for r in rows]))
 
 
@@ -441,7 +442,7 @@ def test_batch_after_batch_no_pair_is_chosen_twice(tmp_path, store, pairs):
             config=SelectionConfig(strategy=strategy, count=3),
             pairs=pairs,
             scorers=members(AGREE, DIFFER),
-            labelled=list(batches),
+            labeled=list(batches),
             seed=number,
         )
         batches.append(publish(store, made.folder, "pairs"))
@@ -453,7 +454,7 @@ def test_batch_after_batch_no_pair_is_chosen_twice(tmp_path, store, pairs):
             Stage(tmp_path / "more", Reporter(quiet=True)),
             config=SelectionConfig(count=1),
             pairs=pairs,
-            labelled=batches,
+            labeled=batches,
             seed=0,
         )
 
@@ -526,11 +527,11 @@ def test_pools_in_which_a_label_would_be_ambiguous_are_refused(
         select_pairs(stage, config=SelectionConfig(), pairs=odd, seed=0)
 
 
-def test_what_is_given_as_labelled_must_be_about_pairs(stage, tmp_path, store, pairs):
+def test_what_is_given_as_labeled_must_be_about_pairs(stage, tmp_path, store, pairs):
     folder = tmp_path / "prompts"
     write_dataset(
         folder, {"train": [{"prompt": [user("Hi?")]}]}, kind="prompts", title="P", description=""
     )
     prompts = publish(store, folder, "prompts")
     with pytest.raises(DataError, match="1 rows without a 'pair_id'"):
-        select_pairs(stage, config=SelectionConfig(), pairs=pairs, labelled=[prompts], seed=0)
+        select_pairs(stage, config=SelectionConfig(), pairs=pairs, labeled=[prompts], seed=0)

@@ -13,11 +13,11 @@ import pytest
 
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import Connection, ServerError
-from annotation.commands.users import unlock
 from annotation.server import control
 from annotation.server.embedded.plumbline_site.lockout import ADDRESS, PAIR, Lockout
 from annotation.server.home import Reach, Site, changed, connection
 from annotation.server.people import People
+from plumbline.commands.annotate.users import unlock
 from plumbline.errors import BusyError, ConfigError
 
 NAME = "labels.example.org"

@@ -62,7 +62,7 @@ def _secrets(world, who):
 
 
 ALL = {"include": "responses"}
-REFUSED_TO_LABELLERS = [
+REFUSED_TO_LABELERS = [
     ("GET", "/datasets/{dataset}/records", {"params": ALL}),
     ("POST", "/datasets/{dataset}/records/search", {"json": {}, "params": ALL}),
     ("PUT", "/responses/{response}", {"json": {"status": "discarded"}}),
@@ -137,8 +137,8 @@ def _refused(world, who, asked):
         assert secret not in answer.text
 
 
-@pytest.mark.parametrize("asked", REFUSED_TO_LABELLERS, ids=lambda one: f"{one[0]} {one[1]}")
-def test_a_labeller_may_not(world, asked):
+@pytest.mark.parametrize("asked", REFUSED_TO_LABELERS, ids=lambda one: f"{one[0]} {one[1]}")
+def test_a_labeler_may_not(world, asked):
     _refused(world, "ben", asked)
 
 
@@ -150,7 +150,7 @@ def test_nobody_reaches_another_workspace(world, who, asked):
 
 ONLY_OWNERS = [
     asked
-    for asked in REFUSED_TO_LABELLERS
+    for asked in REFUSED_TO_LABELERS
     if asked[1].startswith(("/users", "/webhooks")) or asked[:2] == ("POST", "/workspaces")
 ]
 
@@ -179,7 +179,7 @@ def test_after_all_that_nothing_has_changed(world):
         ("POST", "/me/datasets/{dataset}/records/search", {"json": {}, "params": ALL}),
     ],
 )
-def test_a_labeller_reads_a_record_with_their_own_answer_alone(world, method, path, content):
+def test_a_labeler_reads_a_record_with_their_own_answer_alone(world, method, path, content):
     answer = _ask(world, "ben", method, path, **content)
     assert answer.status_code == 200
     body = answer.json()

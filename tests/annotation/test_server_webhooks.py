@@ -121,7 +121,7 @@ def test_a_listener_that_fails_is_told_again(queue, hook, listener):
     assert listener.url not in site.site.log.read_text()
 
 
-def test_labellers_do_not_wait_for_a_slow_listener(queue, hook, listener):
+def test_labelers_do_not_wait_for_a_slow_listener(queue, hook, listener):
     site, person, records = queue
     hook("response.created")
     listener.hold.clear()  # it answers only after all that follows

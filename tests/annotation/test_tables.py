@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from annotation.commands.tables import app
-from annotation.table_files import read_table
-from annotation.tables import Columns, read_votes
-from annotation.votes import write_gold
+from annotation.aggregation.votes import write_gold
+from annotation.sources.label_tables import Columns, read_votes
+from annotation.sources.table_files import read_table
+from plumbline.commands.annotate.agreement import app
+from plumbline.data.labels import Label, write_labels
 from plumbline.errors import ConfigError, DataError
-from plumbline.labels import Label, write_labels
 
 WIDE = [
     {"item": "x", "ana": "a", "ben": "a", "cy": "b"},
@@ -322,7 +322,7 @@ LABELS = [
 ]
 
 
-def test_a_labels_artefact(command, tmp_path):
+def test_a_labels_artifact(command, tmp_path):
     write_labels(tmp_path, LABELS)
     write_gold(tmp_path, {"g": "a"})
     found = json.loads(command(tmp_path, "--json", "--resamples", 0).stdout)

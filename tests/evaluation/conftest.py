@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.entries import Look, Trained, prompts_digest
-from plumbline.records import prompt_id, user
+from evaluation.comparison.training_runs import Look, Trained, prompts_digest
+from plumbline.data.records import prompt_id, user
 
 
 def answers(

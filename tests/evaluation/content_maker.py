@@ -176,7 +176,7 @@ def content(
         ],
         "lineage": [
             {
-                "stage": stage, "artefact": f"{stage.replace('/', '-')}-0123456789ab",
+                "stage": stage, "artifact": f"{stage.replace('/', '-')}-0123456789ab",
                 "inputs": ["sft"] if "/" in stage else [], "seconds": 61.5, "memory": 8.1e8,
                 "seed": 0,
             }

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.best_of_n import answer_often, best_of, read_answers
-from plumbline.artefacts import Artefact
+from evaluation.over_optimization.best_of_n import answer_often, best_of, read_answers
 from plumbline.errors import ConfigError
-from plumbline.generation import SamplingConfig
+from plumbline.lm.generation import SamplingConfig
+from plumbline.runs.artifacts import Artifact
 
 
 def test_three_answers_by_hand():
@@ -57,20 +57,20 @@ def test_a_policy_answers_often_and_each_answer_is_scored_once(base_folder, prom
     scorer = Lengths()
     figures = answer_often(
         stage,
-        policy=Artefact(base_folder),
+        policy=Artifact(base_folder),
         prompts=prompts[:3],
         answers=5,
         sampling=SamplingConfig(temperature=0.05, max_new_tokens=4),
         scorers={"gold": scorer},
         data_seed=0,
     )
-    scores = read_answers(Artefact(stage.folder))
+    scores = read_answers(Artifact(stage.folder))
     assert scores["gold"].shape == (3, 5)
     assert len(set(scorer.asked)) == len(scorer.asked) == round(15 * figures["different_share"])
     assert figures["different_share"] < 1  # so cold a policy repeats itself
     assert figures["gold"] == pytest.approx(scores["gold"].mean())
     with pytest.raises(ConfigError, match="needs 2 answers"):
         answer_often(
-            stage, policy=Artefact(base_folder), prompts=prompts, answers=1,
+            stage, policy=Artifact(base_folder), prompts=prompts, answers=1,
             sampling=SamplingConfig(), scorers={}, data_seed=0,
         )  # fmt: skip

@@ -7,9 +7,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.gathering import gather
-from plumbline.cli import app
-from plumbline.errors import ArtefactError, ConfigError, DataError
+from evaluation.comparison.inputs import gather
+from plumbline.commands.app import app
+from plumbline.errors import ArtifactError, ConfigError, DataError
 
 MODELS = {"start": 0.0, "ours": 0.6, "theirs": 0.1}
 
@@ -77,7 +77,7 @@ def test_a_wrong_budget_is_explained(samples, budget, said):
 def test_an_unknown_run_names_those_there_are(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="there are mine"):
+    with pytest.raises(ArtifactError, match="there are mine"):
         gather(tmp_path, ["yours"], [])
 
 

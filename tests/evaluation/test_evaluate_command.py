@@ -10,24 +10,24 @@ import pandas as pd
 import pytest
 import torch
 
-from evaluation.commands import evaluating
-from evaluation.commands.models import find_model
-from evaluation.commands.tables import lines, markdown
 from evaluation.config import EvaluationConfig
-from plumbline import cli
-from plumbline.artefacts import Manifest, entries, read_json, write_json
-from plumbline.errors import ArtefactError, ConfigError, DataError, ModelError
-from plumbline.models import (
+from plumbline.commands import app
+from plumbline.commands.evaluation import run_evaluation
+from plumbline.commands.evaluation.model_names import find_model
+from plumbline.commands.evaluation.tables import lines, markdown
+from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
+from plumbline.lm.models import (
     ADAPTER_CONFIG,
-    TuningConfig,
     load_causal_lm,
     load_tokenizer,
     model_card,
     save_model,
     trainable_causal_lm,
 )
-from plumbline.policy import Policy
-from plumbline.stages import Run
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Manifest, entries, read_json, write_json
+from plumbline.runs.run import Run
 
 SMALL = ("--count", "6", "--set", "evaluation.sampling.max_new_tokens=12")
 
@@ -35,7 +35,7 @@ SMALL = ("--count", "6", "--set", "evaluation.sampling.max_new_tokens=12")
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
     """Stages run in this process, which has all libraries loaded."""
-    monkeypatch.setattr(evaluating, "Run", functools.partial(Run, isolate=False))
+    monkeypatch.setattr(run_evaluation, "Run", functools.partial(Run, isolate=False))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def evaluate(tmp_path):
     """Give the command; return what it wrote."""
 
     def go(*arguments, home="home", out="out"):
-        cli.app(
+        app.app(
             args=["evaluate", *map(str, arguments), "--home", str(tmp_path / home), "--out",
                   str(tmp_path / out), *SMALL],
             standalone_mode=False,
@@ -133,7 +133,7 @@ def test_prompts_and_texts_come_from_files(evaluate, base_folder, tmp_path):
 
 def test_people_get_pairs_and_their_labels_come_back(evaluate, base_folder, other_folder, tmp_path):
     from annotation.campaign.pairs import read_pairs
-    from plumbline.labels import Label, write_labels
+    from plumbline.data.labels import Label, write_labels
 
     asked = (other_folder, "--reference", base_folder, "--judge", "people")
     out = evaluate(*asked)
@@ -191,18 +191,18 @@ def stored(run, folder, identity, kind="policy"):
 
 
 def test_a_model_is_found_by_each_of_its_names(run, base_folder):
-    artefact = stored(run, base_folder, "policy-0123456789ab")
+    artifact = stored(run, base_folder, "policy-0123456789ab")
     (run.home / "earlier").mkdir()
     write_json(
         run.home / "earlier" / "run.json",
-        {"started": "", "status": "finished", "stages": {"dpo/seed-0": {"artefact": artefact.id}}},
+        {"started": "", "status": "finished", "stages": {"dpo/seed-0": {"artifact": artifact.id}}},
     )
-    for name in ("policy-0123456789ab", "policy-01", "earlier:dpo/seed-0", str(artefact.path)):
-        assert find_model(run, name, "model").id == artefact.id, name
-    with pytest.raises(ArtefactError, match="no stage 'ppo'; it has dpo/seed-0"):
+    for name in ("policy-0123456789ab", "policy-01", "earlier:dpo/seed-0", str(artifact.path)):
+        assert find_model(run, name, "model").id == artifact.id, name
+    with pytest.raises(ArtifactError, match="no stage 'ppo'; it has dpo/seed-0"):
         find_model(run, "earlier:ppo", "model")
     stored(run, base_folder.parent / "checkpoints", "labels-0123456789ab", "labels")
-    with pytest.raises(ArtefactError, match="holds no model"):
+    with pytest.raises(ArtifactError, match="holds no model"):
         find_model(run, "labels-01", "model")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from evaluation.external import read_samples_file
+from evaluation.comparison.external_samples import read_samples_file
 from plumbline.errors import DataError
 
 

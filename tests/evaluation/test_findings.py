@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.content import build
-from evaluation.entries import Look
-from evaluation.matching import BudgetConfig
+from evaluation.comparison.budget_matching import BudgetConfig
+from evaluation.comparison.page_content import build
+from evaluation.comparison.training_runs import Look
 
 
 @pytest.fixture

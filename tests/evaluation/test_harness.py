@@ -11,17 +11,18 @@ from evaluation.harness import Harness
 from evaluation.measures.diversity import distinct
 from evaluation.measures.likelihood import perplexity
 from evaluation.measures.references import exact_match
-from evaluation.rows import read_samples, write_samples
+from evaluation.samples import read_samples, write_samples
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import world_task
-from plumbline.artefacts import Artefact
-from plumbline.calls import defer
-from plumbline.code_version import closure
-from plumbline.generation import SamplingConfig
-from plumbline.policy import Policy
-from plumbline.progress import Reporter
-from plumbline.records import assistant, write_dataset
-from plumbline.stages import Run, Stage
+from plumbline.data.records import assistant, write_dataset
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import defer
+from plumbline.runs.code_version import closure
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run
+from plumbline.runs.stage import Stage
 from plumbline.world.gold import GoldUtility
 
 CONFIG = EvaluationConfig(
@@ -82,7 +83,7 @@ def test_kl_is_the_mean_difference_of_log_probabilities(harness, policy, base_fo
     assert figures["kl"] > 0
 
 
-class Samples(Artefact):
+class Samples(Artifact):
     """A folder with samples."""
 
 
@@ -169,7 +170,7 @@ def folder(base_folder, tmp_path):
     """The base as an artefact of a store."""
     import shutil
 
-    from plumbline.artefacts import Manifest, Store, entries
+    from plumbline.runs.artifacts import Manifest, Store, entries
 
     made = tmp_path / "made"
     shutil.copytree(base_folder, made)
@@ -219,7 +220,7 @@ def test_in_one_stage_or_in_two_the_figures_are_the_same(folder, stage, tmp_path
     )  # fmt: skip
     third = Stage(tmp_path / "three", Reporter(quiet=True))
     parts = measure_samples(
-        third, samples=Artefact(two.folder), policy=folder, reference=folder, harness=harness,
+        third, samples=Artifact(two.folder), policy=folder, reference=folder, harness=harness,
         data_seed=0,
     )  # fmt: skip
     assert parts == whole

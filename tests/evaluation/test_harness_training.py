@@ -6,17 +6,17 @@ import pytest
 
 from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
-from evaluation.rows import write_samples
-from plumbline.artefacts import Artefact
-from plumbline.generation import SamplingConfig
-from plumbline.metrics import read_metrics
-from plumbline.models import TuningConfig
-from plumbline.policy import Policy
-from plumbline.progress import Reporter
-from plumbline.records import assistant, write_dataset
-from plumbline.stages import Stage
-from plumbline.training import ExactResume
-from plumbline.training_config import TrainingConfig
+from evaluation.samples import write_samples
+from plumbline.data.records import assistant, write_dataset
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from plumbline.training.config import TrainingConfig
+from plumbline.training.exact_resume import ExactResume
 from plumbline.world.data import demonstrations as world_demonstrations
 from plumbline.world.gold import GoldUtility
 from reward.config import RewardConfig
@@ -32,7 +32,7 @@ TRAINING = TrainingConfig(
 )
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder without a manifest."""
 
     id = "folder"

@@ -10,23 +10,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from annotation.campaign.pairs import read_pairs
-from annotation.judge import judge_pairs
-from annotation.judge_config import JudgeConfig
+from annotation.llm_judge.config import JudgeConfig
+from annotation.llm_judge.judge import judge_pairs
 from annotation.pair_ids import checked_ids
 from evaluation.judges.pairs import EMPTY, SAME, blind_pairs, pair_answers, pair_id, side_of_ours
 from evaluation.judges.scorers import agreement_with_pairs, agreement_with_scorers
 from evaluation.judges.verdicts import read_verdicts, verdicts
-from evaluation.rows import write_samples
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
+from evaluation.samples import write_samples
+from plumbline.data.labels import Label, write_labels
+from plumbline.data.records import prompt_id, read_dataset, user
 from plumbline.errors import DataError
-from plumbline.labels import Label, write_labels
-from plumbline.progress import Reporter
-from plumbline.records import prompt_id, read_dataset, user
-from plumbline.stages import Stage
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder without a manifest, known by its name."""
 
     def __init__(self, path, metrics=None):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation.matching import BudgetConfig, match, prompts_of_all, settle
+from evaluation.comparison.budget_matching import BudgetConfig, match, prompts_of_all, settle
 from plumbline.errors import ConfigError
 
 

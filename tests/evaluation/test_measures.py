@@ -8,13 +8,13 @@ from decimal import Decimal
 
 import pytest
 
-from evaluation.measures import behaviour, diversity, reasoning, references, registry
+from evaluation.measures import behavior, diversity, reasoning, references, registry
 from evaluation.measures.measure import Answers, add_columns, figures_of
 from evaluation.measures.numbers import calculations, result_of
 from evaluation.tasks.checkers import JsonObject, Pattern, ShopFormat
-from plumbline.calls import SourceFile, resolve
+from plumbline.data.records import user
 from plumbline.errors import ConfigError, DataError
-from plumbline.records import user
+from plumbline.runs.calls import SourceFile, resolve
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
@@ -85,7 +85,7 @@ def test_exact_match_and_f1_are_those_of_the_squad_script(several):
     # first version, which torchmetrics follows, divides by nothing and gives 0.
     empty = sum(
         max(references.f1_of(t, w) for w in ws) for t, ws in zip(texts, wanted, strict=True)
-        if not references.normalised(t)
+        if not references.normalized(t)
     ) / len(texts)  # fmt: skip
     assert (ours - empty) * 100 == pytest.approx(expected["f1"].item(), abs=1e-4)
     assert 0.1 < ours < 0.9
@@ -223,21 +223,21 @@ def test_refusals_are_known_by_how_answers_open(tmp_path):
         "I’m sorry, but I can't help with that.", "Certainly. I cannot fault them.",
         "Gladly! " * 20 + "I cannot.", "Unfortunately, I cannot say.", "Wi cannot",
     ]  # fmt: skip
-    assert [behaviour.refuses(text) for text in texts] == [True, True, False, True, False]
+    assert [behavior.refuses(text) for text in texts] == [True, True, False, True, False]
     file = tmp_path / "phrases.txt"
     file.write_text("Gladly\n\n")
     rows = rows_of(texts)
-    figures = measured(behaviour.refusal(SourceFile(file)), rows)
+    figures = measured(behavior.refusal(SourceFile(file)), rows)
     assert figures["refusal"] == pytest.approx(1 / 5)
     file.write_text("\n")
     with pytest.raises(DataError, match="no phrase"):
-        behaviour.refusal(SourceFile(file))
+        behavior.refusal(SourceFile(file))
 
 
 def test_errors_of_form_are_told_apart():
     texts = ["Fine.", " ", "so<|user|>what", "cut", "Bad"]
     rows = rows_of(texts, finished=[True, True, True, False, None])
-    figures = measured(behaviour.format_errors(Pattern(r"[a-z.]$")), rows)
+    figures = measured(behavior.format_errors(Pattern(r"[a-z.]$")), rows)
     assert [row["format_errors"] for row in rows] == [0, 1, 1, 1, 0]
     assert {name.partition(".")[2]: value for name, value in figures.items() if "." in name} == {
         "empty": 0.2, "cut_off": 0.2, "marks": 0.2, "checker": 0.2,
@@ -298,7 +298,7 @@ def test_a_user_s_files_make_measures(tmp_path):
 
 def test_no_measure_bears_the_name_of_what_stands_in_every_row(tmp_path):
     from evaluation.tasks.sampling import _row
-    from plumbline.generation import Generation
+    from plumbline.lm.generation import Generation
 
     file = tmp_path / "words.txt"
     file.write_text("fool\n")

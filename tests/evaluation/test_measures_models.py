@@ -12,10 +12,10 @@ from evaluation.measures.likelihood import answer_nats, perplexity, reference_pe
 from evaluation.measures.measure import Answers, add_columns, figures_of
 from evaluation.measures.safety import ClassifierModerator, WordList, moderation
 from evaluation.measures.texts import perplexities, text_likelihoods
-from plumbline.calls import SourceFile
-from plumbline.chat import encode_answered
+from plumbline.data.records import user
 from plumbline.errors import DataError, ModelError
-from plumbline.records import user
+from plumbline.lm.chat import encode_answered
+from plumbline.runs.calls import SourceFile
 
 ANSWERS = ["Certainly.", "The saws cost $7. Thank you!", "No.", "In aisle 3, " * 9 + "I think."]
 

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import overoptimisation as found_by
-from evaluation.best_of_n import BestOf
-from evaluation.overoptimisation_report import report_overoptimisation
-from plumbline.artefacts import Artefact
+from evaluation.over_optimization import analysis as found_by
+from evaluation.over_optimization.best_of_n import BestOf
+from evaluation.over_optimization.report import report_over_optimization
 from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
 
 KLS = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 PROMPTS = 40
 
 
-class Trained(Artefact):
+class Trained(Artifact):
     """A folder with the looks of a training, as an artefact without a manifest."""
 
     @property
@@ -122,7 +122,7 @@ def test_a_planted_fall_is_told(planted):
     assert found["from_peak"]["proxy"]["mean"] == pytest.approx(4 - math.sqrt(top))
     assert found["from_start"]["gold"]["mean"] == pytest.approx(last + 0.01)  # the mean over seeds
     assert found["from_start"]["proxy"]["mean"] == pytest.approx(4)
-    assert found["over_optimised"] is True
+    assert found["over_optimized"] is True
     told = found_by.verdict("one", found)
     assert told.startswith("one: over-optimised. From KL 0.50 to KL 16.00 nats, gold changed by -")
 
@@ -135,16 +135,16 @@ def test_a_fall_below_the_start_is_told_where_the_peaks_differ_too_much(tmp_path
         policy(tmp_path / "c", KLS, [3, 3, 2, 2, 2, 1.0, 1], [0, 1, 2, 3, 4, 4, 5], 2),
     ]
     found = found_by.fall(courses(late))
-    assert found["over_optimised"] is True
+    assert found["over_optimized"] is True
     assert found["from_start"]["gold"] == pytest.approx({"mean": -2, "low": -2, "high": -2})
 
 
-def test_a_score_that_only_rises_is_not_called_over_optimised(tmp_path):
+def test_a_score_that_only_rises_is_not_called_over_optimized(tmp_path):
     rising = [
         policy(tmp_path / str(s), KLS, [kl + 0.1 * s for kl in KLS], KLS, s) for s in range(3)
     ]
     found = found_by.fall(courses(rising))
-    assert found["over_optimised"] is False
+    assert found["over_optimized"] is False
     assert "does not show" in found_by.verdict("one", found)
 
 
@@ -175,7 +175,7 @@ def test_noise_is_no_fall():
         seeds = [course_with(random.normal(size=(8, 30))) for _ in range(3)]
         found = found_by.fall(seeds)
         falls.append(found["from_peak"]["gold"]["mean"])
-        called += found["over_optimised"]
+        called += found["over_optimized"]
         own.append(np.mean([c.gold[-1] - c.gold.max() for c in seeds]))
     error = np.std(falls) / math.sqrt(len(falls))
     assert abs(np.mean(falls)) < 3 * error
@@ -224,13 +224,13 @@ def test_the_report_is_whole(planted, tmp_path, stage):
     ).to_parquet(answers / "answers.parquet")  # fmt: skip
     rewarder = type("Model", (), {"metrics": {"pairs": 31.0, "accuracy": 0.6, "held_out_pairs": 9}})
     way = "one | <b>model</b>"
-    figures = report_overoptimisation(
+    figures = report_over_optimization(
         stage,
         title="Over-optimisation",
         ways={way: {str(n): p for n, p in enumerate(planted)}},
         proxies={way: "reward"},
         reward_models={"seed 0": rewarder},
-        answers=Artefact(answers),
+        answers=Artifact(answers),
         rankings={way: {"0": "one/0"}},
     )
     assert figures[f"{way}_fall"] < 0

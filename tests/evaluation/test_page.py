@@ -18,10 +18,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluation import page
-from evaluation.page import charts, marks, results, samples
-from evaluation.page.tables import p_value
-from evaluation.page.view import View, finite
+from evaluation.comparison import page
+from evaluation.comparison.page import charts, marks, results, samples
+from evaluation.comparison.page.tables import p_value
+from evaluation.comparison.page.view import View, finite
 from evaluation.plots import for_script
 
 maker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("content_maker.py"))))
@@ -159,7 +159,7 @@ def test_the_markdown_names_plots_that_are_there(written):
         drawn = (folder / plot).read_text("utf-8")
         assert drawn.startswith("<svg")
         assert "var(--" not in drawn
-        assert any(colour in drawn for colour in marks.COLOURS[1:3])
+        assert any(color in drawn for color in marks.COLORS[1:3])
 
 
 def test_tables_of_the_markdown_are_whole(written):
@@ -304,11 +304,11 @@ def test_long_training_lines_are_thinned_and_keep_their_ends():
     assert len(steps) <= 301
 
 
-def test_methods_differ_in_shape_where_colours_run_out():
+def test_methods_differ_in_shape_where_colors_run_out():
     view = View(maker.content(methods=9, seeds=1, checkpoints=1, prompts=1, steps=1))
-    looks = {(who.colour, who.shape) for who in view.people.values()}
+    looks = {(who.color, who.shape) for who in view.people.values()}
     assert len(looks) == 10
-    assert len({who.colour for who in view.people.values()}) == len(marks.COLOURS)
+    assert len({who.color for who in view.people.values()}) == len(marks.COLORS)
 
 
 def test_no_column_shows_nothing():

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluation import page
-from evaluation.watch import Watch
+from evaluation.comparison import page
+from evaluation.comparison.watch import Watch
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -265,11 +265,11 @@ def test_phone_dark_and_paper(reader, url):
     reader.until(f"{charts}.every(place => place.querySelector('svg'))")
     assert reader.run("return document.documentElement.scrollWidth") == 420
     assert reader.run("return innerWidth") == 420
-    colour = "return getComputedStyle(document.querySelector('#frontier .mark-symbol path')).fill"
-    dark = reader.run(colour)
+    color = "return getComputedStyle(document.querySelector('#frontier .mark-symbol path')).fill"
+    dark = reader.run(color)
     reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert dark == "rgb(79, 159, 219)"
-    assert reader.run(colour) == "rgb(0, 114, 178)"
+    assert reader.run(color) == "rgb(0, 114, 178)"
     assert reader.run("return getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert not reader.run("return document.getElementById('list').checkVisibility()")
     assert reader.run("return document.getElementById('sample').checkVisibility()")

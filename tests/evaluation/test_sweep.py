@@ -7,17 +7,10 @@ import math
 
 import pytest
 
-from evaluation.search import (
-    Range,
-    SearchConfig,
-    draw,
-    nested,
-    value_at,
-    within,
-)
-from evaluation.sweep import TUNED, Trial, choose, report_sweep, trial_of
-from plumbline.artefacts import Artefact
+from evaluation.sweeps.results import TUNED, Trial, choose, report_sweep, trial_of
+from evaluation.sweeps.search_space import Range, SearchConfig, draw, nested, value_at, within
 from plumbline.config import Config, load
+from plumbline.runs.artifacts import Artifact
 
 SPACE = {
     "kl.coefficient": Range(low=0.01, high=1.0, scale="log"),
@@ -106,7 +99,7 @@ def test_the_highest_mean_within_the_kl_limit_wins():
     assert choose([], None) is None
 
 
-class Made(Artefact):
+class Made(Artifact):
     """An artefact of which only the manifest is known."""
 
     def __init__(self, seconds=1.0, **metrics):

@@ -10,17 +10,17 @@ import pytest
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
 from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task, world_task
 from evaluation.tasks.texts import TextsConfig, measure_texts, texts_of
-from plumbline.artefacts import Artefact
-from plumbline.calls import SourceFile
+from plumbline.data.records import assistant, is_held_out, prompt_id, user, write_dataset
 from plumbline.errors import ConfigError, DataError
-from plumbline.records import assistant, is_held_out, prompt_id, user, write_dataset
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import SourceFile
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 
 ALL = TaskFileConfig()
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder without a manifest."""
 
     id = "folder"

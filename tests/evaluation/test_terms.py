@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.entries import Look
-from evaluation.terms import check
+from evaluation.comparison.comparability import check
+from evaluation.comparison.training_runs import Look
 from plumbline.errors import DataError
 
 

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.watch import Watch
-from plumbline.cli import app
-from plumbline.errors import ArtefactError, BusyError
+from evaluation.comparison.watch import Watch
+from plumbline.commands.app import app
+from plumbline.errors import ArtifactError, BusyError
 
 maker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("content_maker.py"))))
 SMALL = {"seeds": 1, "checkpoints": 2, "prompts": 4, "steps": 3}
@@ -102,9 +102,9 @@ def test_a_run_that_cannot_be_read_is_told_beside_what_was_known(running):
 
 def test_what_is_wrong_at_first_is_the_callers():
     def build():
-        raise ArtefactError("There is no run 'x'.")
+        raise ArtifactError("There is no run 'x'.")
 
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         Watch(build)
 
 
@@ -118,7 +118,8 @@ def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(monkeypatch):
     content = maker.content(**SMALL)
     asked = []
     monkeypatch.setattr(
-        "evaluation.content.content_of_run", lambda home, run: asked.append((home, run)) or content
+        "evaluation.comparison.page_content.content_of_run",
+        lambda home, run: asked.append((home, run)) or content,
     )
 
     def leave(watch):
@@ -135,5 +136,5 @@ def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(monkeypatch):
 
 def test_a_run_that_does_not_exist_is_said_in_words(tmp_path):
     result = CliRunner().invoke(app, ["watch", "none", "--home", str(tmp_path), "--no-open"])
-    assert isinstance(result.exception, ArtefactError)
+    assert isinstance(result.exception, ArtifactError)
     assert "none" in str(result.exception)

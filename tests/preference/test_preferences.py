@@ -8,10 +8,11 @@ from collections import Counter
 
 import pytest
 
-from plumbline.calls import SourceFile
+from plumbline.data.records import assistant, prompt_id, read_dataset, user
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.pairs import encode_pairs
-from plumbline.records import Dropped, assistant, prompt_id, read_dataset, user
+from plumbline.runs.calls import SourceFile
+from plumbline.training.pairs import encode_pairs
 from preference.config import PreferenceFileConfig
 from preference.pairs import make_pairs
 from preference.sources import import_preferences, preference_row, read_hh, read_preferences

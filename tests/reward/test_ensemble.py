@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact, write_json
 from plumbline.errors import ConfigError
 from plumbline.hooks import Mountable
-from plumbline.models import (
+from plumbline.lm.models import (
     ADAPTER,
-    TuningConfig,
     load_tokenizer,
     save_model,
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact, write_json
 from reward.ensemble import EnsembleScorer, combined
 from reward.mounted import MountedScorer
 from reward.scorer import CALIBRATION, RewardModelScorer
@@ -117,8 +117,8 @@ def test_each_member_scores_once_for_reward_and_spread_together(models, alone, p
     assert len(calls) == 6
 
 
-def test_artefacts_are_taken_as_well_as_folders(models, alone, prompts):
-    scorer = EnsembleScorer([Artefact(model) for model in models], "minimum")
+def test_artifacts_are_taken_as_well_as_folders(models, alone, prompts):
+    scorer = EnsembleScorer([Artifact(model) for model in models], "minimum")
     assert scorer.score(prompts, ANSWERS) == pytest.approx(alone.min(axis=0), abs=1e-4)
 
 

@@ -7,12 +7,13 @@ import json
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.chat import encode_answered
+from plumbline.data.records import assistant, write_dataset
 from plumbline.errors import DataError
-from plumbline.models import TuningConfig, load_sequence_scorer
-from plumbline.records import assistant, write_dataset
-from plumbline.training_config import TrainingConfig
+from plumbline.lm.chat import encode_answered
+from plumbline.lm.models import load_sequence_scorer
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
@@ -28,7 +29,7 @@ def test_pairwise_accuracy_by_hand():
         pairwise_accuracy([], [])
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder as an artefact without a manifest."""
 
     @property
@@ -67,8 +68,8 @@ def config(method: str) -> RewardConfig:
 
 @pytest.fixture(scope="module", params=["full", "lora"])
 def trained(request, base_folder, preferences, tmp_path_factory):
-    from plumbline.progress import Reporter
-    from plumbline.stages import Stage
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
 
     stage = Stage(tmp_path_factory.mktemp("reward"), Reporter(quiet=True))
     figures = train_reward_model(
@@ -88,7 +89,7 @@ def test_it_learns_what_was_preferred(trained):
 
 
 def test_scores_are_calibrated_on_held_out_pairs(trained, preferences):
-    from plumbline.records import read_dataset
+    from plumbline.data.records import read_dataset
 
     folder, _ = trained
     rows = read_dataset(preferences.path, "test")

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
-from plumbline.artefacts import Artefact
+from plumbline.data.records import assistant, write_dataset
 from plumbline.errors import DataError
-from plumbline.models import TuningConfig
-from plumbline.progress import Reporter
-from plumbline.records import assistant, write_dataset
-from plumbline.stages import Stage
-from plumbline.training_config import TrainingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
@@ -93,7 +93,7 @@ def test_what_is_no_probability_is_refused_with_its_pair(value):
         probabilities_of(rows, "share", "preferences-1")
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder as an artefact without a manifest."""
 
     @property
@@ -174,7 +174,7 @@ def test_training_takes_the_soft_labels(train, hard):
 
 
 def test_rewards_differ_as_much_as_people_are_sure(train, hard, preferences):
-    from plumbline.records import prompts_of, read_dataset
+    from plumbline.data.records import prompts_of, read_dataset
 
     rows = read_dataset(preferences.path, "test")
 

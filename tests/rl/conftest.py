@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.batches import collate
+from plumbline.lm.batches import collate
+from plumbline.runs.artifacts import Artifact
 
 LETTERS = "abcdef"
 SPECIAL = ("<|pad|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder with a model, as an artefact without a manifest."""
 
     @property
@@ -29,7 +29,7 @@ def make_tokenizer(letters=LETTERS, special=SPECIAL):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from plumbline.chat import DEFAULT_TEMPLATE
+    from plumbline.lm.chat import DEFAULT_TEMPLATE
 
     vocabulary = {token: n for n, token in enumerate([*special, *letters])}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token=letters[0]))
@@ -82,9 +82,9 @@ def toy_folder(tmp_path_factory):
 def toy(toy_folder):
     """The model's folder as an artefact, and what can be said about its answers exactly."""
     return SimpleNamespace(
-        artefact=Folder(toy_folder),
+        artifact=Folder(toy_folder),
         folder=toy_folder,
-        as_artefact=Folder,
+        as_artifact=Folder,
         prompts=[[{"role": "user", "content": a + b}] for a in LETTERS for b in LETTERS],
         answers=answers,
         distribution=distribution,

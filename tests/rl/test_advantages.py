@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from plumbline.masked import last_position, masked_mean, masked_var, masked_whiten
 from rl.advantages import (
-    generalised_advantages,
-    group_centred,
-    group_standardised,
+    generalized_advantages,
+    group_centered,
+    group_standardized,
     leave_one_out,
     returns_to_go,
     spread,
@@ -50,7 +50,7 @@ def test_advantages_by_hand():
     # delta_2 = 0.5 * 0.6 - 0.4 = -0.1;        A_2 = -0.1 + 0.25 * 0.4 = 0
     # delta_1 = 0.5 * 0.4 - 0.2 = 0;           A_1 = 0
     rewards, values = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.2, 0.4, 0.6]])
-    found = generalised_advantages(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
+    found = generalized_advantages(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
     torch.testing.assert_close(found.advantages, torch.tensor([[0.0, 0.0, 0.4]]))
     torch.testing.assert_close(found.returns, torch.tensor([[0.2, 0.4, 1.0]]))
 
@@ -78,7 +78,7 @@ def test_advantages_equal_the_definition_whatever_the_padding(lengths, gamma, la
     rewards = torch.randn(shape, generator=generator, dtype=torch.float64)
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     mask = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(1)
-    found = generalised_advantages(rewards, values, mask, gamma, lam)
+    found = generalized_advantages(rewards, values, mask, gamma, lam)
     for row, length in enumerate(lengths):
         expected = reference(
             rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam
@@ -92,10 +92,10 @@ def test_lambda_one_is_return_less_value_and_lambda_nought_is_one_step():
     rewards, values = torch.randn(3, 6), torch.randn(3, 6)
     mask = torch.ones(3, 6, dtype=torch.bool)
     to_go = rewards.flip(1).cumsum(1).flip(1)
-    whole = generalised_advantages(rewards, values, mask, 1.0, 1.0)
+    whole = generalized_advantages(rewards, values, mask, 1.0, 1.0)
     torch.testing.assert_close(whole.advantages, to_go - values)
     torch.testing.assert_close(whole.returns, to_go)
-    one = generalised_advantages(rewards, values, mask, 1.0, 0.0)
+    one = generalized_advantages(rewards, values, mask, 1.0, 0.0)
     following = torch.cat([values[:, 1:], torch.zeros(3, 1)], 1)
     torch.testing.assert_close(one.advantages, rewards + following - values)
 
@@ -138,12 +138,12 @@ def test_the_score_is_paid_at_the_policy_s_last_token_whatever_follows():
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5)])
 def test_holes_are_as_if_the_environment_s_tokens_were_not_there(gamma, lam):
     rewards, values = torch.randn(2, 6), torch.randn(2, 6)
-    found = generalised_advantages(rewards, values, HOLES, gamma, lam)
+    found = generalized_advantages(rewards, values, HOLES, gamma, lam)
     to_go = returns_to_go(rewards, HOLES, gamma)
     for row, ours in enumerate(HOLES):
         count = int(ours.sum())
         closed = torch.ones(1, count, dtype=torch.bool)
-        alone = generalised_advantages(
+        alone = generalized_advantages(
             rewards[row : row + 1, ours], values[row : row + 1, ours], closed, gamma, lam
         )
         torch.testing.assert_close(found.advantages[row, ours], alone.advantages[0])
@@ -159,8 +159,8 @@ def test_what_stands_at_the_environment_s_tokens_does_not_matter():
     rewards, values = torch.randn(2, 6), torch.randn(2, 6)
     other = [torch.where(HOLES, tensor, torch.nan) for tensor in (rewards, values)]
     for one, two in zip(
-        generalised_advantages(rewards, values, HOLES, 0.9, 0.8),
-        generalised_advantages(*other, HOLES, 0.9, 0.8),
+        generalized_advantages(rewards, values, HOLES, 0.9, 0.8),
+        generalized_advantages(*other, HOLES, 0.9, 0.8),
         strict=True,
     ):
         torch.testing.assert_close(one, two)
@@ -176,15 +176,15 @@ def test_leave_one_out_by_hand():
     assert leave_one_out(REWARDS, 3).tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
 
 
-def test_group_centred_by_hand():
-    assert group_centred(REWARDS, 3).tolist() == [-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]
+def test_group_centered_by_hand():
+    assert group_centered(REWARDS, 3).tolist() == [-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]
 
 
-def test_group_standardised_by_hand():
+def test_group_standardized_by_hand():
     # Variance (4 + 1 + 9) / 2 = 7.
-    found = group_standardised(REWARDS, 3, epsilon=0.0)[:3]
+    found = group_standardized(REWARDS, 3, epsilon=0.0)[:3]
     torch.testing.assert_close(found, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5)
-    assert group_standardised(REWARDS, 3)[3:].tolist() == [0.0, 0.0, 0.0]
+    assert group_standardized(REWARDS, 3)[3:].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_returns_to_go_by_hand():
@@ -201,7 +201,7 @@ def test_spread_gives_each_token_its_response_s_value():
     ]
 
 
-@pytest.mark.parametrize("estimate", [leave_one_out, group_centred, group_standardised])
+@pytest.mark.parametrize("estimate", [leave_one_out, group_centered, group_standardized])
 def test_groups_know_nothing_of_each_other(estimate):
     rewards = torch.randn(12)
     whole = estimate(rewards, 4)
@@ -238,7 +238,7 @@ def test_each_estimator_by_hand(estimator, expected):
 def test_advantages_equal_stable_baselines3_s(case):
     theirs = REFERENCES["sb3_gae"][case]
     mask = torch.arange(5) < GIVEN["lengths"].unsqueeze(1)
-    found = generalised_advantages(
+    found = generalized_advantages(
         GIVEN["rewards"], GIVEN["values"], mask, theirs["gamma"], theirs["lam"]
     )
     for row, length in enumerate(GIVEN["lengths"]):
@@ -249,7 +249,7 @@ def test_advantages_equal_stable_baselines3_s(case):
 def test_advantages_equal_those_of_trl_s_ppo_trainer():
     theirs = REFERENCES["trl_0_12_gae"]
     full = torch.ones(4, 5, dtype=torch.bool)
-    found = generalised_advantages(
+    found = generalized_advantages(
         GIVEN["rewards"], GIVEN["values"], full, theirs["gamma"], theirs["lam"]
     )
     torch.testing.assert_close(found.advantages, torch.tensor(theirs["advantages"]))
@@ -265,7 +265,7 @@ def test_whitening_equals_trl_s(name, subtract_mean):
 
 
 def test_group_advantages_equal_trl_s():
-    for name, estimate in (("rloo", leave_one_out), ("grpo", group_standardised)):
+    for name, estimate in (("rloo", leave_one_out), ("grpo", group_standardized)):
         theirs = REFERENCES[f"trl_1_16_{name}"]
         found = estimate(GIVEN["scores"], theirs["group"])
         assert found.tolist() == pytest.approx(theirs["advantages"], abs=1e-5)

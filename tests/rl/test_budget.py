@@ -5,16 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plumbline.batches import collate
-from plumbline.generation import SamplingConfig
-from plumbline.metrics import read_metrics
-from plumbline.models import TuningConfig
-from plumbline.policy import Policy
-from plumbline.progress import Reporter
-from plumbline.stages import Stage
-from rl.config import GuardConfig, KLConfig, PPOConfig, RolloutConfig, ShapingConfig, ValueConfig
+from plumbline.lm.batches import collate
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from rl.config import (
+    GuardConfig,
+    KLConfig,
+    PPOConfig,
+    RolloutConfig,
+    ShapingConfig,
+    ValueConfig,
+)
 from rl.ppo import train_ppo
-from rl.upcoming import Upcoming
+from rl.sampler import Upcoming
 from tests.rl.conftest import answers, distribution
 
 pytestmark = pytest.mark.slow
@@ -76,7 +83,7 @@ def train(toy, tmp_path):
         figures = train_ppo(
             stage,
             config=config,
-            policy=toy.artefact,
+            policy=toy.artifact,
             prompts=toy.prompts,
             scorer=LikesTheLetterE(),
             hook=hook or (lambda *_: {}),

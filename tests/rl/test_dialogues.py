@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from plumbline.artefacts import Artefact
-from plumbline.generation import SamplingConfig
-from plumbline.records import assistant, user
+from plumbline.data.records import assistant, user
+from plumbline.lm.generation import SamplingConfig
+from plumbline.runs.artifacts import Artifact
 from plumbline.world.gold import GoldUtility
 from rl.dialogues import (
     DialogueJudge,
@@ -63,7 +63,7 @@ def test_a_comparison_by_hand(stage, tmp_path):
             for n, score in enumerate(scores)
         ]
         write_dialogues(folder / "dialogues.jsonl", rows)
-        return Artefact(folder)
+        return Artifact(folder)
 
     before, after = dialogues("before", [1, 2, 0], 1), dialogues("after", [2, 2, 3], 3)
     found = compare_dialogues(stage, before=before, after=after)

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.batches import collate, pad_right
 from plumbline.errors import ConfigError, ModelError
-from plumbline.generation import SamplingConfig, generate
-from plumbline.metrics import read_metrics
-from plumbline.models import TuningConfig, load_causal_lm
-from plumbline.progress import Reporter
-from plumbline.stages import Stage
+from plumbline.lm.batches import collate, pad_right
+from plumbline.lm.generation import SamplingConfig, generate
+from plumbline.lm.models import load_causal_lm
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from rl.config import KLConfig, PPOConfig, RolloutConfig, ShapingConfig
 from rl.engines import OwnEngine, make_engine
 from rl.engines.continuous import ContinuousEngine
@@ -39,13 +40,13 @@ SAMPLING = SamplingConfig(max_new_tokens=12)
 class Server:
     """What a vLLM server does, for one tiny model."""
 
-    def __init__(self, base_folder: Path, **behaviour):
-        self.base, self.context = str(base_folder), behaviour.get("context", 256)
-        self.runtime_loading = behaviour.get("runtime_loading", True)
-        self.processed = behaviour.get("processed", True)
-        self.says_ids = behaviour.get("says_ids", True)
-        self.fails = behaviour.get("fails", 0)  # how many completions are lost on their way
-        self.blur = behaviour.get("blur", 0.0)  # error of its log-probabilities
+    def __init__(self, base_folder: Path, **behavior):
+        self.base, self.context = str(base_folder), behavior.get("context", 256)
+        self.runtime_loading = behavior.get("runtime_loading", True)
+        self.processed = behavior.get("processed", True)
+        self.says_ids = behavior.get("says_ids", True)
+        self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
+        self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
         self.models: dict[str, object] = {}
         self.seen: list[tuple[str, dict]] = []
         self.answered = 0
@@ -144,8 +145,8 @@ def serve(base_folder):
     """Start servers, and stop them after the test."""
     started = []
 
-    def start(**behaviour):
-        started.append(Server(base_folder, **behaviour))
+    def start(**behavior):
+        started.append(Server(base_folder, **behavior))
         return started[-1]
 
     yield start
@@ -157,7 +158,7 @@ def serve(base_folder):
 def roles(base_folder):
     """Roles whose policy differs from its base."""
     torch.manual_seed(0)
-    made = Roles(Artefact(base_folder), TuningConfig(method="lora", rank=4))
+    made = Roles(Artifact(base_folder), TuningConfig(method="lora", rank=4))
     with torch.no_grad():
         for parameter in made.policy_parameters.values():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -338,7 +339,7 @@ def test_errors_say_what_to_do(roles, prompts, serve):
 
 
 def test_full_tuning_is_refused(base_folder, tokenizer, serve):
-    from plumbline.policy import Policy
+    from plumbline.lm.policy import Policy
 
     whole = Policy(load_causal_lm(base_folder), tokenizer)
     with pytest.raises(ConfigError, match=r"tuning\.method is full"):
@@ -369,7 +370,7 @@ class LikesTheLetterE:
         return [10 * text.count("e") / max(1, len(text)) for text in responses]
 
 
-class FakeArtefact(Artefact):
+class FakeArtifact(Artifact):
     @property
     def id(self) -> str:
         return "base-test"
@@ -382,7 +383,7 @@ def train(folder, base_folder, config, scorer=None):
     train_ppo(
         stage,
         config=config,
-        policy=FakeArtefact(base_folder),
+        policy=FakeArtifact(base_folder),
         prompts=prompts(0, 32, "preferences"),
         scorer=scorer or LikesTheLetterE(),
         hook=lambda *_: {},

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plumbline.calls import defer, describe, resolve
-from plumbline.records import assistant, problem_with, user
+from plumbline.data.records import assistant, problem_with, user
+from plumbline.runs.calls import defer, describe, resolve
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts as world_prompts
 from plumbline.world.gold import GoldUtility, gold_score

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.batches import collate
-from plumbline.chat import encode_conversation, encode_prompt
-from plumbline.generation import Generation, SamplingConfig
-from plumbline.models import TuningConfig
-from plumbline.records import assistant, user
+from plumbline.data.records import assistant, user
+from plumbline.lm.batches import collate
+from plumbline.lm.chat import encode_conversation, encode_prompt
+from plumbline.lm.generation import Generation, SamplingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig
 from rl.engines import OwnEngine
 from rl.episodes import play
@@ -74,7 +74,7 @@ class Scripted:
 @pytest.fixture
 def roles(base_folder):
     torch.manual_seed(0)
-    return Roles(Artefact(base_folder), CONFIG.tuning, CONFIG.value)
+    return Roles(Artifact(base_folder), CONFIG.tuning, CONFIG.value)
 
 
 SAID = ["The saws cost $5.", "Yes.", "Certainly, $5."]

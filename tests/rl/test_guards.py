@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plumbline.batches import collate
 from plumbline.errors import ModelError
-from plumbline.policy import Policy
+from plumbline.lm.batches import collate
+from plumbline.lm.policy import Policy
 from rl.config import GuardConfig
 from rl.guards import Guard, spike, widened
 from rl.rollouts import Rollout

@@ -11,18 +11,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from plumbline.batches import collate
-from plumbline.chat import encode_answered
 from plumbline.errors import ModelError
-from plumbline.generation import SamplingConfig
-from plumbline.models import (
-    TuningConfig,
-    load_causal_lm,
-    load_tokenizer,
-    save_model,
-    trainable_causal_lm,
-)
-from plumbline.policy import Policy
+from plumbline.lm.batches import collate
+from plumbline.lm.chat import encode_answered
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.models import load_causal_lm, load_tokenizer, save_model, trainable_causal_lm
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
 from reward.scorer import RewardModelScorer
 from rl.config import AdvantageConfig, KLConfig, LossConfig, PPOConfig, ShapingConfig
 from rl.engines import OwnEngine
@@ -78,7 +73,7 @@ def plainly(model, prompt_ids, ids, temperature=1.0):
 @pytest.fixture
 def roles(toy):
     torch.manual_seed(0)
-    return Roles(toy.artefact, CONFIG.tuning, CONFIG.value)
+    return Roles(toy.artifact, CONFIG.tuning, CONFIG.value)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +178,7 @@ def test_a_critic_that_is_not_checkpointed(toy, stage, roles):
     keep(stage, State(kl_coefficient=0.3, iteration=2), learners, roles)
 
     torch.manual_seed(5)
-    fresh = Roles(toy.artefact, CONFIG.tuning, CONFIG.value)
+    fresh = Roles(toy.artifact, CONFIG.tuning, CONFIG.value)
     others = {
         "policy": Learner(fresh.policy_parameters, 0.01, CONFIG),
         "value": Learner(fresh.value_parameters, 0.01, CONFIG),
@@ -225,7 +220,7 @@ def test_a_reference_that_drifts(toy, tmp_path, tuning):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     save_model(model, load_tokenizer(toy.folder), tmp_path, source=toy.folder, card="")
     start = load_causal_lm(tmp_path)
-    roles = Roles(toy.as_artefact(tmp_path), tuning, CONFIG.value)
+    roles = Roles(toy.as_artifact(tmp_path), tuning, CONFIG.value)
     batch = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     expected = plainly(start, [6, 7, 8], [9, 10, 11])
     base = plainly(load_causal_lm(toy.folder), [6, 7, 8], [9, 10, 11])
@@ -352,7 +347,7 @@ def test_an_end_reward_on_the_wrong_token(toy, roles):
 def test_dropout_that_makes_ratios_random(toy):
     """Adapters with dropout, each of them: policy, value and reference say the same twice."""
     tuning = TuningConfig(method="lora", rank=2, dropout=0.5)
-    roles = Roles(toy.artefact, tuning, CONFIG.value, follows=True)
+    roles = Roles(toy.artifact, tuning, CONFIG.value, follows=True)
     batch = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     with torch.no_grad():
         roles.head.weight.normal_()

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plumbline.generation import SamplingConfig
-from plumbline.models import TuningConfig
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.tuning import TuningConfig
 from plumbline.seeds import derive
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig, ValueConfig
 from rl.engines import OwnEngine
@@ -59,7 +59,7 @@ def solve(toy, config, prompts, scorer, tmp_path, seed=0):
     from accelerate import Accelerator
 
     torch.manual_seed(seed)
-    roles = Roles(toy.artefact, config.tuning, config.value if config.has_values else None)
+    roles = Roles(toy.artifact, config.tuning, config.value if config.has_values else None)
     learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
     if config.has_values:
         learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
@@ -179,7 +179,7 @@ def tiny(toy, tmp_path_factory):
     """The same with eight tokens: 57 answers of at most two."""
     folder = tmp_path_factory.mktemp("tiny")
     toy.make_model(folder, toy.make_tokenizer(letters="ab"))
-    return SimpleNamespace(**{**vars(toy), "artefact": toy.as_artefact(folder)})
+    return SimpleNamespace(**{**vars(toy), "artifact": toy.as_artifact(folder)})
 
 
 @pytest.mark.parametrize(

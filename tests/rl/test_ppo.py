@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 
 import rl.ppo
 from plumbline.errors import ConfigError, ModelError
-from plumbline.generation import SamplingConfig
-from plumbline.metrics import read_metrics
-from plumbline.models import TuningConfig
-from plumbline.policy import Policy
-from plumbline.progress import Reporter
-from plumbline.stages import Stage
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from rl.config import (
     AdvantageConfig,
     GuardConfig,
@@ -28,7 +28,7 @@ from rl.config import (
     ValueConfig,
 )
 from rl.ppo import train_ppo
-from rl.upcoming import prompts_of_round
+from rl.sampler import prompts_of_round
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def train(toy, tmp_path):
         figures = train_ppo(
             stage,
             config=config,
-            policy=toy.artefact,
+            policy=toy.artifact,
             prompts=toy.prompts,
             scorer=scorer or LikesTheLetterE(),
             hook=options.pop("hook", lambda *_: {}),
@@ -314,7 +314,7 @@ def test_a_round_of_one_step_is_looked_at_behind_it(train, toy, action):
     assert not (small.folder / "traces").exists()
 
 
-def test_a_round_of_one_step_that_was_taken_back_leaves_no_trace_in_the_optimiser(train):
+def test_a_round_of_one_step_that_was_taken_back_leaves_no_trace_in_the_optimizer(train):
     """What is skipped in the first round is as if it had not been: the second is the same."""
     narrow = GuardConfig(update_kl=0.01)
     config = changed(

@@ -6,13 +6,11 @@ import pytest
 import torch
 import transformers
 
-from plumbline.artefacts import Artefact, write_json
-from plumbline.batches import collate
 from plumbline.errors import ModelError
-from plumbline.generation import SamplingConfig, generate
-from plumbline.models import (
+from plumbline.lm.batches import collate
+from plumbline.lm.generation import SamplingConfig, generate
+from plumbline.lm.models import (
     Reference,
-    TuningConfig,
     backbone,
     load_causal_lm,
     load_sequence_scorer,
@@ -21,7 +19,9 @@ from plumbline.models import (
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
-from plumbline.precision import computing
+from plumbline.lm.precision import computing
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact, write_json
 from reward.mounted import same_base
 from reward.scorer import CALIBRATION, RewardModelScorer
 from rl.config import ValueConfig
@@ -49,7 +49,7 @@ def roles(request, toy, tmp_path):
         folder.mkdir()
         save_model(model, tokenizer, folder, source=base_folder, card="")
     torch.manual_seed(0)
-    made = Roles(Artefact(folder), tuning)
+    made = Roles(Artifact(folder), tuning)
     made.start = load_causal_lm(folder)
     return made
 
@@ -72,7 +72,7 @@ def one_step(roles, batch, which: str) -> None:
 
 
 def test_policy_and_reference_start_equal_and_the_value_at_nought(roles, batch):
-    from plumbline.logprobs import response_logprobs
+    from plumbline.lm.logprobs import response_logprobs
 
     start = response_logprobs(roles.start, batch).logprobs
     torch.testing.assert_close(roles.policy.logprobs(batch).logprobs, start, atol=1e-5, rtol=1e-4)
@@ -161,7 +161,7 @@ ANSWERS = ["ab", "f", "", "cdefab"]
 
 def test_a_reward_model_that_moved_in_scores_as_it_did(toy, tmp_path):
     scorer = reward_model(toy, tmp_path / "reward")
-    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    roles = Roles(toy.artifact, TUNING, ValueConfig())
     held = sum(p.numel() for p in roles.model.parameters())
     mounted = roles.mount(scorer)
     assert mounted is not scorer
@@ -184,7 +184,7 @@ def test_a_reward_model_that_moved_in_scores_as_it_did(toy, tmp_path):
 @pytest.mark.parametrize("precision", ["model", "bfloat16"])
 def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, moved, precision):
     scorer = reward_model(toy, tmp_path / "reward")
-    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    roles = Roles(toy.artifact, TUNING, ValueConfig())
     plain = load_sequence_scorer(scorer.folder).eval()
     prompts = [toy.prompts[0], *toy.prompts[:3]]
     rows = [scorer._encode(p, a) for p, a in zip(prompts, ANSWERS, strict=True)]
@@ -206,7 +206,7 @@ def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, mo
 
 
 def test_moving_in_changes_no_other_role(toy, tmp_path):
-    roles = Roles(toy.artefact, TUNING, ValueConfig(head="normal"), follows=True)
+    roles = Roles(toy.artifact, TUNING, ValueConfig(head="normal"), follows=True)
     shaken(roles.model, 0.3)
     rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
 
@@ -226,16 +226,16 @@ def test_moving_in_changes_no_other_role(toy, tmp_path):
 
 def test_a_reward_model_of_another_base_stays_where_it_is(toy, tmp_path):
     scorer = reward_model(toy, tmp_path / "reward", TuningConfig(method="full"))
-    assert Roles(toy.artefact, TUNING, ValueConfig()).mount(scorer) is scorer
+    assert Roles(toy.artifact, TUNING, ValueConfig()).mount(scorer) is scorer
     own = reward_model(toy, tmp_path / "adapter")
-    full = Roles(toy.artefact, TuningConfig(method="full"), ValueConfig())
+    full = Roles(toy.artifact, TuningConfig(method="full"), ValueConfig())
     assert full.mount(own) is own
 
 
 def test_a_value_model_that_starts_as_the_reward_model(toy, tmp_path):
     """At the end token its value is the calibrated reward of the whole response."""
     scorer = reward_model(toy, tmp_path / "reward")
-    roles = Roles(toy.artefact, TUNING, ValueConfig(start="reward"))
+    roles = Roles(toy.artifact, TUNING, ValueConfig(start="reward"))
     roles.start_values_from(roles.mount(scorer))
     for prompt, answer in zip(toy.prompts[:4], ANSWERS, strict=True):
         ids = [*roles.tokenizer.encode(answer, add_special_tokens=False), 1]
@@ -256,14 +256,14 @@ def test_a_value_model_that_starts_as_the_reward_model(toy, tmp_path):
     ids=["rank", "alpha", "modules"],
 )
 def test_a_value_model_of_another_form_cannot_start_as_the_reward_model(toy, tmp_path, other):
-    roles = Roles(toy.artefact, other, ValueConfig(start="reward"))
+    roles = Roles(toy.artifact, other, ValueConfig(start="reward"))
     mounted = roles.mount(reward_model(toy, tmp_path / "reward"))
     with pytest.raises(ModelError, match="the same rank, alpha and target_modules"):
         roles.start_values_from(mounted)
 
 
 def test_without_a_reward_model_on_the_base_values_cannot_start_from_it(toy):
-    roles = Roles(toy.artefact, TUNING, ValueConfig(start="reward"))
+    roles = Roles(toy.artifact, TUNING, ValueConfig(start="reward"))
     with pytest.raises(ModelError, match="no adapter on the policy's base"):
         roles.start_values_from(object())
 
@@ -273,7 +273,7 @@ def test_without_a_reward_model_on_the_base_values_cannot_start_from_it(toy):
 
 @pytest.mark.parametrize("tuning", [TUNING, TuningConfig(method="full")], ids=["lora", "full"])
 def test_a_reference_follows_by_hand(toy, tuning):
-    roles = Roles(toy.artefact, tuning, None, follows=True)
+    roles = Roles(toy.artifact, tuning, None, follows=True)
     start = {name: p.detach().clone() for name, p in roles.reference_parameters.items()}
     assert set(start) == set(roles.policy_parameters)
     shaken(roles.model, 0.1)
@@ -289,7 +289,7 @@ def test_a_reference_follows_by_hand(toy, tuning):
 
 
 def test_one_pass_through_a_shared_trunk_says_what_two_would(toy):
-    roles = Roles(toy.artefact, TUNING, ValueConfig(trunk="shared", head="normal"))
+    roles = Roles(toy.artifact, TUNING, ValueConfig(trunk="shared", head="normal"))
     shaken(roles.model, 0.2)
     rows = collate([[6, 7, 8], [3, 9]], [[9, 10, 1], [7, 1]], roles.policy.pad_id)
     said, values = roles.logprobs_and_values(rows, 0.7)
@@ -328,7 +328,7 @@ def test_a_head_that_is_more_than_a_matrix_is_asked_as_a_whole(toy, tmp_path, ki
         )
     ).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    roles = Roles(Artefact(tmp_path), TUNING, ValueConfig(trunk="shared", head="normal"))
+    roles = Roles(Artifact(tmp_path), TUNING, ValueConfig(trunk="shared", head="normal"))
     prompts = [roles.policy.encode(prompt) for prompt in toy.prompts[:3]]
     drawn = generate(
         roles.model,
@@ -354,7 +354,7 @@ def test_full_tuning_trains_in_float32_whatever_the_base_is_stored_in(toy, tmp_p
     tokenizer = load_tokenizer(toy.folder)
     load_causal_lm(toy.folder).bfloat16().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    roles = Roles(Artefact(tmp_path), TuningConfig(method="full"), ValueConfig(), follows=True)
+    roles = Roles(Artifact(tmp_path), TuningConfig(method="full"), ValueConfig(), follows=True)
     for parameters in (
         roles.policy_parameters, roles.value_parameters, roles.reference_parameters
     ):  # fmt: skip
@@ -380,7 +380,7 @@ def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_
         folder.mkdir()
         model = shaken(trainable_causal_lm(toy.folder, TUNING), 0.2)
         save_model(model, load_tokenizer(toy.folder), folder, source=toy.folder, card="")
-    roles = Roles(Artefact(folder), TUNING, ValueConfig(), follows=True)
+    roles = Roles(Artifact(folder), TUNING, ValueConfig(), follows=True)
     rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     start = roles.policy.logprobs(rows).logprobs.detach()
     torch.testing.assert_close(roles.first.logprobs(rows).logprobs, start)
@@ -393,7 +393,7 @@ def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_
 
 
 def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):
-    roles = Roles(toy.artefact, TUNING, ValueConfig(head="normal"))
+    roles = Roles(toy.artifact, TUNING, ValueConfig(head="normal"))
     rows = collate([[6, 7, 8]], [[9, 10, 11, 7, 8]], roles.policy.pad_id)
     with torch.no_grad(), computing("bfloat16", "cpu"):
         values = roles.values(rows)
@@ -402,7 +402,7 @@ def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):
 
 def test_another_revision_is_another_base(toy, tmp_path):
     scorer = reward_model(toy, tmp_path / "reward")
-    roles = Roles(toy.artefact, TUNING, ValueConfig())
+    roles = Roles(toy.artifact, TUNING, ValueConfig())
     assert same_base(scorer.folder, roles.model)
     roles.model.peft_config["default"].revision = "v2"
     assert not same_base(scorer.folder, roles.model)
@@ -412,14 +412,14 @@ def test_roles_say_what_base_and_revision_they_are_on(toy, tmp_path):
     tokenizer = load_tokenizer(toy.folder)
     Reference(str(toy.folder), revision="v2").write(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    roles = Roles(Artefact(tmp_path), TUNING, ValueConfig())
+    roles = Roles(Artifact(tmp_path), TUNING, ValueConfig())
     config = roles.model.peft_config["default"]
     assert (config.base_model_name_or_path, config.revision) == (str(toy.folder), "v2")
 
 
 def test_a_normal_head_has_the_paper_s_deviation(toy):
     torch.manual_seed(0)
-    heads = [Roles(toy.artefact, TUNING, ValueConfig(head="normal")).head for _ in range(4)]
+    heads = [Roles(toy.artifact, TUNING, ValueConfig(head="normal")).head for _ in range(4)]
     weights = torch.cat([head.weight.detach().flatten() for head in heads])
     assert weights.std().item() == pytest.approx(33**-0.5, rel=0.2)  # 128 draws
     assert not any(head.bias.any() for head in heads)

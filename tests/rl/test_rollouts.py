@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import rl.ppo
-from plumbline.artefacts import Artefact
-from plumbline.generation import SamplingConfig
-from plumbline.models import TuningConfig
-from plumbline.progress import Reporter
-from plumbline.records import user
-from plumbline.stages import Stage
+from plumbline.data.records import user
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
 from rl import roles as roles_module
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig, ValueConfig
 from rl.engines import OwnEngine, make_engine
@@ -19,7 +19,7 @@ from rl.episodes import play
 from rl.ppo import train_ppo
 from rl.roles import Roles
 from rl.rollouts import judged
-from rl.upcoming import Upcoming
+from rl.sampler import Upcoming
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
@@ -55,7 +55,7 @@ class Asks:
 def ready(folder, method, config=CONFIG):
     """Roles whose policy and value head are not what they started from; ends are frequent."""
     torch.manual_seed(0)
-    made = Roles(Artefact(folder), TuningConfig(method=method, rank=4), config.value)
+    made = Roles(Artifact(folder), TuningConfig(method=method, rank=4), config.value)
     with torch.no_grad():
         for parameter in made.policy_parameters.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -163,7 +163,7 @@ def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
 )
 def test_values_are_noted_only_where_learning_will_start_from_them(toy, update, notes):
     config = CONFIG.model_copy(update=update)
-    roles = Roles(toy.artefact, config.tuning, config.value)
+    roles = Roles(toy.artifact, config.tuning, config.value)
     engine = make_engine(config.rollouts, config.sampling)
     upcoming = Upcoming(engine, roles.policy, toy.prompts, config, seed=0)
     assert upcoming.note_values(roles.value_of) is notes
@@ -189,7 +189,7 @@ def test_in_training_values_are_those_of_the_weights_as_they_are(
     train_ppo(
         Stage(tmp_path, Reporter(quiet=True)),
         config=CONFIG.model_copy(update={"rollouts": rollouts}),
-        policy=toy.artefact,
+        policy=toy.artifact,
         prompts=toy.prompts,
         scorer=Length(),
         hook=lambda *_: {},

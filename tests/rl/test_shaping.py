@@ -17,7 +17,7 @@ FINISHED = torch.tensor([True, True, False, False])
 @pytest.mark.parametrize(
     ("unfinished", "rewards"),
     [
-        ("penalise", [5.0, -5.0, -1.0, -1.5]),
+        ("penalize", [5.0, -5.0, -1.0, -1.5]),
         ("replace", [5.0, -5.0, -2.0, -2.0]),
         ("reject", [5.0, -5.0, 1.0, 0.5]),  # they leave the loss, which is not done here
         ("keep", [5.0, -5.0, 1.0, 0.5]),

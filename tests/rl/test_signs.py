@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rl.config import GuardConfig
-from rl.signs import repetition, signs
+from rl.reward_hacking import repetition, signs
 
 CONFIG = GuardConfig(window=2)
 CALM = {"score": 1.0, "tokens": 20.0, "entropy": 2.0, "repetition": 0.05, "watched/gold": 0.5}

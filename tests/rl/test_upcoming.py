@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.generation import SamplingConfig
-from plumbline.models import TuningConfig
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
 from plumbline.seeds import derive
 from rl.config import LossConfig, PPOConfig, RolloutConfig, ShapingConfig
 from rl.engines import OwnEngine
 from rl.episodes import Episode
 from rl.roles import Roles
 from rl.rollouts import judged
+from rl.sampler import Upcoming, prompts_of_round
 from rl.state import State
-from rl.upcoming import Upcoming, prompts_of_round
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
@@ -32,7 +32,7 @@ CONFIG = PPOConfig(
 @pytest.fixture
 def roles(base_folder):
     torch.manual_seed(0)
-    return Roles(Artefact(base_folder), CONFIG.tuning, None)
+    return Roles(Artifact(base_folder), CONFIG.tuning, None)
 
 
 def move(roles, seed):

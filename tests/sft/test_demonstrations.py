@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from plumbline.calls import SourceFile
+from plumbline.data.records import assistant, prompt_id, read_dataset, user
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.records import Dropped, assistant, prompt_id, read_dataset, user
+from plumbline.runs.calls import SourceFile
 from plumbline.world.data import demonstrations
 from sft.build import build_demonstrations, clean_message, deduplicate
 from sft.config import DemonstrationsConfig
@@ -119,7 +120,7 @@ def test_too_few_rows_say_what_was_left_out(stage):
         )
 
 
-def test_text_is_normalised_but_not_rewritten():
+def test_text_is_normalized_but_not_rewritten():
     raw = assistant("  e\u0301 line\r\nnext\x07\ttab \r")
     assert clean_message(raw)["content"] == "\u00e9 line\nnext\ttab"
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plumbline.artefacts import Artefact
-from plumbline.metrics import read_metrics
-from plumbline.models import TuningConfig, load_causal_lm, source_of
-from plumbline.progress import Reporter
-from plumbline.records import Dropped, assistant, user, write_dataset
-from plumbline.stages import Stage
-from plumbline.training import ExactResume
-from plumbline.training_config import TrainingConfig
+from plumbline.data.records import assistant, user, write_dataset
+from plumbline.dropped import Dropped
+from plumbline.lm.models import load_causal_lm, source_of
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from plumbline.training.config import TrainingConfig
+from plumbline.training.exact_resume import ExactResume
 from plumbline.world.data import demonstrations as world_demonstrations
 from sft.config import SFTConfig
 from sft.train import tokenize, train_sft
 
 
-class Folder(Artefact):
+class Folder(Artifact):
     """A folder as an artefact without a manifest."""
 
     @property

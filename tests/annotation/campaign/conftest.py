@@ -10,12 +10,12 @@ import pytest
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import Connection
 from annotation.campaign.config import CampaignConfig
-from annotation.campaign.desk import Desk
+from annotation.campaign.labeler_client import Desk
 from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
 from annotation.campaign.state import Campaign
-from plumbline.records import assistant, user
+from plumbline.data.records import assistant, user
 
 
 @dataclass

@@ -17,9 +17,9 @@ from annotation.campaign.items import pseudonym, queue_of
 from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push, push_adjudication
+from plumbline.data.labels import Label
+from plumbline.data.records import user
 from plumbline.errors import BusyError, ConfigError, DataError
-from plumbline.labels import Label
-from plumbline.records import user
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -338,7 +338,7 @@ def test_two_pulls_at_once_do_not_get_into_each_other_s_way(ground, pairs):
         pull(ground.campaign, ground.site)
 
 
-def test_a_senior_labeller_sees_the_votes_and_decides_beside_them(ground, pairs, better):
+def test_a_senior_labeler_sees_the_votes_and_decides_beside_them(ground, pairs, better):
     ana, ben, eva = (ground.person() for _ in range(3))
     ground.push(pairs(6), [ana, ben], overlap=2)
     ground.answer(ana, better)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from annotation.votes import read_gold
-from plumbline.cli import main
-from plumbline.labels import read_labels
+from annotation.aggregation.votes import read_gold
+from plumbline.commands.app import main
+from plumbline.data.labels import read_labels
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def test_gold_that_nobody_got_is_kept_in_reserve():
     }
 
 
-def test_a_senior_labeller_s_queue_keeps_the_order():
+def test_a_senior_labeler_s_queue_keeps_the_order():
     items = plan_adjudication(pairs(30), "eva", CampaignConfig(), SECRET).items
     assert [item.pair_id for item in items] == pairs(30)
     assert {item.queue for item in items} == {queue_of("eva", adjudication=True)}

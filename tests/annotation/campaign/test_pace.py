@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.campaign.pace import (
-    BREAK,
-    Load,
-    Pace,
-    forecast,
-    pace_of,
-    pooled,
-    time_left,
-)
-from annotation.intervals import Value
+from annotation.agreement.intervals import Value
+from annotation.progress.pace import BREAK, Load, Pace, forecast, pace_of, pooled, time_left
 
 NOW = datetime(2026, 1, 12, 9, tzinfo=UTC)
 NOBODY = pace_of([])

@@ -21,8 +21,8 @@ from annotation.campaign.pairs import (
     read_pairs,
 )
 from annotation.campaign.push import draw_gold
+from plumbline.data.records import assistant, user
 from plumbline.errors import DataError
-from plumbline.records import assistant, user
 
 PROMPT = [user("Hello"), assistant("Hello! What is it?"), user("When do you open?")]
 AT_NINE, AT_TEN = "We open at nine.", "At ten o'clock, on every day but Sunday."
@@ -81,7 +81,7 @@ def test_pairs_are_read_from_files_and_folders(tmp_path):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row | {"reasons": ["disagreement"]}) + "\n")
     pairs, _ = read_pairs(tmp_path / "pairs.jsonl")
     assert pairs == [Pair("p", PROMPT, "x", "y", reasons=("disagreement",))]
-    from plumbline.records import write_dataset
+    from plumbline.data.records import write_dataset
 
     write_dataset(
         tmp_path / "made", {"train": [row]}, kind="prompts", title="Pairs", description=""

@@ -17,9 +17,9 @@ from annotation.campaign.questions import (
     in_words,
     unshown,
 )
+from plumbline.data.labels import CHOICES, Label
+from plumbline.data.records import assistant, user
 from plumbline.errors import ConfigError
-from plumbline.labels import CHOICES, Label
-from plumbline.records import assistant, user
 
 PROMPT = [user("Hello"), assistant("Hello! What is it?"), user("When do you open?")]
 
@@ -101,7 +101,7 @@ VOTE = Label(
 )
 
 
-def test_a_senior_labeller_reads_votes_about_what_they_see():
+def test_a_senior_labeler_reads_votes_about_what_they_see():
     # The voter saw a as B and chose it; the senior sees a as A.
     item = Item("i", "p", "adjudication:eva", "a", "adjudication")
     said = what_others_said(item, [VOTE], ["low_confidence", "flag:unsafe"])
@@ -117,7 +117,7 @@ def test_a_senior_labeller_reads_votes_about_what_they_see():
     assert what_others_said(same, [], []) == "Nobody has voted yet."
 
 
-def test_a_senior_labeller_s_page_shows_votes_only_if_it_should():
+def test_a_senior_labeler_s_page_shows_votes_only_if_it_should():
     names = lambda config: [f.name for f in form_of(config, adjudication=True).fields]  # noqa: E731
     assert names(CampaignConfig())[-1] == "votes"
     assert "votes" not in names(CampaignConfig(show_votes=False))

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotation.agreement.intervals import Bootstrap, wilson
+from annotation.agreement.labels import measure_labels
+from annotation.agreement.person_statistics import gold_accuracy
+from annotation.agreement.vote_table import in_natural_order
 from annotation.campaign.argilla import Answer, Done
 from annotation.campaign.items import RESERVE, SHARED, Item, pseudonym, queue_of
 from annotation.campaign.pull import labels_from
-from annotation.campaign.quality import measure_quality
-from annotation.campaign.standing import standing_of
-from annotation.campaign.telling import ago, as_dict, names_for, notes, sentences
 from annotation.campaign.waiting import left
-from annotation.habits import gold_accuracy
-from annotation.intervals import Bootstrap, wilson
-from annotation.label_agreement import measure_labels
-from annotation.status_page import bar, line, render, write_page
-from annotation.vote_table import in_natural_order
-from plumbline.labels import Label
+from annotation.progress.page import bar, line, render, write_page
+from annotation.progress.progress import standing_of
+from annotation.progress.progress_text import ago, as_dict, names_for, notes, sentences
+from annotation.progress.quality import measure_quality
+from plumbline.data.labels import Label
 
 NOW = datetime(2026, 1, 12, 12, tzinfo=UTC)
 SECRET = b"a secret for tests"

@@ -16,12 +16,12 @@ import pytest
 from annotation.campaign.argilla import Argilla
 from annotation.campaign.client import Connection, RefusedError
 from annotation.campaign.items import pseudonym
-from annotation.campaign.overview import Overview
 from annotation.campaign.pairs import Pair
-from annotation.commands.status import status
-from plumbline.cli import main
+from annotation.progress.overview import Overview
+from plumbline.commands.annotate.status import status
+from plumbline.commands.app import main
+from plumbline.data.records import user
 from plumbline.errors import ConfigError, DataError
-from plumbline.records import user
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_campaigns_are_listed_and_near_names_suggested(ground, pairs, type_, hom
 def test_a_server_that_is_away_is_told_with_what_the_last_pull_knew(
     ground, pairs, home, capsys, monkeypatch
 ):
-    monkeypatch.setattr("annotation.commands.status._ONCE_PATIENCE", 0.2)
+    monkeypatch.setattr("plumbline.commands.annotate.status._ONCE_PATIENCE", 0.2)
     ana = ground.person()
     ground.push(pairs(4), [ana])
     ground.answer(ana, count=1)
@@ -177,7 +177,7 @@ def test_a_server_that_refuses_is_not_one_that_is_away(ground, pairs):
 def start(words, *more):
     """Start the command in a process of its own."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "plumbline.cli", "annotate", "status", "--live"]
+    command = [sys.executable, "-m", "plumbline", "annotate", "status", "--live"]
     return subprocess.Popen(
         [*command, "--every", "0.5", *more, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,

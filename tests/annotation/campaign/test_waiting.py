@@ -10,28 +10,28 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from annotation.aggregation.votes import read_gold
 from annotation.campaign import waiting
 from annotation.campaign.argilla import Argilla, Done
 from annotation.campaign.client import Connection
 from annotation.campaign.collect import ask_people
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig
-from annotation.campaign.desk import Desk, Shown
 from annotation.campaign.items import SHARED, queue_of
+from annotation.campaign.labeler_client import Desk, Shown
 from annotation.campaign.pull import labels_of
 from annotation.campaign.push import push_adjudication
-from annotation.campaign.simulate import Credentials, Labeller, Workforce, hire
+from annotation.campaign.simulate import Credentials, Labeler, Workforce, hire
 from annotation.campaign.state import Campaign
 from annotation.campaign.waiting import left, wait_for
 from annotation.campaign.webhook import Listener, is_signed
-from annotation.config import LabellerConfig
-from annotation.simulated import probability_of_a
-from annotation.votes import read_gold
-from plumbline.artefacts import Artefact, Manifest, Store
+from annotation.config import LabelerConfig
+from annotation.sources.simulated_labels import probability_of_a
+from plumbline.data.labels import read_labels
+from plumbline.data.records import assistant, user, write_dataset
 from plumbline.errors import ConfigError
-from plumbline.labels import read_labels
-from plumbline.records import assistant, user, write_dataset
-from plumbline.stages import Run
+from plumbline.runs.artifacts import Artifact, Manifest, Store
+from plumbline.runs.run import Run
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -134,7 +134,7 @@ def test_a_second_round_waits_for_its_own_pairs_and_for_no_others(ground, pairs,
     assert sum(label.pair_id in new for label in found.labels) >= (enough or 3)
 
 
-def test_a_senior_labeller_is_waited_for_alone(ground, pairs, better):
+def test_a_senior_labeler_is_waited_for_alone(ground, pairs, better):
     ana, eva = ground.person(), ground.person()
     ground.push(pairs(3), [ana])
     push_adjudication(ground.folder, ground.site, eva, pairs(2))
@@ -161,8 +161,8 @@ def test_what_is_discarded_waits_for_somebody_else_or_for_nobody():
     assert left(SHARED, 10, done) == 6
 
 
-def labeller(config, name="sim"):
-    return Labeller("http://127.0.0.1:9", Credentials(name, "x"), config, Length(), 0, "c")
+def labeler(config, name="sim"):
+    return Labeler("http://127.0.0.1:9", Credentials(name, "x"), config, Length(), 0, "c")
 
 
 def shown(a, b, turn="How much?"):
@@ -170,34 +170,34 @@ def shown(a, b, turn="How much?"):
 
 
 def test_simulated_people_judge_by_the_texts_as_the_model_says():
-    config = LabellerConfig(name="sim", temperature=0.5)
+    config = LabelerConfig(name="sim", temperature=0.5)
     chosen = Counter()
     for number in range(600):
         long, short = "x" * 100 + str(number), "x" * 50 + str(number)
         swapped = number % 2
         record = shown(short, long) if swapped else shown(long, short)
-        choice = labeller(config).judge(record, set())["choice"]
+        choice = labeler(config).judge(record, set())["choice"]
         chosen[(choice == "a") != bool(swapped)] += 1
     expected = probability_of_a(config, (1.0, "x"), (0.5, "x"))
     assert chosen[True] / 600 == pytest.approx(expected, abs=0.06)
 
 
 def test_simulated_people_judge_anew_what_they_see_again_and_do_not_mind_the_side():
-    config = LabellerConfig(name="sim", temperature=1.0)
-    one = labeller(config)
+    config = LabelerConfig(name="sim", temperature=1.0)
+    one = labeler(config)
     record, mirrored = shown("x" * 60, "y" * 50), shown("y" * 50, "x" * 60)
     often = [one.judge(record, set())["choice"] for _ in range(60)]
     assert len(set(often)) == 2
-    again = labeller(config)
+    again = labeler(config)
     other = [again.judge(mirrored, set())["choice"] for _ in range(60)]
     assert [{"a": "b", "b": "a"}[choice] for choice in other] == often
 
 
 def test_simulated_people_answer_what_is_asked():
-    config = LabellerConfig(name="sim", temperature=0.01)
+    config = LabelerConfig(name="sim", temperature=0.01)
     record = shown("x" * 90, "x")
-    assert labeller(config).judge(record, {"choice"}) == {"choice": "a"}
-    assert labeller(config).judge(record, {"choice", "strength", "rationale"}) == {
+    assert labeler(config).judge(record, {"choice"}) == {"choice": "a"}
+    assert labeler(config).judge(record, {"choice", "strength", "rationale"}) == {
         "choice": "a",
         "strength": 3,
         "rationale": "It reads better to me.",
@@ -217,7 +217,7 @@ def test_simulated_people_do_not_take_a_person_s_name(ground, tmp_path):
 
 
 def test_what_stops_a_simulated_person_is_raised(ground):
-    lost = labeller(LabellerConfig(name="sim"))
+    lost = labeler(LabelerConfig(name="sim"))
     lost._patience = 0.1
     with pytest.raises(Exception, match="does not answer"), Workforce([lost]) as force:
         force.join()
@@ -225,7 +225,7 @@ def test_what_stops_a_simulated_person_is_raised(ground):
 
 
 @pytest.fixture
-def pairs_artefact(tmp_path, pairs):
+def pairs_artifact(tmp_path, pairs):
     """Twenty pairs, of which five have a known answer."""
     rows = [
         {
@@ -250,7 +250,7 @@ def pairs_artefact(tmp_path, pairs):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_a_stage_asks_simulated_people_through_the_server(
-    own, argilla_site, tmp_path, pairs_artefact
+    own, argilla_site, tmp_path, pairs_artifact
 ):
     names = [argilla_site.fresh("sim") for _ in range(3)]
     config = CampaignConfig(
@@ -266,16 +266,16 @@ def test_a_stage_asks_simulated_people_through_the_server(
         "config": config,
         "site": SiteConfig(home=argilla_site.home),
         "wait": WaitConfig(poll_seconds=0.2),
-        "pairs": pairs_artefact,
-        "labellers": [LabellerConfig(name=name, temperature=0.01) for name in names],
+        "pairs": pairs_artifact,
+        "labelers": [LabelerConfig(name=name, temperature=0.01) for name in names],
         "utility": Length(),
     }
 
     # A stage's identity is its arguments', so the utility is handed over as a recipe would.
-    from plumbline.calls import defer
+    from plumbline.runs.calls import defer
 
     made = run.make("labels", ask_people, **arguments | {"utility": defer(Length)})
-    assert isinstance(made, Artefact)
+    assert isinstance(made, Artifact)
     labels = read_labels(made.path)
     counts = Counter(label.purpose for label in labels)
     assert counts["vote"] >= (20 - 2) * 2 - 4

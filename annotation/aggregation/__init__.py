@@ -1,0 +1,1 @@
+"""From votes to preferences: majority, models of annotators, adjudication."""

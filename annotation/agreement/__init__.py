@@ -1,0 +1,1 @@
+"""How far people agree: coefficients with intervals, disputed items, reports."""

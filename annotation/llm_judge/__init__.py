@@ -1,0 +1,1 @@
+"""An LLM as a judge of pairs, asked in both orders."""

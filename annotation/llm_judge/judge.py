@@ -1,0 +1,220 @@
+"""An LLM as a judge of pairs, asked in both orders, writing the same labels as people do.
+
+Models lean to what stands first, or second (Zheng et al., 2023, "Judging LLM-as-a-Judge with
+MT-Bench and Chatbot Arena"). A pair is therefore shown in both orders, and its label is what the
+judge says in both. Where it says otherwise in the other order, it was the order that it judged:
+the pair becomes a tie, or gets no label.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from annotation.llm_judge.client import Answer, Endpoint, Journal, Key, TurnedDown, ask_all
+from annotation.llm_judge.config import JudgeConfig
+from annotation.llm_judge.prompt import Reading, Side, question, read_reply
+from annotation.pair_ids import checked_ids
+from plumbline.data.labels import Choice, Label, write_labels
+from plumbline.data.records import Message, Row, read_dataset
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+from plumbline.seeds import rng
+
+ANSWERS_FILE = "answers.jsonl"
+"""Beside the labels: every answer as it came, with its tokens."""
+INCONSISTENT = "inconsistent"
+"""The flag of a label on a pair that was judged otherwise in the other order."""
+ORDERS: tuple[Side, Side] = ("a", "b")
+
+
+class Judgment(NamedTuple):
+    """What both orders together come to: a choice, or why there is none."""
+
+    choice: Choice | None
+    consistent: bool | None
+    """Whether both orders say the same; None where they cannot be compared."""
+    reason: str | None
+
+
+@stage("labels")
+def judge_pairs(
+    stage: Stage, *, config: JudgeConfig, pairs: Artifact, data_seed: int
+) -> dict[str, float | None]:
+    """Let an LLM judge pairs: one label a pair, from two answers.
+
+    Answers are kept as they come, in the stage's shards, and a stage that is killed goes on.
+    """
+    rows = read_dataset(pairs.path, "train")
+    ids = checked_ids(rows, pairs.id)
+
+    # 1. Ask about every pair in both orders.
+    file = stage.shards / ANSWERS_FILE
+    journal = Journal(file)
+    questions = [
+        (Key(name, first), partial(_ask, config, row, first, data_seed))
+        for name, row in zip(ids, rows, strict=True)
+        for first in ORDERS
+    ]
+    where = "this machine" if config.is_local else f"{config.host}: prompts and responses go there"
+    stage.say(
+        f"asks {config.model} on {where}; {len(questions)} questions, "
+        f"{len(journal.answers)} answered before"
+    )
+    turned_down = _ask_all(stage, config, questions, journal)
+
+    # 2. Two answers make one label, or are counted with the reason why they make none.
+    labels, dropped = [], Dropped()
+    judgments = []
+    for number, (name, row) in enumerate(zip(ids, rows, strict=True), 1):
+        answers = {first: journal.answers.get(Key(name, first)) for first in ORDERS}
+        readings = {
+            first: read_reply(answer) if answer else None for first, answer in answers.items()
+        }
+        judgment = combine(readings["a"], readings["b"], config)
+        judgments.append(judgment)
+        if judgment.choice is None:
+            dropped.add(pairs.id, number, str(judgment.reason), name)
+        else:
+            labels.append(_label(config, row, judgment, answers, readings, data_seed))
+    stage.report_dropped(dropped)
+    if not labels:
+        raise DataError(
+            f"The judge {config.model!r} gave no label to any of {len(rows)} pairs: "
+            f"{dropped.reasons()}. Its answers are in {file}. Ask another model, or set "
+            "judge.structured or judge.max_tokens differently."
+        )
+
+    # 3. The labels, with every answer as it came.
+    write_labels(stage.folder, labels)
+    shutil.copyfile(file, stage.folder / ANSWERS_FILE)
+    return figures(config, labels, judgments, list(journal.answers.values()), turned_down)
+
+
+def combine(a_first: Reading | None, b_first: Reading | None, config: JudgeConfig) -> Judgment:
+    """Make one judgement of the readings in both orders; None is a request without an answer."""
+    choices = []
+    for first, reading in zip(ORDERS, (a_first, b_first), strict=True):
+        if reading is None:
+            return Judgment(None, None, "the endpoint turned a request down")
+        if reading.problem is not None:
+            return Judgment(None, None, f"the judge {reading.problem}")
+        choices.append(choice_of(reading, first))
+    if choices[0] == choices[1]:
+        return Judgment(choices[0], True, None)
+    if config.inconsistent == "leave_out":
+        return Judgment(None, False, "the judge said otherwise in the other order")
+    return Judgment("tie", False, None)
+
+
+def choice_of(reading: Reading, first: Side) -> Choice:
+    """Return the response that a verdict means, given which was shown first."""
+    if reading.verdict == "tie":
+        return "tie"
+    return first if reading.verdict == "first" else _other(first)
+
+
+def figures(
+    config: JudgeConfig,
+    labels: Sequence[Label],
+    judgments: Sequence[Judgment],
+    answers: Sequence[Answer],
+    turned_down: Sequence[TurnedDown],
+) -> dict[str, float | None]:
+    """Return what is worth knowing of a judge: consistency, leaning, failures and cost.
+
+    ``position_consistency`` is the share of the pairs judged in both orders that were judged the
+    same; ``first_share`` the share of verdicts for either response that were for the one shown
+    first, 0.5 for a judge who does not care. Problems count answers, two a pair.
+    """
+    compared = [j.consistent for j in judgments if j.consistent is not None]
+    readings = [read_reply(answer) for answer in answers]
+    sided = [r.verdict for r in readings if r.verdict in ("first", "second")]
+    problems = Counter(reading.problem for reading in readings)
+    prompt, completion = (
+        sum(int(answer[kind] or 0) for answer in answers)
+        for kind in ("prompt_tokens", "completion_tokens")
+    )
+    cost = None
+    if config.input_price is not None and config.output_price is not None:
+        cost = (prompt * config.input_price + completion * config.output_price) / 1e6
+    return {
+        "labels": float(len(labels)),
+        "position_consistency": sum(compared) / len(compared) if compared else None,
+        "first_share": sided.count("first") / len(sided) if sided else None,
+        "ties": float(sum(label.choice == "tie" for label in labels)),
+        "inconsistent": float(compared.count(False)),
+        "pairs": float(len(judgments)),
+        "left_out": float(len(judgments) - len(labels)),
+        "refused": float(problems["refused to judge"]),
+        "unreadable": float(problems["replied without a readable verdict"]),
+        "cut_off": float(problems["was cut off"]),
+        "turned_down": float(len(turned_down)),
+        "answers": float(len(answers)),
+        "retries": float(sum(int(answer["retries"] or 0) for answer in answers)),
+        "prompt_tokens": float(prompt),
+        "completion_tokens": float(completion),
+        "answers_without_usage": float(sum(a["completion_tokens"] is None for a in answers)),
+        "cost": cost,
+    }
+
+
+def _ask(config: JudgeConfig, row: Row, first: Side, seed: int, structured: bool) -> list[Message]:
+    return question(config, row, first, structured=structured, seed=seed)
+
+
+def _ask_all(
+    stage: Stage,
+    config: JudgeConfig,
+    questions: Sequence[tuple[Key, Callable[[bool], list[Message]]]],
+    journal: Journal,
+) -> list[TurnedDown]:
+    endpoint = Endpoint(config)
+    try:
+        with stage.bar("answers", len(questions)) as bar:
+            bar.update(len(journal.answers))
+            turned_down = ask_all(endpoint, questions, journal, config.concurrency, bar.advance)
+    finally:
+        endpoint.close()
+    if config.structured == "auto" and not endpoint.structured:
+        stage.say("the endpoint takes no JSON schema: verdicts were asked for in text")
+    if turned_down:
+        stage.say(f"{len(turned_down)} requests were turned down, such as: {turned_down[0].reason}")
+    return turned_down
+
+
+def _label(
+    config: JudgeConfig,
+    row: Row,
+    judgment: Judgment,
+    answers: Mapping[Side, Answer | None],
+    readings: Mapping[Side, Reading | None],
+    data_seed: int,
+) -> Label:
+    """Return the label of a pair, with the reasons given in one of the orders, drawn at random.
+
+    The reasons speak of response 1 and 2; ``shown_first`` says which of the pair was 1.
+    """
+    random = rng(data_seed, "judge's label", row["pair_id"])
+    first: Side = "a" if random.random() < 0.5 else "b"
+    reading, answer = readings[first], answers[first]
+    assert reading is not None and answer is not None and judgment.choice is not None
+    return Label(
+        pair_id=str(row["pair_id"]),
+        annotator=config.model,
+        source="llm",
+        choice=judgment.choice,
+        created_at=str(answer["at"]),
+        shown_first=first,
+        rationale=reading.rationale,
+        flags=() if judgment.consistent else (INCONSISTENT,),
+    )
+
+
+def _other(side: Side) -> Side:
+    return "b" if side == "a" else "a"

@@ -1,0 +1,1 @@
+"""How far a campaign has come: counts, pace, quality, in text, tables and a page."""

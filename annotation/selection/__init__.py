@@ -1,0 +1,1 @@
+"""Choosing which pairs to label next."""

@@ -1,0 +1,134 @@
+"""Choosing the pairs to label next, as a stage: select, push, wait, pull, train, select again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from annotation.config import SelectionConfig
+from annotation.pair_ids import checked_ids, pairs_of
+from annotation.selection.acquisition import select
+from annotation.selection.features import PairEmbedder, WordFeatures
+from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
+from plumbline.dropped import Dropped
+from plumbline.errors import ConfigError, DataError
+from plumbline.hooks import Scorer
+from plumbline.runs.artifacts import Artifact, read_json, write_json
+from plumbline.runs.stage import Stage, stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@stage("pairs")
+def select_pairs(
+    stage: Stage,
+    *,
+    config: SelectionConfig,
+    pairs: Artifact,
+    scorers: Sequence[Scorer] = (),
+    labeled: Sequence[Artifact] = (),
+    labeled_ids: Sequence[str] = (),
+    embedder: PairEmbedder | None = None,
+    seed: int,
+) -> dict[str, float | None]:
+    """Choose ``config.count`` pairs of a pool; the others are counted, each with the reason.
+
+    Several scorers are an ensemble. ``labeled`` are artefacts of labels, pairs or preferences
+    whose pairs are not chosen again, ``labeled_ids`` such pairs by id. The chosen rows keep all
+    their columns, in the order in which to label them, and get ``selection_score`` and
+    ``selection_strategy``.
+    """
+    import numpy as np
+
+    if len(scorers) < config.members_needed:
+        raise ConfigError(
+            f"selection.strategy is {config.strategy!r}, which needs at least "
+            f"{config.members_needed} reward model(s) to ask, but was given {len(scorers)}. Train "
+            "more, with other seeds, or take 'uniform' (needs none) or 'margin' (needs one)."
+        )
+    rows = read_dataset(pairs.path, "train")
+    ids = checked_ids(rows, pairs.id)
+    known = set(labeled_ids).union(*(pairs_of(artifact) for artifact in labeled))
+    free = [place for place, name in enumerate(ids) if name not in known]
+    if not free:
+        raise DataError(
+            f"All {len(rows)} pairs of {pairs.id} are labelled already; none is left to choose "
+            "from. Sample more pairs, or stop here."
+        )
+
+    # What is labelled needs no score; its features count, as the places already looked at.
+    deltas = np.zeros((len(scorers), len(rows)))
+    if config.members_needed:
+        deltas[:, free] = score_deltas(stage, [rows[place] for place in free], scorers)
+    features = (embedder or WordFeatures()).embed(rows)
+    selection = select(config, ids, deltas, features, labeled=known, seed=seed)
+
+    chosen = set(selection.chosen)
+    near_identical = set(selection.near_identical)
+    dropped = Dropped()
+    for place, name in enumerate(ids):
+        if place in chosen:
+            continue
+        if name in known:
+            reason = "is labelled already"
+        elif place in near_identical:
+            reason = "is nearly identical to a pair that was chosen"
+        else:
+            reason = "was not chosen this time"
+        dropped.add(pairs.id, place + 1, reason, name)
+    write_dataset(
+        stage.folder,
+        {
+            "train": [
+                rows[place] | {"selection_score": worth, "selection_strategy": config.strategy}
+                for place, worth in zip(selection.chosen, selection.worth, strict=True)
+            ]
+        },
+        kind="prompts",
+        title="Pairs to label",
+        description=f"Chosen from {pairs.id} by {config.strategy}, in the order to label them.",
+        dropped=dropped,
+    )
+    if len(chosen) < config.count:
+        stage.say(f"only {len(chosen)} pairs could be chosen, not {config.count}")
+    reasons = dropped.reasons()
+    return {
+        "pairs": float(len(chosen)),
+        "asked_for": float(config.count),
+        "mean_score": float(np.mean(selection.worth)),
+        "pool": float(len(rows)),
+        "labeled_already": float(reasons.get("is labelled already", 0)),
+        "near_identical": float(len(near_identical)),
+    }
+
+
+def score_deltas(
+    stage: Stage, rows: Sequence[Row], scorers: Sequence[Scorer]
+) -> NDArray[np.float64]:
+    """Return each scorer's score of A less that of B, E x N; a killed stage keeps whole members."""
+    import numpy as np
+
+    prompts = prompts_of(rows)
+    deltas = []
+    with stage.bar("scores", len(scorers)) as bar:
+        for number, scorer in enumerate(scorers):
+            shard = stage.shards / f"deltas-{number:04d}.json"
+            if not shard.exists():
+                a, b = (
+                    scorer.score(prompts, [row[side][-1]["content"] for row in rows])
+                    for side in ("a", "b")
+                )
+                write_json(shard, [x - y for x, y in zip(a, b, strict=True)])
+            deltas.append(read_json(shard))
+            bar.advance()
+            bad = np.flatnonzero(~np.isfinite(deltas[-1]))
+            if len(bad):
+                row = rows[bad[0]]
+                raise DataError(
+                    f"The scorer {scorer.name!r} (number {number + 1}) gives no finite score to "
+                    f"{len(bad)} of {len(rows)} pairs, the first of them {row['pair_id']}. "
+                    "Train it again; a reward model that diverged cannot choose."
+                )
+    return np.array(deltas)

@@ -1,0 +1,45 @@
+"""Gold items of a simulation: pairs whose answer the utility leaves no doubt about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
+from plumbline.errors import DataError
+from plumbline.hooks import Scorer
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+
+
+@stage("pairs")
+def clearest_pairs(
+    stage: Stage, *, pairs: Artifact, utility: Scorer, count: int
+) -> Mapping[str, float | None]:
+    """Write the pairs whose responses differ most in utility, with the better one as ``answer``.
+
+    People's gold items are pairs that experts agreed on; where there are no experts but a gold
+    utility, the largest differences are what they would have agreed on.
+    """
+    rows = read_dataset(pairs.path, "train")
+    if count > len(rows):
+        raise DataError(f"{count} gold items are asked for, but {pairs.id} has {len(rows)} pairs.")
+    prompts = prompts_of(rows)
+    a, b = (
+        utility.score(prompts, [row[side][-1]["content"] for row in rows]) for side in ("a", "b")
+    )
+    gap = [first - second for first, second in zip(a, b, strict=True)]
+    order = sorted(range(len(rows)), key=lambda place: (-abs(gap[place]), rows[place]["pair_id"]))
+    chosen = order[:count]
+    write_dataset(
+        stage.folder,
+        {"train": [rows[n] | {"answer": "a" if gap[n] > 0 else "b"} for n in chosen]},
+        kind="prompts",
+        title="Gold items",
+        description=f"Pairs of {pairs.id} whose answer is beyond doubt.",
+    )
+    return {"pairs": float(count), "smallest_gap": abs(gap[chosen[-1]]) if chosen else None}
+
+
+def known_answers(pairs: Artifact) -> list[Row]:
+    """Return the rows of gold items."""
+    return read_dataset(pairs.path, "train")

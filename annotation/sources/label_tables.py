@@ -1,0 +1,353 @@
+"""Tables of labels in any usual shape: who said what about which item.
+
+*Wide*: each row is an item, each person a column. *Long*: each row is one vote, with columns for
+the item, the person and the label. *Labels*: the records that Plumbline itself writes. Which
+columns are meant is guessed where their names, or what stands in them, make it clear; otherwise
+the error names the columns that are there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from annotation.agreement.vote_table import Vote, VoteTable
+from annotation.sources.table_files import TableRow, read_table
+from plumbline.data.labels import LABELS_FILE, Label, read_labels
+from plumbline.errors import ConfigError, DataError
+
+Form = Literal["wide", "long"]
+#: Usual names, the more telling first.
+ITEM_NAMES = (
+    "item", "item_id", "pair_id", "pair", "unit", "unit_id", "record_id", "record", "example_id",
+    "example", "sample_id", "sample", "task_id", "task", "question_id", "doc_id", "document_id",
+    "prompt_id", "id", "idx", "index",
+)  # fmt: skip
+PERSON_NAMES = (
+    "person", "annotator", "annotator_id", "labeller", "labeler", "labeller_id", "labeler_id",
+    "rater", "rater_id", "coder", "coder_id", "worker", "worker_id", "judge", "reviewer",
+    "evaluator", "username", "user", "user_id",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "choice", "vote", "rating", "annotation", "category", "verdict", "judgement",
+    "judgment", "answer", "winner", "preference", "score",
+)  # fmt: skip
+#: By which Plumbline's own labels are known.
+OWN_COLUMNS = frozenset(("pair_id", "annotator", "source", "choice", "shown_first", "purpose"))
+_NUMBERED_PERSON = re.compile(
+    rf"(?:{'|'.join((*PERSON_NAMES, 'expert', 'human', 'participant'))})[ _.-]?\d+", re.IGNORECASE
+)
+#: Texts that say that there is no vote, beside an empty cell and null.
+NO_VOTE = ("NA", "N/A", "NaN", "nan", "null")
+#: A column with more different values than this is not guessed to be somebody's votes.
+_FEW = 10
+#: Nor is it taken for labels where somebody says so.
+_TOO_MANY = 100
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what; what is empty is to be guessed."""
+
+    people: tuple[str, ...] = ()
+    """One a person, in a wide table."""
+    item: tuple[str, ...] = ()
+    """One or several that name the item together."""
+    person: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The votes in a file, and how they were found there."""
+
+    votes: VoteTable
+    form: Form
+    columns: Columns
+    guessed: tuple[str, ...] = ()
+    """Which of the columns were guessed."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Cells without a vote, by what stands in them."""
+    look_alikes: tuple[tuple[str, ...], ...] = ()
+    """Categories that differ in capitals alone; they are taken as different."""
+
+
+def is_own_labels(path: Path) -> bool:
+    """Tell whether a path is where Plumbline's own labels lie: an artefact's folder or file."""
+    return path.is_dir() or path.name == LABELS_FILE
+
+
+def read_own_labels(path: Path) -> list[Label]:
+    """Read Plumbline's own labels from an artefact's folder, or from the file in it."""
+    import pyarrow as pa
+
+    file = path / LABELS_FILE if path.is_dir() else path
+    if not file.exists():
+        raise DataError(
+            f"There is no {file}. Give a table of labels, or the folder of a labels artefact."
+        )
+    try:
+        return read_labels(file.parent)
+    except (TypeError, KeyError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{file} does not hold labels as Plumbline writes them: {error}. A table of another "
+            f"make is read under any other name than {LABELS_FILE}."
+        ) from None
+
+
+def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
+    """Read a CSV, TSV, JSON, JSONL or Parquet file of labels.
+
+    Raises `ConfigError` where the columns asked for contradict each other, and `DataError`, with
+    file and row, where the file is not as they say or where they cannot be guessed.
+    """
+    if columns.people and (columns.person or columns.label):
+        raise ConfigError(
+            "--people is for a table with one column a person; --person and --label are for one "
+            "with a row a vote. Give one or the other."
+        )
+    rows = read_table(path)
+    found = list(dict.fromkeys(column for row in rows for column in row.cells))
+    if columns == Columns() and set(found) >= OWN_COLUMNS:
+        raise DataError(
+            f"{path} seems to hold labels as Plumbline writes them, in which gold items and "
+            f"repeats are no votes. Name it {LABELS_FILE}, or name its columns to count every row."
+        )
+    _require(path, found, columns)
+    chosen = _choose(path, rows, found, columns)
+    missing: Counter[str] = Counter()
+    if chosen.people:
+        votes = _wide(path, rows, chosen, missing, own_items=bool(columns.item))
+    else:
+        votes = _long(path, rows, chosen, missing)
+    if not votes.categories:
+        raise DataError(f"{path} has {len(rows)} rows, but no vote in {_said(chosen)}.")
+    if len(votes.categories) > _TOO_MANY:
+        raise DataError(
+            f"{path}: {_said(chosen)} holds {len(votes.categories)} different values, such as "
+            f"{', '.join(map(repr, votes.categories[:3]))}. These are no labels; name other "
+            "columns."
+        )
+    return LabelTable(
+        votes,
+        "wide" if chosen.people else "long",
+        chosen,
+        guessed=tuple(
+            one.name
+            for one in fields(Columns)
+            if getattr(chosen, one.name) != getattr(columns, one.name)
+        ),
+        missing=dict(missing),
+        look_alikes=_look_alikes(votes.categories),
+    )
+
+
+def _require(path: Path, found: Sequence[str], columns: Columns) -> None:
+    """Refuse names of columns that are not there."""
+    for option, names in (
+        ("--people", columns.people),
+        ("--item", columns.item),
+        ("--person", (columns.person,)),
+        ("--label", (columns.label,)),
+    ):
+        for name in names:
+            if name is None or name in found:
+                continue
+            close = difflib.get_close_matches(name, found, n=2)
+            raise DataError(
+                f"{path} has no column {name!r} ({option}). "
+                + (f"Did you mean {' or '.join(map(repr, close))}? " if close else "")
+                + f"Its columns are: {_listed(found)}."
+            )
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{option} names a column twice: {', '.join(map(str, names))}.")
+
+
+def _choose(path: Path, rows: Sequence[TableRow], found: Sequence[str], asked: Columns) -> Columns:
+    """Complete the columns that were asked for by those that are meant clearly."""
+    item = asked.item or tuple(_usual(found, ITEM_NAMES)[:1])
+    if asked.people:
+        return replace(asked, item=item)
+    people = [asked.person] if asked.person else _usual(found, PERSON_NAMES)
+    labels = [asked.label] if asked.label else _usual(found, LABEL_NAMES)
+    by_row = bool(item) and len(people) == 1 and len(labels) == 1
+    numbered = tuple(
+        column for column in found if _NUMBERED_PERSON.fullmatch(column) and column not in item
+    )
+    by_column = len(numbered) > 1 and not (asked.person or asked.label)
+    if by_row and not by_column:
+        return Columns(item=item, person=people[0], label=labels[0])
+    if by_column and not by_row:
+        return Columns(people=numbered, item=item)
+    if not (by_row or by_column or asked.person or asked.label):
+        alike = _columns_alike(rows, found, item)
+        if alike is not None:
+            return alike
+    raise DataError(
+        f"{path}: it is not clear which columns hold the votes. Its columns are: "
+        f"{_listed(found)}. Say --people with the columns of a table with one column a person "
+        "(ana,ben), or --item, --person and --label for a table with one row a vote"
+        + (f"; several could be the person: {_listed(people)}" if len(people) > 1 else "")
+        + (f"; several could be the label: {_listed(labels)}" if len(labels) > 1 else "")
+        + "."
+    )
+
+
+def _columns_alike(
+    rows: Sequence[TableRow], found: Sequence[str], item: tuple[str, ...]
+) -> Columns | None:
+    """Take a table for wide whose columns share a few values, all but one that names the item."""
+    values = {
+        column: {text for row in rows if (text := _text(row.cells.get(column))[0]) is not None}
+        for column in found
+        if column not in item
+    }
+    few = {column: kinds for column, kinds in values.items() if 0 < len(kinds) <= _FEW}
+    others = [column for column in values if column not in few]
+    if not item and len(others) == 1:
+        item, others = (others[0],), []
+    together = Counter(kind for kinds in few.values() for kind in kinds)
+    shared = all(any(together[kind] > 1 for kind in kinds) for kinds in few.values())
+    if others or len(few) < 2 or len(together) > _FEW or not shared:
+        return None
+    return Columns(people=tuple(few), item=item)
+
+
+def _wide(
+    path: Path,
+    rows: Sequence[TableRow],
+    columns: Columns,
+    missing: Counter[str],
+    *,
+    own_items: bool,
+) -> VoteTable:
+    """Read rows that are items. A guessed item column counts only where it tells rows apart."""
+    items = [_item(path, row, columns.item) if columns.item else row.where for row in rows]
+    twice = _first_repeated(items)
+    if twice is not None and own_items:
+        first, second = (rows[number].where for number in twice)
+        raise DataError(
+            f"{path}: {first} and {second} are both the item {items[twice[0]]!r}, but with one "
+            "column a person an item has one row. Name more columns in --item, or none."
+        )
+    if twice is not None:
+        items = [row.where for row in rows]
+    votes = [
+        Vote(name, person, category)
+        for name, row in zip(items, rows, strict=True)
+        for person in columns.people
+        if (category := _category(path, row, person, missing)) is not None
+    ]
+    return VoteTable.of(votes, items=items, people=columns.people)
+
+
+def _long(
+    path: Path, rows: Sequence[TableRow], columns: Columns, missing: Counter[str]
+) -> VoteTable:
+    """Read rows that are votes."""
+    assert columns.person is not None and columns.label is not None
+    seen: dict[tuple[str, str], str] = {}
+    items: dict[str, None] = {}
+    votes = []
+    for row in rows:
+        item, person = _item(path, row, columns.item), _item(path, row, (columns.person,))
+        items[item] = None
+        category = _category(path, row, columns.label, missing)
+        if category is None:
+            continue
+        if (item, person) in seen:
+            raise DataError(
+                f"{path}: {seen[item, person]} and {row.where} are both a vote of {person!r} on "
+                f"{item!r}. Agreement between people needs one vote each: leave one out, or name "
+                "more columns in --item if these are different items."
+            )
+        seen[item, person] = row.where
+        votes.append(Vote(item, person, category))
+    return VoteTable.of(votes, items=list(items))
+
+
+def _item(path: Path, row: TableRow, columns: Sequence[str]) -> str:
+    """Return what names an item or a person in a row."""
+    parts = []
+    for column in columns:
+        text, empty = _text(row.cells.get(column))
+        if text is None:
+            raise DataError(
+                f"{path}, {row.where}: {column!r} is {empty}, so it is not known whose vote this "
+                "is or on what."
+            )
+        parts.append(text)
+    return " / ".join(parts)
+
+
+def _category(path: Path, row: TableRow, column: str, missing: Counter[str]) -> str | None:
+    """Return a vote, or None where there is none; which is counted."""
+    value = row.cells.get(column)
+    if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str)):
+        raise DataError(
+            f"{path}, {row.where}: {column!r} holds {type(value).__name__} and not a label: "
+            f"{str(value)[:80]}"
+        )
+    text, empty = _text(value)
+    if text is None:
+        missing[empty] += 1
+    return text
+
+
+def _text(value: Any) -> tuple[str | None, str]:
+    """Return a value as text, or None and what stands there instead.
+
+    The same number is the same text however it was written: a spreadsheet with a hole in a column
+    of whole numbers saves ``1.0`` for 1.
+    """
+    if isinstance(value, bool):
+        return str(value).lower(), ""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None, "NaN"
+        return str(int(value)) if value.is_integer() else repr(value), ""
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None, "empty"
+    if text in NO_VOTE:
+        return None, text
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text), ""
+
+
+def _usual(found: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns that bear a usual name, the more telling first."""
+    by_name = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in found}
+    return [by_name[name] for name in names if name in by_name]
+
+
+def _first_repeated(names: Sequence[str]) -> tuple[int, int] | None:
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if name in first:
+            return first[name], number
+        first[name] = number
+    return None
+
+
+def _look_alikes(categories: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return categories that differ in capitals alone: most likely one category."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for category in categories:
+        alike[category.casefold()].append(category)
+    return tuple(tuple(names) for names in alike.values() if len(names) > 1)
+
+
+def _said(columns: Columns) -> str:
+    if columns.people:
+        return f"the columns {_listed(columns.people)}"
+    return f"the column {columns.label!r}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,1 @@
+"""Comparing trained policies: matched budgets, statistics, a verdict and its page."""

@@ -1,0 +1,203 @@
+"""All of the report's charts, and those that show values with intervals below each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.comparison.page import curves
+from evaluation.comparison.page.marks import (
+    Chart,
+    Rows,
+    Spec,
+    chart,
+    color,
+    layer,
+    name_of,
+    present,
+    quantity,
+    rule,
+    shape,
+    tooltip,
+)
+from evaluation.comparison.page.view import BASELINE, View
+
+_SUBSETS = 40
+
+
+def charts(view: View) -> list[Chart]:
+    """Return every chart that the content has data for, in the order of the page."""
+    found: list[Chart | None] = [curves.frontier(view, row["name"]) for row in view.scorers]
+    found += curves.over_training(view)
+    found += curves.training(view)
+    found += [_contrasts(view), _parts(view), _win_rates(view), _ranking(view)]
+    found += [_subsets(view), _seeds(view)]
+    return [made for made in found if made is not None]
+
+
+def _win_rates(view: View) -> Chart | None:
+    rate = f"{view.judge}_win_rate"
+    title = f"win rate over {view.people[BASELINE].title} by {view.scorer_title(view.judge)}"
+    rows = [
+        {
+            "label": f"{who.title}, seed {row['seed']}" if row.get("seed") is not None
+            else view.policy_title(row["id"]),
+            "method": who.title,
+            "policy": row["id"],
+            "value": row["figures"][rate],
+            "low": row["figures"].get(f"{rate}_low"),
+            "high": row["figures"].get(f"{rate}_high"),
+        }
+        for who in view.methods
+        for row in view.finished(who.name)
+        if (row.get("figures") or {}).get(rate) is not None
+    ]  # fmt: skip
+    caption = f"Every seed's win rate, with its {view.confidence} interval over prompts."
+    scale = {"domain": [0, 1]}
+    return _intervals(
+        view, "win-rates", "wins", caption, rows, "label",
+        quantity("value", title, scale=scale, axis={"format": "%"}), 0.5,
+    )  # fmt: skip
+
+
+def _ranking(view: View) -> Chart | None:
+    rows = [
+        {
+            "method": view.who(row["name"]).title,
+            "value": row["strength"],
+            "low": row.get("low"),
+            "high": row.get("high"),
+        }
+        for row in view.rows("ranking")
+        if row.get("strength") is not None
+    ]
+    caption = f"Bradley-Terry strengths with {view.confidence} intervals."
+    x = quantity("value", "strength, log odds against the average policy")
+    return _intervals(view, "ranking", "ranking", caption, rows, "method", x, 0.0)
+
+
+def _contrasts(view: View) -> Chart | None:
+    at = {"final": "end", "matched": "budget"}
+    rows = [
+        {
+            "label": f"{view.who(row['a']).title} against {view.who(row['b']).title}"
+            + (f", {at.get(row['at'], row['at'])}" if row.get("at") else ""),
+            "method": view.who(row["a"]).title,
+            "value": row["difference"],
+            "low": row.get("low"),
+            "high": row.get("high"),
+            "unseen_low": None if row.get("detectable") is None else -row["detectable"],
+            "unseen_high": row.get("detectable"),
+        }
+        for row in view.rows("contrasts")
+        if row.get("scorer", view.judge) == view.judge and row.get("difference") is not None
+    ]
+    x = quantity("value", f"difference in {view.scorer_title(view.judge, unit=True)}")
+    hidden = layer(
+        [row for row in rows if row["unseen_high"] is not None],
+        {"type": "bar", "height": 18, "color": "var(--soft)", "opacity": 0.25},
+        x=x | {"field": "unseen_low"},
+        x2={"field": "unseen_high"},
+        y=name_of("label"),
+    )
+    caption = (
+        f"Differences with {view.confidence} intervals. The grey bars reach as far as a true "
+        "difference could easily have escaped this design."
+    )
+    return _intervals(view, "contrasts", "results", caption, rows, "label", x, 0.0, below=[hidden])
+
+
+def _seeds(view: View) -> Chart | None:
+    rows = [
+        {
+            "policy": row["id"],
+            "method": who.title,
+            "value": row["figures"][view.judge],
+        }
+        for who in view.methods
+        for row in view.finished(who.name)
+        if (row.get("figures") or {}).get(view.judge) is not None
+    ]
+    caption = "Every seed's mean by the judge: what another seed may give."
+    x = quantity("value", view.scorer_title(view.judge, unit=True))
+    return _intervals(view, "seeds", "seeds", caption, rows, "method", x, None)
+
+
+def _subsets(view: View) -> Chart | None:
+    if len(view.rows("subsets")) > _SUBSETS:
+        return None
+    rows = [
+        {
+            "label": row["subset"],
+            "method": view.who(name).title,
+            "value": cell["mean"],
+            "low": cell.get("low"),
+            "high": cell.get("high"),
+        }
+        for row in view.rows("subsets")
+        for name, cell in (row.get("cells") or {}).items()
+        if cell and cell.get("mean") is not None
+    ]
+    caption = f"Means by subset, with {view.confidence} intervals."
+    x = quantity("value", view.scorer_title(view.judge, unit=True))
+    return _intervals(view, "subsets", "subsets", caption, rows, "label", x, None, beside="method")
+
+
+def _parts(view: View) -> Chart | None:
+    rows = [
+        {"method": view.who(r["policy"]).title, "part": r["part"], "points": r["points"]}
+        for r in view.rows("parts")
+        if r.get("points") is not None
+    ]
+    if not rows:
+        return None
+    people = present(view, rows)
+    bars = layer(
+        rows,
+        {"type": "bar"},
+        x=quantity(
+            "points", f"mean contribution to the {view.scorer_title(view.judge, unit=True)}"
+        ),
+        y=name_of("part"),
+        yOffset={"field": "method", "sort": [who.title for who in people]},
+        color=color(people),
+    )
+    height = 16 * len(rows) + 10 * len({row["part"] for row in rows})
+    caption = f"What the {view.scorer_title(view.judge)} is made of: means over answers and seeds."
+    return chart("gold-parts", "results", caption, [bars], height)
+
+
+def _intervals(
+    view: View,
+    name: str,
+    section: str,
+    caption: str,
+    rows: Rows,
+    label: str,
+    x: Spec,
+    null: float | None,
+    *,
+    below: Sequence[Spec] = (),
+    beside: str | None = None,
+) -> Chart | None:
+    """Draw values with intervals below each other, and a line where there is no difference."""
+    if not rows:
+        return None
+    people = present(view, rows)
+    shared: dict[str, Any] = {"y": name_of(label), "color": color(people)}
+    if beside is not None:
+        shared["yOffset"] = {"field": beside, "sort": [who.title for who in people]}
+    pointing = {"tooltip": tooltip(("policy", "policy"))} if "policy" in rows[0] else {}
+    low = x | {"field": "low"}
+    layers = [
+        *below,
+        layer([row for row in rows if row.get("low") is not None],
+              {"type": "rule", "strokeWidth": 3}, x=low, x2={"field": "high"}, **shared),
+        layer(rows, {"type": "point", "filled": True, "size": 100, "opacity": 1}, x=x, **shared,
+              shape=shape(people), **pointing),
+    ]  # fmt: skip
+    if null is not None:
+        layers.append(rule(null, "x"))
+    places = len({row[label] for row in rows}) * (len(people) if beside else 1)
+    height = 30 + (16 if beside else 28) * places
+    return chart(name, section, caption, layers, height)

@@ -1,0 +1,59 @@
+"""Writing a comparison's folder and showing it on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.comparison import page
+from evaluation.comparison.compare import SUMMARY, summary
+from plumbline.pages import number, percent
+from plumbline.runs.artifacts import Artifact, write_json
+
+
+def name_of(runs: Sequence[str], files: Sequence[Path], budget: str) -> str:
+    """Return a folder's name that is the same for the same question."""
+    parts = [*runs, *(str(file.resolve()) for file in files), budget]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
+    return f"{(runs[0] if runs else files[0].stem)}-{digest}"
+
+
+def publish(content: Mapping[str, Any], stages: Mapping[str, Artifact], folder: Path) -> None:
+    """Write the report into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write(content, folder)
+    write_json(folder / SUMMARY, summary(content, stages))
+
+
+def show(console: Console, content: Mapping[str, Any], folder: Path) -> None:
+    """Say what was found, with the figures behind it."""
+    for flag in content["flags"]:
+        color = "red" if flag["level"] == "refused" else "yellow"
+        console.print(f"[{color}]! {escape(flag['text'])}[/{color}]")
+    for sentence in content["verdict"]:
+        console.print(f"• {escape(sentence)}")
+    judge = content["judge"]
+    table = Table("method", "seed", "checkpoint", judge, "win rate", "KL", "words",
+                  box=None, pad_edge=False)  # fmt: skip
+    titles = {method["name"]: method["title"] for method in content["methods"]}
+    for policy in content["policies"]:
+        if policy["final"]:
+            figures = policy["figures"]
+            table.add_row(
+                escape(titles[policy["method"]]),
+                escape(policy["seed"]),
+                str(policy["checkpoint"]),
+                number(figures.get(judge)),
+                percent(figures.get(f"{judge}_win_rate")),
+                number(figures.get("kl")),
+                number(figures.get("words"), 1),
+            )
+    console.print(table)
+    for name in ("report.html", "report.md", SUMMARY, "figures"):
+        console.print(f"  {folder / name}")

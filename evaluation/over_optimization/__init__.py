@@ -1,0 +1,1 @@
+"""Over-optimisation: where the reward model still rises and true quality falls."""

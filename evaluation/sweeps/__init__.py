@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: search spaces, trials and which settings won."""

@@ -1,0 +1,16 @@
+"""``plumbline annotate``: the labelling site, campaigns on it, and what came of them."""
+
+from __future__ import annotations
+
+import typer
+
+from plumbline.commands.annotate import agreement, campaign, server, status, users, votes
+
+app = typer.Typer(
+    help="Put pairs before people in Argilla, and bring trusted labels back.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+for part in (server, campaign, status, votes, agreement):
+    app.registered_commands += part.app.registered_commands
+app.add_typer(users.app, name="users")

@@ -1,0 +1,106 @@
+"""``plumbline annotate agreement``: how far people agree, in any table of labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from annotation.agreement.report import AgreementReport
+
+app = typer.Typer()
+
+
+@app.command()
+def agreement(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, TSV, JSON, JSONL or Parquet; or the folder of a labels artefact.",
+            show_default=False,
+        ),
+    ],
+    people: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS", help="One column a person, separated by commas: ana,ben,cy."
+        ),
+    ] = None,
+    item: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMNS", help="What names the item: one column, or several."),
+    ] = None,
+    person: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With one row a vote: who voted.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With one row a vote: the vote.")
+    ] = None,
+    ordinal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CATEGORIES",
+            help="The categories from one end to the other (bad,fair,good): adds ordinal figures.",
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Resamples of the items for the intervals; 0 for none.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same as one JSON object.")
+    ] = False,
+) -> None:
+    """Measure how far people agree: Cohen, Fleiss, Krippendorff, with bootstrap intervals.
+
+    Columns that are not named are guessed where that is clear. Votes may be missing.
+    """
+    import json
+
+    from annotation.agreement.intervals import Bootstrap
+    from annotation.agreement.report import report_on
+    from annotation.sources.label_tables import Columns
+
+    report = report_on(
+        file,
+        Columns(people=_names(people), item=_names(item), person=person, label=label),
+        order=_names(ordinal) or None,
+        bootstrap=Bootstrap(resamples, seed),
+    )
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+
+    show(report, Console())
+
+
+def show(report: AgreementReport, console: Console) -> None:
+    """Print a report as tables, and what there is to say about them beneath."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    for line in report.head():
+        console.print(escape(line), highlight=False)
+    for title, header, rows in report.tables():
+        console.print()
+        table = Table(
+            *(escape(name) for name in header), title=title, title_justify="left", box=None,
+            pad_edge=False, title_style="bold",
+        )  # fmt: skip
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+    if report.notes():
+        console.print()
+    for note in report.notes():
+        console.print(escape(note), highlight=False, style="dim")
+
+
+def _names(text: Any) -> tuple[str, ...]:
+    """Return names that stand in one option, separated by commas."""
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))

@@ -1,0 +1,226 @@
+"""The command line. Only what `--help` needs is imported here; the rest where it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plumbline.commands import annotate
+from plumbline.commands.evaluation.compare import compare
+from plumbline.commands.evaluation.evaluate import evaluate
+from plumbline.commands.evaluation.watch import watch
+from plumbline.errors import PlumblineError
+
+app = typer.Typer(
+    name="plumbline",
+    help="From a base model to an aligned policy, with the evidence for how it got there.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 settings, 3 data, 4 model, 5 artefact, 6 busy, "
+    "130 interrupted.",
+)
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config", "-c", help="A config of the recipe, by name or path.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+]
+_HOME = Path("runs")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe by name, or the path of a script.")],
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    home: Home = _HOME,
+    name: Annotated[str | None, typer.Option(help="Name of the run; derived if not given.")] = None,
+) -> None:
+    """Run a recipe. The same command goes on where it was stopped, and reuses what is done.
+
+    Any setting of the recipe is an option, too: --seed 1, --ppo.kl.target 6, --simulate.
+    """
+    import time
+
+    from plumbline.commands import recipe_book
+    from plumbline.runs.progress import Reporter, duration
+
+    started = time.monotonic()
+    reporter = Reporter()
+    found = recipe_book.find(recipe)
+    overrides = [*(overrides or []), *recipe_book.as_overrides(context.args)]
+    reporter.say(f"[bold]{found.name}[/bold]  {found.summary}")
+    try:
+        done = recipe_book.execute(found, config, overrides, home, reporter, name)
+    except KeyboardInterrupt:  # typer would leave without a word
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
+    for file in ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json"):
+        if (done.folder / file).exists():
+            reporter.say(f"  {_shown(done.folder / file)}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes and their configs."""
+    from rich.table import Table
+
+    from plumbline.commands.recipe_book import all_recipes
+
+    table = Table("recipe", "configs", "what it does", box=None, pad_edge=False)
+    for recipe in all_recipes():
+        table.add_row(recipe.name, "\n".join(recipe.configs), recipe.summary)
+    _console().print(table)
+
+
+@app.command()
+def config(
+    recipe: Annotated[str, typer.Argument(help="A recipe by name, or the path of a script.")],
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print YAML to start a file from.")
+    ] = False,
+) -> None:
+    """Show every setting of a recipe with its value and what it does."""
+    from rich.table import Table
+
+    from plumbline.commands.recipe_book import find
+    from plumbline.config import knobs, to_yaml
+
+    resolved = find(recipe).load(config, overrides or [])
+    if as_yaml:
+        typer.echo(to_yaml(resolved), nl=False)
+        return
+    table = Table("setting", "value", "default", "type", "what it does", box=None, pad_edge=False)
+    for knob in knobs(resolved):
+        changed = knob.value != knob.default
+        value = f"[bold]{_escaped(knob.value)}[/bold]" if changed else _escaped(knob.value)
+        default = _escaped(knob.default) if changed else "[dim]same[/dim]"
+        table.add_row(knob.key, value, default, _escaped(knob.type), knob.documentation)
+    _console().print(table)
+
+
+@app.command()
+def runs(home: Home = _HOME) -> None:
+    """List runs, the newest first."""
+    from rich.table import Table
+
+    from plumbline.runs.progress import duration
+    from plumbline.runs.run import all_runs
+
+    found = all_runs(home)
+    if not found:
+        typer.echo(f"There are no runs in {home}.")
+        return
+    table = Table("run", "status", "started", "time", "stages", box=None, pad_edge=False)
+    for run in found:
+        state = run.state
+        seconds = state["seconds"]
+        where = f" at {state['stage']}" if state["stage"] and run.status != "finished" else ""
+        table.add_row(
+            run.folder.name,
+            f"{run.status}{where}",
+            state["started"].replace("T", " ").removesuffix("+00:00") + " UTC",
+            duration(seconds) if seconds is not None else "–",
+            str(len(state["stages"])),
+        )
+    _console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A run's name, or the start of an artefact's id.")],
+    home: Home = _HOME,
+    verify: Annotated[bool, typer.Option(help="Check every file against its SHA-256.")] = False,
+) -> None:
+    """Show a run's stages and lineage, or an artefact's manifest."""
+    from plumbline.commands import show
+
+    if not show.show(_console(), home, name, verify=verify):
+        raise typer.Exit(5)
+
+
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option(help="Do not try to reach the hub.")] = False,
+) -> None:
+    """Say what this machine can do: cores, memory, GPU, packages, 4-bit, the hub."""
+    from plumbline.commands.doctor import examine
+
+    examine(_console(), offline=offline)
+
+
+app.add_typer(annotate.app, name="annotate")
+app.command()(compare)
+app.command()(evaluate)
+app.command()(watch)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from plumbline import __version__
+
+        typer.echo(f"plumbline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and what libraries say.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["PLUMBLINE_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; turn errors that a user can act on into a message and a code."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except PlumblineError as error:
+        if os.environ.get("PLUMBLINE_DEBUG") == "1":
+            typer.echo(getattr(error, "trace", ""), err=True)
+            raise
+        typer.secho(f"\nError: {error}", fg="red", err=True)
+        if getattr(error, "trace", None):
+            typer.echo("plumbline --debug … shows where.", err=True)
+        sys.exit(error.exit_code)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _shown(path: Path) -> str:
+    """Return a path as it is easiest to open: relative where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _escaped(value: Any) -> str:
+    from rich.markup import escape
+
+    return escape(str(value))

@@ -1,0 +1,107 @@
+"""What this machine can do, found out by trying."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from plumbline import privacy
+from plumbline.runs.machine import machine, versions
+from plumbline.runs.progress import size
+
+Finding = tuple[str, bool, str]
+_HUB_SECONDS = 5.0
+
+
+def examine(console: Console, *, offline: bool) -> None:
+    """Print what was found; a cross is something missing, not always something needed."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, good, finding in findings(offline=offline):
+        table.add_row("[green]✓[/green]" if good else "[yellow]✗[/yellow]", name, finding)
+    console.print(table)
+
+
+def findings(*, offline: bool) -> Iterator[Finding]:
+    """Yield name, whether it is there, and what was found."""
+    found = versions()
+    import torch
+
+    here = machine()
+    yield (
+        "cores",
+        True,
+        f"{here['cores']} ({here['architecture']}, {here['threads']} torch threads)",
+    )
+    yield "memory", True, size(here["memory_bytes"])
+    yield "disk", True, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        yield "GPU", True, f"{here['device']}, {size(memory)}"
+    else:
+        yield "GPU", False, "none; everything runs on the CPU"
+    yield "bfloat16", True, _attempt(_bfloat16)[1]
+    for package, version in found.items():
+        yield package, True, version
+    for package in ("bitsandbytes", "argilla"):
+        if importlib.util.find_spec(package) is None:
+            extra = {"bitsandbytes": "qlora"}.get(package, package)
+            yield package, False, f"not installed: pip install 'plumbline-rlhf[{extra}]'"
+    yield "4-bit (NF4)", *_attempt(_four_bit)
+    yield "model hub", *(_hub() if not offline else (False, "not tried (--offline)"))
+    reporting = privacy.sending()
+    yield (
+        "telemetry",
+        not reporting,
+        "off" if not reporting else f"allowed by {', '.join(reporting)}",
+    )
+
+
+def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, check()
+    except Exception as error:  # a doctor reports whatever ails
+        return False, f"does not work: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+
+
+def _bfloat16() -> str:
+    import torch
+
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if not native and Path("/proc/cpuinfo").exists():
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        native = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "native" if native else "emulated, and slow"
+
+
+def _four_bit() -> str:
+    """Quantise a small layer and take a step through it."""
+    import torch
+
+    from plumbline.quiet import hush
+
+    hush()
+    import bitsandbytes as bnb
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layer = bnb.nn.Linear4bit(64, 64, quant_type="nf4", compute_dtype=torch.float32).to(device)
+    x = torch.ones(2, 64, device=device, requires_grad=True)
+    layer(x).sum().backward()
+    return f"works on {device}"
+
+
+def _hub() -> tuple[bool, str]:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False, "not tried (HF_HUB_OFFLINE=1)"
+    from huggingface_hub import HfApi, constants
+
+    try:
+        HfApi().model_info("gpt2", timeout=_HUB_SECONDS)
+    except Exception as error:
+        return False, f"{constants.ENDPOINT} is out of reach ({type(error).__name__})"
+    return True, f"{constants.ENDPOINT} answers"

@@ -1,0 +1,98 @@
+"""Models by the names that a user gives them: an artefact, a stage of a run, a folder, the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from plumbline.errors import ArtifactError, ModelError
+from plumbline.lm.models import ADAPTER_CONFIG, REFERENCE, Reference, load_tokenizer, source_of
+from plumbline.runs.artifacts import MANIFEST, Artifact, Store, sha256
+from plumbline.runs.run import RUN_FILE, Run, RunRecord
+from plumbline.runs.stage import Stage, stage
+
+#: Beside a reward model: the scale of its scores.
+_CALIBRATION = "calibration.json"
+_ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "tokenizer_config.json",
+                  "tokenizer.json", "chat_template.jinja", "special_tokens_map.json")  # fmt: skip
+
+
+@stage("model")
+def refer_to_model(
+    stage: Stage, *, name_or_path: str, content: str | None
+) -> Mapping[str, float | None]:
+    """Refer to a model that lies outside the store; ``content`` is the digest of its folder."""
+    folder = Path(name_or_path)
+    if content is not None and (folder / ADAPTER_CONFIG).exists():
+        for name in _ADAPTER_FILES:
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, stage.folder / name)
+        source_of(folder).base.write(stage.folder)
+    else:
+        Reference(name_or_path).write(stage.folder)
+    if content is not None and (folder / _CALIBRATION).exists():
+        shutil.copyfile(folder / _CALIBRATION, stage.folder / _CALIBRATION)
+    load_tokenizer(stage.folder)  # fails here, with the name, rather than in the middle
+    return {}
+
+
+def find_model(run: Run, name: str, role: str) -> Artifact:
+    """Return what a user means by a model: tried in this order.
+
+    - ``run:stage``: what a stage of a run under the same home made;
+    - a folder: an artefact of any store, or whatever `from_pretrained` reads;
+    - an artefact's id, or the start of it;
+    - a name on the hub.
+    """
+    record, separator, stage_name = name.partition(":")
+    if separator and (run.home / record / RUN_FILE).exists():
+        made = RunRecord(run.home / record).artifacts
+        if stage_name not in made:
+            raise ArtifactError(
+                f"Run {record!r} has no stage {stage_name!r}; it has {', '.join(made) or 'none'}."
+            )
+        return _checked(made[stage_name], name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / MANIFEST).exists() and not (folder / REFERENCE).is_symlink():
+            return _checked(Artifact(folder.resolve()), name)
+        path = str(folder.resolve())
+        return run.make(
+            f"{role}/{folder.name}", refer_to_model, name_or_path=path, content=_digest(folder)
+        )
+    store = Store(run.home / "store")
+    if store.root.is_dir() and any(store.root.glob(f"{_literal(name)}*/{MANIFEST}")):
+        return _checked(store.get(name), name)
+    if separator or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"There is no model {name!r}: no run of that name under {run.home} and no folder. Give "
+            "an artefact's id, run:stage, a folder that from_pretrained reads, or a hub name."
+        )
+    return run.make(f"{role}/{name}", refer_to_model, name_or_path=name, content=None)
+
+
+def _checked(artifact: Artifact, name: str) -> Artifact:
+    files = artifact.manifest.files
+    if not {"config.json", ADAPTER_CONFIG, REFERENCE} & set(files):
+        raise ArtifactError(
+            f"{name!r} is {artifact.id}, which holds no model: it is of the kind "
+            f"{artifact.kind!r}. Give a policy, a base or a reward model."
+        )
+    return artifact
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of a folder's files, so that other weights are another model."""
+    if not {"config.json", ADAPTER_CONFIG} & {file.name for file in folder.iterdir()}:
+        raise ModelError(
+            f"{folder} holds no model: it has neither config.json nor {ADAPTER_CONFIG}."
+        )
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    text = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

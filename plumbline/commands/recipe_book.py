@@ -1,0 +1,194 @@
+"""Finding recipes and their configs, and running one."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from plumbline.config import Config, load, to_yaml
+from plumbline.errors import BusyError, ConfigError, PlumblineError
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run
+
+PACKAGE = "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe script: a module with ``CONFIG`` (a `Config`) and ``main(run, config)``."""
+
+    name: str
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring; read without importing it."""
+        text = ast.get_docstring(ast.parse(self.path.read_text(encoding="utf-8"))) or ""
+        return text.partition("\n")[0]
+
+    @property
+    def configs(self) -> dict[str, Path]:
+        """The configs that lie beside it, by name; those of other recipes left out."""
+        found = {}
+        for path in sorted((self.path.parent / "configs").glob("*.yaml")):
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            if first.strip() == f"# recipe: {self.name}":
+                found[path.stem] = path
+        return found
+
+    def module(self) -> ModuleType:
+        """Import it."""
+        if self.path.parent == _folder():
+            return importlib.import_module(f"{PACKAGE}.{self.name}")
+        spec = importlib.util.spec_from_file_location(self.name, self.path)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"{self.path} is no Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[self.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    def load(self, config: str | None, overrides: Sequence[str]) -> Config:
+        """Read its config: by name, by path, or the defaults."""
+        return load(self._schema(), self.config_path(config), overrides)
+
+    def config_path(self, config: str | None) -> Path | None:
+        """Return the path of a config given by name or path."""
+        if config is None:
+            return None
+        if config in self.configs:
+            return self.configs[config]
+        if Path(config).is_file():
+            return Path(config)
+        names = ", ".join(self.configs) or "none"
+        raise ConfigError(
+            f"There is no config {config!r}: neither a file nor one of those that come with "
+            f"{self.name} ({names})."
+        )
+
+    def main(self) -> Callable[[Run, Any], dict[str, Any]]:
+        """Return its main function."""
+        function: Callable[[Run, Any], dict[str, Any]] = self._attribute("main")
+        return function
+
+    def _schema(self) -> type[Config]:
+        schema: type[Config] = self._attribute("CONFIG")
+        return schema
+
+    def _attribute(self, name: str) -> Any:
+        try:
+            return getattr(self.module(), name)
+        except AttributeError:
+            raise ConfigError(
+                f"{self.path} is no recipe: it has no {name!r}. A recipe has CONFIG, a "
+                "plumbline.config.Config, and main(run, config)."
+            ) from None
+
+
+def all_recipes() -> list[Recipe]:
+    """Return the recipes that come with Plumbline."""
+    return [
+        Recipe(path.stem, path)
+        for path in sorted(_folder().glob("*.py"))
+        if not path.stem.startswith("_")
+    ]
+
+
+def find(name_or_path: str) -> Recipe:
+    """Return a recipe by name, or by the path of its script."""
+    for recipe in all_recipes():
+        if name_or_path == recipe.name:
+            return recipe
+    path = Path(name_or_path)
+    if path.suffix == ".py" and path.is_file():
+        return Recipe(path.stem, path.resolve())
+    names = ", ".join(recipe.name for recipe in all_recipes())
+    raise ConfigError(f"There is no recipe {name_or_path!r}. Recipes are: {names}, or a path.")
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return settings given as options (``--seed 1``, ``--seed=1``, ``--simulate``) as key=value.
+
+    A setting without a value is switched on. Raises `ConfigError` where a value belongs to nothing.
+    """
+    overrides: list[str] = []
+    key: str | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            if key is not None:
+                overrides.append(f"{key}=true")
+            key, given, value = argument[2:].partition("=")
+            key = key.replace("-", "_")
+            if given:
+                overrides.append(f"{key}={value}")
+                key = None
+        elif key is None:
+            raise ConfigError(
+                f"{argument!r} belongs to no option. A setting is given as --key VALUE, and a "
+                "value with spaces in quotes."
+            )
+        else:
+            overrides.append(f"{key}={argument}")
+            key = None
+    return [*overrides, f"{key}=true"] if key is not None else overrides
+
+
+def execute(
+    recipe: Recipe,
+    config_name: str | None,
+    overrides: Sequence[str],
+    home: Path,
+    reporter: Reporter,
+    name: str | None = None,
+) -> Run:
+    """Run a recipe to its end. The same arguments go on where an earlier attempt stopped."""
+    config = recipe.load(config_name, overrides)
+    name = name or run_name(recipe, config_name, overrides, config)
+    (home / name).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"Run {name!r} in {home} is going on in another process. Wait for it, or give this "
+            "one another name with --name."
+        ) from None
+    with lock:
+        run = Run(home, name, recipe.name, config, reporter)
+        try:
+            run.finish(recipe.main()(run, config))
+        except KeyboardInterrupt:
+            run.fail("interrupted", "interrupted from the keyboard")
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, PlumblineError) else repr(error)
+            run.fail("failed", reason)
+            raise
+    return run
+
+
+def run_name(
+    recipe: Recipe, config_name: str | None, overrides: Sequence[str], config: Config
+) -> str:
+    """Return the name of a run: recipe, config and, with overrides, a digest of all settings."""
+    stem = Path(config_name).stem if config_name is not None else "defaults"
+    if not overrides:
+        return f"{recipe.name}-{stem}"
+    digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()[:6]
+    return f"{recipe.name}-{stem}-{digest}"
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0])

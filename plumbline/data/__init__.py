@@ -1,0 +1,1 @@
+"""Records: the formats they come in, the formats they are kept in, and labels."""

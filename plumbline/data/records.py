@@ -1,0 +1,202 @@
+"""Records in the conversational formats that TRL documents, and where they lie on disk.
+
+======================  =====================================================================
+kind                    columns
+======================  =====================================================================
+``messages``            ``messages``
+``prompts``             ``prompt``
+``prompt_completion``   ``prompt``, ``completion``
+``preference``          ``prompt``, ``chosen``, ``rejected``
+``unpaired``            ``prompt``, ``completion``, ``label``
+======================  =====================================================================
+
+Every one of these columns but ``label`` holds a conversation: a list of messages, each with a
+``role`` and a ``content``. Further columns may stand beside them and are kept.
+
+A dataset on disk is a folder with one Parquet file a split and a dataset card, which
+``datasets.load_dataset(folder)`` reads as it is. What was left out lies beside it in
+``dropped.jsonl``, each row with its origin and the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+
+from plumbline.dropped import DROPPED, Dropped
+from plumbline.errors import DataError
+from plumbline.seeds import derive
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from plumbline.runs.artifacts import Artifact
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Conversation = list[Message]
+Row = dict[str, Any]
+Kind = Literal["messages", "prompts", "prompt_completion", "preference", "unpaired"]
+
+ROLES = ("system", "user", "assistant", "tool")
+CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "prompts": ("prompt",),
+    "prompt_completion": ("prompt", "completion"),
+    "preference": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion"),
+}
+
+
+def user(content: str) -> Message:
+    """Return a user's message."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    """Return an assistant's message."""
+    return {"role": "assistant", "content": content}
+
+
+def prompt_id(prompt: Sequence[Message]) -> str:
+    """Return an id of a prompt that depends on its text alone: 16 hexadecimal digits."""
+    text = json.dumps([[m["role"], m["content"]] for m in prompt], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_held_out(prompt: Sequence[Message], share: float, data_seed: int) -> bool:
+    """Tell whether a prompt belongs to the held-out share: its text and the data seed decide."""
+    return derive(data_seed, "held out", prompt_id(prompt)) / 2**63 < share
+
+
+def problem_with(value: object) -> str | None:
+    """Return what is wrong with a conversation, or None where nothing is."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return f"is {type(value).__name__}, not a list of messages"
+    if len(value) == 0:
+        return "has no message"
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, Mapping):
+            return f"has a message {number} that is {type(message).__name__}, not an object"
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return f"has the role {role!r} in message {number}; roles are {', '.join(ROLES)}"
+        if not isinstance(content, str):
+            return f"has {type(content).__name__} as content of message {number}, not text"
+        if not content.strip():
+            return f"has an empty message {number} ({role})"
+    return None
+
+
+def problem_with_row(row: Row, kind: Kind) -> str | None:
+    """Return what keeps a row from being of a kind, or None where nothing does."""
+    for column in CONVERSATION_COLUMNS[kind]:
+        if column not in row:
+            return f"has no column {column!r}"
+        problem = problem_with(row[column])
+        if problem is not None:
+            return f"{column!r} {problem}"
+    if kind == "unpaired" and not isinstance(row.get("label"), bool):
+        return f"'label' is {row.get('label')!r}, not true or false"
+    if kind in ("prompts", "prompt_completion", "preference", "unpaired") and (
+        row["prompt"][-1]["role"] == "assistant"
+    ):
+        return "'prompt' ends with the assistant's turn, so there is nothing to answer"
+    return None
+
+
+def write_dataset(
+    folder: Path,
+    splits: Mapping[str, Sequence[Row]],
+    *,
+    kind: Kind,
+    title: str,
+    description: str,
+    dropped: Dropped | None = None,
+) -> dict[str, float]:
+    """Write checked rows as Parquet with a dataset card; return the number of rows by split.
+
+    Raises `DataError` at the first row that is not of the stated kind.
+    """
+    from datasets import Dataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in splits.items():
+        for number, row in enumerate(rows, 1):
+            problem = problem_with_row(row, kind)
+            if problem is not None:
+                raise DataError(f"{title}, split {split!r}, row {number}: {problem}.")
+        Dataset.from_list(list(rows)).to_parquet(folder / f"{split}.parquet")
+    dropped = dropped if dropped is not None else Dropped()
+    dropped.write(folder)
+    (folder / "README.md").write_text(
+        _card(splits, kind=kind, title=title, description=description, dropped=dropped),
+        encoding="utf-8",
+    )
+    counts = {f"{split}_rows": float(len(rows)) for split, rows in splits.items()}
+    return counts | {"dropped_rows": float(len(dropped.rows))}
+
+
+def read_dataset(folder: Path, split: str) -> list[Row]:
+    """Read one split of a dataset folder as a list of rows."""
+    return cast("list[Row]", load_split(folder, split).to_list())
+
+
+def load_split(folder: Path, split: str) -> Dataset:
+    """Load one split of a dataset folder."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    path = folder / f"{split}.parquet"
+    if not path.exists():
+        found = ", ".join(sorted(p.stem for p in folder.glob("*.parquet"))) or "none"
+        raise DataError(f"{folder} has no split {split!r}; it has: {found}.")
+    # Straight from the table: Dataset.from_parquet would leave a copy in the user's cache folder.
+    return Dataset(pq.read_table(path))
+
+
+def dataset_prompts(dataset: Artifact, split: str) -> list[Conversation]:
+    """Return the different prompts of a split, in their order there."""
+    rows = read_dataset(dataset.path, split)
+    return list({prompt_id(row["prompt"]): row["prompt"] for row in rows}.values())
+
+
+def prompts_of(rows: Iterable[Row]) -> list[Conversation]:
+    """Return the prompts of rows of any kind that has them."""
+    return [row["prompt"] for row in rows]
+
+
+def _card(
+    splits: Mapping[str, Sequence[Row]],
+    *,
+    kind: Kind,
+    title: str,
+    description: str,
+    dropped: Dropped,
+) -> str:
+    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in splits)
+    columns = sorted({column for rows in splits.values() for row in rows[:1] for column in row})
+    sizes = "\n".join(f"| {split} | {len(rows)} |" for split, rows in splits.items())
+    reasons = "\n".join(
+        f"| {reason} | {count} | {numbers} |" for reason, count, numbers in dropped.by_reason()
+    )
+    left_out = (
+        f"\n## Left out\n\n{len(dropped.rows)} rows, kept in `{DROPPED}` with their origin.\n\n"
+        f"| reason | rows | row numbers |\n|---|---|---|\n{reasons}\n"
+        if dropped.rows
+        else "\nNothing was left out.\n"
+    )
+    return (
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n\n# {title}\n\n"
+        f"{description}\n\nFormat: TRL `{kind}`; columns: {', '.join(columns)}.\n\n"
+        f"| split | rows |\n|---|---|\n{sizes}\n{left_out}"
+    )

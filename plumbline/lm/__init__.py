@@ -1,0 +1,1 @@
+"""Language models: loading, chat templates, sampling and log-probabilities."""

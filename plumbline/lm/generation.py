@@ -1,0 +1,312 @@
+"""Sampling: the one place where a policy is made to speak.
+
+Each row draws from a random stream of its own, which depends on its seed alone. The same prompt
+with the same seed therefore gets the same response in whatever batch it lands, next to whichever
+neighbours (up to the rounding of the logits, which batching may change in the last bits).
+
+Decoders that we know are sampled from through a snapshot of their weights
+(`plumbline.lm.decoding`), all others as they are; the responses are the same, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from plumbline.config import Config, without_effect
+from plumbline.lm.batches import pad_left, position_ids
+from plumbline.lm.decoding.decoder import Decoder
+from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
+from plumbline.lm.trunk import last_hidden_states
+
+#: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
+_SHARE_DONE_TO_COMPACT = 0.25
+#: The vocabulary is searched for a token in two steps: first for a part of this many, then in it.
+_PART = 64
+
+ValueHead = Callable[[Tensor], Tensor]
+"""Maps the last hidden states [B, D] to values [B]."""
+
+
+class SamplingConfig(Config):
+    """How responses are drawn."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits. Log-probabilities are taken at the same temperature."""
+    top_k: int | None = Field(None, ge=1)
+    """Keep only this many most likely tokens. Null keeps all."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Keep the most likely tokens up to this probability mass. Null keeps all."""
+    max_new_tokens: int = Field(96, ge=1)
+    """Responses are cut here; a cut response has no end token."""
+    precision: Literal["model", "bfloat16"] = "model"
+    """Number format of decoding: the model's, or bfloat16, which is faster and less exact."""
+    batch_size: int = without_effect(256, ge=1)
+    """Rows generated at once. Changes speed and memory, not the responses."""
+    snapshot: bool = without_effect(True)
+    """Decode from a copy of the weights laid out for it, where the architecture is known. Costs
+    the memory of that copy, changes the responses by no more than rounding."""
+
+
+class Generation(NamedTuple):
+    """One response."""
+
+    ids: list[int]
+    """Its tokens, with the end token where it came to an end."""
+    logprobs: list[float]
+    """Log-probability of each token at the sampling temperature, before top-k and top-p."""
+    finished: bool
+    """False where it was cut at ``max_new_tokens``."""
+    values: list[float] | None = None
+    """Value of the state before each token, where a value head was given."""
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    *,
+    end_ids: frozenset[int],
+    pad_id: int,
+    on_progress: Callable[[int], None] | None = None,
+    value_head: ValueHead | None = None,
+) -> list[Generation]:
+    """Sample one response to each prompt.
+
+    ``seeds`` has one seed a prompt. ``on_progress`` is called with the number of responses that
+    each batch adds. The order of the results is that of the prompts. ``value_head`` is asked for
+    the value of every state on the way.
+    """
+    # Prompts of similar length go together: less padding, and batches that end together.
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    results: dict[int, Generation] = {}
+    was_training = model.training
+    model.eval()
+    snapshot = _snapshot(model, prompts, config)
+    for start in range(0, len(order), config.batch_size):
+        rows = order[start : start + config.batch_size]
+        asked = [prompts[row] for row in rows]
+        decoder: _Decoder
+        # Decoding has a number format of its own, whatever the caller computes in.
+        with torch.autocast(model.device.type, enabled=False):
+            if snapshot is None:
+                ids, mask = (tensor.to(model.device) for tensor in pad_left(asked, pad_id))
+                decoder = _PlainDecoder(model, ids, mask, config.precision)
+            else:
+                decoder = _decoder(snapshot, asked, config, pad_id)
+            batch = _generate_batch(
+                decoder, [seeds[r] for r in rows], config, end_ids, value_head, model.device
+            )
+        results |= dict(zip(rows, batch, strict=True))
+        if on_progress is not None:
+            on_progress(len(rows))
+    model.train(was_training)
+    return [results[row] for row in range(len(prompts))]
+
+
+def _snapshot(
+    model: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig
+) -> Snapshot | None:
+    if not config.snapshot:
+        return None
+    snapshot = take_snapshot(model, torch.bfloat16 if config.precision == "bfloat16" else None)
+    longest = max(map(len, prompts), default=0) + config.max_new_tokens
+    if snapshot is None or (snapshot.window is not None and longest > snapshot.window):
+        return None
+    return snapshot
+
+
+def _decoder(
+    snapshot: Snapshot, prompts: Sequence[Sequence[int]], config: SamplingConfig, pad_id: int
+) -> Decoder:
+    """Return a decoder that has read the prompts; one that stands there several times, once."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids, mask = (tensor.to(snapshot.device) for tensor in pad_left(list(places), pad_id))
+    decoder = Decoder(snapshot, ids, mask, config.max_new_tokens)
+    if len(places) < len(prompts):
+        rows = [places[tuple(prompt)] for prompt in prompts]
+        decoder.keep(torch.tensor(rows, device=snapshot.device))
+    return decoder
+
+
+class _Decoder(Protocol):
+    """Rows in the middle of being generated."""
+
+    @property
+    def state(self) -> Tensor:
+        """[B, D] the last hidden states."""
+
+    def logits(self) -> Tensor:
+        """Return [B, V] for the next token."""
+
+    def step(self, tokens: Tensor) -> None:
+        """Read one more token a row, [B]."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the rows only."""
+
+
+class _PlainDecoder:
+    """Any model of transformers, as it is."""
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, precision: str) -> None:
+        self._model, self._mask = model, mask
+        self._half = precision == "bfloat16"
+        self._positions = position_ids(mask)
+        self._cache: Any = None
+        self._read(ids)
+
+    @property
+    def state(self) -> Tensor:
+        return self._states
+
+    def logits(self) -> Tensor:
+        logits: Tensor = self._output.logits[:, -1]
+        return logits
+
+    def step(self, tokens: Tensor) -> None:
+        self._positions = self._positions[:, -1:] + 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+        self._read(tokens.unsqueeze(1))
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._positions, self._mask = self._positions[rows], self._mask[rows]
+
+    def _read(self, ids: Tensor) -> None:
+        half = torch.autocast(ids.device.type, torch.bfloat16, enabled=self._half)
+        with half, last_hidden_states(self._model) as seen:
+            self._output = self._model(
+                input_ids=ids,
+                attention_mask=self._mask,
+                position_ids=self._positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self._states = seen[0][:, -1]
+        self._cache = self._output.past_key_values
+
+
+def _generate_batch(
+    decoder: _Decoder,
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    end_ids: frozenset[int],
+    value_head: ValueHead | None,
+    device: torch.device,
+) -> list[Generation]:
+    steps = config.max_new_tokens
+    uniforms = _uniforms(seeds, steps).to(device)  # [B, R]
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
+    # Written a column a step while rows are live, and gathered when they leave.
+    rows = len(seeds)
+    tokens = torch.zeros(rows, steps, dtype=torch.long, device=device)
+    logprobs, values = torch.zeros(2, rows, steps, device=device)
+    lengths = torch.full((rows,), steps, device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    live = torch.arange(rows, device=device)  # which rows the decoder holds
+    done = torch.zeros(rows, dtype=torch.bool, device=device)  # of these, which have ended
+    for step in range(steps):
+        chosen, logprob = sample_tokens(decoder.logits(), uniforms[live, step], config)
+        tokens[live, step], logprobs[live, step] = chosen, logprob
+        if value_head is not None:
+            values[live, step] = value_head(decoder.state).float()
+
+        ending = torch.isin(chosen, ends) & ~done
+        if bool(ending.any()):
+            lengths[live[ending]] = step + 1
+            finished[live[ending]] = True
+            done = done | ending
+        if step + 1 == steps or bool(done.all()):
+            break
+        if float(done.float().mean()) >= _SHARE_DONE_TO_COMPACT:
+            keep = (~done).nonzero().squeeze(1)
+            decoder.keep(keep)
+            live, chosen, done = live[keep], chosen[keep], done[keep]
+        decoder.step(chosen)
+    return [
+        Generation(
+            tokens[row, :length].tolist(),
+            logprobs[row, :length].tolist(),
+            ended,
+            None if value_head is None else values[row, :length].tolist(),
+        )
+        for row, (length, ended) in enumerate(zip(lengths.tolist(), finished.tolist(), strict=True))
+    ]
+
+
+def sample_tokens(
+    logits: Tensor, uniforms: Tensor, config: SamplingConfig
+) -> tuple[Tensor, Tensor]:
+    """Draw one token a row by inverting its distribution at a uniform number.
+
+    ``logits`` [B, V] and ``uniforms`` [B] in [0, 1) give tokens [B] and their log-probabilities
+    [B] at the temperature, before top-k and top-p.
+    """
+    scaled = logits.float()
+    if config.temperature != 1.0:
+        scaled = scaled / config.temperature
+    whole = torch.softmax(scaled, dim=-1)
+    tokens = _invert(_filter(whole, config), uniforms)
+    return tokens, whole.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
+
+
+def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Return the first index at which the cumulative share exceeds ``uniforms``, row by row.
+
+    Sums in float64, of parts first and inside one part then, so that the whole vocabulary is read
+    once. Each search is scaled by the true sum, so that rounding (or a filter) never points past
+    the last possible token.
+    """
+    rows, size = probabilities.shape
+    parts = F.pad(probabilities, (0, -size % _PART)).view(rows, -1, _PART)
+    part, left = _search(parts.sum(-1), uniforms.double())
+    token, _ = _search(parts[torch.arange(rows, device=parts.device), part], left)
+    return part * _PART + token
+
+
+def _search(shares: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the index [B] in ``shares`` [B, N], and how far into its share the number points."""
+    cumulative = shares.cumsum(-1, dtype=torch.float64)
+    target = uniforms.unsqueeze(1) * cumulative[:, -1:]
+    index = torch.searchsorted(cumulative, target, right=True)
+    index = index.clamp(max=shares.shape[1] - 1)
+    share = shares.gather(1, index).double()
+    into = (target - cumulative.gather(1, index) + share) / share
+    return index.squeeze(1), into.clamp(0.0, 1.0 - 2.0**-53).squeeze(1)
+
+
+def _filter(probabilities: Tensor, config: SamplingConfig) -> Tensor:
+    """Set to 0 what top-k and top-p exclude; the most likely token always stays."""
+    if config.top_k is None and config.top_p is None:
+        return probabilities
+    ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
+    keep = torch.ones_like(ordered, dtype=torch.bool)
+    if config.top_k is not None:
+        keep[:, config.top_k :] = False
+    if config.top_p is not None:
+        # A token stays while the mass before it is under top_p.
+        mass = ordered.cumsum(-1, dtype=torch.float64)
+        keep &= mass - ordered < config.top_p
+        keep[:, 0] = True
+    return torch.zeros_like(probabilities).scatter(-1, index, ordered * keep)
+
+
+def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
+    """Return numbers in [0, 1) [B, R]; row by row, each from a generator of its own."""
+    generator = torch.Generator()
+    return torch.stack(
+        [
+            torch.rand(steps, generator=generator.manual_seed(seed), dtype=torch.float64)
+            for seed in seeds
+        ]
+    )

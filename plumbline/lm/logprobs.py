@@ -1,0 +1,163 @@
+"""Log-probabilities of responses: the one place where they are computed.
+
+At the temperature that the responses were sampled at, only at response positions, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plumbline.lm.batches import Batch, by_length
+from plumbline.lm.trunk import last_hidden_states, response_states, suits
+
+#: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
+_PART = 1 << 18
+
+
+class TokenLogprobs(NamedTuple):
+    """What a model says of the tokens of a response."""
+
+    logprobs: Tensor
+    """[B, R] log-probability of each response token; 0 at padding."""
+    entropy: Tensor
+    """[B, R] entropy of the next-token distribution at each of them, in nats; 0 at padding."""
+
+
+def response_logprobs(
+    model: Any, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
+) -> TokenLogprobs:
+    """Return the log-probability of every response token under a model.
+
+    The distribution is softmax(logits / temperature), before any top-k or top-p filter: filters
+    are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
+    from, too.
+    """
+    _, logits = response_logits(model, batch)
+    logprobs, entropy = token_logprobs(
+        logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
+    )
+    mask = batch.response_mask
+    return TokenLogprobs(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
+
+
+def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return last hidden states [B, R, D] before each response token, and their logits [B, R, V].
+
+    Logits are computed only where they are needed: the last prompt token predicts the first
+    response token, and what the last response token predicts is not asked.
+    """
+    if suits(model):
+        states = response_states(model, batch)
+        return states, model.get_output_embeddings()(states)
+    # Some models scale or bend what their head says, so it is asked through the whole of them.
+    width = batch.response_mask.shape[1]
+    with last_hidden_states(model) as seen:
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=width + 1,
+            use_cache=False,
+        ).logits
+    return seen[0][:, -width - 1 : -1], logits[:, :-1]
+
+
+@torch.no_grad()
+def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
+    """Return what ``look`` says of every row, [B, R], computed ``size`` rows at a time.
+
+    Rows of similar length go together and padding that they all have is left away, which changes
+    the time it takes and not the result. ``look`` maps a batch to [B, R].
+    """
+    (result,) = each_in_parts(lambda part: (look(part),), batch, size)
+    return result
+
+
+@torch.no_grad()
+def each_in_parts(
+    look: Callable[[Batch], Sequence[Tensor]], batch: Batch, size: int
+) -> tuple[Tensor, ...]:
+    """Do the same where ``look`` says several things of a batch in one pass."""
+    results: list[Tensor] = []
+    for rows in by_length(batch.lengths, size):
+        part = batch.rows(rows).trimmed()
+        said = look(part)
+        if not results:
+            shape, device = batch.response_mask.shape, batch.ids.device
+            results = [torch.zeros(shape, device=device) for _ in said]
+        for result, one in zip(results, said, strict=True):
+            result[rows, : part.response_mask.shape[1]] = one.to(result.device)
+    return tuple(results)
+
+
+def token_logprobs(
+    logits: Tensor, ids: Tensor, temperature: float = 1.0, *, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return log-probability and entropy of ``ids`` [B, R] under ``logits`` [B, R, V].
+
+    With z = logits / temperature: log p(i) = z_i - logsumexp(z), and
+    H = logsumexp(z) - sum_i p_i z_i. Both in float32, whatever the logits are in. The entropy has
+    a gradient only where ``entropy_gradient`` asks for one.
+    """
+    logprobs, entropy = _TokenLogprobs.apply(logits, ids, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropy if entropy_gradient else entropy.detach()
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """The same as by `torch.log_softmax`, without holding [B, R, V] in float32 even once.
+
+    Forward reads the logits a part at a time and keeps them with three numbers a token; backward
+    writes their gradient at once, with no other tensor of that size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        flat, tokens = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1)
+        logprobs = torch.empty(len(flat), dtype=torch.float32, device=logits.device)
+        # The logsumexp in two summands, since the second may be too small to add to the first.
+        top, rest, entropy = (torch.empty_like(logprobs) for _ in range(3))
+        for part in _parts(flat):
+            scaled = flat[part].float()
+            scaled = scaled if temperature == 1.0 else scaled / temperature
+            top[part] = scaled.amax(1)
+            below = scaled - top[part, None]
+            shares = torch.softmax(below, dim=-1)
+            # The largest share is at least 1 / V, so that its logarithm loses nothing.
+            rest[part] = -shares.amax(1).log()
+            logprobs[part] = below.gather(1, tokens[part].unsqueeze(1)).squeeze(1) - rest[part]
+            entropy[part] = rest[part] - torch.linalg.vecdot(shares, below)
+        ctx.save_for_backward(flat, tokens, top, rest, entropy)
+        ctx.temperature, ctx.shape = temperature, logits.shape
+        return logprobs.view(ids.shape), entropy.view(ids.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """With p = softmax(z): d log p(i) / dz = onehot(i) - p, and dH / dz = -p (log p + H)."""
+        flat, tokens, top, rest, entropy = ctx.saved_tensors
+        of_logprobs, of_entropy = (
+            gradient.reshape(-1, 1).float() / ctx.temperature for gradient in gradients
+        )
+        with_entropy = bool(of_entropy.any())
+        result = torch.empty_like(flat)
+        for part in _parts(flat):
+            scaled = flat[part].float()
+            scaled = scaled if ctx.temperature == 1.0 else scaled / ctx.temperature
+            normed = (scaled - top[part, None]).sub_(rest[part, None])
+            share = normed.exp()
+            if with_entropy:
+                weight = normed.add_(entropy[part, None]).mul_(of_entropy[part])
+                share *= weight.add_(of_logprobs[part]).neg_()
+            else:
+                share *= -of_logprobs[part]
+            share.scatter_add_(1, tokens[part].unsqueeze(1), of_logprobs[part])
+            result[part] = share
+        return result.view(ctx.shape), None, None
+
+
+def _parts(flat: Tensor) -> list[slice]:
+    size = max(1, _PART // flat.shape[1])
+    return [slice(start, start + size) for start in range(0, len(flat), size)]

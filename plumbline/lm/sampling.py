@@ -1,0 +1,35 @@
+"""Sampling many responses within a stage: in chunks, so that a killed stage keeps what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plumbline.lm.generation import Generation, SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.runs.artifacts import read_json, write_json
+from plumbline.runs.stage import Stage
+
+_BATCHES_IN_A_CHUNK = 4
+
+
+def sample_in_chunks(
+    stage: Stage,
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    description: str,
+) -> list[Generation]:
+    """Sample one response to each prompt (as ids); chunks that are done are not sampled again."""
+    folder = stage.shards
+    width = _BATCHES_IN_A_CHUNK * config.batch_size
+    generations: list[Generation] = []
+    with stage.bar(description, len(prompts)) as bar:
+        for start in range(0, len(prompts), width):
+            chunk = slice(start, start + width)
+            shard = folder / f"{start:09d}.json"
+            if not shard.exists():
+                write_json(shard, policy.sample(prompts[chunk], seeds[chunk], config, bar.advance))
+            generations += [Generation(*row) for row in read_json(shard)]
+            bar.update(len(generations))
+    return generations

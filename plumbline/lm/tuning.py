@@ -1,0 +1,43 @@
+"""Which weights are trained: all of them, or an adapter on a frozen base."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from plumbline.config import Config
+
+
+class TuningConfig(Config):
+    """Which weights are trained, and in what form the frozen ones are held."""
+
+    method: Literal["full", "lora", "qlora"] = "lora"
+    """full: every weight. lora: an adapter on a frozen base. qlora: the same, base in 4-bit NF4."""
+    rank: int = Field(16, ge=1)
+    """Rank of the adapter's matrices. An adapter that goes on training keeps the rank it has."""
+    alpha: int = Field(32, ge=1)
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input. DPO and PPO compare log-probabilities, so 0 is best there."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Which layers get an adapter: all-linear, or names such as [q_proj, v_proj]."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the frozen base is held in 4 bits."""
+        return self.method == "qlora"
+
+    def peft_config(self, task_type: str, modules_to_save: tuple[str, ...] = ()) -> Any:
+        """Return PEFT's own config for this tuning."""
+        from peft import LoraConfig
+
+        modules = self.target_modules
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+            modules_to_save=list(modules_to_save) or None,
+            task_type=task_type,
+        )

@@ -1,0 +1,149 @@
+"""Checkpoints without pickle: tensors in safetensors, everything else in JSON.
+
+A checkpoint is whole or absent: it is written beside and renamed, and the one before it goes only
+when the new one stands. Training that goes on from a checkpoint ends with the same bytes as
+training that was never stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.runs.artifacts import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+_TENSORS = "tensors.safetensors"
+_STATE = "state.json"
+
+
+class CheckpointFolder:
+    """The place where one stage keeps its latest checkpoint."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        steps = [int(path.name.removeprefix("step-")) for path in self.root.glob("step-*")]
+        return self.root / f"step-{max(steps)}" if steps else None
+
+    def save(
+        self, step: int, tree: Mapping[str, Any], also: Callable[[Path], None] | None = None
+    ) -> None:
+        """Save a tree of mappings, sequences, tensors and JSON values as the latest checkpoint.
+
+        ``also`` may write further files into the checkpoint's folder before it appears.
+        """
+        from safetensors.torch import save_file
+
+        tensors: dict[str, torch.Tensor] = {}
+        skeleton = _pack(tree, "", tensors)
+        beside = self.root / ".new"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_file(tensors, beside / _TENSORS)
+        write_json(beside / _STATE, skeleton)
+        if also is not None:
+            also(beside)
+        target = self.root / f"step-{step}"
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+        for old in self.root.glob("step-*"):
+            if old != target:
+                shutil.rmtree(old)
+
+    def load(self) -> Any:
+        """Return the tree of the latest checkpoint, or None where there is none."""
+        from safetensors.torch import load_file
+
+        latest = self.latest
+        if latest is None:
+            return None
+        return _unpack(read_json(latest / _STATE), load_file(latest / _TENSORS))
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of every global random generator."""
+    import numpy as np
+    import torch
+
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "python": {"version": version, "internal": list(internal), "gauss": gauss},
+        "numpy": {
+            "name": name,
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.uint32).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.random.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore what `rng_state` returned."""
+    import numpy as np
+    import torch
+
+    python, numpy_state = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["internal"]), python["gauss"]))
+    np.random.set_state(
+        (
+            numpy_state["name"],
+            numpy_state["keys"].numpy().astype(np.uint32),
+            numpy_state["position"],
+            numpy_state["has_gauss"],
+            numpy_state["cached"],
+        )
+    )
+    torch.random.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return the JSON skeleton of a tree and collect its tensors by path.
+
+    Mappings are stored as pairs, because an optimiser's keys are integers and JSON's are not.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        # A copy of its own: safetensors refuses tensors that share memory.
+        tensors[path] = value.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        return {
+            "pairs": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+        }
+    if isinstance(value, tuple | list):
+        name = "tuple" if isinstance(value, tuple) else "list"
+        return {name: [_pack(item, f"{path}/{n}", tensors) for n, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"{path or 'the checkpoint'} is {type(value).__name__}, which has no safe form")
+
+
+def _unpack(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    ((form, content),) = skeleton.items()
+    if form == "tensor":
+        return tensors[content]
+    if form == "pairs":
+        return {key: _unpack(item, tensors) for key, item in content}
+    if form == "value":
+        return content
+    items = [_unpack(item, tensors) for item in content]
+    return tuple(items) if form == "tuple" else items

@@ -1,0 +1,228 @@
+"""Every stage runs in a process of its own.
+
+So its memory is its own (and is measured), the accelerator's memory is free when it ends, no
+global state of one stage reaches the next, and a stage that the system kills does not take the
+run with it. Processes are forked from a server that has imported the heavy libraries once, so
+starting one takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from plumbline.runs import calls
+from plumbline.errors import PlumblineError
+from plumbline.runs.progress import Bar, Reporter, Show
+
+Metrics = Mapping[str, float | None]
+Body = Callable[[Reporter], Metrics]
+
+#: Imported once by the server. Imports only: nothing here may start a thread or touch a device.
+PRELOAD = ["plumbline.runs.preload"]
+_TICK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage's process came to."""
+
+    metrics: Metrics
+    peak_memory_bytes: int
+    machine: dict[str, Any]
+
+
+class StageDiedError(PlumblineError):
+    """A stage's process ended without a result."""
+
+
+class StageFailedError(PlumblineError):
+    """A stage raised an error that is none of ours; its traceback is kept."""
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+def run_isolated(
+    function: Callable[..., Metrics],
+    partial: Path,
+    arguments: Mapping[str, Any],
+    reporter: Reporter,
+    tick: Callable[[], None],
+    threads: int | None = None,
+) -> Outcome:
+    """Run a stage function in a process of its own and return its outcome.
+
+    ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
+    null leaves that to the libraries.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(theirs, function, partial, arguments, threads))
+    process.start()
+    theirs.close()
+    try:
+        with ExitStack() as bars:
+            return _listen(ours, process, reporter, bars, tick)
+    finally:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+def run_here(
+    function: Callable[..., Metrics],
+    partial: Path,
+    arguments: Mapping[str, Any],
+    reporter: Reporter,
+) -> Outcome:
+    """Run a stage function in this process: for use from a notebook or a debugger."""
+    from plumbline.runs.stage import Stage
+
+    metrics = function(Stage(partial, reporter), **_resolve(arguments))
+    return Outcome(dict(metrics), peak_memory(), _machine())
+
+
+def peak_memory() -> int:
+    """Return the largest memory this process has held: its accelerator's, or else its own."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _listen(
+    ours: Connection,
+    process: Any,
+    reporter: Reporter,
+    bars: ExitStack,
+    tick: Callable[[], None],
+) -> Outcome:
+    shown: dict[int, tuple[Bar, ExitStack]] = {}
+    while True:
+        tick()
+        if not ours.poll(_TICK_SECONDS):
+            continue
+        try:
+            event, *content = ours.recv()
+        except EOFError:
+            process.join()
+            raise StageDiedError(_obituary(process.exitcode)) from None
+        if event == "say":
+            reporter.say(content[0])
+        elif event == "bar":
+            number, description, total = content
+            stack = bars.enter_context(ExitStack())
+            shown[number] = (stack.enter_context(reporter.bar(description, total)), stack)
+        elif event == "update":
+            number, done, figures = content
+            shown[number][0].show(done, figures)
+        elif event == "end":
+            shown.pop(content[0])[1].close()
+        elif event == "error":
+            raise content[0]
+        elif event == "failed":
+            raise StageFailedError(*content)
+        else:
+            return Outcome(*content)
+
+
+def _obituary(exitcode: int | None) -> str:
+    if exitcode == -signal.SIGKILL:
+        return (
+            "The system killed the stage's process, most likely for want of memory. "
+            "Lower the batch size or max_length; the same command goes on from the last checkpoint."
+        )
+    name = signal.Signals(-exitcode).name if exitcode is not None and exitcode < 0 else exitcode
+    return f"The stage's process ended without a result ({name}). --debug shows its output."
+
+
+def _child(
+    theirs: Connection,
+    function: Callable[..., Metrics],
+    partial: Path,
+    arguments: Mapping[str, Any],
+    threads: int | None,
+) -> None:
+    from plumbline.runs.stage import Stage
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and kills
+    lock = threading.Lock()
+    threading.Thread(target=_die_with_the_parent, args=(theirs,), daemon=True).start()
+
+    def send(*event: Any) -> None:
+        with lock:
+            theirs.send(event)
+
+    try:
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        metrics = function(Stage(partial, _RemoteReporter(send)), **_resolve(arguments))
+        send("result", dict(metrics), peak_memory(), _machine())
+    except PlumblineError as error:
+        send("error", error)
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+        send("failed", message, traceback.format_exc())
+
+
+def _die_with_the_parent(theirs: Connection) -> None:
+    try:
+        theirs.recv()  # nothing is ever sent: this returns when the parent is gone
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _resolve(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: calls.resolve(value) for name, value in arguments.items()}
+
+
+def _machine() -> dict[str, Any]:
+    from plumbline.runs.machine import machine
+
+    return machine()
+
+
+class _RemoteReporter(Reporter):
+    """Sends what a stage says to the process that shows it."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__(quiet=True)
+        self._send, self._count = send, 0
+
+    def say(self, text: str) -> None:
+        self._send("say", text)
+
+    @contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Bar]:
+        self._count += 1
+        number = self._count
+        self._send("bar", number, description, total)
+        try:
+            yield Bar(_RemoteShow(self._send, number))
+        finally:
+            self._send("end", number)
+
+
+class _RemoteShow(Show):
+    def __init__(self, send: Callable[..., None], number: int) -> None:
+        self._send, self._number = send, number
+
+    def __call__(self, done: int, figures: str) -> None:
+        self._send("update", self._number, done, figures)

@@ -1,0 +1,209 @@
+"""Many stages at once: in processes on this machine, or on many machines by Ray.
+
+The stages of one call know nothing of each other, so they may be made in any order and at once;
+each is an artefact of the run's store, so a call that was killed makes only what is not there yet.
+
+With Ray, every machine must have Plumbline installed in the same version and reach the run's home
+folder at the same path (a shared file system): stages read and write their artefacts there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from plumbline.runs import code_version
+from plumbline.runs.artifacts import Artifact, Store
+from plumbline.config import Config, without_effect
+from plumbline.errors import BusyError, ConfigError, PlumblineError
+from plumbline.runs.isolation import StageDiedError
+from plumbline.runs.progress import Bar, Reporter
+from plumbline.runs.run import Run, make_in
+
+Made = tuple[str, bool]  # an artefact's id, and whether it was there already
+
+
+class PoolConfig(Config):
+    """Where stages that do not need each other are made, and how many at once.
+
+    None of this changes what they make: a stage computes with the same number of threads however
+    many others run beside it.
+    """
+
+    kind: Literal["processes", "ray"] = without_effect("processes")
+    """processes: on this machine. ray: on a Ray cluster, whose machines share the home folder."""
+    workers: int = without_effect(1, ge=1)
+    """Stages at once."""
+    threads: int = Field(1, ge=1)
+    """Threads of each stage. Sums of floats differ in their last bits with it, so that it is part
+    of the settings, and not workers' share of the cores."""
+    address: str | None = without_effect(None)
+    """The Ray cluster's address, such as ray://head:10001. Null: one that is started here."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to make: its function and the arguments of the call."""
+
+    function: Callable[..., Mapping[str, float | None]]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StoppedError(PlumblineError):
+    """A stage was stopped because another one failed."""
+
+
+def make_all(
+    run: Run,
+    jobs: Mapping[str, Job],
+    pool: PoolConfig,
+    failures: dict[str, PlumblineError] | None = None,
+) -> dict[str, Artifact]:
+    """Return what stages make, by name; those that are not there yet are made at once.
+
+    The run notes them in the order of ``jobs``, whatever the order in which they were done. Where
+    one fails the others are stopped, and go on from their checkpoints the next time; unless
+    ``failures`` is given, which then has the error under the stage's name. A stage whose process
+    was killed is no failure of its own, and always ends the call.
+    """
+    bears = failures is not None
+    with _workers(run.store, pool) as submit, run.reporter.bar("stages", len(jobs)) as bar:
+        futures = {name: submit(name, job, bears) for name, job in jobs.items()}
+        for future in futures.values():
+            future.add_done_callback(_advancing(bar))
+        wait(futures.values(), return_when=FIRST_EXCEPTION)
+        for future in futures.values():
+            if future.done() and (error := future.exception()) is not None:
+                raise error
+    made = {}
+    for name, future in futures.items():
+        result = future.result()
+        if isinstance(result, PlumblineError):
+            assert failures is not None
+            run.reporter.say(f"  [red]✗[/red] {name:<24} {str(result).partition(chr(10))[0]}")
+            failures[name] = result
+            continue
+        artifact_id, reused = result
+        artifact = run.store.find(artifact_id)
+        if artifact is None:
+            raise ConfigError(
+                f"A worker made {artifact_id} (stage {name!r}), but it is not in "
+                f"{run.store.root} here. With Ray all machines must share the home folder, at the "
+                "same path: set --home to one on a shared file system."
+            )
+        run.adopt(name, artifact, reused=reused)
+        made[name] = artifact
+    return made
+
+
+Submit = Callable[[str, Job, bool], "Future[Made | PlumblineError]"]
+
+
+@contextmanager
+def _workers(store: Store, pool: PoolConfig) -> Iterator[Submit]:
+    """Start workers; stop whatever they do when the block ends early."""
+    stop = threading.Event()
+    make = _make_here if pool.kind == "processes" else _ray_maker(pool)
+
+    def attempt(name: str, job: Job, bears_failure: bool) -> Made | PlumblineError:
+        try:
+            return make(store, name, job, pool.threads, stop)
+        except (StageDiedError, BusyError, StoppedError):
+            raise
+        except PlumblineError as error:
+            if bears_failure:
+                return error
+            raise
+
+    with ThreadPoolExecutor(pool.workers) as threads:
+        try:
+            yield lambda name, job, bears: threads.submit(attempt, name, job, bears)
+        except BaseException:
+            stop.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _make_here(store: Store, name: str, job: Job, threads: int, stop: threading.Event) -> Made:
+    """Make a stage in a process of its own, and watch over it from this thread."""
+    artifact, reused = make_in(
+        store,
+        name,
+        job.function,
+        job.arguments,
+        Reporter(quiet=True),
+        threads=threads,
+        tick=_raising(name, stop),
+    )
+    return artifact.id, reused
+
+
+def _raising(name: str, stop: threading.Event) -> Callable[[], None]:
+    def tick() -> None:
+        if stop.is_set():
+            raise StoppedError(f"{name} was stopped, since another stage failed.")
+
+    return tick
+
+
+def _ray_maker(pool: PoolConfig) -> Callable[..., Made]:
+    """Return a function that makes a stage on some machine of a Ray cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            "pool.kind is ray, but Ray is not installed: pip install 'plumbline-rlhf[ray]', here "
+            "and on every machine of the cluster. Or set pool.kind to processes."
+        ) from None
+    if not ray.is_initialized():
+        cpus = pool.workers * pool.threads if pool.address is None else None
+        ray.init(
+            address=pool.address or "local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    remote = ray.remote(_make_there).options(num_cpus=pool.threads, max_retries=0)
+
+    def make(store: Store, name: str, job: Job, threads: int, stop: threading.Event) -> Made:
+        version = code_version.digest(job.function.__module__)
+        task = remote.remote(store.root, name, job, threads, version)
+        while not ray.wait([task], timeout=1.0)[0]:
+            if stop.is_set():
+                ray.cancel(task, force=True)
+                raise StoppedError(f"{name} was stopped, since another stage failed.")
+        try:
+            made: Made = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, PlumblineError) else error from None
+        return made
+
+    return make
+
+
+def _make_there(root: Path, name: str, job: Job, threads: int, version: str) -> Made:
+    """Make a stage on the machine of a Ray worker."""
+    here = code_version.digest(job.function.__module__)
+    if here != version:
+        raise ConfigError(
+            f"Stage {name!r}: a Ray worker has other code for {job.function.__module__} than this "
+            "machine. Install the same version of Plumbline on every machine."
+        )
+    artifact, reused = make_in(
+        Store(root), name, job.function, job.arguments, Reporter(quiet=True), threads=threads
+    )
+    return artifact.id, reused
+
+
+def _advancing(bar: Bar) -> Callable[[Future[Made | PlumblineError]], None]:
+    return lambda future: bar.advance()

@@ -1,0 +1,305 @@
+"""Stages and runs: what is done once is not done again, and what is killed goes on.
+
+A recipe opens a `Run` and makes artefacts with it:
+
+    base = run.make("base", build_base, config=config.base, data_seed=config.data_seed)
+    sft = run.make("sft", train_sft, config=config.sft, base=base, seed=config.seed)
+
+Each name is the stage's name in this run; the artefact itself is known by what determines it and
+is shared by all runs under the same home folder.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from filelock import FileLock, Timeout
+
+from plumbline.runs import calls
+from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
+from plumbline.runs.checkpoints import CheckpointFolder
+from plumbline.config import Config, to_yaml
+from plumbline.errors import ArtifactError, BusyError
+from plumbline.runs.isolation import run_here, run_isolated
+from plumbline.runs.machine import versions
+from plumbline.runs.metrics import METRICS, MetricsLog
+from plumbline.runs.progress import Bar, Reporter, duration
+from plumbline.dropped import Dropped
+
+F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+
+
+class Run:
+    """One execution of a recipe with one config: the stages it made, and where they lie."""
+
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        recipe: str,
+        config: Config,
+        reporter: Reporter | None = None,
+        *,
+        isolate: bool = True,
+    ) -> None:
+        self._isolate = isolate
+        self.home = home.resolve()
+        self.folder = self.home / name
+        self.store = Store(self.home / "store")
+        self.reporter = reporter or Reporter(quiet=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "stages").mkdir(exist_ok=True)
+        (self.folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+        self._state: dict[str, Any] = {
+            "recipe": recipe,
+            "name": name,
+            "status": "running",
+            "pid": os.getpid(),
+            "started": _now(),
+            "finished": None,
+            "seconds": None,
+            "stage": None,
+            "making": None,
+            "stages": {},
+            "headline": {},
+        }
+        self._started = time.monotonic()
+        self._write()
+
+    def make(
+        self, name: str, function: Callable[..., Mapping[str, float | None]], /, **arguments: Any
+    ) -> Artifact:
+        """Return what a stage makes: found if it was made before, otherwise made now."""
+        self._state |= {"stage": name, "making": artifact_id(function, arguments)}
+        self._write()
+        artifact, reused = make_in(
+            self.store, name, function, arguments, self.reporter, isolate=self._isolate
+        )
+        self.adopt(name, artifact, reused=reused)
+        return artifact
+
+    def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
+        """Note that an artefact of this run's store is what a stage of this run made."""
+        figures = _figures(artifact.metrics)
+        note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
+        self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{figures}[/dim]")
+        self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
+        self._link(name, artifact)
+        self._write()
+
+    @property
+    def stages(self) -> dict[str, Artifact]:
+        """The artefacts made so far, by the stage's name in this run."""
+        return {
+            name: Artifact(self.store.path(entry["artifact"]))
+            for name, entry in self._state["stages"].items()
+        }
+
+    def publish(self, report: Artifact) -> dict[str, Any]:
+        """Copy a report's files into the run's folder; return its ``summary.json``."""
+        for name in report.manifest.files:
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(report.path / name, target)
+        summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        return summary
+
+    def finish(self, headline: Mapping[str, Any]) -> None:
+        """Note that the recipe is done."""
+        self._collect_metrics()
+        self._state |= {
+            "status": "finished",
+            "stage": None,
+            "making": None,
+            "headline": dict(headline),
+        }
+        self._end()
+
+    def fail(self, status: str, reason: str) -> None:
+        """Note that the recipe ended early: ``failed`` or ``interrupted``."""
+        self._state |= {"status": status, "reason": reason}
+        self._end()
+
+    def _link(self, name: str, artifact: Artifact) -> None:
+        link = self.folder / "stages" / name.replace("/", "-")
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(artifact.path, link.parent), target_is_directory=True)
+
+    def _collect_metrics(self) -> None:
+        """Write the run's own ``metrics.jsonl``: every stage's lines, each with its stage."""
+        lines = []
+        for name, entry in self._state["stages"].items():
+            path = self.store.path(entry["artifact"]) / METRICS
+            if path.exists():
+                head = f'{{"stage": "{name}", '
+                lines += [head + line[1:] for line in path.read_text("utf-8").splitlines()]
+        (self.folder / METRICS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+    def _end(self) -> None:
+        self._state["finished"] = _now()
+        self._state["seconds"] = round(time.monotonic() - self._started, 1)
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.folder / RUN_FILE, self._state)
+
+
+def artifact_id(
+    function: Callable[..., Mapping[str, float | None]], arguments: Mapping[str, Any]
+) -> str:
+    """Return the id of what a stage makes, whether it is made already or not."""
+    return calls.identify(
+        function.artifact_kind,  # type: ignore[attr-defined]
+        function.schema_version,  # type: ignore[attr-defined]
+        calls.describe_call(function, arguments),
+    )
+
+
+def make_in(
+    store: Store,
+    name: str,
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    reporter: Reporter,
+    *,
+    isolate: bool = True,
+    threads: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[Artifact, bool]:
+    """Return what a stage makes, and whether the store had it already.
+
+    ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
+    called every two seconds while an isolated stage runs; where it raises, the stage is killed.
+    """
+    made_id = artifact_id(function, arguments)
+    artifact = store.find(made_id)
+    if artifact is not None:
+        return artifact, True
+
+    description = calls.describe_call(function, arguments)
+    partial = store.partial(made_id)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{partial}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"Another process is making {made_id} (stage {name!r}) in {store.root.parent}. "
+            "Wait for it and give the same command again: its result will be used."
+        ) from None
+    with lock:
+        going_on = (partial / "clock.json").exists()
+        reporter.say(
+            f"  [yellow]▸[/yellow] {name:<24} "
+            + ("[dim]goes on from where it was stopped[/dim]" if going_on else "")
+        )
+        clock = _Clock(partial / "clock.json")
+
+        def both() -> None:
+            clock.tick()
+            tick()
+
+        if isolate:
+            outcome = run_isolated(function, partial, arguments, reporter, both, threads)
+        else:
+            outcome = run_here(function, partial, arguments, reporter)
+        clock.tick()
+        manifest = Manifest(
+            kind=function.artifact_kind,  # type: ignore[attr-defined]
+            id=made_id,
+            schema_version=function.schema_version,  # type: ignore[attr-defined]
+            stage=description["function"],
+            arguments=description,
+            inputs={
+                place: artifact.id
+                for key, value in arguments.items()
+                for place, artifact in calls.artifacts_in(value, key)
+            },
+            seed=arguments.get("seed"),
+            data_seed=arguments.get("data_seed"),
+            metrics=dict(outcome.metrics),
+            versions=versions(),
+            machine=outcome.machine,
+            seconds=round(clock.seconds, 3),
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            files=entries(partial / "out"),
+        )
+        made = store.publish(partial / "out", manifest)
+        shutil.rmtree(partial)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    return made, False
+
+
+class RunRecord:
+    """A run as it lies on disk, for listing and for showing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: dict[str, Any] = read_json(folder / RUN_FILE)
+        self.store = Store(folder.parent / "store")
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``failed`` or ``interrupted``; a killed run is interrupted."""
+        status = str(self.state["status"])
+        if status == "running" and not psutil.pid_exists(self.state["pid"]):
+            return "interrupted"
+        return status
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The artefacts by the stage's name in this run."""
+        found = {}
+        for name, entry in self.state["stages"].items():
+            artifact = self.store.find(entry["artifact"])
+            if artifact is None:
+                raise ArtifactError(
+                    f"Run {self.folder.name}: {entry['artefact']} ({name}) is gone."
+                )
+            found[name] = artifact
+        return found
+
+
+def all_runs(home: Path) -> list[RunRecord]:
+    """Return the runs under a home folder, the newest first."""
+    runs = [RunRecord(file.parent) for file in home.glob(f"*/{RUN_FILE}")]
+    return sorted(runs, key=lambda run: str(run.state["started"]), reverse=True)
+
+
+class _Clock:
+    """Measures a stage over all its attempts: a killed attempt counts up to its last tick."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before: float = read_json(path)["seconds"] if path.exists() else 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def tick(self) -> None:
+        write_json(self._path, {"seconds": self.seconds})
+
+
+def _figures(metrics: Mapping[str, float | None]) -> str:
+    shown = list(metrics.items())[:3]
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown if value is not None)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,67 @@
+"""What a stage is: a function that makes one artefact, and what it works with while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from plumbline.dropped import Dropped
+from plumbline.runs.checkpoints import CheckpointFolder
+from plumbline.runs.metrics import METRICS, MetricsLog
+from plumbline.runs.progress import Bar, Reporter
+
+F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
+
+
+def stage(kind: str, *, version: int = 1) -> Callable[[F], F]:
+    """Declare a function as a stage that makes artefacts of a kind.
+
+    Its first argument is the `Stage` to work in; it returns the artefact's headline figures.
+    ``version`` is that of the artefact's layout.
+    """
+
+    def mark(function: F) -> F:
+        function.artifact_kind = kind  # type: ignore[attr-defined]
+        function.schema_version = version  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Stage:
+    """What a stage function works with while it runs."""
+
+    def __init__(self, partial: Path, reporter: Reporter) -> None:
+        self.folder = partial / "out"
+        """Where the artefact's files go."""
+        self.checkpoints = CheckpointFolder(partial / "checkpoints")
+        self.scratch = partial / "scratch"
+        """For what libraries write on the way; gone when the stage is done."""
+        self.shards = partial / "shards"
+        """For finished parts of long work, kept when the stage is killed."""
+        self._reporter = reporter
+        for folder in (self.folder, self.shards):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """The stage's ``metrics.jsonl``."""
+        return MetricsLog(self.folder / METRICS)
+
+    @contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Bar]:
+        """Show progress while the block runs."""
+        with self._reporter.bar(description, total) as bar:
+            yield bar
+
+    def say(self, text: str) -> None:
+        """Print one line under the stage's own."""
+        self._reporter.say(f"    {text}")
+
+    def report_dropped(self, dropped: Dropped) -> None:
+        """Keep the rows that were left out beside the artefact, and say how many and why."""
+        dropped.write(self.folder)
+        for reason, count, numbers in dropped.by_reason():
+            self.say(f"left out {count}: {reason} (rows {numbers})")

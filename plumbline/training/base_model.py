@@ -1,0 +1,217 @@
+"""The base model: where every chain begins.
+
+From the hub or a local folder (referred to, not copied), or, where there is neither, a small
+decoder trained from scratch on plain text with a tokenizer of its own. The small one has a
+standard architecture and opens with `from_pretrained` like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from plumbline.config import Config
+from plumbline.errors import ConfigError, DataError
+from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
+from plumbline.lm.models import (
+    Reference,
+    load_causal_lm,
+    load_tokenizer,
+    model_card,
+    parameter_counts,
+)
+from plumbline.quiet import hush
+from plumbline.runs.stage import Stage, stage
+from plumbline.training.config import TrainingConfig
+
+EMBEDDED = "embedded"
+_PAD, _BOS, _EOS = "<|pad|>", "<|bos|>", "<|eos|>"
+
+
+class ScratchConfig(Config):
+    """The small decoder that is trained from scratch."""
+
+    vocab_size: int = Field(768, ge=300)
+    """Most tokens that the byte-level BPE tokenizer may have."""
+    split_digits: bool = True
+    """Make each digit a token of its own. Without it frequent numbers become tokens."""
+    hidden_size: int = Field(128, ge=16)
+    """Width of the residual stream."""
+    layers: int = Field(4, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(4, ge=1)
+    """Attention heads; must divide hidden_size."""
+    intermediate_size: int = Field(384, ge=16)
+    """Width of the feed-forward blocks."""
+    context: int = Field(512, ge=32)
+    """Most tokens of a prompt with its response."""
+    initializer_range: float = Field(0.06, gt=0)
+    """Standard deviation of the initial weights. A narrow model wants more than the usual 0.02."""
+    block: int = Field(128, ge=16)
+    """Texts are joined and cut into training blocks of this many tokens."""
+    muon_learning_rate: float = Field(0.02, gt=0)
+    """Peak learning rate of Muon, which trains the matrices inside the blocks."""
+    training: TrainingConfig = TrainingConfig(
+        learning_rate=3e-3, max_steps=450, weight_decay=0.1, adam_beta2=0.95
+    )
+    """How it is trained. The learning rate is that of AdamW, which trains the rest."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ScratchConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
+        return self
+
+
+class BaseModelConfig(Config):
+    """Which base model to start from."""
+
+    name_or_path: str = EMBEDDED
+    """embedded (a small model trained from scratch in the run), a local folder, or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the frozen weights; auto takes the one they are stored in."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model. Off unless you have read that code."""
+    scratch: ScratchConfig = ScratchConfig()
+    """The embedded model; ignored for any other."""
+
+
+@stage("base")
+def build_base(
+    stage: Stage, *, config: BaseModelConfig, texts: Sequence[str], seed: int
+) -> Mapping[str, float | None]:
+    """Make the base model's artefact. ``texts`` are used only to train the embedded one."""
+    if config.name_or_path == EMBEDDED:
+        return _train_from_scratch(stage, config.scratch, texts, seed)
+    return _refer_to(stage, config)
+
+
+def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | None]:
+    path = Path(config.name_or_path).expanduser()
+    if config.name_or_path.startswith((".", "/", "~")) and not path.is_dir():
+        raise ConfigError(
+            f"base.name_or_path is {config.name_or_path!r}, but there is no folder {path}."
+        )
+    Reference(
+        name_or_path=str(path.resolve()) if path.is_dir() else config.name_or_path,
+        revision=config.revision,
+        dtype=config.dtype,
+        attention=config.attention,
+        trust_remote_code=config.trust_remote_code,
+    ).write(stage.folder)
+    load_tokenizer(stage.folder)  # both fail here, at the start, rather than in the middle
+    model = load_causal_lm(stage.folder)
+    return {"parameters": parameter_counts(model)["parameters"]}
+
+
+def _train_from_scratch(
+    stage: Stage, config: ScratchConfig, texts: Sequence[str], seed: int
+) -> Mapping[str, float | None]:
+    hush()
+    from datasets import Dataset
+    from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments, set_seed
+
+    from plumbline.training.exact_resume import ExactResume
+    from plumbline.training.optimizers import muon_with_adamw
+
+    tokenizer = _train_tokenizer(texts, config)
+    ids = [
+        token
+        for text_ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for token in (tokenizer.bos_token_id, *text_ids, tokenizer.eos_token_id)
+    ]
+    blocks = [
+        ids[n : n + config.block] for n in range(0, len(ids) - config.block + 1, config.block)
+    ]
+    if len(blocks) < config.training.batch_size:
+        raise DataError(
+            f"The texts for the embedded base model make {len(blocks)} blocks of {config.block} "
+            f"tokens, fewer than one batch of {config.training.batch_size}. Give more text."
+        )
+    set_seed(seed)
+    # Qwen3 normalises queries and keys, without which so small and briefly trained a model learns
+    # to copy from its context on some seeds and not on others.
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=config.context,
+            initializer_range=config.initializer_range,
+            tie_word_embeddings=False,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    trainer = ExactResume(
+        model=model,
+        args=TrainingArguments(**config.training.arguments(stage.scratch, seed)),
+        train_dataset=Dataset.from_dict({"input_ids": blocks, "labels": blocks}),
+        optimizers=(
+            muon_with_adamw(
+                model,
+                muon_learning_rate=config.muon_learning_rate,
+                learning_rate=config.training.learning_rate,
+                weight_decay=config.training.weight_decay,
+                adam_beta2=config.training.adam_beta2,
+            ),
+            None,
+        ),
+    )
+    trainer.run(stage, "base model from scratch")
+    model.save_pretrained(stage.folder)
+    tokenizer.save_pretrained(stage.folder)
+    counts = parameter_counts(model)
+    card = model_card(
+        "A small base model, trained from scratch",
+        f"{counts['parameters']:,.0f} parameters, {len(blocks)} blocks of {config.block} tokens. "
+        "Made by Plumbline where no other base model was given; good for learning and testing.",
+    )
+    (stage.folder / "README.md").write_text(card, encoding="utf-8")
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return {
+        "loss": losses[-1] if losses else None,
+        "parameters": counts["parameters"],
+        "tokens": float(len(ids)),
+    }
+
+
+def _train_tokenizer(texts: Sequence[str], config: ScratchConfig) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if config.split_digits else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, bytes_of])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[_PAD, _BOS, _EOS, *ROLE_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_PAD,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        extra_special_tokens=list(ROLE_TOKENS),
+        clean_up_tokenization_spaces=False,
+        model_max_length=config.context,
+    )
+    fast.chat_template = DEFAULT_TEMPLATE
+    return fast

@@ -1,0 +1,141 @@
+"""What every training stage shares: exact resume, progress and metrics.
+
+`ExactResume` makes a transformers (and so a TRL) trainer keep its checkpoints without pickle, and
+go on from one with the same bytes as if it had never been stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+
+from plumbline.runs.checkpoints import rng_state, set_rng_state
+from plumbline.runs.progress import Bar
+from plumbline.runs.stage import Stage
+
+#: Figures of the trainers that depend on the clock, or on where a run was cut.
+_NOT_REPRODUCIBLE = ("runtime", "per_second", "flos", "train_loss", "time")
+
+
+class ExactResume(Trainer):  # type: ignore[misc]
+    """A trainer whose checkpoints hold all state, in safetensors and JSON.
+
+    Overrides the five places where `transformers.Trainer` writes or reads pickled state, and adds
+    what it forgets: TRL's token counter and the length of the metrics file.
+    """
+
+    stage: Stage
+
+    def run(self, stage: Stage, description: str, on_step: OnStep | None = None) -> None:
+        """Train to the end, from the stage's last checkpoint if it has one."""
+        self.stage = stage
+        self.remove_callback(PrinterCallback)
+        latest = stage.checkpoints.latest
+        if latest is None:
+            stage.metrics.rewind(0)  # of an attempt that was killed before its first checkpoint
+        steps = self.planned_steps()
+        with stage.bar(description, steps) as bar:
+            self.add_callback(_StageCallback(stage, bar, on_step))
+            self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
+
+    def planned_steps(self) -> int:
+        """Return how many optimiser steps the training will take."""
+        plan = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        return int(plan[-1])
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.store_flos()
+        self.state.stateful_callbacks = {
+            callback.__class__.__name__: callback.state()
+            for callback in [*self.callback_handler.callbacks, self.control]
+            if isinstance(callback, ExportableState)
+        }
+        tree = {
+            "model": {n: p for n, p in self.model.named_parameters() if p.requires_grad},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "rng": rng_state(),
+            "tokens": getattr(self, "_total_train_tokens", 0),
+            "metrics": self.stage.metrics.position(),
+        }
+        self.stage.checkpoints.save(
+            self.state.global_step,
+            tree,
+            also=lambda folder: self.state.save_to_json(str(folder / "trainer_state.json")),
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._tree = self.stage.checkpoints.load()
+        self.stage.metrics.rewind(self._tree["metrics"])
+        if hasattr(self, "_total_train_tokens"):
+            self._total_train_tokens = self._tree["tokens"]
+        parameters = dict((model if model is not None else self.model).named_parameters())
+        for name, value in self._tree["model"].items():
+            parameters[name].data.copy_(value)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(self._tree["optimizer"])
+            self.lr_scheduler.load_state_dict(self._tree["scheduler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_rng_state(self._tree["rng"])
+
+
+OnStep = Callable[[int], Mapping[str, float] | None]
+"""Called after each optimiser step, and with 0 before the first; may return figures to log."""
+
+
+class _StageCallback(TrainerCallback):  # type: ignore[misc]
+    """Carries a trainer's progress and figures to the stage."""
+
+    def __init__(self, stage: Stage, bar: Bar, on_step: OnStep | None) -> None:
+        self._stage, self._bar, self._on_step = stage, bar, on_step
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._call_hook(0)
+        self._bar.update(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._bar.update(state.global_step)
+        self._call_hook(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        figures = {
+            name: value
+            for name, value in (logs or {}).items()
+            if not any(part in name for part in _NOT_REPRODUCIBLE)
+        }
+        if "loss" in figures:
+            self._stage.metrics.log(state.global_step, figures)
+            names = ("loss", "rewards/accuracies", "accuracy")
+            shown = {name: figures[name] for name in names if name in figures}
+            self._bar.update(state.global_step, shown)
+
+    def _call_hook(self, step: int) -> None:
+        figures = self._on_step(step) if self._on_step is not None else None
+        if figures:
+            self._stage.metrics.log(step, figures)

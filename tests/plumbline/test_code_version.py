@@ -1,0 +1,72 @@
+"""The digest of code: what could change a result changes it, and nothing else does."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from plumbline.runs import code_version
+from plumbline.runs.code_version import closure, digest
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of ours with three modules: a uses b, and c stands alone."""
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    sources = {
+        "__init__": "",
+        "a": '"""A."""\nfrom made_up.b import f\n\ndef g():\n    """G."""\n    return f() + 1\n',
+        "b": "def f():\n    return 1\n",
+        "c": "def h():\n    return 1\n",
+    }
+    for name, text in sources.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(code_version, "PACKAGES", {*code_version.PACKAGES, "made_up"})
+    importlib.invalidate_caches()
+
+    def forget() -> None:
+        for function in (digest, closure, code_version._path, code_version._tree):
+            function.cache_clear()
+
+    def change(name: str, old: str, new: str) -> str:
+        path = folder / f"{name}.py"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        forget()
+        return digest("made_up.a")
+
+    forget()
+    yield change
+    forget()
+    sys.modules.pop("made_up", None)
+
+
+def test_a_change_in_what_is_imported_counts(package):
+    before = digest("made_up.a")
+    assert package("b", "return 1", "return 2") != before
+
+
+def test_docstrings_and_strangers_do_not_count(package):
+    before = digest("made_up.a")
+    assert package("a", '"""G."""', '"""Another text."""') == before
+    assert package("a", '"""A."""', '"""B."""\n# and a comment') == before
+    assert package("c", "return 1", "return 2") == before
+
+
+def test_modules_are_found_without_importing_them(package):
+    assert closure("made_up.a") >= {"made_up.a", "made_up.b"}
+    assert "made_up.a" not in sys.modules
+
+
+def test_a_trainer_s_identity_covers_its_losses_and_not_the_progress_bar():
+    modules = closure("rl.ppo")
+    assert {"rl.losses", "rl.advantages", "plumbline.lm.logprobs"} <= modules
+    assert not modules & {
+        "plumbline.runs.progress",
+        "preference.dpo",
+        "evaluation.comparison.compare",
+    }

@@ -1,0 +1,131 @@
+"""Records on disk: TRL's formats, readable by the tools people already use."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import load_dataset
+
+from plumbline.data.files import conversation_of, read_records
+from plumbline.data.records import (
+    assistant,
+    is_held_out,
+    problem_with,
+    prompt_id,
+    read_dataset,
+    user,
+    write_dataset,
+)
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+
+PAIR = {
+    "prompt": [user("Hi?")],
+    "chosen": [assistant("Hello.")],
+    "rejected": [assistant("What?")],
+}
+
+
+def test_a_dataset_opens_in_the_datasets_library(tmp_path):
+    dropped = Dropped()
+    dropped.add("file.json", 3, "is empty", {"x": 1})
+    write_dataset(
+        tmp_path / "out",
+        {"train": [PAIR, PAIR], "test": [PAIR]},
+        kind="preference",
+        title="Pairs",
+        description="Two and one.",
+        dropped=dropped,
+    )
+    loaded = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 2, "test": 1}
+    assert loaded["test"][0]["chosen"] == [{"role": "assistant", "content": "Hello."}]
+    assert read_dataset(tmp_path / "out", "test") == [PAIR]
+    assert "| is empty | 1 | 3 |" in (tmp_path / "out" / "README.md").read_text()
+    assert Dropped.read(tmp_path / "out").rows == dropped.rows
+
+
+def test_trl_takes_the_dataset_as_it_is(tmp_path):
+    from trl.data_utils import is_conversational
+
+    write_dataset(tmp_path, {"train": [PAIR]}, kind="preference", title="P", description="")
+    assert is_conversational(read_dataset(tmp_path, "train")[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("text", "is str, not a list"),
+        ([], "has no message"),
+        (["text"], "message 1 that is str"),
+        ([{"role": "bot", "content": "x"}], "role 'bot' in message 1"),
+        ([user("x"), {"role": "assistant", "content": None}], "NoneType as content of message 2"),
+        ([user("x"), assistant(" \n")], "an empty message 2"),
+    ],
+)
+def test_what_is_wrong_with_a_conversation_is_said(value, reason):
+    assert reason in problem_with(value)
+
+
+def test_writing_a_wrong_row_names_split_and_row(tmp_path):
+    wrong = PAIR | {"prompt": [user("Hi?"), assistant("Yes?")]}
+    with pytest.raises(DataError, match=r"'train', row 2: 'prompt' ends with the assistant's turn"):
+        write_dataset(
+            tmp_path, {"train": [PAIR, wrong]}, kind="preference", title="P", description=""
+        )
+
+
+def test_a_missing_split_names_those_that_are_there(tmp_path):
+    write_dataset(tmp_path, {"train": [PAIR]}, kind="preference", title="P", description="")
+    with pytest.raises(DataError, match="it has: train"):
+        read_dataset(tmp_path, "test")
+
+
+def test_held_out_depends_on_text_and_data_seed_alone():
+    prompts = [[user(f"question {n}")] for n in range(2000)]
+    first = [is_held_out(p, 0.2, 0) for p in prompts]
+    assert first == [is_held_out(p, 0.2, 0) for p in prompts]
+    assert first != [is_held_out(p, 0.2, 1) for p in prompts]
+    assert 0.17 < sum(first) / 2000 < 0.23
+    # A larger share holds out more of the same prompts, never others.
+    more = [is_held_out(p, 0.4, 0) for p in prompts]
+    assert all(now for now, before in zip(more, first, strict=True) if before)
+
+
+def test_prompt_id_tells_roles_and_turns_apart():
+    ids = {
+        prompt_id(p)
+        for p in ([user("a b")], [user("a"), user("b")], [assistant("a b")], [user("a"), user("")])
+    }
+    assert len(ids) == 4
+
+
+def test_files_keep_their_own_row_numbers(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\n')
+    assert list(read_records(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+    listed = tmp_path / "rows.json"
+    listed.write_text(json.dumps([{"a": 1}, {"a": 2}]))
+    assert [number for number, _ in read_records(listed)] == [1, 2]
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(DataError, match="line 2 is not JSON"):
+        list(read_records(path))
+
+
+def test_sharegpt_turns_become_messages():
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    assert conversation_of(turns) == [user("Hi"), assistant("Hello")]
+    with pytest.raises(ValueError, match="a turn by 'observation'"):
+        conversation_of([{"from": "observation", "value": "{}"}])
+
+
+def test_dropped_rows_may_hold_any_line_end(tmp_path):
+    dropped = Dropped()
+    dropped.add("file", 1, "was odd", "one\u2028two\u0085three\nfour")
+    dropped.write(tmp_path)
+    assert Dropped.read(tmp_path).rows == dropped.rows

@@ -1,0 +1,96 @@
+"""One small chain from base to report, run once for all tests here by the command line itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Small enough for seconds; every stage has several checkpoints to be killed between.
+SMALL = """\
+# recipe: dpo_vs_ppo
+seeds: [0, 1]
+world: {documents: 400, demonstrations: 90, ppo_prompts: 48}
+base:
+  scratch:
+    vocab_size: 400
+    hidden_size: 32
+    layers: 2
+    heads: 2
+    intermediate_size: 48
+    context: 384
+    block: 64
+    training: {max_steps: 40, batch_size: 4, checkpoint_every: 10, learning_rate: 0.003}
+sft:
+  training: {checkpoint_every: 2, log_every: 1, batch_size: 8, learning_rate: 0.003}
+pairs:
+  prompts: 60
+  responses: 2
+  pairs_per_prompt: 1
+  sampling: {max_new_tokens: 24, batch_size: 8}
+reward:
+  training: {checkpoint_every: 2, log_every: 1, batch_size: 8, epochs: 1}
+dpo:
+  tuning: {rank: 4}
+  training: {checkpoint_every: 2, log_every: 1, batch_size: 8}
+  evaluations: 2
+ppo:
+  tuning: {rank: 4}
+  iterations: 4
+  batch: 16
+  minibatch: 8
+  checkpoint_every: 1
+  evaluations: 2
+  kl: {target: 2.0}
+  sampling: {max_new_tokens: 24}
+evaluation:
+  prompts: 24
+  prompts_during_training: 8
+  resamples: 200
+  sampling: {max_new_tokens: 24, batch_size: 4}
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "plumbline", *arguments]
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def start(small_config):
+    """Start the small chain in a folder; returns the process."""
+
+    def go(folder: Path, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(
+                "run", "dpo_vs_ppo", "--config", str(small_config), "--home", "home",
+                "--name", "small", *more,
+            ),
+            cwd=folder,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def finished(start, tmp_path_factory) -> Path:
+    """The home folder of a chain that ran through undisturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(folder)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    (folder / "output.txt").write_text(output)
+    return folder / "home"

@@ -1,0 +1,175 @@
+"""A small sweep by the command line: killed and resumed, with more workers, it finds the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from plumbline.commands.recipe_book import find
+from plumbline.data.records import prompt_id
+from plumbline.errors import ConfigError, DataError
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import resolve
+from plumbline.runs.run import RunRecord
+from plumbline.world.data import SHARES, share_of
+from recipes import sweep
+from recipes.dpo_vs_ppo import DpoVsPpoConfig
+
+SEARCH = """\
+search:
+  budget: {by: trials, limit: 2}
+  seeds: [100]
+  prompts: 8
+  spaces:
+    dpo: {beta: {low: 0.02, high: 0.5, scale: log}}
+    ppo: {learning_rate: {low: 0.0001, high: 0.003, scale: log}}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(small_config, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "search.yaml"
+    path.write_text(
+        small_config.read_text().replace("# recipe: dpo_vs_ppo", "# recipe: sweep") + SEARCH
+    )
+    return path
+
+
+def start(folder: Path, config: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "plumbline", "run", "sweep", "--config", str(config),
+            "--home", "home", "--name", "s", *more,
+        ],
+        cwd=folder,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def found(folder: Path) -> dict:
+    """What the sweep found, without what the clock decides."""
+    summary = json.loads((folder / "home" / "s" / "summary.json").read_text())
+    for method in summary["methods"].values():
+        method["spent"].pop("seconds")
+        for trial in method["trials"]:
+            trial.pop("seconds")
+    return summary
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(config, tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    one.mkdir()
+    finish(start(one, config))
+    first = found(one)
+    assert {m: len(f["trials"]) for m, f in first["methods"].items()} == {"dpo": 2, "ppo": 2}
+    assert first["methods"]["dpo"]["trials"][0]["settings"] == {"beta": 0.1}  # as they stand
+
+    # The winners are a config that the comparison takes as it is.
+    tuned = one / "home" / "s" / "tuned.yaml"
+    settings = find("dpo_vs_ppo").load(str(tuned), [])
+    assert isinstance(settings, DpoVsPpoConfig)
+    won = first["methods"]["dpo"]
+    assert settings.dpo.beta == won["trials"][won["winner"]]["settings"]["beta"]
+    assert settings.dpo.evaluations == 2  # looks in training are only left out in trials
+
+    # The same ground; the trials anew, three at once, and killed on the way.
+    shutil.copytree(one, many, symlinks=True)
+    record = RunRecord(many / "home" / "s")
+    for name, artifact in record.artifacts.items():
+        if "trial-" in name or name == "report":
+            shutil.rmtree(artifact.path)
+    process = start(many, config, "--set", "pool.workers=3")
+    partial, deadline = many / "home" / "store" / ".partial", time.monotonic() + 240
+    while not any(partial.glob("policy-*/checkpoints/step-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert "report" not in {a.kind for a in record.store}
+    finish(start(many, config, "--set", "pool.workers=3"))
+    assert found(many) == first
+    assert (many / "home" / "s" / "tuned.yaml").read_text() == tuned.read_text()
+
+
+def settings(**search) -> sweep.SweepConfig:
+    values = sweep.SweepConfig().model_dump(mode="json")
+    values["search"] |= search
+    return sweep.SweepConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"spaces": {"grpo": {}}}, "the methods are"),
+        ({"spaces": {"dpo": {"betta": {"low": 0.1, "high": 1.0}}}}, "betta"),
+        ({"spaces": {"dpo": {"beta": {"low": -1.0, "high": 1.0}}}}, "greater than 0"),
+        ({"seeds": [2, 100]}, "would look better"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_anything_runs(search, said):
+    with pytest.raises(ValueError, match=said):
+        settings(**search)
+
+
+def test_tuning_prompts_are_nobody_else_s():
+    config = settings(prompts=30).model_copy(
+        update={"world": sweep.SweepConfig().world.model_copy(update={"demonstrations": 50})}
+    )
+    prompts = resolve(sweep.tuning_prompts(config, None))
+    mine = {prompt_id(prompt) for prompt in prompts}
+    assert len(mine) == 30
+    assert {share_of(identity) for identity in mine} == {"demonstrations"}
+    from plumbline.world.data import prompts as of_share
+
+    demonstrated = {prompt_id(p) for p in of_share(config.data_seed, 50, "demonstrations")}
+    assert not mine & demonstrated
+    assert set(SHARES) > {"demonstrations"}
+    with pytest.raises(DataError, match="only 12 are held out"):
+        sweep.those_after(prompts[:12], skip=10, count=5)
+
+
+class Made(Artifact):
+    """An artefact of which only the figures are known."""
+
+    def __init__(self, **metrics):
+        self._metrics = metrics
+
+    @property
+    def metrics(self):
+        return self._metrics
+
+    @property
+    def manifest(self):
+        return type("Manifest", (), {"seconds": 1.0})
+
+
+def test_a_budget_that_not_even_the_first_trial_keeps_to_is_refused():
+    made = (Made(tokens_seen=100.0, tokens_sampled=20.0), Made(gold=1.0, kl=1.0))
+    ground = type("Ground", (), {"judge": "gold"})
+    trials = [{"number": n, "settings": {}, "made": [made]} for n in range(4)]
+    config = settings(budget={"by": "tokens", "limit": 300})
+    assert sweep.within_budget(config, ground, trials) == 2
+    dear = settings(budget={"by": "tokens", "limit": 100})
+    with pytest.raises(ConfigError, match="first trial took 120 tokens"):
+        sweep.within_budget(dear, ground, trials[:1])
