@@ -111,7 +111,7 @@ class HumanPreferencesConfig(Config):
         if self.simulate and self.campaign.people:
             raise ValueError(
                 f"simulate is set, and campaign.people names {', '.join(self.campaign.people)}. "
-                "Simulated labellers are named in labelling.labellers; leave one of the two out"
+                "Simulated labellers are named in labeling.labelers; leave one of the two out"
             )
         several_needed = self.selection.strategy in ("disagreement", "diverse")
         if self.rounds.count > 1 and self.rounds.ensemble < 2 and several_needed:

@@ -31,7 +31,7 @@ selection: {strategy: disagreement, count: 14, near_identical: null}
 campaign: {gold_share: 0.1, repeat_share: 0.1, near_identical: 1}
 adjudication: {min_share: 0.7, budget: 3}
 aggregation: {held_out_share: 0.4}
-labelling: {votes: 2}
+labeling: {votes: 2}
 """
 SHARED = ("world", "base", "sft", "pairs", "reward")
 
