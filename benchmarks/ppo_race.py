@@ -309,7 +309,6 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
 def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
     sys.path.insert(0, str(HERE.parent))
     import rl.sampler
-
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.tuning import TuningConfig
     from plumbline.runs.artifacts import Artifact

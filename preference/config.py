@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
@@ -63,5 +63,5 @@ class DPOConfig(Config):
     """How they are trained."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it."""
-    keep_checkpoints: bool = without_effect(True)
+    keep_checkpoints: bool = not_in_identity(True)
     """Keep the policy's weights at each of these evaluations."""

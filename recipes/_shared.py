@@ -21,7 +21,7 @@ from evaluation.measures.registry import MeasuresConfig, chosen
 from evaluation.tasks.checkers import ShopFormat
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import dataset_task, world_task
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.data.records import dataset_prompts
 from plumbline.data.texts import training_texts
 from plumbline.runs.artifacts import Artifact
@@ -57,11 +57,11 @@ class WorldConfig(Config):
 class FilesConfig(Config):
     """Real data, by path. Where this is set, the embedded world is not used."""
 
-    folder: Path = without_effect(Path("data"))
+    folder: Path = not_in_identity(Path("data"))
     """Where the files lie; relative to where the command is given."""
-    demonstrations: Path = without_effect(...)
+    demonstrations: Path = not_in_identity(...)
     """Demonstrations: TRL messages, ShareGPT, Alpaca, GSM8K or prompt-completion."""
-    preferences: Path = without_effect(...)
+    preferences: Path = not_in_identity(...)
     """Preferences: Anthropic HH, TRL or ShareGPT with chosen and rejected."""
 
 

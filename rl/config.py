@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 
@@ -151,7 +151,7 @@ class RolloutConfig(Config):
     """The vLLM server's address, such as http://127.0.0.1:8000."""
     model: str | None = None
     """The name under which that server has the policy's base. Null: the base's own name or path."""
-    adapters: Path | None = without_effect(None)
+    adapters: Path | None = not_in_identity(None)
     """A folder that this process writes adapters to and the server reads them from, at the same
     path. Null: a temporary one, which a server on the same machine can read."""
     steps_behind: Literal[0, 1] = 0
@@ -182,7 +182,7 @@ class PPOConfig(Config):
     """Responses to each prompt; must divide batch."""
     minibatch: int = Field(32, ge=1)
     """Responses in one optimiser step; must divide batch."""
-    micro_batch: int = without_effect(16, ge=1)
+    micro_batch: int = not_in_identity(16, ge=1)
     """Most responses in one forward and backward pass. Smaller saves memory, and padding."""
     epochs: int = Field(2, ge=1)
     """Passes over the responses of a round."""
@@ -209,9 +209,9 @@ class PPOConfig(Config):
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it. 0: not at
     all."""
-    keep_checkpoints: bool = without_effect(True)
+    keep_checkpoints: bool = not_in_identity(True)
     """Keep the policy's weights at each of these evaluations."""
-    checkpoint_every: int = without_effect(10, ge=1)
+    checkpoint_every: int = not_in_identity(10, ge=1)
     """Rounds between two checkpoints to resume from."""
 
     @property

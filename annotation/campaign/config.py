@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -95,11 +95,11 @@ class CampaignConfig(Config):
 class WaitConfig(Config):
     """How long to wait for labels, and how."""
 
-    enough: int | None = without_effect(None, ge=1)
+    enough: int | None = not_in_identity(None, ge=1)
     """Votes to wait for; not set, until every item has been answered as often as it should be."""
-    poll_seconds: float = without_effect(5.0, gt=0)
+    poll_seconds: float = not_in_identity(5.0, gt=0)
     """How often to ask the server how far people have come."""
-    webhook: bool = without_effect(False)
+    webhook: bool = not_in_identity(False)
     """Let the server say when something was answered; polling goes on beside it, more slowly."""
-    patience_seconds: float = without_effect(120.0, gt=0)
+    patience_seconds: float = not_in_identity(120.0, gt=0)
     """How long a server that does not answer is tried again before giving up."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from annotation.campaign.client import Connection
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.errors import ConfigError
 
 KEY_VARIABLE = "ARGILLA_API_KEY"
@@ -17,13 +17,13 @@ _LARGEST_KEY = 10_000
 class SiteConfig(Config):
     """The labelling server, and where campaigns are kept. Labels do not depend on either."""
 
-    home: Path = without_effect(Path("labelling"))
+    home: Path = not_in_identity(Path("labelling"))
     """The folder of this machine's labelling site. Campaigns are kept in it, too."""
-    port: int = without_effect(6900, ge=0)
+    port: int = not_in_identity(6900, ge=0)
     """Where this machine's site listens if a recipe has to start it; 0 for any free port."""
-    server: str | None = without_effect(None)
+    server: str | None = not_in_identity(None)
     """Another Argilla 2 server, by its address."""
-    api_key_file: Path | None = without_effect(None)
+    api_key_file: Path | None = not_in_identity(None)
     """A file with the API key for that server; or set ARGILLA_API_KEY."""
 
 

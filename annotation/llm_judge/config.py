@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -24,7 +24,7 @@ class JudgeConfig(Config):
     base_url: str = "http://127.0.0.1:8000/v1"
     """Where the endpoint is. The default is a server on this machine; with another, prompts and
     responses leave it."""
-    api_key_env: str | None = without_effect(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str | None = not_in_identity(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds the API key; the key itself stands nowhere.
     Null sends none."""
     prompt_version: Literal["pairwise-1"] = "pairwise-1"
@@ -50,16 +50,16 @@ class JudgeConfig(Config):
     """Longest reply, in tokens. Models that think aloud need more."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the endpoint calls that limit: newer OpenAI models take only the second."""
-    concurrency: int = without_effect(8, ge=1, le=256)
+    concurrency: int = not_in_identity(8, ge=1, le=256)
     """Requests in flight at once."""
-    timeout: float = without_effect(120.0, gt=0)
+    timeout: float = not_in_identity(120.0, gt=0)
     """Seconds to wait for one reply."""
-    retries: int = without_effect(6, ge=0)
+    retries: int = not_in_identity(6, ge=0)
     """Times a request is sent again after 408, 409, 429, 5xx or a lost connection, with growing
     pauses, or as the endpoint's Retry-After says."""
-    input_price: float | None = without_effect(None, ge=0)
+    input_price: float | None = not_in_identity(None, ge=0)
     """Price of a million prompt tokens, to report the cost. Null reports none."""
-    output_price: float | None = without_effect(None, ge=0)
+    output_price: float | None = not_in_identity(None, ge=0)
     """Price of a million tokens of replies, in the same currency."""
 
     @field_validator("base_url")

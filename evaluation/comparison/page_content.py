@@ -26,7 +26,8 @@ from evaluation.comparison.verdict import verdict
 from evaluation.samples import points_over
 from evaluation.statistics import mean_and_error, mean_interval
 from plumbline import __version__
-from plumbline.config import Config, knobs
+from plumbline.config import Config
+from plumbline.config import settings as settings_of
 from plumbline.errors import ArtifactError, DataError
 from plumbline.runs.artifacts import Artifact, Store
 from plumbline.runs.run import RUN_FILE, RunRecord
@@ -121,7 +122,7 @@ def build(
         if settings is None
         else [
             {"key": k.key, "value": str(k.value), "documentation": k.documentation}
-            for k in knobs(settings)
+            for k in settings_of(settings)
         ],
         "reward_model": None
         if rewards is None

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from evaluation.measures import behavior, diversity, likelihood, reasoning, references, safety
 from evaluation.measures.measure import Measure
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import Deferred, SourceFile, defer
 
@@ -62,9 +62,9 @@ class MeasuresConfig(Config):
 
     names: tuple[str, ...] = USUAL
     """Measures by name; those that need what a task does not have are left out, and it is said."""
-    refusals: Path | None = without_effect(None)
+    refusals: Path | None = not_in_identity(None)
     """A file with one phrase a line by which refusals are known. Null: the built-in phrases."""
-    words: Path | None = without_effect(None)
+    words: Path | None = not_in_identity(None)
     """A file of words and phrases, in [terms], by which answers are flagged. Null flags none."""
     threshold: float = Field(0.5, gt=0, le=1)
     """From where on a safety term counts as applying."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.errors import ConfigError, DataError
 from plumbline.lm.policy import Policy, using_adapter
 from plumbline.quiet import hush
@@ -33,7 +33,7 @@ class BenchmarkConfig(Config):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     """Names of tasks, of its own or of those in ``folder``."""
-    folder: str | None = without_effect(None)
+    folder: str | None = not_in_identity(None)
     """A folder with tasks of one's own, as YAML. Null: only those that come with it."""
     few_shot: int | None = Field(None, ge=0)
     """Examples before each question. Null: as the task says."""
@@ -42,7 +42,7 @@ class BenchmarkConfig(Config):
     benchmark's."""
     chat_template: bool = False
     """Put the questions through the model's chat template."""
-    batch_size: int = without_effect(8, ge=1)
+    batch_size: int = not_in_identity(8, ge=1)
     """Questions that are asked together."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from evaluation.measures.texts import perplexities, text_likelihoods
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.data.files import read_records
 from plumbline.errors import DataError
 from plumbline.lm.policy import Policy
@@ -26,7 +26,7 @@ class TextsConfig(Config):
     """Where the text stands in the rows of a ``.jsonl``, ``.json`` or ``.parquet`` file."""
     window: int | None = Field(None, ge=2)
     """Tokens that are read at once. Null: as many as the model can."""
-    batch_size: int = without_effect(8, ge=1)
+    batch_size: int = not_in_identity(8, ge=1)
     """Windows that are read together."""
 
 

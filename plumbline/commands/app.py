@@ -99,14 +99,14 @@ def config(
     from rich.table import Table
 
     from plumbline.commands.recipe_book import find
-    from plumbline.config import knobs, to_yaml
+    from plumbline.config import settings, to_yaml
 
     resolved = find(recipe).load(config, overrides or [])
     if as_yaml:
         typer.echo(to_yaml(resolved), nl=False)
         return
     table = Table("setting", "value", "default", "type", "what it does", box=None, pad_edge=False)
-    for knob in knobs(resolved):
+    for knob in settings(resolved):
         changed = knob.value != knob.default
         value = f"[bold]{_escaped(knob.value)}[/bold]" if changed else _escaped(knob.value)
         default = _escaped(knob.default) if changed else "[dim]same[/dim]"

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.lm.batches import pad_left, position_ids
 from plumbline.lm.decoding.decoder import Decoder
 from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
@@ -46,9 +46,9 @@ class SamplingConfig(Config):
     """Responses are cut here; a cut response has no end token."""
     precision: Literal["model", "bfloat16"] = "model"
     """Number format of decoding: the model's, or bfloat16, which is faster and less exact."""
-    batch_size: int = without_effect(256, ge=1)
+    batch_size: int = not_in_identity(256, ge=1)
     """Rows generated at once. Changes speed and memory, not the responses."""
-    snapshot: bool = without_effect(True)
+    snapshot: bool = not_in_identity(True)
     """Decode from a copy of the weights laid out for it, where the architecture is known. Costs
     the memory of that copy, changes the responses by no more than rounding."""
 

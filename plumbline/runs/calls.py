@@ -15,10 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from plumbline.runs import code_version
-from plumbline.runs.artifacts import Artifact, Store, sha256
 from plumbline.config import Config
 from plumbline.errors import ArtifactError, DataError
+from plumbline.runs import code_version
+from plumbline.runs.artifacts import Artifact, Store, sha256
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -24,6 +24,10 @@ PRESENTATION = frozenset(
         "plumbline.runs.calls",
         "plumbline.runs.code_version",
         "plumbline.config",
+        "plumbline.config.declare",
+        "plumbline.config.document",
+        "plumbline.config.explain",
+        "plumbline.config.read",
         "plumbline.errors",
         "plumbline.runs.isolation",
         "plumbline.runs.preload",
@@ -32,6 +36,7 @@ PRESENTATION = frozenset(
         "plumbline.runs.run",
         "plumbline.runs.stage",
         "plumbline.quiet",
+        "plumbline.tables",
     )
 )
 

@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from plumbline.config import Config, not_in_identity
+from plumbline.errors import BusyError, ConfigError, PlumblineError
 from plumbline.runs import code_version
 from plumbline.runs.artifacts import Artifact, Store
-from plumbline.config import Config, without_effect
-from plumbline.errors import BusyError, ConfigError, PlumblineError
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.progress import Bar, Reporter
 from plumbline.runs.run import Run, make_in
@@ -38,14 +38,14 @@ class PoolConfig(Config):
     many others run beside it.
     """
 
-    kind: Literal["processes", "ray"] = without_effect("processes")
+    kind: Literal["processes", "ray"] = not_in_identity("processes")
     """processes: on this machine. ray: on a Ray cluster, whose machines share the home folder."""
-    workers: int = without_effect(1, ge=1)
+    workers: int = not_in_identity(1, ge=1)
     """Stages at once."""
     threads: int = Field(1, ge=1)
     """Threads of each stage. Sums of floats differ in their last bits with it, so that it is part
     of the settings, and not workers' share of the cores."""
-    address: str | None = without_effect(None)
+    address: str | None = not_in_identity(None)
     """The Ray cluster's address, such as ray://head:10001. Null: one that is started here."""
 
 

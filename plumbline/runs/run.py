@@ -12,30 +12,24 @@ is shared by all runs under the same home folder.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 from filelock import FileLock, Timeout
 
-from plumbline.runs import calls
-from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
-from plumbline.runs.checkpoints import CheckpointFolder
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, BusyError
+from plumbline.runs import calls
+from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
 from plumbline.runs.isolation import run_here, run_isolated
 from plumbline.runs.machine import versions
-from plumbline.runs.metrics import METRICS, MetricsLog
-from plumbline.runs.progress import Bar, Reporter, duration
-from plumbline.dropped import Dropped
+from plumbline.runs.metrics import METRICS
+from plumbline.runs.progress import Reporter, duration
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 

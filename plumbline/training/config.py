@@ -1,4 +1,4 @@
-"""The knobs of gradient descent, the same for every stage that trains on a dataset."""
+"""The settings of gradient descent, the same for every stage that trains on a dataset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 
 
 class TrainingConfig(Config):
@@ -35,13 +35,13 @@ class TrainingConfig(Config):
     """Gradients are scaled down to this norm."""
     bf16: bool = False
     """Compute in bfloat16 where the device supports it."""
-    activation_checkpointing: bool = without_effect(False)
+    activation_checkpointing: bool = not_in_identity(False)
     """Recompute activations in the backward pass: less memory, more time."""
     log_every: int = Field(10, ge=1)
     """Optimiser steps between two lines of training figures in metrics.jsonl."""
-    checkpoint_every: int = without_effect(100, ge=1)
+    checkpoint_every: int = not_in_identity(100, ge=1)
     """Optimiser steps between two checkpoints; a multiple of log_every."""
-    report_to: tuple[str, ...] = without_effect(())
+    report_to: tuple[str, ...] = not_in_identity(())
     """Trackers that transformers knows, such as tensorboard or wandb. None by default."""
 
     @model_validator(mode="after")

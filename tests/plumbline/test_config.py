@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from pydantic import Field
 
 from plumbline.commands.recipe_book import all_recipes
-from plumbline.config import Config, knobs, load, to_yaml, without_effect
+from plumbline.config import Config, changed, load, not_in_identity, only_when, settings, to_yaml
 from plumbline.errors import ConfigError
 
 
@@ -15,7 +17,7 @@ class Inner(Config):
 
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate."""
-    workers: int = without_effect(2, ge=1)
+    workers: int = not_in_identity(2, ge=1)
     """How many."""
 
 
@@ -145,7 +147,7 @@ SHIPPED = [(recipe, name) for recipe in RECIPES for name in recipe.configs]
 @pytest.mark.parametrize(("recipe", "name"), SHIPPED, ids=lambda value: str(value)[:40])
 def test_every_shipped_config_loads_and_every_knob_is_documented(recipe, name):
     config = recipe.load(name, [])
-    undocumented = [knob.key for knob in knobs(config) if not knob.documentation]
+    undocumented = [knob.key for knob in settings(config) if not knob.documentation]
     assert not undocumented
 
 
@@ -171,3 +173,80 @@ def test_impossible_combinations_are_refused_with_both_values(override, expected
     with pytest.raises(ConfigError, match=expected):
         recipe = next(recipe for recipe in RECIPES if recipe.name == "dpo_vs_ppo")
         recipe.load("quickstart", [override])
+
+
+class Loss(Config):
+    """A loss with settings that belong to one of its kinds."""
+
+    renamed: ClassVar = {"cap": "limit", "weights.text": "word_weight"}
+
+    kind: str = "clip"
+    """Kind."""
+    limit: float = only_when(lambda loss: loss.kind == "clip", "kind: clip", 0.2, gt=0)
+    """Limit."""
+
+
+class Method(Config):
+    """A method whose losses count only when it trains."""
+
+    trains: bool = True
+    """Trains."""
+    loss: Loss = only_when(lambda method: method.trains, "trains: true", Loss(limit=0.3))
+    """Loss."""
+
+
+class Methods(Config):
+    """Two methods."""
+
+    first: Method = Method()
+    """First."""
+
+
+def test_a_setting_without_effect_is_refused_with_what_it_needs(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(Methods, write(tmp_path, "first:\n  loss:\n    kind: other\n    limit: 0.9\n"))
+    assert "config.yaml, line 4: first.loss.limit is 0.9, which has no effect here" in str(
+        caught.value
+    )
+    assert "it needs kind: clip" in str(caught.value)
+    assert "its default is 0.3" in str(caught.value)
+
+
+def test_a_group_of_settings_without_effect_names_each_that_was_given():
+    with pytest.raises(ConfigError) as caught:
+        load(Methods, None, ["first.trains=false", "first.loss.limit=0.5", "first.loss.kind=b"])
+    assert len(str(caught.value).splitlines()) == 2
+    assert "--set: first.loss.limit is 0.5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides", [["first.loss.kind=b"], ["first.loss.kind=b", "first.loss.limit=0.3"], []]
+)
+def test_a_default_that_has_no_effect_is_not_held_against_anybody(overrides):
+    assert load(Methods, None, overrides).first.loss.limit == 0.3
+
+
+def test_the_constructor_refuses_what_has_no_effect_too():
+    with pytest.raises(ValueError, match=r"limit is 0.5, which has no effect"):
+        Loss(kind="other", limit=0.5)
+    with pytest.raises(ValueError, match=r"loss.limit is 0.5, which has no effect"):
+        Method(trains=False, loss=Loss(limit=0.5))
+    assert Loss(kind="other", limit=0.2).kind == "other"
+
+
+def test_changes_are_held_to_the_same_rule():
+    with pytest.raises(ConfigError, match=r"the changes: loss.limit is 0.5"):
+        changed(Method(), {"trains": False, "loss": {"limit": 0.5}})
+    # What was set before the change, and the change takes the effect of, was right when it was set.
+    assert changed(Loss(limit=0.5), {"kind": "b"}).limit == 0.5
+
+
+def test_a_renamed_setting_is_refused_under_its_old_name_with_the_new_one(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(Methods, write(tmp_path, "first: {loss: {cap: 0.1}}\n"))
+    assert "'first.loss.cap' is now called 'first.loss.limit'" in str(caught.value)
+
+
+def test_the_documentation_of_a_setting_says_what_it_needs():
+    shown = {setting.key: setting.documentation for setting in settings(Loss())}
+    assert shown["limit"] == "Limit. Needs kind: clip."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from plumbline.config import Config, without_effect
+from plumbline.config import Config, not_in_identity
 from plumbline.errors import ArtifactError, BusyError, DataError
 from plumbline.runs.artifacts import Artifact, Store
 from plumbline.runs.calls import SourceFile, defer
@@ -22,7 +22,7 @@ class Knobs(Config):
 
     times: int = 2
     """How often."""
-    workers: int = without_effect(1)
+    workers: int = not_in_identity(1)
     """By how many."""
 
 

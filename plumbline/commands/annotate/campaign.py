@@ -204,14 +204,14 @@ def settings_(
     from rich.table import Table
 
     from annotation.campaign.connect import campaign_folder
-    from plumbline.config import knobs, to_yaml
+    from plumbline.config import settings, to_yaml
 
     config = _settings(campaign_folder(home, name), name, None, [], None, None)
     if as_yaml:
         typer.echo(to_yaml(config), nl=False)
         return
     table = Table("setting", "value", "what it does", box=None, pad_edge=False)
-    for knob in knobs(config):
+    for knob in settings(config):
         table.add_row(knob.key, escape(str(knob.value)), knob.documentation)
     Console().print(table)
 

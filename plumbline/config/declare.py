@@ -1,0 +1,183 @@
+"""Declaring settings: what may vary, what it means, and when it has an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from plumbline.tables import Table, code_of
+
+
+class Config(BaseModel):
+    """The base of every config: unknown keys are refused, values are fixed once read.
+
+    A docstring under a field is its documentation. A field declared with `not_in_identity` does
+    not change what a stage makes (a batch size for scoring, say) and so does not make it anew. A
+    field declared with `only_when` has an effect under a condition, and is refused without it.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old names of settings, each with the new one, which the error names."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that determine the result, as JSON types."""
+        values = self.model_dump(mode="json")
+        for name, info in type(self).model_fields.items():
+            if _is_not_in_identity(info):
+                del values[name]
+            elif isinstance(child := getattr(self, name), Config):
+                values[name] = child.identity()
+            elif table_of(info) is not None and "." in str(child):
+                values[name] = {"function": child, "code": code_of(child)}
+        return values
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self, info: ValidationInfo) -> Config:
+        """Refuse what was given to the constructor and does nothing; `load` does so by itself."""
+        if not info.context:
+            given = {name: getattr(self, name) for name in self.model_fields_set}
+            problems = [text for _, text in ineffective(self, type(self), given)]
+            if problems:
+                raise ValueError("; ".join(problems))
+        return self
+
+
+def _spelled_out(value: Any) -> Any:
+    """Return the numbers that a text such as ``0-4`` or ``0,2,5-7`` stands for."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    found: list[int] = []
+    for part in value.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+            raise ValueError(f"{value!r} reads neither like 0-4 nor like 0,2,5-7 nor like a list")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(found)
+
+
+def _once_each(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or min(value) < 0 or len(set(value)) < len(value):
+        raise ValueError(f"{list(value)} must be different seeds, each 0 or more, and at least one")
+    return value
+
+
+#: Training seeds: a list, one number, or a text such as ``0-4``.
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_spelled_out), AfterValidator(_once_each)]
+
+
+def not_in_identity(default: Any, **constraints: Any) -> Any:
+    """Declare a field that changes how a result is made, but not the result."""
+    return Field(default, json_schema_extra={"not_in_identity": True}, **constraints)
+
+
+@dataclass(frozen=True)
+class _OnlyWhen:
+    """The condition under which a setting has an effect."""
+
+    holds: Callable[[Any], bool]
+    needs: str
+
+
+def only_when(holds: Callable[[Any], bool], needs: str, default: Any, **constraints: Any) -> Any:
+    """Declare a field that has an effect only where ``holds(config)`` is true of its own config.
+
+    Elsewhere a value other than the default is refused. ``needs`` says what must be set, in words
+    that follow "it needs": ``only_when(_has_gae, "estimator: gae", 0.95, ge=0, le=1)``.
+    """
+    info = Field(default, **constraints)
+    info.metadata.append(_OnlyWhen(holds, needs))
+    return info
+
+
+def condition_of(info: FieldInfo) -> _OnlyWhen | None:
+    """Return the condition of a field that is declared with `only_when`."""
+    return next((part for part in info.metadata if isinstance(part, _OnlyWhen)), None)
+
+
+def table_of(info: FieldInfo) -> Table[Any] | None:
+    """Return the table whose rows a field names."""
+    return next((part for part in info.metadata if isinstance(part, Table)), None)
+
+
+def ineffective(
+    config: Config, defaults: Config | type[Config], given: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield path and sentence of each given value that differs from its default for nothing."""
+    for name, value in given.items():
+        info = type(config).model_fields.get(name)
+        if info is None:
+            continue
+        child = getattr(config, name)
+        default = (
+            getattr(defaults, name)
+            if isinstance(defaults, Config)
+            else info.get_default(call_default_factory=True)
+        )
+        condition, key = condition_of(info), f"{prefix}{name}"
+        nested = _as_mapping(value) if isinstance(child, Config) else None
+        if condition is not None and not condition.holds(config):
+            for path, leaf, was in _differences(child, default, nested, (name,)):
+                shown = prefix + ".".join(path)
+                yield (
+                    path,
+                    f"{shown} is {leaf!r}, which has no effect here: it needs {condition.needs}. "
+                    f"Leave {shown} out (its default is {was!r}), or set that",
+                )
+        elif nested is not None:
+            below = default if isinstance(default, Config) else type(child)
+            for path, text in ineffective(child, below, nested, f"{key}."):
+                yield (name, *path), text
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Config):
+        return {name: getattr(value, name) for name in value.model_fields_set}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _differences(
+    value: Any, default: Any, given: Mapping[str, Any] | None, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield path, value and default of the given leaves that differ from their defaults."""
+    if given is None or not isinstance(value, Config):
+        if value != default:
+            yield path, value, default
+        return
+    for name, below in given.items():
+        if name not in type(value).model_fields:
+            continue
+        child = getattr(value, name)
+        was = (
+            getattr(default, name)
+            if isinstance(default, Config)
+            else type(value).model_fields[name].get_default(call_default_factory=True)
+        )
+        nested = _as_mapping(below) if isinstance(child, Config) else None
+        yield from _differences(child, was, nested, (*path, name))
+
+
+def _is_not_in_identity(info: FieldInfo) -> bool:
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("not_in_identity"))

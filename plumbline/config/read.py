@@ -1,0 +1,159 @@
+"""Reading settings: defaults, then a YAML file, then ``--set key.path=value``."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from plumbline.config.declare import Config, ineffective
+from plumbline.config.explain import explain, where
+from plumbline.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = ()) -> C:
+    """Read a config from YAML and ``key.path=value`` overrides.
+
+    Raises `ConfigError` that lists every problem at once.
+    """
+    data = _read_yaml(path) if path is not None else CommentedMap()
+    origins = [_apply_override(data, override) for override in overrides]
+    try:
+        # Through JSON, so that strictness holds ("3" is no number) and paths and enums still read.
+        values = json.dumps(_over_defaults(schema, data), default=str)
+        config = schema.model_validate_json(values, strict=True, context=_LOADING)
+    except ValidationError as error:
+        source = str(path) if path is not None else "the settings"
+        problems = [
+            explain(schema, data, problem, source, origins)
+            for problem in error.errors(include_url=False)
+        ]
+        raise ConfigError("\n".join(problems)) from None
+    source = str(path) if path is not None else "the settings"
+    _refuse_ineffective(config, schema, data, source, origins)
+    return config
+
+
+#: Given to pydantic by `load`: every field is set then, and only `load` knows which were given.
+_LOADING = {"loading": True}
+
+
+def _refuse_ineffective(
+    config: Config,
+    defaults: Config | type[Config],
+    data: CommentedMap,
+    source: str,
+    origins: Sequence[tuple[str, ...]],
+) -> None:
+    problems = [
+        f"{where(data, path, source, origins)}: {text}."
+        for path, text in ineffective(config, defaults, data)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _over_defaults(schema: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay what is given over the defaults of the place where it stands.
+
+    A stage may set other defaults for a shared config than the shared class does (its learning
+    rate, say); setting one more key there must not bring the class's own back.
+    """
+    values = dict(given)
+    for name, info in schema.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, Config) and isinstance(given.get(name), Mapping):
+            values[name] = _over(default, given[name])
+    return values
+
+
+def _over(default: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = default.model_dump(mode="json")
+    for name, value in given.items():
+        child = getattr(default, name, None)
+        if isinstance(child, Config) and isinstance(value, Mapping):
+            value = _over(child, value)
+        values[name] = value
+    return values
+
+
+def changed(config: C, changes: Mapping[str, Any]) -> C:
+    """Return a config with some settings changed, as nested keys and values.
+
+    Raises `ConfigError` that lists every problem at once.
+    """
+    data = CommentedMap(changes)
+    try:
+        values = json.dumps(_over(config, data), default=str)
+        made = type(config).model_validate_json(values, strict=True, context=_LOADING)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                explain(type(config), data, problem, "the changes", [])
+                for problem in error.errors(include_url=False)
+            )
+        ) from None
+    _refuse_ineffective(made, config, data, "the changes", [])
+    return made
+
+
+def to_yaml(config: Config) -> str:
+    """Return a config as YAML, every value written out."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _read_yaml(path: Path) -> CommentedMap:
+    if not path.exists():
+        raise ConfigError(f"There is no config file {path}.")
+    try:
+        data = YAML().load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}, line {mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{where}: this is not valid YAML: {error.problem}.") from None
+    if data is None:
+        return CommentedMap()
+    if not isinstance(data, CommentedMap):
+        raise ConfigError(f"{path} holds {type(data).__name__}, but a config is keys and values.")
+    return data
+
+
+def _apply_override(data: CommentedMap, override: str) -> tuple[str, ...]:
+    """Put one ``key.path=value`` into ``data`` and return its path."""
+    key, separator, text = override.partition("=")
+    path = tuple(part.strip() for part in key.split("."))
+    if not separator or not all(path):
+        raise ConfigError(
+            f"--set {override!r} does not read key=value, like ppo.learning_rate=1e-5."
+        )
+    try:
+        value = YAML(typ="safe").load(text)
+    except MarkedYAMLError as error:
+        raise ConfigError(
+            f"--set {override!r}: the value is not valid YAML: {error.problem}."
+        ) from None
+    node: Any = data
+    for depth, part in enumerate(path[:-1], 1):
+        child = node.get(part)
+        if child is None:
+            child = node[part] = CommentedMap()
+        if not isinstance(child, dict):
+            raise ConfigError(
+                f"--set {override!r}: {'.'.join(path[:depth])} is {child!r}, "
+                "which has no settings of its own."
+            )
+        node = child
+    node[path[-1]] = value
+    return path
