@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +14,26 @@ from plumbline.lm.models import ADAPTER, source_of
 from plumbline.lm.policy import using_adapter
 from plumbline.lm.trunk import last_states
 
-if TYPE_CHECKING:
-    from reward.scorer import RewardModelScorer
-
 _NAME = "reward"
 _HEAD = "score"
+
+
+class RawScorer(Protocol):
+    """A reward model whose texts, batches and scale are used; its passes are made on the base."""
+
+    name: str
+    folder: Path
+    mean: float
+    deviation: float
+
+    def raw_scores(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        responses: Sequence[str],
+        forward: Callable[[Tensor, Tensor], list[float]] | None = None,
+    ) -> list[float]:
+        """Return the model's own output for each response, by ``forward`` in place of the model."""
+        ...
 
 
 def same_base(folder: Path, model: Any) -> bool:
@@ -40,7 +55,7 @@ class MountedScorer:
     scores differ as much as the arithmetic does.
     """
 
-    def __init__(self, scorer: RewardModelScorer, model: Any, adapter: str = _NAME) -> None:
+    def __init__(self, scorer: RawScorer, model: Any, adapter: str = _NAME) -> None:
         """Move in to a PEFT model under the name ``adapter``, which must be free there."""
         self.name = scorer.name
         self.adapter = adapter

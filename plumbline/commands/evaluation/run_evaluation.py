@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from annotation.llm_judge.config import JudgeConfig
+from annotation.llm_judge.judge import judge_pairs
 from evaluation.evaluate import sample_and_measure
 from evaluation.harness import Harness
 from evaluation.judges.pairs import pair_answers
@@ -37,6 +38,8 @@ from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.world.gold import GoldUtility
+from reward.ensemble import EnsembleScorer
+from reward.scorer import RewardModelScorer
 
 FIGURES = "figures.json"
 TABLE = "evaluation.md"
@@ -186,13 +189,10 @@ class _Judged:
                 return {}
             labels = SourceFile(self._request.labels / "labels.parquet")
         else:
-            # Another room's stage, found by name as the command line finds its commands.
-            judge = import_module("annotation.llm_judge.judge").judge_pairs
-            schema = import_module("annotation.llm_judge.config").JudgeConfig
             labels = self._run.make(
                 f"labels/{place}",
-                judge,
-                config=load(schema, None, self._request.judge_overrides),
+                judge_pairs,
+                config=load(JudgeConfig, None, self._request.judge_overrides),
                 pairs=pairs,
                 data_seed=config.data_seed,
             )
@@ -226,10 +226,9 @@ def _scorers(
     if task == WORLD:
         found["gold"] = defer(GoldUtility, data_seed=config.data_seed)
     if len(rewards) == 1:
-        found["reward"] = defer(import_module("reward.scorer").RewardModelScorer, model=rewards[0])
+        found["reward"] = defer(RewardModelScorer, model=rewards[0])
     elif rewards:
-        ensemble = import_module("reward.ensemble").EnsembleScorer
-        found["ensemble"] = defer(ensemble, models=list(rewards))
+        found["ensemble"] = defer(EnsembleScorer, models=list(rewards))
     return [found[name] for name in sorted(found, key=lambda name: name != request.judge)]
 
 
