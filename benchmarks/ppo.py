@@ -464,7 +464,7 @@ def work_ours(setting: Setting) -> None:
     import reward.scorer
     from plumbline.lm.attention import use_products
     from plumbline.lm.generation import SamplingConfig
-    from plumbline.lm.precision import computing
+    from plumbline.lm.precision import compute_precision
     from plumbline.lm.tuning import TuningConfig
     from rl.config import AdvantageConfig, PPOConfig, ValueConfig
     from rl.engines import OwnEngine
@@ -518,7 +518,7 @@ def work_ours(setting: Setting) -> None:
         roles.policy.end_ids = frozenset()
         drawn = engine.sample(roles.policy, prompts, seeds)
         times.append(clock())
-        with computing(setting.learning, "cpu", fast_float32=setting.onednn):
+        with compute_precision(setting.learning, "cpu", fast_float32=setting.onednn):
             episodes = [
                 Episode(
                     prompt,

@@ -180,9 +180,9 @@ def measure(what: str, method: str, folder: Path, size: str) -> dict[str, Any]:
 
     import rl.ppo  # noqa: F401
     import sft.train  # noqa: F401
-    from plumbline.quiet import hush
+    from plumbline.quiet import silence_libraries
 
-    hush()
+    silence_libraries()
     torch.manual_seed(0)
     torch.nn.Linear(64, 64)(torch.randn(64, 64)).sum().backward()
     memory = Memory()

@@ -15,7 +15,7 @@ from evaluation.tasks.sampling import sample_policy
 from plumbline.data.records import Row
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred
 from plumbline.runs.run import Run
@@ -27,7 +27,7 @@ def evaluate_policy(
     stage: Stage, *, policy: Artifact, reference: Artifact, harness: Harness, data_seed: int
 ) -> Mapping[str, float | None]:
     """Judge a policy: answers with every measure in ``samples.parquet``, means in the manifest."""
-    hush()
+    silence_libraries()
     judged = Policy.load(policy.path)
     against = judged if policy.id == reference.id else Policy.load(reference.path)
     rows = harness.judge(
@@ -57,7 +57,7 @@ def measure_samples(
     ``samples``: answers of `sample_policy`, or those of an earlier evaluation, whose columns stay.
     ``reference``: None leaves the KL out. The figures are those of `evaluate_policy`.
     """
-    hush()
+    silence_libraries()
     rows = read_samples(samples)
     judged = None if policy is None else Policy.load(policy.path)
     against: Policy | None = None

@@ -11,7 +11,7 @@ import threading
 import warnings
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """Keep the libraries' own output off the terminal; errors still raise."""
     if os.environ.get("PLUMBLINE_DEBUG") == "1":
         return

@@ -14,7 +14,7 @@ from plumbline.lm.models import (
     save_model,
     trainable_causal_lm,
 )
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.milestones import milestones
@@ -35,7 +35,7 @@ def train_dpo(
     seed: int,
 ) -> Mapping[str, float | None]:
     """Train a policy on preferences directly; its own start is the reference."""
-    hush()
+    silence_libraries()
     import trl
     from datasets import Dataset
     from transformers import set_seed

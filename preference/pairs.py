@@ -10,7 +10,7 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive, rng
@@ -27,7 +27,7 @@ def sample_pairs(
     seed: int,
 ) -> Mapping[str, float | None]:
     """Make pairs of a policy's responses: columns ``prompt``, ``a`` and ``b``, in random order."""
-    hush()
+    silence_libraries()
     # 1. Sample k responses to every prompt, each from a seed of its own.
     speaker = Policy.load(policy.path)
     asked = [prompt for prompt in prompts for _ in range(config.responses)]

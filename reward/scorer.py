@@ -18,7 +18,7 @@ from plumbline.data.records import Message
 from plumbline.lm.chat import encode_answered
 from plumbline.lm.models import load_sequence_scorer, load_tokenizer
 from plumbline.lm.trunk import last_states, suits
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, read_json
 from reward.mounted import MountedScorer, same_base
 
@@ -34,7 +34,7 @@ class RewardModelScorer:
     name = "reward"
 
     def __init__(self, model: Artifact | Path, batch_size: int = 64) -> None:
-        hush()
+        silence_libraries()
         folder = model.path if isinstance(model, Artifact) else model
         self.folder = folder
         self.tokenizer = load_tokenizer(folder)

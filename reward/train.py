@@ -17,7 +17,7 @@ from plumbline.lm.models import (
     save_model,
     trainable_sequence_scorer,
 )
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.milestones import milestones
@@ -42,7 +42,7 @@ def train_reward_model(
     hook: ScorerHook | None = None,
 ) -> Mapping[str, float | None]:
     """Train a reward model that starts from a policy's weights; ``hook`` judges it on the way."""
-    hush()
+    silence_libraries()
     import trl
     from datasets import Dataset
     from transformers import set_seed

@@ -12,7 +12,7 @@ from plumbline.data.records import Conversation, Row, prompt_id
 from plumbline.hooks import Scorer
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -88,7 +88,7 @@ def judge_dialogues(
     stage: Stage, *, policy: Artifact, judge: DialogueJudge
 ) -> Mapping[str, float | None]:
     """Judge a finished policy; its dialogues are left in ``dialogues.jsonl``."""
-    hush()
+    silence_libraries()
     rows = judge.judge(Policy.load(policy.path))
     write_dialogues(stage.folder / DIALOGUES, rows)
     return figures(rows)

@@ -16,8 +16,8 @@ from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.models import model_card, parameter_counts, save_model
-from plumbline.lm.precision import computing
-from plumbline.quiet import hush
+from plumbline.lm.precision import compute_precision
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.milestones import milestones
@@ -34,7 +34,7 @@ from rl.state import State, figures_of, keep, restore
 
 
 @stage("policy")
-@computing("model", "cpu")  # before any thread starts: one flag of the whole process
+@compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_ppo(
     stage: Stage,
     *,
@@ -52,7 +52,7 @@ def train_ppo(
     With an ``environment``, which answers the policy's turns, each episode is a dialogue. Scorers
     that are ``watched`` are shown beside the scorer that pays, and never trained on.
     """
-    hush()
+    silence_libraries()
     from accelerate import Accelerator
 
     accelerator = Accelerator()
@@ -105,7 +105,7 @@ def train_ppo(
         bar.update(state.iteration)
         while state.iteration < config.iterations and not state.stopped:
             episodes = upcoming.take(state)
-            with computing(config.precision, roles.model.device):
+            with compute_precision(config.precision, roles.model.device):
                 rollout = judged(
                     roles,
                     scorer,
@@ -121,7 +121,7 @@ def train_ppo(
                 break
             state.remember(learners, config)
             upcoming.start(state)
-            with computing(config.precision, roles.model.device):
+            with compute_precision(config.precision, roles.model.device):
                 losses = learn(
                     roles,
                     learners,
@@ -151,7 +151,7 @@ def train_ppo(
             if state.iteration == config.iterations and config.kl.budget is not None:
                 # No round follows that would show where the last steps led.
                 tried = upcoming.try_out(state)
-                with computing(config.precision, roles.model.device):
+                with compute_precision(config.precision, roles.model.device):
                     kl = divergence(roles, tried, config, recompute=upcoming.recomputes)
                 if state.is_beyond_budget(float(kl.mean()), config, state.iteration):
                     state.go_back(roles, learners)

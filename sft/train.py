@@ -18,7 +18,7 @@ from plumbline.lm.models import (
     source_of,
     trainable_causal_lm,
 )
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.milestones import milestones
@@ -43,7 +43,7 @@ def train_sft(
 
     ``hook`` judges it on the way, with the base as the reference.
     """
-    hush()
+    silence_libraries()
     import trl
     from transformers import set_seed
 

@@ -12,7 +12,7 @@ from evaluation.comparison.training_runs import Look, Trained
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import revive
+from plumbline.runs.calls import rebuild
 from plumbline.runs.run import RunRecord
 
 
@@ -91,5 +91,5 @@ def _scorers(stages: dict[str, Artifact], record: RunRecord) -> list[Scorer]:
     for name, artifact in stages.items():
         if name.startswith("evaluation/"):
             harness = artifact.manifest.arguments["arguments"]["harness"]["arguments"]
-            return [revive(scorer, record.store) for scorer in harness["scorers"]]
+            return [rebuild(scorer, record.store) for scorer in harness["scorers"]]
     return []

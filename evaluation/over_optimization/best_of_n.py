@@ -20,7 +20,7 @@ from plumbline.hooks import Scorer
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -86,7 +86,7 @@ def answer_often(
     """Let a policy answer each prompt many times; score all answers: one column a scorer."""
     if answers < 2:
         raise ConfigError(f"Best of n needs 2 answers or more to each prompt, not {answers}.")
-    hush()
+    silence_libraries()
     import pandas as pd
 
     # 1. N answers to each prompt, each from a stream of its own.

@@ -18,7 +18,7 @@ from pydantic import Field
 from plumbline.config import Config, not_in_identity
 from plumbline.errors import ConfigError, DataError
 from plumbline.lm.policy import Policy, using_adapter
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, sha256, write_json
 from plumbline.runs.stage import Stage, stage
 
@@ -56,7 +56,7 @@ def run_benchmarks(
     ``folder_digest`` is what `digest_of` says of the folder with tasks: its content counts, not
     where it lies.
     """
-    hush()
+    silence_libraries()
     lm_eval, model_class, manager = _harness()
     speaker = Policy.load(policy.path)
     tasks = manager.TaskManager(include_path=config.folder, include_defaults=config.folder is None)

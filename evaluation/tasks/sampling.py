@@ -13,7 +13,7 @@ from plumbline.data.records import Conversation, Row, prompt_id
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -35,7 +35,7 @@ def sample_policy(
 
     Each row has the prompt, the response, its ``ids`` and the log-probability of each of them.
     """
-    hush()
+    silence_libraries()
     rows = answer(
         Policy.load(policy.path),
         as_task(prompts).first(count),

@@ -11,7 +11,7 @@ from plumbline.config import Config, not_in_identity
 from plumbline.data.files import read_records
 from plumbline.errors import DataError
 from plumbline.lm.policy import Policy
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
@@ -54,7 +54,7 @@ def measure_texts(
     stage: Stage, *, policy: Artifact, texts: Sequence[str], config: TextsConfig
 ) -> Mapping[str, float | None]:
     """Measure a policy's perplexity on plain texts; one row a text in ``texts.parquet``."""
-    hush()
+    silence_libraries()
     import pandas as pd
 
     found = text_likelihoods(Policy.load(policy.path), texts, config.window, config.batch_size)

@@ -83,9 +83,9 @@ def _four_bit() -> str:
     """Quantise a small layer and take a step through it."""
     import torch
 
-    from plumbline.quiet import hush
+    from plumbline.quiet import silence_libraries
 
-    hush()
+    silence_libraries()
     import bitsandbytes as bnb
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

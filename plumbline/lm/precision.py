@@ -21,7 +21,7 @@ _FLOAT32_ERROR = 32.0
 
 
 @contextmanager
-def computing(
+def compute_precision(
     precision: Precision, device: torch.device | str, *, fast_float32: bool = True
 ) -> Iterator[None]:
     """Compute in a number format for a while: ``model`` leaves it to the weights.

@@ -107,7 +107,7 @@ def resolve(value: Any) -> Any:
     return value
 
 
-def revive(description: Any, store: Store) -> Any:
+def rebuild(description: Any, store: Store) -> Any:
     """Make a described call again, from a manifest: artefacts are looked up, functions are called.
 
     Only functions of Plumbline's own packages are called, since a manifest may be anyone's.
@@ -124,12 +124,12 @@ def revive(description: Any, store: Store) -> Any:
             module, _, attribute = name.rpartition(".")
             function = getattr(import_module(module), attribute)
             arguments = description["arguments"].items()
-            return function(**{key: revive(item, store) for key, item in arguments})
+            return function(**{key: rebuild(item, store) for key, item in arguments})
         if {"config", "values"} <= set(description) or set(description) == {"file"}:
             raise ArtifactError(f"A manifest's {sorted(description)} cannot be made again from it.")
-        return {key: revive(item, store) for key, item in description.items()}
+        return {key: rebuild(item, store) for key, item in description.items()}
     if isinstance(description, list):
-        return [revive(item, store) for item in description]
+        return [rebuild(item, store) for item in description]
     return description
 
 

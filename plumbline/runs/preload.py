@@ -2,10 +2,10 @@
 
 import contextlib
 
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 
 with contextlib.suppress(ImportError):  # a stage says which package it misses
-    hush()
+    silence_libraries()
     import altair  # noqa: F401
     import pandas  # noqa: F401
     import peft  # noqa: F401

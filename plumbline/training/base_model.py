@@ -23,7 +23,7 @@ from plumbline.lm.models import (
     model_card,
     parameter_counts,
 )
-from plumbline.quiet import hush
+from plumbline.quiet import silence_libraries
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.config import TrainingConfig
 
@@ -114,7 +114,7 @@ def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | Non
 def _train_from_scratch(
     stage: Stage, config: ScratchConfig, texts: Sequence[str], seed: int
 ) -> Mapping[str, float | None]:
-    hush()
+    silence_libraries()
     from datasets import Dataset
     from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments, set_seed
 

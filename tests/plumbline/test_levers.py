@@ -10,7 +10,7 @@ from plumbline.lm import precision
 from plumbline.lm.attention import LONGEST, PRODUCTS, use_products
 from plumbline.lm.batches import collate
 from plumbline.lm.logprobs import response_logprobs, token_logprobs
-from plumbline.lm.precision import computing, onednn_is_exact
+from plumbline.lm.precision import compute_precision, onednn_is_exact
 
 SIZES = {
     "vocab_size": 150,
@@ -41,7 +41,7 @@ def batch_of(*lengths):
 
 def gradients(model, batch, precision="model", **options):
     model.zero_grad()
-    with computing(precision, "cpu", **options):
+    with compute_precision(precision, "cpu", **options):
         said = response_logprobs(model, batch, 0.8)
     (said.logprobs * torch.linspace(-1, 1, said.logprobs.shape[1])).sum().backward()
     return said, torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -153,7 +153,7 @@ def test_bfloat16_moves_what_is_said_by_little_and_leaves_weights_in_float32():
 def test_weights_that_move_are_seen_within_one_region():
     model = model_of()
     batch = batch_of((5, 5), (4, 6))
-    with computing("bfloat16", "cpu"):
+    with compute_precision("bfloat16", "cpu"):
         before = response_logprobs(model, batch).logprobs
         with torch.no_grad():
             model.lm_head.weight.mul_(-1)
@@ -164,7 +164,7 @@ def test_weights_that_move_are_seen_within_one_region():
 def test_settings_of_torch_are_put_back():
     flags = torch.backends.mkldnn.matmul
     before = flags.fp32_precision
-    with pytest.raises(RuntimeError), computing("bfloat16", "cpu"):
+    with pytest.raises(RuntimeError), compute_precision("bfloat16", "cpu"):
         raise RuntimeError
     assert flags.fp32_precision == before
     assert not torch.is_autocast_enabled("cpu")

@@ -19,7 +19,7 @@ from plumbline.lm.models import (
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
-from plumbline.lm.precision import computing
+from plumbline.lm.precision import compute_precision
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact, write_json
 from reward.mounted import same_base
@@ -196,7 +196,7 @@ def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, mo
         raise AssertionError("the model's own pass was taken")
 
     monkeypatch.setattr(type(backbone(scorer.model)), "forward", refuse)
-    with computing(precision, "cpu"):
+    with compute_precision(precision, "cpu"):
         found = asked.score(prompts, ANSWERS)
     expected = [(raw - 0.7) / 1.6 for raw in expected]
     assert found == pytest.approx(expected, abs=1e-4 if precision == "model" else 0.03)
@@ -395,7 +395,7 @@ def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_
 def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):
     roles = Roles(toy.artifact, TUNING, ValueConfig(head="normal"))
     rows = collate([[6, 7, 8]], [[9, 10, 11, 7, 8]], roles.policy.pad_id)
-    with torch.no_grad(), computing("bfloat16", "cpu"):
+    with torch.no_grad(), compute_precision("bfloat16", "cpu"):
         values = roles.values(rows)
     assert not torch.equal(values, values.bfloat16().float())
 

@@ -83,11 +83,11 @@ def _make(
     import tempfile
 
     from plumbline.errors import DataError
-    from plumbline.quiet import hush
+    from plumbline.quiet import silence_libraries
     from plumbline.runs.progress import Reporter
     from plumbline.runs.stage import Stage
 
-    hush()
+    silence_libraries()
     if out.exists():
         raise DataError(f"{out} is there already; nothing is written over it.")
     out.parent.mkdir(parents=True, exist_ok=True)
