@@ -231,3 +231,17 @@ def own_site(tmp_path):
     made = _site(tmp_path / "site")
     yield made
     made.end()
+
+
+@pytest.fixture
+def run_cli():
+    """Run a plumbline command that must succeed."""
+    from plumbline.commands.app import main
+
+    def run(*words: object) -> None:
+        try:
+            main([str(word) for word in words])
+        except SystemExit as ended:
+            assert not ended.code, f"exit code {ended.code}"
+
+    return run
