@@ -3,7 +3,8 @@
 A setting names a row of a table (``advantage.estimator: gae``), or a function of the user's own by
 a dotted path (``loss.kind: my_module.my_loss``), which is imported from where the command is given
 or from any installed package. There is no other list of the names: the config, the documentation
-and the code that calls the function all read the table.
+and the code that calls the function all read the table. A setting is declared by
+``kind: Annotated[str, POLICY_LOSSES] = "clip"``; where null is admitted, by ``str | None``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 
 class Row(Protocol):
@@ -36,6 +38,7 @@ class Table(Mapping[str, R], Generic[R]):
     """Rows by name, in the order in which they are declared.
 
     ``from_function`` makes a row of a user's own function; without it the table takes none.
+    ``renamed`` has old names, each with the new one, which the error names.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class Table(Mapping[str, R], Generic[R]):
         what: str,
         rows: Iterable[R],
         from_function: Callable[[str, Callable[..., Any]], R] | None = None,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
         self.what = what
         self._rows = {row.name: row for row in rows}
         self._from_function = from_function
+        self._renamed = renamed or {}
 
     def __getitem__(self, name: str) -> R:
         if name in self._rows:
@@ -64,23 +69,28 @@ class Table(Mapping[str, R], Generic[R]):
     def __contains__(self, name: object) -> bool:
         return name in self._rows
 
-    def check(self, name: str) -> str:
+    def check(self, name: str | None) -> str | None:
         """Return the name of a row or of a function that can be imported; raise `ValueError`."""
         try:
-            self[name]
+            if name is not None:
+                self[name]
         except KeyError as error:
             raise ValueError(error.args[0]) from None
         return name
 
-    @property
-    def field(self) -> Any:
-        """The type of a setting that names a row: ``kind: POLICY_LOSSES.field = "clip"``."""
-        return Annotated[
-            str,
-            AfterValidator(self.check),
-            WithJsonSchema({"type": "string", "enum": list(self._rows)}),
-            self,
-        ]
+    def where(self, holds: Callable[[R], bool]) -> str:
+        """Return the names of the rows for which ``holds`` is true, for people to read."""
+        return " or ".join(name for name, row in self._rows.items() if holds(row))
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self._rows)}
 
     @property
     def choices(self) -> str:
@@ -89,6 +99,8 @@ class Table(Mapping[str, R], Generic[R]):
         return " | ".join(self._rows) + own
 
     def _unknown(self, name: str) -> str:
+        if name in self._renamed:
+            return f"{name!r} is now called {self._renamed[name]!r}. Rename it"
         close = difflib.get_close_matches(name, self._rows, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         own = (

@@ -100,7 +100,14 @@ class _OnlyWhen:
     needs: str
 
 
-def only_when(holds: Callable[[Any], bool], needs: str, default: Any, **constraints: Any) -> Any:
+def only_when(
+    holds: Callable[[Any], bool],
+    needs: str,
+    default: Any,
+    *,
+    in_identity: bool = True,
+    **constraints: Any,
+) -> Any:
     """Declare a field that has an effect only where ``holds(config)`` is true of its own config.
 
     Elsewhere a value other than the default is refused. ``needs`` says what must be set, in words

@@ -49,7 +49,10 @@ def _documented(info: FieldInfo) -> str:
 
 def _type_of(info: FieldInfo) -> str:
     table = table_of(info)
-    return table.choices if table is not None else _type_name(info.annotation)
+    if table is None:
+        return _type_name(info.annotation)
+    nullable = type(None) in typing.get_args(info.annotation)
+    return f"{table.choices} | null" if nullable else table.choices
 
 
 def _type_name(annotation: Any) -> str:

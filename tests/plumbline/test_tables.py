@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -18,16 +18,23 @@ class Loss:
     function: Any
 
 
-LOSSES = Table("loss", [Loss("clip", min), Loss("square", max)], from_function=Loss)
+LOSSES = Table(
+    "loss",
+    [Loss("clip", min), Loss("square", max)],
+    from_function=Loss,
+    renamed={"quadratic": "square"},
+)
 NAMES = Table("measure", [Loss("length", len)])
 
 
 class LossConfig(Config):
     """A loss by name."""
 
-    kind: LOSSES.field = "clip"
+    kind: Annotated[str, LOSSES] = "clip"
     """Which loss."""
-    measure: NAMES.field = "length"
+    second: Annotated[str | None, LOSSES] = None
+    """Which other loss."""
+    measure: Annotated[str, NAMES] = "length"
     """Which measure."""
 
 
@@ -59,6 +66,23 @@ def test_a_user_s_own_function_is_a_row(own):
     assert LOSSES[config.kind].function(3) == 1.5
 
 
+def test_an_old_name_is_refused_with_the_new_one():
+    with pytest.raises(ConfigError, match="'quadratic' is now called 'square'"):
+        load(LossConfig, None, ["kind=quadratic"])
+
+
+def test_a_setting_may_admit_none():
+    assert load(LossConfig, None, ["second=null"]).second is None
+    assert load(LossConfig, None, ["second=square"]).second == "square"
+    with pytest.raises(ConfigError, match="'squar' is no loss"):
+        load(LossConfig, None, ["second=squar"])
+
+
+def test_rows_with_a_property_are_named_for_people():
+    assert LOSSES.where(lambda row: row.function is max) == "square"
+    assert LOSSES.where(lambda row: True) == "clip or square"
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -87,4 +111,8 @@ def test_the_code_of_a_user_s_own_function_is_part_of_the_identity(own):
 
 def test_the_choices_are_shown_to_people():
     shown = {setting.key: setting.type for setting in settings(LossConfig())}
-    assert shown == {"kind": "clip | square | your_module.your_function", "measure": "length"}
+    assert shown == {
+        "kind": "clip | square | your_module.your_function",
+        "second": "clip | square | your_module.your_function | null",
+        "measure": "length",
+    }
