@@ -30,8 +30,10 @@ from evaluation.harness import Harness
 from evaluation.measures.measure import Answers, add_columns, figures_of
 from evaluation.measures.registry import REGISTRY, measure_named
 from plumbline.data.records import prompt_id
-from plumbline.lm.models import load_tokenizer, save_model, trainable_sequence_scorer
+from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.policy import Policy
+from plumbline.lm.save import save_model
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage

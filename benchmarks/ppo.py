@@ -507,7 +507,7 @@ def work_ours(setting: Setting) -> None:
             use_products(model)
     if not setting.passes:
         for module in (plumbline.lm.logprobs, plumbline.lm.trunk, reward.scorer):
-            module.suits = lambda model: False
+            module.is_supported = lambda model: False
     prompts = _prompts(setting.batch)
     prompt: Any = [{"role": "user", "content": ""}]
     turn: Any = {"role": "assistant", "content": ""}

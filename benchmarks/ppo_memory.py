@@ -73,7 +73,9 @@ def make_models(folder: Path, size: str) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
-    from plumbline.lm.models import load_tokenizer, save_model, trainable_sequence_scorer
+    from plumbline.lm.load import trainable_sequence_scorer
+    from plumbline.lm.save import save_model
+    from plumbline.lm.tokenizer import load_tokenizer
     from plumbline.lm.tuning import TuningConfig
     from plumbline.runs.artifacts import write_json
 
@@ -200,7 +202,8 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
 
     from plumbline.data.records import assistant
     from plumbline.dropped import Dropped
-    from plumbline.lm.models import load_tokenizer, trainable_causal_lm
+    from plumbline.lm.load import trainable_causal_lm
+    from plumbline.lm.tokenizer import load_tokenizer
     from plumbline.lm.tuning import TuningConfig
     from plumbline.seeds import rng
     from plumbline.training.config import TrainingConfig
@@ -287,7 +290,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
 
 def _separate(roles: Any, scorer: Any, folder: Path, config: Any) -> None:
     """Give reference, value and reward model bases of their own."""
-    from plumbline.lm.models import load_causal_lm, load_sequence_scorer
+    from plumbline.lm.load import load_causal_lm, load_sequence_scorer
     from plumbline.lm.policy import Policy
     from plumbline.runs.artifacts import Artifact
     from rl.roles import Roles
@@ -306,7 +309,7 @@ def _quantized_scorer(folder: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    from plumbline.lm.models import source_of
+    from plumbline.lm.model_folder import source_of
 
     source = source_of(folder)
     base = AutoModelForSequenceClassification.from_pretrained(

@@ -143,8 +143,9 @@ def prepare(home: Path) -> dict[str, str]:
     import torch
 
     from plumbline.config import load
-    from plumbline.lm.models import load_causal_lm, load_sequence_scorer, load_tokenizer
+    from plumbline.lm.load import load_causal_lm, load_sequence_scorer
     from plumbline.lm.policy import Policy
+    from plumbline.lm.tokenizer import load_tokenizer
     from plumbline.runs.progress import Reporter
     from plumbline.runs.run import Run
     from plumbline.world.data import prompts

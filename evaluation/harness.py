@@ -129,10 +129,10 @@ class Harness:
         for scorer in self.scorers:
             for row, score in zip(rows, scorer.score(prompts, texts), strict=True):
                 row[scorer.name] = score
-            spread = getattr(scorer, "spread", None)
-            if spread is not None:
-                for row, value in zip(rows, spread(prompts, texts), strict=True):
-                    row[f"{scorer.name}_spread"] = value
+            ensemble_std = getattr(scorer, "ensemble_std", None)
+            if ensemble_std is not None:
+                for row, value in zip(rows, ensemble_std(prompts, texts), strict=True):
+                    row[f"{scorer.name}_std"] = value
             explain = getattr(scorer, "explain", None)
             if explain is not None:
                 for row in rows:
@@ -155,9 +155,9 @@ class Harness:
         for scorer in self.scorers:
             scores = mean_and_error([row[scorer.name] for row in rows])
             found |= {scorer.name: scores.mean, f"{scorer.name}_error": scores.error}
-            if f"{scorer.name}_spread" in rows[0]:
-                spreads = [row[f"{scorer.name}_spread"] for row in rows]
-                found[f"{scorer.name}_spread"] = mean_and_error(spreads).mean
+            if f"{scorer.name}_std" in rows[0]:
+                stds = [row[f"{scorer.name}_std"] for row in rows]
+                found[f"{scorer.name}_std"] = mean_and_error(stds).mean
             if self._baseline:
                 points = self.points(rows, scorer.name)
                 found[f"{scorer.name}_win_rate"] = mean_and_error(points).mean

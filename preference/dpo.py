@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.models import (
-    load_tokenizer,
-    model_card,
-    parameter_counts,
-    save_model,
-    trainable_causal_lm,
-)
+from plumbline.lm.load import trainable_causal_lm
+from plumbline.lm.save import model_card, save_model
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage

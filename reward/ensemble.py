@@ -19,7 +19,8 @@ import numpy.typing as npt
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
-from plumbline.lm.models import source_of, trainable_causal_lm
+from plumbline.lm.load import trainable_causal_lm
+from plumbline.lm.model_folder import source_of
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from reward.mounted import MountedScorer, same_base
@@ -107,7 +108,7 @@ class EnsembleScorer:
     ) -> Scores:
         """Return every member's reward of each response, shape (members, responses)."""
         asked = (list(prompts), list(responses))
-        if self._last is None or self._last[:2] != asked:  # whoever scores may ask for the spread
+        if self._last is None or self._last[:2] != asked:  # a harness asks for both
             scores = [member.score(prompts, responses) for member in self.members]
             self._last = (*asked, np.array(scores, dtype=float))
         return self._last[2]
@@ -117,8 +118,10 @@ class EnsembleScorer:
         scores = combined(self.member_scores(prompts, responses), self.how, self.weight)
         return [float(score) for score in scores]
 
-    def spread(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
-        """Return the deviation between the members' rewards of each response (divided by K)."""
+    def ensemble_std(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """Return the standard deviation of the members' rewards of each response (divided by K)."""
         scores = self.member_scores(prompts, responses)
         return [float(deviation) for deviation in scores.std(axis=0)]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Message
-from plumbline.lm.models import ADAPTER, source_of
+from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import using_adapter
 from plumbline.lm.trunk import last_states
 

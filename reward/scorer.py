@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Message
-from plumbline.lm.chat import encode_answered
-from plumbline.lm.models import load_sequence_scorer, load_tokenizer
-from plumbline.lm.trunk import last_states, suits
+from plumbline.lm.chat import encode_response
+from plumbline.lm.load import load_sequence_scorer
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.trunk import is_supported, last_states
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, read_json
 from reward.mounted import MountedScorer, same_base
@@ -87,8 +88,8 @@ class RewardModelScorer:
         return scores
 
     def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
-        prompt_ids, answer_ids = encode_answered(self.tokenizer, prompt, response)
-        ids = [*prompt_ids, *answer_ids]
+        prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)
+        ids = [*prompt_ids, *response_ids]
         # A dialogue longer than any it was trained on keeps its end, where the response is.
         return ids if self.max_length is None else ids[-self.max_length :]
 
@@ -104,7 +105,7 @@ class RewardModelScorer:
     def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
         model, device = self.model, self.model.device
         ids, mask = ids.to(device), mask.to(device)
-        if not suits(model):
+        if not is_supported(model):
             plain: list[float] = model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
             return plain
         states = last_states(model, ids, mask)

@@ -10,13 +10,10 @@ from plumbline.data.records import Message, prompts_of, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
-from plumbline.lm.models import (
-    load_tokenizer,
-    model_card,
-    parameter_counts,
-    save_model,
-    trainable_sequence_scorer,
-)
+from plumbline.lm.load import trainable_sequence_scorer
+from plumbline.lm.save import model_card, save_model
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage

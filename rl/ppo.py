@@ -15,8 +15,9 @@ from plumbline.data.records import Conversation
 from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.hooks import EvaluationHook, Scorer
-from plumbline.lm.models import model_card, parameter_counts, save_model
 from plumbline.lm.precision import compute_precision
+from plumbline.lm.save import model_card, save_model
+from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from plumbline.hooks import Mountable, Scorer
 from plumbline.lm.batches import Batch
+from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.logprobs import TokenLogprobs, response_logits, token_logprobs
-from plumbline.lm.models import ADAPTER, load_tokenizer, source_of, trainable_causal_lm
+from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.trunk import response_states
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact

@@ -10,14 +10,11 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.chat import encode_conversation
-from plumbline.lm.models import (
-    load_tokenizer,
-    model_card,
-    parameter_counts,
-    save_model,
-    source_of,
-    trainable_causal_lm,
-)
+from plumbline.lm.load import trainable_causal_lm
+from plumbline.lm.model_folder import source_of
+from plumbline.lm.save import model_card, save_model
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage

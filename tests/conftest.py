@@ -112,7 +112,7 @@ def base_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(base_folder):
-    from plumbline.lm.models import load_tokenizer
+    from plumbline.lm.tokenizer import load_tokenizer
 
     return load_tokenizer(base_folder)
 

@@ -93,16 +93,18 @@ def answer_nats(
 ) -> list[tuple[float, int]]:
     """Return the negative log-probability of each answer in nats, and its tokens with the end."""
     from plumbline.lm.batches import collate
-    from plumbline.lm.chat import encode_answered
+    from plumbline.lm.chat import encode_response
     from plumbline.lm.logprobs import in_parts
 
     encoded = [
-        encode_answered(policy.tokenizer, prompt, text)
+        encode_response(policy.tokenizer, prompt, text)
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    batch = collate([e.prompt_ids for e in encoded], [e.answer_ids for e in encoded], policy.pad_id)
+    batch = collate(
+        [e.prompt_ids for e in encoded], [e.response_ids for e in encoded], policy.pad_id
+    )
     said = in_parts(lambda part: policy.logprobs(part).logprobs, batch, batch_size)
     return [
-        (-float(value), len(e.answer_ids))
+        (-float(value), len(e.response_ids))
         for value, e in zip(said.double().sum(1), encoded, strict=True)
     ]

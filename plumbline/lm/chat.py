@@ -45,11 +45,11 @@ class Encoded(NamedTuple):
     assistant_mask: list[int]
 
 
-class Answered(NamedTuple):
+class EncodedResponse(NamedTuple):
     """A prompt and the answer to it, tokenized together and split where the answer begins."""
 
     prompt_ids: list[int]
-    answer_ids: list[int]
+    response_ids: list[int]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> list[int]:
@@ -57,9 +57,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
     return _render(tokenizer, prompt, add_generation_prompt=True)
 
 
-def encode_answered(
+def encode_response(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str
-) -> Answered:
+) -> EncodedResponse:
     """Return the ids of a prompt and of a finished answer, which ends with the end token.
 
     The whole conversation is tokenized at once. Raises `ModelError` where the template does not
@@ -68,8 +68,8 @@ def encode_answered(
     prompt_ids = encode_prompt(tokenizer, prompt)
     ids = _render(tokenizer, [*prompt, assistant(answer)])
     _check_prefix(tokenizer, prompt_ids, ids)
-    answer_ids = _up_to_the_end_token(tokenizer, ids[len(prompt_ids) :])
-    return Answered(prompt_ids, answer_ids)
+    response_ids = _up_to_the_end_token(tokenizer, ids[len(prompt_ids) :])
+    return EncodedResponse(prompt_ids, response_ids)
 
 
 def encode_turns(
@@ -110,7 +110,7 @@ def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[M
     return Encoded(ids, mask)
 
 
-def decode_answer(
+def decode_response(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: frozenset[int]
 ) -> str:
     """Return the text of an answer without the token that ends it.
@@ -127,8 +127,9 @@ def decode_answer(
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.chat_template:
         raise ModelError(
-            "The tokenizer has no chat template. Load it with plumbline.lm.models.load_tokenizer, "
-            "which gives it one, or save one beside the model as chat_template.jinja."
+            "The tokenizer has no chat template. Load it with "
+            "plumbline.lm.tokenizer.load_tokenizer, which gives it one, or save one beside the "
+            "model as chat_template.jinja."
         )
     template: str = tokenizer.get_chat_template()
     return template
@@ -169,9 +170,9 @@ def _check_prefix(
 
 
 def _up_to_the_end_token(
-    tokenizer: PreTrainedTokenizerBase, answer_ids: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase, response_ids: Sequence[int]
 ) -> list[int]:
     """Cut what a template writes after the end of a turn, such as a line break."""
     end = tokenizer.eos_token_id
-    positions = [n for n, token in enumerate(answer_ids) if token == end]
-    return list(answer_ids[: positions[-1] + 1]) if positions else list(answer_ids)
+    positions = [n for n, token in enumerate(response_ids) if token == end]
+    return list(response_ids[: positions[-1] + 1]) if positions else list(response_ids)

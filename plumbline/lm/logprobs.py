@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.batches import Batch, by_length
-from plumbline.lm.trunk import last_hidden_states, response_states, suits
+from plumbline.lm.trunk import is_supported, last_hidden_states, response_states
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
@@ -50,7 +50,7 @@ def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     Logits are computed only where they are needed: the last prompt token predicts the first
     response token, and what the last response token predicts is not asked.
     """
-    if suits(model):
+    if is_supported(model):
         states = response_states(model, batch)
         return states, model.get_output_embeddings()(states)
     # Some models scale or bend what their head says, so it is asked through the whole of them.

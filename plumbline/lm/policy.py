@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.data.records import Message
-from plumbline.lm.chat import decode_answer, encode_prompt
+from plumbline.lm.chat import decode_response, encode_prompt
 from plumbline.lm.generation import Generation, SamplingConfig, generate
+from plumbline.lm.load import load_causal_lm
 from plumbline.lm.logprobs import TokenLogprobs, response_logprobs
-from plumbline.lm.models import ADAPTER, load_causal_lm, load_tokenizer
+from plumbline.lm.model_folder import ADAPTER
+from plumbline.lm.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,7 +77,7 @@ class Policy:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a response."""
-        return decode_answer(self.tokenizer, ids, self.end_ids)
+        return decode_response(self.tokenizer, ids, self.end_ids)
 
     def sample(
         self,

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from plumbline.lm.batches import Batch, position_ids
 from plumbline.lm.decoding.snapshot import UnknownLayerError, is_known, plain_weights
-from plumbline.lm.models import backbone
 
 #: An adapter is added to its base's weights for the time of a pass, which then holds both. Models
 #: of more parameters keep them apart.
@@ -38,6 +37,12 @@ def response_states(model: Any, batch: Batch) -> Tensor:
     width = batch.response_mask.shape[1]
     found = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
     return found[:, :-1]
+
+
+def backbone(model: Any) -> Any:
+    """Return the decoder without its language-model head; adapters in it stay in place."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return whole.base_model
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def states(
     on a CPU is run as it is.
     """
     trunk = backbone(model)
-    if suits(model):
+    if is_supported(model):
         dtype = _number_format(trunk)
         with torch.autocast("cpu", enabled=False):
             found = _states(trunk, ids, attention_mask, position_ids, last, dtype)
@@ -89,7 +94,7 @@ def states(
     return hidden[:, -last:]
 
 
-def suits(model: Any) -> bool:
+def is_supported(model: Any) -> bool:
     """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     if whole.device.type != "cpu" or not is_known(whole):
@@ -122,13 +127,13 @@ def _states(
     embedding, epsilon = trunk.embed_tokens, trunk.norm.variance_epsilon
     x = F.embedding(ids, embedding.weight, embedding.padding_idx).to(dtype)
     cos, sin = trunk.rotary_emb(x, positions)  # [B, T, E]
-    # The sines are signed for halves that are swapped; the queries' turn holds the scores' scale.
+    # The sines are signed for halves that are swapped. The queries' rotation has the scores' scale.
     half, scale = cos.shape[-1] // 2, layers[0].scale
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    turns = (cos * scale, sin * scale), (cos, sin)
-    unseen = _unseen(mask, dtype)
+    rotations = (cos * scale, sin * scale), (cos, sin)
+    attention_bias = _attention_bias(mask, dtype)
     for number, layer in enumerate(layers):
-        mixed = _attention(x, layer, turns, unseen, epsilon)
+        mixed = _attention(x, layer, rotations, attention_bias, epsilon)
         if number + 1 == len(layers):  # nothing looks at other positions any more
             x, mixed = x[:, -last:], mixed[:, -last:]
         x = _finish(x, mixed, layer, epsilon)
@@ -182,7 +187,7 @@ def _window(trunk: Any) -> float:
     return min((float(window) for window in windows if window is not None), default=float("inf"))
 
 
-def _unseen(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what is added to scores, [B, 1, T, T]: minus infinity at what may not be seen.
 
     A padded position sees itself, which nothing else sees.
@@ -194,15 +199,15 @@ def _unseen(mask: Tensor, dtype: torch.dtype) -> Tensor:
     else:
         seen = seen & mask.bool().unsqueeze(1)
         seen |= torch.eye(length, dtype=torch.bool, device=mask.device)
-    unseen = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
-    return unseen.masked_fill_(~seen, float("-inf")).unsqueeze(1)
+    attention_bias = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
+    return attention_bias.masked_fill_(~seen, float("-inf")).unsqueeze(1)
 
 
 def _attention(
     x: Tensor,
     layer: _Layer,
-    turns: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
-    unseen: Tensor,
+    rotations: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+    attention_bias: Tensor,
     epsilon: float,
 ) -> Tensor:
     """Return what each head mixes from what it sees, [B, T, Q E], from the residual stream."""
@@ -216,18 +221,20 @@ def _attention(
         qk, v = torch.split(qkv, [heads + groups, groups], dim=2)
         qk = _norm(qk, epsilon) * layer.head_norms
         q, k = torch.split(qk, [heads, groups], dim=2)
-    q, k = (_turn(part, *turn) for part, turn in zip((q, k), turns, strict=True))
+    q, k = (
+        _apply_rotary(part, *rotation) for part, rotation in zip((q, k), rotations, strict=True)
+    )
     v = v.transpose(1, 2)
     if length > LONGEST_BY_PRODUCTS:
         mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=unseen, scale=1.0, enable_gqa=heads != groups
+            q, k, v, attn_mask=attention_bias, scale=1.0, enable_gqa=heads != groups
         )
     else:
         # The query heads of a group are more rows for its keys.
         v = v.reshape(rows * groups, length, size)
         q, k = q.view(rows * groups, -1, size), k.view(rows * groups, length, size)
         scores = torch.bmm(q, k.transpose(1, 2)).view(rows, heads, length, length)
-        shares = torch.softmax(scores.add_(unseen), dim=-1)
+        shares = torch.softmax(scores.add_(attention_bias), dim=-1)
         mixed = torch.bmm(shares.view(rows * groups, -1, length), v)
     return mixed.view(rows, heads, length, size).transpose(1, 2).reshape(rows, length, -1)
 
@@ -256,9 +263,9 @@ def _norm(x: Tensor, epsilon: float) -> Tensor:
     return _Norm.apply(x, epsilon)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """See `_Turn`."""
-    return _Turn.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]
+def _apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """See `_Rotary`."""
+    return _Rotary.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _gated(gate_up: Tensor) -> Tensor:
@@ -290,7 +297,7 @@ class _Norm(torch.autograd.Function):
         return torch.addcmul(gradient, y, along, value=-1).mul_(scale), None
 
 
-class _Turn(torch.autograd.Function):
+class _Rotary(torch.autograd.Function):
     """Rotate queries or keys [B, T, H, E] by their positions; laid out as [B, H, T, E].
 
     ``cos`` and ``sin`` are [B, T, E]; ``sin`` with the sign for swapped halves. A rotation's
@@ -301,9 +308,9 @@ class _Turn(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         rows, length, heads, size = x.shape
-        turned = x.new_empty(rows, heads, length, size)
-        _rotate(x.transpose(1, 2), cos.unsqueeze(1), sin.unsqueeze(1), turned)
-        return turned
+        rotated = x.new_empty(rows, heads, length, size)
+        _rotate(x.transpose(1, 2), cos.unsqueeze(1), sin.unsqueeze(1), rotated)
+        return rotated
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

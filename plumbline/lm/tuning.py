@@ -41,3 +41,12 @@ class TuningConfig(Config):
             modules_to_save=list(modules_to_save) or None,
             task_type=task_type,
         )
+
+
+def parameter_counts(model: Any) -> dict[str, float]:
+    """Return how many parameters a model has, and how many of them train."""
+    parameters = list(model.parameters())
+    return {
+        "parameters": float(sum(p.numel() for p in parameters)),
+        "trainable_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
+    }

@@ -16,13 +16,11 @@ from pydantic import Field, model_validator
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
-from plumbline.lm.models import (
-    Reference,
-    load_causal_lm,
-    load_tokenizer,
-    model_card,
-    parameter_counts,
-)
+from plumbline.lm.load import load_causal_lm
+from plumbline.lm.model_folder import Reference
+from plumbline.lm.save import model_card
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.config import TrainingConfig

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from plumbline.data.records import Row
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.lm.chat import encode_answered
+from plumbline.lm.chat import encode_response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ def encode_pairs(
         sides = [
             [*prompt, *answer]
             for prompt, answer in (
-                encode_answered(tokenizer, row["prompt"], row[side][-1]["content"])
+                encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
                 for side in ("chosen", "rejected")
             )
         ]

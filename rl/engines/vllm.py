@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
-from plumbline.lm.models import ADAPTER
+from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
 from rl.engines.continuous import refuse_filters
 

@@ -16,15 +16,11 @@ from plumbline.commands.evaluation import run_evaluation
 from plumbline.commands.evaluation.model_names import find_model
 from plumbline.commands.evaluation.tables import lines, markdown
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
-from plumbline.lm.models import (
-    ADAPTER_CONFIG,
-    load_causal_lm,
-    load_tokenizer,
-    model_card,
-    save_model,
-    trainable_causal_lm,
-)
+from plumbline.lm.load import load_causal_lm, trainable_causal_lm
+from plumbline.lm.model_folder import ADAPTER_CONFIG
 from plumbline.lm.policy import Policy
+from plumbline.lm.save import model_card, save_model
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Manifest, entries, read_json, write_json
 from plumbline.runs.run import Run

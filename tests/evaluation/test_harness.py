@@ -127,14 +127,14 @@ def test_measures_are_added_to_answers_and_change_none(policy, prompts):
 
 def test_a_scorer_that_knows_how_sure_it_is_is_asked(policy, prompts):
     class Unsure(Counts):
-        def spread(self, prompts, responses):
+        def ensemble_std(self, prompts, responses):
             return [0.25 for _ in responses]
 
     harness = Harness(CONFIG, prompts, [Unsure()], data_seed=0)
     rows = harness.judge(policy, None)
-    assert {row["words_score_spread"] for row in rows} == {0.25}
+    assert {row["words_score_std"] for row in rows} == {0.25}
     figures = harness.figures(rows)
-    assert figures["words_score_spread"] == 0.25
+    assert figures["words_score_std"] == 0.25
     assert "kl" not in figures
 
 

@@ -14,7 +14,7 @@ from evaluation.measures.safety import ClassifierModerator, WordList, moderation
 from evaluation.measures.texts import perplexities, text_likelihoods
 from plumbline.data.records import user
 from plumbline.errors import DataError, ModelError
-from plumbline.lm.chat import encode_answered
+from plumbline.lm.chat import encode_response
 from plumbline.runs.calls import SourceFile
 
 ANSWERS = ["Certainly.", "The saws cost $7. Thank you!", "No.", "In aisle 3, " * 9 + "I think."]
@@ -38,15 +38,15 @@ def test_perplexity_of_references_is_that_of_a_plain_loop(policy, prompts):
     ]
     assert add_columns(perplexity(), Answers(rows, policy)) is None
     encoded = [
-        encode_answered(policy.tokenizer, row["prompt"], text)
+        encode_response(policy.tokenizer, row["prompt"], text)
         for row in rows
         for text in row["references"]
     ]
     nats = sum(nats_of(policy, *one) for one in encoded)
-    tokens = sum(len(one.answer_ids) for one in encoded)
+    tokens = sum(len(one.response_ids) for one in encoded)
     figures = figures_of(perplexity(), rows)
     assert figures["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
-    assert all(one.answer_ids[-1] == policy.tokenizer.eos_token_id for one in encoded)
+    assert all(one.response_ids[-1] == policy.tokenizer.eos_token_id for one in encoded)
 
 
 def test_perplexity_of_answers_to_the_reference_weighs_tokens_alike():

@@ -8,13 +8,10 @@ import torch
 
 from plumbline.errors import ConfigError
 from plumbline.hooks import Mountable
-from plumbline.lm.models import (
-    ADAPTER,
-    load_tokenizer,
-    save_model,
-    trainable_causal_lm,
-    trainable_sequence_scorer,
-)
+from plumbline.lm.load import trainable_causal_lm, trainable_sequence_scorer
+from plumbline.lm.model_folder import ADAPTER
+from plumbline.lm.save import save_model
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact, write_json
 from reward.ensemble import EnsembleScorer, combined
@@ -71,7 +68,7 @@ def test_an_ensemble_scores_as_its_members_do_alone(models, alone, prompts, how)
         "uncertainty": alone.mean(axis=0) - 0.7 * alone.var(axis=0),
     }[how]
     assert scorer.score(prompts, ANSWERS) == pytest.approx(expected, abs=1e-4)
-    assert scorer.spread(prompts, ANSWERS) == pytest.approx(alone.std(axis=0), abs=1e-4)
+    assert scorer.ensemble_std(prompts, ANSWERS) == pytest.approx(alone.std(axis=0), abs=1e-4)
 
 
 def test_members_share_one_base(models):
@@ -110,7 +107,7 @@ def test_each_member_scores_once_for_reward_and_spread_together(models, alone, p
     for member in scorer.members:
         member.score = lambda p, r, score=member.score: calls.append(1) or score(p, r)
     scorer.score(prompts, ANSWERS)
-    scorer.spread(prompts, ANSWERS)
+    scorer.ensemble_std(prompts, ANSWERS)
     assert len(calls) == 3
     swapped = [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]]
     assert scorer.score(prompts, swapped) != pytest.approx(alone.mean(axis=0), abs=1e-3)

@@ -9,8 +9,8 @@ import torch
 
 from plumbline.data.records import assistant, write_dataset
 from plumbline.errors import DataError
-from plumbline.lm.chat import encode_answered
-from plumbline.lm.models import load_sequence_scorer
+from plumbline.lm.chat import encode_response
+from plumbline.lm.load import load_sequence_scorer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.training.config import TrainingConfig
@@ -118,11 +118,11 @@ def test_a_score_is_the_model_s_own_at_the_end_token(trained, prompts):
     folder, _ = trained
     scorer = RewardModelScorer(folder)
     model = load_sequence_scorer(folder).eval()
-    prompt_ids, answer_ids = encode_answered(scorer.tokenizer, prompts[0], "Certainly.")
+    prompt_ids, response_ids = encode_response(scorer.tokenizer, prompts[0], "Certainly.")
     with torch.no_grad():
-        plain = model(input_ids=torch.tensor([[*prompt_ids, *answer_ids]])).logits.item()
+        plain = model(input_ids=torch.tensor([[*prompt_ids, *response_ids]])).logits.item()
     assert scorer.raw_scores([prompts[0]], ["Certainly."]) == pytest.approx([plain], abs=1e-5)
-    assert answer_ids[-1] == scorer.tokenizer.eos_token_id
+    assert response_ids[-1] == scorer.tokenizer.eos_token_id
 
 
 def test_pairs_that_do_not_fit_leave_none(base_folder, preferences, stage):

@@ -18,7 +18,7 @@ import torch
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.batches import collate, pad_right
 from plumbline.lm.generation import SamplingConfig, generate
-from plumbline.lm.models import load_causal_lm
+from plumbline.lm.load import load_causal_lm
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics

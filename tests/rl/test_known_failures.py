@@ -13,10 +13,12 @@ from pydantic import ValidationError
 
 from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
-from plumbline.lm.chat import encode_answered
+from plumbline.lm.chat import encode_response
 from plumbline.lm.generation import SamplingConfig
-from plumbline.lm.models import load_causal_lm, load_tokenizer, save_model, trainable_causal_lm
+from plumbline.lm.load import load_causal_lm, trainable_causal_lm
 from plumbline.lm.policy import Policy
+from plumbline.lm.save import save_model
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from reward.scorer import RewardModelScorer
 from rl.config import AdvantageConfig, KLConfig, LossConfig, PPOConfig, ShapingConfig
@@ -120,9 +122,9 @@ def test_a_reward_model_trained_on_joint_text_but_scored_on_concatenated_ids(toy
         chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
     )
     user = [{"role": "user", "content": "ab"}]
-    assert encode_answered(merging, user, "a").answer_ids == [2]
+    assert encode_response(merging, user, "a").response_ids == [2]
     with pytest.raises(ModelError, match="does not continue its own prompt"):
-        encode_answered(merging, user, "c")
+        encode_response(merging, user, "c")
 
 
 def test_a_kl_that_ignores_the_temperature(toy, roles):

@@ -9,17 +9,17 @@ import transformers
 from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.generation import SamplingConfig, generate
-from plumbline.lm.models import (
-    Reference,
-    backbone,
+from plumbline.lm.load import (
     load_causal_lm,
     load_sequence_scorer,
-    load_tokenizer,
-    save_model,
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
+from plumbline.lm.model_folder import Reference
 from plumbline.lm.precision import compute_precision
+from plumbline.lm.save import save_model
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.trunk import backbone
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact, write_json
 from reward.mounted import same_base

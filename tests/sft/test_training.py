@@ -7,7 +7,8 @@ import torch
 
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.dropped import Dropped
-from plumbline.lm.models import load_causal_lm, source_of
+from plumbline.lm.load import load_causal_lm
+from plumbline.lm.model_folder import source_of
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics

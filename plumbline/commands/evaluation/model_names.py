@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.errors import ArtifactError, ModelError
-from plumbline.lm.models import ADAPTER_CONFIG, REFERENCE, Reference, load_tokenizer, source_of
+from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference, source_of
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store, sha256
 from plumbline.runs.run import RUN_FILE, Run, RunRecord
 from plumbline.runs.stage import Stage, stage

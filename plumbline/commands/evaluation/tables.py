@@ -62,8 +62,8 @@ def _title(name: str, known: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]
             return _arrow(title, True), "points"
         if base == f"{scorer}_win_rate":
             return _arrow(f"win rate by {scorer}", True), "share of prompts"
-        if base == f"{scorer}_spread":
-            return f"{title}: spread between members", "points"
+        if base == f"{scorer}_std":
+            return f"{title}: standard deviation between members", "points"
     return base.replace("_", " "), ""
 
 

@@ -33,13 +33,13 @@ class Decoder:
         self._keys = list(snapshot.embedding.new_zeros(shape))
         self._values = list(snapshot.embedding.new_zeros(shape))
         # Added to the scores: nothing at what may be seen, minus infinity at the rest.
-        self._unseen = snapshot.embedding.new_zeros(rows, snapshot.key_heads, 0)
+        self._attention_bias = snapshot.embedding.new_zeros(rows, snapshot.key_heads, 0)
         self._cos, self._sin = snapshot.rotation(width + new_tokens)
         self._positions = mask.sum(1)
         self._filled = width
         self._grow(width)
-        self._unseen[:, :, :width] = 0.0
-        self._unseen[:, :, :width].masked_fill_((mask == 0).unsqueeze(1), float("-inf"))
+        self._attention_bias[:, :, :width] = 0.0
+        self._attention_bias[:, :, :width].masked_fill_((mask == 0).unsqueeze(1), float("-inf"))
         self.state = self._prefill(ids, mask)
 
     def logits(self) -> Tensor:
@@ -53,18 +53,18 @@ class Decoder:
         x = weights.embedding[tokens]
         cos = self._cos[self._positions].unsqueeze(1)
         sin = self._sin[self._positions].unsqueeze(1)
-        if column == self._unseen.shape[2]:
+        if column == self._attention_bias.shape[2]:
             self._grow(1)
         self._filled += 1
         self._positions = self._positions + 1
-        self._unseen[:, :, column] = 0.0
-        unseen = self._unseen.view(rows * groups, 1, -1)
+        self._attention_bias[:, :, column] = 0.0
+        attention_bias = self._attention_bias.view(rows * groups, 1, -1)
         for layer, keys, values in zip(weights.layers, self._keys, self._values, strict=True):
             qk, v = self._project(x, layer, cos, sin)
             keys[:, :, column] = qk[:, heads:]
             values[:, :, column] = v
             queries = qk[:, :heads].reshape(rows * groups, heads // groups, size)
-            scores = torch.baddbmm(unseen, queries, keys.flatten(0, 1).transpose(1, 2))
+            scores = torch.baddbmm(attention_bias, queries, keys.flatten(0, 1).transpose(1, 2))
             mixed = torch.bmm(torch.softmax(scores, dim=-1), values.flatten(0, 1))
             x = self._finish(x, mixed.view(rows, heads * size), layer)
         self.state = _norm(x, weights.epsilon) * weights.norm
@@ -73,7 +73,7 @@ class Decoder:
         """Go on with these rows; one may stand there several times."""
         self._keys = [keys[rows] for keys in self._keys]
         self._values = [values[rows] for values in self._values]
-        self._positions, self._unseen = self._positions[rows], self._unseen[rows]
+        self._positions, self._attention_bias = self._positions[rows], self._attention_bias[rows]
         self.state = self.state[rows]
 
     def _grow(self, columns: int) -> None:
@@ -81,7 +81,7 @@ class Decoder:
         more = -(-columns // _COLUMNS) * _COLUMNS
         self._keys = [_lengthened(keys, more) for keys in self._keys]
         self._values = [_lengthened(values, more) for values in self._values]
-        self._unseen = F.pad(self._unseen, (0, more), value=float("-inf"))
+        self._attention_bias = F.pad(self._attention_bias, (0, more), value=float("-inf"))
 
     @property
     def _heads(self) -> tuple[int, int, int]:
@@ -106,11 +106,11 @@ class Decoder:
         seen = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
         seen = seen & mask.bool().unsqueeze(1)
         seen |= torch.eye(width, dtype=torch.bool, device=ids.device)
-        unseen = torch.zeros(rows, 1, width, width, dtype=weights.dtype, device=ids.device)
-        unseen.masked_fill_(~seen.unsqueeze(1), float("-inf"))
+        attention_bias = torch.zeros(rows, 1, width, width, dtype=weights.dtype, device=ids.device)
+        attention_bias.masked_fill_(~seen.unsqueeze(1), float("-inf"))
         long = width > _LONGEST_BY_PRODUCTS
         if not long:
-            unseen = unseen.expand(rows, heads, width, width).flatten(0, 1)
+            attention_bias = attention_bias.expand(rows, heads, width, width).flatten(0, 1)
         x = weights.embedding[ids.flatten()]
         for layer, all_keys, all_values in zip(
             weights.layers, self._keys, self._values, strict=True
@@ -123,10 +123,10 @@ class Decoder:
             k, v = (t.repeat_interleave(repeats, dim=1) for t in (qk[:, heads:], v))
             q = qk[:, :heads]
             if long:
-                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=unseen, scale=1.0)
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias, scale=1.0)
             else:
                 q, k, v = (t.reshape(rows * heads, width, size) for t in (q, k, v))
-                shares = torch.softmax(torch.baddbmm(unseen, q, k.transpose(1, 2)), dim=-1)
+                shares = torch.softmax(torch.baddbmm(attention_bias, q, k.transpose(1, 2)), dim=-1)
                 mixed = torch.bmm(shares, v).view(rows, heads, width, size)
             mixed = mixed.transpose(1, 2).reshape(rows * width, heads * size)
             x = self._finish(x, mixed, layer)
@@ -136,15 +136,15 @@ class Decoder:
     def _project(
         self, x: Tensor, layer: LayerWeights, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return turned queries and keys [B, Q + G, E], and values [B, G, E]."""
+        """Return rotated queries and keys [B, Q + G, E], and values [B, G, E]."""
         heads, groups, size = self._heads
         normed = _norm(x, self._weights.epsilon)
         qkv = layer.qkv.of(normed).view(-1, heads + 2 * groups, size)
         qk = qkv[:, : heads + groups]
         if layer.head_norms is not None:
             qk = _norm(qk, self._weights.head_epsilon) * layer.head_norms
-        turned = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
-        return turned, qkv[:, heads + groups :]
+        rotated = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
+        return rotated, qkv[:, heads + groups :]
 
     def _finish(self, x: Tensor, mixed: Tensor, layer: LayerWeights) -> Tensor:
         """Return the layer's result [B, D] from its input and what attention mixed."""

@@ -11,19 +11,17 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from plumbline.errors import ConfigError, ModelError
-from plumbline.lm.models import (
-    Reference,
+from plumbline.lm.load import (
     load_causal_lm,
     load_sequence_scorer,
-    load_tokenizer,
-    parameter_counts,
-    save_model,
-    source_of,
     trainable_causal_lm,
     trainable_sequence_scorer,
 )
+from plumbline.lm.model_folder import Reference, source_of
 from plumbline.lm.policy import Policy, using_adapter
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.save import save_model
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.tuning import TuningConfig, parameter_counts
 from plumbline.training.base_model import BaseModelConfig, build_base
 
 IDS = torch.tensor([[5, 20, 30, 40, 50]])

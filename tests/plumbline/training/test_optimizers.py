@@ -9,7 +9,7 @@ import torch
 from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
-from plumbline.lm.models import load_causal_lm
+from plumbline.lm.load import load_causal_lm
 from plumbline.training.optimizers import muon_with_adamw
 
 

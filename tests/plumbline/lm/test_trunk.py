@@ -21,8 +21,8 @@ from transformers import (
 
 from plumbline.lm import trunk
 from plumbline.lm.batches import collate
-from plumbline.lm.models import backbone
 from plumbline.lm.policy import using_adapter
+from plumbline.lm.trunk import backbone
 
 SIZES = {
     "vocab_size": 120,
@@ -210,7 +210,7 @@ def test_the_last_states_of_a_reward_model_are_its_own(kind, adapter, no_fallbac
     fallback = trunk.backbone(model)(input_ids=ids, attention_mask=mask, use_cache=False)
     ends = mask.sum(1) - 1
     no_fallback(model)
-    assert trunk.suits(model)
+    assert trunk.is_supported(model)
     found = trunk.last_states(model, ids, mask)
     torch.testing.assert_close(
         found, fallback.last_hidden_state[torch.arange(4), ends], atol=1e-4, rtol=1e-4
@@ -238,8 +238,8 @@ def test_what_it_does_not_know_is_run_as_it_is(why):
     else:
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.5)).train()
-        assert not trunk.suits(model)
-        assert trunk.suits(model.eval())
+        assert not trunk.is_supported(model)
+        assert trunk.is_supported(model.eval())
     mask = BATCH.response_mask
     torch.testing.assert_close(
         trunk.response_states(model, BATCH)[mask], own_pass(model)[mask], atol=1e-5, rtol=1e-4

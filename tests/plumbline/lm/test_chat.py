@@ -8,8 +8,8 @@ import pytest
 
 from plumbline.data.records import assistant, user
 from plumbline.errors import ModelError
-from plumbline.lm.chat import decode_answer, encode_answered, encode_conversation, encode_prompt
-from plumbline.lm.models import load_tokenizer
+from plumbline.lm.chat import decode_response, encode_conversation, encode_prompt, encode_response
+from plumbline.lm.tokenizer import load_tokenizer
 
 TALK = [user("One?"), assistant("First."), user("Two?"), assistant("Second.")]
 
@@ -42,7 +42,7 @@ def test_without_generation_markers_the_mask_is_the_same(tokenizer):
 
 
 def test_prompt_and_answer_are_the_conversation(tokenizer):
-    prompt, answer = encode_answered(tokenizer, TALK[:-1], "Second.")
+    prompt, answer = encode_response(tokenizer, TALK[:-1], "Second.")
     assert prompt == encode_prompt(tokenizer, TALK[:-1])
     assert [*prompt, *answer] == encode_conversation(tokenizer, TALK).ids
     assert answer[-1] == tokenizer.eos_token_id
@@ -55,7 +55,7 @@ def test_a_template_that_does_not_continue_its_prompt_is_refused(tokenizer):
         "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     with pytest.raises(ModelError, match="does not continue its own prompt"):
-        encode_answered(odd, TALK[:1], "First.")
+        encode_response(odd, TALK[:1], "First.")
 
 
 def test_what_follows_the_end_token_is_no_answer(tokenizer):
@@ -63,14 +63,14 @@ def test_what_follows_the_end_token_is_no_answer(tokenizer):
     trailing.chat_template = tokenizer.chat_template.replace(
         "{% endgeneration %}", "{% endgeneration %}{{ '\n' }}"
     )
-    _, answer = encode_answered(trailing, TALK[:1], "First.")
+    _, answer = encode_response(trailing, TALK[:1], "First.")
     assert answer[-1] == tokenizer.eos_token_id
 
 
 def test_special_tokens_inside_an_answer_stay_visible(tokenizer):
     ids = tokenizer("Well <|user|> then", add_special_tokens=False)["input_ids"]
     ends = frozenset([tokenizer.eos_token_id])
-    text = decode_answer(tokenizer, [*ids, tokenizer.eos_token_id], ends)
+    text = decode_response(tokenizer, [*ids, tokenizer.eos_token_id], ends)
     assert text == "Well <|user|> then"
 
 
@@ -97,5 +97,5 @@ def test_a_tokenizer_without_template_gets_the_default(tokenizer, base_folder, t
 
 def test_line_breaks_and_other_scripts_survive(tokenizer):
     text = "Zwei Zeilen\n\nund 漢字, naïve 🙂"
-    _, answer = encode_answered(tokenizer, TALK[:1], text)
-    assert decode_answer(tokenizer, answer, frozenset([tokenizer.eos_token_id])) == text
+    _, answer = encode_response(tokenizer, TALK[:1], text)
+    assert decode_response(tokenizer, answer, frozenset([tokenizer.eos_token_id])) == text
