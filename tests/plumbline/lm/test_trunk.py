@@ -176,7 +176,7 @@ def test_analytic_gradients_equal_finite_differences():
     # A rotation's two halves share their angle, up to the sign.
     cos[..., 2:], sin[..., 2:] = cos[..., :2], -sin[..., :2]
     assert torch.autograd.gradcheck(lambda x: trunk._Norm.apply(x, 1e-3), double(3, 8), atol=1e-4)
-    assert torch.autograd.gradcheck(lambda x: trunk._Turn.apply(x, cos, sin), double(2, 3, 2, 4))
+    assert torch.autograd.gradcheck(lambda x: trunk._Rotary.apply(x, cos, sin), double(2, 3, 2, 4))
     assert torch.autograd.gradcheck(trunk._Gated.apply, double(3, 8))
 
 
