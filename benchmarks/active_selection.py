@@ -52,10 +52,9 @@ from plumbline.runs.calls import defer
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
-from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
 from preference.pairs import sample_pairs
-from recipes._first import first_policy
+from recipes._shared import World, train_sft_policy
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
 from recipes.dpo_vs_ppo import __file__ as RECIPE_FILE
 from reward.config import RewardConfig
@@ -181,8 +180,9 @@ def measure_accuracy(
 def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
     """Make what all seeds share: first policy, pool, held-out pairs."""
     recipe = config.recipe
-    first = first_policy(run, recipe)
-    made = {"first": first}
+    source = World(run, recipe)
+    policy = train_sft_policy(run, recipe, source)
+    made = {"policy": policy}
     for name, count, share in (
         ("pool", config.pool_prompts, "preferences"),
         ("held_out", config.held_out_prompts, "heldout"),
@@ -191,8 +191,8 @@ def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
             name,
             sample_pairs,
             config=recipe.pairs.model_copy(update={"prompts": count}),
-            policy=first,
-            prompts=defer(prompts, data_seed=recipe.data_seed, count=count, share=share),
+            policy=policy,
+            prompts=source.prompts(share, count),
             seed=recipe.seed,
         )
     return made
@@ -250,7 +250,7 @@ def curve(
                     f"reward/{place}/{member}",
                     train_reward_model,
                     config=reward_config(config, budget),
-                    policy=shared["first"],
+                    policy=shared["policy"],
                     preferences=preferences,
                     seed=1000 * seed + member,
                 ),

@@ -53,12 +53,12 @@ def main() -> None:
         work(json.loads(options.worker))
         return
     home = options.home or Path(tempfile.mkdtemp())
-    ground = prepare(home)
+    prepared = prepare(home)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
     for seed in range(options.seeds):
         for name in SETTINGS:  # the sides take turns, alone on the machine
             rounds = options.rounds if name == "trl" else options.rounds * 3 // 2
-            found[name].append(race(name, seed, rounds, options.clock, ground))
+            found[name].append(race(name, seed, rounds, options.clock, prepared))
             last = found[name][-1]
             say(
                 f"{SETTINGS[name]:<24} seed {seed}: {last['seconds'][-1]:.0f} s, reward "
@@ -159,13 +159,13 @@ def prepare(home: Path) -> dict[str, str]:
         configs = Path(_shared.__file__).parent / "configs"
         config = load(DpoVsPpoConfig, configs / "quickstart.yaml")
         run = Run(home / "runs", "race", "dpo_vs_ppo", config, Reporter())
-        ground = _shared.prepare(run, config)
-        tokenizer = load_tokenizer(ground.first.path)
-        policy = merged(load_causal_lm(ground.first.path))
+        shared = _shared.shared_stages(run, config)
+        tokenizer = load_tokenizer(shared.sft_policy.path)
+        policy = merged(load_causal_lm(shared.sft_policy.path))
         policy.save_pretrained(folders["policy"])
         tokenizer.save_pretrained(folders["policy"])
-        scorer = RewardModelScorer(ground.rewarder)
-        reward = merged(load_sequence_scorer(ground.rewarder.path))
+        scorer = RewardModelScorer(shared.reward_model)
+        reward = merged(load_sequence_scorer(shared.reward_model.path))
         with torch.no_grad():
             reward.score.weight.div_(scorer.deviation)
         reward.save_pretrained(folders["reward"])
@@ -190,14 +190,15 @@ def merged(model: Any) -> Any:
 
 
 def race(
-    name: str, seed: int, rounds: int, clock: str, ground: dict[str, str]
+    name: str, seed: int, rounds: int, clock: str, prepared: dict[str, str]
 ) -> dict[str, list[float]]:
     """Run one side in a process of its own; return reward, KL and seconds of each round."""
     interpreter = peer_python() if name == "trl" else Path(sys.executable)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rounds.json"
         job = {
-            "name": name, "seed": seed, "rounds": rounds, "clock": clock, "out": str(out), **ground
+            "name": name, "seed": seed, "rounds": rounds, "clock": clock, "out": str(out),
+            **prepared,
         }  # fmt: skip
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         if clock == "cpu":

@@ -1,11 +1,14 @@
-"""What recipes that compare ways of aligning share: everything up to the reward model and judge.
+"""What recipes share: an SFT policy, preferences, a reward model, and one judge for all policies.
 
-From the embedded world, or from files: demonstrations, a base model, the first policy, pairs with
-votes (or a file of preferences), a reward model, and one judge for every policy.
+The data come from one of two sources, `World` (the embedded world) or `Files`. What is made of them
+is the same: `train_sft_policy` makes the policy that every method starts from, the source's
+``preferences`` makes preferences between its responses, and `shared_stages` adds the reward model
+and the judge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +24,14 @@ from evaluation.measures.registry import MeasuresConfig, chosen
 from evaluation.tasks.checkers import ShopFormat
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import dataset_task, world_task
-from plumbline.config import Config, not_in_identity
-from plumbline.data.records import dataset_prompts
+from plumbline.config import Config, not_in_identity, only_when
+from plumbline.data.records import Conversation, dataset_prompts
 from plumbline.data.texts import training_texts
+from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import SourceFile, defer
+from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.run import Run
-from plumbline.training.base_model import BaseModelConfig, build_base
+from plumbline.training.base_model import EMBEDDED, BaseModelConfig, build_base
 from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations, prompts
 from plumbline.world.gold import GoldUtility
@@ -50,6 +54,11 @@ class WorldConfig(Config):
     """Plain texts that the embedded base model is trained on."""
     demonstrations: int = Field(3_000, ge=10)
     """Conversations of the shop's clerks, in three forms."""
+
+
+class RLWorldConfig(WorldConfig):
+    """How much of the embedded world is used, prompts of reinforcement learning included."""
+
     ppo_prompts: int = Field(2_000, ge=2)
     """Prompts that PPO draws its rounds from."""
 
@@ -65,206 +74,314 @@ class FilesConfig(Config):
     """Preferences: Anthropic HH, TRL or ShareGPT with chosen and rejected."""
 
 
-class GroundConfig(Config):
-    """Everything that may vary up to the reward model and the judge."""
+class SFTPolicyConfig(Config):
+    """Everything that may vary up to the SFT policy."""
 
     seed: int = Field(0, ge=0)
-    """Seed of what all methods share: base, first policy, pairs and reward model."""
+    """Seed of the models that all methods share."""
     data_seed: int = Field(0, ge=0)
     """Seed of the data: the world, its prompts, votes and splits."""
     world: WorldConfig = WorldConfig()
     """How much of the embedded world is used."""
-    files: FilesConfig | None = None
-    """Real data instead of the embedded world."""
     base: BaseModelConfig = BaseModelConfig()
     """The base model."""
     demonstrations: DemonstrationsConfig = DemonstrationsConfig()
     """How demonstrations are cleaned and split."""
     sft: SFTConfig = SFTConfig()
     """Supervised fine-tuning."""
-    pairs: PairsConfig = PairsConfig()
-    """How pairs to label are sampled (embedded world only)."""
-    labeling: LabelingConfig = LabelingConfig()
-    """Who labels them (embedded world only)."""
-    aggregation: AggregationConfig = AggregationConfig()
-    """How votes become preferences (embedded world only)."""
-    preferences: PreferenceFileConfig = PreferenceFileConfig()
-    """How a file of preferences is read (files only)."""
+
+
+def _in_the_world(config: Any) -> bool:
+    return config.files is None
+
+
+_WORLD = "the embedded world, so that files is null"
+
+
+class SharedConfig(SFTPolicyConfig):
+    """Everything that may vary up to the reward model and the judge."""
+
+    files: FilesConfig | None = None
+    """Real data instead of the embedded world."""
+    world: RLWorldConfig = only_when(_in_the_world, _WORLD, RLWorldConfig())
+    """How much of the embedded world is used."""
+    pairs: PairsConfig = only_when(_in_the_world, _WORLD, PairsConfig())
+    """How pairs to label are sampled."""
+    labeling: LabelingConfig = only_when(_in_the_world, _WORLD, LabelingConfig())
+    """Who labels them."""
+    aggregation: AggregationConfig = only_when(_in_the_world, _WORLD, AggregationConfig())
+    """How votes become preferences."""
+    preferences: PreferenceFileConfig = only_when(
+        lambda config: not _in_the_world(config), "files", PreferenceFileConfig()
+    )
+    """How a file of preferences is read."""
     reward: RewardConfig = RewardConfig()
     """The reward model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How every policy is judged."""
     measures: MeasuresConfig = MeasuresConfig()
-    """What is measured of finished policies' answers, beside what judges them."""
+    """What is measured of finished policies' responses, beside what judges them."""
 
 
-class Ground(NamedTuple):
-    """What every method starts from and is judged by."""
+class World:
+    """Data of the embedded world, whose gold utility knows how good a response is."""
 
-    first: Artifact
-    """The first policy."""
-    preferred: Artifact
-    """Preferences."""
-    rewarder: Artifact
-    """The reward model."""
-    scorer: Any
-    """The reward model as a scorer, deferred."""
-    asked: Any
-    """The prompts that reinforcement learning draws from, deferred."""
-    baseline: Artifact
-    """The first policy, judged."""
-    harness: Any
-    """The judge of finished policies, with all measures, deferred."""
-    judge: str
-    """The scorer that decides: gold, or reward where there is no gold."""
-    hook: Any
-    """The same judge for policies in training, without the measures, deferred."""
+    judge = "gold"
 
+    def __init__(self, run: Run, config: SFTPolicyConfig) -> None:
+        self._run, self._config, self._data_seed = run, config, config.data_seed
+        self.gold = [defer(GoldUtility, data_seed=self._data_seed)]
+        self.checker = defer(ShopFormat, data_seed=self._data_seed)
 
-def prepare(run: Run, config: GroundConfig) -> Ground:
-    """Make what every method starts from."""
-    files, data_seed = config.files, config.data_seed
-
-    # 1. Demonstrations, from the world or from a file; human preferences, if there is a file.
-    demonstrated = run.make(
-        "demonstrations",
-        build_demonstrations,
-        config=config.demonstrations,
-        source=defer(
+    def demonstrations(self) -> Deferred[Any]:
+        """Return what the shop's clerks wrote."""
+        count = self._config.world.demonstrations
+        return defer(
             from_rows,
-            rows=defer(demonstrations, data_seed=data_seed, count=config.world.demonstrations),
+            rows=defer(demonstrations, data_seed=self._data_seed, count=count),
             origin="embedded world",
         )
-        if files is None
-        else defer(from_file, file=SourceFile(files.folder / files.demonstrations)),
-        data_seed=data_seed,
-    )
-    if files is not None:
-        preferred = run.make(
+
+    def base_texts(self, demonstrated: Artifact) -> Deferred[Any]:
+        """Return the plain texts that the embedded base model is trained on."""
+        documents = self._config.world.documents
+        return defer(corpus, data_seed=self._data_seed, documents=documents)
+
+    def prompts(self, share: str, count: int) -> Deferred[Any]:
+        """Return prompts of a share, which no other share has."""
+        return defer(prompts, data_seed=self._data_seed, count=count, share=share)
+
+    def rl_prompts(self) -> Deferred[Any]:
+        """Return the prompts that reinforcement learning draws from."""
+        assert isinstance(self._config.world, RLWorldConfig)
+        return self.prompts("preferences", self._config.world.ppo_prompts)
+
+    def heldout_task(self, count: int) -> Deferred[Any]:
+        """Return the prompts that every policy is judged by."""
+        return defer(world_task, data_seed=self._data_seed, count=count)
+
+    def spare_prompts(self, count: int, judged: int) -> Deferred[Any]:
+        """Return prompts that neither training nor `heldout_task` has: undemonstrated ones."""
+        skip = self._config.world.demonstrations
+        return defer(
+            those_after,
+            prompts=self.prompts("demonstrations", skip + count),
+            skip=skip,
+            count=count,
+        )
+
+    def preferences(self, config: SharedConfig, policy: Artifact) -> Artifact:
+        """Make pairs of the policy's responses, simulated votes on them, and preferences."""
+        pairs = self._run.make(
+            "pairs",
+            sample_pairs,
+            config=config.pairs,
+            policy=policy,
+            prompts=self.prompts("preferences", config.pairs.prompts),
+            seed=config.seed,
+        )
+        labels = self._run.make(
+            "labels",
+            simulate_labels,
+            config=config.labeling,
+            pairs=pairs,
+            utility=self.gold[0],
+            data_seed=self._data_seed,
+        )
+        return self._run.make(
+            "preferences",
+            aggregate_labels,
+            config=config.aggregation,
+            pairs=pairs,
+            labels=labels,
+            data_seed=self._data_seed,
+        )
+
+
+class Files:
+    """Data from files. Nothing knows how good a response truly is, so the reward model judges."""
+
+    judge = "reward"
+    gold: Sequence[Deferred[Any]] = ()
+    checker = None
+
+    def __init__(self, run: Run, config: SharedConfig, files: FilesConfig) -> None:
+        self._demonstrations = SourceFile(files.folder / files.demonstrations)
+        self._preferences = run.make(
             "preferences",
             import_preferences,
             config=config.preferences,
             file=SourceFile(files.folder / files.preferences),
-            data_seed=data_seed,
+            data_seed=config.data_seed,
         )
 
-    # 2. The base model. The embedded one is trained from scratch on plain text.
+    def demonstrations(self) -> Deferred[Any]:
+        """Return the file of demonstrations, read when it is needed."""
+        return defer(from_file, file=self._demonstrations)
+
+    def base_texts(self, demonstrated: Artifact) -> Deferred[Any]:
+        """Return the training splits as plain texts, for the embedded base model."""
+        return defer(training_texts, datasets=[demonstrated, self._preferences])
+
+    def rl_prompts(self) -> Deferred[Any]:
+        """Return the prompts that reinforcement learning draws from."""
+        return defer(dataset_prompts, dataset=self._preferences, split="train")
+
+    def heldout_task(self, count: int) -> Deferred[Any]:
+        """Return the prompts that every policy is judged by: the first ``count`` are asked."""
+        return defer(dataset_task, dataset=self._preferences, split="test")
+
+    def spare_prompts(self, count: int, judged: int) -> Deferred[Any]:
+        """Return held-out prompts after the first ``judged``, which judge every policy."""
+        held_out = defer(dataset_prompts, dataset=self._preferences, split="test")
+        return defer(those_after, prompts=held_out, skip=judged, count=count)
+
+    def preferences(self, config: SharedConfig, policy: Artifact) -> Artifact:
+        """Return the preferences of the file."""
+        return self._preferences
+
+
+class SharedStages(NamedTuple):
+    """What every method starts from and is judged by."""
+
+    source: World | Files
+    """Where the data come from."""
+    sft_policy: Artifact
+    """The policy that every method starts from."""
+    preferences: Artifact
+    """Preferences between responses."""
+    reward_model: Artifact
+    """The reward model."""
+    scorer: Deferred[Any]
+    """The reward model as a scorer."""
+    rl_prompts: Deferred[Any]
+    """The prompts that reinforcement learning draws from."""
+    baseline: Artifact
+    """The evaluation of the SFT policy."""
+    harness: Deferred[Any]
+    """The judge of finished policies, with all measures."""
+    hook: Deferred[Any]
+    """The same judge for policies in training, without the measures."""
+
+    @property
+    def judge(self) -> str:
+        """The scorer that decides: gold, or reward where there is no gold."""
+        return self.source.judge
+
+
+def train_sft_policy(
+    run: Run,
+    config: SFTPolicyConfig,
+    source: World | Files,
+    hook: Deferred[Any] | None = None,
+) -> Artifact:
+    """Make the base model, then the policy by supervised fine-tuning on demonstrations.
+
+    ``hook`` judges the policy while it trains.
+    """
+    demonstrated = run.make(
+        "demonstrations",
+        build_demonstrations,
+        config=config.demonstrations,
+        source=source.demonstrations(),
+        data_seed=config.data_seed,
+    )
+    # A model from elsewhere depends on no text of ours.
+    embedded = config.base.name_or_path == EMBEDDED
     base = run.make(
         "base",
         build_base,
         config=config.base,
-        texts=defer(corpus, data_seed=data_seed, documents=config.world.documents)
-        if files is None
-        else defer(training_texts, datasets=[demonstrated, preferred]),
+        texts=source.base_texts(demonstrated) if embedded else (),
         seed=config.seed,
     )
-
-    # 3. The first policy. What judges it on the way asks the prompts that all others answer, too.
-    held_out = (
-        defer(world_task, data_seed=data_seed, count=config.evaluation.prompts)
-        if files is None
-        else defer(dataset_task, dataset=preferred, split="test")
-    )
-    gold = [defer(GoldUtility, data_seed=data_seed)] if files is None else []
-    asks: dict[str, Any] = {
-        "config": config.evaluation,
-        "prompts": held_out,
-        "data_seed": data_seed,
-    }
-    first = run.make(
+    return run.make(
         "sft",
         train_sft,
         config=config.sft,
         base=base,
         demonstrations=demonstrated,
         seed=config.seed,
-        hook=defer(Harness, **asks, scorers=gold),
+        hook=hook,
     )
-    answers = run.make(
+
+
+def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
+    """Make what every method starts from and is judged by."""
+    data_seed, count = config.data_seed, config.evaluation.prompts
+    source = World(run, config) if config.files is None else Files(run, config, config.files)
+    judged_by = {
+        "config": config.evaluation,
+        "prompts": source.heldout_task(count),
+        "data_seed": data_seed,
+    }
+
+    # 1. The SFT policy, and its responses to the prompts that every policy is judged by.
+    sft_policy = train_sft_policy(
+        run, config, source, hook=defer(Harness, **judged_by, scorers=list(source.gold))
+    )
+    responses = run.make(
         "samples/sft",
         sample_policy,
-        policy=first,
-        prompts=held_out,
-        count=config.evaluation.prompts,
+        policy=sft_policy,
+        prompts=source.heldout_task(count),
+        count=count,
         sampling=config.evaluation.sampling,
         data_seed=data_seed,
     )
 
-    # 4. In the world: pairs of its answers, votes on them by simulated labellers, preferences.
-    if files is None:
-        pairs = run.make(
-            "pairs",
-            sample_pairs,
-            config=config.pairs,
-            policy=first,
-            prompts=defer(
-                prompts, data_seed=data_seed, count=config.pairs.prompts, share="preferences"
-            ),
-            seed=config.seed,
-        )
-        labels = run.make(
-            "labels",
-            simulate_labels,
-            config=config.labeling,
-            pairs=pairs,
-            utility=defer(GoldUtility, data_seed=data_seed),
-            data_seed=data_seed,
-        )
-        preferred = run.make(
-            "preferences",
-            aggregate_labels,
-            config=config.aggregation,
-            pairs=pairs,
-            labels=labels,
-            data_seed=data_seed,
-        )
-
-    # 5. The reward model.
-    rewarder = run.make(
+    # 2. Preferences, and the reward model that learns from them.
+    preferences = source.preferences(config, sft_policy)
+    reward_model = run.make(
         "reward",
         train_reward_model,
         config=config.reward,
-        policy=first,
-        preferences=preferred,
+        policy=sft_policy,
+        preferences=preferences,
         seed=config.seed,
-        hook=defer(Harness, **asks, scorers=gold, answers=answers, pairs=preferred),
+        hook=defer(
+            Harness, **judged_by, scorers=list(source.gold), answers=responses, pairs=preferences
+        ),
     )
-    scorer = defer(RewardModelScorer, model=rewarder)
+    scorer = defer(RewardModelScorer, model=reward_model)
 
-    # 6. One judge for all: the same held-out prompts, random streams and scorers, gold first.
-    # Measures are no part of what judges in training, so that taking another trains nothing anew.
-    judge: dict[str, Any] = asks | {"scorers": [*gold, scorer]}
-    measures = chosen(
-        config.measures, defer(ShopFormat, data_seed=data_seed) if files is None else None
-    )
-    start: dict[str, Any] = {
-        "samples": answers,
-        "policy": first,
-        "reference": first,
+    # 3. One judge for all: the same held-out prompts, random streams and scorers, gold first.
+    # Measures are no part of what judges in training: adding one trains nothing again.
+    judged_by["scorers"] = [*source.gold, scorer]
+    measures = chosen(config.measures, source.checker)
+    start = {
+        "samples": responses,
+        "policy": sft_policy,
+        "reference": sft_policy,
         "data_seed": data_seed,
     }
-    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **judge))
+    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **judged_by))
     baseline = run.make(
         "evaluation/sft",
         measure_samples,
         **start,
-        harness=defer(Harness, **judge, measures=measures),
+        harness=defer(Harness, **judged_by, measures=measures),
     )
-    hook = defer(Harness, **judge, baseline=scored)
-    harness = defer(Harness, **judge, baseline=scored, measures=measures)
-    asked = (
-        defer(prompts, data_seed=data_seed, count=config.world.ppo_prompts, share="preferences")
-        if files is None
-        else defer(dataset_prompts, dataset=preferred, split="train")
+    return SharedStages(
+        source=source,
+        sft_policy=sft_policy,
+        preferences=preferences,
+        reward_model=reward_model,
+        scorer=scorer,
+        rl_prompts=source.rl_prompts(),
+        baseline=baseline,
+        harness=defer(Harness, **judged_by, baseline=scored, measures=measures),
+        hook=defer(Harness, **judged_by, baseline=scored),
     )
-    return Ground(
-        first,
-        preferred,
-        rewarder,
-        scorer,
-        asked,
-        baseline,
-        harness,
-        "gold" if files is None else "reward",
-        hook,
-    )
+
+
+def those_after(prompts: Sequence[Conversation], skip: int, count: int) -> list[Conversation]:
+    """Return ``count`` prompts after the first ``skip``."""
+    spare = list(prompts[skip : skip + count])
+    if len(spare) < count:
+        raise DataError(
+            f"{count} prompts are needed besides the {skip} that are used already, but there are "
+            f"only {len(prompts)}. Lower search.prompts or evaluation.prompts, or raise "
+            "preferences.held_out_share."
+        )
+    return spare

@@ -24,12 +24,12 @@ from plumbline.config import Seeds
 from plumbline.runs.run import Run
 from preference.config import DPOConfig
 from preference.dpo import train_dpo
-from recipes._shared import GroundConfig, prepare
+from recipes._shared import SharedConfig, shared_stages
 from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
 
-class DpoVsPpoConfig(GroundConfig):
+class DpoVsPpoConfig(SharedConfig):
     """Everything that may vary in this recipe."""
 
     seeds: Seeds = (0, 1, 2)
@@ -48,7 +48,7 @@ CONFIG = DpoVsPpoConfig
 def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     # 1. Demonstrations, a base model, the first policy, preferences, a reward model, a judge.
-    ground = prepare(run, config)
+    shared = shared_stages(run, config)
 
     # 2. Align two ways, with several training seeds each on the same data.
     aligned: dict[str, dict[str, Any]] = {"dpo": {}, "ppo": {}}
@@ -58,19 +58,19 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
                 f"dpo/seed-{seed}",
                 train_dpo,
                 config=config.dpo,
-                policy=ground.first,
-                preferences=ground.preferred,
-                hook=ground.hook,
+                policy=shared.sft_policy,
+                preferences=shared.preferences,
+                hook=shared.hook,
                 seed=seed,
             ),
             "ppo": run.make(
                 f"ppo/seed-{seed}",
                 train_ppo,
                 config=config.ppo,
-                policy=ground.first,
-                prompts=ground.asked,
-                scorer=ground.scorer,
-                hook=ground.hook,
+                policy=shared.sft_policy,
+                prompts=shared.rl_prompts,
+                scorer=shared.scorer,
+                hook=shared.hook,
                 seed=seed,
             ),
         }
@@ -79,8 +79,8 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
                 run,
                 f"{method}/seed-{seed}",
                 policy=policy,
-                reference=ground.first,
-                harness=ground.harness,
+                reference=shared.sft_policy,
+                harness=shared.harness,
             )
             aligned[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
@@ -89,8 +89,8 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
         "report",
         compare_methods,
         title="DPO against PPO",
-        judge=ground.judge,
-        baseline=ground.baseline,
+        judge=shared.judge,
+        baseline=shared.baseline,
         methods=aligned,
         stages=run.stages,
         budget=config.budget,

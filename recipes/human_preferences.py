@@ -15,7 +15,8 @@ in Christiano et al. (2017), section 2.2.4.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -38,19 +39,14 @@ from annotation.sources.gold_items import clearest_pairs, known_answers
 from annotation.sources.merge import merge_labels
 from plumbline.config import Config
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import defer
+from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
-from plumbline.training.base_model import BaseModelConfig
-from plumbline.world.data import prompts
-from plumbline.world.gold import GoldUtility
 from preference.config import PairsConfig
 from preference.pairs import sample_pairs
-from recipes._first import first_policy
-from recipes._shared import WorldConfig
+from recipes._shared import SFTPolicyConfig, World, train_sft_policy
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
-from sft.config import DemonstrationsConfig, SFTConfig
 
 SENIOR = LabelerConfig(name="senior", temperature=0.05)
 
@@ -64,23 +60,11 @@ class RoundsConfig(Config):
     """Reward models trained after a round, with different seeds, to choose the next by."""
 
 
-class HumanPreferencesConfig(Config):
+class HumanPreferencesConfig(SFTPolicyConfig):
     """Everything that may vary in this recipe."""
 
     simulate: bool = False
     """Let simulated labellers do the work, through the real server."""
-    seed: int = Field(0, ge=0)
-    """Seed of the models and of the choice of pairs."""
-    data_seed: int = Field(0, ge=0)
-    """Seed of the data: the world, its prompts, splits and simulated labellers."""
-    world: WorldConfig = WorldConfig()
-    """How much of the embedded world is used."""
-    base: BaseModelConfig = BaseModelConfig()
-    """The base model."""
-    demonstrations: DemonstrationsConfig = DemonstrationsConfig()
-    """How demonstrations are cleaned and split."""
-    sft: SFTConfig = SFTConfig()
-    """Supervised fine-tuning."""
     pairs: PairsConfig = PairsConfig()
     """How the pairs to choose from are sampled."""
     gold_items: int = Field(20, ge=0)
@@ -125,136 +109,182 @@ class HumanPreferencesConfig(Config):
 CONFIG = HumanPreferencesConfig
 
 
+class Labellers(NamedTuple):
+    """Who labels, and how they are asked: people by name, or simulated labellers."""
+
+    campaign: CampaignConfig
+    simulated: tuple[LabelerConfig, ...]
+    """Empty where people label."""
+    asking: Mapping[str, Any]
+    """Arguments of every stage that asks them."""
+
+
 def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
-    data_seed = config.data_seed
     was_up = is_up(config.site)
 
-    # 1. A policy whose answers are worth comparing.
-    policy = first_policy(run, config)
+    # 1. A policy whose responses are worth comparing.
+    world = World(run, config)
+    policy = train_sft_policy(run, config, world)
 
-    # 2. Pairs to choose from, and some whose answer is beyond doubt.
+    # 2. Pairs to choose from, and some in which one response is clearly better.
     pool = run.make(
         "pool",
         sample_pairs,
         config=config.pairs,
         policy=policy,
-        prompts=defer(
-            prompts, data_seed=data_seed, count=config.pairs.prompts, share="preferences"
-        ),
+        prompts=world.prompts("preferences", config.pairs.prompts),
         seed=config.seed,
     )
-    utility = defer(GoldUtility, data_seed=data_seed)
+    (utility,) = world.gold
     gold = run.make("gold", clearest_pairs, pairs=pool, utility=utility, count=config.gold_items)
 
-    # 3. Who labels: people by name, or simulated labellers, each with a queue of their own.
-    labelers = config.labeling.labelers if config.simulate else ()
-    campaign = config.campaign
-    if config.simulate:
-        campaign = campaign.model_copy(
-            update={
-                "people": tuple(labeler.name for labeler in labelers),
-                "overlap": config.labeling.votes,
-            }
-        )
-    work: dict[str, Any] = {"site": config.site, "wait": config.wait, "data_seed": data_seed}
-    judged_by: dict[str, Any] = {"utility": utility} if config.simulate else {}
+    # 3. Round by round: choose pairs, push, wait, pull, train reward models, choose again.
+    labellers = who_labels(config, utility)
+    votes = label_in_rounds(run, config, labellers, policy, pool, gold)
 
-    # 4. Round by round: choose, push, wait, pull, train, choose again.
-    asked: list[Artifact] = []
-    given: list[Artifact] = []
-    rewarders: list[Artifact] = []
-    for number in range(1, config.rounds.count + 1):
-        chosen = run.make(
-            f"round-{number}/pairs",
-            select_pairs,
-            config=config.selection
-            if rewarders
-            else config.selection.model_copy(update={"strategy": "uniform"}),
-            pairs=pool,
-            scorers=[defer(RewardModelScorer, model=model) for model in rewarders],
-            labeled=[gold, *asked],
-            seed=config.seed,
-        )
-        labels = run.make(
-            f"round-{number}/labels",
-            ask_people,
-            config=campaign,
-            pairs=chosen,
-            gold=defer(known_answers, pairs=gold),
-            labelers=labelers,
-            **judged_by,
-            **work,
-        )
-        asked.append(chosen)
-        given.append(labels)
-        if number < config.rounds.count:
-            so_far = run.make(f"round-{number}/all", merge_labels, labels=given)
-            preferred = run.make(
-                f"round-{number}/preferences",
-                aggregate_labels,
-                config=config.aggregation,
-                pairs=pool,
-                labels=so_far,
-                data_seed=data_seed,
-            )
-            rewarders = [
-                run.make(
-                    f"round-{number}/reward-{member}",
-                    train_reward_model,
-                    config=config.reward,
-                    policy=policy,
-                    preferences=preferred,
-                    seed=config.seed + member,
-                )
-                for member in range(config.rounds.ensemble)
-            ]
-
-    # 5. What the votes leave open goes to a senior labeller, whose decision stands beside them.
-    labels = run.make("votes", merge_labels, labels=given)
+    # 4. What the votes leave open goes to a senior labeller, whose decision stands beside them.
+    labels = run.make("votes", merge_labels, labels=votes)
     if config.senior is not None:
-        doubtful = run.make(
-            "doubtful",
-            queue_adjudication,
-            config=config.adjudication,
-            aggregation=config.aggregation,
-            pairs=pool,
-            labels=labels,
-            data_seed=data_seed,
-        )
-        decisions = run.make(
-            "decisions",
-            ask_senior,
-            config=campaign,
-            queue=doubtful,
-            senior=config.senior,
-            labeler=SENIOR.model_copy(update={"name": config.senior}) if config.simulate else None,
-            **judged_by,
-            **work,
-        )
+        decisions = ask_the_senior(run, config, labellers, pool, labels)
         labels = run.make("labels", merge_labels, labels=[labels, decisions])
 
-    # 6. Preferences, the reward model, and how far the people agree.
-    preferred = run.make(
+    # 5. Preferences, the reward model, and how far the people agree.
+    preferences = run.make(
         "preferences",
         aggregate_labels,
         config=config.aggregation,
         pairs=pool,
         labels=labels,
-        data_seed=data_seed,
+        data_seed=config.data_seed,
     )
-    rewarder = run.make(
+    reward_model = run.make(
         "reward",
         train_reward_model,
         config=config.reward,
         policy=policy,
-        preferences=preferred,
+        preferences=preferences,
         seed=config.seed,
     )
     agreement = run.make("agreement", report_agreement, labels=labels, pairs=pool, seed=config.seed)
     if config.simulate and not was_up:
         close_site(config.site)
     return run.publish(agreement) | {
-        "reward_accuracy": rewarder.manifest.metrics.get("accuracy"),
-        "preferences": preferred.manifest.metrics.get("train"),
+        "reward_accuracy": reward_model.metrics.get("accuracy"),
+        "preferences": preferences.metrics.get("train"),
     }
+
+
+def who_labels(config: HumanPreferencesConfig, utility: Deferred[Any]) -> Labellers:
+    """Return who labels: each has a queue of their own."""
+    asking = {"site": config.site, "wait": config.wait, "data_seed": config.data_seed}
+    if not config.simulate:
+        return Labellers(config.campaign, (), asking)
+    simulated = config.labeling.labelers
+    queues = {
+        "people": tuple(labeler.name for labeler in simulated),
+        "overlap": config.labeling.votes,
+    }
+    return Labellers(
+        config.campaign.model_copy(update=queues), simulated, asking | {"utility": utility}
+    )
+
+
+def label_in_rounds(
+    run: Run,
+    config: HumanPreferencesConfig,
+    labellers: Labellers,
+    policy: Artifact,
+    pool: Artifact,
+    gold: Artifact,
+) -> list[Artifact]:
+    """Return each round's labels. A round is chosen by the reward models of those before it."""
+    batches: list[Artifact] = []
+    votes: list[Artifact] = []
+    reward_models: list[Artifact] = []
+    for number in range(1, config.rounds.count + 1):
+        selection = config.selection
+        if not reward_models:
+            selection = selection.model_copy(update={"strategy": "uniform"})
+        batch = run.make(
+            f"round-{number}/pairs",
+            select_pairs,
+            config=selection,
+            pairs=pool,
+            scorers=[defer(RewardModelScorer, model=model) for model in reward_models],
+            labeled=[gold, *batches],
+            seed=config.seed,
+        )
+        labels = run.make(
+            f"round-{number}/labels",
+            ask_people,
+            config=labellers.campaign,
+            pairs=batch,
+            gold=defer(known_answers, pairs=gold),
+            labelers=labellers.simulated,
+            **labellers.asking,
+        )
+        batches.append(batch)
+        votes.append(labels)
+        if number < config.rounds.count:
+            reward_models = train_ensemble(run, config, number, policy, pool, votes)
+    return votes
+
+
+def train_ensemble(
+    run: Run,
+    config: HumanPreferencesConfig,
+    number: int,
+    policy: Artifact,
+    pool: Artifact,
+    votes: Sequence[Artifact],
+) -> list[Artifact]:
+    """Train reward models on all votes so far, with different seeds."""
+    preferences = run.make(
+        f"round-{number}/preferences",
+        aggregate_labels,
+        config=config.aggregation,
+        pairs=pool,
+        labels=run.make(f"round-{number}/all", merge_labels, labels=list(votes)),
+        data_seed=config.data_seed,
+    )
+    return [
+        run.make(
+            f"round-{number}/reward-{member}",
+            train_reward_model,
+            config=config.reward,
+            policy=policy,
+            preferences=preferences,
+            seed=config.seed + member,
+        )
+        for member in range(config.rounds.ensemble)
+    ]
+
+
+def ask_the_senior(
+    run: Run,
+    config: HumanPreferencesConfig,
+    labellers: Labellers,
+    pool: Artifact,
+    votes: Artifact,
+) -> Artifact:
+    """Put what the votes leave open before the senior labeller; return the decisions."""
+    assert config.senior is not None
+    queue = run.make(
+        "doubtful",
+        queue_adjudication,
+        config=config.adjudication,
+        aggregation=config.aggregation,
+        pairs=pool,
+        labels=votes,
+        data_seed=config.data_seed,
+    )
+    return run.make(
+        "decisions",
+        ask_senior,
+        config=labellers.campaign,
+        queue=queue,
+        senior=config.senior,
+        labeler=SENIOR.model_copy(update={"name": config.senior}) if config.simulate else None,
+        **labellers.asking,
+    )

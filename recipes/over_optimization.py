@@ -25,9 +25,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import defer
 from plumbline.runs.pool import Job, PoolConfig, make_all
 from plumbline.runs.run import Run
-from plumbline.world.data import prompts
-from plumbline.world.gold import GoldUtility
-from recipes._shared import GroundConfig, prepare
+from recipes._shared import SharedConfig, World, shared_stages
 from reward.ensemble import EnsembleScorer, How
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
@@ -51,7 +49,7 @@ class BestOfConfig(Config):
     """Held-out prompts that it answers so often."""
 
 
-class OverOptimizationConfig(GroundConfig):
+class OverOptimizationConfig(SharedConfig):
     """Everything that may vary in this recipe."""
 
     seeds: Seeds = Field((0, 1, 2), min_length=2)
@@ -84,7 +82,7 @@ CONFIG = OverOptimizationConfig
 def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     # 1. A first policy, few labels on pairs of its answers.
-    ground = prepare(run, config)
+    shared = shared_stages(run, config)
 
     # 2. A reward model for each seed, all on the same labels.
     models = make_all(
@@ -94,8 +92,8 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
                 train_reward_model,
                 {
                     "config": config.reward,
-                    "policy": ground.first,
-                    "preferences": ground.preferred,
+                    "policy": shared.sft_policy,
+                    "preferences": shared.preferences,
                     "seed": seed,
                 },
             )
@@ -107,10 +105,9 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
 
     # 3. PPO against each of them, and against all of them as one, with hardly a KL penalty.
     #    Gold watches; it is never trained on.
-    gold = defer(GoldUtility, data_seed=config.data_seed)
-    held_out = defer(
-        prompts, data_seed=config.data_seed, count=config.evaluation.prompts, share="heldout"
-    )
+    world = World(run, config)
+    (gold,) = world.gold
+    held_out = world.prompts("heldout", config.evaluation.prompts)
     ensembles = {how: ensemble(config, how, list(alone.values())) for how in config.ensembles}
     rewards: dict[str, dict[int, Any]] = {
         ONE: {seed: defer(RewardModelScorer, model=model) for seed, model in alone.items()},
@@ -123,8 +120,8 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
                 train_ppo,
                 {
                     "config": config.ppo,
-                    "policy": ground.first,
-                    "prompts": ground.asked,
+                    "policy": shared.sft_policy,
+                    "prompts": shared.rl_prompts,
                     "scorer": scorer,
                     "hook": defer(
                         Harness,
@@ -154,10 +151,8 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
         answers = run.make(
             "best-of-n",
             answer_often,
-            policy=ground.first,
-            prompts=defer(
-                prompts, data_seed=config.data_seed, count=config.best_of.prompts, share="heldout"
-            ),
+            policy=shared.sft_policy,
+            prompts=world.prompts("heldout", config.best_of.prompts),
             answers=config.best_of.answers,
             sampling=config.evaluation.sampling,
             scorers={"gold": gold} | {n: s for named in columns.values() for n, s in named.items()},

@@ -20,12 +20,12 @@ from evaluation.evaluate import sample_and_measure
 from plumbline.config import Seeds, changed
 from plumbline.errors import ConfigError
 from plumbline.runs.run import Run
-from recipes._shared import GroundConfig, prepare
+from recipes._shared import SharedConfig, shared_stages
 from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
 
-class RelativesConfig(GroundConfig):
+class RelativesConfig(SharedConfig):
     """Everything that may vary in this recipe."""
 
     seeds: Seeds = (0, 1, 2, 3, 4)
@@ -55,7 +55,7 @@ CONFIG = RelativesConfig
 def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     # 1. Demonstrations, a base model, the first policy, preferences, a reward model, a judge.
-    ground = prepare(run, config)
+    shared = shared_stages(run, config)
 
     # 2. Each method, with several training seeds on the same data.
     trained: dict[str, dict[str, Any]] = {method: {} for method in config.methods}
@@ -65,18 +65,18 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
                 f"{method}/seed-{seed}",
                 train_ppo,
                 config=config.method(method),
-                policy=ground.first,
-                prompts=ground.asked,
-                scorer=ground.scorer,
-                hook=ground.hook,
+                policy=shared.sft_policy,
+                prompts=shared.rl_prompts,
+                scorer=shared.scorer,
+                hook=shared.hook,
                 seed=seed,
             )
             evaluation = sample_and_measure(
                 run,
                 f"{method}/seed-{seed}",
                 policy=policy,
-                reference=ground.first,
-                harness=ground.harness,
+                reference=shared.sft_policy,
+                harness=shared.harness,
             )
             trained[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
@@ -85,8 +85,8 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
         "report",
         report_curves,
         title="PPO and its relatives",
-        judge=ground.judge,
-        baseline=ground.baseline,
+        judge=shared.judge,
+        baseline=shared.baseline,
         methods=trained,
         changes=config.methods,
     )

@@ -31,15 +31,12 @@ from evaluation.sweeps.search_space import (
     within,
 )
 from plumbline.config import changed
-from plumbline.data.records import Conversation, dataset_prompts
-from plumbline.errors import ConfigError, DataError, PlumblineError
+from plumbline.errors import ConfigError, PlumblineError
 from plumbline.runs.calls import defer
 from plumbline.runs.pool import Job, PoolConfig, make_all
 from plumbline.runs.run import Run
-from plumbline.world.data import prompts
-from plumbline.world.gold import GoldUtility
 from preference.dpo import train_dpo
-from recipes._shared import Ground, prepare
+from recipes._shared import SharedStages, shared_stages
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
 from rl.ppo import train_ppo
 
@@ -106,16 +103,14 @@ class Plan(NamedTuple):
 def main(run: Run, config: SweepConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
     # 1. What both methods start from, as in the comparison; a judge with prompts of its own.
-    ground = prepare(run, config)
+    shared = shared_stages(run, config)
     judge = defer(
         Harness,
         config=config.evaluation.model_copy(
             update={"prompts": config.search.prompts, "prompts_during_training": 2}
         ),
-        prompts=tuning_prompts(config, ground),
-        scorers=[defer(GoldUtility, data_seed=config.data_seed)]
-        if ground.judge == "gold"
-        else [ground.scorer],
+        prompts=shared.source.spare_prompts(config.search.prompts, config.evaluation.prompts),
+        scorers=list(shared.source.gold) or [shared.scorer],
         data_seed=config.data_seed,
     )
 
@@ -139,16 +134,16 @@ def main(run: Run, config: SweepConfig) -> dict[str, Any]:
     done: dict[str, list[dict[str, Any]]] = {method: [] for method in waiting}
     while any(waiting.values()):
         wave = [plan for plans in waiting.values() for plan in plans[: at_once(config)]]
-        for plan, trial in zip(wave, try_out(run, config, ground, judge, wave), strict=True):
+        for plan, trial in zip(wave, try_out(run, config, shared, judge, wave), strict=True):
             waiting[plan.method].remove(plan)
             done[plan.method].append(trial)
         for method, trials in done.items():
-            counted = within_budget(config, ground, trials)
+            counted = within_budget(config, shared, trials)
             if counted < len(trials):
                 done[method], waiting[method] = trials[:counted], []
 
     # 4. The winners, as a config of the comparison.
-    best = {method: winner(config, ground, method, trials) for method, trials in done.items()}
+    best = {method: winner(config, shared, method, trials) for method, trials in done.items()}
     values = {name: getattr(config, name) for name in DpoVsPpoConfig.model_fields}
     values |= {method: tuned(config, method, trial.settings) for method, trial in best.items()}
     report = run.make(
@@ -156,20 +151,20 @@ def main(run: Run, config: SweepConfig) -> dict[str, Any]:
         report_sweep,
         title="DPO and PPO, tuned with the same budget",
         recipe="dpo_vs_ppo",
-        judge=ground.judge,
+        judge=shared.judge,
         search=config.search,
         methods=done,
         tuned=DpoVsPpoConfig(**values),
     )
     summary = run.publish(report)
     return {"budget": summary["budget"], "rule": summary["rule"]} | {
-        method: {"trial": trial.number, "settings": trial.settings, ground.judge: trial.score}
+        method: {"trial": trial.number, "settings": trial.settings, shared.judge: trial.score}
         for method, trial in best.items()
     }
 
 
 def try_out(
-    run: Run, config: SweepConfig, ground: Ground, judge: Any, wave: Sequence[Plan]
+    run: Run, config: SweepConfig, shared: SharedStages, judge: Any, wave: Sequence[Plan]
 ) -> list[dict[str, Any]]:
     """Train and judge trials with every tuning seed; return them as `trial_of` takes them.
 
@@ -179,7 +174,7 @@ def try_out(
     policies = make_all(
         run,
         {
-            plan.name(seed): training(plan.method, config, ground, judge, plan.settings, seed)
+            plan.name(seed): training(plan.method, config, shared, judge, plan.settings, seed)
             for plan in wave
             for seed in config.search.seeds
         },
@@ -193,7 +188,7 @@ def try_out(
                 evaluate_policy,
                 {
                     "policy": policy,
-                    "reference": ground.first,
+                    "reference": shared.sft_policy,
                     "harness": judge,
                     "data_seed": config.data_seed,
                 },
@@ -225,18 +220,23 @@ def try_out(
 
 
 def training(
-    method: str, config: SweepConfig, ground: Ground, judge: Any, settings: Settings, seed: int
+    method: str,
+    config: SweepConfig,
+    shared: SharedStages,
+    judge: Any,
+    settings: Settings,
+    seed: int,
 ) -> Job:
     """Return the training of one trial with one seed. It is judged when it is done, not before."""
     given: dict[str, Any] = {
         "config": changed(tuned(config, method, settings), {"evaluations": 0}),
-        "policy": ground.first,
+        "policy": shared.sft_policy,
         "hook": judge,
         "seed": seed,
     }
     if method == "dpo":
-        return Job(train_dpo, given | {"preferences": ground.preferred})
-    return Job(train_ppo, given | {"prompts": ground.asked, "scorer": ground.scorer})
+        return Job(train_dpo, given | {"preferences": shared.preferences})
+    return Job(train_ppo, given | {"prompts": shared.rl_prompts, "scorer": shared.scorer})
 
 
 def tuned(config: SweepConfig, method: str, settings: Settings) -> Any:
@@ -248,36 +248,6 @@ def as_they_stand(config: SweepConfig, method: str) -> Settings:
     """Return what the settings that are searched over are without a sweep."""
     values = getattr(config, method).model_dump(mode="json")
     return {key: value_at(values, key) for key in sorted(config.search.spaces[method])}
-
-
-def tuning_prompts(config: SweepConfig, ground: Ground) -> Any:
-    """Return prompts that judge trials, and that neither training nor the comparison sees.
-
-    In the world: of the demonstrations' share, those after the ones that are demonstrated. From
-    files: of the held-out ones, those after the comparison's.
-    """
-    count = config.search.prompts
-    if config.files is None:
-        skip = config.world.demonstrations
-        given = defer(
-            prompts, data_seed=config.data_seed, count=skip + count, share="demonstrations"
-        )
-    else:
-        skip = config.evaluation.prompts
-        given = defer(dataset_prompts, dataset=ground.preferred, split="test")
-    return defer(those_after, prompts=given, skip=skip, count=count)
-
-
-def those_after(prompts: Sequence[Conversation], skip: int, count: int) -> list[Conversation]:
-    """Return ``count`` prompts after the first ``skip``."""
-    found = list(prompts[skip : skip + count])
-    if len(found) < count:
-        raise DataError(
-            f"A sweep needs {count} prompts to tune on besides the {skip} that the comparison is "
-            f"judged on, but only {len(prompts)} are held out. Lower search.prompts or "
-            "evaluation.prompts, or raise preferences.held_out_share."
-        )
-    return found
 
 
 def most_trials(config: SweepConfig) -> int:
@@ -292,10 +262,12 @@ def at_once(config: SweepConfig) -> int:
     return most_trials(config) if by_count else max(1, config.pool.workers // 2)
 
 
-def within_budget(config: SweepConfig, ground: Ground, trials: Sequence[Mapping[str, Any]]) -> int:
+def within_budget(
+    config: SweepConfig, shared: SharedStages, trials: Sequence[Mapping[str, Any]]
+) -> int:
     """Return how many trials, in order, ended within the budget. It was the first if none did."""
     budget = config.search.budget
-    costs = [trial_of(judge=ground.judge, **trial).cost(budget.by) for trial in trials]
+    costs = [trial_of(judge=shared.judge, **trial).cost(budget.by) for trial in trials]
     counted = within(costs, budget.limit)
     if costs and counted == 0:
         raise ConfigError(
@@ -306,11 +278,11 @@ def within_budget(config: SweepConfig, ground: Ground, trials: Sequence[Mapping[
 
 
 def winner(
-    config: SweepConfig, ground: Ground, method: str, trials: Sequence[Mapping[str, Any]]
+    config: SweepConfig, shared: SharedStages, method: str, trials: Sequence[Mapping[str, Any]]
 ) -> Trial:
     """Return the trial that a method goes into the comparison with."""
     found = choose(
-        [trial_of(judge=ground.judge, **trial) for trial in trials], config.search.kl_limit
+        [trial_of(judge=shared.judge, **trial) for trial in trials], config.search.kl_limit
     )
     if found is None:
         raise ConfigError(

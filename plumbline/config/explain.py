@@ -65,7 +65,7 @@ def _schema_at(schema: Any, path: Sequence[str]) -> Any:
     """Return the config that stands under ``path``, or None."""
     for part in path:
         info = getattr(schema, "model_fields", {}).get(part)
-        schema = None if info is None else _config_in(info.annotation)
+        schema = None if info is None else config_in(info.annotation)
     return schema
 
 
@@ -84,7 +84,8 @@ def _new_name(schema: Any, path: tuple[str, ...]) -> str | None:
     return None
 
 
-def _config_in(annotation: Any) -> type[Config] | None:
+def config_in(annotation: Any) -> type[Config] | None:
+    """Return the config that a field holds, also where it may be null."""
     for candidate in (annotation, *typing.get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, Config):
             return candidate
@@ -94,7 +95,7 @@ def _config_in(annotation: Any) -> type[Config] | None:
 def _all_keys(schema: type[Config], prefix: str = "") -> Iterator[str]:
     for name, info in schema.model_fields.items():
         yield prefix + name
-        child = _config_in(info.annotation)
+        child = config_in(info.annotation)
         if child is not None:
             yield from _all_keys(child, f"{prefix}{name}.")
 

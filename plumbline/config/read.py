@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
 
 from plumbline.config.declare import Config, ineffective
-from plumbline.config.explain import explain, where
+from plumbline.config.explain import config_in, explain, where
 from plumbline.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -71,8 +71,13 @@ def _over_defaults(schema: type[Config], given: Mapping[str, Any]) -> dict[str, 
     values = dict(given)
     for name, info in schema.model_fields.items():
         default = info.get_default(call_default_factory=True)
-        if isinstance(default, Config) and isinstance(given.get(name), Mapping):
-            values[name] = _over(default, given[name])
+        value, below = given.get(name), config_in(info.annotation)
+        if isinstance(default, Config) and isinstance(value, Mapping):
+            values[name] = _over(default, value)
+        elif below is not None and isinstance(value, Mapping):
+            values[name] = _over_defaults(below, value)
+        elif name not in given and isinstance(default, Path):
+            values[name] = str(default)  # JSON has no paths, and a strict reader takes text alone
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -173,6 +174,35 @@ def test_impossible_combinations_are_refused_with_both_values(override, expected
     with pytest.raises(ConfigError, match=expected):
         recipe = next(recipe for recipe in RECIPES if recipe.name == "dpo_vs_ppo")
         recipe.load("quickstart", [override])
+
+
+class Places(Config):
+    """Where files lie."""
+
+    folder: Path = Path("data")
+    """Folder."""
+    file: Path
+    """File."""
+
+
+class WithPlaces(Config):
+    """A recipe of one's own with paths."""
+
+    out: Path = Path("out")
+    """Where to."""
+    places: Places | None = None
+    """Where from."""
+
+
+def test_a_path_has_its_default_wherever_it_stands():
+    config = load(WithPlaces, None, ["places.file=a.json"])
+    assert (config.out, config.places) == (
+        Path("out"),
+        Places(folder=Path("data"), file=Path("a.json")),
+    )
+    assert load(WithPlaces, None, ["out=there"]).out == Path("there")
+    with pytest.raises(ConfigError, match=r"'places\.file' must be set"):
+        load(WithPlaces, None, ["places.folder=there"])
 
 
 class Loss(Config):

@@ -15,12 +15,9 @@ import psutil
 import pytest
 
 from plumbline.commands.recipe_book import find
-from plumbline.data.records import prompt_id
-from plumbline.errors import ConfigError, DataError
+from plumbline.errors import ConfigError
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import resolve
 from plumbline.runs.run import RunRecord
-from plumbline.world.data import SHARES, share_of
 from recipes import sweep
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
 
@@ -91,7 +88,7 @@ def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(config, tm
     assert settings.dpo.beta == won["trials"][won["winner"]]["settings"]["beta"]
     assert settings.dpo.evaluations == 2  # looks in training are only left out in trials
 
-    # The same ground; the trials anew, three at once, and killed on the way.
+    # The same shared stages; the trials anew, three at once, and killed on the way.
     shutil.copytree(one, many, symlinks=True)
     record = RunRecord(many / "home" / "s")
     for name, artifact in record.artifacts.items():
@@ -132,23 +129,6 @@ def test_a_search_that_cannot_be_is_refused_before_anything_runs(search, said):
         settings(**search)
 
 
-def test_tuning_prompts_are_nobody_else_s():
-    config = settings(prompts=30).model_copy(
-        update={"world": sweep.SweepConfig().world.model_copy(update={"demonstrations": 50})}
-    )
-    prompts = resolve(sweep.tuning_prompts(config, None))
-    mine = {prompt_id(prompt) for prompt in prompts}
-    assert len(mine) == 30
-    assert {share_of(identity) for identity in mine} == {"demonstrations"}
-    from plumbline.world.data import prompts as of_share
-
-    demonstrated = {prompt_id(p) for p in of_share(config.data_seed, 50, "demonstrations")}
-    assert not mine & demonstrated
-    assert set(SHARES) > {"demonstrations"}
-    with pytest.raises(DataError, match="only 12 are held out"):
-        sweep.those_after(prompts[:12], skip=10, count=5)
-
-
 class Made(Artifact):
     """An artefact of which only the figures are known."""
 
@@ -166,10 +146,10 @@ class Made(Artifact):
 
 def test_a_budget_that_not_even_the_first_trial_keeps_to_is_refused():
     made = (Made(tokens_seen=100.0, tokens_sampled=20.0), Made(gold=1.0, kl=1.0))
-    ground = type("Ground", (), {"judge": "gold"})
+    shared = type("Shared", (), {"judge": "gold"})
     trials = [{"number": n, "settings": {}, "made": [made]} for n in range(4)]
     config = settings(budget={"by": "tokens", "limit": 300})
-    assert sweep.within_budget(config, ground, trials) == 2
+    assert sweep.within_budget(config, shared, trials) == 2
     dear = settings(budget={"by": "tokens", "limit": 100})
     with pytest.raises(ConfigError, match="first trial took 120 tokens"):
-        sweep.within_budget(dear, ground, trials[:1])
+        sweep.within_budget(dear, shared, trials[:1])
