@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check format setup clean
+.PHONY: quickstart test check docs format setup clean
 
 quickstart: setup
 	$(BIN)/plumbline run dpo_vs_ppo --config quickstart
@@ -18,6 +18,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	PYTHONPATH=docs $(BIN)/python -m site_builder
 
 format: setup
 	$(BIN)/ruff check --fix .

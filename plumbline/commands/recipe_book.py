@@ -60,7 +60,7 @@ class Recipe:
 
     def load(self, config: str | None, overrides: Sequence[str]) -> Config:
         """Read its config: by name, by path, or the defaults."""
-        return load(self._schema(), self.config_path(config), overrides)
+        return load(self.schema(), self.config_path(config), overrides)
 
     def config_path(self, config: str | None) -> Path | None:
         """Return the path of a config given by name or path."""
@@ -81,7 +81,8 @@ class Recipe:
         function: Callable[[Run, Any], dict[str, Any]] = self._attribute("main")
         return function
 
-    def _schema(self) -> type[Config]:
+    def schema(self) -> type[Config]:
+        """Return the class of its config."""
         schema: type[Config] = self._attribute("CONFIG")
         return schema
 

@@ -8,7 +8,7 @@ at once, with file, line, key, value and the nearest right key, before anything 
 from __future__ import annotations
 
 from plumbline.config.declare import Config, Seeds, not_in_identity, only_when
-from plumbline.config.document import Setting, settings
+from plumbline.config.document import Setting, declared, settings
 from plumbline.config.read import changed, load, to_yaml
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Seeds",
     "Setting",
     "changed",
+    "declared",
     "load",
     "not_in_identity",
     "only_when",

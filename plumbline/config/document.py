@@ -22,29 +22,63 @@ class Setting:
     type: str
     value: Any
     default: Any
-    documentation: str
+    text: str
+    """What it does."""
+    needs: str | None
+    """What must be set for it to have an effect; None: nothing."""
+
+    @property
+    def documentation(self) -> str:
+        """What it does, and what it needs."""
+        return f"{self.text} Needs {self.needs}." if self.needs is not None else self.text
 
 
 def settings(config: Config, prefix: str = "") -> Iterator[Setting]:
-    """Yield every knob of a config with its documentation, in the order of declaration."""
+    """Yield every setting of a config with its documentation, in the order of declaration."""
     for name, info in type(config).model_fields.items():
         key, value = f"{prefix}{name}", getattr(config, name)
         if isinstance(value, Config):
             yield from settings(value, prefix=f"{key}.")
+        else:
+            yield _setting(key, info, value)
+
+
+def declared(
+    schema: type[Config], place: Config | None = None, prefix: str = ""
+) -> Iterator[Setting]:
+    """Yield every setting that a config can hold, each with the value it has where nobody sets it.
+
+    Beyond `settings`, these are those of a config that is null by default (``files.folder``) and
+    of the configs in a list (``labelers[].name``). ``place`` is what stands there by default.
+    """
+    for name, info in schema.model_fields.items():
+        key = f"{prefix}{name}"
+        value = getattr(place, name, info.get_default(call_default_factory=True))
+        if isinstance(value, Config):
+            yield from declared(type(value), value, f"{key}.")
             continue
-        default = info.get_default(call_default_factory=True)
-        yield Setting(
-            key=key,
-            type=_type_of(info) + _bounds(info),
-            value=value,
-            default="(required)" if default is PydanticUndefined else default,
-            documentation=_documented(info),
-        )
+        yield _setting(key, info, "(required)" if value is PydanticUndefined else value)
+        for inner in _configs_in(info.annotation):
+            is_list = typing.get_origin(info.annotation) in (tuple, list)
+            yield from declared(inner, None, f"{key}[]." if is_list else f"{key}.")
 
 
-def _documented(info: FieldInfo) -> str:
-    text, condition = " ".join((info.description or "").split()), condition_of(info)
-    return f"{text} Needs {condition.needs}." if condition is not None else text
+def _setting(key: str, info: FieldInfo, value: Any) -> Setting:
+    default, condition = info.get_default(call_default_factory=True), condition_of(info)
+    return Setting(
+        key=key,
+        type=_type_of(info) + _bounds(info),
+        value=value,
+        default="(required)" if default is PydanticUndefined else default,
+        text=" ".join((info.description or "").split()),
+        needs=condition.needs if condition is not None else None,
+    )
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for part in typing.get_args(annotation) for found in _configs_in(part)]
 
 
 def _type_of(info: FieldInfo) -> str:
