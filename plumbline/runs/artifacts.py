@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from plumbline.errors import ArtifactError
+from plumbline.runs import old_runs
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 _CHUNK = 1 << 20
 
 
@@ -74,11 +75,23 @@ class Artifact:
         """The manifest, read once."""
         file = self.path / MANIFEST
         try:
-            return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+            content = read_json(file)
+            version = content["manifest_version"]
+            if version == 1:
+                content = old_runs.current_manifest(content)
+            elif version > MANIFEST_VERSION:
+                raise ArtifactError(
+                    f"{file} has version {version}, and this Plumbline reads versions up to "
+                    f"{MANIFEST_VERSION}. A newer one made it: install that to use it."
+                )
+            return Manifest.model_validate(content)
         except FileNotFoundError:
             raise ArtifactError(f"{self.path} is no artefact: it has no {MANIFEST}.") from None
-        except ValidationError as error:
-            raise ArtifactError(f"{file} cannot be read: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{file} cannot be read ({type(error).__name__}: {error}). Remove the folder: the "
+                "stage is made again when it is needed."
+            ) from None
 
     @property
     def id(self) -> str:

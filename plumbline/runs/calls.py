@@ -116,13 +116,7 @@ def rebuild(description: Any, store: Store) -> Any:
         if set(description) == {"artifact"}:
             return store.get(description["artifact"])
         if {"function", "arguments"} <= set(description):
-            name = str(description["function"])
-            if name.partition(".")[0] not in _OURS:
-                raise ArtifactError(
-                    f"A manifest names {name}, which is no part of Plumbline and is not called."
-                )
-            module, _, attribute = name.rpartition(".")
-            function = getattr(import_module(module), attribute)
+            function = _function(str(description["function"]))
             arguments = description["arguments"].items()
             return function(**{key: rebuild(item, store) for key, item in arguments})
         if {"config", "values"} <= set(description) or set(description) == {"file"}:
@@ -131,6 +125,23 @@ def rebuild(description: Any, store: Store) -> Any:
     if isinstance(description, list):
         return [rebuild(item, store) for item in description]
     return description
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Return a function of ours that a manifest names."""
+    if name.partition(".")[0] not in _OURS:
+        raise ArtifactError(
+            f"A manifest names {name}, which is no part of Plumbline and is not called."
+        )
+    module, _, attribute = name.rpartition(".")
+    try:
+        function: Callable[..., Any] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise ArtifactError(
+            f"A manifest names {name}, which this version of Plumbline does not have. Make the "
+            "stage again with this version, or read the run with the one that made it."
+        ) from None
+    return function
 
 
 def artifacts_in(value: Any, name: str) -> Iterator[tuple[str, Artifact]]:

@@ -30,6 +30,7 @@ PRESENTATION = frozenset(
         "plumbline.config.read",
         "plumbline.errors",
         "plumbline.runs.isolation",
+        "plumbline.runs.old_runs",
         "plumbline.runs.preload",
         "plumbline.privacy",
         "plumbline.runs.progress",

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, BusyError
-from plumbline.runs import calls
+from plumbline.runs import calls, old_runs
 from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
 from plumbline.runs.isolation import run_here, run_isolated
 from plumbline.runs.machine import versions
@@ -243,7 +243,7 @@ class RunRecord:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state: dict[str, Any] = read_json(folder / RUN_FILE)
+        self.state = old_runs.current_state(read_json(folder / RUN_FILE))
         self.store = Store(folder.parent / "store")
 
     @property
@@ -262,7 +262,7 @@ class RunRecord:
             artifact = self.store.find(entry["artifact"])
             if artifact is None:
                 raise ArtifactError(
-                    f"Run {self.folder.name}: {entry['artefact']} ({name}) is gone."
+                    f"Run {self.folder.name}: {entry['artifact']} ({name}) is gone."
                 )
             found[name] = artifact
         return found
