@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Packages whose functions may be called from a manifest.
-_OURS = ("plumbline", "sft", "reward", "preference", "rl", "annotation", "evaluation")
+_OURS = ("plumbline", "sft", "reward", "preference", "rl", "annotation", "evaluation", "recipes")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def rebuild(description: Any, store: Store) -> Any:
         if set(description) == {"artifact"}:
             return store.get(description["artifact"])
         if {"function", "arguments"} <= set(description):
-            function = _function(str(description["function"]))
+            function = function_of(str(description["function"]))
             arguments = description["arguments"].items()
             return function(**{key: rebuild(item, store) for key, item in arguments})
         if {"config", "values"} <= set(description) or set(description) == {"file"}:
@@ -127,7 +127,7 @@ def rebuild(description: Any, store: Store) -> Any:
     return description
 
 
-def _function(name: str) -> Callable[..., Any]:
+def function_of(name: str) -> Callable[..., Any]:
     """Return a function of ours that a manifest names."""
     if name.partition(".")[0] not in _OURS:
         raise ArtifactError(

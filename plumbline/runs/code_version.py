@@ -2,8 +2,9 @@
 
 A stage is run again when its own code changes, and not when a comment, a docstring, the report's
 layout or another stage does. The digest follows the import statements of our packages from the
-stage's module on, and takes each module's syntax tree without docstrings. A module whose work is
-also written elsewhere (a page's template, say) names that folder in ``CODE_BESIDE``.
+stage's module on (those for types alone left out), and takes each module's syntax tree without
+docstrings. A module whose work is also written elsewhere (a page's template, say) names that folder
+in ``CODE_BESIDE``.
 """
 
 from __future__ import annotations
@@ -81,8 +82,10 @@ def _path(module: str) -> Path | None:
 
 @cache
 def _tree(module: str) -> ast.Module:
+    """Return what a module does: its syntax tree without docstrings and imports for types."""
     path = _path(module)
-    return ast.parse(path.read_text(encoding="utf-8") if path is not None else "")
+    tree = ast.parse(path.read_text(encoding="utf-8") if path is not None else "")
+    return ast.Module([_WhatRuns().visit(node) for node in tree.body], type_ignores=[])
 
 
 def _imports(module: str) -> set[str]:
@@ -97,10 +100,8 @@ def _imports(module: str) -> set[str]:
 
 
 def _fingerprint(module: str) -> str:
-    tree = _tree(module)
-    body = ast.Module([_WithoutDocstrings().visit(node) for node in tree.body], type_ignores=[])
-    parts = [ast.dump(body).encode()]
-    path = _path(module)
+    tree, path = _tree(module), _path(module)
+    parts = [ast.dump(tree).encode()]
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name("CODE_BESIDE")], value=ast.Constant(str(folder))):
@@ -109,8 +110,13 @@ def _fingerprint(module: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Drops statements that are bare strings: docstrings, and the documentation under a field."""
+class _WhatRuns(ast.NodeTransformer):
+    """Drops what changes no result: bare strings, which document, and imports for types alone."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return ast.Pass()
+        return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):

@@ -24,6 +24,7 @@ MOVED = {
     "evaluation.commands.models": "plumbline.commands.evaluation.model_names",
     "evaluation.compare": "evaluation.comparison.compare",
     "evaluation.learning_curves": "evaluation.comparison.learning_curves",
+    "evaluation.measures.behaviour": "evaluation.measures.behavior",
     "evaluation.overoptimisation_report": "evaluation.over_optimization.report",
     "evaluation.overoptimisation_report.report_overoptimisation": (
         "evaluation.over_optimization.report.report_over_optimization"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGES = (
     "plumbline", "sft", "reward", "preference", "rl", "annotation", "evaluation", "recipes",
 )  # fmt: skip

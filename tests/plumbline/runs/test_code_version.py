@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from plumbline.runs import code_version
-from plumbline.runs.code_version import closure, digest
+from plumbline.runs.code_version import PACKAGES, PRESENTATION, closure, digest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -57,9 +61,38 @@ def test_docstrings_and_strangers_do_not_count(package):
     assert package("c", "return 1", "return 2") == before
 
 
+def test_imports_for_types_alone_do_not_count(package):
+    types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from made_up.c import h\n"
+    package("a", "from made_up.b import f\n", f"from made_up.b import f\n{types}")
+    assert "made_up.c" not in closure("made_up.a")
+    before = digest("made_up.a")
+    assert package("a", "made_up.c import h", "made_up.c import h as k") == before
+
+
 def test_modules_are_found_without_importing_them(package):
     assert closure("made_up.a") >= {"made_up.a", "made_up.b"}
     assert "made_up.a" not in sys.modules
+
+
+def test_every_module_that_is_listed_exists():
+    assert [name for name in sorted(PRESENTATION) if code_version._path(name) is None] == []
+
+
+def test_a_folder_of_code_beside_a_module_is_there():
+    named = {
+        file: folder
+        for package in PACKAGES
+        for file in (REPOSITORY / package).rglob("*.py")
+        for folder in re.findall(r'^CODE_BESIDE = "(.*)"$', file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 3
+    assert [file for file, folder in named.items() if not (file.parent / folder).is_dir()] == []
+
+
+def test_labels_do_not_depend_on_how_models_are_loaded():
+    modules = closure("annotation.aggregation.aggregate")
+    assert "plumbline.data.labels" in modules
+    assert not {name for name in modules if name.startswith("plumbline.lm")}
 
 
 def test_a_trainer_s_identity_covers_its_losses_and_not_the_progress_bar():
