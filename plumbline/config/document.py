@@ -97,6 +97,11 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(_type_name(part) for part in typing.get_args(annotation))
     if annotation is type(None):
         return "null"
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return "settings"
+    if origin in (tuple, list):
+        items = {_type_name(a) for a in typing.get_args(annotation) if a is not Ellipsis}
+        return f"list of {' or '.join(sorted(items))}"
     if origin is not None:
         inner = ", ".join(_type_name(a) for a in typing.get_args(annotation) if a is not Ellipsis)
         return f"{origin.__name__}[{inner}]"

@@ -62,6 +62,8 @@ def test_a_settings_page_has_type_default_condition_and_documentation():
     weight = rows['<span id="weight"></span>`weight`']
     assert "`float (>= 0)`" in weight and "`1.0`" in weight and "How much." in weight
     assert "only with kind: b" in weight
+    assert "`settings | null`" in rows['<span id="files"></span>`files`']
+    assert "`list of settings`" in rows['<span id="people"></span>`people`']
     assert "`a | b`" in rows['<span id="kind"></span>`kind`']
     assert "`[{name: ana}]`" in rows['<span id="people"></span>`people`']
     assert page.index("## `inner`") < page.index("A part.") < page.index("`inner.rate`")
