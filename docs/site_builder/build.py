@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def build(folder: Path, root: Path = ROOT) -> Path:
 
     # 3. The HTML, with mathematics that needs no script.
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    done = subprocess.run([*command, "-f", str(folder / "mkdocs.yml")], cwd=folder, check=False)
+    command += ["--config-file", str(folder / "mkdocs.yml")]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, cwd=folder, check=False, env=os.environ | {"PYTHONPATH": path})
     if done.returncode:
         raise SiteError("zensical found what it printed above")
     for file in site.rglob("*.html"):

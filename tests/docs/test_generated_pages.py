@@ -118,7 +118,33 @@ def test_tables_keep_bars_as_text_and_leave_code_alone():
     assert code("a`b") == "``a`b``" and code("") == ""
 
 
+def test_tables_in_docstrings_become_markdown():
+    pytest.importorskip("griffe", reason="the extra `docs` is not installed")
+    from site_builder.docstring_tables import with_markdown_tables
+
+    text = """A folder.
+
+=====  ==========
+file   what
+=====  ==========
+a      one, and
+       more
+``b``  two
+=====  ==========
+
+After."""
+    assert with_markdown_tables(text).split("\n") == [
+        "A folder.", "", "",
+        "| file | what |", "| --- | --- |", "| a | one, and more |", "| ``b`` | two |",
+        "", "", "After.",
+    ]  # fmt: skip
+    bare = "=====  ==\na      1\n=====  =="
+    assert "|  |  |\n| --- | --- |\n| a | 1 |" in with_markdown_tables(bare)
+    assert with_markdown_tables("a == b\n\n====\n") == "a == b\n\n====\n"
+
+
 def test_mathematics_becomes_mathml():
+    pytest.importorskip("latex2mathml", reason="the extra `docs` is not installed")
     page = r'<p>So <span class="arithmatex">\(a &lt; b\)</span>.</p>'
     assert "<mo>&#x0003C;</mo>" in with_mathml(page) and "arithmatex" not in with_mathml(page)
     block = '<div class="arithmatex">\\[\\frac{1}{2}\\]</div>'
