@@ -112,9 +112,7 @@ def make_models(folder: Path, size: str) -> None:
     rewarder = trainable_sequence_scorer(base, TuningConfig(method="lora", rank=RANK))
     (folder / "reward").mkdir()
     save_model(rewarder, load_tokenizer(base), folder / "reward", source=base, card="")
-    write_json(
-        folder / "reward/calibration.json", {"mean": 0.0, "deviation": 1.0, "max_length": None}
-    )
+    write_json(folder / "reward/calibration.json", {"mean": 0.0, "std": 1.0, "max_length": None})
 
 
 def prompts(size: str) -> list[list[dict[str, str]]]:

@@ -167,7 +167,7 @@ def prepare(home: Path) -> dict[str, str]:
         scorer = RewardModelScorer(shared.reward_model)
         reward = merged(load_sequence_scorer(shared.reward_model.path))
         with torch.no_grad():
-            reward.score.weight.div_(scorer.deviation)
+            reward.score.weight.div_(scorer.calibration.std)
         reward.save_pretrained(folders["reward"])
         tokenizer.save_pretrained(folders["reward"])
         policy_of = Policy(policy, tokenizer)
@@ -175,7 +175,7 @@ def prepare(home: Path) -> dict[str, str]:
         asked.write_text(
             json.dumps(
                 {
-                    "shift": scorer.mean / scorer.deviation,
+                    "shift": scorer.calibration.mean / scorer.calibration.std,
                     "prompts": conversations,
                     "ids": [policy_of.encode(prompt) for prompt in conversations],
                 }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, not_in_identity
+from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
+from preference.losses import LOSSES
 
 
 class PairsConfig(Config):
@@ -51,10 +52,16 @@ class DPOConfig(Config):
 
     beta: float = Field(0.1, gt=0)
     """Weight of the implied KL penalty: smaller lets the policy move further."""
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
-    """The loss on the difference of implied rewards; sigmoid is DPO as published."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Assumed share of wrong labels: conservative DPO with sigmoid, robust DPO with robust."""
+    loss: Annotated[str, LOSSES] = "sigmoid"
+    """The loss of a pair (preference/losses.py); sigmoid is DPO as published."""
+    label_smoothing: float = only_when(
+        lambda config: LOSSES[config.loss].uses_label_smoothing,
+        f"loss: {LOSSES.where(lambda loss: loss.uses_label_smoothing)}",
+        0.0,
+        ge=0,
+        lt=0.5,
+    )
+    """Assumed share of pairs whose label is wrong. With sigmoid this is conservative DPO."""
     tuning: TuningConfig = TuningConfig(method="lora")
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)

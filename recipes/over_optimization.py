@@ -13,7 +13,7 @@ The curves and their fit are those of Gao, Schulman and Hilton (2022); ensembles
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -26,18 +26,13 @@ from plumbline.runs.calls import defer
 from plumbline.runs.pool import Job, PoolConfig, make_all
 from plumbline.runs.run import Run
 from recipes._shared import SharedConfig, World, shared_stages
-from reward.ensemble import EnsembleScorer, How
+from reward.ensemble import COMBINATIONS, EnsembleScorer
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
 ONE = "one reward model"
-TITLES: dict[How, str] = {
-    "mean": "ensemble, mean",
-    "minimum": "ensemble, minimum",
-    "uncertainty": "ensemble, mean less uncertainty",
-}
 
 
 class BestOfConfig(Config):
@@ -57,7 +52,7 @@ class OverOptimizationConfig(SharedConfig):
     consists of them all."""
     ppo: PPOConfig = PPOConfig()
     """How each policy is trained."""
-    ensembles: tuple[How, ...] = ("uncertainty",)
+    ensembles: tuple[Annotated[str, COMBINATIONS], ...] = ("uncertainty",)
     """Ensembles whose courses are shown beside that of one reward model."""
     uncertainty_weight: float = Field(1.0, ge=0)
     """What a unit of variance between an ensemble's members costs (uncertainty)."""
@@ -111,7 +106,10 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
     ensembles = {how: ensemble(config, how, list(alone.values())) for how in config.ensembles}
     rewards: dict[str, dict[int, Any]] = {
         ONE: {seed: defer(RewardModelScorer, model=model) for seed, model in alone.items()},
-        **{TITLES[how]: dict.fromkeys(config.seeds, made) for how, made in ensembles.items()},
+        **{
+            COMBINATIONS[how].title: dict.fromkeys(config.seeds, made)
+            for how, made in ensembles.items()
+        },
     }
     policies = make_all(
         run,
@@ -178,7 +176,7 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
     return {way: {k: found[k] for k in ("fall", "fit")} for way, found in summary["ways"].items()}
 
 
-def ensemble(config: OverOptimizationConfig, how: How, models: list[Artifact]) -> Any:
+def ensemble(config: OverOptimizationConfig, how: str, models: list[Artifact]) -> Any:
     """Return all reward models as one scorer, deferred."""
-    weight = {"weight": config.uncertainty_weight} if how == "uncertainty" else {}
+    weight = {"weight": config.uncertainty_weight} if COMBINATIONS[how].uses_weight else {}
     return defer(EnsembleScorer, models=models, how=how, **weight)

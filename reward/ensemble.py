@@ -8,10 +8,11 @@ which is where a policy goes that exploits the errors of one of them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,37 +24,64 @@ from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
-from reward.mounted import MountedScorer, same_base
+from plumbline.tables import Table
 from reward.scorer import RewardModelScorer
 
-How = Literal["mean", "minimum", "uncertainty"]
-"""How an ensemble comes to one reward; see `combined`."""
 Scores = npt.NDArray[np.float64]
+"""[K, N]: rewards of K members for N responses, on one scale."""
 
 
-def combined(scores: Scores, how: How, weight: float) -> Scores:
-    """Return one reward a response from those of all members (Coste et al., 2023, section 3).
+@dataclass(frozen=True)
+class Combination:
+    """A way of making one reward of several: a row of the table."""
 
-    Args:
-        scores: rewards of K members for N responses, shape (K, N), on one scale.
-        how: ``mean``; ``minimum``, the worst case; ``uncertainty``: the mean less ``weight`` times
-            the variance between members (divided by K).
-        weight: lambda of the paper, in one over the unit of the rewards; read by ``uncertainty``
-            alone.
+    name: str
+    function: Callable[[Scores, float], Scores]
+    """Maps rewards [K, N] and the weight of the uncertainty to rewards [N]."""
+    title: str
+    uses_weight: bool = False
 
-    Returns:
-        Rewards, shape (N,).
+
+def mean(scores: Scores, weight: float) -> Scores:
+    """Return the mean over the members, [N]."""
+    return np.asarray(scores.mean(axis=0))
+
+
+def minimum(scores: Scores, weight: float) -> Scores:
+    """Return the worst case: the lowest reward of any member, [N] (Coste et al., section 3)."""
+    return np.asarray(scores.min(axis=0))
+
+
+def less_uncertainty(scores: Scores, weight: float) -> Scores:
+    """Return the mean less ``weight`` times the variance between members (divided by K), [N].
+
+    The paper's uncertainty-weighted objective; ``weight`` is its lambda, in one over the unit of
+    the rewards.
     """
-    if how == "minimum":
-        return np.asarray(scores.min(axis=0))
-    mean = np.asarray(scores.mean(axis=0))
-    return mean if how == "mean" else mean - weight * scores.var(axis=0)
+    return np.asarray(mean(scores, weight) - weight * scores.var(axis=0))
+
+
+COMBINATIONS = Table(
+    "way of combining an ensemble",
+    [
+        Combination("mean", mean, "ensemble, mean"),
+        Combination("minimum", minimum, "ensemble, minimum"),
+        Combination(
+            "uncertainty",
+            less_uncertainty,
+            "ensemble, mean less uncertainty",
+            uses_weight=True,
+        ),
+    ],
+    from_function=lambda name, function: Combination(name, function, name, uses_weight=True),
+)
 
 
 class EnsembleScorer:
     """A reward from several reward models.
 
-    Each member scores on its own calibrated scale (mean 0 and deviation 1 on held-out pairs), so
+    Each member scores on its own calibrated scale (mean 0 and standard deviation 1 on held-out
+    pairs), so
     that none outweighs the others by the size of its numbers. Members that are adapters on one
     base share it: on their own they load it once, and in PPO they move in to the policy's.
 
@@ -65,7 +93,7 @@ class EnsembleScorer:
     def __init__(
         self,
         models: Sequence[Artifact | Path],
-        how: How = "mean",
+        how: str = "mean",
         weight: float = 1.0,
         batch_size: int = 64,
         on: Any = None,
@@ -76,8 +104,10 @@ class EnsembleScorer:
                 f"An ensemble was given {len(models)} reward model(s), which cannot disagree. "
                 "Give two or more, or score by the one."
             )
-        if how not in get_args(How):
-            raise ConfigError(f"An ensemble is taken by {', '.join(get_args(How))}, not {how!r}.")
+        try:
+            self._combine = COMBINATIONS[how].function
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"{error.args[0]}.") from None
         if weight < 0:
             raise ConfigError(
                 f"The weight of an ensemble's uncertainty is {weight:g}, which would reward "
@@ -93,9 +123,7 @@ class EnsembleScorer:
         alone = [RewardModelScorer(model, self._batch_size) for model in self._models]
         trunk = self._on if self._on is not None else _shared_base([s.folder for s in alone])
         return [
-            MountedScorer(scorer, trunk, f"reward-{number}")
-            if trunk is not None and same_base(scorer.folder, trunk)
-            else scorer
+            scorer if trunk is None else scorer.mount(trunk, f"reward-{number}")
             for number, scorer in enumerate(alone)
         ]
 
@@ -106,7 +134,7 @@ class EnsembleScorer:
     def member_scores(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Scores:
-        """Return every member's reward of each response, shape (members, responses)."""
+        """Return every member's reward of each response, [members, responses]."""
         asked = (list(prompts), list(responses))
         if self._last is None or self._last[:2] != asked:  # a harness asks for both
             scores = [member.score(prompts, responses) for member in self.members]
@@ -115,7 +143,7 @@ class EnsembleScorer:
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return the ensemble's reward of each response."""
-        scores = combined(self.member_scores(prompts, responses), self.how, self.weight)
+        scores = self._combine(self.member_scores(prompts, responses), self.weight)
         return [float(score) for score in scores]
 
     def ensemble_std(
@@ -123,7 +151,7 @@ class EnsembleScorer:
     ) -> list[float]:
         """Return the standard deviation of the members' rewards of each response (divided by K)."""
         scores = self.member_scores(prompts, responses)
-        return [float(deviation) for deviation in scores.std(axis=0)]
+        return [float(std) for std in scores.std(axis=0)]
 
 
 def _shared_base(folders: Sequence[Path]) -> Any:

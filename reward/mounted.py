@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from plumbline.data.records import Message
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import using_adapter
 from plumbline.lm.trunk import last_states
+from reward.calibration import Calibration
+from reward.text_scorer import TextScorer
 
-_NAME = "reward"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _HEAD = "score"
-
-
-class RawScorer(Protocol):
-    """A reward model whose texts, batches and scale are used; its passes are made on the base."""
-
-    name: str
-    folder: Path
-    mean: float
-    deviation: float
-
-    def raw_scores(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        responses: Sequence[str],
-        forward: Callable[[Tensor, Tensor], list[float]] | None = None,
-    ) -> list[float]:
-        """Return the model's own output for each response, by ``forward`` in place of the model."""
-        ...
 
 
 def same_base(folder: Path, model: Any) -> bool:
@@ -48,37 +32,40 @@ def same_base(folder: Path, model: Any) -> bool:
     return here == there or Path(here).resolve() == Path(there).resolve()
 
 
-class MountedScorer:
-    """Scores like the `RewardModelScorer` that it is made of, on a policy's base.
+class MountedScorer(TextScorer):
+    """Scores as the reward model does by itself, on a policy's base.
 
     Where that base is held in other arithmetic than the reward model was trained in (4 bits), the
     scores differ as much as the arithmetic does.
     """
 
-    def __init__(self, scorer: RawScorer, model: Any, adapter: str = _NAME) -> None:
-        """Move in to a PEFT model under the name ``adapter``, which must be free there."""
-        self.name = scorer.name
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        calibration: Calibration,
+        batch_size: int,
+        model: Any,
+        adapter: str,
+    ) -> None:
+        """Move the reward model of a folder in to a PEFT model; ``adapter`` must be free there."""
+        super().__init__(tokenizer, calibration, batch_size)
         self.adapter = adapter
-        self._scorer, self._model = scorer, model
-        self._head = _mount(scorer.folder, model, adapter).to(model.device)
-
-    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
-        """Return the calibrated reward of each response."""
-        raw = self._scorer.raw_scores(prompts, responses, self._forward)
-        return [(score - self._scorer.mean) / self._scorer.deviation for score in raw]
+        self._model = model
+        self._head = _mount(folder, model, adapter).to(model.device)
 
     def linear(self) -> tuple[Tensor, Tensor]:
         """Return weight [1, H] and bias [1] of the calibrated reward of a last hidden state."""
-        deviation = self._scorer.deviation
-        return self._head / deviation, self._head.new_tensor([-self._scorer.mean / deviation])
+        std = self.calibration.std
+        return self._head / std, self._head.new_tensor([-self.calibration.mean / std])
 
-    @torch.no_grad()
-    def _forward(self, ids: Tensor, mask: Tensor) -> list[float]:
+    def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
+        """Return the model's own output for each row [B, T], padded on the right."""
         was_training = self._model.training
         self._model.eval()
         with using_adapter(self._model, self.adapter):
             device = self._model.device
-            states = last_states(self._model, ids.to(device), mask.to(device))
+            states = last_states(self._model, ids.to(device), attention_mask.to(device))
         self._model.train(was_training)
         with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
             scores: list[float] = (states.to(self._head.dtype) @ self._head[0]).tolist()

@@ -1,4 +1,4 @@
-"""Training a reward model on preferences, with TRL's RewardTrainer."""
+"""Training a reward model on preferences, on TRL's RewardTrainer and the shared skeleton."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Message, prompts_of, read_dataset
+from plumbline.data.records import Message, Row, prompts_of, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
 from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
-from plumbline.runs.artifacts import Artifact, write_json
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.milestones import milestones
-from plumbline.training.pairs import encode_pairs
+from plumbline.training.fit import fit
+from plumbline.training.pairs import EncodedPair, encode_pairs
+from reward.calibration import Calibration
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
-from reward.scorer import CALIBRATION, RewardModelScorer
-from reward.soft_labels import PROBABILITY, SoftLabels, WithProbabilities, probabilities_of
+from reward.scorer import RewardModelScorer
+from reward.soft_labels import PROBABILITY, probabilities_of
+from reward.text_scorer import TextScorer, classifier_outputs
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -44,102 +46,105 @@ def train_reward_model(
     from datasets import Dataset
     from transformers import set_seed
 
-    from plumbline.training.exact_resume import ExactResume
+    from reward.trainer import RewardTrainer
 
-    class Trainer(SoftLabels, ExactResume, trl.RewardTrainer):  # type: ignore[misc]
-        """TRL's trainer, with soft labels and with checkpoints that resume exactly."""
-
-    # 1. Both sides of each pair, tokenized as they will be scored.
+    # 1. Both responses of each pair, as ids, as they will be scored.
     tokenizer = load_tokenizer(policy.path)
     dropped = Dropped()
     train = read_dataset(preferences.path, "train")
     test = read_dataset(preferences.path, "test")
     pairs = encode_pairs(train, tokenizer, config.max_length, dropped)
     stage.report_dropped(dropped)
-    examples: list[dict[str, Any]] = [
-        {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs
-    ]
-    if config.soft_labels is not None:
-        kept = [pair.row for pair in pairs]
-        soft = probabilities_of(kept, config.soft_labels, preferences.id)
-        examples = [{**example, PROBABILITY: p} for example, p in zip(examples, soft, strict=True)]
 
     # 2. The policy's weights under a new head.
     set_seed(seed)
-    model = trainable_sequence_scorer(policy.path, config.tuning)
-    counts = parameter_counts(model)
-
-    # 3. Train.
-    trainer = Trainer(
-        model=model,
+    trainer = RewardTrainer(
+        model=trainable_sequence_scorer(policy.path, config.tuning),
         args=trl.RewardConfig(
-            **config.training.arguments(stage.scratch, seed),
-            max_length=None,
+            **config.training.trl_arguments(stage.scratch, seed),
             center_rewards_coefficient=config.center or None,
-            gradient_checkpointing=config.training.activation_checkpointing,
         ),
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=Dataset.from_list(_examples(pairs, config.soft_labels, preferences.id)),
         processing_class=tokenizer,
     )
-    trainer.data_collator = WithProbabilities(trainer.data_collator)
-    judged = milestones(trainer.planned_steps(), config.evaluations) if hook else frozenset()
-    current = _InTraining(trainer.model, tokenizer, config.max_length)
 
-    def on_step(step: int) -> Mapping[str, float] | None:
-        if hook is None or step not in judged:
-            return None
+    # 3. Train, with the harness at its milestones.
+    current = ScorerInTraining(trainer.model, tokenizer, config.max_length)
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        assert hook is not None
         return hook.judge_scorer(current, step, stage.folder / "evaluations")
 
-    trainer.run(stage, "reward model", on_step)
+    fitted = fit(
+        trainer,
+        stage,
+        "reward model",
+        evaluations=config.evaluations,
+        evaluate=evaluate if hook is not None else None,
+    )
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
 
     # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
-    scores = {
-        side: scorer.raw_scores(prompts_of(test), [row[side][-1]["content"] for row in test])
-        for side in ("chosen", "rejected")
-    }
-    both = [*scores["chosen"], *scores["rejected"]]
-    deviation = statistics.stdev(both)
-    if deviation == 0:
-        raise DataError("The reward model gives every held-out response the same score.")
-    write_json(
-        stage.folder / CALIBRATION,
-        {
-            "mean": statistics.mean(both),
-            "deviation": deviation,
-            "max_length": config.max_length,
-        },
-    )
-    lines = [line for line in trainer.state.log_history if "loss" in line]
+    chosen, rejected = (scorer.raw_scores(*_responses(test, s)) for s in ("chosen", "rejected"))
+    calibrated([*chosen, *rejected], config.max_length).write(stage.folder)
     return {
-        "accuracy": pairwise_accuracy(scores["chosen"], scores["rejected"]),
-        "train_accuracy": lines[-1]["accuracy"] if lines else None,
-        "loss": lines[-1]["loss"] if lines else None,
+        "accuracy": pairwise_accuracy(chosen, rejected),
+        "train_accuracy": fitted.last.get("accuracy"),
+        "loss": fitted.last.get("loss"),
         "pairs": float(len(pairs)),
         "held_out_pairs": float(len(test)),
         "dropped_rows": float(len(dropped.rows)),
-        "tokens_seen": float(trainer._total_train_tokens),
-        **counts,
+        **fitted.metrics,
     }
 
 
-class _InTraining(RewardModelScorer):
-    """The reward model as it stands, as a scorer; not calibrated yet."""
+def calibrated(scores: Sequence[float], max_length: int) -> Calibration:
+    """Return the scale on which scores have mean 0 and standard deviation 1."""
+    std = statistics.stdev(scores)
+    if std == 0:
+        raise DataError(
+            "The reward model gives every held-out response the same score, so there is no scale "
+            "to put it on. Train it for longer, or at a higher learning rate."
+        )
+    return Calibration(statistics.mean(scores), std, max_length)
 
-    def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int = 64
-    ) -> None:
-        self.tokenizer, self.batch_size, self.max_length = tokenizer, batch_size, max_length
-        self.mean, self.deviation = 0.0, 1.0
-        self.__dict__["model"] = model  # in place of the one that would be loaded
 
-    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
-        """Return the model's own output for each response; it trains on afterwards."""
-        was_training = self.model.training
-        self.model.eval()
+def _examples(
+    pairs: Sequence[EncodedPair], soft_labels: str | None, origin: str
+) -> list[dict[str, Any]]:
+    """Return the rows that the trainer reads; each response stands behind its prompt."""
+    examples: list[dict[str, Any]] = [
+        {
+            "chosen_ids": pair.prompt_ids + pair.chosen_ids,
+            "rejected_ids": pair.prompt_ids + pair.rejected_ids,
+        }
+        for pair in pairs
+    ]
+    if soft_labels is not None:
+        probabilities = probabilities_of([pair.row for pair in pairs], soft_labels, origin)
+        for example, probability in zip(examples, probabilities, strict=True):
+            example[PROBABILITY] = probability
+    return examples
+
+
+def _responses(rows: Sequence[Row], side: str) -> tuple[list[list[Message]], list[str]]:
+    return prompts_of(rows), [row[side][-1]["content"] for row in rows]
+
+
+class ScorerInTraining(TextScorer):
+    """The reward model as it stands; not calibrated yet."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        super().__init__(tokenizer, Calibration(max_length=max_length))
+        self._model = model
+
+    def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
+        """Return the model's own output for each row [B, T]; it trains on afterwards."""
+        was_training = self._model.training
+        self._model.eval()
         try:
-            return super().score(prompts, responses)
+            return classifier_outputs(self._model, ids, attention_mask)
         finally:
-            self.model.train(was_training)
+            self._model.train(was_training)

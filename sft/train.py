@@ -1,4 +1,4 @@
-"""Training the first policy on demonstrations, with TRL's SFTTrainer."""
+"""Training the first policy on demonstrations, on TRL's SFTTrainer and the shared skeleton."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.milestones import milestones
+from plumbline.training.fit import fit
 from sft.config import SFTConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+    from plumbline.lm.policy import Policy
 
 
 @stage("policy")
@@ -45,71 +46,74 @@ def train_sft(
     from transformers import set_seed
 
     from plumbline.lm.policy import Policy
-    from plumbline.training.exact_resume import ExactResume
-
-    class Trainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
-        """TRL's trainer, with checkpoints that resume exactly."""
+    from sft.trainer import SFTTrainer
 
     # 1. Conversations become ids and labels, in our one place for that.
     tokenizer = load_tokenizer(base.path)
     dropped = Dropped()
-    splits = {
-        split: tokenize(
-            read_dataset(demonstrations.path, split), tokenizer, config.max_length, dropped
-        )
+    train, test = (
+        tokenize(read_dataset(demonstrations.path, split), tokenizer, config.max_length, dropped)
         for split in ("train", "test")
-    }
+    )
     stage.report_dropped(dropped)
 
     # 2. The base, whole or with an adapter.
     set_seed(seed)
-    model = trainable_causal_lm(base.path, config.tuning)
-    counts = parameter_counts(model)
-
-    # 3. Train.
-    trainer = Trainer(
-        model=model,
+    trainer = SFTTrainer(
+        model=trainable_causal_lm(base.path, config.tuning),
         args=trl.SFTConfig(
-            **config.training.arguments(stage.scratch, seed),
-            max_length=None,
-            gradient_checkpointing=config.training.activation_checkpointing,
+            **config.training.trl_arguments(stage.scratch, seed),
             per_device_eval_batch_size=4 * config.training.batch_size,
         ),
-        train_dataset=splits["train"],
-        eval_dataset=splits["test"],
+        train_dataset=train,
+        eval_dataset=test,
         processing_class=tokenizer,
     )
-    judged = milestones(trainer.planned_steps(), config.evaluations) if hook else frozenset()
-    current = Policy(trainer.model, tokenizer)
-    if judged and config.tuning.method != "full" and source_of(base.path).adapter is None:
-        reference = Policy(trainer.model, tokenizer, adapter=None)  # the base under the adapter
-    elif judged:
-        reference = Policy.load(base.path)
 
-    def on_step(step: int) -> Mapping[str, float] | None:
-        if hook is None or step not in judged:
-            return None
+    # 3. Train, with the harness at its milestones.
+    current = Policy(trainer.model, tokenizer)
+    reference = _reference(trainer.model, tokenizer, base, config) if hook is not None else None
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        assert hook is not None
+        assert reference is not None
         return hook(current, reference, step, stage.folder / "evaluations")
 
-    trainer.run(stage, "supervised fine-tuning", on_step)
+    fitted = fit(
+        trainer,
+        stage,
+        "supervised fine-tuning",
+        evaluations=config.evaluations,
+        evaluate=evaluate if hook is not None else None,
+    )
 
     # 4. How well does it predict demonstrations that it has not seen?
-    held_out = trainer.evaluate()
-    stage.metrics.log(trainer.state.global_step, {"held_out_loss": held_out["eval_loss"]})
+    held_out = trainer.held_out()
+    stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
     card = model_card(
         "Policy after supervised fine-tuning",
-        f"Trained with {config.tuning.method} tuning on {len(splits['train'])} demonstrations "
-        f"from {base.id}; held-out loss {held_out['eval_loss']:.3f}.",
+        f"Trained with {config.tuning.method} tuning on {len(train)} demonstrations "
+        f"from {base.id}; held-out loss {held_out.loss:.3f}.",
     )
     save_model(trainer.model, tokenizer, stage.folder, source=base.path, card=card)
     return {
-        "held_out_loss": held_out["eval_loss"],
-        "held_out_token_accuracy": held_out["eval_mean_token_accuracy"],
-        "train_rows": float(len(splits["train"])),
+        "held_out_loss": held_out.loss,
+        "held_out_token_accuracy": held_out.token_accuracy,
+        "train_rows": float(len(train)),
         "dropped_rows": float(len(dropped.rows)),
-        "tokens_seen": float(trainer._total_train_tokens),
-        **counts,
+        **fitted.metrics,
     }
+
+
+def _reference(
+    model: Any, tokenizer: PreTrainedTokenizerBase, base: Artifact, config: SFTConfig
+) -> Policy:
+    """Return the base: under a new adapter where there is one, loaded again otherwise."""
+    from plumbline.lm.policy import Policy
+
+    if config.tuning.method != "full" and source_of(base.path).adapter is None:
+        return Policy(model, tokenizer, adapter=None)
+    return Policy.load(base.path)
 
 
 def tokenize(

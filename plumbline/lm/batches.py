@@ -108,6 +108,17 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
+def pad_right_ids(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids [B, T] and attention mask [B, T] of texts that begin at the same column."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, values in enumerate(rows):
+        ids[row, : len(values)] = torch.tensor(values, dtype=torch.long)
+        mask[row, : len(values)] = 1
+    return ids, mask
+
+
 def pad_right(rows: Sequence[Sequence[float]], width: int) -> Tensor:
     """Return values [B, width] with 0 after the end of each row."""
     values = torch.zeros(len(rows), width)

@@ -60,7 +60,7 @@ class TrainingConfig(Config):
         return self.batch_size * self.gradient_accumulation
 
     def arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
-        """Return what this means for `TrainingArguments` and the configs of TRL's trainers."""
+        """Return what this means for `TrainingArguments`."""
         return {
             "output_dir": str(scratch),
             "learning_rate": self.learning_rate,
@@ -82,4 +82,12 @@ class TrainingConfig(Config):
             "data_seed": seed,
             "report_to": list(self.report_to) or "none",
             "disable_tqdm": True,
+        }
+
+    def trl_arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
+        """Return the same for the configs of TRL's trainers, whose rows are tokenised already."""
+        return {
+            **self.arguments(scratch, seed),
+            "max_length": None,
+            "gradient_checkpointing": self.activation_checkpointing,
         }

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
+from plumbline.lm.tuning import parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
@@ -35,6 +36,16 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """
 
     stage: Stage
+
+    def __init__(self, *, model: Any, **arguments: Any) -> None:
+        # Counted here, since a trainer may add a frozen copy of the adapter.
+        self.parameter_counts = parameter_counts(model)
+        super().__init__(model=model, **arguments)
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens in all batches so far, prompts included; 0 for a trainer that does not count."""
+        return int(getattr(self, "_total_train_tokens", 0))
 
     def run(self, stage: Stage, description: str, on_step: OnStep | None = None) -> None:
         """Train to the end, from the stage's last checkpoint if it has one."""
@@ -65,7 +76,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
             "rng": rng_state(),
-            "tokens": getattr(self, "_total_train_tokens", 0),
+            "tokens": self.tokens_seen,
             "metrics": self.stage.metrics.position(),
         }
         self.stage.checkpoints.save(

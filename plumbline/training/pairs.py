@@ -1,4 +1,4 @@
-"""Preference rows as token ids: both sides with their prompt, and what does not fit."""
+"""Preference rows as token ids: the prompt and both responses, and what does not fit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ if TYPE_CHECKING:
 
 
 class EncodedPair(NamedTuple):
-    """A preference row and its ids; each side stands behind its prompt."""
+    """A preference row and its ids."""
 
     row: Row
-    chosen: list[int]
-    rejected: list[int]
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+    @property
+    def ids(self) -> dict[str, list[int]]:
+        """The row that a trainer of policies reads."""
+        return {
+            "prompt_ids": self.prompt_ids,
+            "chosen_ids": self.chosen_ids,
+            "rejected_ids": self.rejected_ids,
+        }
 
 
 def encode_pairs(
@@ -28,18 +38,15 @@ def encode_pairs(
     """Return the pairs of which both sides fit; the others are kept with the reason."""
     kept = []
     for number, row in enumerate(rows, 1):
-        sides = [
-            [*prompt, *answer]
-            for prompt, answer in (
-                encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
-                for side in ("chosen", "rejected")
-            )
-        ]
-        if max(map(len, sides)) > max_length:
+        (prompt_ids, chosen_ids), (_, rejected_ids) = (
+            encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
+            for side in ("chosen", "rejected")
+        )
+        if len(prompt_ids) + max(len(chosen_ids), len(rejected_ids)) > max_length:
             reason = f"is longer than max_length ({max_length} tokens)"
             dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
         else:
-            kept.append(EncodedPair(row, *sides))
+            kept.append(EncodedPair(row, prompt_ids, chosen_ids, rejected_ids))
     if not kept:
         raise DataError(
             f"None of {len(rows)} pairs fits into max_length ({max_length} tokens). Raise it."

@@ -160,7 +160,7 @@ def test_pairs_that_do_not_fit_are_kept_with_their_row(tokenizer):
     dropped = Dropped()
     (pair,) = encode_pairs(rows, tokenizer, 60, dropped)
     assert pair.row["row"] == 7
-    assert pair.chosen[-1] == pair.rejected[-1] == tokenizer.eos_token_id
+    assert pair.chosen_ids[-1] == pair.rejected_ids[-1] == tokenizer.eos_token_id
     assert [row["row"] for row in dropped.rows] == [8]
     with pytest.raises(DataError, match="None of 2 pairs fits"):
         encode_pairs(rows, tokenizer, 3, Dropped())

@@ -9,6 +9,7 @@ import pytest
 from plumbline.commands.recipe_book import execute, find
 from plumbline.runs.progress import Reporter
 from recipes import over_optimization
+from reward.ensemble import COMBINATIONS
 
 MORE = """\
 ensembles: [minimum, uncertainty]
@@ -34,7 +35,7 @@ def test_every_way_is_pressed_on_and_shown(small_config, tmp_path):
     summary = json.loads((run.folder / "summary.json").read_text())
     titles = [
         over_optimization.ONE,
-        *(over_optimization.TITLES[h] for h in ("minimum", "uncertainty")),
+        *(COMBINATIONS[h].title for h in ("minimum", "uncertainty")),
     ]
     assert list(summary["ways"]) == list(summary["best_of_n"]) == titles
     stages = run.stages

@@ -13,10 +13,11 @@ from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
-from plumbline.runs.artifacts import Artifact, write_json
-from reward.ensemble import EnsembleScorer, combined
+from plumbline.runs.artifacts import Artifact
+from reward.calibration import Calibration
+from reward.ensemble import COMBINATIONS, EnsembleScorer
 from reward.mounted import MountedScorer
-from reward.scorer import CALIBRATION, RewardModelScorer
+from reward.scorer import RewardModelScorer
 
 ANSWERS = ["Certainly.", "No " * 20, "The saws cost $7. Thank you!", "Aisle 3."] * 3
 
@@ -31,9 +32,7 @@ def reward_model(base_folder, folder, seed: int, method: str = "lora"):
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     save_model(model, load_tokenizer(base_folder), folder, source=base_folder, card="")
-    write_json(
-        folder / CALIBRATION, {"mean": 0.1 * seed, "deviation": 1.0 + seed, "max_length": 200}
-    )
+    Calibration(0.1 * seed, 1.0 + seed, max_length=200).write(folder)
     return folder
 
 
@@ -51,11 +50,12 @@ def alone(models, prompts):
 
 def test_three_ways_of_combining_by_hand():
     scores = np.array([[1.0, 2.0], [3.0, 0.0], [2.0, 4.0]])
-    assert combined(scores, "mean", 9.0).tolist() == [2, 2]
-    assert combined(scores, "minimum", 9.0).tolist() == [1, 0]
+    ways = {name: way.function for name, way in COMBINATIONS.items()}
+    assert ways["mean"](scores, 9.0).tolist() == [2, 2]
+    assert ways["minimum"](scores, 9.0).tolist() == [1, 0]
     # variances: (1 + 1 + 0) / 3 and (0 + 4 + 4) / 3
-    assert combined(scores, "uncertainty", 0.5) == pytest.approx([2 - 1 / 3, 2 - 4 / 3])
-    assert combined(scores, "uncertainty", 0.0).tolist() == [2, 2]
+    assert ways["uncertainty"](scores, 0.5) == pytest.approx([2 - 1 / 3, 2 - 4 / 3])
+    assert ways["uncertainty"](scores, 0.0).tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("how", ["mean", "minimum", "uncertainty"])
@@ -123,7 +123,7 @@ def test_artifacts_are_taken_as_well_as_folders(models, alone, prompts):
     ("change", "said"),
     [
         ({"models": 1}, "cannot disagree"),
-        ({"how": "median"}, "not 'median'"),
+        ({"how": "median"}, "'median' is no way of combining"),
         ({"weight": -1.0}, "would reward answers"),
     ],
 )

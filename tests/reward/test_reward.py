@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -17,9 +15,10 @@ from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
+from reward.calibration import Calibration
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
-from reward.scorer import CALIBRATION, RewardModelScorer
+from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 
 
@@ -103,7 +102,7 @@ def test_scores_are_calibrated_on_held_out_pairs(trained, preferences):
     ]
     assert torch.tensor(scores).mean().item() == pytest.approx(0, abs=1e-4)
     assert torch.tensor(scores).std().item() == pytest.approx(1, abs=1e-4)
-    assert json.loads((folder / CALIBRATION).read_text())["deviation"] > 0
+    assert Calibration.read(folder).std > 0
 
 
 def test_a_score_depends_on_its_own_row_alone(trained, prompts):

@@ -104,7 +104,8 @@ def test_a_reward_model_trained_on_joint_text_but_scored_on_concatenated_ids(toy
 
     seen = []
     prompt = toy.prompts[3]
-    scorer.raw_scores([prompt], ["fa"], lambda ids, mask: seen.append(ids) or [0.0])
+    scorer.outputs = lambda ids, mask: seen.append(ids) or [0.0]
+    scorer.raw_scores([prompt], ["fa"])
     whole = scorer.tokenizer.apply_chat_template(
         [*prompt, {"role": "assistant", "content": "fa"}], return_dict=True
     )

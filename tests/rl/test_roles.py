@@ -21,9 +21,10 @@ from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.trunk import backbone
 from plumbline.lm.tuning import TuningConfig
-from plumbline.runs.artifacts import Artifact, write_json
+from plumbline.runs.artifacts import Artifact
+from reward.calibration import Calibration
 from reward.mounted import same_base
-from reward.scorer import CALIBRATION, RewardModelScorer
+from reward.scorer import RewardModelScorer
 from rl.config import ValueConfig
 from rl.roles import Roles
 
@@ -134,7 +135,7 @@ def test_values_of_a_row_do_not_depend_on_its_neighbours(roles, batch):
 # A reward model that moves in to the policy's base.
 
 TUNING = TuningConfig(method="lora", rank=4, alpha=8)
-CALIBRATED = {"mean": 0.7, "deviation": 1.6}
+CALIBRATED = Calibration(mean=0.7, std=1.6)
 
 
 def shaken(model, size: float):
@@ -152,7 +153,7 @@ def reward_model(toy, folder, tuning=TUNING):
     model = shaken(trainable_sequence_scorer(toy.folder, tuning), 0.2)
     folder.mkdir(exist_ok=True)
     save_model(model, load_tokenizer(toy.folder), folder, source=toy.folder, card="")
-    write_json(folder / CALIBRATION, CALIBRATED)
+    CALIBRATED.write(folder)
     return RewardModelScorer(folder)
 
 

@@ -13,9 +13,8 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store, sha256
 from plumbline.runs.run import RUN_FILE, Run, RunRecord
 from plumbline.runs.stage import Stage, stage
+from reward.calibration import CALIBRATION
 
-#: Beside a reward model: the scale of its scores.
-_CALIBRATION = "calibration.json"
 _ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "tokenizer_config.json",
                   "tokenizer.json", "chat_template.jinja", "special_tokens_map.json")  # fmt: skip
 
@@ -33,8 +32,8 @@ def refer_to_model(
         source_of(folder).base.write(stage.folder)
     else:
         Reference(name_or_path).write(stage.folder)
-    if content is not None and (folder / _CALIBRATION).exists():
-        shutil.copyfile(folder / _CALIBRATION, stage.folder / _CALIBRATION)
+    if content is not None and (folder / CALIBRATION).exists():
+        shutil.copyfile(folder / CALIBRATION, stage.folder / CALIBRATION)
     load_tokenizer(stage.folder)  # fails here, with the name, rather than in the middle
     return {}
 

@@ -1,0 +1,85 @@
+"""From texts to scores: what every form of a reward model shares.
+
+A reward model has its own tokenizer and chat template, so the policy whose responses it scores may
+have others. Its tokens are made as in training, in `plumbline.lm.chat`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plumbline.data.records import Message
+from plumbline.lm.batches import pad_right_ids
+from plumbline.lm.chat import encode_response
+from plumbline.lm.trunk import is_supported, last_states
+from reward.calibration import Calibration
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextScorer(ABC):
+    """Scores responses by a model's outputs, on a calibrated scale.
+
+    ``batch_size`` changes speed and memory, not the scores (beyond rounding).
+    """
+
+    name = "reward"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, calibration: Calibration, batch_size: int = 64
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.calibration = calibration
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
+        """Return the model's own output for each row [B, T], padded on the right."""
+
+    def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
+        """Return the calibrated reward of each response."""
+        return [self.calibration.apply(raw) for raw in self.raw_scores(prompts, responses)]
+
+    @torch.no_grad()
+    def raw_scores(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """Return the model's own output for each response."""
+        rows = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # less padding
+        scores = [0.0] * len(rows)
+        for start in range(0, len(order), self.batch_size):
+            index = order[start : start + self.batch_size]
+            batch = pad_right_ids([rows[row] for row in index], int(self.tokenizer.pad_token_id))
+            for row, score in zip(index, self.outputs(*batch), strict=True):
+                scores[row] = score
+        return scores
+
+    def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
+        prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)
+        ids = [*prompt_ids, *response_ids]
+        # A dialogue longer than any it was trained on keeps its end, where the response is.
+        longest = self.calibration.max_length
+        return ids if longest is None else ids[-longest:]
+
+
+def classifier_outputs(model: Any, ids: Tensor, attention_mask: Tensor) -> list[float]:
+    """Return what a sequence classifier with one label says of each row [B, T]."""
+    ids, attention_mask = ids.to(model.device), attention_mask.to(model.device)
+    if not is_supported(model):
+        plain: list[float] = (
+            model(input_ids=ids, attention_mask=attention_mask).logits[:, 0].tolist()
+        )
+        return plain
+    states = last_states(model, ids, attention_mask)
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with torch.autocast(model.device.type, enabled=False):  # few numbers, and all that is kept
+        weight = next(whole.score.parameters())
+        scores: list[float] = whole.score(states.to(weight.dtype))[:, 0].tolist()
+    return scores
