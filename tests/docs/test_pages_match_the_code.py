@@ -77,7 +77,9 @@ def _problem_of_options(name: str, words: list[str]) -> str | None:
     if name in ("plumbline run", "plumbline config"):
         is_named = bool(known) and known[0].islower() and "/" not in known[0]
         recipe = find(known[0]) if is_named else None
-        if recipe is None or any("/" in config or config.isupper() for config in configs):
+        if recipe is None or any(
+            "/" in file or file.isupper() or file.endswith(".yaml") for file in configs
+        ):
             return None  # a placeholder
         recipe.load(configs[0] if configs else None, [*changes, *as_overrides(other)])
         return None
