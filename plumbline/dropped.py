@@ -13,7 +13,7 @@ DROPPED = "dropped.jsonl"
 
 @dataclass
 class Dropped:
-    """Rows that were left out: none is forgotten, each keeps its origin and the reason."""
+    """Rows that were left out, each with its origin and the reason."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -22,7 +22,7 @@ class Dropped:
         self.rows.append({"origin": origin, "row": number, "reason": reason, "record": row})
 
     def reasons(self) -> dict[str, int]:
-        """Return how many rows each reason took, most frequent first."""
+        """Return the number of rows by reason, most frequent first."""
         return dict(Counter(row["reason"] for row in self.rows).most_common())
 
     def by_reason(self, at_most: int = 8) -> list[tuple[str, int, str]]:

@@ -1,7 +1,7 @@
-"""What stages need from each other without knowing each other.
+"""Interfaces between rooms, which never import each other.
 
-A reward-using stage takes a `Scorer`; a training stage takes an `EvaluationHook`. The reward room
-and the evaluation room make these; the recipe hands them over.
+A stage that needs a reward takes a `Scorer`, a stage that trains takes an `EvaluationHook`. The
+rooms `reward` and `evaluation` implement them; the recipe passes them in.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Judges responses by their text, so that its tokenizer may differ from the policy's."""
+    """Scores responses by their text, so its tokenizer may differ from the policy's."""
 
     name: str
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
-        """Return one number a response; more is better."""
+        """Return one number per response; more is better."""
         ...
 
 
 @runtime_checkable
 class Mountable(Scorer, Protocol):
-    """A scorer whose model can move in to a base that is there already, so that none is held twice.
+    """A scorer whose model can share a base that is already loaded, so that no base is held twice.
 
-    What `mount` returns has an ``adapter``, the name it goes by on that base, and ``linear()``,
-    the weight [1, H] and bias [1] that make its score of a last hidden state.
+    The result of `mount` has an ``adapter``, its name on that base, and ``linear()``, the weight
+    [1, H] and bias [1] that turn a last hidden state into its score.
     """
 
     def mount(self, model: Any) -> Scorer:
-        """Return the scorer on a PEFT model's base; itself, where it is of another base."""
+        """Return the scorer on a PEFT model's base, or itself if it has another base."""
         ...
 
 
 class EvaluationHook(Protocol):
-    """Judges a policy while it trains, as it will be judged afterwards."""
+    """Evaluates a policy while it trains, in the same way as afterwards."""
 
     def __call__(
         self, policy: Policy, reference: Policy, step: int, folder: Path
     ) -> Mapping[str, float]:
-        """Return figures for ``metrics.jsonl``; samples may be left in ``folder``."""
+        """Return metrics for ``metrics.jsonl``; samples may be written to ``folder``."""
         ...
 
 
 class ScorerHook(Protocol):
-    """Judges a reward model while it trains, on what it does not train on."""
+    """Evaluates a reward model while it trains, on held-out data."""
 
     def judge_scorer(self, scorer: Scorer, step: int, folder: Path) -> Mapping[str, float]:
-        """Return figures for ``metrics.jsonl``; scores may be left in ``folder``."""
+        """Return metrics for ``metrics.jsonl``; scores may be written to ``folder``."""
         ...

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of ``values`` where ``mask`` is true; 0 where nothing is.
+    """Mean of ``values`` where ``mask`` is true; 0 if it is true nowhere.
 
     ``values`` and ``mask`` have the same shape. With ``dim`` the mean is along it, else over all.
     """
@@ -19,7 +19,7 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
     """Variance (with Bessel's correction) of ``values`` where ``mask`` is true.
 
-    Raises `ValueError` where fewer than two positions are real: a variance has no meaning then.
+    Raises `ValueError` for fewer than two real positions, which have no variance.
     """
     count = mask.sum()
     if count < 2:
@@ -29,7 +29,7 @@ def masked_var(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -> Tensor:
-    """Scale ``values`` to unit variance over the mask, and to zero mean unless told otherwise.
+    """Scale ``values`` to unit variance over the mask, and to zero mean by default.
 
     ``subtract_mean=False`` keeps the mean where it was, as rewards need: their sign has a meaning.
     Positions outside the mask are scaled, too, and mean nothing.

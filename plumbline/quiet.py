@@ -1,4 +1,4 @@
-"""Silence for libraries that talk past us: their bars, their advice and their repeated warnings.
+"""Silences libraries on the terminal: their progress bars, their advice, repeated warnings.
 
 Called before a stage trains, since it imports the libraries. With ``--debug`` nothing is silenced.
 """
@@ -15,7 +15,7 @@ def silence_libraries() -> None:
     """Keep the libraries' own output off the terminal; errors still raise."""
     if os.environ.get("PLUMBLINE_DEBUG") == "1":
         return
-    # Said at import: that a kernel could not be fetched for bitsandbytes, which is harmless.
+    # At import bitsandbytes says that it could not fetch a kernel, which is harmless.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("TQDM_DISABLE", "1")
     import datasets

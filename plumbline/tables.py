@@ -108,7 +108,7 @@ class Table(Mapping[str, R], Generic[R]):
             if self._from_function is not None
             else ""
         )
-        return f"{name!r} is no {self.what}.{hint} There are: {', '.join(self._rows)}{own}"
+        return f"there is no {self.what} {name!r}.{hint} There are: {', '.join(self._rows)}{own}"
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -121,7 +121,7 @@ def load_function(path: str) -> Callable[..., Any]:
         module = _import(module_name)
     except ImportError as error:
         raise ValueError(
-            f"{path!r}: the module {module_name!r} cannot be imported ({error}). It must lie in "
+            f"{path!r}: the module {module_name!r} cannot be imported ({error}). It must be in "
             f"{Path.cwd()}, where the command is given, or be installed"
         ) from None
     function = getattr(module, name, None)
@@ -132,7 +132,7 @@ def load_function(path: str) -> Callable[..., Any]:
 
 
 def code_of(path: str) -> str:
-    """Return a digest of the file that a user's own function stands in: 16 hexadecimal digits.
+    """Return a digest of the file that defines a user's own function: 16 hexadecimal digits.
 
     It is part of the identity of what is made with the function.
     """
@@ -145,6 +145,6 @@ def code_of(path: str) -> str:
 
 def _import(module: str) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:  # a command that is installed does not look where it is given
+    if here not in sys.path:  # an installed command does not search the current folder
         sys.path.append(here)
     return import_module(module)

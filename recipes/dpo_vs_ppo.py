@@ -3,13 +3,13 @@
 From a base model through demonstrations, supervised fine-tuning, preference pairs and a reward
 model to DPO and PPO side by side, each with several training seeds on the same data, and to a
 report. Without files of your own it runs in the embedded world: a small shop's help desk, whose
-gold utility tells how good an answer truly is.
+gold utility says how good a response truly is.
 
     plumbline run dpo_vs_ppo --config quickstart
     plumbline run dpo_vs_ppo --config comparison --seeds 0-4
     plumbline run dpo_vs_ppo --config hh --set files.folder=/where/the/files/are
 
-The steps are those of Ouyang et al. (2022) up to the reward model; then PPO as there, and DPO as in
+The steps up to the reward model, and PPO, are those of Ouyang et al. (2022); DPO is that of
 Rafailov et al. (2023), on the same preferences.
 """
 
@@ -39,7 +39,7 @@ class DpoVsPpoConfig(SharedConfig):
     ppo: PPOConfig = PPOConfig()
     """Proximal policy optimisation."""
     budget: BudgetConfig = BudgetConfig()
-    """Where in their training the two are compared, beside its end."""
+    """Where in their training the two are compared, in addition to its end."""
 
 
 CONFIG = DpoVsPpoConfig
@@ -47,7 +47,7 @@ CONFIG = DpoVsPpoConfig
 
 def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
-    # 1. Demonstrations, a base model, the first policy, preferences, a reward model, a judge.
+    # 1. Demonstrations, a base model, the SFT policy, preferences, a reward model, a judge.
     shared = shared_stages(run, config)
 
     # 2. Align two ways, with several training seeds each on the same data.
@@ -84,7 +84,7 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
             )
             aligned[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
-    # 3. What came of it: at a matched budget and at the end, paired by prompt, over seeds.
+    # 3. Compare them: at a matched budget and at the end, paired by prompt, over seeds.
     report = run.make(
         "report",
         compare_methods,

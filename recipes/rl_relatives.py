@@ -1,7 +1,7 @@
 """Train one policy by PPO and by its relatives, and show how each of them learns.
 
-The same first policy, reward model, prompts, number of sampled responses and optimiser steps for
-all; what differs is how advantages are estimated, what is clipped and where the KL penalty is paid.
+All methods have the same SFT policy, reward model, prompts, and numbers of responses and optimiser
+steps. They differ in how advantages are estimated, what is clipped and where the KL penalty counts.
 Quality and KL over training are shown with intervals over training seeds.
 
     plumbline run rl_relatives --config relatives
@@ -54,7 +54,7 @@ CONFIG = RelativesConfig
 
 def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
     """Run the recipe; return the headline figures."""
-    # 1. Demonstrations, a base model, the first policy, preferences, a reward model, a judge.
+    # 1. Demonstrations, a base model, the SFT policy, preferences, a reward model, a judge.
     shared = shared_stages(run, config)
 
     # 2. Each method, with several training seeds on the same data.
@@ -80,7 +80,7 @@ def main(run: Run, config: RelativesConfig) -> dict[str, Any]:
             )
             trained[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
-    # 3. How each of them learnt.
+    # 3. Report how each of them learns.
     report = run.make(
         "report",
         report_curves,

@@ -65,7 +65,7 @@ class Links:
         return rewritten
 
     def source_pages(self) -> list[Page]:
-        """Return a page for each file or folder that a page links to and that is no page itself."""
+        """Return a page for each file or folder that a page links to and that is not a page."""
         return [_source_page(self.root, path) for path in sorted(self.sources)]
 
     def _target(self, target: str, label: str, repository_path: str) -> str | None:

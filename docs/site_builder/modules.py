@@ -32,7 +32,7 @@ def module_file(name: str, root: Path = ROOT) -> Path:
 
 
 def page_path(name: str, root: Path = ROOT) -> str:
-    """Return where a module's page lies on the site."""
+    """Return the place of a module's page on the site."""
     path = "api/" + name.replace(".", "/")
     return f"{path}/index.md" if root.joinpath(*name.split(".")).is_dir() else f"{path}.md"
 

@@ -1,4 +1,4 @@
-"""What the site is made of: pages by their path on the site, and where the repository lies."""
+"""What the site is made of: pages by their place on the site, and the repository's folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Page:
     """A page of the site in Markdown."""
 
     path: str
-    """Where it lies on the site, such as ``settings/dpo_vs_ppo.md``."""
+    """Its place on the site, such as ``settings/dpo_vs_ppo.md``."""
     title: str
     """What the navigation calls it."""
     text: str

@@ -67,7 +67,7 @@ def all_keys() -> set[str]:
 
 
 def command_schemas() -> dict[str, type[Config]]:
-    """Return the settings of each command that takes ``--set`` and is no recipe."""
+    """Return the settings of each command other than ``run`` that takes ``--set``."""
     from annotation.campaign.config import CampaignConfig
     from plumbline.commands.evaluation.request import EvaluateConfig
 

@@ -30,7 +30,7 @@ Home = Annotated[
     typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
 ]
 ConfigName = Annotated[
-    str | None, typer.Option("--config", "-c", help="A config of the recipe, by name or path.")
+    str | None, typer.Option("--config", "-c", help="A config of the recipe: a name or a path.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -46,11 +46,14 @@ def run(
     config: ConfigName = None,
     overrides: Overrides = None,
     home: Home = _HOME,
-    name: Annotated[str | None, typer.Option(help="Name of the run; derived if not given.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the run; by default from recipe, config and changed settings."),
+    ] = None,
 ) -> None:
-    """Run a recipe. The same command goes on where it was stopped, and reuses what is done.
+    """Run a recipe. The same command resumes a stopped run and reuses finished stages.
 
-    Any setting of the recipe is an option, too: --seed 1, --ppo.kl.target 6, --simulate.
+    Any setting of the recipe is also an option: --seed 1, --ppo.kl.target 6, --simulate.
     """
     import time
 
@@ -64,8 +67,8 @@ def run(
     reporter.say(f"[bold]{found.name}[/bold]  {found.summary}")
     try:
         done = recipe_book.execute(found, config, overrides, home, reporter, name)
-    except KeyboardInterrupt:  # typer would leave without a word
-        typer.echo("\nStopped. The same command goes on from here.", err=True)
+    except KeyboardInterrupt:  # typer would exit without a message
+        typer.echo("\nStopped. The same command resumes from here.", err=True)
         raise typer.Exit(130) from None
     reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
     for file in ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json"):
@@ -92,7 +95,7 @@ def config(
     config: ConfigName = None,
     overrides: Overrides = None,
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print YAML to start a file from.")
+        bool, typer.Option("--yaml", help="Print YAML, to start a config file from.")
     ] = False,
 ) -> None:
     """Show every setting of a recipe with its value and what it does."""
@@ -106,11 +109,11 @@ def config(
         typer.echo(to_yaml(resolved), nl=False)
         return
     table = Table("setting", "value", "default", "type", "what it does", box=None, pad_edge=False)
-    for knob in settings(resolved):
-        changed = knob.value != knob.default
-        value = f"[bold]{_escaped(knob.value)}[/bold]" if changed else _escaped(knob.value)
-        default = _escaped(knob.default) if changed else "[dim]same[/dim]"
-        table.add_row(knob.key, value, default, _escaped(knob.type), knob.documentation)
+    for setting in settings(resolved):
+        changed = setting.value != setting.default
+        value = f"[bold]{_escaped(setting.value)}[/bold]" if changed else _escaped(setting.value)
+        default = _escaped(setting.default) if changed else "[dim]same[/dim]"
+        table.add_row(setting.key, value, default, _escaped(setting.type), setting.documentation)
     _console().print(table)
 
 
@@ -158,7 +161,7 @@ def show(
 def doctor(
     offline: Annotated[bool, typer.Option(help="Do not try to reach the hub.")] = False,
 ) -> None:
-    """Say what this machine can do: cores, memory, GPU, packages, 4-bit, the hub."""
+    """Show what this machine can do: cores, memory, GPU, packages, 4-bit models, the hub."""
     from plumbline.commands.doctor import examine
 
     examine(_console(), offline=offline)
@@ -181,7 +184,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and what libraries say.")
+        bool, typer.Option("--debug", help="Show tracebacks and the messages of libraries.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -193,7 +196,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; turn errors that a user can act on into a message and a code."""
+    """Run the command line. An error that a user can act on becomes a message and an exit code."""
     try:
         app(args=arguments, standalone_mode=True)
     except PlumblineError as error:
@@ -202,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.secho(f"\nError: {error}", fg="red", err=True)
         if getattr(error, "trace", None):
-            typer.echo("plumbline --debug … shows where.", err=True)
+            typer.echo("For a traceback, run: plumbline --debug …", err=True)
         sys.exit(error.exit_code)
 
 
@@ -213,7 +216,7 @@ def _console() -> Any:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as it is easiest to open: relative where it lies below."""
+    """Return a path relative to the current folder if it is inside it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

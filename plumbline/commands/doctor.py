@@ -1,4 +1,4 @@
-"""What this machine can do, found out by trying."""
+"""What this machine can do, found by trying it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HUB_SECONDS = 5.0
 
 
 def examine(console: Console, *, offline: bool) -> None:
-    """Print what was found; a cross is something missing, not always something needed."""
+    """Print what was found. A cross marks what is missing, which may not be needed."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, good, finding in findings(offline=offline):
         table.add_row("[green]✓[/green]" if good else "[yellow]✗[/yellow]", name, finding)
@@ -65,7 +65,7 @@ def findings(*, offline: bool) -> Iterator[Finding]:
 def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, check()
-    except Exception as error:  # a doctor reports whatever ails
+    except Exception as error:  # any failure is a finding
         return False, f"does not work: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
 
 
@@ -103,5 +103,5 @@ def _hub() -> tuple[bool, str]:
     try:
         HfApi().model_info("gpt2", timeout=_HUB_SECONDS)
     except Exception as error:
-        return False, f"{constants.ENDPOINT} is out of reach ({type(error).__name__})"
+        return False, f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})"
     return True, f"{constants.ENDPOINT} answers"

@@ -38,7 +38,7 @@ class Recipe:
 
     @property
     def configs(self) -> dict[str, Path]:
-        """The configs that lie beside it, by name; those of other recipes left out."""
+        """Its configs by name: files in `configs/` whose first line names this recipe."""
         found = {}
         for path in sorted((self.path.parent / "configs").glob("*.yaml")):
             first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -52,7 +52,7 @@ class Recipe:
             return importlib.import_module(f"{PACKAGE}.{self.name}")
         spec = importlib.util.spec_from_file_location(self.name, self.path)
         if spec is None or spec.loader is None:
-            raise ConfigError(f"{self.path} is no Python file.")
+            raise ConfigError(f"{self.path} is not a Python file.")
         module = importlib.util.module_from_spec(spec)
         sys.modules[self.name] = module
         spec.loader.exec_module(module)
@@ -91,7 +91,7 @@ class Recipe:
             return getattr(self.module(), name)
         except AttributeError:
             raise ConfigError(
-                f"{self.path} is no recipe: it has no {name!r}. A recipe has CONFIG, a "
+                f"{self.path} is not a recipe: it has no {name!r}. A recipe has CONFIG, a "
                 "plumbline.config.Config, and main(run, config)."
             ) from None
 
@@ -120,7 +120,7 @@ def find(name_or_path: str) -> Recipe:
 def as_overrides(arguments: Sequence[str]) -> list[str]:
     """Return settings given as options (``--seed 1``, ``--seed=1``, ``--simulate``) as key=value.
 
-    A setting without a value is switched on. Raises `ConfigError` where a value belongs to nothing.
+    A setting without a value is switched on. Raises `ConfigError` for a value without an option.
     """
     overrides: list[str] = []
     key: str | None = None
@@ -152,7 +152,7 @@ def execute(
     reporter: Reporter,
     name: str | None = None,
 ) -> Run:
-    """Run a recipe to its end. The same arguments go on where an earlier attempt stopped."""
+    """Run a recipe to its end. The same arguments resume an earlier attempt."""
     config = recipe.load(config_name, overrides)
     name = name or run_name(recipe, config_name, overrides, config)
     (home / name).mkdir(parents=True, exist_ok=True)
@@ -161,8 +161,8 @@ def execute(
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
-            f"Run {name!r} in {home} is going on in another process. Wait for it, or give this "
-            "one another name with --name."
+            f"Run {name!r} in {home} is running in another process. Wait for it, or give "
+            "this one another name with --name."
         ) from None
     with lock:
         run = Run(home, name, recipe.name, config, reporter)

@@ -15,7 +15,7 @@ from plumbline.runs.run import RUN_FILE, RunRecord
 
 
 def show(console: Console, home: Path, name: str, *, verify: bool) -> bool:
-    """Show a run or an artefact; return False where verifying found damage."""
+    """Show a run or an artefact; return False if verifying found damage."""
     if (home / name / RUN_FILE).exists():
         record = RunRecord(home / name)
         _show_run(console, record)

@@ -1,8 +1,8 @@
 """Settings: declared, documented and checked in one place, then written beside what they made.
 
 A stage declares its settings as a `Config`; a recipe's config is a `Config` of those. Values come
-from a YAML file, then from ``--set key.path=value``. Whatever is wrong with them is reported all
-at once, with file, line, key, value and the nearest right key, before anything is computed.
+from a YAML file, then from ``--set key.path=value``. All mistakes are reported
+together, with file, line, key, value and the nearest right key, before anything is computed.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ from plumbline.tables import Table, code_of
 class Config(BaseModel):
     """The base of every config: unknown keys are refused, values are fixed once read.
 
-    A docstring under a field is its documentation. A field declared with `not_in_identity` does
-    not change what a stage makes (a batch size for scoring, say) and so does not make it anew. A
-    field declared with `only_when` has an effect under a condition, and is refused without it.
+    A docstring under a field is its documentation. A field declared with `not_in_identity` (a
+    batch size for scoring, for example) does not change what a stage makes, so changing it does
+    not run the stage again. A field declared with `only_when` has an effect under a condition and
+    is refused without it.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -53,7 +54,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self, info: ValidationInfo) -> Config:
-        """Refuse what was given to the constructor and does nothing; `load` does so by itself."""
+        """Refuse settings without effect given to the constructor; `load` does the same."""
         if not info.context:
             given = {name: getattr(self, name) for name in self.model_fields_set}
             problems = [text for _, text in ineffective(self, type(self), given)]
@@ -72,7 +73,7 @@ def _spelled_out(value: Any) -> Any:
     for part in value.split(","):
         low, dash, high = part.strip().partition("-")
         if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-            raise ValueError(f"{value!r} reads neither like 0-4 nor like 0,2,5-7 nor like a list")
+            raise ValueError(f"{value!r} is not a list of seeds: write 0-4, 0,2,5-7 or [0, 1]")
         found += range(int(low), int(high or low) + 1)
     return tuple(found)
 
@@ -131,7 +132,7 @@ def table_of(info: FieldInfo) -> Table[Any] | None:
 def ineffective(
     config: Config, defaults: Config | type[Config], given: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield path and sentence of each given value that differs from its default for nothing."""
+    """Yield path and message for each given value that is not its default and has no effect."""
     for name, value in given.items():
         info = type(config).model_fields.get(name)
         if info is None:

@@ -46,10 +46,11 @@ def settings(config: Config, prefix: str = "") -> Iterator[Setting]:
 def declared(
     schema: type[Config], place: Config | None = None, prefix: str = ""
 ) -> Iterator[Setting]:
-    """Yield every setting that a config can hold, each with the value it has where nobody sets it.
+    """Yield every setting that a config can hold, with its default.
 
-    Beyond `settings`, these are those of a config that is null by default (``files.folder``) and
-    of the configs in a list (``labelers[].name``). ``place`` is what stands there by default.
+    Unlike `settings`, this includes the settings of a config that is null by default
+    (``files.folder``) and of configs in a list (``labelers[].name``). ``place`` is the default
+    config, whose values may differ from those of its class.
     """
     for name, info in schema.model_fields.items():
         key = f"{prefix}{name}"

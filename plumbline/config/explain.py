@@ -1,4 +1,4 @@
-"""What is wrong with settings, where it stands, and what would be right."""
+"""Messages about wrong settings: what is wrong, in which file and line, and what would be right."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def where(
     for part in path:
         if not isinstance(node, CommentedMap) or part not in node:
             break
-        if part in (node.lc.data or {}):  # what no file says has no line
+        if part in (node.lc.data or {}):  # only what a file sets has a line
             line = node.lc.key(part)[0] + 1
         node = node[part]
     return source if line is None else f"{source}, line {line}"
@@ -107,7 +107,7 @@ def _suggest(schema: type[Config], path: tuple[str, ...]) -> str:
         ".".join((*path[:-1], name))
         for name in difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.6)
     ]
-    if not close:  # the right key at the wrong place
+    if not close:  # the right key in the wrong place
         close = [key for key in everywhere if key.rsplit(".", 1)[-1] == path[-1]][:3]
     if not close:
         close = difflib.get_close_matches(".".join(path), everywhere, n=1, cutoff=0.6)

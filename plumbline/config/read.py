@@ -28,7 +28,7 @@ def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = (
     data = _read_yaml(path) if path is not None else CommentedMap()
     origins = [_apply_override(data, override) for override in overrides]
     try:
-        # Through JSON, so that strictness holds ("3" is no number) and paths and enums still read.
+        # Through JSON: strict ("3" is not a number), and paths and enums are still read.
         values = json.dumps(_over_defaults(schema, data), default=str)
         config = schema.model_validate_json(values, strict=True, context=_LOADING)
     except ValidationError as error:
@@ -63,10 +63,10 @@ def _refuse_ineffective(
 
 
 def _over_defaults(schema: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay what is given over the defaults of the place where it stands.
+    """Return the given values over the defaults of their place in the config.
 
-    A stage may set other defaults for a shared config than the shared class does (its learning
-    rate, say); setting one more key there must not bring the class's own back.
+    A stage may give a shared config other defaults than its class does (its learning rate, for
+    example). Setting one more key there must not restore the defaults of the class.
     """
     values = dict(given)
     for name, info in schema.model_fields.items():
@@ -131,7 +131,9 @@ def _read_yaml(path: Path) -> CommentedMap:
     if data is None:
         return CommentedMap()
     if not isinstance(data, CommentedMap):
-        raise ConfigError(f"{path} holds {type(data).__name__}, but a config is keys and values.")
+        raise ConfigError(
+            f"{path} holds {type(data).__name__}, but a config must be keys and values."
+        )
     return data
 
 

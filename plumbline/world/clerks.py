@@ -54,7 +54,7 @@ class Style:
 
 
 def answer(shop: Shop, prompt: list[Message], style: Style) -> str:
-    """Answer a prompt of the shop in a style. Every statement in it is true."""
+    """Respond to a prompt of the shop in a style. Every statement is true."""
     request = read(prompt)
     if request is None:
         raise ValueError(f"a clerk can answer only the shop's own requests, not {prompt[-1]!r}")

@@ -16,7 +16,7 @@ format        [0, 1]     share of the format rules of this kind of request that 
 brevity cost  [0, 2]     0.04 for each word beyond what a courteous answer needs
 ============  =========  ====================================================================
 
-A prompt that asks for nothing the shop knows is judged on politeness, format and brevity alone.
+If a prompt asks for nothing that the shop knows, only politeness, format and brevity count.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class GoldScore:
 
 
 def gold_score(shop: Shop, prompt: list[Message], response: str) -> GoldScore:
-    """Judge one response. Any text is judged; none raises."""
+    """Judge one response. Any text is accepted."""
     request = read(prompt)
     right, wrong, answered, asked = _statements(shop, request, response)
     words = len(response.split())
@@ -103,7 +103,7 @@ class GoldUtility:
 def _statements(
     shop: Shop, request: Request | None, response: str
 ) -> tuple[float, float, int, int]:
-    """Return how many statements are right and wrong, how many wanted ones were answered, asked."""
+    """Return the numbers of right and wrong statements, of answered questions, and of questions."""
     if request is None:
         return 0, 0, 0, 0
     if request.kind == "facts":

@@ -56,7 +56,7 @@ def test_rows_are_found_by_name_in_the_order_of_declaration():
 def test_an_unknown_name_is_refused_with_the_nearest_and_all():
     with pytest.raises(ConfigError) as caught:
         load(LossConfig, None, ["kind=squar"])
-    assert "'squar' is no loss. Did you mean 'square'? There are: clip, square, or" in str(
+    assert "there is no loss 'squar'. Did you mean 'square'? There are: clip, square, or" in str(
         caught.value
     )
 
@@ -74,7 +74,7 @@ def test_an_old_name_is_refused_with_the_new_one():
 def test_a_setting_may_admit_none():
     assert load(LossConfig, None, ["second=null"]).second is None
     assert load(LossConfig, None, ["second=square"]).second == "square"
-    with pytest.raises(ConfigError, match="'squar' is no loss"):
+    with pytest.raises(ConfigError, match="there is no loss 'squar'"):
         load(LossConfig, None, ["second=squar"])
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_imported_is_said_before_anything_runs(own, name, reason)
 
 
 def test_a_table_without_a_way_to_make_rows_takes_none(own):
-    with pytest.raises(ConfigError, match="is no measure"):
+    with pytest.raises(ConfigError, match="there is no measure"):
         load(LossConfig, None, ["measure=own_losses.half"])
 
 

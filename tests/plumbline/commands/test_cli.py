@@ -151,7 +151,7 @@ def test_a_recipe_may_be_a_script_of_one_s_own(tmp_path):
     script.write_text('"""No recipe."""\n')
     done = plumbline("run", str(script), PLUMBLINE_HOME=str(tmp_path / "home"))
     assert done.returncode == 2
-    assert "is no recipe" in done.stderr
+    assert "is not a recipe" in done.stderr
 
 
 @pytest.mark.parametrize(
