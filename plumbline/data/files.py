@@ -1,76 +1,232 @@
-"""Reading files of records as they lie about in this field."""
+"""Reading files of rows: each kind of file is one row of a table.
+
+What a file is decides its content where that is plain (Parquet, Arrow, packed files, JSON), and its
+name otherwise. Rows come one after the other; a row that cannot be read says why and is no end of
+the file, unless nothing behind it can be found any more.
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Callable, Iterator, Mapping
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from plumbline.data.records import Conversation
+from plumbline.data.byte_streams import (
+    LARGEST_ROW,
+    MIB,
+    PACKINGS,
+    beginning,
+    open_bytes,
+    plain_name,
+)
+from plumbline.data.json_rows import TOO_LONG, json_rows, not_utf8
+from plumbline.data.raw_rows import HALF_CHARACTER, RawRow, beginning_of
 from plumbline.errors import DataError
+from plumbline.tables import Table
 
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
+_SEPARATORS = ",;\t|"
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file: its endings, how it begins, and how its rows are read."""
+
+    name: str
+    endings: tuple[str, ...]
+    about: str
+    read: Callable[[Path], Iterator[RawRow]]
+    begins: bytes | None = None
+
+
+def read_rows(path: Path) -> Iterator[RawRow]:
+    """Yield the rows of a file of any kind in `FILE_KINDS`, packed or not.
+
+    Raises `DataError` with the file and what to do where it cannot be read at all, or not any
+    further.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path} (looked for from {Path.cwd()}).")
+    yield from kind_of_file(path).read(path)
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield row numbers (from 1) and records of a ``.json``, ``.jsonl`` or ``.parquet`` file.
+    """Yield number and columns of each row; a row that cannot be read is a `DataError`."""
+    for row in read_rows(path):
+        if row.record is None:
+            raise DataError(f"{path}, {row.place} {row.problem}.")
+        yield row.number, row.record
 
-    A row of a ``.jsonl`` file is its line. The first two may be gzipped.
-    """
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        import pyarrow.parquet as pq
 
-        yield from enumerate(pq.read_table(path).to_pylist(), 1)
-        return
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+def kind_of_file(path: Path) -> FileKind:
+    """Return what kind of file this is, by its first bytes or else by its name."""
+    first, name = beginning(path), plain_name(path)
+    for kind in FILE_KINDS.values():
+        if kind.begins is not None and first.startswith(kind.begins):
+            return kind
+    for kind in FILE_KINDS.values():
+        if name.endswith(kind.endings):
+            if kind.begins is not None and not first:
+                raise DataError(f"{path} is empty.")
+            return kind
+    if first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        return FILE_KINDS["json"]
+    ending = Path(name).suffix
+    endings = ", ".join(e for kind in FILE_KINDS.values() for e in kind.endings)
+    hint = " Save its sheet as CSV." if ending in (".xlsx", ".xls", ".ods") else ""
+    raise DataError(
+        f"{path}: the ending {ending!r} is none that can be read: {endings}; the text ones also "
+        f"packed ({', '.join(p.ending for p in PACKINGS.values())}).{hint}"
+    )
+
+
+def _read_json(path: Path) -> Iterator[RawRow]:
+    with open_bytes(path) as stream:
+        yield from json_rows(stream, path, plain_name(path))
+
+
+def _read_separated(separators: str) -> Callable[[Path], Iterator[RawRow]]:
+    def read(path: Path) -> Iterator[RawRow]:
+        with open_bytes(path) as stream:
+            yield from _separated_rows(stream, path, separators)
+
+    return read
+
+
+def _separated_rows(stream: BinaryIO, path: Path, separators: str) -> Iterator[RawRow]:
+    """Yield the rows of a text whose columns are separated, below a header that names them."""
+    head = stream.peek(65536)[:65536].lstrip().partition(b"\n")[0]  # type: ignore[attr-defined]
+    separator = max(separators, key=lambda mark: head.count(mark.encode()))
+    text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")
+    csv.field_size_limit(LARGEST_ROW)
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    columns: Sequence[str] = ()
+    start = 1
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            if name.endswith(".json"):
-                records = json.load(stream)
-                if not isinstance(records, list):
-                    raise DataError(
-                        f"{path} holds {type(records).__name__}, not a list of records."
-                    )
-                yield from enumerate(records, 1)
-                return
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, _parse(line, path, number)
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
+        for cells in reader:
+            line, start = start, reader.line_num + 1
+            if not cells:  # a blank line
+                continue
+            if not columns:
+                columns = _header(cells, path)
+            else:
+                yield _separated_row(cells, columns, line)
+    except csv.Error as error:
+        raise DataError(
+            f"{path} cannot be read: line {start} is not CSV: {error}. A quotation mark may be "
+            f"missing there, or a cell is longer than {LARGEST_ROW // MIB} MiB."
+        ) from None
 
 
-def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
+def _separated_row(cells: Sequence[str], columns: Sequence[str], line: int) -> RawRow:
+    place, shown = f"line {line}", beginning_of(",".join(cells))
+    if len(cells) != len(columns):
+        problem = (
+            f"has {len(cells)} cells, but the header names {len(columns)} columns: a separator or "
+            "a quotation mark may be missing"
+        )
+        return RawRow(line, place, None, problem, shown)
+    for column, cell in zip(columns, cells, strict=True):
+        if not cell.isascii() and HALF_CHARACTER.search(cell):
+            return RawRow(line, place, None, f"is not UTF-8 in {column!r}", shown)
+    return RawRow(line, place, dict(zip(columns, cells, strict=True)))
+
+
+def _header(cells: Sequence[str], path: Path) -> Sequence[str]:
+    columns = [cell.strip() for cell in cells]
+    if any(HALF_CHARACTER.search(name) for name in columns):
+        raise DataError(not_utf8(path, "line 1"))
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path}: the header names {', '.join(map(repr, twice))} more than once, so its "
+            "columns cannot be told apart. The first line must be a header with different names."
+        )
+    return columns
+
+
+def _read_parquet(path: Path) -> Iterator[RawRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number} is not JSON: {error}.") from None
-    if not isinstance(record, Mapping):
-        raise DataError(f"{path}, line {number} is {type(record).__name__}, not an object.")
-    return record
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                _refuse_large(group.total_byte_size, group.num_rows, path)
+            yield from _numbered(file.iter_batches(batch_size=_BATCH))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(_damaged(path, "Parquet", error)) from None
 
 
-def conversation_of(turns: Any) -> Conversation:
-    """Turn messages in TRL's or ShareGPT's way of writing into a conversation.
+def _read_arrow(path: Path) -> Iterator[RawRow]:
+    import pyarrow as pa
 
-    Raises `ValueError` with the reason where they are none.
-    """
-    messages: Conversation = []
-    for turn in turns if turns is not None else ():
-        role = turn.get("role") or turn.get("from")
-        content = turn.get("content") if turn.get("content") is not None else turn.get("value")
-        if role not in _ROLES:
-            raise ValueError(f"has a turn by {role!r}; turns are by system, user and assistant")
-        if not isinstance(content, str):
-            raise ValueError(f"has a turn whose content is {type(content).__name__}, not text")
-        messages.append({"role": _ROLES[role], "content": content})
-    return messages
+    try:
+        with pa.memory_map(str(path)) as source:
+            try:
+                file = pa.ipc.open_file(source)
+                batches: Iterable[Any] = map(file.get_batch, range(file.num_record_batches))
+            except pa.ArrowInvalid:  # as `datasets` writes it: a stream
+                source.seek(0)
+                batches = pa.ipc.open_stream(source)
+            yield from _numbered(batches)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(_damaged(path, "Arrow", error)) from None
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[RawRow]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH):
+            for record in batch.slice(start, _BATCH).to_pylist():
+                number += 1
+                yield RawRow(number, f"row {number}", record)
+
+
+def _refuse_large(size: int, rows: int, path: Path) -> None:
+    if rows and size / rows > LARGEST_ROW:
+        raise DataError(f"{path} cannot be read: a row of it {TOO_LONG}.")
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"{path} is not {kind}, or it is damaged: {first.rstrip('.')}. Fetch or save it again; a "
+        "text needs the ending .jsonl, .json, .csv or .tsv."
+    )
+
+
+FILE_KINDS = Table(
+    "kind of file",
+    (
+        FileKind(
+            "parquet", (".parquet",), "a table in Parquet", _read_parquet, begins=b"PAR1"
+        ),
+        FileKind(
+            "arrow",
+            (".arrow", ".feather"),
+            "a table in Arrow or Feather, as a file or as the stream that `datasets` writes",
+            _read_arrow,
+            begins=b"ARROW1",
+        ),
+        FileKind(
+            "json",
+            (".json", ".jsonl", ".ndjson"),
+            "one object on each line, or a list of objects, under either name",
+            _read_json,
+        ),
+        FileKind(
+            "csv",
+            (".csv",),
+            "a header, then cells separated by commas, semicolons, tabs or bars",
+            _read_separated(_SEPARATORS),
+        ),
+        FileKind(
+            "tsv", (".tsv", ".tab"), "a header, then cells separated by tabs", _read_separated("\t")
+        ),
+    ),
+)

@@ -11,7 +11,9 @@ kind                    columns
 ======================  =====================================================================
 
 Every one of these columns but ``label`` holds a conversation: a list of messages, each with a
-``role`` and a ``content``. Further columns may stand beside them and are kept.
+``role`` and a ``content``, and where their source had them ``tool_calls``, ``name``,
+``tool_call_id``, ``reasoning_content`` and ``weight`` (see `plumbline.data.messages`). Further
+columns may stand beside them and are kept.
 
 A dataset on disk is a folder with one Parquet file a split and a dataset card, which
 ``datasets.load_dataset(folder)`` reads as it is. What was left out lies beside it in
@@ -24,7 +26,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from plumbline.dropped import DROPPED, Dropped
 from plumbline.errors import DataError
@@ -41,6 +43,11 @@ class Message(TypedDict):
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    weight: NotRequired[int]
 
 
 Conversation = list[Message]
@@ -55,6 +62,7 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "preference": ("prompt", "chosen", "rejected"),
     "unpaired": ("prompt", "completion"),
 }
+_CONVERSATIONS = frozenset(("messages", "prompt", "completion", "chosen", "rejected", "a", "b"))
 
 
 def user(content: str) -> Message:
@@ -69,8 +77,14 @@ def assistant(content: str) -> Message:
 
 def prompt_id(prompt: Sequence[Message]) -> str:
     """Return an id of a prompt that depends on its text alone: 16 hexadecimal digits."""
-    text = json.dumps([[m["role"], m["content"]] for m in prompt], ensure_ascii=False)
+    text = json.dumps([_spoken(message) for message in prompt], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _spoken(message: Message) -> list[Any]:
+    """Return what tells a message from others: who says what, and which tools are called."""
+    calls = message.get("tool_calls")
+    return [message["role"], message["content"], *([calls] if calls else [])]
 
 
 def is_held_out(prompt: Sequence[Message], share: float, data_seed: int) -> bool:
@@ -92,7 +106,7 @@ def problem_with(value: object) -> str | None:
             return f"has the role {role!r} in message {number}; roles are {', '.join(ROLES)}"
         if not isinstance(content, str):
             return f"has {type(content).__name__} as content of message {number}, not text"
-        if not content.strip():
+        if not content.strip() and not message.get("tool_calls"):
             return f"has an empty message {number} ({role})"
     return None
 
@@ -148,7 +162,18 @@ def write_dataset(
 
 def read_dataset(folder: Path, split: str) -> list[Row]:
     """Read one split of a dataset folder as a list of rows."""
-    return cast("list[Row]", load_split(folder, split).to_list())
+    rows = cast("list[Row]", load_split(folder, split).to_list())
+    for row in rows:
+        for column in _CONVERSATIONS & row.keys():
+            row[column] = [without_nulls(message) for message in row[column]]
+    return rows
+
+
+def without_nulls(message: Mapping[str, Any]) -> Message:
+    """Return a message without the keys that a table holds for other messages' sake."""
+    if len(message) == 2:
+        return cast("Message", message)
+    return cast("Message", {key: held for key, held in message.items() if held is not None})
 
 
 def load_split(folder: Path, split: str) -> Dataset:

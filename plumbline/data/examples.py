@@ -1,0 +1,430 @@
+"""One row of data in one shape, whatever format it came in.
+
+A format names the parts of a row (`plumbline.data.parts`); here the parts become an `Example`: the
+prompt with everything that belongs to it, and the responses without what repeats the prompt. Every
+use (demonstrations, preferences, tasks, pairs to label) takes what it needs from there.
+
+Functions raise `ValueError` with the reason where parts do not make an example. Reasons continue a
+sentence that begins with the row: "'chosen' has 3 messages after the prompt; …".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plumbline.data.labels import CHOICES, Choice
+from plumbline.data.messages import (
+    conversation_from,
+    is_missing,
+    kind_of,
+    messages_from,
+    structure_from,
+    tools_from,
+)
+from plumbline.data.records import Conversation, Message, assistant, user
+
+Parts = Mapping[str, Any]
+
+
+class NoPrompt(ValueError):
+    """A row has a response, and nothing that it responds to."""
+
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What one row says. What it does not say is None or empty."""
+
+    prompt: Conversation
+    """Everything before the response: system, earlier turns, question with its passage."""
+    response: Conversation | None = None
+    """The turns after the prompt; in most rows one message of the assistant's."""
+    chosen: Conversation | None = None
+    rejected: Conversation | None = None
+    a: Conversation | None = None
+    b: Conversation | None = None
+    answer: Choice | None = None
+    label: bool | None = None
+    references: tuple[str, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    weight: float | None = None
+    margin: float | None = None
+    subset: str | None = None
+    id: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> Conversation:
+        """The whole dialogue."""
+        return [*self.prompt, *(self.response or ())]
+
+
+def example_from(parts: Parts) -> Example:
+    """Build an example of a row's parts."""
+    if has_something(parts.get("media")):
+        raise ValueError("has images, audio or video, and this suite reads text alone")
+    prompt = _prompt_of(parts)
+    response: Conversation | None = None
+    sides: dict[str, Conversation] = {}
+    if "messages" in parts:
+        prompt, response = _dialogue(parts, prompt)
+    elif "response" in parts:
+        prompt, response = _response_to(prompt, parts)
+    for better, worse in (("chosen", "rejected"), ("a", "b")):
+        if better in parts or worse in parts:
+            prompt, pair = _compared(prompt, parts, (better, worse))
+            sides |= pair
+    if prompt is None or all(message["role"] == "system" for message in prompt):
+        raise NoPrompt("has no prompt")
+    return Example(
+        prompt=prompt,
+        response=response,
+        chosen=sides.get("chosen"),
+        rejected=sides.get("rejected"),
+        a=sides.get("a"),
+        b=sides.get("b"),
+        answer=_choice(parts, "answer"),
+        label=truth_of(parts["label"]) if "label" in parts else None,
+        references=_references(parts),
+        tools=tuple(_named("tools", tools_from, parts["tools"])) if "tools" in parts else (),
+        weight=_number(parts, "weight"),
+        margin=_number(parts, "margin"),
+        subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
+        id=str(parts["id"]) if has_something(parts.get("id")) else None,
+        reasons=_texts(parts.get("reasons")),
+    )
+
+
+def has_something(value: Any) -> bool:
+    """Tell whether a cell holds anything: not null, NaN, an empty text, list or object."""
+    if is_missing(value) or value is False:
+        return False
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null", "None")
+    return not (isinstance(value, Sequence | Mapping) and len(value) == 0)
+
+
+def truth_of(value: Any) -> bool | None:
+    """Return a label as true or false however it is written; None where it is neither."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    words = {"true": True, "false": False, "1": True, "0": False}
+    return words.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def text_of(value: Any) -> str:
+    """Return a single value as the text that a person would write for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"is {kind_of(value)}, not text")
+
+
+# ------------------------------------------------------------------------------------ the prompt
+
+
+def _prompt_of(parts: Parts) -> Conversation | None:
+    """Return system, history and prompt as one conversation; None where nothing is asked here."""
+    system, history = _system(parts), _history(parts)
+    if "prompt" not in parts:
+        return [*system, *history] or None
+    turns = _named("prompt", lambda value: conversation_from(value, "user"), parts["prompt"])
+    if len(turns) > 1 and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
+        turns = turns[:-1]  # HH's open "Assistant:", where the response is to begin
+    if turns and turns[-1]["role"] == "user":
+        turns = [*turns[:-1], user(_question(turns[-1]["content"], parts))]
+    if system and turns and turns[0]["role"] == "system":
+        if turns[0]["content"].strip() != system[0]["content"].strip():
+            raise ValueError("has a system message beside another one in its messages")
+        system = []
+    if history and turns[: len(history)] == history:
+        history = []
+    return [*system, *history, *turns]
+
+
+def _system(parts: Parts) -> Conversation:
+    text = parts.get("system")
+    if not has_something(text):
+        return []
+    if not isinstance(text, str):
+        raise ValueError(f"has {kind_of(text)} as the system message, not text")
+    return [{"role": "system", "content": text}]
+
+
+def _history(parts: Parts) -> Conversation:
+    """Read earlier turns: pairs of a question and its response, or messages."""
+    value = structure_from(parts.get("history"))
+    if not has_something(value):
+        return []
+    if isinstance(value, str):
+        raise ValueError("has text as the history, not earlier turns")
+    if isinstance(value, Sequence) and all(
+        isinstance(pair, Sequence) and not isinstance(pair, str) for pair in value
+    ):
+        turns: Conversation = []
+        for pair in value:
+            if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise ValueError("has a history that is no list of questions with their responses")
+            turns += [user(pair[0]), assistant(pair[1])]
+        return turns
+    return _named("history", messages_from, value)
+
+
+def _question(question: str, parts: Parts) -> str:
+    """Return a question with its passage before it, and its input and options after it."""
+    before, after = parts.get("context"), parts.get("input")
+    texts = []
+    for name, text in (("context", before), ("input", after)):
+        if has_something(text) and not isinstance(text, str | int | float):
+            raise ValueError(f"has {kind_of(text)} as {name}, not text")
+    if has_something(before):
+        texts.append(text_of(before))
+    texts.append(question)
+    if has_something(after):
+        texts.append(text_of(after))
+    if has_something(parts.get("options")):
+        texts.append("\n".join(f"{letter}) {text}" for letter, text in options_of(parts)))
+    return "\n\n".join(texts)
+
+
+def options_of(parts: Parts) -> list[tuple[str, str]]:
+    """Return the options of a question, each with its letter."""
+    value = structure_from(parts["options"])
+    labels: Sequence[Any] = ()
+    if isinstance(value, Mapping) and isinstance(value.get("text"), Sequence):  # ARC
+        value, labels = value["text"], value.get("label") or ()
+    elif isinstance(value, Mapping):  # {"A": "red", "B": "blue"}
+        value, labels = list(value.values()), list(value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"has {kind_of(value)} as its options, not a list")
+    if len(value) > len(_LETTERS):
+        raise ValueError(f"has {len(value)} options; at most {len(_LETTERS)} have a letter")
+    options = []
+    for place, text in enumerate(value):
+        letter = str(labels[place]) if place < len(labels) else _LETTERS[place]
+        if isinstance(text, Mapping):  # {"label": "A", "text": "red"}
+            letter, text = str(text.get("label", letter)), text.get("text")
+        words = _named("options", text_of, text).strip()
+        if words[:2] in (f"{letter})", f"{letter}.", f"{letter}:"):  # AQuA: "A)21"
+            words = words[2:].strip()
+        elif words.startswith(f"({letter})"):
+            words = words[len(letter) + 2 :].strip()
+        options.append((letter, words))
+    return options
+
+
+# --------------------------------------------------------------------------------- the responses
+
+
+def _dialogue(
+    parts: Parts, before: Conversation | None
+) -> tuple[Conversation, Conversation | None]:
+    """Split a dialogue at its last response; without one at its end, it is all prompt."""
+    turns = _named("messages", messages_from, parts["messages"])
+    if not turns:
+        raise ValueError("'messages' has no message")
+    if before and turns[0]["role"] == "system" and before[0]["role"] == "system":
+        if turns[0]["content"].strip() != before[0]["content"].strip():
+            raise ValueError("has a system message beside another one in its messages")
+        turns = turns[1:]
+    whole = [*(before or ()), *turns]
+    if whole[-1]["role"] != "assistant":
+        return whole, None
+    return whole[:-1], [_with_reasoning(whole[-1], parts)]
+
+
+def _response_to(
+    prompt: Conversation | None, parts: Parts
+) -> tuple[Conversation | None, Conversation]:
+    """Return the prompt and the turns after it; what repeats the prompt is taken off once."""
+    turns = _side(parts, "response", "response")
+    if prompt is None and len(turns) > 1:
+        return turns[:-1], turns[-1:]
+    if prompt is not None and len(turns) > 1:
+        start = _length_of_start(turns, prompt)
+        if start is not None:
+            turns = turns[start:]
+    if turns and turns[-1]["role"] == "assistant":
+        turns = [*turns[:-1], _with_reasoning(turns[-1], parts)]
+    return prompt, turns
+
+
+def _with_reasoning(message: Message, parts: Parts) -> Message:
+    thought = parts.get("reasoning")
+    if not has_something(thought):
+        return message
+    if not isinstance(thought, str):
+        raise ValueError(f"has {kind_of(thought)} as reasoning, not text")
+    return {**message, "reasoning_content": thought}
+
+
+def _compared(
+    prompt: Conversation | None, parts: Parts, names: tuple[str, str]
+) -> tuple[Conversation, dict[str, Conversation]]:
+    """Return the prompt of two responses and one message for each of them.
+
+    The responses may be whole dialogues, with or without a prompt beside them. The prompt is then
+    what both begin with, and must agree with the prompt that stands beside them.
+    """
+    sides = {name: _side(parts, name, name) for name in names}
+    for name, turns in sides.items():
+        if not turns or turns[-1]["role"] != "assistant":
+            raise ValueError(f"'{name}' does not end with the assistant's turn")
+    if all(len(turns) == 1 for turns in sides.values()):
+        if prompt is None:
+            raise NoPrompt("has no prompt")
+        return prompt, sides
+    if prompt is not None:  # a single message continues the prompt, as the other side does
+        sides = {n: t if len(t) > 1 else [*prompt, *t] for n, t in sides.items()}
+    first, second = (sides[name] for name in names)
+    if not _are_same(first[:-1], second[:-1]):
+        if prompt is not None:
+            _refuse_several_turns(sides, prompt)
+        raise ValueError(f"{names[0]} and {names[1]} answer different prompts")
+    if prompt is not None and first[0]["role"] == "assistant":
+        _refuse_several_turns(sides, prompt)
+    common = _agreed(prompt, first[:-1], names[0])
+    return common, {name: turns[-1:] for name, turns in sides.items()}
+
+
+def _refuse_several_turns(sides: Mapping[str, Conversation], prompt: Conversation) -> None:
+    """Refuse responses that go on over several turns behind the prompt."""
+    for name, turns in sides.items():
+        start = 0 if turns[0]["role"] == "assistant" else _length_of_start(turns, prompt)
+        if start is not None and len(turns) - start > 1:
+            raise ValueError(
+                f"'{name}' has {len(turns) - start} messages after the prompt; one response is "
+                "compared"
+            )
+
+
+def _agreed(prompt: Conversation | None, common: Conversation, name: str) -> Conversation:
+    """Return the prompt of dialogues that begin with ``common``, beside which a prompt stands."""
+    if prompt is None:
+        return common
+    system = prompt[:1] if prompt[0]["role"] == "system" else []
+    asked = prompt[len(system) :]
+    if system and common and common[0]["role"] == "system" and not _are_same(system, common[:1]):
+        raise ValueError("has a system message beside another one in its messages")
+    places = range(len(common) - len(asked) + 1)
+    if not any(_are_same(common[place : place + len(asked)], asked) for place in places):
+        raise ValueError(f"'{name}' is a dialogue that does not hold the prompt")
+    has_system = bool(common) and common[0]["role"] == "system"
+    return common if has_system else [*system, *common]
+
+
+def _side(parts: Parts, part: str, name: str) -> Conversation:
+    """Read a response: text, messages, or a dialogue in HH's marks."""
+    value = parts.get(part)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = text_of(value)
+    turns = _named(name, lambda v: conversation_from(v, "assistant"), value)
+    marked = isinstance(parts.get("prompt"), str) and parts["prompt"].lstrip().startswith("Human:")
+    if marked and len(turns) == 1 and isinstance(value, str):
+        if "\n\nHuman:" in value or "\n\nAssistant:" in value:
+            raise ValueError(f"'{name}' holds turns of a dialogue behind the response")
+        turns = [{"role": "assistant", "content": value.strip()}]
+    return turns
+
+
+def _length_of_start(turns: Conversation, prompt: Conversation) -> int | None:
+    """Return how many turns at the start repeat the prompt, or None where they do not."""
+    asked = prompt[1:] if prompt[0]["role"] == "system" else prompt
+    for head in (prompt, asked):
+        if head and _are_same(turns[: len(head)], head):
+            return len(head)
+    if turns and turns[0]["role"] == "system" and _are_same(turns[1 : len(asked) + 1], asked):
+        return len(asked) + 1
+    return None
+
+
+def _are_same(some: Conversation, others: Conversation) -> bool:
+    """Tell whether turns are the same but for white space around their texts."""
+    return len(some) == len(others) and all(
+        one["role"] == other["role"]
+        and one["content"].strip() == other["content"].strip()
+        and one.get("tool_calls") == other.get("tool_calls")
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+# -------------------------------------------------------------------------------------- the rest
+
+
+def _references(parts: Parts) -> tuple[str, ...]:
+    found = list(_texts(parts.get("references")))
+    if "correct" in parts and has_something(parts.get("options")):
+        found = [*right_option(parts), *found]
+    return tuple(dict.fromkeys(found))
+
+
+def right_option(parts: Parts) -> list[str]:
+    """Return letter and text of the option that is right, which may be named by either or place."""
+    options, correct = options_of(parts), parts["correct"]
+    if isinstance(correct, int | float) and not isinstance(correct, bool):
+        if correct != int(correct) or not 0 <= correct < len(options):
+            raise ValueError(f"has the right option {correct!r} of {len(options)}")
+        return list(options[int(correct)])
+    name = _named("correct", text_of, correct).strip()
+    for letter, text in options:
+        if name in (letter, text):
+            return [letter, text]
+    if name.isdigit() and int(name) < len(options):
+        return list(options[int(name)])
+    raise ValueError(f"has the right option {name!r}, which is none of its options")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return texts that are given as one, as several, as messages, or as SQuAD's answers."""
+    if is_missing(value):
+        return ()
+    if isinstance(value, str):
+        return (value,) if value.strip() else ()
+    if isinstance(value, Mapping):
+        if "text" in value:
+            return _texts(value["text"])
+        if value.keys() >= {"role", "content"} or value.keys() >= {"from", "value"}:
+            return (messages_from(value)[-1]["content"],)
+        raise ValueError("has an object among its references, not text")
+    if isinstance(value, Sequence):
+        if value and isinstance(value[0], Mapping) and value[0].keys() & {"role", "from"}:
+            return (messages_from(value)[-1]["content"],)
+        return tuple(text for entry in value for text in _texts(entry))
+    return (_named("references", text_of, value),)
+
+
+def _choice(parts: Parts, part: str) -> Choice | None:
+    value = parts.get(part)
+    if is_missing(value) or value == "":
+        return None
+    if value not in CHOICES:
+        raise ValueError(f"has the {part} {value!r}, which is none of {', '.join(CHOICES)}")
+    choice: Choice = value
+    return choice
+
+
+def _number(parts: Parts, part: str) -> float | None:
+    value = parts.get(part)
+    if is_missing(value) or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"has {kind_of(value)} as {part}, not a number") from None
+
+
+def _named(name: str, read: Any, value: Any) -> Any:
+    """Read a value; the reason names the part that it is."""
+    try:
+        return read(value)
+    except ValueError as problem:
+        raise ValueError(f"'{name}' {problem}") from None

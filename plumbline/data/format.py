@@ -1,0 +1,104 @@
+"""What a format of data is: how it is recognised, which columns it reads, what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from plumbline.data.examples import Parts, has_something
+from plumbline.data.messages import is_missing
+
+Record = Mapping[str, Any]
+Names = Mapping[str, tuple[str, ...]]
+
+#: Parts that belong to the prompt: whoever reads a prompt reads them too.
+PROMPT_PARTS = ("messages", "prompt", "system", "history", "context", "input", "options")
+#: Columns of these parts change what a row means, so that a row is left out where one of them
+#: holds something and the format does not read it.
+MEANINGFUL: Names = {
+    "system": ("system", "system_prompt", "system_message"),
+    "history": ("history",),
+    "tools": ("tools", "functions"),
+    "media": ("images", "image", "videos", "video", "audios", "audio"),
+    "reasoning": ("reasoning_content", "reasoning", "thinking"),
+    "weight": ("weight",),
+    "options": ("options", "choices"),
+    "context": ("context", "passage"),
+}
+#: What formats with a question and a response read beside these two.
+AROUND: Names = {
+    name: MEANINGFUL[name]
+    for name in ("system", "history", "tools", "media", "reasoning", "weight", "options")
+}
+
+
+class Made(NamedTuple):
+    """A part that a format makes, and the parts that it is made of."""
+
+    part: str
+    of: tuple[str, ...]
+
+
+def made(parts: Iterable[str], *, of: tuple[str, ...]) -> tuple[Made, ...]:
+    """Return parts that are made of the same others."""
+    return tuple(Made(part, of) for part in parts)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of data, from its columns to the parts of a row.
+
+    A file is of the first format in the table that most of its first rows are of; each row is
+    then read by that one.
+    """
+
+    name: str
+    about: str
+    """Where it is met, in a line."""
+    columns: Names
+    """The columns of each part: of several names, the first that the file has."""
+    marks: tuple[str, ...]
+    """Parts without which a row is not of this format."""
+    example: Record
+    """A row of this format."""
+    makes: tuple[Made, ...] = ()
+    """Parts that ``read`` makes of others."""
+    read: Callable[[dict[str, Any]], Parts | Sequence[Parts]] = lambda parts: parts
+    """From the parts that are in a row to those of an example, or of several examples."""
+    holds: Callable[[Record], bool] = lambda record: True
+    """What else must be true of a row, where its columns do not tell formats apart."""
+
+    def find_columns(self, names: Collection[str]) -> dict[str, str]:
+        """Return the column of each part in a file with these columns."""
+        found = {}
+        for part, candidates in self.columns.items():
+            column = next((name for name in candidates if name in names), None)
+            if column is not None and column not in found.values():
+                found[part] = column
+        return found
+
+    def gives(self, names: Collection[str]) -> frozenset[str]:
+        """Return the parts that a file with these columns has in this format."""
+        found = frozenset(self.find_columns(names))
+        return found | {part for part, needed in self.makes if found.issuperset(needed)}
+
+    def is_of(self, record: Record) -> bool:
+        """Tell whether a row is of this format: it has what marks it, in the right shape."""
+        found = self.find_columns(record)
+        return (
+            all(mark in found and not is_missing(record[found[mark]]) for mark in self.marks)
+            and self.holds(record)
+        )
+
+
+def parts_in(record: Record, columns: Mapping[str, str], marks: Iterable[str]) -> dict[str, Any]:
+    """Return the parts of a row that hold something; those that mark the format, whatever they
+    hold, so that an empty question is reported as one.
+    """
+    found = {}
+    for part, column in columns.items():
+        value = record.get(column)
+        if not is_missing(value) and (part in marks or has_something(value) or value is False):
+            found[part] = value
+    return found

@@ -1,0 +1,130 @@
+"""The formats of data that are read, and which of them a file is of.
+
+Adding a format is adding one `Format` to one of the three lists below (or handing a function of
+your own to the setting ``format``); everything that reads data then reads it, and the
+documentation's table has it. See docs/extending/data-format.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from plumbline.data.comparison_formats import COMPARISONS, as_pair, judged, verdict_of
+from plumbline.data.dialogue_formats import DIALOGUES
+from plumbline.data.examples import Parts, has_something
+from plumbline.data.format import Format, Made, Record, made
+from plumbline.data.label_formats import LABELS
+from plumbline.data.parts import PARTS, nearest
+from plumbline.data.question_formats import QUESTIONS, answered, chosen_option
+from plumbline.data.uses import Use
+from plumbline.tables import Table
+
+FIRST_ROWS = 200
+"""Rows that decide which format a file is of."""
+
+
+def _own_names(parts: dict[str, Any]) -> Parts:
+    """Read a row whose columns are named by a ``columns`` setting."""
+    if has_something(parts.get("options")) and "correct" in parts:
+        return chosen_option(parts)
+    if "a" in parts and "b" in parts and "verdict" in parts:
+        return judged(parts, verdict_of("winner", parts["verdict"]))
+    if "chosen" in parts and "rejected" in parts:
+        return as_pair(parts)
+    return answered(parts)
+
+
+#: A file whose columns a ``columns`` setting names.
+MAPPED = Format(
+    "columns",
+    "any table whose columns the setting `columns` names",
+    {part: (part,) if part != "response" else (part, "completion") for part in PARTS},
+    marks=(),
+    makes=(
+        *made(("prompt", "response", "references"), of=("messages",)),
+        *made(("prompt", "a", "b"), of=("chosen", "rejected")),
+        *made(("prompt",), of=("a", "b")),
+        *made(("chosen", "rejected"), of=("a", "b", "verdict")),
+        *made(("references",), of=("response",)),
+        *made(("response", "references"), of=("options", "correct")),
+    ),
+    read=_own_names,
+    example={"prompt": "Name a colour", "response": "Red"},
+)
+
+
+def _of_function(path: str, function: Callable[..., Any]) -> Format:
+    """Make a format of a user's own function: from a record to its parts, or to several."""
+
+    def read(parts: dict[str, Any]) -> Any:
+        made_parts = function(parts["record"])
+        rows = made_parts if isinstance(made_parts, list) else [made_parts]
+        for row in rows:
+            if not isinstance(row, Mapping):
+                raise ValueError(f"{path} returned {type(row).__name__}, not parts by name")
+            for part in row:
+                if part not in PARTS:
+                    raise ValueError(
+                        f"{path} returned {part!r}, which is no part of a row."
+                        f"{nearest(part, PARTS)}"
+                    )
+        return made_parts
+
+    return Format(
+        path,
+        f"your own function {path}",
+        {},
+        marks=(),
+        makes=tuple(Made(part, ()) for part in PARTS),
+        read=read,
+        example={},
+    )
+
+
+FORMATS = Table(
+    "data format", (*COMPARISONS, *DIALOGUES, *QUESTIONS, *LABELS), from_function=_of_function
+)
+
+
+def recognize(first: Sequence[Record], use: Use) -> Format | None:
+    """Return the format that most of a file's first rows are of, among those that suit the use."""
+    votes = Counter(form.name for record in first if (form := format_of(record, use)) is not None)
+    if votes:
+        return FORMATS[votes.most_common(1)[0][0]]
+    names = columns_in(first)
+    for form in FORMATS.values():  # by its columns alone, where every row is damaged
+        marked = all(any(name in names for name in form.columns[mark]) for mark in form.marks)
+        if marked and use.needs <= form.gives(names) and any(map(form.holds, first)):
+            return form
+    return None
+
+
+def format_of(record: Record, use: Use | None = None) -> Format | None:
+    """Return the first format in the table that a single row is of, and that suits the use."""
+    return next(
+        (
+            form
+            for form in FORMATS.values()
+            if (use is None or use.needs <= form.gives(record)) and form.is_of(record)
+        ),
+        None,
+    )
+
+
+def columns_in(records: Sequence[Record]) -> list[str]:
+    """Return the columns of rows, in the order in which they come."""
+    return list(dict.fromkeys(str(name) for record in records for name in record))
+
+
+def why_unknown(record: Record, use: Use) -> str:
+    """Say why a row is of no format that suits a use."""
+    form = format_of(record)
+    columns = ", ".join(map(str, record)) or "no column"
+    if form is not None and (lacking := use.needs - form.gives(record)):
+        return (
+            f"is of the format {form.name} and has no {' and no '.join(sorted(lacking))}, which "
+            f"{use.name} need (its columns are {columns})"
+        )
+    return f"is of no format that is known for {use.name} (its columns are {columns})"

@@ -1,0 +1,322 @@
+"""The one reader of data: from a source to examples for a use, with everything counted.
+
+The format is decided once for a source, from its first rows; each row is then read by it. A row
+that cannot be read is left out with its number and the reason. A column that is not read is
+counted; where it changes what the row means, the row is left out under the column's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator
+
+from plumbline.config import Config
+from plumbline.data.examples import Example, NoPrompt, example_from, has_something
+from plumbline.data.format import MEANINGFUL, PROMPT_PARTS, Format, Record, parts_in
+from plumbline.data.formats import (
+    FIRST_ROWS,
+    FORMATS,
+    MAPPED,
+    columns_in,
+    format_of,
+    recognize,
+    why_unknown,
+)
+from plumbline.data.messages import is_missing, kind_of, unread_keys
+from plumbline.data.parts import PARTS, Columns, nearest
+from plumbline.data.raw_rows import RawRow
+from plumbline.data.sources import Source, as_source
+from plumbline.data.uses import Use
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.runs.calls import SourceFile
+
+_MEANINGFUL_NAMES = frozenset(name for names in MEANINGFUL.values() for name in names)
+#: Parts that change what a row means: a use that does not take them leaves the row out.
+_BINDING = ("tools", "reasoning", "weight")
+_LARGEST_KEPT = 20_000
+
+
+def _check_format(name: str | None) -> str | None:
+    return None if name is None else FORMATS.check(name)
+
+
+class DataFormatConfig(Config):
+    """How the rows of a file are read."""
+
+    format: Annotated[str | None, AfterValidator(_check_format), FORMATS] = None
+    """The format of the rows: a name from docs/formats.md, or your own function by its dotted path.
+    Null: the format that most of the first rows are of."""
+    columns: Columns = {}
+    """Which column holds which part of a row, where the file is of no known format:
+    ``{prompt: question, response: best_answer}``. docs/formats.md lists the parts."""
+    ignored_columns: tuple[str, ...] = ()
+    """Columns to pass over although their names change what a row means (``system``, ``tools``,
+    ``images`` and others); without this, rows that hold something there are left out."""
+
+
+class ReadRow(NamedTuple):
+    """An example, and where it stands in its source."""
+
+    number: int
+    place: str
+    example: Example
+    record: Record
+    nth: int
+    """Which of the examples that the row makes: 0 for the first."""
+
+
+@dataclass
+class ReadReport:
+    """What became of the rows of a source."""
+
+    origin: str
+    format: str = ""
+    rows: int = 0
+    kept: int = 0
+    """Rows of which an example was made."""
+    dropped: Dropped = field(default_factory=Dropped)
+    columns_used: dict[str, str] = field(default_factory=dict)
+    """Part by column."""
+    columns_unused: Counter[str] = field(default_factory=Counter)
+    """Rows that hold something in a column that is not read."""
+    repaired: int = 0
+    """Rows in which half characters were replaced by U+FFFD."""
+
+    def notes(self) -> list[str]:
+        """Return what is worth saying beside the rows that were left out."""
+        notes = []
+        if self.format:
+            used = ", ".join(f"{column} ({part})" for column, part in self.columns_used.items())
+            notes.append(f"{self.origin}: {self.rows} rows of the format {self.format}; read: {used}")
+        if self.columns_unused:
+            unused = ", ".join(f"{name} ({n} rows)" for name, n in self.columns_unused.items())
+            notes.append(f"columns that are not used: {unused}")
+        if self.repaired:
+            notes.append(f"half characters were replaced by U+FFFD in {self.repaired} rows")
+        return notes
+
+
+class ExampleReader:
+    """Reads the examples of a source, one by one; its ``report`` grows with them.
+
+    ``strict`` makes the first row that cannot be read a `DataError`.
+    """
+
+    def __init__(
+        self,
+        source: Source | SourceFile | Path,
+        use: Use,
+        config: DataFormatConfig = DataFormatConfig(),
+        *,
+        strict: bool = False,
+    ) -> None:
+        self._source, self._use, self._config = as_source(source), use, config
+        self._strict = strict
+        self.report = ReadReport(self._source.name)
+        self._format: Format | None = None
+        self._columns: Mapping[str, str] = {}
+        self._used: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[ReadRow]:
+        rows = iter(self._source.rows())
+        first = list(islice(rows, FIRST_ROWS))
+        self._decide([row.record for row in first if row.record is not None])
+        for row in chain(first, rows):
+            self.report.rows += 1
+            yield from self._examples_of(row)
+
+    def leave_out(self, row: RawRow | ReadRow, reason: str) -> None:
+        """Count a row as left out; in a strict reader, raise `DataError` with it."""
+        if self._strict:
+            raise DataError(f"{self._source.place}, {row.place} {reason}.")
+        record: Any = row.record if row.record is not None else getattr(row, "text", "")
+        text = str(record) if row.record is not None else ""
+        if len(text) > _LARGEST_KEPT:
+            record = f"{text[:_LARGEST_KEPT]} … ({len(text)} characters)"
+        self.report.dropped.add(self.report.origin, row.number, reason, record)
+
+    def _decide(self, first: Sequence[Record]) -> None:
+        """Decide on the format of the source, and which of its columns hold what."""
+        config, names = self._config, columns_in(first)
+        if not first:
+            return
+        if config.columns:
+            form: Format | None = MAPPED
+        else:
+            form = recognize(first, self._use) if config.format is None else FORMATS[config.format]
+        if form is None:
+            return
+        self._format = form
+        self._columns = self._mapped(names) if config.columns else form.find_columns(names)
+        self._require(form, names)
+        needed = self._use.needs | self._use.takes
+        consumed = {part for made, of in form.makes if made in needed for part in of}
+        used = {
+            part: column
+            for part, column in self._columns.items()
+            if part in PROMPT_PARTS or part in needed or part in consumed or part == "media"
+        }
+        self.report.format = form.name
+        self.report.columns_used = {
+            column: part if part in PARTS else "response" for part, column in used.items()
+        }
+        self._used = frozenset(self._columns[part] for part in used)
+
+    def _mapped(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the column of each part that the setting ``columns`` names, or that bears the
+        part's own name.
+        """
+        for part, column in self._config.columns.items():
+            if column not in names and column.split(".")[0] not in names:
+                raise DataError(
+                    f"{self._source.place} has no column {column!r}, which columns.{part} names; "
+                    f"it has {', '.join(names)}.{nearest(column, names)}"
+                )
+        taken = set(self._config.columns.values())
+        others = MAPPED.find_columns([name for name in names if name not in taken])
+        return others | dict(self._config.columns)
+
+    def _require(self, form: Format, names: Sequence[str]) -> None:
+        """Refuse a source that lacks what the use needs, where a setting says what it holds."""
+        found = frozenset(self._columns)
+        lacking = self._use.needs - found - {p for p, of in form.makes if found.issuperset(of)}
+        if lacking:
+            raise DataError(
+                f"{self._source.place}, read as {form.name}, has no {', '.join(sorted(lacking))}, "
+                f"which {self._use.name} need. Its columns are {', '.join(names)}. Name them by "
+                "the setting columns (part: column)."
+            )
+
+    def _examples_of(self, row: RawRow) -> Iterator[ReadRow]:
+        self.report.repaired += row.is_repaired
+        if row.record is None:
+            self.leave_out(row, row.problem or "cannot be read")
+            return
+        try:
+            examples = self._read(row.record)
+        except NoPrompt:
+            names = ", ".join(map(str, row.record))
+            self.leave_out(row, f"has the columns {names}, but no prompt")
+            return
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
+            reason = str(problem) if isinstance(problem, ValueError) else _unforeseen(problem)
+            self.leave_out(row, reason)
+            return
+        self._count_unused(row.record)
+        self.report.kept += 1
+        for nth, example in enumerate(examples):
+            yield ReadRow(row.number, row.place, example, row.record, nth)
+
+    def _read(self, record: Record) -> list[Example]:
+        """Return the examples of a row; raise `ValueError` with the reason where there is none."""
+        form = self._format
+        if form is None:
+            raise ValueError(why_unknown(record, self._use))
+        if not form.columns:  # a user's own function reads the row itself
+            parts: dict[str, Any] = {"record": record}
+        else:
+            if self._config.columns:
+                record = {**record, **self._nested(record)}
+            self._check_marks(record, form)
+            self._check_meaning(record, form)
+            parts = parts_in(record, self._columns, form.marks)
+        read = form.read(parts)
+        if isinstance(read, Mapping):
+            return [self._checked(example_from(read))]
+        examples = [self._checked(example_from(row)) for row in read if self._suits(row)]
+        if not examples:
+            needs = ", ".join(sorted(self._use.needs))
+            raise ValueError(f"has nothing for {self._use.name}, which need {needs}")
+        return examples
+
+    def _nested(self, record: Record) -> dict[str, Any]:
+        """Return what columns such as ``info.post`` hold."""
+        found = {}
+        for column in self._config.columns.values():
+            if "." in column and column not in record:
+                held: Any = record
+                for name in column.split("."):
+                    held = held.get(name) if isinstance(held, Mapping) else None
+                found[column] = held
+        return found
+
+    def _check_marks(self, record: Record, form: Format) -> None:
+        """Refuse a row that is of another format than its file."""
+        for mark in form.marks:
+            column = self._columns.get(mark)
+            if column is not None and not is_missing(record.get(column)):
+                continue
+            if column is not None and column in record:
+                raise ValueError(f"has null under {column!r}")
+            other = format_of(record, self._use)
+            if other is not None and other is not form:
+                raise ValueError(
+                    f"is of the format {other.name}, and its file was recognized as {form.name} by its "
+                    "first rows"
+                )
+            names = ", ".join(map(str, record)) or "no columns"
+            raise ValueError(f"has the columns {names}, but no {column or mark}")
+
+    def _check_meaning(self, record: Record, form: Format) -> None:
+        """Refuse a row with something in a column that changes its meaning and is not read."""
+        for name in record.keys() & _MEANINGFUL_NAMES:
+            if name in self._used or name in self._config.ignored_columns:
+                continue
+            if has_something(record[name]):
+                raise ValueError(
+                    f"holds something under {name!r}, which {self._use.name} of the format "
+                    f"{form.name} do not use"
+                )
+
+    def _suits(self, parts: Mapping[str, Any]) -> bool:
+        """Tell whether one of several examples of a row has what this use needs."""
+        own = set(parts) | ({"response"} if "messages" in parts else set())
+        return own >= self._use.needs - {"prompt"}
+
+    def _checked(self, example: Example) -> Example:
+        """Return an example that has what its use needs, and nothing that the use would lose."""
+        use = self._use
+        for part in use.needs:
+            if part == "label" and example.label is None:
+                raise ValueError("has a label that is neither true nor false")
+            if part in ("response", "chosen", "rejected", "a", "b") and not getattr(example, part):
+                raise ValueError(self._without(example, part))
+        if example.tools and "tools" not in use.takes:
+            raise ValueError(f"has tools, which {use.name} do not use")
+        if "tools" not in use.takes:
+            for part in ("chosen", "rejected", "a", "b", "response"):
+                for message in getattr(example, part) or ():
+                    if message.get("tool_calls") and part in use.needs:
+                        raise ValueError(f"'{part}' calls tools, which {use.name} do not use")
+        return example
+
+    def _without(self, example: Example, part: str) -> str:
+        """Say what a row lacks."""
+        if part == "response" and example.prompt:
+            role = example.prompt[-1]["role"]
+            return f"ends with the {role}'s turn, so there is no response to learn"
+        if part in ("chosen", "rejected") and example.a and example.b:
+            return "is a tie or has no verdict, so that neither response is preferred"
+        return f"has no {part}"
+
+    def _count_unused(self, record: Record) -> None:
+        unused = self.report.columns_unused
+        for name, held in record.items():
+            if name not in self._used and has_something(held):
+                unused[str(name)] += 1
+        column = self._columns.get("messages")
+        if column is not None:
+            for key in unread_keys(record.get(column)):
+                unused[f"{column}[].{key}"] += 1
+
+
+def _unforeseen(problem: Exception) -> str:
+    """Return what a row did to a format's reader that expected another shape."""
+    return f"has a shape that its format does not have ({type(problem).__name__}: {problem})"

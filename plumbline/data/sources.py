@@ -1,0 +1,151 @@
+"""Where rows come from: a file, a folder that `datasets` reads, or a dataset of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plumbline.data.files import read_rows
+from plumbline.data.raw_rows import RawRow, whole_characters
+from plumbline.errors import DataError
+from plumbline.runs.artifacts import sha256
+from plumbline.runs.calls import SourceFile
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place with rows: what it is called, and whether ``datasets`` reads it."""
+
+    place: str
+    """A file, a folder, or an id of the hub."""
+    split: str | None = None
+    """Which split of a folder or a dataset of the hub. None: its only one, or ``train``."""
+    config: str | None = None
+    """Which configuration of it (its subset, as the hub says). None: the default."""
+    is_dataset: bool = False
+
+    @property
+    def name(self) -> str:
+        """What rows say that they come from."""
+        name = self.place if self.is_dataset and not Path(self.place).exists() else ""
+        parts = [name or Path(self.place).name, *filter(None, (self.config, self.split))]
+        return ":".join(parts)
+
+    def rows(self) -> Iterator[RawRow]:
+        """Yield the rows. Raises `DataError` where they cannot be read, and what to do."""
+        if not self.is_dataset:
+            yield from read_rows(Path(self.place))
+            return
+        dataset = _load(self)
+        with _readable(self):
+            for number, record in enumerate(dataset, 1):
+                whole = whole_characters(record)
+                yield RawRow(number, f"row {number}", whole, is_repaired=whole != record)
+
+    def digest(self) -> str:
+        """Return what the content is known by: moving it does not change what is made of it."""
+        path = Path(self.place)
+        if path.is_file():
+            return sha256(path)
+        named = f"{self.config}\0{self.split}\n"
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            text = "".join(f"{file.relative_to(path)}\0{sha256(file)}\n" for file in files)
+            return hashlib.sha256((named + text).encode()).hexdigest()
+        return hashlib.sha256((named + _revision(self)).encode()).hexdigest()
+
+
+def source_at(place: str | Path, folder: Path = Path()) -> Source:
+    """Return the source that a setting names.
+
+    ``data/rows.jsonl`` is a file, ``data/set`` a folder with a dataset, ``org/name`` a dataset of
+    the hub where there is no such file or folder. A folder or dataset may be followed by a split,
+    or by a configuration and a split: ``org/name:main:test``.
+    """
+    text = str(place)
+    path = folder / text
+    if path.is_file():
+        return Source(str(path))
+    name, *rest = text.split(":")
+    if len(rest) <= 2 and name and not Path(text).is_absolute() | path.exists():
+        config, split = (None, *rest)[-2:] if rest else (None, None)
+        if (folder / name).is_dir():
+            return Source(str(folder / name), split, config, is_dataset=True)
+        if _HUB_ID.fullmatch(name) and not Path(name).suffix[1:].isalpha():
+            return Source(name, split, config, is_dataset=True)
+    if len(rest) <= 2 and name and Path(name).is_dir():
+        config, split = (None, *rest)[-2:] if rest else (None, None)
+        return Source(name, split, config, is_dataset=True)
+    if path.is_dir():
+        return Source(str(path), is_dataset=True)
+    raise DataError(
+        f"There is no file {path} (looked for from {Path.cwd()}), and it is no dataset of the hub "
+        "(org/name). Set its path in the config, or with --set."
+    )
+
+
+def as_source(source: Source | SourceFile | Path) -> Source:
+    """Return a source as it is, and a file as one."""
+    if isinstance(source, Source):
+        return source
+    return Source(str(source.path if isinstance(source, SourceFile) else source))
+
+
+def _load(source: Source) -> Any:
+    """Return the rows of a dataset's split, without copying a folder's into the user's cache."""
+    with _readable(source):
+        import datasets
+
+        path = Path(source.place)
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            dataset = datasets.load_from_disk(source.place)
+        else:
+            dataset = datasets.load_dataset(
+                source.place, source.config, split=None, streaming=path.is_dir()
+            )
+    if not isinstance(dataset, Mapping):
+        return dataset
+    split = source.split or ("train" if len(dataset) > 1 else next(iter(dataset)))
+    if split not in dataset:
+        raise DataError(
+            f"{source.place} has no split {split!r}; it has {', '.join(dataset)}. Name one behind "
+            f"a colon: {source.place}:{next(iter(dataset))}"
+        )
+    return dataset[split]
+
+
+def _revision(source: Source) -> str:
+    """Return what the hub's dataset is known by: the id of its content."""
+    with _readable(source):
+        import datasets
+
+        builder = datasets.load_dataset_builder(source.place, source.config)
+        return str(builder.hash or builder.config_id)
+
+
+@contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    """Turn what ``datasets`` raises into a sentence with what to do."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as problem:  # it raises what its many readers and the network raise
+        first = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
+        if Path(source.place).is_dir():
+            raise DataError(
+                f"{source.place} cannot be read as a dataset: {first}. Give one of its files "
+                "instead, or save it again with save_to_disk."
+            ) from None
+        raise DataError(
+            f"There is no file or folder {source.place!r} here, and the hub's dataset of this name "
+            f"cannot be had: {type(problem).__name__}: {first}. Check the name, or fetch the "
+            "dataset where there is a network and give its folder."
+        ) from None
