@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
+from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
@@ -36,7 +37,7 @@ class PairsConfig(Config):
         return self
 
 
-class PreferenceFileConfig(Config):
+class PreferenceFileConfig(DataFormatConfig):
     """How a file of human preferences is read and split."""
 
     max_characters: int = Field(4000, ge=1)

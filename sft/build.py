@@ -18,12 +18,14 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.stage import Stage, stage
 from sft.config import DemonstrationsConfig
-from sft.sources import Source
+from sft.sources import Demonstrations
+
+_DESCRIPTION = "Conversations that show the work: cleaned, de-duplicated, split by prompt."
 
 
 @stage("demonstrations")
 def build_demonstrations(
-    stage: Stage, *, config: DemonstrationsConfig, source: Source, data_seed: int
+    stage: Stage, *, config: DemonstrationsConfig, source: Demonstrations, data_seed: int
 ) -> Mapping[str, float | None]:
     """Make a dataset of demonstrations with splits ``train`` and ``test``."""
     # 1. Clean each conversation, and leave out what cannot be learnt from.
@@ -37,13 +39,15 @@ def build_demonstrations(
             f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
             f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
         )
+    for note in source.notes:
+        stage.say(note)
     stage.report_dropped(dropped)
     counts = write_dataset(
         stage.folder,
         {"train": train, "test": test},
         kind="messages",
         title="Demonstrations",
-        description="Conversations that show the work: cleaned, de-duplicated, split by prompt.",
+        description="\n\n".join([_DESCRIPTION, *source.notes]),
         dropped=dropped,
     )
     forms = Counter(row["form"] for row in rows)
@@ -71,15 +75,18 @@ def clean_message(message: Message) -> Message:
         "NFC", message["content"].replace("\r\n", "\n").replace("\r", "\n")
     )
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-    return {"role": message["role"], "content": text.strip()}
+    return {**message, "content": text.strip()}
 
 
 def deduplicate(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
     """Keep the first of equal conversations; case and white space make no difference."""
-    seen: set[tuple[tuple[str, str], ...]] = set()
+    seen: set[tuple[tuple[str, str, str], ...]] = set()
     kept = []
     for row in rows:
-        key = tuple((m["role"], " ".join(m["content"].casefold().split())) for m in row["messages"])
+        key = tuple(
+            (m["role"], " ".join(m["content"].casefold().split()), str(m.get("tool_calls") or ""))
+            for m in row["messages"]
+        )
         if key in seen:
             dropped.add(row["origin"], row["row"], "repeats an earlier row", row["messages"])
         else:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from plumbline.config import Config
+from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
 
@@ -14,7 +15,7 @@ Form = Literal["single_turn", "chain_of_thought", "multi_turn"]
 FORMS: tuple[Form, ...] = ("single_turn", "chain_of_thought", "multi_turn")
 
 
-class DemonstrationsConfig(Config):
+class DemonstrationsConfig(DataFormatConfig):
     """How demonstrations are cleaned and split."""
 
     forms: tuple[Form, ...] = FORMS

@@ -1,89 +1,83 @@
-"""Where demonstrations come from: the formats that files of demonstrations have in the field.
-
-Each reader turns one record into a conversation, or says why it cannot. Nothing is skipped in
-silence: a record that cannot be read is kept with its row number and the reason.
-"""
+"""Where demonstrations come from: files and datasets in any known format, or rows of our own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from plumbline.data.files import conversation_of, read_records
+from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadRow
 from plumbline.data.records import Conversation, Row
+from plumbline.data.sources import Source
+from plumbline.data.uses import USES
 from plumbline.dropped import Dropped
 from plumbline.runs.calls import SourceFile
-from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
+from sft.forms import chain_of_thought, form_of, split_worked_answer
+
+#: Formats whose responses may be worked in GSM8K's way.
+_WORKED = ("question_answer", "columns")
 
 
-class Source(NamedTuple):
+@dataclass
+class Demonstrations:
     """Rows with ``messages``, ``form``, ``origin`` and ``row``, and what could not be read."""
 
     rows: list[Row]
-    dropped: Dropped
+    dropped: Dropped = field(default_factory=Dropped)
+    notes: Sequence[str] = ()
+    """What is worth saying of how they were read."""
 
 
-def from_rows(rows: list[Row], origin: str) -> Source:
+def from_rows(rows: list[Row], origin: str) -> Demonstrations:
     """Take rows that are conversations already, such as the embedded world's."""
-    return Source(
-        [row | {"origin": origin, "row": number} for number, row in enumerate(rows, 1)], Dropped()
+    return Demonstrations(
+        [row | {"origin": origin, "row": number} for number, row in enumerate(rows, 1)]
     )
 
 
-def from_file(file: SourceFile) -> Source:
-    """Read a file of demonstrations in any of the formats below, told apart by their keys.
-
-    =================  =========================================================================
-    keys               format
-    =================  =========================================================================
-    ``messages``       TRL's conversational format
-    ``conversations``  ShareGPT: ``from`` and ``value`` (or role and content)
-    ``instruction``    Alpaca: with ``input`` and ``output``
-    ``question``       GSM8K: with ``answer``, worked in lines and ended by ``#### result``
-    ``prompt``         TRL's prompt-completion format, as text or as messages
-    =================  =========================================================================
-    """
-    rows, dropped, origin = [], Dropped(), file.path.name
-    for number, record in read_records(file.path):
-        try:
-            messages = _conversation(record)
-        except ValueError as problem:
-            dropped.add(origin, number, str(problem), record)
+def from_file(
+    file: Source | SourceFile | Path,
+    config: DataFormatConfig | None = None,
+    max_rows: int | None = None,
+) -> Demonstrations:
+    """Read demonstrations in any of the formats of docs/formats.md: the first ``max_rows`` rows."""
+    reader = ExampleReader(file, USES["demonstrations"], config, max_rows=max_rows)
+    rows: list[Row] = []
+    for read in reader:
+        problem = _problem(read)
+        if problem is not None:
+            reader.leave_out(read, problem)
             continue
-        rows.append(
-            {"messages": messages, "form": form_of(messages), "origin": origin, "row": number}
-        )
-    return Source(rows, dropped)
+        messages = _messages(read, reader.report.format)
+        row: Row = {"messages": messages, "form": form_of(messages)}
+        if read.example.tools:
+            row["tools"] = json.dumps(list(read.example.tools), ensure_ascii=False)
+        rows.append(row | {"origin": reader.report.origin, "row": read.number})
+    return Demonstrations(rows, reader.report.dropped, reader.report.notes())
 
 
-def _conversation(record: Mapping[str, Any]) -> Conversation:
-    """Turn one record into a conversation; raise `ValueError` with the reason where it is none."""
-    if record.get("images") or record.get("image"):
-        raise ValueError("has images, and this suite trains on text alone")
-    if "messages" in record:
-        return conversation_of(record["messages"])
-    if "conversations" in record:
-        return conversation_of(record["conversations"])
-    if "instruction" in record:
-        return single_turn(
-            _text(record, "instruction"), _text(record, "output"), str(record.get("input") or "")
-        )
-    if "question" in record:
-        question, worked = _text(record, "question"), _text(record, "answer")
-        parts = split_worked_answer(worked)
-        return (
-            single_turn(question, worked) if parts is None else chain_of_thought(question, *parts)
-        )
-    if "prompt" in record:
-        prompt, completion = record["prompt"], record.get("completion")
-        if isinstance(prompt, str) and isinstance(completion, str):
-            return single_turn(prompt, completion)
-        return conversation_of([*(prompt or ()), *(completion or ())])
-    raise ValueError(f"has the keys {', '.join(sorted(record))}, which are of no known format")
+def _problem(read: ReadRow) -> str | None:
+    """Return why a row that can be read is nothing to learn from."""
+    example = read.example
+    if example.label is False:
+        return "has the label false: its response was rejected, so it is not learnt"
+    if example.weight not in (None, 0, 1):
+        return f"has the weight {example.weight:g}; a row is learnt (1) or not (0)"
+    if example.weight == 0:
+        return "has the weight 0, so it is not learnt"
+    spoken = [m for m in example.messages if m["role"] == "assistant"]
+    if spoken and all(message.get("weight") == 0 for message in spoken):
+        return "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
+    return None
 
 
-def _text(record: Mapping[str, Any], key: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"has {type(value).__name__} under {key!r}, not text")
-    return value
+def _messages(read: ReadRow, format_name: str) -> Conversation:
+    """Return the dialogue; an answer that is worked in GSM8K's way ends in ``Answer: …``."""
+    messages = read.example.messages
+    if format_name in _WORKED and len(read.example.response or ()) == 1:
+        worked = split_worked_answer(messages[-1]["content"])
+        if worked is not None:
+            steps, result = worked
+            return [*messages[:-1], *chain_of_thought("", steps, result)[1:]]
+    return messages

@@ -95,8 +95,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     named = next((p for p in PACKINGS.values() if path.name.lower().endswith(p.ending)), None)
     if packing is None and named is not None and first:
         raise DataError(
-            f"{path} cannot be unpacked: its name ends in {named.ending}, but it is no {named.name} "
-            f"file. Pack it again, or take the ending {named.ending} off."
+            f"{path} cannot be unpacked: its name ends in {named.ending}, but it is no "
+            f"{named.name} file. Pack it again, or take the ending {named.ending} off."
         )
     try:
         raw = path.open("rb") if packing is None else packing.open(path)

@@ -32,6 +32,7 @@ _SIGNED = ("preference_strength", "overall_preference")
 
 
 def verdict_of(column: str, value: Any) -> str:
+    """Return what a column says: a, b, tie or both_bad; raise `ValueError` where it says none."""
     if column in _SIGNED:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"has {kind_of(value)} as {column}, not a number")
@@ -118,7 +119,10 @@ def _ranked(parts: dict[str, Any]) -> Parts:
     if len(placed) < 2:
         raise ValueError("has fewer than two responses with a rank or score")
     best, worst = max(placed, key=lambda p: p[0]), min(placed, key=lambda p: p[0])
-    sides = {k: held for k, held in parts.items() if k != "responses"} | {"a": best[1], "b": worst[1]}
+    sides = {k: held for k, held in parts.items() if k != "responses"} | {
+        "a": best[1],
+        "b": worst[1],
+    }
     return judged(sides, "a" if best[0] > worst[0] else "tie")
 
 
@@ -159,7 +163,8 @@ def _scored(parts: dict[str, Any]) -> Parts:
     scores = [parts.get("first"), parts.get("second")]
     if not all(isinstance(s, int | float) for s in scores):
         return sides
-    return judged(sides, "tie" if scores[0] == scores[1] else "a" if scores[0] > scores[1] else "b")
+    first, second = float(scores[0] or 0), float(scores[1] or 0)
+    return judged(sides, "tie" if first == second else "a" if first > second else "b")
 
 
 def _two_responses(name: str, about: str, column: str, names: Names, example: Any) -> Format:
@@ -369,7 +374,9 @@ COMPARISONS = (
         marks=("prompt", "responses"),
         holds=lambda record: any(
             isinstance(held, list) and held and isinstance(held[0], Mapping)
-            for held in (structure_from(record.get(n)) for n in ("completions", "answers", "responses"))
+            for held in (
+                structure_from(record.get(n)) for n in ("completions", "answers", "responses")
+            )
         ),
         makes=made(("a", "b", "chosen", "rejected"), of=("responses",)),
         read=_ranked,

@@ -61,7 +61,9 @@ def _marked_text(parts: dict[str, Any]) -> Parts:
     if pieces[0].strip():
         raise ValueError("has text before the first '### Human:' or '### Assistant:'")
     makers = {"Human": user, "Assistant": assistant}
-    turns = [makers[who](text.strip()) for who, text in zip(pieces[1::2], pieces[2::2], strict=True)]
+    turns = [
+        makers[who](text.strip()) for who, text in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
     return parts | {"messages": turns}
 
 
@@ -72,14 +74,17 @@ def _utterances(parts: dict[str, Any]) -> Parts:
     for number, turn in enumerate(structure_from(parts["messages"]), 1):
         speaker, text = turn.get("speaker"), turn.get("utterance")
         if speaker not in makers or not isinstance(text, str):
-            raise ValueError(f"has a turn {number} without a speaker (USER, SYSTEM) or an utterance")
+            raise ValueError(
+                f"has a turn {number} without a speaker (USER, SYSTEM) or an utterance"
+            )
         turns.append(makers[speaker](text))
     return parts | {"messages": turns}
 
 
 def _first_turn(parts: dict[str, Any]) -> Parts:
-    """Read MT-Bench: the first question with its own reference; the second asks about a response
-    that is not there.
+    """Read MT-Bench: the first question with its own reference.
+
+    The second question is about the response to the first, which is not there.
     """
     turns = structure_from(parts["prompt"])
     if not isinstance(turns, list) or not turns or not isinstance(turns[0], str):
@@ -88,7 +93,9 @@ def _first_turn(parts: dict[str, Any]) -> Parts:
     if isinstance(references, Sequence) and not isinstance(references, str):
         references = references[0] if references else None
     rest = {name: held for name, held in parts.items() if name != "references"}
-    return rest | {"prompt": turns[0]} | ({} if is_missing(references) else {"references": references})
+    return (
+        rest | {"prompt": turns[0]} | ({} if is_missing(references) else {"references": references})
+    )
 
 
 def _best_path(tree: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
@@ -105,8 +112,9 @@ def _best_path(tree: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], list[Ma
 
 
 def _tree(parts: dict[str, Any]) -> Sequence[Parts]:
-    """Read a tree of Open Assistant: one dialogue along the best replies, and at each turn of the
-    assistant's on it the best reply against the worst, where people ranked them.
+    """Read a tree of Open Assistant: one dialogue along the best replies, and pairs on the way.
+
+    A pair is the best reply against the worst, where people ranked several.
     """
     root = structure_from(parts["prompt"])
     if not isinstance(root.get("text"), str):
@@ -134,8 +142,9 @@ DIALOGUES = (
         "turn on it, the best reply against the worst is a pair",
         {"prompt": ("prompt",), "id": ("message_tree_id",)},
         marks=("prompt",),
-        holds=lambda record: isinstance(record.get("prompt"), Mapping)
-        and "replies" in record["prompt"],
+        holds=lambda record: (
+            isinstance(record.get("prompt"), Mapping) and "replies" in record["prompt"]
+        ),
         makes=made(("response", "references", "chosen", "rejected", "a", "b"), of=("prompt",)),
         read=_tree,
         example={
@@ -155,8 +164,10 @@ DIALOGUES = (
         "Capybara: a list of exchanges with input and output",
         {"messages": ("conversation", "conversations"), **_AROUND},
         marks=("messages",),
-        holds=lambda record: _turns_of("conversation", "input")(record)
-        or _turns_of("conversations", "input")(record),
+        holds=lambda record: (
+            _turns_of("conversation", "input")(record)
+            or _turns_of("conversations", "input")(record)
+        ),
         makes=_SPLIT,
         read=_exchanges,
         example={"conversation": [{"input": "Name a colour", "output": "Red"}]},
@@ -172,9 +183,12 @@ DIALOGUES = (
         },
         marks=("messages",),
         makes=_SPLIT,
-        holds=lambda record: not any(
-            isinstance(record.get(name), str) and not isinstance(structure_from(record[name]), list)
-            for name in ("dialogue", "dialog", "chat")
+        holds=lambda record: (
+            not any(
+                isinstance(record.get(name), str)
+                and not isinstance(structure_from(record[name]), list)
+                for name in ("dialogue", "dialog", "chat")
+            )
         ),
         example={
             "messages": [
@@ -236,8 +250,10 @@ DIALOGUES = (
         "UltraChat's raw files: a list of texts by user and assistant in turn",
         {"messages": ("data",), "id": ("id",)},
         marks=("messages",),
-        holds=lambda record: isinstance(structure_from(record.get("data")), list)
-        and all(isinstance(text, str) for text in structure_from(record["data"])),
+        holds=lambda record: (
+            isinstance(structure_from(record.get("data")), list)
+            and all(isinstance(text, str) for text in structure_from(record["data"]))
+        ),
         makes=_SPLIT,
         read=_alternating,
         example={"id": "0", "data": ["Name a colour", "Red"]},
@@ -247,9 +263,11 @@ DIALOGUES = (
         "Guanaco: one text whose turns begin with ### Human: and ### Assistant:",
         {"messages": ("text",)},
         marks=("messages",),
-        holds=lambda record: isinstance(record.get("text"), str)
-        and "### Human:" in record["text"]
-        and "### Assistant:" in record["text"],
+        holds=lambda record: (
+            isinstance(record.get("text"), str)
+            and "### Human:" in record["text"]
+            and "### Assistant:" in record["text"]
+        ),
         makes=_SPLIT,
         read=_marked_text,
         example={"text": "### Human: Name a colour### Assistant: Red"},

@@ -10,9 +10,9 @@ sentence that begins with the row: "'chosen' has 3 messages after the prompt; â€
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from plumbline.data.labels import CHOICES, Choice
 from plumbline.data.messages import (
@@ -26,9 +26,10 @@ from plumbline.data.messages import (
 from plumbline.data.records import Conversation, Message, assistant, user
 
 Parts = Mapping[str, Any]
+T = TypeVar("T")
 
 
-class NoPrompt(ValueError):
+class NoPromptError(ValueError):
     """A row has a response, and nothing that it responds to."""
 
 
@@ -79,7 +80,7 @@ def example_from(parts: Parts) -> Example:
             prompt, pair = _compared(prompt, parts, (better, worse))
             sides |= pair
     if prompt is None or all(message["role"] == "system" for message in prompt):
-        raise NoPrompt("has no prompt")
+        raise NoPromptError("has no prompt")
     return Example(
         prompt=prompt,
         response=response,
@@ -281,7 +282,7 @@ def _compared(
             raise ValueError(f"'{name}' does not end with the assistant's turn")
     if all(len(turns) == 1 for turns in sides.values()):
         if prompt is None:
-            raise NoPrompt("has no prompt")
+            raise NoPromptError("has no prompt")
         return prompt, sides
     if prompt is not None:  # a single message continues the prompt, as the other side does
         sides = {n: t if len(t) > 1 else [*prompt, *t] for n, t in sides.items()}
@@ -417,12 +418,12 @@ def _number(parts: Parts, part: str) -> float | None:
     if is_missing(value) or value == "":
         return None
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"has {kind_of(value)} as {part}, not a number") from None
 
 
-def _named(name: str, read: Any, value: Any) -> Any:
+def _named(name: str, read: Callable[[Any], T], value: Any) -> T:
     """Read a value; the reason names the part that it is."""
     try:
         return read(value)

@@ -203,9 +203,7 @@ def _damaged(path: Path, kind: str, error: Exception) -> str:
 FILE_KINDS = Table(
     "kind of file",
     (
-        FileKind(
-            "parquet", (".parquet",), "a table in Parquet", _read_parquet, begins=b"PAR1"
-        ),
+        FileKind("parquet", (".parquet",), "a table in Parquet", _read_parquet, begins=b"PAR1"),
         FileKind(
             "arrow",
             (".arrow", ".feather"),

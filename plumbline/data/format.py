@@ -71,7 +71,7 @@ class Format:
 
     def find_columns(self, names: Collection[str]) -> dict[str, str]:
         """Return the column of each part in a file with these columns."""
-        found = {}
+        found: dict[str, str] = {}
         for part, candidates in self.columns.items():
             column = next((name for name in candidates if name in names), None)
             if column is not None and column not in found.values():
@@ -86,15 +86,15 @@ class Format:
     def is_of(self, record: Record) -> bool:
         """Tell whether a row is of this format: it has what marks it, in the right shape."""
         found = self.find_columns(record)
-        return (
-            all(mark in found and not is_missing(record[found[mark]]) for mark in self.marks)
-            and self.holds(record)
-        )
+        return all(
+            mark in found and not is_missing(record[found[mark]]) for mark in self.marks
+        ) and self.holds(record)
 
 
 def parts_in(record: Record, columns: Mapping[str, str], marks: Iterable[str]) -> dict[str, Any]:
-    """Return the parts of a row that hold something; those that mark the format, whatever they
-    hold, so that an empty question is reported as one.
+    """Return the parts of a row that hold something.
+
+    Those that mark the format are there whatever they hold: an empty question is reported as one.
     """
     found = {}
     for part, column in columns.items():

@@ -169,7 +169,9 @@ def tools_from(value: Any) -> list[dict[str, Any]]:
 def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, Mapping):
         raise ValueError(f"has a turn {number} that is {kind_of(turn)}, not an object")
-    named = next((turn[k] for k in ("role", "from", "speaker") if not is_missing(turn.get(k))), None)
+    named = next(
+        (turn[k] for k in ("role", "from", "speaker") if not is_missing(turn.get(k))), None
+    )
     role = ROLE_NAMES.get(named.lower()) if isinstance(named, str) else None
     if role is None:
         raise ValueError(
@@ -187,7 +189,7 @@ def _message(turn: Any, number: int) -> Message:
         message["tool_calls"] = calls
     for key in ("name", "tool_call_id") if role == "tool" else ():
         if isinstance(turn.get(key), str) and turn[key]:
-            message[key] = turn[key]  # type: ignore[literal-required]
+            message[key] = turn[key]
     if role == "assistant":
         _add_reasoning_and_weight(message, turn, number)
     return message

@@ -14,10 +14,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator
+from pydantic import Field
 
 from plumbline.config import Config
-from plumbline.data.examples import Example, NoPrompt, example_from, has_something
+from plumbline.data.examples import Example, NoPromptError, example_from, has_something
 from plumbline.data.format import MEANINGFUL, PROMPT_PARTS, Format, Record, parts_in
 from plumbline.data.formats import (
     FIRST_ROWS,
@@ -28,7 +28,7 @@ from plumbline.data.formats import (
     recognize,
     why_unknown,
 )
-from plumbline.data.messages import is_missing, kind_of, unread_keys
+from plumbline.data.messages import is_missing, unread_keys
 from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
 from plumbline.data.sources import Source, as_source
@@ -43,17 +43,13 @@ _BINDING = ("tools", "reasoning", "weight")
 _LARGEST_KEPT = 20_000
 
 
-def _check_format(name: str | None) -> str | None:
-    return None if name is None else FORMATS.check(name)
-
-
 class DataFormatConfig(Config):
     """How the rows of a file are read."""
 
-    format: Annotated[str | None, AfterValidator(_check_format), FORMATS] = None
+    format: Annotated[str | None, FORMATS] = None
     """The format of the rows: a name from docs/formats.md, or your own function by its dotted path.
     Null: the format that most of the first rows are of."""
-    columns: Columns = {}
+    columns: Columns = Field(default_factory=dict)
     """Which column holds which part of a row, where the file is of no known format:
     ``{prompt: question, response: best_answer}``. docs/formats.md lists the parts."""
     ignored_columns: tuple[str, ...] = ()
@@ -94,7 +90,9 @@ class ReadReport:
         notes = []
         if self.format:
             used = ", ".join(f"{column} ({part})" for column, part in self.columns_used.items())
-            notes.append(f"{self.origin}: {self.rows} rows of the format {self.format}; read: {used}")
+            notes.append(
+                f"{self.origin}: {self.rows} rows of the format {self.format}; read: {used}"
+            )
         if self.columns_unused:
             unused = ", ".join(f"{name} ({n} rows)" for name, n in self.columns_unused.items())
             notes.append(f"columns that are not used: {unused}")
@@ -106,26 +104,27 @@ class ReadReport:
 class ExampleReader:
     """Reads the examples of a source, one by one; its ``report`` grows with them.
 
-    ``strict`` makes the first row that cannot be read a `DataError`.
+    ``max_rows`` ends the reading after so many rows, whatever they are. ``strict`` makes the first row that cannot be read a `DataError`.
     """
 
     def __init__(
         self,
         source: Source | SourceFile | Path,
         use: Use,
-        config: DataFormatConfig = DataFormatConfig(),
+        config: DataFormatConfig | None = None,
         *,
+        max_rows: int | None = None,
         strict: bool = False,
     ) -> None:
-        self._source, self._use, self._config = as_source(source), use, config
-        self._strict = strict
+        self._source, self._use, self._config = as_source(source), use, config or DataFormatConfig()
+        self._strict, self._max_rows = strict, max_rows
         self.report = ReadReport(self._source.name)
         self._format: Format | None = None
         self._columns: Mapping[str, str] = {}
         self._used: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[ReadRow]:
-        rows = iter(self._source.rows())
+        rows = islice(self._source.rows(), self._max_rows)
         first = list(islice(rows, FIRST_ROWS))
         self._decide([row.record for row in first if row.record is not None])
         for row in chain(first, rows):
@@ -170,9 +169,7 @@ class ExampleReader:
         self._used = frozenset(self._columns[part] for part in used)
 
     def _mapped(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the column of each part that the setting ``columns`` names, or that bears the
-        part's own name.
-        """
+        """Return the columns that the setting ``columns`` names, and those of a part's own name."""
         for part, column in self._config.columns.items():
             if column not in names and column.split(".")[0] not in names:
                 raise DataError(
@@ -201,7 +198,7 @@ class ExampleReader:
             return
         try:
             examples = self._read(row.record)
-        except NoPrompt:
+        except NoPromptError:
             names = ", ".join(map(str, row.record))
             self.leave_out(row, f"has the columns {names}, but no prompt")
             return
@@ -258,8 +255,8 @@ class ExampleReader:
             other = format_of(record, self._use)
             if other is not None and other is not form:
                 raise ValueError(
-                    f"is of the format {other.name}, and its file was recognized as {form.name} by its "
-                    "first rows"
+                    f"is of the format {other.name}, and its file was recognized as {form.name} "
+                    "by its first rows"
                 )
             names = ", ".join(map(str, record)) or "no columns"
             raise ValueError(f"has the columns {names}, but no {column or mark}")

@@ -149,7 +149,9 @@ def write_dataset(
             problem = problem_with_row(row, kind)
             if problem is not None:
                 raise DataError(f"{title}, split {split!r}, row {number}: {problem}.")
-        Dataset.from_list(list(rows)).to_parquet(folder / f"{split}.parquet")
+        columns = dict.fromkeys(column for row in rows for column in row)
+        table = {column: [row.get(column) for row in rows] for column in columns}
+        Dataset.from_dict(table).to_parquet(folder / f"{split}.parquet")
     dropped = dropped if dropped is not None else Dropped()
     dropped.write(folder)
     (folder / "README.md").write_text(
