@@ -16,8 +16,8 @@ from evaluation.measures.measure import Answers, Measure, add_columns, figures_o
 from evaluation.samples import points_over, read_samples, write_samples
 from evaluation.statistics import mean_and_error, sequence_kl
 from evaluation.tasks.sampling import Sampler, answer
-from evaluation.tasks.task import Item, Task, as_task
 from plumbline.data.records import Conversation, Row, prompt_id, read_dataset
+from plumbline.data.tasks import Item, Task, as_task
 from plumbline.hooks import Scorer
 from plumbline.lm.batches import collate
 from plumbline.lm.logprobs import in_parts

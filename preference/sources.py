@@ -50,21 +50,21 @@ def read_preferences(
     reader = ExampleReader(file, USES["preferences"], config, max_rows=config.max_rows)
     rows: list[Row] = []
     seen: set[str] = set()
-    for read in reader:
-        row = _row(read)
+    for entry in reader:
+        row = _row(entry)
         problem = _problem(row, config, seen)
         if problem is None:
-            rows.append(row | {"origin": reader.report.origin, "row": read.number})
+            rows.append(row | {"origin": reader.report.origin, "row": entry.number})
         else:
-            reader.leave_out(read, problem)
+            reader.leave_out(entry, problem)
     return rows, reader.report
 
 
-def _row(read: ReadRow) -> Row:
-    example = read.example
-    nth = f"-{read.nth}" if read.nth else ""
+def _row(entry: ReadRow) -> Row:
+    example = entry.example
+    nth = f"-{entry.nth}" if entry.nth else ""
     row: Row = {
-        "pair_id": f"{prompt_id(example.prompt)}-{read.number}{nth}",
+        "pair_id": f"{prompt_id(example.prompt)}-{entry.number}{nth}",
         "prompt": example.prompt,
         "chosen": example.chosen,
         "rejected": example.rejected,

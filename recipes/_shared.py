@@ -21,20 +21,22 @@ from evaluation.config import EvaluationConfig
 from evaluation.evaluate import measure_samples
 from evaluation.harness import Harness
 from evaluation.measures.registry import MeasuresConfig, chosen
-from evaluation.tasks.checkers import ShopFormat
 from evaluation.tasks.sampling import sample_policy
-from evaluation.tasks.sources import dataset_task, world_task
+from evaluation.tasks.sources import dataset_task
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.data.records import Conversation, dataset_prompts
+from plumbline.data.sources import source_at
 from plumbline.data.texts import training_texts
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import Deferred, SourceFile, defer
+from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
 from plumbline.training.base_model import EMBEDDED, BaseModelConfig, build_base
+from plumbline.world.checks import ShopFormat
 from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations, prompts
 from plumbline.world.gold import GoldUtility
+from plumbline.world.tasks import world_task
 from preference.config import PairsConfig, PreferenceFileConfig
 from preference.pairs import sample_pairs
 from preference.sources import import_preferences
@@ -69,9 +71,10 @@ class FilesConfig(Config):
     folder: Path = not_in_identity(Path("data"))
     """Where the files lie; relative to where the command is given."""
     demonstrations: Path = not_in_identity(...)
-    """Demonstrations: TRL messages, ShareGPT, Alpaca, GSM8K or prompt-completion."""
+    """Demonstrations in any format of docs/formats.md: a file, a folder that `datasets` reads, or a
+    dataset of the hub (``org/name``, or with its split ``org/name:train``)."""
     preferences: Path = not_in_identity(...)
-    """Preferences: Anthropic HH, TRL or ShareGPT with chosen and rejected."""
+    """Preferences in any format of docs/formats.md, given in the same way."""
 
 
 class SFTPolicyConfig(Config):
@@ -206,18 +209,19 @@ class Files:
     checker = None
 
     def __init__(self, run: Run, config: SharedConfig, files: FilesConfig) -> None:
-        self._demonstrations = SourceFile(files.folder / files.demonstrations)
+        self._demonstrations = source_at(files.demonstrations, files.folder)
+        self._reading = config.demonstrations
         self._preferences = run.make(
             "preferences",
             import_preferences,
             config=config.preferences,
-            file=SourceFile(files.folder / files.preferences),
+            file=source_at(files.preferences, files.folder),
             data_seed=config.data_seed,
         )
 
     def demonstrations(self) -> Deferred[Any]:
         """Return the file of demonstrations, read when it is needed."""
-        return defer(from_file, file=self._demonstrations)
+        return defer(from_file, file=self._demonstrations, config=self._reading)
 
     def base_texts(self, demonstrated: Artifact) -> Deferred[Any]:
         """Return the training splits as plain texts, for the embedded base model."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadRow
+from plumbline.data.reader import ExampleReader, ReadRow
 from plumbline.data.records import Conversation, Row
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
 from plumbline.dropped import Dropped
 from plumbline.runs.calls import SourceFile
+from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, split_worked_answer
 
 #: Formats whose responses may be worked in GSM8K's way.
@@ -38,28 +39,28 @@ def from_rows(rows: list[Row], origin: str) -> Demonstrations:
 
 def from_file(
     file: Source | SourceFile | Path,
-    config: DataFormatConfig | None = None,
-    max_rows: int | None = None,
+    config: DemonstrationsConfig | None = None,
 ) -> Demonstrations:
-    """Read demonstrations in any of the formats of docs/formats.md: the first ``max_rows`` rows."""
-    reader = ExampleReader(file, USES["demonstrations"], config, max_rows=max_rows)
+    """Read demonstrations in any of the formats of docs/formats.md."""
+    config = config or DemonstrationsConfig()
+    reader = ExampleReader(file, USES["demonstrations"], config, max_rows=config.max_rows)
     rows: list[Row] = []
-    for read in reader:
-        problem = _problem(read)
+    for entry in reader:
+        problem = _problem(entry)
         if problem is not None:
-            reader.leave_out(read, problem)
+            reader.leave_out(entry, problem)
             continue
-        messages = _messages(read, reader.report.format)
+        messages = _messages(entry, reader.report.format)
         row: Row = {"messages": messages, "form": form_of(messages)}
-        if read.example.tools:
-            row["tools"] = json.dumps(list(read.example.tools), ensure_ascii=False)
-        rows.append(row | {"origin": reader.report.origin, "row": read.number})
+        if entry.example.tools:
+            row["tools"] = json.dumps(list(entry.example.tools), ensure_ascii=False)
+        rows.append(row | {"origin": reader.report.origin, "row": entry.number})
     return Demonstrations(rows, reader.report.dropped, reader.report.notes())
 
 
-def _problem(read: ReadRow) -> str | None:
+def _problem(entry: ReadRow) -> str | None:
     """Return why a row that can be read is nothing to learn from."""
-    example = read.example
+    example = entry.example
     if example.label is False:
         return "has the label false: its response was rejected, so it is not learnt"
     if example.weight not in (None, 0, 1):
@@ -72,10 +73,10 @@ def _problem(read: ReadRow) -> str | None:
     return None
 
 
-def _messages(read: ReadRow, format_name: str) -> Conversation:
+def _messages(entry: ReadRow, format_name: str) -> Conversation:
     """Return the dialogue; an answer that is worked in GSM8K's way ends in ``Answer: …``."""
-    messages = read.example.messages
-    if format_name in _WORKED and len(read.example.response or ()) == 1:
+    messages = entry.example.messages
+    if format_name in _WORKED and len(entry.example.response or ()) == 1:
         worked = split_worked_answer(messages[-1]["content"])
         if worked is not None:
             steps, result = worked

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaign.questions import problem_with_showing
-from plumbline.data.files import conversation_of, read_records
-from plumbline.data.labels import CHOICES, Choice
-from plumbline.data.records import Conversation, problem_with, prompt_id, user
+from plumbline.data.labels import Choice
+from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport, ReadRow
+from plumbline.data.records import Conversation, problem_with, prompt_id
+from plumbline.data.sources import Rows
+from plumbline.data.uses import USES
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 
@@ -40,12 +42,12 @@ class Pair:
         return {"pair_id": self.id, "prompt": self.prompt, "a": self.a, "b": self.b}
 
 
-def read_pairs(path: Path) -> tuple[list[Pair], Dropped]:
-    """Read pairs from a ``.json``, ``.jsonl`` or ``.parquet`` file or the folder of an artefact.
+def read_pairs(path: Path, config: DataFormatConfig | None = None) -> tuple[list[Pair], ReadReport]:
+    """Read pairs from a file in any format of docs/formats.md, or from an artifact's folder.
 
-    A row has a ``prompt`` and the responses ``a`` and ``b``, or TRL's ``chosen`` and ``rejected``,
-    which become a and b; each is text or messages. It may have a ``pair_id`` (else one is made of
-    its text), an ``answer`` and ``reasons``. Rows that are no pairs are kept with the reason.
+    A row has a ``prompt`` and the responses ``a`` and ``b``, or ``chosen`` and ``rejected``, which
+    become a and b; each is text or messages. It may have a ``pair_id`` (else one is made of its
+    text), an ``answer`` and ``reasons``. Rows that are no pairs are kept with the reason.
     """
     file = path / "train.parquet" if path.is_dir() else path
     if not file.is_file():
@@ -53,67 +55,50 @@ def read_pairs(path: Path) -> tuple[list[Pair], Dropped]:
             f"There are no pairs at {path}: it is neither a file nor the folder of a dataset with "
             "a train.parquet."
         )
-    return pairs_of((record for _, record in read_records(file)), file.name)
+    return _pairs_in(ExampleReader(file, USES["pairs"], config))
 
 
 def pairs_of(rows: Iterable[Mapping[str, Any]], origin: str) -> tuple[list[Pair], Dropped]:
     """Read rows as pairs; what is wrong with the others is kept."""
+    pairs, report = _pairs_in(ExampleReader(Rows(origin, rows), USES["pairs"]))
+    return pairs, report.dropped
+
+
+def _pairs_in(reader: ExampleReader) -> tuple[list[Pair], ReadReport]:
     pairs: list[Pair] = []
-    dropped, seen = Dropped(), set[str]()
-    for number, row in enumerate(rows, 1):
-        try:
-            pair = pair_of(row)
-        except ValueError as problem:
-            dropped.add(origin, number, str(problem), dict(row))
-            continue
-        if pair.id in seen:
-            dropped.add(origin, number, GIVEN_TWICE, pair.to_json())
+    seen: set[str] = set()
+    for entry in reader:
+        example = entry.example
+        sides = {"prompt": example.prompt, "a": example.a, "b": example.b}
+        problem = next(
+            (f"{name!r} {said}" for name, turns in sides.items() if (said := problem_with(turns))),
+            None,
+        )
+        if problem is None:
+            pair = _pair(entry)
+            problem = GIVEN_TWICE if pair.id in seen else None
+        if problem is not None:
+            reader.leave_out(entry, problem)
             continue
         seen.add(pair.id)
         pairs.append(pair)
-    return pairs, dropped
+    return pairs, reader.report
 
 
-def pair_of(row: Mapping[str, Any]) -> Pair:
-    """Return a row as a pair; raise `ValueError` with the reason where it is none."""
-    names = ("a", "b") if "a" in row or "b" in row else ("chosen", "rejected")
-    missing = [name for name in names if row.get(name) is None]
-    if missing:
-        raise ValueError(f"has no {' and no '.join(map(repr, missing))}")
-    prompt, a, b = _split(row.get("prompt"), *(row[name] for name in names))
-    for name, turns in (("prompt", prompt), (names[0], a), (names[1], b)):
-        problem = problem_with(turns)
-        if problem is not None:
-            raise ValueError(f"{name!r} {problem}")
-    for name, turns in zip(names, (a, b), strict=True):
-        if len(turns) != 1 or turns[0]["role"] != "assistant":
-            raise ValueError(f"{name!r} is not one message of the assistant's")
-    answer = row.get("answer")
-    if answer is not None and answer not in CHOICES:
-        raise ValueError(f"has the answer {answer!r}, which is none of {', '.join(CHOICES)}")
-    reasons = row.get("reasons") or ()
+def _pair(entry: ReadRow) -> Pair:
+    example = entry.example
+    assert example.a is not None
+    assert example.b is not None
+    a, b = example.a[-1]["content"], example.b[-1]["content"]
+    nth = f"-{entry.nth}" if entry.nth else ""
     return Pair(
-        id=str(row.get("pair_id") or _id(prompt, a[0]["content"], b[0]["content"])),
-        prompt=prompt,
-        a=a[0]["content"],
-        b=b[0]["content"],
-        answer=answer,
-        reasons=(reasons,) if isinstance(reasons, str) else tuple(map(str, reasons)),
+        id=f"{example.id}{nth}" if example.id else _id(example.prompt, a, b),
+        prompt=example.prompt,
+        a=a,
+        b=b,
+        answer=example.answer,
+        reasons=example.reasons,
     )
-
-
-def _split(prompt: Any, *sides: Any) -> tuple[Conversation, Conversation, Conversation]:
-    """Return prompt and responses as messages; without a prompt, what both dialogues begin with."""
-    a, b = (
-        [{"role": "assistant", "content": side}] if isinstance(side, str) else conversation_of(side)
-        for side in sides
-    )
-    if prompt is not None:
-        turns = [user(prompt)] if isinstance(prompt, str) else conversation_of(prompt)
-        return turns, a, b  # type: ignore[return-value]
-    if a[:-1] != b[:-1]:
-        raise ValueError("has no 'prompt', and its two dialogues differ before their last turn")
-    return a[:-1], a[-1:], b[-1:]  # type: ignore[return-value]
 
 
 def _id(prompt: Conversation, a: str, b: str) -> str:

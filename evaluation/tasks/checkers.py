@@ -9,7 +9,6 @@ from typing import Protocol
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError
-from plumbline.world.gold import WEIGHTS, GoldUtility
 
 
 class Checker(Protocol):
@@ -57,15 +56,3 @@ class JsonObject:
             return f"is {type(value).__name__}, not an object"
         missing = [key for key in self._keys if key not in value]
         return f"has no {', '.join(missing)}" if missing else None
-
-
-class ShopFormat:
-    """The embedded world's rules of form: those that its gold utility pays for."""
-
-    def __init__(self, data_seed: int) -> None:
-        self._utility = GoldUtility(data_seed)
-
-    def problem(self, prompt: Sequence[Message], response: str) -> str | None:
-        """Return the problem, or None where every rule of this kind of request holds."""
-        share = self._utility.explain(list(prompt), response)["format"] / WEIGHTS["format"]
-        return None if share > 1 - 1e-9 else f"{1 - share:.0%} of the rules of form do not hold"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluation.samples import SAMPLES, write_samples
-from evaluation.tasks.task import Task, as_task
 from plumbline.data.records import Conversation, Row, prompt_id
+from plumbline.data.tasks import Task, as_task
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
@@ -36,9 +36,12 @@ def sample_policy(
     Each row has the prompt, the response, its ``ids`` and the log-probability of each of them.
     """
     silence_libraries()
+    task = as_task(prompts).first(count)
+    for note in task.notes:
+        stage.say(note)
     rows = answer(
         Policy.load(policy.path),
-        as_task(prompts).first(count),
+        task,
         sampling,
         data_seed,
         lambda speaker, asked, seeds: sample_in_chunks(

@@ -1,27 +1,25 @@
-"""Where tasks come from: the embedded world, files, and datasets of a run."""
+"""Where tasks come from: files, and datasets of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
-from evaluation.tasks.task import Item, Task, unique
-from plumbline.config import Config
-from plumbline.data.files import conversation_of, read_records
-from plumbline.data.records import Conversation, is_held_out, problem_with, read_dataset, user
+from plumbline.data.examples import Example
+from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
+from plumbline.data.records import is_held_out, problem_with, read_dataset
+from plumbline.data.sources import Source
+from plumbline.data.tasks import Item, Task, unique
+from plumbline.data.uses import USES
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.seeds import rng
-from plumbline.world.clerks import Style, answer
-from plumbline.world.data import prompts
-from plumbline.world.requests import read
-from plumbline.world.shop import Shop
 
 
-class TaskFileConfig(Config):
+class TaskFileConfig(DataFormatConfig):
     """Which rows of a file are asked."""
 
     split: Literal["all", "held_out", "train"] = "all"
@@ -34,17 +32,9 @@ class TaskFileConfig(Config):
     subset: str | None = None
     """Column that says to which kind of prompts a row belongs. Null: subset or category, if there
     is one."""
-
-
-def world_task(data_seed: int, count: int, share: str = "heldout") -> Task:
-    """Return prompts of the embedded world with what a faultless clerk would have answered."""
-    shop = Shop.from_seed(data_seed)
-    items = []
-    for prompt in prompts(data_seed, count, share):
-        request = read(prompt)
-        assert request is not None
-        items.append(Item(prompt, (answer(shop, prompt, Style()),), request.kind))
-    return Task("the shop's help desk", tuple(items))
+    leave_out_bad_rows: bool = False
+    """Leave out rows that cannot be read, and count them. False: the first one is an error, since
+    a benchmark with rows left out is another benchmark."""
 
 
 def dataset_task(dataset: Artifact, split: str) -> Task:
@@ -52,39 +42,37 @@ def dataset_task(dataset: Artifact, split: str) -> Task:
 
     References are its completions: of preferences, the chosen responses.
     """
-    items = [
-        _item(row, f"{dataset.id}, split {split!r}, row {number}", None)
-        for number, row in enumerate(read_dataset(dataset.path, split), 1)
-    ]
+    items = []
+    for row in read_dataset(dataset.path, split):
+        prompt = row["prompt"] if "prompt" in row else row["messages"][:-1]
+        good = row.get("completion") or row.get("chosen") or row.get("messages") or ()
+        items.append(Item(prompt, tuple(m["content"] for m in good[-1:]), row.get("subset")))
     return Task(f"{dataset.id}, split {split}", unique(items))
 
 
-def file_task(file: SourceFile, config: TaskFileConfig, data_seed: int) -> Task:
-    """Return the prompts of a ``.json``, ``.jsonl`` or ``.parquet`` file.
-
-    A row is read by its keys; the first of these that it has decides:
-
-    ===============================  ==========================================================
-    keys                             prompt and references
-    ===============================  ==========================================================
-    ``context``, ``question``        SQuAD: the passage and the question; ``answers`` (its texts)
-    ``question``                     GSM8K: the question; ``answer``
-    ``turns``                        MT-Bench: the first turn; ``reference``
-    ``instruction``                  Alpaca: with ``input``; ``output``
-    ``messages``, ``conversations``  everything before the last answer; that answer
-    ``prompt``                       text or messages; ``references``, ``reference``,
-                                     ``completion``, ``chosen`` or ``answer``
-    ``chosen``                       both dialogues' common part; the chosen answer
-    ===============================  ==========================================================
+def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_seed: int) -> Task:
+    """Return the prompts of a file in any format of docs/formats.md, with their references.
 
     Rows with the same prompt become one, with the references of both. Raises `DataError` with file
-    and row where a row is none of these: a benchmark with rows left out is another benchmark.
+    and row where a row cannot be read, unless ``leave_out_bad_rows`` is set: a benchmark with rows
+    left out is another benchmark.
     """
-    name = file.path.name
-    items = unique(
-        _item(record, f"{name}, row {number}", config.subset)
-        for number, record in read_records(file.path)
+    reader = ExampleReader(
+        file,
+        USES["prompts"],
+        config,
+        also={"subset": config.subset} if config.subset else {},
+        strict=not config.leave_out_bad_rows,
     )
+    readable = []
+    for entry in reader:
+        item = _item_of(entry.example)
+        problem = _problem(item, config)
+        if problem is None:
+            readable.append(item)
+        else:
+            reader.leave_out(entry, problem)
+    name, items = reader.report.origin, unique(readable)
     if config.split != "all":
         held_out = config.split == "held_out"
         items = tuple(
@@ -96,86 +84,39 @@ def file_task(file: SourceFile, config: TaskFileConfig, data_seed: int) -> Task:
         random = rng(data_seed, "task", name)
         items = tuple(items[n] for n in sorted(random.sample(range(len(items)), config.rows)))
     if len(items) < 2:
+        left_out = reader.report.dropped.reasons()
         raise DataError(
-            f"{file.path} holds {len(items)} prompts of the split {config.split!r}, and an "
-            "evaluation with its errors needs two. Take another split or file."
+            f"{name} holds {len(items)} prompts of the split {config.split!r}, and an evaluation "
+            "with its errors needs two. Take another split or file."
+            + (f" Left out: {left_out}." if left_out else "")
         )
-    return Task(file.path.stem, items)
+    return Task(Path(name).stem, items, notes=_notes(reader.report))
 
 
-def _item(record: Mapping[str, Any], where: str, subset: str | None) -> Item:
-    try:
-        prompt, references = _read(record)
-    except ValueError as problem:
-        raise DataError(f"{where}: {problem}.") from None
-    problem_found = problem_with(prompt)
-    if problem_found is not None:
-        raise DataError(f"{where}: the prompt {problem_found}.")
-    if prompt[-1]["role"] == "assistant":
-        raise DataError(
-            f"{where}: the prompt ends with the assistant's turn, so there is nothing to answer."
-        )
-    kind = record.get(subset) if subset else record.get("subset", record.get("category"))
-    if subset and kind is None:
-        raise DataError(f"{where}: there is no column {subset!r} to tell its subset by.")
-    return Item(prompt, tuple(references), None if kind is None else str(kind))
-
-
-def _read(record: Mapping[str, Any]) -> tuple[Conversation, list[str]]:
-    """Return prompt and references; raise `ValueError` with the reason where there are none."""
-    if "context" in record and "question" in record:
-        answers = record.get("answers") or record.get("answer")
-        passage = f"{_text(record, 'context')}\n\n{_text(record, 'question')}"
-        return [user(passage)], _references(
-            answers.get("text") if isinstance(answers, Mapping) else answers
-        )
-    if "question" in record:
-        return [user(_text(record, "question"))], _references(record.get("answer"))
-    if "turns" in record:
-        return [user(str(record["turns"][0]))], _references(record.get("reference"))
-    if "instruction" in record:
-        more = str(record.get("input") or "").strip()
-        text = _text(record, "instruction") + (f"\n\n{more}" if more else "")
-        return [user(text)], _references(record.get("output"))
-    for key in ("messages", "conversations"):
-        if key in record:
-            return _before_the_answer(conversation_of(record[key]))
-    if record.get("prompt") is not None:
-        prompt = record["prompt"]
-        turns = [user(prompt)] if isinstance(prompt, str) else conversation_of(prompt)
-        keys = ("references", "reference", "completion", "chosen", "answer")
-        return turns, _references(next((record[k] for k in keys if record.get(k)), None))
-    if not isinstance(record.get("chosen"), str | None):
-        return _before_the_answer(conversation_of(record["chosen"]))
-    raise ValueError(
-        f"it has the keys {', '.join(sorted(record)) or 'of no column'}, which are of no known "
-        "format. A row needs a 'prompt' (text or messages) and may have 'references'"
+def _notes(report: ReadReport) -> tuple[str, ...]:
+    """Return what is worth saying of how a task was read, rows left out included."""
+    left_out = (
+        f"left out {count}: {reason} (rows {numbers})"
+        for reason, count, numbers in report.dropped.by_reason()
     )
+    return (*report.notes(), *left_out)
 
 
-def _before_the_answer(messages: Conversation) -> tuple[Conversation, list[str]]:
-    if messages and messages[-1]["role"] == "assistant":
-        return messages[:-1], [messages[-1]["content"]]
-    return messages, []
+def _item_of(example: Example) -> Item:
+    """Return an example as an item: what a good response says is a reference."""
+    references = list(example.references)
+    if not references and example.label is not False:
+        good = example.response or example.chosen or ()
+        references = [text for m in good[-1:] if (text := m["content"]).strip()]
+    return Item(example.prompt, tuple(references), example.subset)
 
 
-def _references(value: Any) -> list[str]:
-    """Return references given as a text, as messages, or as several of these."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
-        return [conversation_of(value)[-1]["content"]]
-    if isinstance(value, Sequence):
-        return [text for part in value for text in _references(part)]
-    if isinstance(value, int | float):
-        return [str(value)]
-    raise ValueError(f"its references are {type(value).__name__}, not text")
-
-
-def _text(record: Mapping[str, Any], key: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"it has {type(value).__name__} under {key!r}, not text")
-    return value
+def _problem(item: Item, config: TaskFileConfig) -> str | None:
+    problem = problem_with(item.prompt)
+    if problem is not None:
+        return f"has a prompt that {problem}"
+    if item.prompt[-1]["role"] == "assistant":
+        return "has a prompt that ends with the assistant's turn, so there is nothing to answer"
+    if config.subset and item.subset is None:
+        return f"has nothing under {config.subset!r} to tell its subset by"
+    return None

@@ -25,6 +25,7 @@ from plumbline.data.messages import (
 )
 from plumbline.data.records import Conversation, Message, assistant, user
 
+HH_MARK = "\n\nHuman:"
 Parts = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -329,9 +330,12 @@ def _side(parts: Parts, part: str, name: str) -> Conversation:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = text_of(value)
     turns = _named(name, lambda v: conversation_from(v, "assistant"), value)
+    is_plain = isinstance(value, str) and len(turns) == 1 and turns[0]["role"] == "assistant"
+    if is_plain and "prompt" not in parts and HH_MARK in str(value):
+        raise ValueError(f"'{name}' has text before the first 'Human:'")
     marked = isinstance(parts.get("prompt"), str) and parts["prompt"].lstrip().startswith("Human:")
     if marked and len(turns) == 1 and isinstance(value, str):
-        if "\n\nHuman:" in value or "\n\nAssistant:" in value:
+        if HH_MARK in value or "\n\nAssistant:" in value:
             raise ValueError(f"'{name}' holds turns of a dialogue behind the response")
         turns = [{"role": "assistant", "content": value.strip()}]
     return turns

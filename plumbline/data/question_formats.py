@@ -168,7 +168,7 @@ QUESTIONS = (
             "response": (
                 "completion", "response", "answer", "output", "target", "reference_response",
             ),
-            "references": _REFERENCES,
+            "references": (*_REFERENCES, "chosen"),
             **AROUND,
             **_WITH_LABEL,
             **_SUBSET,

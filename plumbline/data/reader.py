@@ -31,7 +31,7 @@ from plumbline.data.formats import (
 from plumbline.data.messages import is_missing, unread_keys
 from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
-from plumbline.data.sources import Source, as_source
+from plumbline.data.sources import RowSource, as_source
 from plumbline.data.uses import Use
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
@@ -104,20 +104,22 @@ class ReadReport:
 class ExampleReader:
     """Reads the examples of a source, one by one; its ``report`` grows with them.
 
-    ``max_rows`` ends the reading after so many rows, whatever they are. ``strict`` makes the first row that cannot be read a `DataError`.
+    ``also`` names columns of further parts, whatever the format. ``max_rows`` ends after so many
+    rows, whatever they are. ``strict`` makes the first row that cannot be read a `DataError`.
     """
 
     def __init__(
         self,
-        source: Source | SourceFile | Path,
+        source: RowSource | SourceFile | Path,
         use: Use,
         config: DataFormatConfig | None = None,
         *,
+        also: Mapping[str, str] | None = None,
         max_rows: int | None = None,
         strict: bool = False,
     ) -> None:
         self._source, self._use, self._config = as_source(source), use, config or DataFormatConfig()
-        self._strict, self._max_rows = strict, max_rows
+        self._also, self._strict, self._max_rows = also or {}, strict, max_rows
         self.report = ReadReport(self._source.name)
         self._format: Format | None = None
         self._columns: Mapping[str, str] = {}
@@ -153,7 +155,10 @@ class ExampleReader:
         if form is None:
             return
         self._format = form
-        self._columns = self._mapped(names) if config.columns else form.find_columns(names)
+        found = self._mapped(names) if config.columns else form.find_columns(names)
+        for part, column in self._also.items():
+            self._require_column(names, part, column)
+        self._columns = found | dict(self._also)
         self._require(form, names)
         needed = self._use.needs | self._use.takes
         consumed = {part for made, of in form.makes if made in needed for part in of}
@@ -171,14 +176,17 @@ class ExampleReader:
     def _mapped(self, names: Sequence[str]) -> dict[str, str]:
         """Return the columns that the setting ``columns`` names, and those of a part's own name."""
         for part, column in self._config.columns.items():
-            if column not in names and column.split(".")[0] not in names:
-                raise DataError(
-                    f"{self._source.place} has no column {column!r}, which columns.{part} names; "
-                    f"it has {', '.join(names)}.{nearest(column, names)}"
-                )
+            self._require_column(names, f"columns.{part}", column)
         taken = set(self._config.columns.values())
         others = MAPPED.find_columns([name for name in names if name not in taken])
         return others | dict(self._config.columns)
+
+    def _require_column(self, names: Sequence[str], setting: str, column: str) -> None:
+        if column not in names and column.split(".")[0] not in names:
+            raise DataError(
+                f"{self._source.place} has no column {column!r}, which {setting} names; it has "
+                f"{', '.join(names)}.{nearest(column, names)}"
+            )
 
     def _require(self, form: Format, names: Sequence[str]) -> None:
         """Refuse a source that lacks what the use needs, where a setting says what it holds."""

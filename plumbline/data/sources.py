@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from plumbline.data.files import read_rows
 from plumbline.data.raw_rows import RawRow, whole_characters
@@ -17,6 +17,42 @@ from plumbline.runs.artifacts import sha256
 from plumbline.runs.calls import SourceFile
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class RowSource(Protocol):
+    """Anything with rows."""
+
+    @property
+    def name(self) -> str:
+        """What rows say that they come from."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it is, for errors."""
+        ...
+
+    def rows(self) -> Iterator[RawRow]:
+        """Yield the rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are in memory already."""
+
+    name: str
+    records: Iterable[Mapping[str, Any]]
+
+    @property
+    def place(self) -> str:
+        """The same as the name."""
+        return self.name
+
+    def rows(self) -> Iterator[RawRow]:
+        """Yield the rows."""
+        for number, record in enumerate(self.records, 1):
+            yield RawRow(number, f"row {number}", record)
 
 
 @dataclass(frozen=True)
@@ -91,11 +127,11 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
     )
 
 
-def as_source(source: Source | SourceFile | Path) -> Source:
+def as_source(source: RowSource | SourceFile | Path) -> RowSource:
     """Return a source as it is, and a file as one."""
-    if isinstance(source, Source):
-        return source
-    return Source(str(source.path if isinstance(source, SourceFile) else source))
+    if isinstance(source, SourceFile):
+        return Source(str(source.path))
+    return Source(str(source)) if isinstance(source, Path) else source
 
 
 def _load(source: Source) -> Any:

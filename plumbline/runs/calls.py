@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from plumbline.config import Config
 from plumbline.errors import ArtifactError, DataError
@@ -59,6 +59,15 @@ class SourceFile:
             )
 
 
+@runtime_checkable
+class FromOutside(Protocol):
+    """Anything from outside that is known by its content, such as a dataset of several files."""
+
+    def digest(self) -> str:
+        """Return what the content is known by."""
+        ...
+
+
 def describe(value: Any) -> Any:
     """Return a JSON value that is equal for two values exactly when they mean the same."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -67,6 +76,8 @@ def describe(value: Any) -> Any:
         return {"artifact": value.id}
     if isinstance(value, SourceFile):
         return {"file": sha256(value.path)}
+    if isinstance(value, FromOutside):
+        return {"file": value.digest()}
     if isinstance(value, Config):
         return {"config": type(value).__name__, "values": value.identity()}
     if isinstance(value, Deferred):

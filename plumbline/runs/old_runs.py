@@ -30,6 +30,8 @@ MOVED = {
         "evaluation.over_optimization.report.report_over_optimization"
     ),
     "evaluation.sweep": "evaluation.sweeps.results",
+    "evaluation.tasks.checkers.ShopFormat": "plumbline.world.checks.ShopFormat",
+    "evaluation.tasks.sources.world_task": "plumbline.world.tasks.world_task",
     "plumbline.base": "plumbline.training.base_model",
     "plumbline.records": "plumbline.data.records",
     "plumbline.texts": "plumbline.data.texts",

@@ -13,7 +13,6 @@ from evaluation.measures.likelihood import perplexity
 from evaluation.measures.references import exact_match
 from evaluation.samples import read_samples, write_samples
 from evaluation.tasks.sampling import sample_policy
-from evaluation.tasks.sources import world_task
 from plumbline.data.records import assistant, write_dataset
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
@@ -24,6 +23,7 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage
 from plumbline.world.gold import GoldUtility
+from plumbline.world.tasks import world_task
 
 CONFIG = EvaluationConfig(
     prompts=12,

@@ -11,10 +11,11 @@ import pytest
 from evaluation.measures import behavior, diversity, reasoning, references, registry
 from evaluation.measures.measure import Answers, add_columns, figures_of
 from evaluation.measures.numbers import calculations, result_of
-from evaluation.tasks.checkers import JsonObject, Pattern, ShopFormat
+from evaluation.tasks.checkers import JsonObject, Pattern
 from plumbline.data.records import user
 from plumbline.errors import ConfigError, DataError
 from plumbline.runs.calls import SourceFile, resolve
+from plumbline.world.checks import ShopFormat
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
-from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task, world_task
+from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
 from evaluation.tasks.texts import TextsConfig, measure_texts, texts_of
 from plumbline.data.records import assistant, is_held_out, prompt_id, user, write_dataset
 from plumbline.errors import ConfigError, DataError
@@ -16,6 +16,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.world.data import prompts
 from plumbline.world.gold import GoldUtility
+from plumbline.world.tasks import world_task
 
 ALL = TaskFileConfig()
 
@@ -44,35 +45,86 @@ def task(tmp_path):
 ONE = {"prompt": "Two?", "references": ["2", "two"]}
 
 
+def with_another_question(row):
+    """Return a row, and one that asks something else in the same format."""
+    return [row, json.loads(json.dumps(row).replace("One?", "Two?").replace("Count.", "Two?"))]
+
+
 @pytest.mark.parametrize(
     ("row", "prompt", "references"),
     [
         ({"prompt": "One?", "references": ["1", "one"]}, "One?", ("1", "one")),
         ({"prompt": [user("One?")], "completion": [assistant("1")]}, "One?", ("1",)),
         ({"prompt": "One?", "reference": 1}, "One?", ("1",)),
+        ({"prompt": "One?", "reference": 0}, "One?", ("0",)),
+        ({"prompt": "One?", "answer": 0.5}, "One?", ("0.5",)),
         ({"prompt": "One?"}, "One?", ()),
         ({"messages": [user("One?"), assistant("1")]}, "One?", ("1",)),
+        ({"messages": [user("One?"), assistant("7")], "label": False}, "One?", ()),
         ({"conversations": [{"from": "human", "value": "One?"}]}, "One?", ()),
         ({"instruction": "Count.", "input": "x", "output": "1"}, "Count.\n\nx", ("1",)),
         ({"question": "One?", "answer": "so\n#### 1"}, "One?", ("so\n#### 1",)),
+        ({"question": "One?", "reference": "1", "category": "math"}, "One?", ("1",)),
+        (
+            {"question": "One?", "best_answer": "1", "correct_answers": ["1"]},
+            "One?",
+            ("1",),
+        ),
         (
             {"context": "It is 1.", "question": "One?", "answers": {"text": ["1", "it"]}},
             "It is 1.\n\nOne?",
             ("1", "it"),
         ),
-        ({"question_id": 1, "turns": ["One?", "Two?"], "category": "math"}, "One?", ()),
+        (
+            {"question": "One?", "options": ["A)1", "B)2"], "correct": "A", "rationale": "x"},
+            "One?\n\nA) 1\nB) 2",
+            ("A", "1"),
+        ),
+        (
+            {"question": "One?", "choices": ["1", "2"], "answer": 0, "subject": "math"},
+            "One?\n\nA) 1\nB) 2",
+            ("A", "1"),
+        ),
+        ({"question_id": 1, "turns": ["One?", "More?"], "category": "math"}, "One?", ()),
+        ({"question_id": 1, "turns": ["One?", "More?"], "reference": ["1", "2"]}, "One?", ("1",)),
+        (
+            {"turns": [
+                {"speaker": "USER", "utterance": "One?"}, {"speaker": "SYSTEM", "utterance": "1"}
+            ]},
+            "One?",
+            ("1",),
+        ),
         (
             {"chosen": [user("One?"), assistant("1")], "rejected": [user("One?"), assistant("2")]},
             "One?",
             ("1",),
         ),
+        (
+            {"chosen": "\n\nHuman: One?\n\nAssistant: 1", "rejected": "\n\nHuman: One?\n\nAssistant: 2"},
+            "One?",
+            ("1",),
+        ),
     ],
-)
+)  # fmt: skip
 def test_files_of_this_field_are_read_as_they_are(task, row, prompt, references):
-    made = task([row, ONE])
-    assert made.prompts == [[user(prompt)], [user("Two?")]]
-    assert [item.references for item in made.items] == [references, ("2", "two")]
-    assert made.items[0].subset == row.get("category")
+    made = task(with_another_question(row))
+    first, second = made.prompts
+    assert first == [user(prompt)]
+    assert "Two?" in second[0]["content"]
+    assert [item.references for item in made.items] == [references, references]
+    assert made.items[0].subset == row.get("category", row.get("subject"))
+
+
+def test_what_belongs_to_a_prompt_is_asked_with_it(task):
+    rows = with_another_question(
+        {"system": "Be short.", "history": [["Hi", "Hello"]], "prompt": "One?"}
+    )
+    assert task(rows).prompts[0] == [
+        {"role": "system", "content": "Be short."},
+        user("Hi"),
+        assistant("Hello"),
+        user("One?"),
+    ]
 
 
 def test_parquet_with_messages_is_read_too(task):
@@ -84,16 +136,20 @@ def test_parquet_with_messages_is_read_too(task):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "x"}, "row 2: it has the keys text"),
-        ({"prompt": " "}, "row 2: the prompt has an empty message"),
-        ({"prompt": [user("a"), assistant("b")]}, "row 2: .*nothing to answer"),
-        ({"question": 3}, "row 2: it has int under 'question'"),
-        ({"prompt": "a", "references": {"a": 1}}, "row 2: its references are dict"),
+        ({"text": "x"}, "line 2 has the columns text, but no prompt"),
+        ({"prompt": " "}, "line 2 has a prompt that has an empty message"),
+        ({"prompt": [user("a"), assistant("b")]}, "line 2 .*nothing to answer"),
+        ({"prompt": 3}, "line 2 'prompt' is a number"),
+        ({"prompt": "a", "references": {"a": 1}}, "line 2 has an object among its references"),
+        ({"prompt": "a", "tools": [{"name": "x"}]}, "line 2 holds something under 'tools'"),
     ],
 )
 def test_a_row_that_is_none_is_refused_with_its_place(task, row, message):
     with pytest.raises(DataError, match=message):
-        task([ONE, row])
+        task([ONE, row, {"prompt": "Three?"}])
+    made = task([ONE, row, {"prompt": "Three?"}], TaskFileConfig(leave_out_bad_rows=True))
+    assert len(made.items) == 2
+    assert "left out 1:" in made.notes[-1]
 
 
 def test_the_same_prompt_is_asked_once_with_all_its_references(task):

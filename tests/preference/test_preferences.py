@@ -15,7 +15,7 @@ from plumbline.runs.calls import SourceFile
 from plumbline.training.pairs import encode_pairs
 from preference.config import PreferenceFileConfig
 from preference.pairs import make_pairs
-from preference.sources import import_preferences, preference_row, read_hh, read_preferences
+from preference.sources import import_preferences, read_preferences
 
 TALK = "\n\nHuman: Hi there\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant:"
 
@@ -25,37 +25,6 @@ def write(tmp_path, records):
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(record) + "\n" for record in records)
     return SourceFile(path)
-
-
-def test_hh_dialogues_become_messages():
-    row = preference_row({"chosen": f"{TALK} Good.", "rejected": f"{TALK} Bad.\nTwo lines."})
-    assert row == {
-        "prompt": [user("Hi there"), assistant("Hello"), user("And?")],
-        "chosen": [assistant("Good.")],
-        "rejected": [assistant("Bad.\nTwo lines.")],
-    }
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"prompt": [user("Hi")], "chosen": [assistant("a")], "rejected": [assistant("b")]},
-        {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]},
-        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
-        {
-            "conversations": [{"from": "human", "value": "Hi"}],
-            "chosen": {"from": "gpt", "value": "a"},
-            "rejected": {"from": "gpt", "value": "b"},
-        },
-    ],
-    ids=["explicit prompt", "implicit prompt", "plain text", "ShareGPT"],
-)
-def test_other_formats_of_the_field(record):
-    assert preference_row(record) == {
-        "prompt": [user("Hi")],
-        "chosen": [assistant("a")],
-        "rejected": [assistant("b")],
-    }
 
 
 def test_dirty_rows_are_kept_with_number_and_reason(tmp_path):
@@ -72,22 +41,23 @@ def test_dirty_rows_are_kept_with_number_and_reason(tmp_path):
             {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"},
         ],
     )
-    rows, dropped = read_preferences(file, PreferenceFileConfig(max_characters=500))
+    rows, report = read_preferences(file, PreferenceFileConfig(max_characters=500))
     assert [row["row"] for row in rows] == [1]
-    reasons = {row["row"]: row["reason"] for row in dropped.rows}
+    reasons = {row["row"]: row["reason"] for row in report.dropped.rows}
     assert "empty message" in reasons[2]
     assert reasons[3] == "chosen and rejected answer different prompts"
     assert reasons[4] == "chosen and rejected are the same"
     assert reasons[5] == "repeats an earlier row"
     assert "max_characters (500)" in reasons[6]
-    assert "no chosen and rejected" in reasons[7]
+    assert reasons[7] == "has the columns text, but no chosen"
     assert "does not end with the assistant's turn" in reasons[8]
 
 
 def test_the_real_file_s_dirty_rows_are_all_found(real_file):
-    rows, dropped = read_preferences(
+    rows, report = read_preferences(
         SourceFile(real_file("hh-rlhf/test.jsonl.gz")), PreferenceFileConfig(max_characters=10**6)
     )
+    dropped = report.dropped
     assert len(rows) + len(dropped.rows) == 2312
     kinds = Counter(
         "empty" if "empty message" in reason else reason
@@ -99,11 +69,11 @@ def test_the_real_file_s_dirty_rows_are_all_found(real_file):
 
 
 def test_real_multi_turn_pairs_with_system_turns(real_file):
-    rows, dropped = read_preferences(
+    rows, report = read_preferences(
         SourceFile(real_file("llamafactory/dpo_en_demo.json")),
         PreferenceFileConfig(max_characters=10**6),
     )
-    assert len(rows) + len(dropped.rows) == 300
+    assert len(rows) + len(report.dropped.rows) == 300
     assert len(rows) > 290
     assert any(row["prompt"][0]["role"] == "system" for row in rows)
 
@@ -127,11 +97,6 @@ def test_a_file_of_one_pair_is_too_small(stage, tmp_path):
     file = write(tmp_path, [{"prompt": "q", "chosen": "a", "rejected": "b"}])
     with pytest.raises(DataError, match="both need some"):
         import_preferences(stage, config=PreferenceFileConfig(), file=file, data_seed=0)
-
-
-def test_text_before_the_first_speaker_is_refused():
-    with pytest.raises(ValueError, match="text before the first"):
-        read_hh("Note: \n\nHuman: Hi\n\nAssistant: Hello")
 
 
 def test_pairs_are_different_answers_in_random_order():

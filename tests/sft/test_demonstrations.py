@@ -66,10 +66,11 @@ def test_formats_of_the_field_are_read(tmp_path, record, messages, form):
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"text": "x"}, "keys text, which are of no known format"),
-        ({"instruction": "x"}, "NoneType under 'output'"),
-        ({"messages": [user("<image>")], "images": ["1.jpg"]}, "has images"),
-        ({"conversations": [{"from": "observation", "value": "x"}]}, "a turn by 'observation'"),
+        ({"text": "x"}, "has the columns text, but no prompt"),
+        ({"prompt": "x"}, "ends with the user's turn, so there is no response to learn"),
+        ({"prompt": "x", "completion": "y", "images": ["1.jpg"]}, "has images"),
+        ({"prompt": [{"from": "bot 7", "value": "x"}], "completion": "y"}, "a turn 1 by 'bot 7'"),
+        ({"messages": [user("x"), assistant("y")]}, "is of the format messages, and its file"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_kept_with_the_reason(tmp_path, record, reason):

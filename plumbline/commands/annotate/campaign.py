@@ -89,7 +89,10 @@ def push(
 
     folder = campaign_folder(home, name)
     reporter = Reporter()
-    given, dropped = read_pairs(pairs)
+    given, read = read_pairs(pairs)
+    dropped = read.dropped
+    for note in read.notes():
+        reporter.say(note)
     if adjudicate is not None:
         unfit = {
             "--gold": gold,
@@ -111,7 +114,7 @@ def push(
         known = None
         if gold is not None:
             known, bad = read_pairs(gold)
-            dropped.rows += bad.rows
+            dropped.rows += bad.dropped.rows
         site = _site(connect(home, server, api_key_file), patience, reporter)
         done = pushing.push(
             folder,

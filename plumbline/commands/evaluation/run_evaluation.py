@@ -16,8 +16,7 @@ from evaluation.judges.verdicts import read_verdicts
 from evaluation.measures.registry import REGISTRY, chosen
 from evaluation.samples import SAMPLES, read_samples, write_samples
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
-from evaluation.tasks.checkers import ShopFormat
-from evaluation.tasks.sources import file_task, world_task
+from evaluation.tasks.sources import file_task
 from evaluation.tasks.texts import measure_texts, texts_of
 from plumbline.commands.evaluation import tables
 from plumbline.commands.evaluation.model_names import find_model
@@ -37,7 +36,9 @@ from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
+from plumbline.world.checks import ShopFormat
 from plumbline.world.gold import GoldUtility
+from plumbline.world.tasks import world_task
 from reward.ensemble import EnsembleScorer
 from reward.scorer import RewardModelScorer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,6 @@ from annotation.campaign.pairs import (
     Pair,
     alike,
     leave_out,
-    pair_of,
     pairs_of,
     read_pairs,
 )
@@ -26,6 +26,13 @@ from plumbline.errors import DataError
 
 PROMPT = [user("Hello"), assistant("Hello! What is it?"), user("When do you open?")]
 AT_NINE, AT_TEN = "We open at nine.", "At ten o'clock, on every day but Sunday."
+
+
+def pair_of(row):
+    """Return the one pair of a row."""
+    (pair,), dropped = pairs_of([row], "file")
+    assert not dropped.rows
+    return pair
 
 
 def test_our_own_format_and_trl_s_say_the_same():
@@ -49,24 +56,29 @@ def test_ids_are_made_of_the_text_where_there_are_none():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": PROMPT, "a": AT_NINE}, "has no 'b'"),
-        ({"prompt": PROMPT}, "has no 'chosen' and no 'rejected'"),
+        ({"prompt": PROMPT, "a": AT_NINE}, "has no a and no b, which pairs need"),
+        ({"prompt": PROMPT}, "has no a and no b, which pairs need"),
+        ({"prompt": PROMPT, "a": AT_NINE, "b": None}, "has null under 'b'"),
         ({"prompt": PROMPT, "a": " ", "b": AT_TEN}, r"'a' has an empty message 1 \(assistant\)"),
-        ({"prompt": [], "a": AT_NINE, "b": AT_TEN}, "'prompt' has no message"),
-        ({"prompt": PROMPT, "a": [*PROMPT, assistant("x")], "b": "y"}, "'a' is not one message"),
+        ({"prompt": [], "a": AT_NINE, "b": AT_TEN}, "but no prompt"),
+        (
+            {"prompt": PROMPT, "a": [assistant("x"), user("?"), assistant("z")], "b": "y"},
+            "'a' has 3 messages after the prompt",
+        ),
+        ({"prompt": PROMPT, "a": [user("x")], "b": "y"}, "does not end with the assistant's turn"),
         ({"prompt": PROMPT, "a": "x", "b": "y", "answer": "A"}, "has the answer 'A'"),
         (
             {"chosen": [*PROMPT, assistant("x")], "rejected": [user("Z"), assistant("y")]},
-            "differ before their last turn",
+            "answer different prompts",
         ),
     ],
 )
 def test_what_is_no_pair_is_kept_with_the_reason(row, reason):
-    with pytest.raises(ValueError, match=reason):
-        pair_of(row)
     pairs, dropped = pairs_of([row], "file")
     assert pairs == []
-    assert [entry["row"] for entry in dropped.rows] == [1]
+    ((number, said),) = [(entry["row"], entry["reason"]) for entry in dropped.rows]
+    assert number == 1
+    assert re.search(reason, said)
 
 
 def test_the_same_id_twice_is_one_pair():

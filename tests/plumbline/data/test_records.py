@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from datasets import load_dataset
 
-from plumbline.data.files import conversation_of, read_records
 from plumbline.data.records import (
     assistant,
     is_held_out,
@@ -99,29 +96,6 @@ def test_prompt_id_tells_roles_and_turns_apart():
         for p in ([user("a b")], [user("a"), user("b")], [assistant("a b")], [user("a"), user("")])
     }
     assert len(ids) == 4
-
-
-def test_files_keep_their_own_row_numbers(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n\n{"a": 2}\n')
-    assert list(read_records(path)) == [(1, {"a": 1}), (3, {"a": 2})]
-    listed = tmp_path / "rows.json"
-    listed.write_text(json.dumps([{"a": 1}, {"a": 2}]))
-    assert [number for number, _ in read_records(listed)] == [1, 2]
-
-
-def test_a_broken_line_is_named(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n{"a": \n')
-    with pytest.raises(DataError, match="line 2 is not JSON"):
-        list(read_records(path))
-
-
-def test_sharegpt_turns_become_messages():
-    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
-    assert conversation_of(turns) == [user("Hi"), assistant("Hello")]
-    with pytest.raises(ValueError, match="a turn by 'observation'"):
-        conversation_of([{"from": "observation", "value": "{}"}])
 
 
 def test_dropped_rows_may_hold_any_line_end(tmp_path):

@@ -25,6 +25,8 @@ class Task:
 
     name: str
     items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth saying of how they were read."""
 
     @property
     def prompts(self) -> list[Conversation]:
@@ -33,7 +35,7 @@ class Task:
 
     def first(self, count: int | None) -> Task:
         """Return the task's first prompts; all of them where no count is given."""
-        return Task(self.name, self.items[:count])
+        return Task(self.name, self.items[:count], self.notes)
 
     def columns(self, item: Item) -> Row:
         """Return what stands of an item in each row about it: the same columns for all items."""
