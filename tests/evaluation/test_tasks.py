@@ -100,7 +100,10 @@ def with_another_question(row):
             ("1",),
         ),
         (
-            {"chosen": "\n\nHuman: One?\n\nAssistant: 1", "rejected": "\n\nHuman: One?\n\nAssistant: 2"},
+            {
+                "chosen": "\n\nHuman: One?\n\nAssistant: 1",
+                "rejected": "\n\nHuman: One?\n\nAssistant: 2",
+            },
             "One?",
             ("1",),
         ),

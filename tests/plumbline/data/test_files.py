@@ -229,6 +229,7 @@ def test_what_unpacks_without_end_is_refused(tmp_path):
         capture_output=True,
         text=True,
         timeout=60,
+        check=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)),
     )
     assert "over 250 times its size" in done.stdout, done.stderr

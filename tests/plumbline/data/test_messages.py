@@ -27,7 +27,10 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city
         [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
         [{"role": "prompter", "text": "Hi"}, {"role": "bot", "text": "Hello"}],
         [
-            {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}],
+            },
             assistant("Hello"),
         ],
         json.dumps([user("Hi"), assistant("Hello")]),
@@ -35,7 +38,7 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city
         {"role": ["user", "assistant"], "content": ["Hi", "Hello"]},
     ],
     ids=["OpenAI", "ShareGPT", "Open Assistant", "parts", "JSON", "pandas", "by column"],
-)  # fmt: skip
+)
 def test_messages_of_every_tool_are_the_same_conversation(turns):
     assert messages_from(turns) == [user("Hi"), assistant("Hello")]
 
@@ -137,12 +140,15 @@ def test_keys_of_turns_that_nobody_reads_are_named():
     assert unread_keys(turns) == {"id", "tokens"}
 
 
-@given(st.recursive(
+KEYS = st.sampled_from(["role", "from", "content", "value", "tool_calls", "weight"])
+ANYTHING = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "from", "content", "value", "tool_calls", "weight"]), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
     max_leaves=12,
-))  # fmt: skip
+)
+
+
+@given(ANYTHING)
 def test_nothing_raises_anything_but_a_reason(value):
     try:
         conversation = messages_from(value)
