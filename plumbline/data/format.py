@@ -91,14 +91,14 @@ class Format:
         ) and self.holds(record)
 
 
-def parts_in(record: Record, columns: Mapping[str, str], marks: Iterable[str]) -> dict[str, Any]:
+def parts_in(record: Record, columns: Mapping[str, str], needed: Collection[str]) -> dict[str, Any]:
     """Return the parts of a row that hold something.
 
-    Those that mark the format are there whatever they hold: an empty question is reported as one.
+    Those that are needed are there whatever they hold: an empty question is reported as one.
     """
     found = {}
     for part, column in columns.items():
         value = record.get(column)
-        if not is_missing(value) and (part in marks or has_something(value) or value is False):
+        if not is_missing(value) and (part in needed or has_something(value) or value is False):
             found[part] = value
     return found

@@ -231,7 +231,7 @@ class ExampleReader:
                 record = {**record, **self._nested(record)}
             self._check_marks(record, form)
             self._check_meaning(record, form)
-            parts = parts_in(record, self._columns, form.marks)
+            parts = parts_in(record, self._columns, {*form.marks, *self._use.needs})
         read = form.read(parts)
         if isinstance(read, Mapping):
             return [self._checked(example_from(read))]
