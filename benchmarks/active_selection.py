@@ -40,7 +40,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 
 from annotation.aggregation.aggregate import preference
 from annotation.aggregation.votes import plurality
-from annotation.config import SelectionConfig
+from annotation.selection.config import SelectionConfig
 from annotation.selection.select_pairs import select_pairs
 from annotation.sources.simulated_labels import TRUTH_FILE, simulate_labels
 from plumbline.config import Config, load

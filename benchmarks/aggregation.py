@@ -37,7 +37,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 from annotation.aggregation.adjudication import adjudication_queue
 from annotation.aggregation.consensus import Consensus, reach_consensus
 from annotation.aggregation.votes import counted_votes
-from annotation.config import AdjudicationConfig, AggregationConfig, LabelerConfig, Method
+from annotation.aggregation.config import AdjudicationConfig, AggregationConfig, Method
+from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a
 from plumbline.data.labels import Choice, Label
 from plumbline.seeds import derive, rng

@@ -34,17 +34,17 @@ import psutil
 # This file has the name of the package it measures, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from annotation.campaign.argilla import Argilla
-from annotation.campaign.client import Connection
+from annotation.argilla.api import Argilla
+from annotation.argilla.client import Connection
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.connect import campaign_folder
-from annotation.campaign.labeler_client import Desk
+from annotation.argilla.labeler_client import LabelerClient
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
-from annotation.campaign.state import Campaign
+from annotation.campaign.folder import Campaign
 from annotation.server import control
-from annotation.server.home import Reach, Site
+from annotation.server.site_folder import Reach, Site
 from plumbline.world.corpus import corpus
 from plumbline.world.data import prompts
 
@@ -67,7 +67,7 @@ class Office:
     def argilla(self) -> Argilla:
         return Argilla(Connection(self.reach.local_url, self.site.owner()["api_key"]))
 
-    def hire(self) -> None:
+    def create_accounts(self) -> None:
         server = self.argilla()
         for number in range(self.labelers):
             name = f"labeller-{number:02}"
@@ -112,7 +112,7 @@ class Tally:
 
 def label(office: Office, name: str, tally: Tally, left: threading.Event) -> None:
     """Work through the queue as a person would who decides at once."""
-    desk = Desk.sign_in(office.reach.local_url, name, office.passwords[name], patience=120)
+    desk = LabelerClient.sign_in(office.reach.local_url, name, office.passwords[name], patience=120)
     (dataset,) = [d for d in desk.datasets() if d.name == left.name]  # type: ignore[attr-defined]
     dice = random.Random(name)
     while True:
@@ -244,7 +244,7 @@ def record_ids(office: Office, campaign: Campaign) -> dict[str, str]:
 def search_times(office: Office, campaign: str, queries: int) -> list[float]:
     """Return seconds for text searches as the page makes them."""
     name = next(iter(office.passwords))
-    desk = Desk.sign_in(office.reach.local_url, name, office.passwords[name])
+    desk = LabelerClient.sign_in(office.reach.local_url, name, office.passwords[name])
     (dataset,) = [d for d in desk.datasets() if d.name == campaign]
     words = sorted({w.strip(".,:?!()").lower() for t in corpus(0, 400) for w in t.split()} - {""})
     dice = random.Random(0)
@@ -283,7 +283,7 @@ def main() -> None:
         say("starting the site")
         control.up(office.site, office.reach, say)
         try:
-            office.hire()
+            office.create_accounts()
             say(f"push: {pushed} records")
             _, seconds = office.campaign("push", pushed, 1)
             push_rate = pushed / seconds

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from annotation.aggregation.aggregate import aggregate_labels
-from annotation.config import AggregationConfig, LabelingConfig
+from annotation.aggregation.config import AggregationConfig
+from annotation.sources.config import LabelingConfig
 from annotation.sources.simulated_labels import simulate_labels
 from evaluation.config import EvaluationConfig
 from evaluation.evaluate import measure_samples

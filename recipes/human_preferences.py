@@ -23,17 +23,13 @@ from pydantic import Field, model_validator
 from annotation.aggregation.adjudication import queue_adjudication
 from annotation.aggregation.aggregate import aggregate_labels
 from annotation.agreement.page import report_agreement
-from annotation.campaign.collect import ask_people
+from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, close_site, is_up
-from annotation.campaign.senior import ask_senior
-from annotation.config import (
-    AdjudicationConfig,
-    AggregationConfig,
-    LabelerConfig,
-    LabelingConfig,
-    SelectionConfig,
-)
+from annotation.campaign.adjudicate import collect_decisions
+from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
+from annotation.selection.config import SelectionConfig
+from annotation.sources.config import LabelerConfig, LabelingConfig
 from annotation.selection.select_pairs import select_pairs
 from annotation.sources.gold_items import clearest_pairs, known_answers
 from annotation.sources.merge import merge_labels
@@ -217,7 +213,7 @@ def label_in_rounds(
         )
         labels = run.make(
             f"round-{number}/labels",
-            ask_people,
+            collect_labels,
             config=labellers.campaign,
             pairs=batch,
             gold=defer(known_answers, pairs=gold),
@@ -281,7 +277,7 @@ def ask_the_senior(
     )
     return run.make(
         "decisions",
-        ask_senior,
+        collect_decisions,
         config=labellers.campaign,
         queue=queue,
         senior=config.senior,

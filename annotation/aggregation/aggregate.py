@@ -1,4 +1,4 @@
-"""From votes to preferences: one row a pair, with the votes kept beside it.
+"""From votes to preferences: one row per pair, with its votes.
 
 A row of the dataset has, besides ``prompt``, ``chosen`` and ``rejected``:
 
@@ -9,17 +9,17 @@ column            meaning
 ``chosen_side``   which of its responses was chosen: ``a`` or ``b``
 ``votes``         how many people voted, abstentions included
 ``tally``         how many of them chose ``a``, ``b``, ``tie`` and ``both_bad``
-``vote_share``    share of the votes for either response that are for the chosen one; null where
-                  nobody voted for either
+``vote_share``    share of the chosen response among the votes for either one; null where nobody
+                  voted for either
 ``decided_by``    ``votes``, or ``adjudication`` where a senior labeller decided
-``voted``         what the votes alone come to, by the method; null where they come to nothing
+``voted``         the outcome of the votes alone, by the method; null where there is none
 ``confidence``    the method's probability of the chosen response, from the votes alone; null
                   where nobody voted
-``soft_label``    probability that the chosen response is the better, to train on: see `soft_label`
+``soft_label``    probability that the chosen response is better, to train on: see `soft_label`
 ================  ============================================================================
 
-Pairs that prefer neither response (a tie, two bad ones, no majority) can be no preference. They lie
-in ``undecided.jsonl`` with both responses, what they were decided as, and why, and are counted in
+Pairs that prefer neither response (a tie, two bad ones, no majority) become no preference. They are
+written to ``undecided.jsonl`` with both responses, the outcome and the reason, and counted in
 ``dropped.jsonl`` like everything that was left out.
 """
 
@@ -33,16 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from annotation.aggregation.config import AggregationConfig
 from annotation.aggregation.consensus import Consensus, Outcome, reach_consensus
-from annotation.aggregation.votes import (
-    Ballot,
-    counted_votes,
-    plurality,
-    read_gold,
-    sort_labels,
-    tally,
-)
-from annotation.config import AggregationConfig
+from annotation.aggregation.votes import Ballot, counted_votes, plurality, sort_labels, tally
+from annotation.gold_answers import read_gold
 from annotation.sources.simulated_labels import TRUTH_FILE
 from plumbline.data.labels import Choice, Label, read_labels
 from plumbline.data.records import Row, is_held_out, read_dataset, write_dataset
@@ -62,12 +56,12 @@ _WHY_UNDECIDED: Mapping[Choice | None, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a pair, and by whom."""
+    """The decision on a pair, and who made it."""
 
     choice: Choice | None
     decided_by: Literal["votes", "adjudication"]
     reason: str | None
-    """Why it is no preference, or None where it is one."""
+    """Why there is no preference, or None where there is one."""
 
 
 @stage("preferences")
@@ -75,46 +69,27 @@ def aggregate_labels(
     stage: Stage, *, config: AggregationConfig, pairs: Artifact, labels: Artifact, data_seed: int
 ) -> Mapping[str, float | None]:
     """Make a preference dataset with splits ``train`` and ``test`` from labels."""
-    # 1. Labels by what they are for, and the outcome of the votes.
+    # 1. Sort the labels by purpose, and find the outcome of the votes.
     rows = read_dataset(pairs.path, "train")
-    everything = read_labels(labels.path)
-    ballot = sort_labels(everything)
+    all_labels = read_labels(labels.path)
+    ballot = sort_labels(all_labels)
     consensus = consensus_of(
         ballot, config, {row["pair_id"] for row in rows}, read_gold(labels.path), data_seed
     )
     if consensus.note is not None:
         stage.say(consensus.note)
 
-    # 2. A preference of each pair that has one; the others are kept apart.
-    splits: dict[str, list[Row]] = {"train": [], "test": []}
-    undecided, dropped = [], Dropped()
-    for number, row in enumerate(rows, 1):
-        pair_id = row["pair_id"]
-        votes, found = ballot.votes.get(pair_id, []), consensus.outcomes.get(pair_id)
-        verdict = verdict_on(pair_id, ballot, found, config)
-        if verdict.reason is None and verdict.choice in ("a", "b"):
-            held_out = is_held_out(row["prompt"], config.held_out_share, data_seed)
-            splits["test" if held_out else "train"].append(
-                preference(
-                    row,
-                    verdict.choice,
-                    votes,
-                    found=found,
-                    decided_by=verdict.decided_by,
-                    prior_votes=config.prior_votes,
-                )
-            )
-        else:
-            dropped.add(pairs.id, number, str(verdict.reason), pair_id)
-            undecided.append(undecided_row(row, verdict, votes, found))
-    _add_strangers(dropped, labels.id, everything, {row["pair_id"] for row in rows})
+    # 2. Make a preference of each pair that has one; keep the other pairs in a file of their own.
+    splits, undecided, dropped = _decide(rows, pairs.id, ballot, consensus, config, data_seed)
+    _count_labels_on_other_pairs(dropped, labels.id, all_labels, {row["pair_id"] for row in rows})
     if not splits["train"] or not splits["test"]:
         raise DataError(
-            f"{len(rows)} labelled pairs leave {len(splits['train'])} to train on and "
-            f"{len(splits['test'])} held out; both need some. Left out: {dropped.reasons()}."
+            f"Of {len(rows)} labelled pairs, {len(splits['train'])} are left to train on and "
+            f"{len(splits['test'])} held out, and both need at least one. Label more pairs, or "
+            f"change held_out_share ({config.held_out_share}). Left out: {dropped.reasons()}."
         )
 
-    # 3. The dataset, and what is known of it.
+    # 3. Write the dataset and its metrics.
     how = "Majority" if consensus.method == "majority" else f"Consensus ({consensus.method})"
     counts: dict[str, float | None] = dict(
         write_dataset(
@@ -130,7 +105,40 @@ def aggregate_labels(
     truth_file = labels.path / TRUTH_FILE
     if truth_file.exists():
         counts |= best_possible(splits["test"], read_json(truth_file))
-    return counts | figures([*splits["train"], *splits["test"]], undecided, ballot)
+    return counts | metrics([*splits["train"], *splits["test"]], undecided, ballot)
+
+
+def _decide(
+    rows: Sequence[Row],
+    origin: str,
+    ballot: Ballot,
+    consensus: Consensus,
+    config: AggregationConfig,
+    data_seed: int,
+) -> tuple[dict[str, list[Row]], list[Row], Dropped]:
+    """Return preferences by split, the undecided pairs, and what was left out and why."""
+    splits: dict[str, list[Row]] = {"train": [], "test": []}
+    undecided, dropped = [], Dropped()
+    for number, row in enumerate(rows, 1):
+        pair_id = row["pair_id"]
+        votes, outcome = ballot.votes.get(pair_id, []), consensus.outcomes.get(pair_id)
+        verdict = verdict_on(pair_id, ballot, outcome, config)
+        if verdict.reason is None and verdict.choice in ("a", "b"):
+            held_out = is_held_out(row["prompt"], config.held_out_share, data_seed)
+            splits["test" if held_out else "train"].append(
+                preference(
+                    row,
+                    verdict.choice,
+                    votes,
+                    outcome=outcome,
+                    decided_by=verdict.decided_by,
+                    prior_votes=config.prior_votes,
+                )
+            )
+        else:
+            dropped.add(origin, number, str(verdict.reason), pair_id)
+            undecided.append(undecided_row(row, verdict, votes, outcome))
+    return splits, undecided, dropped
 
 
 def consensus_of(
@@ -140,7 +148,7 @@ def consensus_of(
     answers: Mapping[str, Choice],
     data_seed: int,
 ) -> Consensus:
-    """Return what the votes on these pairs come to; adjudications have no part in it."""
+    """Return the outcomes of the votes on these pairs; adjudications have no part in them."""
     cast = [votes for pair_id, votes in ballot.votes.items() if pair_id in pair_ids]
     votes = counted_votes(itertools.chain(*cast), config)
     if not votes and ballot.decisions:  # everything was decided by a senior labeller
@@ -155,9 +163,9 @@ def consensus_of(
 
 
 def verdict_on(
-    pair_id: str, ballot: Ballot, found: Outcome | None, config: AggregationConfig
+    pair_id: str, ballot: Ballot, outcome: Outcome | None, config: AggregationConfig
 ) -> Verdict:
-    """Say what becomes of a pair: as adjudicated, where it was, and otherwise as voted."""
+    """Return the decision on a pair: the adjudication if there is one, else that of the votes."""
     decisions, votes = ballot.decisions.get(pair_id), ballot.votes.get(pair_id, [])
     if decisions is not None:
         choice = plurality(label.choice for label in decisions)
@@ -165,7 +173,7 @@ def verdict_on(
             "was adjudicated in different ways" if choice is None else _WHY_UNDECIDED.get(choice)
         )
         return Verdict(choice, "adjudication", reason)
-    choice = found.choice if found is not None else None
+    choice = outcome.choice if outcome is not None else None
     if not votes and any(label.pair_id == pair_id for label in ballot.gold):
         return Verdict(None, "votes", "is a gold item, on which nobody voted")
     if len(votes) < config.min_votes:
@@ -176,66 +184,65 @@ def verdict_on(
 
 def preference(
     row: Row,
-    outcome: Literal["a", "b"],
+    chosen: Literal["a", "b"],
     labels: Sequence[Label],
     *,
-    found: Outcome | None = None,
+    outcome: Outcome | None = None,
     decided_by: Literal["votes", "adjudication"] = "votes",
     prior_votes: float = 0.0,
 ) -> Row:
     """Return a preference row, with its votes; see the module's docstring for its columns.
 
-    ``labels`` are the votes on the pair and ``found`` what they come to; without it they come to
-    their shares.
+    ``labels`` are the votes on the pair and ``outcome`` is theirs; without it, their shares are.
     """
-    other: Choice = "b" if outcome == "a" else "a"
+    rejected: Choice = "b" if chosen == "a" else "a"
     counts = tally(labels)
     sided = counts["a"] + counts["b"]
-    if found is None and labels:
-        found = Outcome(
+    if outcome is None and labels:
+        outcome = Outcome(
             plurality(label.choice for label in labels),
             {choice: count / len(labels) for choice, count in counts.items() if count},
         )
-    probabilities = found.probabilities if found is not None else {}
+    probabilities = outcome.probabilities if outcome is not None else {}
     return {
         "pair_id": row["pair_id"],
         "prompt": row["prompt"],
-        "chosen": row[outcome],
-        "rejected": row[other],
-        "chosen_side": outcome,
+        "chosen": row[chosen],
+        "rejected": row[rejected],
+        "chosen_side": chosen,
         "votes": len(labels),
-        "vote_share": counts[outcome] / sided if sided else None,
+        "vote_share": counts[chosen] / sided if sided else None,
         "tally": counts,
         "decided_by": decided_by,
-        "voted": found.choice if found is not None else None,
-        "confidence": probabilities.get(outcome, 0.0) if found is not None else None,
+        "voted": outcome.choice if outcome is not None else None,
+        "confidence": probabilities.get(chosen, 0.0) if outcome is not None else None,
         "soft_label": 1.0
         if decided_by == "adjudication"
-        else soft_label(probabilities, outcome, sided, prior_votes),
+        else soft_label(probabilities, chosen, sided, prior_votes),
     }
 
 
 def soft_label(
     probabilities: Mapping[Choice, float],
-    outcome: Literal["a", "b"],
+    chosen: Literal["a", "b"],
     votes: int,
     prior_votes: float = 0.0,
 ) -> float:
     """Return the probability that the chosen response is the better of the two, to train on.
 
-    It is p = P(chosen) / (P(a) + P(b)) by the method, for a majority the share of votes, drawn
-    towards one half by k ``prior_votes`` a side: (n p + k) / (n + 2 k), with n ``votes`` for either
-    response. An adjudicated pair has 1: the decision is taken as certain.
+    It is p = P(chosen) / (P(a) + P(b)) by the method (for the majority, the share of votes), pulled
+    towards one half by k ``prior_votes`` per side: (n p + k) / (n + 2 k), with n ``votes`` for
+    either response. An adjudicated pair has 1: the decision is taken as certain.
     """
     sides = {side: probabilities.get(side, 0.0) for side in ("a", "b")}
-    p = sides[outcome] / (sides["a"] + sides["b"])
+    p = sides[chosen] / (sides["a"] + sides["b"])
     return (votes * p + prior_votes) / (votes + 2 * prior_votes) if prior_votes else p
 
 
 def undecided_row(
-    row: Row, verdict: Verdict, labels: Sequence[Label], found: Outcome | None
+    row: Row, verdict: Verdict, labels: Sequence[Label], outcome: Outcome | None
 ) -> Row:
-    """Return a pair that is no preference, with its votes and why."""
+    """Return a pair that became no preference, with its votes and the reason."""
     return {
         "pair_id": row["pair_id"],
         "reason": verdict.reason,
@@ -243,18 +250,18 @@ def undecided_row(
         "decided_by": verdict.decided_by,
         "votes": len(labels),
         "tally": tally(labels),
-        "voted": found.choice if found is not None else None,
-        "confidence": found.confidence if found is not None else None,
+        "voted": outcome.choice if outcome is not None else None,
+        "confidence": outcome.confidence if outcome is not None else None,
         "prompt": row["prompt"],
         "a": row["a"],
         "b": row["b"],
     }
 
 
-def figures(
+def metrics(
     decided: Sequence[Row], undecided: Sequence[Row], ballot: Ballot
 ) -> dict[str, float | None]:
-    """Return what is worth knowing of all pairs together."""
+    """Return counts and the mean confidence over all pairs."""
     adjudicated = [row for row in [*decided, *undecided] if row["decided_by"] == "adjudication"]
     outcomes = Counter(row["outcome"] for row in undecided)
     sure = [row["confidence"] for row in decided if row["confidence"] is not None]
@@ -277,9 +284,9 @@ def figures(
 def best_possible(rows: Sequence[Row], truth: Mapping[str, Any]) -> dict[str, float]:
     """Return how often the best possible judge agrees with these votes.
 
-    That judge knows what each labeller would think of each pair, though not who was asked, and
-    names the likelier outcome. ``best_possible`` is how often it is right on these very votes,
-    ``best_possible_expected`` how often it would be on new votes on the same pairs.
+    That judge knows what each simulated labeller thinks of each pair, but not who voted, and names
+    the more probable outcome. ``best_possible`` is how often it is right on these votes, and
+    ``best_possible_expected`` how often it would be right on new votes on the same pairs.
     """
     right = [(truth[row["pair_id"]] > 0.5) == (row["chosen_side"] == "a") for row in rows]
     expected = [max(truth[row["pair_id"]], 1 - truth[row["pair_id"]]) for row in rows]
@@ -289,10 +296,10 @@ def best_possible(rows: Sequence[Row], truth: Mapping[str, Any]) -> dict[str, fl
     }
 
 
-def _add_strangers(
+def _count_labels_on_other_pairs(
     dropped: Dropped, origin: str, labels: Sequence[Label], pair_ids: set[str]
 ) -> None:
-    """Count labels on pairs that are not here; gold items may well come from elsewhere."""
+    """Count labels on pairs that are not here; gold items may come from elsewhere."""
     for number, label in enumerate(labels, 1):
         if label.pair_id not in pair_ids and label.purpose != "gold":
             reason = "is a label on a pair that is not among the pairs"

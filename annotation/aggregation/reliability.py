@@ -1,18 +1,18 @@
-"""How reliable each person is: by gold items where they had any, otherwise by the others' votes.
+"""How reliable each person is: by their gold items if they had any, else by the others' votes.
 
-A person's accuracy q is estimated by Laplace's rule of succession, (right + 1) / (items + 2),
+A person's accuracy q is estimated by Laplace's rule of succession, (right + 1) / (items + 2), from
+the first of these that there is:
 
-- on gold items, whose answers are known, where the person had at least one; otherwise
-- on pairs where the others' votes, the person's own left out, have a majority: how often the
-  person agrees with it. Since the others err too, this is lower than the accuracy, but it puts
-  people in much the same order; otherwise
-- as the pooled estimate of everybody who could be judged.
+1. gold items, whose answers are known;
+2. pairs on which the votes of the others have a majority: how often the person agrees with it.
+   Since the others err too, this is lower than the accuracy, but ranks people much the same;
+3. everybody who has 1 or 2, pooled.
 
-A vote weighs log(q (K - 1) / (1 - q)) with K choices, the log-likelihood ratio of a person who is
-right with probability q and otherwise picks any other choice alike (Nitzan and Paroush, 1982, for
-K = 2, where it is the log-odds of q). Somebody at or below chance (q <= 1 / K) weighs nothing:
-votes are never turned round, because someone who is wrong that often has most likely understood
-the question differently.
+A vote has the weight log(q (K - 1) / (1 - q)) with K choices. It is the log-likelihood ratio of a
+person who is right with probability q and otherwise picks each other choice equally often (Nitzan
+and Paroush, 1982, for K = 2, where it is the log-odds of q). The weight of somebody at or below
+chance (q <= 1 / K) is zero. It is never negative: a person who is wrong that often has most likely
+understood the question differently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from annotation.aggregation.votes import CountedVote
+from annotation.aggregation.counted_vote import CountedVote
 from plumbline.data.labels import Choice
 
 Basis = Literal["gold", "others", "everybody"]
@@ -82,18 +82,18 @@ def reliabilities(
     """Return the reliability of everybody who voted."""
     by_gold, by_others = gold_scores(gold, answers), agreement_with_others(votes)
     people = sorted({vote.person for vote in votes})
-    found: dict[str, Reliability] = {}
+    judged: dict[str, Reliability] = {}
     for person in people:
         basis: Basis = "gold" if person in by_gold else "others"
         score = by_gold.get(person) or by_others.get(person)
         if score is not None:
-            found[person] = Reliability(laplace(score), score, basis)
+            judged[person] = Reliability(laplace(score), score, basis)
     everybody = Score(
-        sum(one.score.right for one in found.values()),
-        sum(one.score.items for one in found.values()),
+        sum(reliability.score.right for reliability in judged.values()),
+        sum(reliability.score.items for reliability in judged.values()),
     )
     pooled = Reliability(laplace(everybody), Score(0, 0), "everybody")
-    return {person: found.get(person, pooled) for person in people}
+    return {person: judged.get(person, pooled) for person in people}
 
 
 def laplace(score: Score) -> float:

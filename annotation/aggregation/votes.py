@@ -1,50 +1,40 @@
-"""Which labels count as votes, which score a person, and which decide.
+"""Which labels count as votes, which measure a person, and which decide.
 
-A label says what it is for (`Label.purpose`). Only votes are votes, one a person and pair; labels
-on gold items, whose answers are known, say how reliable a person is; repeats say how consistent
-they are, and count for nothing here; adjudications decide, beside the votes and never over them.
+Each label has a purpose (`Label.purpose`). Votes count as votes, one per person and pair. Labels
+on gold items, whose answers are known, measure how reliable a person is. Repeats measure how
+consistent a person is, and do not count here. Adjudications decide; the votes stay beside them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from annotation.config import AggregationConfig
+from annotation.aggregation.counted_vote import CountedVote
 from plumbline.data.labels import CHOICES, Choice, Label
 from plumbline.errors import DataError
-from plumbline.runs.artifacts import read_json, write_json
 
-GOLD_FILE = "gold.json"
-"""Beside labels: the known answer of each gold item, by the pair's id."""
-
-
-class CountedVote(NamedTuple):
-    """One counted answer of one person on one pair."""
-
-    pair_id: str
-    person: str
-    choice: Choice
+if TYPE_CHECKING:
+    from annotation.aggregation.config import AggregationConfig
 
 
 @dataclass
 class Ballot:
-    """Labels by what they are for."""
+    """Labels by their purpose."""
 
     votes: dict[str, list[Label]] = field(default_factory=dict)
-    """By pair, one a person: the latest."""
+    """Votes by pair: of each person the latest."""
     decisions: dict[str, list[Label]] = field(default_factory=dict)
-    """Adjudications by pair, one a person: the latest."""
+    """Adjudications by pair: of each person the latest."""
     gold: list[Label] = field(default_factory=list)
-    """Answers to gold items, one a person and item: the first, before anybody could learn it."""
+    """Answers to gold items: of each person and item the first, which nobody could learn."""
     repeats: int = 0
-    """Labels that only repeat a pair for the same person."""
+    """How many labels repeat a pair for the same person."""
     superseded: int = 0
-    """Votes and adjudications in whose place the same person gave a later one."""
+    """How many votes and adjudications the same person replaced by a later one."""
 
 
 def person_of(label: Label) -> str:
@@ -53,7 +43,7 @@ def person_of(label: Label) -> str:
 
 
 def sort_labels(labels: Sequence[Label]) -> Ballot:
-    """Sort labels by what they are for; none is counted twice."""
+    """Sort labels by their purpose; none is counted twice."""
     ballot = Ballot(repeats=sum(label.purpose == "repeat" for label in labels))
     latest: dict[str, dict[tuple[str, str], Label]] = {"vote": {}, "adjudication": {}}
     first: dict[tuple[str, str], Label] = {}
@@ -103,26 +93,6 @@ def plurality(choices: Iterable[Choice]) -> Choice | None:
     return leading[0][0]
 
 
-def write_gold(folder: Path, answers: Mapping[str, Choice]) -> None:
-    """Write the known answers of gold items beside labels."""
-    write_json(folder / GOLD_FILE, dict(answers))
-
-
-def read_gold(folder: Path) -> dict[str, Choice]:
-    """Return the known answers of gold items; none where nobody wrote any."""
-    path = folder / GOLD_FILE
-    if not path.exists():
-        return {}
-    answers: dict[str, Choice] = read_json(path)
-    for pair_id, answer in answers.items():
-        if answer not in CHOICES:
-            raise DataError(
-                f"{path}: the known answer of {pair_id} is {answer!r}, which is none of "
-                f"{', '.join(CHOICES)}."
-            )
-    return answers
-
-
 def _by_pair(labels: Iterable[Label]) -> dict[str, list[Label]]:
     pairs: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
@@ -145,6 +115,7 @@ def _when(label: Label) -> datetime:
     except ValueError:
         raise DataError(
             f"Label by {label.annotator!r} on {label.pair_id}: its time {label.created_at!r} is "
-            "not ISO 8601, so it cannot be told which of several labels is the later."
+            "not ISO 8601, so the later of two labels cannot be found. Write times as "
+            "2026-01-31T12:00:00+00:00."
         ) from None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -1,15 +1,15 @@
-"""Coefficients of agreement: each as its library computes it, and as a function of sums.
+"""Coefficients of agreement as functions of sums over items.
 
-The value that is reported comes from the library. For the bootstrap the same figure is written
-once more as a function of sums over items, for all resamples at once: thousands of calls of the
-libraries would take minutes.
+Each coefficient is written once, as a function of sums. The value is that function of the sums over
+all items, and the bootstrap's values are the same function of the sums over each resample. Fleiss'
+kappa and Krippendorff's alpha are also computed by the libraries of these names, and it is their
+value that is reported. Tests compare all of them with the libraries.
 
-Shapes: I items, K categories, R resamples.
+Shapes: I items, P people, K categories, R resamples, N pairs of people or people, S sums.
 """
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -19,55 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation.agreement.intervals import Floats, Value
-from annotation.agreement.vote_table import MISSING, VoteTable
+from annotation.vote_table import Integers, VoteTable, leading
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array
 
 Level = Literal["nominal", "ordinal"]
 Weights = Literal["linear", "quadratic"]
 NO_TWO_VOTES = "no item has two votes"
 
 
-def percent_agreement(votes: VoteTable) -> Value:
-    """Return the share of pairs of votes on the same item that are equal.
-
-    Where everyone votes on everything, this is the mean over pairs of people; elsewhere it is
-    that mean weighted by how many items they share.
-    """
-    return ratio(agreeing_pairs(votes))
-
-
-def pair_agreement(votes: VoteTable, first: int, second: int) -> Value:
-    """Return the share of the items that two people voted on and put into the same category."""
-    a, b = shared(votes, first, second)
-    if len(a) == 0:
-        return Value(None, "no item has a vote of both")
-    return Value(float((a == b).mean()))
-
-
-def cohen_kappa(votes: VoteTable, first: int, second: int, weights: Weights | None = None) -> Value:
-    """Return Cohen's kappa of two people (Cohen, 1960), by scikit-learn.
-
-    With ``weights`` (Cohen, 1968) the categories are taken to stand in their order at equal steps.
-    """
-    from sklearn.metrics import cohen_kappa_score
-
-    a, b = shared(votes, first, second)
-    if len(a) == 0:
-        return Value(None, "no item has a vote of both")
-    only = set(a) | set(b)
-    if len(only) == 1:
-        return Value(None, f"both chose only {votes.categories[only.pop()]!r}")
-    kinds = np.arange(len(votes.categories))
-    return Value(float(cohen_kappa_score(a, b, labels=kinds, weights=weights)))
+# Values by libraries.
 
 
 class FleissItems(NamedTuple):
-    """The items that Fleiss' kappa can use: those with one number of votes."""
+    """The items that Fleiss' kappa can use: those with the same number of votes."""
 
     used: NDArray[np.bool_]
-    """(I,)"""
+    """``[I]``"""
     votes: int
     """How many votes each of them has; 0 where no item has two."""
 
@@ -99,8 +68,8 @@ def krippendorff_alpha(votes: VoteTable, level: Level) -> Value:
     """Return Krippendorff's alpha, by the library of that name.
 
     Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011. Items with one vote say
-    nothing about agreement and are left aside, as there. ``ordinal`` takes the categories in
-    their order in the table.
+    nothing about agreement and are left aside, as there. ``ordinal`` uses the order of the
+    categories in the table.
     """
     import krippendorff
 
@@ -111,139 +80,191 @@ def krippendorff_alpha(votes: VoteTable, level: Level) -> Value:
     if len(only) == 1:
         return Value(None, f"every vote on an item with two is {votes.categories[only[0]]!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # whatever it would only warn of must not become a figure
+        warnings.simplefilter("error")  # what it only warns about must not become a number
         return Value(float(krippendorff.alpha(value_counts=pairable, level_of_measurement=level)))
 
 
-def shared(
-    votes: VoteTable, first: int, second: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return both people's codes on the items that both voted on."""
-    both = (votes.codes[:, first] != MISSING) & (votes.codes[:, second] != MISSING)
-    return votes.codes[both, first], votes.codes[both, second]
+def percent_agreement(votes: VoteTable) -> Value:
+    """Return the share of pairs of votes on the same item that are equal.
+
+    Where everyone votes on everything, this is the mean over pairs of people. Elsewhere it is that
+    mean weighted by how many items they share.
+    """
+    equal, total = np.asarray(agreeing_pairs(votes).sum(axis=0)).ravel()
+    return Value(float(equal / total)) if total > 0 else Value(None, NO_TWO_VOTES)
 
 
-def ratio(items: csr_array, nothing: str = NO_TWO_VOTES) -> Value:
-    """Return the ratio of two sums over items, (I, 2)."""
-    part, whole = np.asarray(items.sum(axis=0)).ravel()
-    return Value(float(part / whole)) if whole > 0 else Value(None, nothing)
+# What each item adds to the sums.
 
 
-# What an item adds to the sums.
-
-
-def agreeing_pairs(votes: VoteTable) -> csr_array:
-    """Return (I, 2): pairs of equal votes on each item, and all pairs of votes on it."""
-    from scipy.sparse import csr_array
+def agreeing_pairs(votes: VoteTable) -> csc_array:
+    """Return the pairs of equal votes on each item, and all pairs of votes on it, ``[I, 2]``."""
+    from scipy.sparse import csc_array
 
     counts, total = votes.counts, votes.votes_per_item
     equal = (counts * (counts - 1)).sum(axis=1) / 2
-    return csr_array(np.stack([equal, total * (total - 1) / 2], axis=1))
+    return csc_array(np.stack([equal, total * (total - 1) / 2], axis=1))
 
 
-def confusion(votes: VoteTable, first: int, second: int) -> csr_array:
-    """Return (I, K·K): a one where the two people's categories cross."""
-    from scipy.sparse import csr_array
+class PeopleWhoMeet(NamedTuple):
+    """The pairs of people who share an item, and what they said there."""
 
-    k = len(votes.categories)
-    a, b = votes.codes[:, first], votes.codes[:, second]
-    rows = np.flatnonzero((a != MISSING) & (b != MISSING))
-    cells = (np.ones(len(rows)), (rows, a[rows] * k + b[rows]))
-    return csr_array(cells, shape=(len(votes.items), k * k))
+    first: Integers
+    """``[N]``"""
+    second: Integers
+    """``[N]``, larger than the first"""
+    confusion: csc_array
+    """``[I, N K K]``: for each pair of people a one where their categories cross."""
+    tables: Floats
+    """The sums of these over all items, ``[N, K, K]``."""
 
 
-def coincidences(votes: VoteTable) -> csr_array:
-    """Return (I, K·K): each item's part in Krippendorff's matrix of coincidences."""
-    from scipy.sparse import csr_array
+def people_who_meet(votes: VoteTable) -> PeopleWhoMeet:
+    """Return the pairs of people who share an item. The others cost nothing."""
+    from scipy.sparse import csc_array
 
     k, people = len(votes.categories), len(votes.people)
+    a, b = votes.pairs_of_votes
+    key = votes.person_of[a] * people + votes.person_of[b]
+    pairs, number = np.unique(key, return_inverse=True)
+    cell = votes.code_of[a] * k + votes.code_of[b]
+    shape = (len(votes.items), len(pairs) * k * k)
+    ones = np.ones(len(a))
+    confusion = csc_array((ones, (votes.item_of[a], number * k * k + cell)), shape=shape)
+    tables = np.asarray(confusion.sum(axis=0), dtype=np.float64).reshape(len(pairs), k, k)
+    return PeopleWhoMeet(pairs // max(people, 1), pairs % max(people, 1), confusion, tables)
+
+
+def coincidences(votes: VoteTable) -> csc_array:
+    """Return each item's part in Krippendorff's matrix of coincidences, ``[I, K K]``.
+
+    With n_c votes for category c among m on an item, the cell (c, k) is n_c (n_k - [c = k]) /
+    (m - 1).
+    """
+    from scipy.sparse import csc_array
+
+    counts = votes.counts.astype(np.float64)
     share = 1 / np.maximum(votes.votes_per_item - 1, 1)
-    rows, cells = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for first, second in itertools.permutations(range(people), 2):
-        a, b = votes.codes[:, first], votes.codes[:, second]
-        both = np.flatnonzero((a != MISSING) & (b != MISSING))
-        rows.append(both)
-        cells.append(a[both] * k + b[both])
-    item = np.concatenate(rows)
-    return csr_array((share[item], (item, np.concatenate(cells))), shape=(len(votes.items), k * k))
+    crossed = counts[:, :, None] * counts[:, None, :]
+    diagonal = np.arange(counts.shape[1])
+    crossed[:, diagonal, diagonal] -= counts
+    return csc_array((crossed * share[:, None, None]).reshape(len(counts), -1))
 
 
-def fleiss_sums(votes: VoteTable) -> csr_array:
-    """Return (I, K + 2): votes by category, share of agreeing pairs, and one; zeros if unused."""
-    from scipy.sparse import csr_array
+def fleiss_sums(votes: VoteTable) -> csc_array:
+    """Return votes by category, the share of agreeing pairs, and one, ``[I, K + 2]``.
+
+    All are zero for the items that Fleiss' kappa does not use.
+    """
+    from scipy.sparse import csc_array
 
     chosen = fleiss_items(votes)
     counts, m = votes.counts * chosen.used[:, None], chosen.votes
     agreement = (counts * (counts - 1)).sum(axis=1) / max(m * (m - 1), 1)
-    return csr_array(np.column_stack([counts, agreement, chosen.used]).astype(np.float64))
+    return csc_array(np.column_stack([counts, agreement, chosen.used]).astype(np.float64))
 
 
-# Figures as functions of such sums, (R, S) to (R,).
+def with_others(votes: VoteTable) -> csc_array:
+    """Return for each person how many others said the same, and how many voted, ``[I, 2 P]``."""
+    same = votes.counts[votes.item_of, votes.code_of] - 1
+    others = votes.votes_per_item[votes.item_of] - 1
+    return _by_person(votes, same, others)
+
+
+def with_majority(votes: VoteTable) -> csc_array:
+    """Return for each person whether they said what most others said, ``[I, 2 P]``.
+
+    The second column of a person says whether most of the others agree at all. The person's own
+    vote is left out of the majority, which it would otherwise help to make.
+    """
+    others = votes.counts[votes.item_of].copy()
+    others[np.arange(votes.votes), votes.code_of] -= 1
+    majority = leading(others)
+    clear = majority >= 0
+    return _by_person(votes, clear & (majority == votes.code_of), clear)
+
+
+def _by_person(
+    votes: VoteTable, part: NDArray[np.generic], whole: NDArray[np.generic]
+) -> csc_array:
+    """Return two numbers per vote as two columns per person, ``[I, 2 P]``."""
+    from scipy.sparse import csc_array
+
+    rows = np.concatenate([votes.item_of, votes.item_of])
+    columns = np.concatenate([2 * votes.person_of, 2 * votes.person_of + 1])
+    numbers = np.concatenate([part, whole]).astype(np.float64)
+    return csc_array((numbers, (rows, columns)), shape=(len(votes.items), 2 * len(votes.people)))
+
+
+# Coefficients as functions of such sums, [R, N, S] to [R, N].
 
 
 def ratio_of(sums: Floats) -> Floats:
-    """Return first over second sum."""
-    return _divided(sums[:, 0], sums[:, 1])
+    """Return the first sum divided by the second."""
+    return _divided(sums[..., 0], sums[..., 1])
 
 
 def agreement_of(sums: Floats) -> Floats:
-    """Return the share on the diagonal of confusion matrices, (R, K·K)."""
+    """Return the share on the diagonal of confusion matrices, ``[R, N, K K]``."""
     table = _square(sums)
-    return _divided(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2)))
+    return _divided(np.trace(table, axis1=-2, axis2=-1), table.sum(axis=(-2, -1)))
 
 
 def kappa_of(weights: Weights | None = None) -> Callable[[Floats], Floats]:
-    """Return Cohen's kappa as a function of confusion matrices, (R, K·K)."""
+    """Return Cohen's kappa (Cohen, 1960) as a function of confusion matrices, ``[R, N, K K]``.
+
+    With ``weights`` (Cohen, 1968), the categories lie in their order at equal distances.
+    """
 
     def kappa(sums: Floats) -> Floats:
         table = _square(sums)
-        step = np.abs(np.subtract.outer(np.arange(table.shape[1]), np.arange(table.shape[1])))
+        step = np.abs(np.subtract.outer(np.arange(table.shape[-1]), np.arange(table.shape[-1])))
         cost = step**2 if weights == "quadratic" else step if weights == "linear" else step > 0
         chance = _divided(
-            table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None, :],
-            table.sum(axis=(1, 2))[:, None, None],
+            table.sum(axis=-1)[..., :, None] * table.sum(axis=-2)[..., None, :],
+            table.sum(axis=(-2, -1))[..., None, None],
         )
-        return 1 - _divided((cost * table).sum(axis=(1, 2)), (cost * chance).sum(axis=(1, 2)))
+        return 1 - _divided((cost * table).sum(axis=(-2, -1)), (cost * chance).sum(axis=(-2, -1)))
 
     return kappa
 
 
 def alpha_of(level: Level) -> Callable[[Floats], Floats]:
-    """Return Krippendorff's alpha as a function of coincidence matrices, (R, K·K)."""
+    """Return Krippendorff's alpha as a function of coincidence matrices, ``[R, N, K K]``."""
 
     def alpha(sums: Floats) -> Floats:
         observed = _square(sums)
-        n = observed.sum(axis=2)  # (R, K): pairable votes by category
-        # By chance two different votes meet so often; equal ones are at no distance.
-        chance = _divided(n[:, :, None] * n[:, None, :], (n.sum(axis=1) - 1)[:, None, None])
-        k = np.arange(n.shape[1])
+        n = observed.sum(axis=-1)  # [R, N, K]: pairable votes by category
+        # By chance, two different votes meet this often; equal votes have no distance.
+        chance = _divided(n[..., :, None] * n[..., None, :], (n.sum(axis=-1) - 1)[..., None, None])
+        k = np.arange(n.shape[-1])
         if level == "nominal":
             distance = np.broadcast_to(k[:, None] != k[None, :], observed.shape).astype(np.float64)
         else:  # the votes between two categories, half of each included: a difference of midranks
-            midrank = np.cumsum(n, axis=1) - n / 2
-            distance = (midrank[:, :, None] - midrank[:, None, :]) ** 2
+            midrank = np.cumsum(n, axis=-1) - n / 2
+            distance = (midrank[..., :, None] - midrank[..., None, :]) ** 2
         return 1 - _divided(
-            (distance * observed).sum(axis=(1, 2)), (distance * chance).sum(axis=(1, 2))
+            (distance * observed).sum(axis=(-2, -1)), (distance * chance).sum(axis=(-2, -1))
         )
 
     return alpha
 
 
 def fleiss_of(sums: Floats) -> Floats:
-    """Return Fleiss' kappa as a function of `fleiss_sums`, (R, K + 2)."""
-    by_category, agreement, items = sums[:, :-2], sums[:, -2], sums[:, -1]
+    """Return Fleiss' kappa as a function of `fleiss_sums`, ``[R, N, K + 2]``."""
+    by_category, agreement, items = sums[..., :-2], sums[..., -2], sums[..., -1]
     observed = _divided(agreement, items)
-    share = _divided(by_category, by_category.sum(axis=1)[:, None])
-    chance = (share**2).sum(axis=1)
+    share = _divided(by_category, by_category.sum(axis=-1)[..., None])
+    chance = (share**2).sum(axis=-1)
     return _divided(observed - chance, 1 - chance)
 
 
 def _square(sums: Floats) -> Floats:
-    k = round(sums.shape[1] ** 0.5)
-    return sums.reshape(-1, k, k)
+    k = round(sums.shape[-1] ** 0.5)
+    return sums.reshape(*sums.shape[:-1], k, k)
 
 
 def _divided(part: Floats, whole: Floats) -> Floats:
-    """Return part over whole, NaN where the whole is nothing."""
+    """Return part over whole, NaN where the whole is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 1e-12, part / whole, np.nan)

@@ -1,4 +1,4 @@
-"""The pairs on which votes differ most, with everything that was said about them."""
+"""The pairs on which votes differ most, with the votes and their reasons."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Dispute:
     a: str
     b: str
     votes: tuple[tuple[str, Label], ...]
-    """Who voted, and what."""
+    """Names and votes."""
     decisions: tuple[tuple[str, Label], ...]
-    """Adjudications."""
+    """Names and adjudications."""
     disagreement: float
     """Share of the pairs of votes that differ."""
 
     @property
     def flags(self) -> list[str]:
-        """What anybody noted about the pair."""
+        """The flags that anybody set."""
         return sorted({flag for _, label in (*self.votes, *self.decisions) for flag in label.flags})
 
 
 def most_disputed(
     labels: Sequence[Label], rows: Sequence[Row], names: Mapping[str, str], at_most: int
 ) -> list[Dispute]:
-    """Return the most disputed pairs, those on which no two votes differ left out.
+    """Return the most disputed pairs, without those on which no two votes differ.
 
-    The larger the share of differing votes the sooner; then the more votes, and then the stronger
-    the preferences that stand against each other. Raises `DataError` where a vote is on a pair
-    that is not among ``rows``.
+    Pairs with a larger share of differing votes come first, then those with more votes, then those
+    with stronger preferences. Raises `DataError` where a vote is on a pair that is not among
+    ``rows``.
     """
     by_id = {row["pair_id"]: row for row in rows}
     ballot = sort_labels(labels)
@@ -56,8 +56,9 @@ def most_disputed(
         strength = sum(label.strength or 0 for label in votes) / len(votes)
         return -disagreement(votes), -len(votes), -strength, pair_id
 
-    def signed(found: Sequence[Label]) -> tuple[tuple[str, Label], ...]:
-        return tuple(sorted(((names[person_of(x)], x) for x in found), key=lambda by: by[0]))
+    def with_names(labels: Sequence[Label]) -> tuple[tuple[str, Label], ...]:
+        named = ((names[person_of(label)], label) for label in labels)
+        return tuple(sorted(named, key=lambda entry: entry[0]))
 
     disputed = [pair_id for pair_id, votes in ballot.votes.items() if disagreement(votes) > 0]
     return [
@@ -66,8 +67,8 @@ def most_disputed(
             prompt=by_id[pair_id]["prompt"],
             a=by_id[pair_id]["a"][-1]["content"],
             b=by_id[pair_id]["b"][-1]["content"],
-            votes=signed(ballot.votes[pair_id]),
-            decisions=signed(ballot.decisions.get(pair_id, [])),
+            votes=with_names(ballot.votes[pair_id]),
+            decisions=with_names(ballot.decisions.get(pair_id, [])),
             disagreement=disagreement(ballot.votes[pair_id]),
         )
         for pair_id in sorted(disputed, key=rank)[:at_most]

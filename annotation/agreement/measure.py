@@ -1,30 +1,34 @@
-"""How far people agree on the same items: in all, by pairs of people, and by person.
+"""Agreement of people on the same items: of all together, of pairs of people, and by person.
 
-Pure functions over a `VoteTable`. What is undefined is None, with the reason: a coefficient has
-no value where all votes are one category, since nothing could have been disagreed upon.
+Pure functions over a `VoteTable`. An undefined value is None, with the reason: a coefficient has no
+value where all votes are in one category, because there nobody could have disagreed.
+
+Shapes: K categories, N pairs of people.
 """
 
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from annotation.agreement import coefficients as c
-from annotation.agreement.intervals import METHOD, Bootstrap, Estimate, Figure, Sums
-from annotation.agreement.vote_table import MISSING, VoteTable
+from annotation.agreement.intervals import (
+    METHOD,
+    Bootstrap,
+    Estimate,
+    Floats,
+    Key,
+    Statistic,
+    Sums,
+    Value,
+)
+from annotation.vote_table import VoteTable
 from plumbline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_array
-
-    Codes = NDArray[np.int64]
 
 #: In the count of majorities: items on which two or more categories share the first place.
 NO_MAJORITY = "no majority"
@@ -32,7 +36,7 @@ NO_MAJORITY = "no majority"
 
 @dataclass(frozen=True)
 class PairOfPeople:
-    """How two people agree."""
+    """Agreement of two people who share an item."""
 
     people: tuple[str, str]
     agreement: Estimate
@@ -47,21 +51,21 @@ class PairOfPeople:
 
 @dataclass(frozen=True)
 class Person:
-    """How one person agrees with the others."""
+    """Agreement of one person with the others."""
 
     name: str
     votes: int
     choices: dict[str, int]
     """Votes by category."""
     with_others: Estimate
-    """Share of the pairs of a vote of theirs and another's on the same item that are equal."""
+    """Share of equal votes among the pairs of one of their votes and another's on the same item."""
     with_majority: Estimate
-    """Share of their votes that the majority of the others shares, where the others have one."""
+    """Share of their votes that equal the majority of the others, where the others have one."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far people agree."""
+    """Agreement of people, with intervals."""
 
     items: int
     """Items with a vote."""
@@ -77,9 +81,9 @@ class Agreement:
     """Share of the pairs of votes on the same item that are equal."""
     fleiss_kappa: Estimate
     fleiss_votes: int
-    """Fleiss' kappa needs one number of votes an item; this is the one it was taken at."""
+    """Fleiss' kappa needs the same number of votes on each item: this number."""
     fleiss_left_out: int
-    """Items with two votes or more, but not that number: Fleiss' kappa leaves them out."""
+    """Items with two or more votes, but not that number; Fleiss' kappa leaves them out."""
     alpha: Estimate
     """Krippendorff's alpha, nominal."""
     alpha_ordinal: Estimate | None
@@ -87,8 +91,9 @@ class Agreement:
     order: tuple[str, ...] | None
     """The order of the categories, if they have one."""
     votes_outside_order: int
-    """Votes for categories that the order does not name; ordinal figures are without them."""
+    """Votes for categories that the order does not name; ordinal coefficients leave them out."""
     pairs: tuple[PairOfPeople, ...]
+    """The pairs of people who share an item."""
     people: tuple[Person, ...]
     interval: dict[str, Any]
     """How the intervals were made."""
@@ -105,60 +110,44 @@ def measure_agreement(
 ) -> Agreement:
     """Measure agreement with intervals.
 
-    ``order`` names the categories from one end to the other, and adds the ordinal figures; votes
-    for a category that it does not name are missing there, and counted.
+    ``order`` names the categories from one end to the other, and adds the ordinal coefficients.
+    Votes for a category that it does not name are missing there, and counted.
     """
     ordinal = votes.with_order(order) if order is not None else None
-    pairs = list(itertools.combinations(range(len(votes.people)), 2))
-    blocks = [_overall(votes), _fleiss(votes), _alpha(votes, "nominal")]
+    blocks = [_overall(votes), _fleiss(votes), _alpha(votes, "nominal"), _pairs(votes)]
     if ordinal is not None:
-        blocks.append(_alpha(ordinal, "ordinal"))
-    for pair in pairs:
-        blocks.append(_pair(votes, pair))
-        if ordinal is not None:
-            blocks.append(_weighted_pair(ordinal, pair))
-    for person in range(len(votes.people)):
-        blocks += _person(votes, person)
-    found = bootstrap.estimates(blocks)
+        blocks += [_alpha(ordinal, "ordinal"), _weighted_pairs(ordinal)]
+    blocks += _people(votes)
+    estimates = bootstrap.estimates(blocks)
 
     many = votes.votes_per_item >= 2
     fleiss = c.fleiss_items(votes)
+    per_item = Counter(votes.votes_per_item.tolist())
     return Agreement(
         items=int((votes.votes_per_item > 0).sum()),
         items_with_two_votes=int(many.sum()),
-        votes=int(votes.votes_per_item.sum()),
-        votes_per_item={
-            str(n): count for n, count in sorted(Counter(votes.votes_per_item.tolist()).items())
-        },
+        votes=votes.votes,
+        votes_per_item={str(n): count for n, count in sorted(per_item.items())},
         choices=votes.choices(),
         majorities=_majorities(votes),
-        agreement=found["agreement"],
-        fleiss_kappa=found["fleiss"],
+        agreement=estimates["agreement"],
+        fleiss_kappa=estimates["fleiss"],
         fleiss_votes=fleiss.votes,
         fleiss_left_out=int((many & ~fleiss.used).sum()),
-        alpha=found["alpha", "nominal"],
-        alpha_ordinal=found.get(("alpha", "ordinal")),
+        alpha=estimates["alpha", "nominal"],
+        alpha_ordinal=estimates.get(("alpha", "ordinal")),
         order=tuple(order) if order is not None else None,
-        votes_outside_order=int((votes.codes != MISSING).sum() - (ordinal.codes != MISSING).sum())
-        if ordinal is not None
-        else 0,
-        pairs=tuple(
-            PairOfPeople(
-                people=(votes.people[first], votes.people[second]),
-                agreement=found["agreement", first, second],
-                kappa=found["kappa", first, second],
-                kappa_linear=found.get(("linear", first, second)),
-                kappa_quadratic=found.get(("quadratic", first, second)),
-            )
-            for first, second in pairs
-        ),
+        votes_outside_order=votes.votes - ordinal.votes if ordinal is not None else 0,
+        pairs=_pair_rows(votes, blocks[3].statistics[0].names, estimates, ordinal is not None),
         people=tuple(
             Person(
                 name=name,
-                votes=int((votes.codes[:, number] != MISSING).sum()),
-                choices=_choices_of(votes, number),
-                with_others=found["others", number],
-                with_majority=found["majority", number],
+                votes=int(votes.counts_by_person[number].sum()),
+                choices=dict(
+                    zip(votes.categories, map(int, votes.counts_by_person[number]), strict=True)
+                ),
+                with_others=estimates["others", number],
+                with_majority=estimates["majority", number],
             )
             for number, name in enumerate(votes.people)
         ),
@@ -171,11 +160,29 @@ def measure_agreement(
     )
 
 
-def check_order(order: Sequence[str], categories: Sequence[str]) -> None:
-    """Refuse an order of categories that cannot be meant.
+def _pair_rows(
+    votes: VoteTable, names: Sequence[Key], estimates: dict[Key, Estimate], ordinal: bool
+) -> tuple[PairOfPeople, ...]:
+    nothing = Estimate(None, reason=_NO_ITEM_OF_BOTH) if ordinal else None
+    rows = []
+    for _, first, second in names:  # type: ignore[misc]
+        rows.append(
+            PairOfPeople(
+                people=(votes.people[first], votes.people[second]),
+                agreement=estimates["agreement", first, second],
+                kappa=estimates["kappa", first, second],
+                kappa_linear=estimates.get(("linear", first, second), nothing),  # type: ignore[arg-type]
+                kappa_quadratic=estimates.get(("quadratic", first, second), nothing),  # type: ignore[arg-type]
+            )
+        )
+    return tuple(rows)
 
-    It may name categories that nobody chose, and may leave out some that stand nowhere between
-    the others (both are bad, say); but where it does both, a name is most likely misspelt.
+
+def check_order(order: Sequence[str], categories: Sequence[str]) -> None:
+    """Refuse an order of categories that is most likely a mistake.
+
+    It may name categories that nobody chose, and it may leave out some that lie nowhere between the
+    others (both are bad, say). Where it does both, a name is most likely misspelt.
     """
     twice = sorted({name for name in order if list(order).count(name) > 1})
     if twice:
@@ -197,103 +204,102 @@ def check_order(order: Sequence[str], categories: Sequence[str]) -> None:
         )
 
 
+_NO_ITEM_OF_BOTH = "no item has a vote of both"
+
+
 def _overall(votes: VoteTable) -> Sums:
-    figure = Figure("agreement", c.percent_agreement(votes), _with_two(votes), c.ratio_of)
-    return Sums(c.agreeing_pairs(votes), (figure,))
+    value, n = c.percent_agreement(votes), _with_two(votes)
+    return Sums(c.agreeing_pairs(votes), (Statistic.single("agreement", value, n, c.ratio_of),))
 
 
 def _fleiss(votes: VoteTable) -> Sums:
-    used = int(c.fleiss_items(votes).used.sum())
-    return Sums(c.fleiss_sums(votes), (Figure("fleiss", c.fleiss_kappa(votes), used, c.fleiss_of),))
+    value, n = c.fleiss_kappa(votes), int(c.fleiss_items(votes).used.sum())
+    return Sums(c.fleiss_sums(votes), (Statistic.single("fleiss", value, n, c.fleiss_of),))
 
 
 def _alpha(votes: VoteTable, level: c.Level) -> Sums:
     value = c.krippendorff_alpha(votes, level)
-    figure = Figure(("alpha", level), value, _with_two(votes), c.alpha_of(level))
-    return Sums(c.coincidences(votes), (figure,))
-
-
-def _pair(votes: VoteTable, pair: tuple[int, int]) -> Sums:
-    n = len(c.shared(votes, *pair)[0])
+    name = ("alpha", level)
     return Sums(
-        c.confusion(votes, *pair),
+        c.coincidences(votes),
+        (Statistic.single(name, value, _with_two(votes), c.alpha_of(level)),),
+    )
+
+
+def _pairs(votes: VoteTable) -> Sums:
+    meet = c.people_who_meet(votes)
+    return Sums(
+        meet.confusion,
         (
-            Figure(("agreement", *pair), c.pair_agreement(votes, *pair), n, c.agreement_of),
-            Figure(("kappa", *pair), c.cohen_kappa(votes, *pair), n, c.kappa_of()),
+            _of_pairs("agreement", votes, meet, c.agreement_of),
+            _of_pairs("kappa", votes, meet, c.kappa_of()),
         ),
     )
 
 
-def _weighted_pair(votes: VoteTable, pair: tuple[int, int]) -> Sums:
-    n = len(c.shared(votes, *pair)[0])
-    kinds: tuple[c.Weights, ...] = ("linear", "quadratic")
+def _weighted_pairs(votes: VoteTable) -> Sums:
+    meet = c.people_who_meet(votes)
     return Sums(
-        c.confusion(votes, *pair),
-        tuple(
-            Figure((kind, *pair), c.cohen_kappa(votes, *pair, kind), n, c.kappa_of(kind))
-            for kind in kinds
+        meet.confusion,
+        (
+            _of_pairs("linear", votes, meet, c.kappa_of("linear")),
+            _of_pairs("quadratic", votes, meet, c.kappa_of("quadratic")),
         ),
     )
 
 
-def _person(votes: VoteTable, number: int) -> list[Sums]:
-    others, majority = with_others(votes, number), with_majority(votes, number)
+def _of_pairs(
+    name: str, votes: VoteTable, meet: c.PeopleWhoMeet, of: Callable[[Floats], Floats]
+) -> Statistic:
+    """Return one coefficient of every pair of people who meet."""
+    flat = meet.tables.reshape(1, len(meet.first), -1)
+    values = of(flat)[0] if len(meet.first) else np.zeros(0)
+    return Statistic(
+        [(name, int(a), int(b)) for a, b in zip(meet.first, meet.second, strict=True)],
+        [
+            Value(None, _why_undefined(table, votes)) if np.isnan(value) else Value(float(value))
+            for value, table in zip(values, meet.tables, strict=True)
+        ],
+        meet.tables.sum(axis=(1, 2)).astype(int).tolist(),
+        of,
+    )
+
+
+def _why_undefined(table: Floats, votes: VoteTable) -> str:
+    used = np.flatnonzero(table.sum(axis=0) + table.sum(axis=1))
+    return f"both chose only {votes.categories[used[0]]!r}"
+
+
+def _people(votes: VoteTable) -> list[Sums]:
     return [
-        Sums(sums, (Figure((name, number), c.ratio(sums, nothing), _n(sums), c.ratio_of),))
-        for name, sums, nothing in (
-            ("others", others, "nobody else voted on their items"),
-            ("majority", majority, "the others have no majority on any of their items"),
+        person_sums(name, matrix, range(len(votes.people)), reason)
+        for name, matrix, reason in (
+            ("others", c.with_others(votes), "nobody else voted on their items"),
+            (
+                "majority",
+                c.with_majority(votes),
+                "the others have no majority on any of their items",
+            ),
         )
     ]
 
 
-def with_others(votes: VoteTable, person: int) -> csr_array:
-    """Return (I, 2): how many others said the same as a person, and how many others voted."""
-    from scipy.sparse import csr_array
-
-    own, others = _own_and_others(votes, person)
-    same = np.take_along_axis(others, np.maximum(own, 0)[:, None], axis=1)[:, 0]
-    voted = own != MISSING
-    return csr_array(np.stack([same * voted, others.sum(axis=1) * voted], axis=1).astype(float))
-
-
-def with_majority(votes: VoteTable, person: int) -> csr_array:
-    """Return (I, 2): whether a person said what most of the others said, and whether most did.
-
-    The person's own vote is left out of the majority, which it would otherwise help to make.
-    """
-    from scipy.sparse import csr_array
-
-    own, others = _own_and_others(votes, person)
-    most = others.max(axis=1, initial=0)
-    clear = (own != MISSING) & (most > 0) & ((others == most[:, None]).sum(axis=1) == 1)
-    same = clear & (others.argmax(axis=1) == own)
-    return csr_array(np.stack([same, clear], axis=1).astype(float))
-
-
-def _own_and_others(votes: VoteTable, person: int) -> tuple[Codes, Codes]:
-    """Return a person's codes, (I,), and the others' votes by category, (I, K)."""
-    own, others = votes.codes[:, person], votes.counts.copy()
-    voted = np.flatnonzero(own != MISSING)
-    others[voted, own[voted]] -= 1
-    return own, others
+def person_sums(name: str, matrix: Any, people: Sequence[Key], nothing: str) -> Sums:
+    """Return ratios of two sums per person, ``[I, 2 P]``, named ``(name, person)``."""
+    totals = np.asarray(matrix.sum(axis=0)).ravel().reshape(-1, 2)
+    counts = np.asarray((matrix > 0).sum(axis=0)).ravel()[1::2].tolist()
+    values = [
+        Value(float(part / whole)) if whole > 0 else Value(None, nothing) for part, whole in totals
+    ]
+    names = [(name, person) for person in people]
+    return Sums(matrix, (Statistic(names, values, counts, c.ratio_of),))
 
 
 def _with_two(votes: VoteTable) -> int:
     return int((votes.votes_per_item >= 2).sum())
 
 
-def _n(sums: csr_array) -> int:
-    """Return on how many items a ratio rests."""
-    return int((np.asarray(sums.todense())[:, 1] > 0).sum())
-
-
 def _majorities(votes: VoteTable) -> dict[str, int]:
-    voted = votes.votes_per_item > 0
-    found = Counter(m for m, has in zip(votes.majorities(), voted, strict=True) if has)
-    return {kind: found[kind] for kind in votes.categories} | {NO_MAJORITY: found[None]}
-
-
-def _choices_of(votes: VoteTable, person: int) -> dict[str, int]:
-    codes = votes.codes[:, person]
-    return {kind: int((codes == code).sum()) for code, kind in enumerate(votes.categories)}
+    codes = votes.majority_codes[votes.votes_per_item > 0]
+    counts = {kind: int((codes == code).sum()) for code, kind in enumerate(votes.categories)}
+    return counts | {NO_MAJORITY: int((codes < 0).sum())}

@@ -1,7 +1,7 @@
-"""What labels tell about the people who gave them, whatever others said.
+"""Statistics of people by their own labels: consistency, gold accuracy, position bias, speed.
 
-Every function takes the labels of one person, or of several to see them together. Intervals are
-Wilson's, with each label taken as independent.
+Every function takes the labels of one person, or of several together. Intervals are Wilson's, with
+each label taken as independent.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from plumbline.data.labels import Choice, Label
 
 
 def self_consistency(labels: Sequence[Label]) -> Estimate:
-    """Return the share of repeats in which a person chose what they had chosen first.
+    """Return the share of repeats in which a person chose the same as the first time.
 
-    A repeat counts against the same person's earliest label on that pair that is none; one
-    without such a label says nothing.
+    The first time is the same person's earliest vote on that pair. A repeat without one is left
+    aside.
     """
     first: dict[tuple[str, str], Label] = {}
     repeats = []
@@ -40,9 +40,9 @@ def self_consistency(labels: Sequence[Label]) -> Estimate:
 
 
 def gold_accuracy(labels: Sequence[Label], answers: Mapping[str, Choice]) -> Estimate:
-    """Return the share of gold items with a known answer that were answered so.
+    """Return the share of gold items that were answered right.
 
-    Of several labels of a person on a gold item the first counts: nobody could have learnt it.
+    Of several labels of a person on a gold item the first counts: later ones may be learnt.
     """
     first: dict[tuple[str, str], Label] = {}
     for label in sorted(labels, key=_time):
@@ -62,10 +62,10 @@ def gold_accuracy(labels: Sequence[Label], answers: Mapping[str, Choice]) -> Est
 def position_bias(labels: Sequence[Label]) -> Estimate:
     """Return the share of the choices of A or B that went to the response shown first.
 
-    One half is no bias, since which response is shown first is drawn at random. Where a source
-    always shows the same one first (a file that does not say, for instance), a liking for the
-    place cannot be told from one for the response, and its labels are left aside. So are
-    adjudications, which see the votes.
+    One half is no bias, because the response shown first is drawn at random. Labels of a source
+    that always shows the same response first (a file that does not say, for instance) are left
+    aside: there a bias for the position cannot be separated from one for the response. So are
+    adjudications, because these see the votes.
     """
     decided = [
         label for label in labels if label.choice in ("a", "b") and label.purpose != "adjudication"
@@ -73,24 +73,22 @@ def position_bias(labels: Sequence[Label]) -> Estimate:
     orders: dict[str, set[str]] = defaultdict(set)
     for label in decided:
         orders[label.source].add(label.shown_first)
-    told = [label for label in decided if len(orders[label.source]) > 1]
-    first = sum(label.choice == label.shown_first for label in told)
-    nothing = (
-        "the same response was always shown first" if decided else "nothing was decided for A or B"
-    )
-    return wilson(first, len(told), nothing=nothing)
+    drawn = [label for label in decided if len(orders[label.source]) > 1]
+    first = sum(label.choice == label.shown_first for label in drawn)
+    nothing = "the same response was always shown first" if decided else "no label chose A or B"
+    return wilson(first, len(drawn), nothing=nothing)
 
 
 def median_seconds(labels: Sequence[Label]) -> Value:
-    """Return the median time between two labels of one person in a row, in seconds.
+    """Return the median time between two consecutive labels of one person, in seconds.
 
-    Breaks are in it; the median hardly feels them.
+    Breaks are included, but hardly change the median.
     """
     times = sorted(_time(label) for label in labels)
     if len(times) < 2:
         return Value(None, "fewer than two labels")
     if times[0] == times[-1]:
-        return Value(None, "all labels bear the same time")
+        return Value(None, "all labels have the same time")
     return Value(median((after - before).total_seconds() for before, after in pairwise(times)))
 
 

@@ -1,4 +1,4 @@
-"""Agreement in words, tables and JSON: what the command line prints of any table of labels."""
+"""Agreement in sentences, tables and JSON: what the command prints about any table of labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from annotation.aggregation.votes import read_gold
 from annotation.agreement.intervals import Bootstrap, Estimate
-from annotation.agreement.labels import ORDER, LabelAgreement, measure_labels
-from annotation.agreement.measure import NO_MAJORITY, Agreement, check_order, measure_agreement
+from annotation.agreement.label_agreement import ORDER, LabelAgreement, measure_labels
+from annotation.agreement.measure import (
+    NO_MAJORITY,
+    Agreement,
+    PairOfPeople,
+    check_order,
+    measure_agreement,
+)
+from annotation.gold_answers import read_gold
 from annotation.sources.label_tables import (
     Columns,
     LabelTable,
@@ -21,13 +27,13 @@ from annotation.sources.label_tables import (
 from plumbline.errors import ConfigError
 from plumbline.pages import number, percent
 
-#: More pairs of people than this are not listed on a terminal; the JSON has them all.
+#: A terminal lists no more pairs of people than this; the JSON has all of them.
 _PAIRS_SHOWN = 30
 _ENTRIES_SHOWN = 6
 
 
 class Section(NamedTuple):
-    """A table for people to read."""
+    """A table with a title."""
 
     title: str
     header: Sequence[str]
@@ -36,61 +42,61 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """What was measured, and on what."""
+    """Agreement in a file of labels."""
 
     file: Path
     agreement: Agreement
     table: LabelTable | None = None
-    """How the file was read, unless it holds Plumbline's own labels."""
+    """How the file was read; None for Plumbline's own labels."""
     labels: LabelAgreement | None = None
-    """What labels tell beyond their choices, where the file holds Plumbline's own."""
+    """Strength, aspects and people, where the file holds Plumbline's own labels."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON types; the figures of agreement stand at the top in every case."""
-        found: dict[str, Any] = {"file": str(self.file), "form": "labels"}
+        """Return JSON types; the numbers of agreement are at the top level in every case."""
+        values: dict[str, Any] = {"file": str(self.file), "form": "labels"}
         if self.table is not None:
-            found |= {
+            values |= {
                 "form": self.table.form,
                 "columns": asdict(self.table.columns),
                 "guessed": list(self.table.guessed),
                 "missing": dict(self.table.missing),
                 "look_alikes": [list(names) for names in self.table.look_alikes],
             }
-        found |= self.agreement.as_dict()
+        values |= self.agreement.as_dict()
         if self.labels is not None:
             beyond = self.labels.as_dict()
             del beyond["choice"]
-            found["labels"] = beyond
-        return found
+            values["labels"] = beyond
+        return values
 
     def head(self) -> list[str]:
-        """Return what was read, and as what."""
-        found = self.agreement
+        """Return what was read, and how."""
+        agreement = self.agreement
         lines = [
-            f"{self.file}: {found.items:,} items with a vote, {len(found.people):,} people, "
-            f"{found.votes:,} votes; {found.items_with_two_votes:,} items have two votes or more."
+            f"{self.file}: {agreement.items:,} items with a vote, {len(agreement.people):,} people, "
+            f"{agreement.votes:,} votes; {agreement.items_with_two_votes:,} items have two or more."
         ]
         if self.table is not None:
             lines.append(_read_as(self.table))
         if self.labels is not None:
             purposes = ", ".join(f"{n:,} {name}" for name, n in self.labels.purposes.items() if n)
-            lines.append(f"Labels by purpose: {purposes}. Agreement is that of the votes.")
+            lines.append(f"Labels by purpose: {purposes}. Only votes count for agreement.")
         return lines
 
     def tables(self) -> list[Section]:
         """Return the tables."""
-        sections = [_measures(self.agreement), _choices(self.agreement)]
+        sections = [_headline(self.agreement), _choices(self.agreement)]
         if self.labels is not None and (self.labels.aspects or self.labels.strength):
             sections.append(_aspects(self.labels))
         sections.append(_pairs(self.agreement))
         sections.append(_people(self.agreement))
         if self.labels is not None:
-            sections.append(_habits(self.labels))
+            sections.append(_own_statistics(self.labels))
         return sections
 
     def notes(self) -> list[str]:
-        """Return what a reader must know about the figures; nothing is left out unsaid."""
-        return unsaid(self.table, self.labels) + agreement_notes(self.agreement)
+        """Return what a reader must know about the numbers: what they leave out, and why."""
+        return reading_notes(self.table, self.labels) + agreement_notes(self.agreement)
 
 
 def report_on(
@@ -110,36 +116,36 @@ def report_on(
         if order is not None:
             check_order(order, sorted({label.choice for label in labels}))
         folder = file if file.is_dir() else file.parent
-        found = measure_labels(labels, read_gold(folder), order or ORDER, bootstrap)
-        return AgreementReport(file, found.choice, labels=found)
+        measured = measure_labels(labels, read_gold(folder), order or ORDER, bootstrap)
+        return AgreementReport(file, measured.choice, labels=measured)
     table = read_votes(file, columns)
     if order is not None:
         check_order(order, table.votes.categories)
     return AgreementReport(file, measure_agreement(table.votes, order, bootstrap), table)
 
 
-def agreement_notes(found: Agreement) -> list[str]:
-    """Return why figures are missing, what they leave out, and how intervals were made."""
+def agreement_notes(agreement: Agreement) -> list[str]:
+    """Return why numbers are missing, what they leave out, and how intervals were made."""
     notes = []
-    if found.fleiss_left_out:
+    if agreement.fleiss_left_out:
         notes.append(
-            f"Fleiss' kappa needs one number of votes an item: it is taken over the items with "
-            f"{found.fleiss_votes}, and leaves out {found.fleiss_left_out:,} with another number."
+            f"Fleiss' kappa needs the same number of votes on each item. It uses the items with "
+            f"{agreement.fleiss_votes} and leaves out {agreement.fleiss_left_out:,} others."
         )
-    if found.votes_outside_order:
+    if agreement.votes_outside_order:
         notes.append(
-            f"Ordinal figures leave out {found.votes_outside_order:,} votes for categories outside "
-            f"the order {', '.join(found.order or ())}."
+            f"Ordinal coefficients leave out {agreement.votes_outside_order:,} votes for categories "
+            f"outside the order {', '.join(agreement.order or ())}."
         )
     reasons: dict[str, list[str]] = {}
-    for name, estimate in _named(found):
+    for name, estimate in _named(agreement):
         if estimate.reason:
             reasons.setdefault(estimate.reason, []).append(name)
     for reason, names in reasons.items():
         more = len(names) - _ENTRIES_SHOWN
         listed = "; ".join(names[:_ENTRIES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         notes.append(f"{reason[0].upper()}{reason[1:]}: {listed}.")
-    how = found.interval
+    how = agreement.interval
     if how["resamples"]:
         notes.append(
             f"Intervals cover {how['confidence']:.0%}: {how['method']}, {how['resamples']:,} "
@@ -167,38 +173,37 @@ def _interval(estimate: Estimate, shown: Callable[[float], str]) -> str:
     return f" ({shown(estimate.low)}{to}{shown(estimate.high)})"
 
 
-def measures(found: Agreement) -> list[tuple[str, str, int]]:
-    """Return the headline figures: name, value with interval, and items."""
+def headline(agreement: Agreement) -> list[tuple[str, str, int]]:
+    """Return the headline numbers: name, value with interval, and items."""
     rows = [
-        ("agreement of two votes", share(found.agreement), found.agreement.n),
-        ("Fleiss' kappa", coefficient(found.fleiss_kappa), found.fleiss_kappa.n),
-        ("Krippendorff's alpha", coefficient(found.alpha), found.alpha.n),
+        ("equal votes, of two on the same item", share(agreement.agreement), agreement.agreement.n),
+        ("Fleiss' kappa", coefficient(agreement.fleiss_kappa), agreement.fleiss_kappa.n),
+        ("Krippendorff's alpha", coefficient(agreement.alpha), agreement.alpha.n),
     ]
-    if found.alpha_ordinal is not None and found.order is not None:
-        name = f"Krippendorff's alpha, ordinal: {', '.join(found.order)}"
-        rows.append((name, coefficient(found.alpha_ordinal), found.alpha_ordinal.n))
+    if agreement.alpha_ordinal is not None and agreement.order is not None:
+        name = f"Krippendorff's alpha, ordinal: {', '.join(agreement.order)}"
+        rows.append((name, coefficient(agreement.alpha_ordinal), agreement.alpha_ordinal.n))
     return rows
 
 
-def _measures(found: Agreement) -> Section:
-    rows = [(name, value, f"{n:,}") for name, value, n in measures(found)]
-    return Section("In all", ("measure", "value", "items"), rows)
+def _headline(agreement: Agreement) -> Section:
+    rows = [(name, value, f"{n:,}") for name, value, n in headline(agreement)]
+    return Section("Agreement", ("measure", "value", "items"), rows)
 
 
-def _choices(found: Agreement) -> Section:
+def _choices(agreement: Agreement) -> Section:
     rows = [
-        (name, f"{n:,}", percent(n / found.votes), f"{found.majorities[name]:,}")
-        for name, n in found.choices.items()
+        (name, f"{n:,}", percent(n / agreement.votes), f"{agreement.majorities[name]:,}")
+        for name, n in agreement.choices.items()
     ]
-    rows.append((NO_MAJORITY, "", "", f"{found.majorities[NO_MAJORITY]:,}"))
+    rows.append((NO_MAJORITY, "", "", f"{agreement.majorities[NO_MAJORITY]:,}"))
     return Section("Categories", ("category", "votes", "share", "majority of items"), rows)
 
 
 def _aspects(labels: LabelAgreement) -> Section:
-    found = dict(labels.aspects)
     rows = [
         (name, f"{a.items_with_two_votes:,}", share(a.agreement), coefficient(a.alpha), "–")
-        for name, a in found.items()
+        for name, a in labels.aspects.items()
     ]
     if labels.strength is not None:
         s = labels.strength
@@ -210,13 +215,10 @@ def _aspects(labels: LabelAgreement) -> Section:
     return Section("Aspects and strength", header, rows)
 
 
-def _pairs(found: Agreement) -> Section:
-    ordinal = found.order is not None
+def _pairs(agreement: Agreement) -> Section:
+    ordinal = agreement.order is not None
     header = ["two people", "items", "agreement", "Cohen's kappa"]
-    worst = sorted(
-        found.pairs, key=lambda p: (p.kappa.value is None, p.kappa.value or 0.0, p.people)
-    )
-    shown = found.pairs if len(worst) <= _PAIRS_SHOWN else worst[:_PAIRS_SHOWN]
+    shown = lowest_pairs(agreement, _PAIRS_SHOWN)
     rows = [
         [
             " – ".join(pair.people),
@@ -231,12 +233,23 @@ def _pairs(found: Agreement) -> Section:
         ]
         for pair in shown
     ]
-    more = len(found.pairs) - len(shown)
+    more = len(agreement.pairs) - len(shown)
     title = "Pairs of people" + (f": the lowest; {more} more with --json" if more else "")
     return Section(title, header + (["linear", "quadratic"] if ordinal else []), rows)
 
 
-def _people(found: Agreement) -> Section:
+def lowest_pairs(agreement: Agreement, at_most: int) -> list[PairOfPeople]:
+    """Return all pairs of people, or, where these are too many, those with the lowest kappa."""
+
+    def rank(pair: PairOfPeople) -> tuple[bool, float, tuple[str, str]]:
+        return pair.kappa.value is None, pair.kappa.value or 0.0, pair.people
+
+    if len(agreement.pairs) <= at_most:
+        return list(agreement.pairs)
+    return sorted(agreement.pairs, key=rank)[:at_most]
+
+
+def _people(agreement: Agreement) -> Section:
     rows = [
         (
             person.name,
@@ -245,13 +258,13 @@ def _people(found: Agreement) -> Section:
             share(person.with_majority),
             "  ".join(f"{name} {n:,}" for name, n in person.choices.items()),
         )
-        for person in found.people
+        for person in agreement.people
     ]
     header = ("person", "votes", "with another", "with the others' majority", "votes by category")
     return Section("People", header, rows)
 
 
-def _habits(labels: LabelAgreement) -> Section:
+def _own_statistics(labels: LabelAgreement) -> Section:
     rows = [
         (
             person.name,
@@ -264,7 +277,7 @@ def _habits(labels: LabelAgreement) -> Section:
         )
         for person in (*labels.people, labels.everybody)
     ]
-    header = ("person", "source", "labels", "gold", "repeats", "shown first", "seconds a label")
+    header = ("person", "source", "labels", "gold", "repeats", "shown first", "seconds per label")
     return Section("Gold items, repeats and position", header, rows)
 
 
@@ -272,44 +285,44 @@ def _read_as(table: LabelTable) -> str:
     columns = table.columns
     item = ", ".join(columns.item) or "the row"
     if table.form == "wide":
-        what = f"one column a person ({', '.join(columns.people)}); item: {item}"
+        what = f"one column per person ({', '.join(columns.people)}); item: {item}"
     else:
-        what = f"one row a vote; item: {item}; person: {columns.person}; label: {columns.label}"
+        what = f"one row per vote; item: {item}; person: {columns.person}; label: {columns.label}"
     guessed = f" (guessed: {', '.join(table.guessed)})" if table.guessed else ""
     return f"Read as {what}{guessed}."
 
 
-def unsaid(table: LabelTable | None, labels: LabelAgreement | None) -> list[str]:
-    """Return what was not counted in what was read, or was counted otherwise than it may seem."""
+def reading_notes(table: LabelTable | None, labels: LabelAgreement | None) -> list[str]:
+    """Return what was not counted in the file, or was counted in a way that may surprise."""
     notes = []
     if table is not None and table.missing:
         empty = ", ".join(f"{n:,} {what}" for what, n in table.missing.items())
         notes.append(f"Cells without a vote: {empty}.")
     for names in table.look_alikes if table is not None else ():
-        notes.append(f"Taken as different categories: {', '.join(map(repr, names))}.")
+        notes.append(f"Counted as different categories: {', '.join(map(repr, names))}.")
     if labels is not None and labels.superseded:
         notes.append(
-            f"{labels.superseded:,} votes were replaced by a later one of the same person."
+            f"{labels.superseded:,} votes were replaced by a later vote of the same person."
         )
     if labels is not None and labels.gold_unknown:
-        notes.append(f"The answer is not known to {labels.gold_unknown:,} labels on gold items.")
+        notes.append(f"{labels.gold_unknown:,} labels are on gold items without a known answer.")
     return notes
 
 
-def _named(found: Agreement) -> list[tuple[str, Estimate]]:
+def _named(agreement: Agreement) -> list[tuple[str, Estimate]]:
     named = [
-        ("agreement", found.agreement),
-        ("Fleiss' kappa", found.fleiss_kappa),
-        ("Krippendorff's alpha", found.alpha),
+        ("agreement", agreement.agreement),
+        ("Fleiss' kappa", agreement.fleiss_kappa),
+        ("Krippendorff's alpha", agreement.alpha),
     ]
-    if found.alpha_ordinal is not None:
-        named.append(("ordinal alpha", found.alpha_ordinal))
-    for pair in found.pairs:
+    if agreement.alpha_ordinal is not None:
+        named.append(("ordinal alpha", agreement.alpha_ordinal))
+    for pair in agreement.pairs:
         who = " – ".join(pair.people)
         named += [(f"agreement of {who}", pair.agreement), (f"kappa of {who}", pair.kappa)]
         weighted = (("linear", pair.kappa_linear), ("quadratic", pair.kappa_quadratic))
         named += [(f"{kind} kappa of {who}", value) for kind, value in weighted if value]
-    for person in found.people:
+    for person in agreement.people:
         named += [
             (f"{person.name} with another", person.with_others),
             (f"{person.name} with the majority", person.with_majority),

@@ -1,4 +1,4 @@
-"""Whatever can show a bar: a `Reporter` on a terminal, a `Stage` in a run, or nothing."""
+"""Progress bars: what a `Reporter` on a terminal and a `Stage` in a run have in common."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 from plumbline.runs.progress import Bar, Reporter
 
 
-class Bars(Protocol):
-    """Shows how far long work has come."""
+class ProgressBars(Protocol):
+    """Shows the progress of long work."""
 
     def bar(self, description: str, total: int) -> AbstractContextManager[Bar]:
         """Show a bar while the block runs."""
         ...
 
 
-SILENT: Bars = Reporter(quiet=True)
+SILENT: ProgressBars = Reporter(quiet=True)

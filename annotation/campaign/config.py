@@ -1,94 +1,88 @@
-"""What may vary in a campaign: who looks at what, how often, and what they are asked."""
+"""The settings of a campaign: who sees which pairs, how often, and what they are asked."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, not_in_identity
+from annotation.names import check_campaign_name, problem_with_name
+from annotation.questions.settings import QuestionsConfig
+from plumbline.config import Config, not_in_identity, only_when
+from plumbline.errors import ConfigError
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-_WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
+USUAL_OVERLAP = 3
+"""Votes on each pair where ``overlap`` is not set and at least so many people label."""
 
 
-class CampaignConfig(Config):
+class CampaignConfig(QuestionsConfig):
     """One campaign: the same questions about many pairs."""
 
     name: str = "preferences"
-    """Names the campaign, its datasets and its workspaces: small letters, digits, - and _."""
+    """Names the campaign, its folder, datasets and workspaces: lower-case letters, digits, - and
+    _."""
     people: tuple[str, ...] = ()
-    """User names. Each gets a workspace and a queue of their own, and sees nobody else's. Empty
-    means one shared queue, from which everybody in the workspace takes what is still open."""
-    workspace: str | None = None
-    """The workspace of the shared queue; it must be there. Not set: one named like the campaign,
-    made if it is not there."""
-    overlap: int = Field(3, ge=1)
-    """Different people who vote on each pair."""
+    """User names. Each person gets a workspace and a queue, and sees nobody else's. Empty: one
+    shared queue, from which everybody in the workspace takes the next open pair."""
+    workspace: str | None = only_when(
+        lambda config: not config.people, "people to be empty (one shared queue)", None
+    )
+    """The workspace of the shared queue; it must exist. Null: one named like the campaign, made
+    if it does not exist."""
+    overlap: int | None = Field(None, ge=1)
+    """How many different people vote on each pair. Null: three, or as many as there are people if
+    they are fewer."""
     gold_share: float = Field(0.05, ge=0, lt=1)
-    """Items with a known answer, as a share of the votes in a queue; at least one a queue where
-    there are any."""
+    """Items with a known answer, as a share of the votes in a queue; at least one per queue if
+    there are any such items."""
     repeat_share: float = Field(0.05, ge=0, le=1)
-    """Pairs shown a second time, as a share of the votes in a queue; at least one a queue."""
-    repeat_distance: int = Field(20, ge=1)
-    """Items, at least, from a pair's first showing to its second; half the queue where that is
-    less."""
-    strength: bool = True
-    """Ask by how much the better response is better: 1 slightly, 2 clearly, 3 much."""
-    rationale: bool = True
-    """Ask for the reason, in words."""
-    aspects: tuple[str, ...] = ()
-    """Aspects to compare the responses on besides, such as helpful, harmless and honest."""
-    flags: tuple[str, ...] = ("unsafe", "personal_data")
-    """What may be noted about a pair besides: none, or at least two things to choose from."""
-    markdown: bool = False
-    """Render the texts as Markdown. Off, since an image in a response would be fetched from
-    wherever it says, and tell that server who reads it and when."""
+    """Pairs shown a second time, as a share of the votes in a queue; at least one per queue."""
+    repeat_distance: int = only_when(
+        lambda config: config.repeat_share > 0, "repeat_share above 0", 20, ge=1
+    )
+    """The least number of items between a pair's first and second showing; half the queue if that
+    is less."""
+    markdown: bool = True
+    """Show the texts as Markdown on Plumbline's labelling page: code, tables, lists and formulas.
+    HTML in a text is shown as text, and images are never loaded."""
+    argilla_markdown: bool = False
+    """Render Markdown on Argilla's own page too. That page loads images from wherever a text says
+    and so tells their server who reads it, and when."""
     near_identical: float = Field(0.97, gt=0, le=1)
-    """Pairs whose responses are this similar (1 is the same text, but for case and white space)
-    are left out, and counted: nobody can tell them apart."""
+    """Pairs whose responses are this similar are left out and counted, because nobody can tell
+    them apart. 1 is the same text except for case and white space."""
     guidelines: Path | None = None
-    """A Markdown file with the guidelines page, in place of the one that comes with this."""
+    """A Markdown file with the guidelines page. Null: the page that comes with Plumbline."""
     show_votes: bool = True
-    """Show the senior labeller who adjudicates the votes and their rationales."""
+    """Show the votes and their reasons to the senior labeller who adjudicates."""
     seed: int = Field(0, ge=0)
-    """Seed of order, sides, gold items, repeats and assignment."""
+    """Seed of the order, the sides, the gold items, the repeats and who gets which pair."""
+
+    @property
+    def votes_per_pair(self) -> int:
+        """How many different people vote on each pair."""
+        if self.overlap is not None:
+            return self.overlap
+        return min(USUAL_OVERLAP, len(self.people)) if self.people else USUAL_OVERLAP
 
     @model_validator(mode="after")
     def _can_be_done(self) -> CampaignConfig:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"the name {self.name!r} must be 1 to 60 small letters, digits, - and _, "
-                "starting with a letter or digit"
-            )
+        try:
+            check_campaign_name(self.name)
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        for name in self.people:
+            problem = problem_with_name(name)
+            if problem is not None:
+                raise ValueError(f"people names {name!r}, which {problem}")
         twice = sorted({name for name in self.people if self.people.count(name) > 1})
         if twice:
             raise ValueError(f"people names {', '.join(twice)} more than once")
-        if self.people and self.overlap > len(self.people):
+        if self.people and self.overlap is not None and self.overlap > len(self.people):
             raise ValueError(
                 f"overlap is {self.overlap}, but people names {len(self.people)}, and nobody "
                 "votes twice on a pair. Name more people or lower overlap"
             )
-        if self.people and self.workspace is not None:
-            raise ValueError(
-                f"workspace is {self.workspace!r}, but with people named each has a workspace of "
-                "their own. Leave one of the two out"
-            )
-        if len(self.flags) == 1:
-            raise ValueError(
-                f"flags names {self.flags[0]!r} alone, but a page offers two or more to choose "
-                "from. Add one, or ask about no flags"
-            )
-        for kind, words in (("aspects", self.aspects), ("flags", self.flags)):
-            for word in words:
-                if not _WORD.fullmatch(word):
-                    raise ValueError(
-                        f"{kind} has {word!r}; use 1 to 40 small letters, digits and _, starting "
-                        "with a letter"
-                    )
-            if len(set(words)) < len(words):
-                raise ValueError(f"{kind} names something twice: {', '.join(words)}")
         return self
 
 
@@ -96,10 +90,10 @@ class WaitConfig(Config):
     """How long to wait for labels, and how."""
 
     enough: int | None = not_in_identity(None, ge=1)
-    """Votes to wait for; not set, until every item has been answered as often as it should be."""
+    """Votes to wait for. Null: until every item has all its answers."""
     poll_seconds: float = not_in_identity(5.0, gt=0)
-    """How often to ask the server how far people have come."""
+    """Seconds between two requests that ask the server for progress."""
     webhook: bool = not_in_identity(False)
-    """Let the server say when something was answered; polling goes on beside it, more slowly."""
+    """Let the server call when somebody has answered. The server is still asked, less often."""
     patience_seconds: float = not_in_identity(120.0, gt=0)
-    """How long a server that does not answer is tried again before giving up."""
+    """How long a server that does not answer is tried again."""

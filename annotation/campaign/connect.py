@@ -1,41 +1,49 @@
-"""Which server a campaign goes to, and with whose key."""
+"""Which server a campaign goes to, and with which API key."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from annotation.campaign.client import Connection
-from plumbline.config import Config, not_in_identity
+from annotation.argilla.client import Connection
+from plumbline.config import Config, not_in_identity, only_when
 from plumbline.errors import ConfigError
 
 KEY_VARIABLE = "ARGILLA_API_KEY"
 _LARGEST_KEY = 10_000
+_NOT_IN_IDENTITY: dict[str, Any] = {"not_in_identity": True}
 
 
 class SiteConfig(Config):
-    """The labelling server, and where campaigns are kept. Labels do not depend on either."""
+    """The labelling server, and the folder of campaigns. Labels do not depend on either."""
 
     home: Path = not_in_identity(Path("labelling"))
     """The folder of this machine's labelling site. Campaigns are kept in it, too."""
-    port: int = not_in_identity(6900, ge=0)
-    """Where this machine's site listens if a recipe has to start it; 0 for any free port."""
+    port: int = only_when(
+        lambda config: config.server is None,
+        "server to be null (this machine's own site)",
+        6900,
+        ge=0,
+        json_schema_extra=_NOT_IN_IDENTITY,
+    )
+    """The port of this machine's site if a recipe has to start it. 0: any free port."""
     server: str | None = not_in_identity(None)
-    """Another Argilla 2 server, by its address."""
-    api_key_file: Path | None = not_in_identity(None)
+    """The address of another Argilla 2 server. Null: this machine's own site."""
+    api_key_file: Path | None = only_when(
+        lambda config: config.server is not None,
+        "server (this machine's own site keeps its API key itself)",
+        None,
+        json_schema_extra=_NOT_IN_IDENTITY,
+    )
     """A file with the API key for that server; or set ARGILLA_API_KEY."""
 
 
 def connect(site: SiteConfig) -> Connection:
-    """Return the way to the labelling server."""
+    """Return the address and API key of the labelling server."""
     if site.server is None:
-        if site.api_key_file is not None:
-            raise ConfigError(
-                f"--api-key-file is {site.api_key_file}, but no --server is named that it opens. "
-                "This machine's own site keeps its key itself."
-            )
-        from annotation.server.home import connection
+        from annotation.server.site_folder import connection
 
         return connection(site.home)
     if site.api_key_file is not None:
@@ -43,30 +51,30 @@ def connect(site: SiteConfig) -> Connection:
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         raise ConfigError(
-            f"There is no key for {site.server}. Put the API key (from 'My settings' on the "
+            f"There is no API key for {site.server}. Put the key (from 'My settings' on the "
             f"labelling site) into a file and name it with --api-key-file, or set {KEY_VARIABLE}."
         )
     return Connection(site.server, key.strip())
 
 
 def open_site(site: SiteConfig, say: Callable[[str], None]) -> Connection:
-    """Return the way to the labelling server; start this machine's own if it is not up."""
+    """Return the address and API key of the server; start this machine's own if it is not up."""
     if site.server is None:
         from annotation.server import control
-        from annotation.server.home import Site, changed, free_port
+        from annotation.server.site_folder import Site, changed, free_port
 
         here = Site(site.home)
         if control.running(here) is None:
             port = site.port or free_port()
-            found = control.up(here, changed(here.reach(), {"port": port}), say)
-            say(f"the labelling site is up at {found.url}; `plumbline annotate down` stops it")
+            server = control.up(here, changed(here.reach(), {"port": port}), say)
+            say(f"the labelling site is up at {server.url}; `plumbline annotate down` stops it")
     return connect(site)
 
 
 def is_up(site: SiteConfig) -> bool:
-    """Tell whether this machine's site runs, or another server was named."""
+    """Return whether this machine's site runs, or another server is named."""
     from annotation.server import control
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     return site.server is not None or control.running(Site(site.home)) is not None
 
@@ -74,15 +82,10 @@ def is_up(site: SiteConfig) -> bool:
 def close_site(site: SiteConfig) -> None:
     """Stop this machine's site."""
     from annotation.server import control
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     if site.server is None:
         control.down(Site(site.home))
-
-
-def campaign_folder(home: Path, name: str) -> Path:
-    """Return where a campaign is kept."""
-    return home / "campaigns" / name
 
 
 def _read_key(file: Path) -> str:
@@ -91,7 +94,7 @@ def _read_key(file: Path) -> str:
             raise ConfigError(f"{file} is too large to be an API key.")
         return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        # The error's kind alone: its text may quote what stands in the file.
+        # Only the error's type: its text may quote what is in the file.
         raise ConfigError(
             f"The API key cannot be read from {file}: {type(error).__name__}."
         ) from None

@@ -1,8 +1,9 @@
-"""Who is shown what, in which order and on which side: drawn from a seed, before anything is sent.
+"""Who sees which pair, in which order and on which side: drawn from a seed before anything is sent.
 
-An item is one showing of a pair in one queue. In a shared queue, any person may come; otherwise
-each person has a queue, and so has a senior labeller for adjudication. Nothing that the labelling
-site stores about an item tells its purpose.
+An item is one showing of a pair in one queue. A shared queue is open to everybody in its workspace.
+Otherwise each person has a queue, and so has a senior labeller for adjudication. Nothing that the
+labelling site stores about an item tells votes, gold items and repeats apart. Only the pairs of a
+training round are known to be that: they have a queue of their own.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from annotation.campaign.config import CampaignConfig
-from annotation.campaign.questions import Side
+from annotation.questions.question import Side
 from plumbline.data.labels import Choice, Purpose
 from plumbline.seeds import rng
 
@@ -25,6 +26,10 @@ RESERVE = "reserve"
 """The queue that nobody sees: gold items that nobody has been given yet."""
 _ADJUDICATION = "adjudication:"
 _PERSON = "person:"
+_TRAINING = "training:"
+
+ItemPurpose = Purpose | Literal["training"]
+"""Why a pair is shown. An answer to a training item is no label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +37,14 @@ class Item:
     """One showing of a pair."""
 
     id: str
-    """What the labelling site knows it by; tells nothing to whoever has not the secret."""
+    """The name of the record on the labelling site; meaningless without the secret."""
     pair_id: str
     queue: str
     shown_first: Side
     """Which of the pair's responses is called A."""
-    purpose: Purpose
+    purpose: ItemPurpose
     answer: Choice | None = None
-    """The known answer of a gold item."""
+    """The known answer of a gold or training item."""
 
     @property
     def person(self) -> str | None:
@@ -56,19 +61,29 @@ def queue_of(person: str, *, adjudication: bool = False) -> str:
     return f"{_ADJUDICATION if adjudication else _PERSON}{person}"
 
 
+def training_queue_of(person: str | None) -> str:
+    """Return the name of a person's queue of training pairs; None: the queue that all share."""
+    return f"{_TRAINING}{person or ''}"
+
+
 def person_of(queue: str) -> str | None:
-    """Return whose queue it is; None for one that is nobody's."""
+    """Return whose queue it is; None for a queue that people share."""
     return queue.partition(":")[2] or None
 
 
 def is_adjudication(queue: str) -> bool:
-    """Tell whether a queue is a senior labeller's."""
+    """Return whether a queue is a senior labeller's."""
     return queue.startswith(_ADJUDICATION)
+
+
+def is_training(queue: str) -> bool:
+    """Return whether a queue holds the pairs of a training round."""
+    return queue.startswith(_TRAINING)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """New items in the order in which they are to be shown, and what could not be done."""
+    """New items in the order in which people see them, and what could not be done."""
 
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
@@ -83,49 +98,19 @@ def plan(
 ) -> Plan:
     """Return the items for pairs that are new to a campaign.
 
-    ``before`` are the items it has: people's loads go on from there, and nobody gets a gold item
-    twice. Gold items that are left over go to the reserve, so that they stay gold items.
+    ``before`` are the items that the campaign has: people's loads continue from there, and nobody
+    gets a gold item twice. Gold items that are left over go to the reserve, so that they stay gold
+    items.
     """
     random = rng(config.seed, "items", len(before))
-    votes: dict[str, list[tuple[str, Side]]] = {}
-    if config.people:
-        votes = {queue_of(person): [] for person in config.people}
-        loads, together = _history(before)
-        for pair_id, people in assign(
-            pair_ids, config.people, config.overlap, random, loads, together
-        ).items():
-            # Half of a pair's people see one response first, and half the other.
-            first = sides(len(people), random)
-            for person, side in zip(people, first, strict=True):
-                votes[queue_of(person)].append((pair_id, side))
-    else:
-        first = sides(len(pair_ids), random)
-        votes[SHARED] = list(zip(pair_ids, first, strict=True))
-
+    votes = _votes(pair_ids, config, random, before)
     items: list[Item] = []
     notes = []
-    for queue, theirs in votes.items():
-        if not theirs:
-            continue
-        had = {item.pair_id for item in before if item.queue == queue}
-        fresh = sorted(set(gold) - had)
-        wanted = share_of(config.gold_share, len(theirs)) if gold else 0
-        drawn = random.sample(fresh, min(wanted, len(fresh)))
-        if len(drawn) < wanted:
-            notes.append(f"{queue}: {len(drawn)} gold items, not {wanted}; there are no more")
-        shown = [Item("", pair_id, queue, side, "vote") for pair_id, side in theirs]
-        shown += [
-            Item("", pair_id, queue, side, "gold", gold[pair_id])
-            for pair_id, side in zip(drawn, sides(len(drawn), random), strict=True)
-        ]
-        random.shuffle(shown)
-        repeats = share_of(config.repeat_share, len(theirs))
-        mixed = with_repeats(shown, repeats, config.repeat_distance, random)
-        if len(mixed) - len(shown) < repeats:
-            notes.append(
-                f"{queue}: {len(mixed) - len(shown)} repeats, not {repeats}; the queue is too short"
-            )
-        items += mixed
+    for queue, own in votes.items():
+        if own:
+            mixed, problems = _mixed_queue(queue, own, gold, config, random, before)
+            items += mixed
+            notes += problems
     used = {item.pair_id for item in (*before, *items) if item.purpose == "gold"}
     items += [
         Item("", pair_id, RESERVE, "a", "gold", answer)
@@ -135,6 +120,72 @@ def plan(
     return Plan(tuple(_named(item, secret) for item in items), tuple(notes))
 
 
+def _votes(
+    pair_ids: Sequence[str], config: CampaignConfig, random: Random, before: Sequence[Item]
+) -> dict[str, list[tuple[str, Side]]]:
+    """Return the pairs that each queue votes on, and which response is shown first there."""
+    if not config.people:
+        first = sides(len(pair_ids), random)
+        return {SHARED: list(zip(pair_ids, first, strict=True))}
+    votes: dict[str, list[tuple[str, Side]]] = {queue_of(person): [] for person in config.people}
+    loads, together = _history(before)
+    assigned = assign(pair_ids, config.people, config.votes_per_pair, random, loads, together)
+    for pair_id, people in assigned.items():
+        # Half of a pair's people see one response first, and half the other.
+        first = sides(len(people), random)
+        for person, side in zip(people, first, strict=True):
+            votes[queue_of(person)].append((pair_id, side))
+    return votes
+
+
+def _mixed_queue(
+    queue: str,
+    votes: Sequence[tuple[str, Side]],
+    gold: Mapping[str, Choice],
+    config: CampaignConfig,
+    random: Random,
+    before: Sequence[Item],
+) -> tuple[list[Item], list[str]]:
+    """Return a queue's votes mixed with gold items and repeats, and what could not be done."""
+    notes = []
+    had = {item.pair_id for item in before if item.queue == queue}
+    fresh = sorted(set(gold) - had)
+    wanted = share_of(config.gold_share, len(votes)) if gold else 0
+    drawn = random.sample(fresh, min(wanted, len(fresh)))
+    if len(drawn) < wanted:
+        notes.append(f"{queue}: {len(drawn)} gold items, not {wanted}; there are no more")
+    shown = [Item("", pair_id, queue, side, "vote") for pair_id, side in votes]
+    shown += [
+        Item("", pair_id, queue, side, "gold", gold[pair_id])
+        for pair_id, side in zip(drawn, sides(len(drawn), random), strict=True)
+    ]
+    random.shuffle(shown)
+    repeats = share_of(config.repeat_share, len(votes))
+    mixed = with_repeats(shown, repeats, config.repeat_distance, random)
+    placed = len(mixed) - len(shown)
+    if placed < repeats:
+        notes.append(f"{queue}: {placed} repeats, not {repeats}; the queue is too short")
+    return mixed, notes
+
+
+def plan_training(
+    answers: Mapping[str, Choice],
+    config: CampaignConfig,
+    secret: bytes,
+    before: Sequence[Item] = (),
+) -> Plan:
+    """Return the items of the training round: every pair once in each queue that lacks it."""
+    random = rng(config.seed, "training", len(before))
+    existing = {(item.queue, item.pair_id) for item in before}
+    items = []
+    for queue in [training_queue_of(person) for person in config.people or (None,)]:
+        new = [pair_id for pair_id in answers if (queue, pair_id) not in existing]
+        for pair_id, side in zip(new, sides(len(new), random), strict=True):
+            item = Item("", pair_id, queue, side, "training", answers[pair_id])
+            items.append(_named(item, secret))
+    return Plan(tuple(items))
+
+
 def plan_adjudication(
     pair_ids: Sequence[str],
     person: str,
@@ -142,7 +193,7 @@ def plan_adjudication(
     secret: bytes,
     before: Sequence[Item] = (),
 ) -> Plan:
-    """Return the items for a senior labeller, in the order given: the most valuable first."""
+    """Return the items for a senior labeller, in the order given."""
     random = rng(config.seed, "adjudication", person, len(before))
     queue = queue_of(person, adjudication=True)
     return Plan(
@@ -163,10 +214,10 @@ def assign(
 ) -> dict[str, list[str]]:
     """Return who votes on which pair: ``overlap`` different people each.
 
-    The loads added here differ by one at most, and ``loads`` from before say who has one more;
-    who came later need not catch up. Every two people share as many pairs as any other two, as
-    nearly as a draw in one pass gets: agreement between two people needs pairs they both judged.
-    Ties are broken at random.
+    The loads added here differ by at most one, and ``loads`` from before decide who gets one more;
+    people who joined later need not catch up. Every two people share about as many pairs as any
+    other two, as far as one pass can do that: agreement between two people needs pairs that both
+    judged. Ties are broken at random.
     """
     most = max((loads or {}).values(), default=0)
     load = {person: max((loads or {}).get(person, 0), most - 1) for person in people}
@@ -195,9 +246,9 @@ def assign(
 
 
 def sides(count: int, random: Random) -> list[Side]:
-    """Return which response comes first, for as many showings: each side for half of them.
+    """Return which response comes first, for so many showings: each side for half of them.
 
-    The order is random, and so is which side has one more of an odd number.
+    The order is random, and so is which side gets the odd one.
     """
     both: list[Side] = ["a", "b"]
     random.shuffle(both)
@@ -207,7 +258,7 @@ def sides(count: int, random: Random) -> list[Side]:
 
 
 def share_of(share: float, count: int) -> int:
-    """Return a share of a count, at least one where both are more than nothing."""
+    """Return a share of a count; at least one where both are above zero."""
     return max(1, round(share * count)) if share > 0 and count > 0 else 0
 
 
@@ -215,30 +266,30 @@ def with_repeats(shown: Sequence[Item], count: int, distance: int, random: Rando
     """Mix second showings of votes into a queue, each ``distance`` or more after the first.
 
     In a queue shorter than twice the distance, half its length is the distance. The side is drawn
-    anew.
+    again.
     """
     apart = min(distance, len(shown) // 2)
-    may = [
-        place
-        for place, item in enumerate(shown)
-        if item.purpose == "vote" and apart > 0 and place + apart <= len(shown)
+    candidates = [
+        position
+        for position, item in enumerate(shown)
+        if item.purpose == "vote" and apart > 0 and position + apart <= len(shown)
     ]
-    chosen = random.sample(may, min(count, len(may)))
+    chosen = random.sample(candidates, min(count, len(candidates)))
     placed: list[tuple[float, float, Item]] = [
-        (float(place), 0.0, item) for place, item in enumerate(shown)
+        (float(position), 0.0, item) for position, item in enumerate(shown)
     ]
-    for place, side in zip(chosen, sides(len(chosen), random), strict=True):
-        first = shown[place]
+    for position, side in zip(chosen, sides(len(chosen), random), strict=True):
+        first = shown[position]
         again = Item("", first.pair_id, first.queue, side, "repeat")
-        # Before the item that is there now; further repeats in between only add to the distance.
-        target = random.randint(place + apart, len(shown))
+        # Before the item that is there now; other repeats in between only add to the distance.
+        target = random.randint(position + apart, len(shown))
         placed.append((target - 0.5, random.random(), again))
     placed.sort(key=lambda entry: entry[:2])
     return [item for _, _, item in placed]
 
 
 def _history(before: Sequence[Item]) -> tuple[Counter[str], Counter[frozenset[str]]]:
-    """Return how many votes each person was given, and how often each two share a pair."""
+    """Return how many votes each person was given, and how many pairs every two people share."""
     loads: Counter[str] = Counter()
     people: dict[str, list[str]] = defaultdict(list)
     for item in before:
@@ -247,7 +298,9 @@ def _history(before: Sequence[Item]) -> tuple[Counter[str], Counter[frozenset[st
             people[item.pair_id].append(item.person)
     together: Counter[frozenset[str]] = Counter()
     for names in people.values():
-        together.update(frozenset((one, other)) for one in names for other in names if one < other)
+        together.update(
+            frozenset((first, second)) for first in names for second in names if first < second
+        )
     return loads, together
 
 

@@ -1,8 +1,9 @@
-"""The journal of answers: every version of every answer, once, in the order in which it was read.
+"""The journal of answers: every version of every answer once, in the order of reading.
 
-Lines are added and never changed. A batch is on the disk before `append` returns; what a kill
+Lines are added and never changed. A batch is on the disk before `append` returns. What a kill
 leaves of a line is cut off when the journal is next opened for writing, and read from the server
-once more.
+again. The journal's length is kept in a file beside it, so that a journal that lost its end (a
+restored disk, a copy that stopped) is noticed.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from annotation.campaign.argilla import Answer
-from annotation.private_files import flush_folder
+from annotation.argilla.api import Answer
+from annotation.private_files import flush_folder, write_private
 from plumbline.errors import DataError
 
 _Key = tuple[str, str, str]
@@ -26,6 +27,8 @@ class Ledger:
     def __init__(self, path: Path, *, writing: bool = False) -> None:
         """Open a journal. One process at a time may open it for writing."""
         self.path, self._writing = path, writing
+        self.lost_bytes = _missing_bytes(path)
+        """How much of the end is missing that was written once."""
         self.repaired_bytes = _cut_torn_line(path) if writing else 0
         """How much of an unfinished last line was cut off."""
         self._versions: dict[str, list[Answer]] = {}
@@ -39,9 +42,9 @@ class Ledger:
         return self._lines
 
     def append(self, answers: Iterable[Answer]) -> tuple[int, int]:
-        """Add the versions that are not there yet; return how many are first and how many later.
+        """Add the versions that are new; return how many are first and how many later versions.
 
-        Drafts are nobody's last word: one is noted only where it takes an answer back.
+        A draft is not an answer yet. It is noted only where it takes an answer back.
         """
         if not self._writing:
             raise ValueError("this journal was opened for reading")
@@ -58,6 +61,12 @@ class Ledger:
             self._write(new)
         return first, len(new) - first
 
+    def accept_length(self) -> None:
+        """Keep the present length as the right one, after what was lost was read again."""
+        if self.path.exists():
+            _write_length(self.path, self.path.stat().st_size)
+            self.lost_bytes = 0
+
     def versions(self) -> list[list[Answer]]:
         """Return every answer's versions, the earliest first."""
         return [
@@ -66,10 +75,10 @@ class Ledger:
         ]
 
     def current(self) -> list[Answer]:
-        """Return what each person last said about each record, taken back or not.
+        """Return each person's latest answer to each record, taken back or not.
 
-        Argilla knows one answer a person and record. Where there are two, the server was restored
-        from a backup that had not the first, and it was given again.
+        Argilla has one answer per person and record. Where there are two here, the server was
+        restored from a backup without the first, and the person answered again.
         """
         last: dict[tuple[str, ...], Answer] = {}
         for *_, answer in self.versions():
@@ -91,12 +100,36 @@ class Ledger:
             stream.write(lines.encode())
             stream.flush()
             os.fsync(stream.fileno())
+            size = stream.tell()
         if created:
             flush_folder(self.path.parent)
+        if not self.lost_bytes:  # else the old length stands until everything was read again
+            _write_length(self.path, size)
 
 
 def _key(answer: Answer) -> _Key:
     return answer.id, answer.changed_at, answer.status
+
+
+def _length_file(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-length.json")
+
+
+def _write_length(path: Path, size: int) -> None:
+    write_private(_length_file(path), json.dumps({"bytes": size}) + "\n")
+
+
+def _missing_bytes(path: Path) -> int:
+    """Return how many bytes the journal is shorter than it once was.
+
+    A journal of an earlier version has no file with its length; then nothing is known to be lost.
+    """
+    try:
+        expected = int(json.loads(_length_file(path).read_text("utf-8"))["bytes"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+    size = path.stat().st_size if path.exists() else 0
+    return max(0, expected - size)
 
 
 def _read(path: Path) -> Iterator[Answer]:
@@ -110,14 +143,14 @@ def _read(path: Path) -> Iterator[Answer]:
                 yield Answer(**json.loads(line))
             except (ValueError, TypeError) as error:
                 raise DataError(
-                    f"{path}, line {number} is damaged: {error}. No kill does that. Move the file "
-                    "and pulled.json away and pull again: what is on the server comes back, but "
-                    "earlier versions of answers are in the file alone."
+                    f"{path}, line {number} is damaged: {error}. No kill does that. Move the file, "
+                    f"{_length_file(path).name} and pulled.json away and pull again: you get back "
+                    "what is on the server. Earlier versions of answers are only in the file."
                 ) from None
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut off what stands behind the last line's end; return how many bytes it was."""
+    """Cut off what follows the last line's end; return how many bytes it was."""
     if not path.exists():
         return 0
     with path.open("r+b") as stream:
@@ -126,9 +159,9 @@ def _cut_torn_line(path: Path) -> int:
         while end > 0:
             start = max(0, end - 65536)
             stream.seek(start)
-            found = stream.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
                 break
             end = start
         if end < size:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotation.campaign.questions import problem_with_showing
+from annotation.questions.form import problem_with_showing
 from plumbline.data.labels import Choice
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport, ReadRow
 from plumbline.data.records import Conversation, problem_with, prompt_id

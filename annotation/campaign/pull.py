@@ -1,27 +1,27 @@
-"""Labels back: every submitted answer, exactly once, however often and whenever one asks.
+"""Labels back: every submitted answer exactly once, however often and whenever one pulls.
 
-A pull reads the datasets on which something has happened since they were last read to the end;
-what is new goes into the journal, and only then is it noted that they were read. So a pull that is
-killed is repeated, and the journal takes nothing twice.
+A pull reads the datasets that have changed since they were last read to the end. What is new goes
+into the journal, and only then is it noted that they were read. So a pull that is killed is
+repeated, and the journal takes nothing twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
-from annotation.campaign.argilla import Answer, Argilla
-from annotation.campaign.bars import SILENT, Bars
-from annotation.campaign.client import RefusedError
+from annotation.argilla.api import Answer, Argilla
+from annotation.argilla.client import RefusedError
+from annotation.campaign.bars import SILENT, ProgressBars
+from annotation.campaign.folder import Campaign
 from annotation.campaign.items import Item, pseudonym
 from annotation.campaign.ledger import Ledger
-from annotation.campaign.questions import CHOICE, FLAGS, RATIONALE, STRENGTH, aspect_question
-from annotation.campaign.questions import unshown as about_the_pair
-from annotation.campaign.state import Campaign
-from plumbline.data.labels import Choice, Label
+from annotation.questions.settings import QuestionsConfig
+from annotation.questions.strength import STRENGTH
+from annotation.questions.table import parse_answer
+from plumbline.data.labels import Choice, Label, Purpose
 from plumbline.errors import DataError
 
 SOURCE = "argilla"
@@ -29,69 +29,78 @@ SOURCE = "argilla"
 
 @dataclass(frozen=True)
 class Labels:
-    """What a journal amounts to."""
+    """The labels of a journal."""
 
     labels: list[Label]
-    """Every answer that stands, the earliest first."""
+    """Every answer that counts, the earliest first."""
     gold: dict[str, Choice]
     """The known answers of the gold items, by the pair's id."""
     counts: dict[str, int]
-    """How many there are of what, and what is no label and why."""
+    """Labels by purpose, and answers that are no labels by the reason."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull found."""
+    """The result of a pull."""
 
     new: int
-    """Answers that were not known."""
+    """Answers that were not known before."""
     changed: int
-    """Later versions of answers that were."""
+    """Later versions of known answers."""
     gone: int
-    """Answers that the server has no more, since their person, or the record, was deleted, or a
-    backup restored. They stand."""
+    """Answers that the server no longer has: somebody deleted the person or the record, or restored
+    a backup. The journal keeps them."""
     read: int
     """Datasets that were read."""
     datasets: int
+    lost_bytes: int = 0
+    """How much of the journal's end was missing; all datasets were read again for it."""
 
 
 def pull(
-    campaign: Campaign, site: Argilla, *, everything: bool = False, bars: Bars = SILENT
+    campaign: Campaign, site: Argilla, *, everything: bool = False, bars: ProgressBars = SILENT
 ) -> Pulled:
-    """Bring a campaign's journal up to what the server has.
+    """Add to a campaign's journal what the server has.
 
-    Datasets on which nothing has happened are not read, unless ``everything`` is asked for.
+    Datasets that have not changed are read only with ``everything``, or when the journal has lost
+    its end.
     """
     with campaign.lock("pull"):
         ledger = campaign.ledger(writing=True)
+        lost = ledger.lost_bytes
         items = _items_by_dataset(campaign)
-        there = {dataset.id: dataset for dataset in site.datasets()}
-        missing = [p for p in campaign.places.values() if p.dataset_id not in there]
+        existing = {dataset.id: dataset for dataset in site.datasets()}
+        missing = [p for p in campaign.places.values() if p.dataset_id not in existing]
         new = changed = gone = read = 0
-        notes = campaign.pulled()
+        notes = {} if lost else campaign.pulled()
         with bars.bar("pulling", len(campaign.places)) as bar:
             for place in campaign.places.values():
-                dataset = there.get(place.dataset_id)
+                dataset = existing.get(place.dataset_id)
                 bar.advance()
                 if dataset is None:
                     continue
                 if notes.get(dataset.id) == dataset.last_activity and not everything:
                     continue
-                first, later, lost = _read(ledger, site, dataset.id, items[dataset.id])
-                new, changed, gone, read = new + first, changed + later, gone + lost, read + 1
-                # As it was before the reading: what came meanwhile makes it another.
+                counts = _read(ledger, site, dataset.id, items[dataset.id])
+                new, changed, gone = new + counts[0], changed + counts[1], gone + counts[2]
+                read += 1
+                # The state before the reading: what comes meanwhile changes it again.
                 notes[dataset.id] = dataset.last_activity
-                campaign.note_pulled(notes)
+                if not lost:
+                    campaign.note_pulled(notes)
+        if lost and not missing:
+            campaign.note_pulled(notes)
+            ledger.accept_length()
         if read:
-            _learn_names(campaign, site, ledger)
+            _keep_names(campaign, site, ledger)
     if missing:
         names = ", ".join(f"{place.dataset!r} in {place.workspace!r}" for place in missing)
         raise DataError(
             f"{site.url} does not show the dataset {names} of this campaign, which was pushed to "
-            f"{campaign.server}. Is it another server, a key that may not see it, or was it "
-            f"deleted there? What was pulled before is safe in {campaign.folder}."
+            f"{campaign.server}. It may be another server, an API key that may not see it, or a "
+            f"dataset that was deleted. What was pulled before is safe in {campaign.folder}."
         )
-    return Pulled(new, changed, gone, read, len(campaign.places))
+    return Pulled(new, changed, gone, read, len(campaign.places), lost)
 
 
 def _read(
@@ -109,15 +118,15 @@ def _read(
 
 
 def _items_by_dataset(campaign: Campaign) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    ids: dict[str, set[str]] = defaultdict(set)
     for item in campaign.items():
         if item.queue in campaign.places:
-            found[campaign.places[item.queue].dataset_id].add(item.id)
-    return found
+            ids[campaign.places[item.queue].dataset_id].add(item.id)
+    return ids
 
 
-def _learn_names(campaign: Campaign, site: Argilla, ledger: Ledger) -> None:
-    """Keep the names of who answered, for whoever runs the campaign, while they are to be had."""
+def _keep_names(campaign: Campaign, site: Argilla, ledger: Ledger) -> None:
+    """Keep the names of who answered, for whoever runs the campaign, while accounts exist."""
     unknown = {answer.user_id for answer in ledger.current()} - set(campaign.people())
     if not unknown:
         return
@@ -131,85 +140,87 @@ def _learn_names(campaign: Campaign, site: Argilla, ledger: Ledger) -> None:
 
 
 def labels_of(campaign: Campaign) -> Labels:
-    """Return a campaign's labels, as its journal has them."""
-    return labels_from(
-        campaign.ledger().current(),
-        campaign.items(),
-        campaign.secret,
-        campaign.config.aspects,
-    )
+    """Return a campaign's labels by its journal.
+
+    Raises `DataError` where the journal has lost its end: some labels would be missing.
+    """
+    ledger = campaign.ledger()
+    if ledger.lost_bytes:
+        raise DataError(
+            f"{ledger.path} is {ledger.lost_bytes} bytes shorter than it once was, so labels are "
+            "missing. Run 'plumbline annotate pull' to get them from the server again."
+        )
+    return labels_from(ledger.current(), campaign.items(), campaign.secret, campaign.config)
 
 
 def labels_from(
-    answers: Sequence[Answer], items: Sequence[Item], secret: bytes, aspects: Sequence[str]
+    answers: Sequence[Answer], items: Sequence[Item], secret: bytes, config: QuestionsConfig
 ) -> Labels:
-    """Turn answers as they stand into labels about the pairs themselves.
+    """Turn current answers into labels about the pairs.
 
-    Of a person's answers to showings of the same pair the first is the vote and the others are
+    Of a person's answers to several showings of a pair the first is the vote, and the others are
     repeats, whichever was meant to come first: some servers shuffle, and people may look ahead.
     """
     by_id = {item.id: item for item in items}
     counts: Counter[str] = Counter()
-    standing: list[tuple[Answer, Item]] = []
+    submitted: list[tuple[Answer, Item]] = []
     for answer in answers:
         item = by_id.get(answer.item or "")
         if item is None:
             counts["not_of_this_campaign"] += 1
+        elif item.purpose == "training":
+            counts["training"] += answer.status == "submitted"
         elif answer.status != "submitted":
             counts["discarded" if answer.status == "discarded" else "taken_back"] += 1
-        elif CHOICE not in answer.values:
-            counts["without_choice"] += 1
         else:
-            standing.append((answer, item))
-    repeats = _repeats(standing)
+            submitted.append((answer, item))
+    parsed = {
+        answer.id: parse_answer(answer.values, item.shown_first, config)
+        for answer, item in submitted
+    }
+    chosen = [(answer, item) for answer, item in submitted if "choice" in parsed[answer.id]]
+    if len(chosen) < len(submitted):
+        counts["without_choice"] = len(submitted) - len(chosen)
+    repeats = _repeats(chosen)
     labels = []
-    for answer, item in standing:
-        label = _label(answer, item, secret, aspects, repeat=answer.id in repeats)
+    for answer, item in chosen:
+        label = Label(
+            pair_id=item.pair_id,
+            annotator=pseudonym(secret, answer.user_id),
+            source=SOURCE,
+            created_at=answer.changed_at,
+            shown_first=item.shown_first,
+            purpose=_purpose(item, repeat=answer.id in repeats),
+            **parsed[answer.id],
+        )
         if answer.values.get(STRENGTH) is not None and label.strength is None:
             counts["strength_of_no_preference"] += 1
         labels.append(label)
         counts[label.purpose] += 1
     labels.sort(key=lambda label: (label.created_at, label.pair_id, label.annotator))
-    gold = {item.pair_id: item.answer for item in items if item.answer is not None}
-    return Labels(labels, gold, dict(counts))
+    gold = {
+        item.pair_id: item.answer
+        for item in items
+        if item.answer is not None and item.purpose == "gold"
+    }
+    return Labels(labels, gold, {name: count for name, count in counts.items() if count})
 
 
-def _repeats(standing: Sequence[tuple[Answer, Item]]) -> set[str]:
+def _repeats(chosen: Sequence[tuple[Answer, Item]]) -> set[str]:
     """Return the ids of the answers that are somebody's second, or later, on a pair."""
     showings: dict[tuple[str, str], list[Answer]] = defaultdict(list)
-    for answer, item in standing:
+    for answer, item in chosen:
         if item.purpose in ("vote", "repeat"):
             showings[answer.user_id, item.pair_id].append(answer)
     return {
         answer.id
-        for theirs in showings.values()
-        for answer in sorted(theirs, key=lambda answer: (answer.given_at, answer.id))[1:]
+        for answers in showings.values()
+        for answer in sorted(answers, key=lambda answer: (answer.given_at, answer.id))[1:]
     }
 
 
-def _label(
-    answer: Answer, item: Item, secret: bytes, aspects: Sequence[str], *, repeat: bool
-) -> Label:
-    values: Mapping[str, Any] = answer.values
-    choice = about_the_pair(values[CHOICE], item.shown_first)
-    purpose = item.purpose
-    if purpose in ("vote", "repeat"):
-        purpose = "repeat" if repeat else "vote"
-    strength = values.get(STRENGTH)
-    return Label(
-        pair_id=item.pair_id,
-        annotator=pseudonym(secret, answer.user_id),
-        source=SOURCE,
-        choice=choice,
-        created_at=answer.changed_at,
-        shown_first=item.shown_first,
-        rationale=values.get(RATIONALE) or "",
-        strength=strength if choice in ("a", "b") else None,
-        aspects={
-            aspect: about_the_pair(values[aspect_question(aspect)], item.shown_first)
-            for aspect in aspects
-            if aspect_question(aspect) in values
-        },
-        flags=tuple(values.get(FLAGS) or ()),
-        purpose=purpose,
-    )
+def _purpose(item: Item, *, repeat: bool) -> Purpose:
+    if item.purpose in ("vote", "repeat"):
+        return "repeat" if repeat else "vote"
+    assert item.purpose != "training"
+    return item.purpose

@@ -1,9 +1,8 @@
-"""How fast people answer, and how long the rest will take them.
+"""How fast people answer, and how long the rest will take.
 
-Nothing but the times of answers is known. So work is told from breaks by the gap between two
-answers of a person in a row: one of up to `BREAK` is the time that the later answer took; a longer
-one is a break, and says nothing about how long an answer takes. The first answer after a break
-counts for nothing here either, since nobody knows when its reading began.
+Only the times of answers are known. So the gap between two consecutive answers of a person decides:
+up to `BREAK`, it is the time that the later answer took; a longer one is a break. The first answer
+after a break is not timed, because nobody knows when its reading began.
 """
 
 from __future__ import annotations
@@ -18,87 +17,87 @@ from annotation.agreement.intervals import Value
 
 BREAK = timedelta(minutes=10)
 WINDOW = timedelta(days=7)
-"""How far back a forecast looks: a week has its Sunday in it."""
+"""How far back a forecast looks: a week, so that it includes a weekend."""
 SHORTEST_WINDOW = timedelta(days=1)
-"""Less than a day of answers does not tell how much gets done in a day, with its night."""
+"""No forecast is made from less than a day of answers: it would leave out the night."""
 _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast somebody, or a team, answers while at work."""
+    """How fast a person, or a team, answers while working."""
 
     timed: int
-    """Answers whose time is known: those that followed another without a break."""
+    """Answers whose time is known: those that followed another one without a break."""
     active_seconds: float
-    """The time that those took together."""
+    """The time that these took together."""
     median_seconds: Value
-    """Of one of them."""
+    """The median time of one of these."""
 
     @property
     def per_hour(self) -> Value:
-        """Answers in an hour of one person's work."""
+        """Answers per hour of one person's work."""
         if self.timed == 0:
-            return Value(None, "no two answers in a row without a break between them")
+            return Value(None, "no two answers without a break between them")
         if self.active_seconds <= 0:
-            return Value(None, "all answers bear the same time")
+            return Value(None, "all answers have the same time")
         return Value(self.timed / self.active_seconds * _HOUR)
 
 
 def pace_of(times: Iterable[datetime], pause: timedelta = BREAK) -> Pace:
-    """Return one person's pace, by when they gave their answers."""
+    """Return one person's pace, by the times of their answers."""
     gaps = [later - earlier for earlier, later in pairwise(sorted(times))]
     worked = [gap.total_seconds() for gap in gaps if gap <= pause]
     if not worked:
-        return Pace(0, 0.0, Value(None, "no two answers in a row without a break between them"))
+        return Pace(0, 0.0, Value(None, "no two answers without a break between them"))
     return Pace(len(worked), sum(worked), Value(median(worked)))
 
 
 def pooled(paces: Iterable[Pace]) -> Pace:
-    """Return the pace of all these people's work together: answers in a person's hour.
+    """Return the pace of several people together, in answers per hour of one person's work.
 
-    Who has worked longer counts for more. It has no median of single answers.
+    People who have worked longer count more. There is no median of single answers.
     """
-    found = list(paces)
+    members = list(paces)
     return Pace(
-        sum(pace.timed for pace in found),
-        sum(pace.active_seconds for pace in found),
+        sum(pace.timed for pace in members),
+        sum(pace.active_seconds for pace in members),
         Value(None, "several people"),
     )
 
 
 @dataclass(frozen=True)
 class Load:
-    """Answers that wait, and whoever may give them: one person, or those of a shared queue."""
+    """Missing answers, and who may give them: one person, or those of a shared queue."""
 
     open: int
     paces: tuple[Pace, ...]
     recent: int = 0
-    """Answers that these people gave within the forecast's window."""
+    """Answers that these people gave in the forecast's window."""
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """How much work is left, in hours of work without breaks."""
+    """The work that is left, in hours without breaks."""
 
     person_hours: Value
-    """For one person after the other."""
+    """The hours of all people added up."""
     together_hours: Value
-    """Until the last is done, if everybody who has something to answer works at the same time."""
+    """The hours until the last answer, if everybody works at the same time."""
 
 
 def time_left(loads: Sequence[Load]) -> TimeLeft:
-    """Return how long the answers that are missing take at the paces so far.
+    """Return how long the missing answers take at the paces so far.
 
-    Somebody whose own pace is not known yet is taken to have the team's. Where nobody's is, nothing
-    can be said.
+    A person whose own pace is not known yet counts with the team's. Where nobody's pace is known,
+    there is no value.
     """
     waiting = [load for load in loads if load.open]
     if not waiting:
         return TimeLeft(Value(0.0), Value(0.0))
     team = pooled(pace for load in loads for pace in load.paces).per_hour
     if team.value is None:
-        reason = "nobody's pace is known: nobody has given two answers without a break yet"
+        reason = "nobody has given two answers without a break yet, so no pace is known"
         return TimeLeft(Value(None, reason), Value(None, reason))
     work, together = 0.0, 0.0
     for load in waiting:
@@ -111,21 +110,21 @@ def time_left(loads: Sequence[Load]) -> TimeLeft:
 
 @dataclass(frozen=True)
 class Forecast:
-    """When the last answer may come, if people go on as they did; or why that is not known."""
+    """When the last answer may come if people continue at this rate, or why that is unknown."""
 
     finish: datetime | None
     days_looked_at: float
-    """How far back the forecast looks."""
+    """How many days back the forecast looks."""
     answers: int
-    """Answers that were given in that time."""
+    """How many answers were given in that time."""
     reason: str = ""
 
 
 def forecast(loads: Sequence[Load], first: datetime | None, now: datetime) -> Forecast:
-    """Return when the last answer comes if each load goes on shrinking as in the last days.
+    """Return when the last answer comes if each load shrinks as fast as in the last days.
 
-    Looks back for `WINDOW`, or to the first answer where that is later. It is no more than a
-    continued line: people fall ill, and the last ones of a shared queue find fewer to answer them.
+    It looks back for `WINDOW`, or to the first answer if that is later. It extends a line and knows
+    nothing else: people fall ill, and fewer people are left for the last pairs of a shared queue.
     """
     window = window_of(first, now)
     days, answers = window / timedelta(days=1), sum(load.recent for load in loads)
@@ -135,11 +134,13 @@ def forecast(loads: Sequence[Load], first: datetime | None, now: datetime) -> Fo
     if first is None:
         return Forecast(None, days, answers, "nobody has answered yet")
     if window < SHORTEST_WINDOW:
-        reason = "people began less than a day ago, so what gets done in a day is not known yet"
+        reason = "people began less than a day ago, so the answers per day are not known yet"
         return Forecast(None, days, answers, reason)
     stuck = sum(load.open for load in waiting if not load.recent)
     if stuck:
-        reason = f"{stuck:,} answers wait for people who gave none in the last {days:.1f} days"
+        reason = (
+            f"{stuck:,} answers wait for people who gave none in the last {days:.1f} days"
+        )
         return Forecast(None, days, answers, reason)
     return Forecast(
         now + max(window * (load.open / load.recent) for load in waiting), days, answers

@@ -1,4 +1,4 @@
-"""How good answers are so far: gold items, repeats and agreement, in all and by person."""
+"""The quality of answers so far: gold items, repeats and agreement, in total and by person."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from annotation.aggregation.votes import person_of, sort_labels
 from annotation.agreement import coefficients, person_statistics
-from annotation.agreement.intervals import Bootstrap, Estimate, Figure, Key, Sums
-from annotation.agreement.labels import choice_table
-from annotation.agreement.measure import with_others
-from annotation.agreement.vote_table import VoteTable
+from annotation.agreement.intervals import Bootstrap, Estimate, Key, Statistic, Sums
+from annotation.agreement.label_agreement import choice_table
+from annotation.agreement.measure import person_sums
+from annotation.vote_table import VoteTable
 from plumbline.data.labels import Choice, Label
 
-_ALL, _ALPHA = "agreement", "alpha"
+_ALL, _ALPHA, _PERSON = "agreement", "alpha", "person"
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How good somebody's answers are, or everybody's together."""
+    """The quality of one person's answers, or of everybody's together."""
 
     votes: int
     gold_accuracy: Estimate
@@ -30,13 +30,13 @@ class Quality:
 
 @dataclass(frozen=True)
 class CampaignQuality:
-    """How good a campaign's answers are."""
+    """The quality of a campaign's answers."""
 
     everybody: Quality
     alpha: Estimate
     """Krippendorff's alpha, nominal."""
     people: Mapping[str, Quality]
-    """By the annotator of their labels."""
+    """By the annotator of the labels."""
 
 
 NO_LABELS = Quality(
@@ -50,30 +50,29 @@ NO_LABELS = Quality(
 def measure_quality(
     labels: Sequence[Label], answers: Mapping[str, Choice], resamples: int = 200
 ) -> CampaignQuality:
-    """Measure labels of one campaign; ``answers`` are those of its gold items, by pair.
+    """Measure the labels of one campaign; ``answers`` are those of its gold items, by pair.
 
-    The figures are those of the agreement page without the ones about every two people, whose
-    number grows with the square of the people: this is measured again every few seconds.
+    The numbers are those of the agreement page, without the ones about pairs of people: this is
+    measured again every few seconds.
     """
-    theirs: dict[str, list[Label]] = defaultdict(list)
+    by_annotator: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
-        theirs[label.annotator].append(label)
+        by_annotator[label.annotator].append(label)
     votes = [label for of_pair in sort_labels(labels).votes.values() for label in of_pair]
     names = {person_of(label): label.annotator for label in labels}
-    table = choice_table(votes, names)
-    found = _agreement(table, Bootstrap(resamples))
+    estimates = _agreement(choice_table(votes, names), Bootstrap(resamples))
     nothing = NO_LABELS.agreement
     return CampaignQuality(
-        everybody=_quality(labels, answers, len(votes), found.get(_ALL, nothing)),
-        alpha=found.get(_ALPHA, nothing),
+        everybody=_quality(labels, answers, len(votes), estimates.get(_ALL, nothing)),
+        alpha=estimates.get(_ALPHA, nothing),
         people={
             name: _quality(
                 own,
                 answers,
                 sum(label.annotator == name for label in votes),
-                found.get(("person", name), nothing),
+                estimates.get((_PERSON, name), nothing),
             )
-            for name, own in theirs.items()
+            for name, own in by_annotator.items()
         },
     )
 
@@ -90,30 +89,27 @@ def _quality(
 
 
 def _agreement(votes: VoteTable, bootstrap: Bootstrap) -> Mapping[Key, Estimate]:
-    """Return agreement in all, alpha, and each person's agreement with the others."""
+    """Return agreement of all, alpha, and each person's agreement with the others."""
     if not votes.people:
         return {}
     two = int((votes.votes_per_item >= 2).sum())
-    blocks = [
-        Sums(
-            coefficients.agreeing_pairs(votes),
-            (Figure(_ALL, coefficients.percent_agreement(votes), two, coefficients.ratio_of),),
-        ),
-        Sums(
-            coefficients.coincidences(votes),
-            (
-                Figure(
-                    _ALPHA,
-                    coefficients.krippendorff_alpha(votes, "nominal"),
-                    two,
-                    coefficients.alpha_of("nominal"),
-                ),
+    agreement = coefficients.percent_agreement(votes)
+    alpha = coefficients.krippendorff_alpha(votes, "nominal")
+    return bootstrap.estimates(
+        [
+            Sums(
+                coefficients.agreeing_pairs(votes),
+                (Statistic.single(_ALL, agreement, two, coefficients.ratio_of),),
             ),
-        ),
-    ]
-    for number, name in enumerate(votes.people):
-        sums = with_others(votes, number)
-        value = coefficients.ratio(sums, "nobody else voted on their items")
-        shared = int((sums.toarray()[:, 1] > 0).sum())
-        blocks.append(Sums(sums, (Figure(("person", name), value, shared, coefficients.ratio_of),)))
-    return bootstrap.estimates(blocks)
+            Sums(
+                coefficients.coincidences(votes),
+                (Statistic.single(_ALPHA, alpha, two, coefficients.alpha_of("nominal")),),
+            ),
+            person_sums(
+                _PERSON,
+                coefficients.with_others(votes),
+                votes.people,
+                "nobody else voted on their items",
+            ),
+        ]
+    )

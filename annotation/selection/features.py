@@ -1,4 +1,4 @@
-"""What a pair is about, as a vector: so that a batch to label is not many times the same pair."""
+"""Features of pairs: vectors that are close where pairs are alike, to keep a batch diverse."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class PairEmbedder(Protocol):
     """Turns pairs into vectors whose directions are close where the pairs are alike."""
 
     def embed(self, rows: Sequence[Row]) -> Any:
-        """Return N x D features of N pairs: a numpy array or a scipy sparse matrix.
+        """Return features of N pairs, ``[N, D]``: a numpy array or a scipy sparse matrix.
 
-        Swapping a pair's sides must not change its features: it is the same question.
+        Swapping a pair's sides must not change its features: it is the same pair.
         """
         ...
 
 
 class WordFeatures:
-    """TF-IDF of words and of pairs of words: no model, no vocabulary to fit, a second for 10,000.
+    """TF-IDF of words and word pairs: nothing to fit; 10,000 pairs take a second.
 
     Three blocks of equal weight stand side by side: the prompt; what the two responses say
-    together, a + b; and what tells them apart, |a - b|. Both do not know which side is which.
+    together, a + b; and how they differ, |a - b|. Neither depends on which side is which.
     """
 
     def __init__(self, size: int = 2**14) -> None:
@@ -31,7 +31,7 @@ class WordFeatures:
         """Columns of each block; words are hashed into them."""
 
     def embed(self, rows: Sequence[Row]) -> Any:
-        """Return N x 3 ``size`` sparse features."""
+        """Return sparse features, ``[N, 3 size]``."""
         from scipy.sparse import hstack
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
         from sklearn.preprocessing import normalize
@@ -46,7 +46,7 @@ class WordFeatures:
         count = len(rows)
         texts = [_text(row["prompt"]) for row in rows]
         texts += [_text(row[side]) for side in ("a", "b") for row in rows]
-        # One weighting for all texts: a word that every response has says little of any.
+        # One weighting for all texts: a word that every response has says little about any of them.
         weighted = TfidfTransformer(sublinear_tf=True).fit_transform(words.transform(texts))
         prompts, a, b = (weighted[start * count : (start + 1) * count] for start in range(3))
         return hstack([normalize(block) for block in (prompts, a + b, abs(a - b))], format="csr")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from annotation.config import SelectionConfig
 from annotation.pair_ids import checked_ids, pairs_of
-from annotation.selection.acquisition import select
+from annotation.selection.acquisition import STRATEGIES
+from annotation.selection.batch import Selection, select
+from annotation.selection.config import SelectionConfig
 from annotation.selection.features import PairEmbedder, WordFeatures
 from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
 from plumbline.dropped import Dropped
@@ -19,6 +20,9 @@ from plumbline.runs.stage import Stage, stage
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_LABELED = "is labelled already"
 
 
 @stage("pairs")
@@ -36,54 +40,42 @@ def select_pairs(
     """Choose ``config.count`` pairs of a pool; the others are counted, each with the reason.
 
     Several scorers are an ensemble. ``labeled`` are artefacts of labels, pairs or preferences
-    whose pairs are not chosen again, ``labeled_ids`` such pairs by id. The chosen rows keep all
+    whose pairs are not chosen again, and ``labeled_ids`` such pairs by id. The chosen rows keep all
     their columns, in the order in which to label them, and get ``selection_score`` and
     ``selection_strategy``.
     """
     import numpy as np
 
-    if len(scorers) < config.members_needed:
+    needed = STRATEGIES[config.strategy].members
+    if len(scorers) < needed:
         raise ConfigError(
-            f"selection.strategy is {config.strategy!r}, which needs at least "
-            f"{config.members_needed} reward model(s) to ask, but was given {len(scorers)}. Train "
-            "more, with other seeds, or take 'uniform' (needs none) or 'margin' (needs one)."
+            f"selection.strategy is {config.strategy!r}, which needs at least {needed} reward "
+            f"model(s), but it got {len(scorers)}. Train more of them with other seeds, or use "
+            "'uniform' (needs none) or 'margin' (needs one)."
         )
     rows = read_dataset(pairs.path, "train")
     ids = checked_ids(rows, pairs.id)
     known = set(labeled_ids).union(*(pairs_of(artifact) for artifact in labeled))
-    free = [place for place, name in enumerate(ids) if name not in known]
+    free = [position for position, name in enumerate(ids) if name not in known]
     if not free:
         raise DataError(
             f"All {len(rows)} pairs of {pairs.id} are labelled already; none is left to choose "
             "from. Sample more pairs, or stop here."
         )
 
-    # What is labelled needs no score; its features count, as the places already looked at.
+    # Labelled pairs need no score. Their features count, for the batch should differ from them.
     deltas = np.zeros((len(scorers), len(rows)))
-    if config.members_needed:
-        deltas[:, free] = score_deltas(stage, [rows[place] for place in free], scorers)
+    if needed:
+        deltas[:, free] = score_deltas(stage, [rows[position] for position in free], scorers)
     features = (embedder or WordFeatures()).embed(rows)
     selection = select(config, ids, deltas, features, labeled=known, seed=seed)
-
-    chosen = set(selection.chosen)
-    near_identical = set(selection.near_identical)
-    dropped = Dropped()
-    for place, name in enumerate(ids):
-        if place in chosen:
-            continue
-        if name in known:
-            reason = "is labelled already"
-        elif place in near_identical:
-            reason = "is nearly identical to a pair that was chosen"
-        else:
-            reason = "was not chosen this time"
-        dropped.add(pairs.id, place + 1, reason, name)
+    dropped = _not_chosen(selection, ids, known, pairs.id)
     write_dataset(
         stage.folder,
         {
             "train": [
-                rows[place] | {"selection_score": worth, "selection_strategy": config.strategy}
-                for place, worth in zip(selection.chosen, selection.worth, strict=True)
+                rows[position] | {"selection_score": worth, "selection_strategy": config.strategy}
+                for position, worth in zip(selection.chosen, selection.worth, strict=True)
             ]
         },
         kind="prompts",
@@ -91,23 +83,45 @@ def select_pairs(
         description=f"Chosen from {pairs.id} by {config.strategy}, in the order to label them.",
         dropped=dropped,
     )
-    if len(chosen) < config.count:
-        stage.say(f"only {len(chosen)} pairs could be chosen, not {config.count}")
+    if len(selection.chosen) < config.count:
+        stage.say(f"only {len(selection.chosen)} pairs could be chosen, not {config.count}")
     reasons = dropped.reasons()
     return {
-        "pairs": float(len(chosen)),
+        "pairs": float(len(selection.chosen)),
         "asked_for": float(config.count),
         "mean_score": float(np.mean(selection.worth)),
         "pool": float(len(rows)),
-        "labeled_already": float(reasons.get("is labelled already", 0)),
-        "near_identical": float(len(near_identical)),
+        "labeled_already": float(reasons.get(_LABELED, 0)),
+        "near_identical": float(len(selection.near_identical)),
     }
+
+
+def _not_chosen(
+    selection: Selection, ids: Sequence[str], labeled: set[str], origin: str
+) -> Dropped:
+    """Return the pairs that were not chosen, each with the reason."""
+    chosen, near_identical = set(selection.chosen), set(selection.near_identical)
+    dropped = Dropped()
+    for position, name in enumerate(ids):
+        if position in chosen:
+            continue
+        if name in labeled:
+            reason = _LABELED
+        elif position in near_identical:
+            reason = "is nearly identical to a pair that was chosen"
+        else:
+            reason = "was not chosen this time"
+        dropped.add(origin, position + 1, reason, name)
+    return dropped
 
 
 def score_deltas(
     stage: Stage, rows: Sequence[Row], scorers: Sequence[Scorer]
 ) -> NDArray[np.float64]:
-    """Return each scorer's score of A less that of B, E x N; a killed stage keeps whole members."""
+    """Return each scorer's score of A less that of B, ``[E, N]``.
+
+    A stage that is killed keeps the scores of the members that it finished.
+    """
     import numpy as np
 
     prompts = prompts_of(rows)

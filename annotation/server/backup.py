@@ -1,4 +1,4 @@
-"""A site in one file, and a site from one file."""
+"""Backup of a whole site to one archive, and restoring from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from annotation.server.control import running
-from annotation.server.home import Site
+from annotation.server.site_folder import Site
 from plumbline.errors import BusyError, DataError
 
 _CONTENTS = "contents.json"
@@ -26,19 +26,19 @@ _NEEDED = (_DATABASE, "secrets/owner.json", "secrets/session.key")
 
 
 def backup(site: Site, file: Path) -> Path:
-    """Write a site into one archive, also while people label; return its path.
+    """Write a site to one archive, also while people label; return its path.
 
-    Every answer that was acknowledged before the command was given is in it. The archive holds
-    passwords' hashes and keys, so only its owner may read it.
+    Every answer that was acknowledged before the command is in it. The archive holds keys and
+    hashes of passwords, so only its owner may read it.
     """
-    site.owner()  # says so where there is no site
+    site.owner()  # an error where there is no site
     if not site.database.is_file():
-        raise DataError(f"The site in {site.home} was never up; there is nothing to keep yet.")
+        raise DataError(f"The site in {site.home} never ran, so there is nothing to back up yet.")
     if file.exists():
-        raise DataError(f"{file} is there already; a backup does not write over another.")
+        raise DataError(f"{file} exists already, and a backup does not overwrite a file. Name another.")
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".part")
-    beside.unlink(missing_ok=True)  # what is there keeps its mode
+    beside.unlink(missing_ok=True)  # an existing file would keep its mode
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             _pack(site, out)
@@ -56,22 +56,22 @@ def _pack(site: Site, out: BinaryIO) -> None:
         tarfile.open(fileobj=out, mode="w:gz") as archive,
     ):
         copy = Path(folder) / "argilla.db"
-        # SQLite's own copy of a database in use: a state between two transactions, never within.
+        # SQLite's own copy of a database in use: a state between two transactions, never inside one.
         with (
             contextlib.closing(sqlite3.connect(site.database)) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
         files = {_DATABASE: copy}
-        # After the database: a campaign decides what to ask before it asks, so that everything in
-        # the database is known to the campaign's files beside it.
+        # After the database: a campaign writes down what it sends before it sends anything, so its
+        # files know everything in the database.
         for part in ("secrets", "credentials", "campaigns"):
-            for found in sorted((site.home / part).rglob("*")):
-                if found.is_file():
-                    files[str(found.relative_to(site.home))] = found
+            for path in sorted((site.home / part).rglob("*")):
+                if path.is_file():
+                    files[str(path.relative_to(site.home))] = path
         sums = {}
         for name, path in files.items():
-            data = path.read_bytes()  # once: the sum is of what is stored, not of what may follow
+            data = path.read_bytes()  # read once: the hash is of the bytes that are stored
             sums[name] = hashlib.sha256(data).hexdigest()
             _add(archive, name, data)
         contents = {"made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}
@@ -79,15 +79,15 @@ def _pack(site: Site, out: BinaryIO) -> None:
 
 
 def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
-    """Make a site from an archive; return where the one before it was put, if there was one."""
+    """Restore a site from an archive; return the folder of the site before it, if there was one."""
     if running(site) is not None:
         raise BusyError(f"The site in {site.home} is up. Stop it first: plumbline annotate down.")
     if not file.is_file():
-        raise DataError(f"There is no file {file} to restore from.")
+        raise DataError(f"There is no file {file} to restore.")
     if site.exists() and not replace:
         raise DataError(
-            f"There is a site in {site.home} already. --replace puts it aside, whole, under "
-            "another name; or restore into another --home."
+            f"There is a site in {site.home} already. --replace moves it to a folder with another "
+            "name. Or restore into another --home."
         )
     site.home.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=site.home.parent, prefix=f".{site.home.name}-"))
@@ -99,7 +99,7 @@ def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
     aside = None
     if site.home.exists():
         settings = site.settings_file
-        if settings.exists():  # how this machine is reached is this machine's affair
+        if settings.exists():  # the address belongs to this machine, not to the backup
             shutil.copy2(settings, fresh / settings.name)
         aside = Path(
             tempfile.mkdtemp(
@@ -107,14 +107,14 @@ def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
                 prefix=f"{site.home.name}-before-{time.strftime('%Y%m%d-%H%M%S')}-",
             )
         )
-        site.home.replace(aside)  # onto an empty folder, which nobody else has
+        site.home.replace(aside)  # onto an empty folder of this process's own
     fresh.replace(site.home)
     site.prepare()
     return aside
 
 
 def _unpack(file: Path, folder: Path) -> None:
-    """Unpack an archive, and see that it holds what was stored and nothing else."""
+    """Unpack an archive, and check that it holds what was stored and nothing else."""
     try:
         with tarfile.open(file, "r:gz") as archive:
             archive.extractall(folder, filter="data")
@@ -122,18 +122,18 @@ def _unpack(file: Path, folder: Path) -> None:
         sums = {str(name): str(wanted) for name, wanted in _sums(contents).items()}
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, LookupError) as error:
         raise DataError(
-            f"{file} is no whole backup of a labelling site: {error}. Take an earlier one."
+            f"{file} is not a complete backup of a labelling site: {error}. Use an earlier one."
         ) from None
     contents.unlink()
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if not path.is_dir()}
-    for name in sorted({*_NEEDED, *sums, *found}):
-        if name not in found:
-            raise DataError(f"{file} is damaged: {name} is not in it. Take an earlier one.")
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if not path.is_dir()}
+    for name in sorted({*_NEEDED, *sums, *files}):
+        if name not in files:
+            raise DataError(f"{file} is damaged: {name} is not in it. Use an earlier one.")
         if name not in sums:
-            raise DataError(f"{file} holds {name}, which no backup of a labelling site put there.")
-        if hashlib.sha256(found[name].read_bytes()).hexdigest() != sums[name]:
+            raise DataError(f"{file} holds {name}, which no backup of a labelling site writes.")
+        if hashlib.sha256(files[name].read_bytes()).hexdigest() != sums[name]:
             raise DataError(
-                f"{file} is damaged: {name} is not what was stored. Take an earlier one."
+                f"{file} is damaged: {name} is not what was stored. Use an earlier one."
             )
     try:
         with contextlib.closing(sqlite3.connect(folder / _DATABASE)) as database:
@@ -141,12 +141,12 @@ def _unpack(file: Path, folder: Path) -> None:
     except sqlite3.Error as error:
         verdict = str(error)
     if verdict != "ok":
-        raise DataError(f"The database in {file} is damaged: {verdict}. Take an earlier backup.")
+        raise DataError(f"The database in {file} is damaged: {verdict}. Use an earlier backup.")
 
 
 def _sums(contents: Path) -> dict[str, str]:
-    found = json.loads(contents.read_text())
-    sums = found.get("sha256") if isinstance(found, dict) else None
+    listed = json.loads(contents.read_text())
+    sums = listed.get("sha256") if isinstance(listed, dict) else None
     if not isinstance(sums, dict):
         raise ValueError(f"{_CONTENTS} lists no files")
     return sums

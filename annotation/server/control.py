@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from annotation.private_files import write_private
 from annotation.server.environment import python
-from annotation.server.home import Reach, Site, write_private_json
+from annotation.server.site_folder import Reach, Site, write_private_json
 from plumbline.errors import BusyError, PlumblineError
 
 START_SECONDS = 120
@@ -28,14 +27,14 @@ _LOG_LINES = 12
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs."""
+    """A running server."""
 
     pid: int
     url: str
     started: float
 
     def memory(self) -> int:
-        """Return the bytes of memory it holds."""
+        """Return the bytes of memory that it uses."""
         import psutil
 
         return int(psutil.Process(self.pid).memory_info().rss)
@@ -47,8 +46,8 @@ def running(site: Site) -> Running | None:
 
     try:
         stored = Running(**json.loads(site.running_file.read_text()))
-        # A number may be given to another process after a reboot, and a process's start time moves
-        # with the clock; its command names this site. (A zombie has none.)
+        # Another process may have this number after a reboot, and a process's start time moves with
+        # the clock. So its command must name this site. (A zombie has no command.)
         command = psutil.Process(stored.pid).cmdline()
     except (FileNotFoundError, ValueError, TypeError, psutil.Error):
         return None
@@ -56,13 +55,13 @@ def running(site: Site) -> Running | None:
 
 
 def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) -> Running:
-    """Start the server and return once people can sign in; return the one that runs already.
+    """Start the server and wait until people can sign in; return the running server.
 
-    Raises `PlumblineError` with what the server said where it does not come up.
+    Raises `PlumblineError` with the end of the log where it does not start.
     """
     reach.check()
     interpreter = python(say)
-    with _alone(site):
+    with _exclusive(site):
         already = running(site)
         if already is not None:
             if reach != site.reach():
@@ -76,35 +75,35 @@ def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) ->
         before = site.settings_file.read_text() if site.settings_file.exists() else None
         site.write_settings(reach)
         process = _spawn(site, interpreter)
-        found = Running(pid=process.pid, url=reach.local_url, started=time.time())
+        server = Running(pid=process.pid, url=reach.local_url, started=time.time())
         try:
             # Before it answers: if this process is killed now, `down` still finds the server.
-            write_private_json(site.running_file, asdict(found))
-            _wait_until_it_answers(site, reach, process)
+            write_private_json(site.running_file, asdict(server))
+            _wait_until_ready(site, reach, process)
         except BaseException:
             process.kill()
             process.wait()
             site.running_file.unlink(missing_ok=True)
-            # Settings that do not work are not the ones for the next time.
+            # Settings that do not work are not kept for the next time.
             if before is None:
                 site.settings_file.unlink(missing_ok=True)
             else:
                 write_private(site.settings_file, before)
             raise
-        return found
+        return server
 
 
 def down(site: Site) -> bool:
     """Stop the server; return whether one ran."""
     import psutil
 
-    with _alone(site):
-        found = running(site)
-        if found is None:
+    with _exclusive(site):
+        server = running(site)
+        if server is None:
             site.running_file.unlink(missing_ok=True)
             return False
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(found.pid)
+            process = psutil.Process(server.pid)
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(STOP_SECONDS)
@@ -116,14 +115,14 @@ def down(site: Site) -> bool:
 
 
 def _command(site: Site) -> list[str]:
-    """Return the end of the server's command, which tells it from other processes."""
+    """Return the end of the server's command, by which its process is recognised."""
     return ["-m", "plumbline_site", str(site.settings_file.resolve())]
 
 
 def _spawn(site: Site, interpreter: Path) -> subprocess.Popen[bytes]:
     shutil.rmtree(site.temporary, ignore_errors=True)  # Argilla copies its page here at each start
     site.temporary.mkdir(mode=0o700)
-    # Not this process's environment: an ARGILLA_… in it would be obeyed without anyone knowing.
+    # Not this process's environment: an ARGILLA_… in it would change the server unnoticed.
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment = {
         **kept,
@@ -137,31 +136,31 @@ def _spawn(site: Site, interpreter: Path) -> subprocess.Popen[bytes]:
         log.write(f"--- start {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         log.flush()
         return subprocess.Popen(
-            # -P: what lies in the folder it runs in is data, and no place to import from.
+            # -P: the folder that it runs in holds data, and nothing is imported from there.
             [str(interpreter), "-P", *_command(site)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
             cwd=site.home,
-            start_new_session=True,  # it outlives the terminal, and Ctrl-C there
+            start_new_session=True,  # it keeps running without the terminal, and after Ctrl-C
         )
 
 
-def _wait_until_it_answers(site: Site, reach: Reach, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(site: Site, reach: Reach, process: subprocess.Popen[bytes]) -> None:
     import httpx
 
     deadline = time.monotonic() + START_SECONDS
     address = reach.local_url
     headers = {"X-Argilla-Api-Key": site.owner()["api_key"]}
-    # No key is sent before the process that listens is known to be the one just started, so its
-    # certificate need not prove anything.
+    # The key is sent only once the process that was just started is the one that listens, so its
+    # certificate need not be checked.
     with httpx.Client(verify=False, trust_env=False, timeout=5) as client:
         while time.monotonic() < deadline:
             code = process.poll()
             if code is not None:
                 raise PlumblineError(
-                    f"The labelling server ended with code {code} while starting. {_said(site)}"
+                    f"The labelling server stopped with code {code} while starting. {_log_tail(site)}"
                 )
             if _listens(process.pid, reach.port):
                 try:
@@ -172,7 +171,7 @@ def _wait_until_it_answers(site: Site, reach: Reach, process: subprocess.Popen[b
             time.sleep(0.1)
     raise PlumblineError(
         f"The labelling server did not answer at {address} within {START_SECONDS} s, and was "
-        f"stopped. {_said(site)}"
+        f"stopped. {_log_tail(site)}"
     )
 
 
@@ -184,7 +183,8 @@ def _listens(pid: int, port: int) -> bool:
     except psutil.Error:
         return False
     return any(
-        found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for connection in connections
     )
 
 
@@ -197,13 +197,13 @@ def _check_free(reach: Reach) -> None:
         except OSError as error:
             raise PlumblineError(
                 f"The labelling server cannot listen on {reach.host}, port {reach.port}: "
-                f"{error.strerror}. Something else may use it; choose another with --port."
+                f"{error.strerror}. Another program may use it. Choose another port with --port."
             ) from None
 
 
 @contextlib.contextmanager
-def _alone(site: Site) -> Iterator[None]:
-    """Let one command at a time start or stop a site."""
+def _exclusive(site: Site) -> Iterator[None]:
+    """Let only one command at a time start or stop a site."""
     from filelock import FileLock, Timeout
 
     site.home.mkdir(parents=True, exist_ok=True)
@@ -217,13 +217,8 @@ def _alone(site: Site) -> Iterator[None]:
         ) from None
 
 
-def _said(site: Site) -> str:
+def _log_tail(site: Site) -> str:
     text = site.log.read_text(errors="replace") if site.log.exists() else ""
     last = text.rsplit("--- start", 1)[-1].strip().splitlines()[1:]
     shown = "\n".join(last[-_LOG_LINES:])
-    return f"Its last words (all of them in {site.log}):\n{shown}" if shown else f"See {site.log}."
-
-
-def describe(found: Running) -> dict[str, Any]:
-    """Return what a status line says of a server."""
-    return {"url": found.url, "pid": found.pid, "memory": found.memory()}
+    return f"The end of its log {site.log}:\n{shown}" if shown else f"See {site.log}."

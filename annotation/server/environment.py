@@ -1,7 +1,7 @@
-"""The server's own virtual environment, made once a machine.
+"""The server's own virtual environment, made once per machine.
 
 argilla-server pins versions (pydantic, httpx, typer) that the training environment cannot have, so
-the two share nothing but this machine.
+the two environments are separate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _READY = ".ready"
 
 
 def python(say: Callable[[str], None] = lambda _: None) -> Path:
-    """Return the interpreter of the server's environment; make the environment where it is not."""
+    """Return the interpreter of the server's environment; make the environment if necessary."""
     from filelock import FileLock
 
     folder = location()
@@ -37,7 +37,7 @@ def python(say: Callable[[str], None] = lambda _: None) -> Path:
 
 
 def location() -> Path:
-    """Return where the environment lies: another place for other versions."""
+    """Return the environment's folder, another one for other versions."""
     from platformdirs import user_cache_path
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -46,7 +46,7 @@ def location() -> Path:
 
 
 def _make(folder: Path, interpreter: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation left
+    shutil.rmtree(folder, ignore_errors=True)  # the rest of an interrupted installation
     venv.create(folder, with_pip=True, symlinks=True)
     command = [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check"]
     result = subprocess.run(
@@ -61,7 +61,7 @@ def _make(folder: Path, interpreter: Path) -> None:
         tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
         shutil.rmtree(folder, ignore_errors=True)
         raise PlumblineError(
-            f"The labelling server could not be installed into {folder}; nothing was started. pip "
-            f"said (all of it is in {log}):\n{tail}"
+            f"The labelling server could not be installed into {folder}; nothing was started. The end "
+            f"of pip's output (all of it is in {log}):\n{tail}"
         )
     (folder / _READY).touch()

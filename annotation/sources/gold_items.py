@@ -1,4 +1,4 @@
-"""Gold items of a simulation: pairs whose answer the utility leaves no doubt about."""
+"""Gold items of a simulation: the pairs whose responses differ most in utility."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def clearest_pairs(
 ) -> Mapping[str, float | None]:
     """Write the pairs whose responses differ most in utility, with the better one as ``answer``.
 
-    People's gold items are pairs that experts agreed on; where there are no experts but a gold
-    utility, the largest differences are what they would have agreed on.
+    In a real campaign, gold items are pairs that experts agree on. In a simulation the gold utility
+    takes the place of the experts.
     """
     rows = read_dataset(pairs.path, "train")
     if count > len(rows):
-        raise DataError(f"{count} gold items are asked for, but {pairs.id} has {len(rows)} pairs.")
+        raise DataError(f"gold_items is {count}, but {pairs.id} has only {len(rows)} pairs.")
     prompts = prompts_of(rows)
     a, b = (
         utility.score(prompts, [row[side][-1]["content"] for row in rows]) for side in ("a", "b")
@@ -35,7 +35,7 @@ def clearest_pairs(
         {"train": [rows[n] | {"answer": "a" if gap[n] > 0 else "b"} for n in chosen]},
         kind="prompts",
         title="Gold items",
-        description=f"Pairs of {pairs.id} whose answer is beyond doubt.",
+        description=f"Pairs of {pairs.id} with the clearest answers.",
     )
     return {"pairs": float(count), "smallest_gap": abs(gap[chosen[-1]]) if chosen else None}
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from annotation.config import LabelFileConfig
+from annotation.sources.config import LabelFileConfig
 from plumbline.data.files import read_records
 from plumbline.data.labels import PURPOSES, Label, write_labels
 from plumbline.errors import DataError

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from annotation.agreement.vote_table import Vote, VoteTable
 from annotation.sources.table_files import TableRow, read_table
+from annotation.vote_table import Vote, VoteTable
 from plumbline.data.labels import LABELS_FILE, Label, read_labels
 from plumbline.errors import ConfigError, DataError
 

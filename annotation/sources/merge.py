@@ -1,4 +1,4 @@
-"""Labels from several sources as one: people in Argilla, files, judges and simulations together.
+"""Labels from several sources merged: people in Argilla, files, judges and simulations.
 
 Every label keeps its source. A label that lies in two of the artefacts (the same pair, annotator,
 source, purpose and time) is counted once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from annotation.aggregation.votes import read_gold, write_gold
+from annotation.gold_answers import read_gold, write_gold
 from plumbline.data.labels import Choice, Label, read_labels, write_labels
 from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
@@ -18,7 +18,7 @@ from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 
 COVERAGE_FILE = "sources.json"
-"""Beside merged labels: what each artefact gave, and which pairs it shares with the others."""
+"""Beside merged labels: what each artefact contributed, and how many pairs only it has."""
 _DUPLICATE = "is the same as an earlier label"
 _CONTRADICTION = "contradicts an earlier label of the same person"
 
@@ -29,14 +29,14 @@ def merge_labels(
 ) -> Mapping[str, float | None]:
     """Merge labels; with ``pairs`` given, labels on other pairs are left out, and counted.
 
-    Known answers of gold items are merged too. A simulation's own truth is not: it is that of its
-    panel alone.
+    Known answers of gold items are merged too. The probabilities that a simulation knows are not:
+    they belong to its own labellers.
     """
     if not labels:
         raise DataError("There is nothing to merge: name at least one artefact of labels.")
-    given = {artifact.id: read_labels(artifact.path) for artifact in labels}
+    by_artifact = {artifact.id: read_labels(artifact.path) for artifact in labels}
     answers = merge_answers({artifact.id: read_gold(artifact.path) for artifact in labels})
-    merged, dropped = merge(given)
+    merged, dropped = merge(by_artifact)
     if pairs is not None:
         known = {row["pair_id"] for row in read_dataset(pairs.path, "train")} | set(answers)
         merged = _only(merged, known, pairs.id, dropped)
@@ -44,13 +44,13 @@ def merge_labels(
     if answers:
         write_gold(stage.folder, answers)
     stage.report_dropped(dropped)
-    table = coverage(given)
+    table = coverage(by_artifact)
     made_for = {artifact.id: artifact.manifest.inputs.get("pairs") for artifact in labels}
     write_json(
         stage.folder / COVERAGE_FILE,
         {name: {**table[name], "pairs_artifact": made_for[name]} for name in table},
     )
-    different = {made for made in made_for.values() if made is not None}
+    different = {pairs_id for pairs_id in made_for.values() if pairs_id is not None}
     if len(different) > 1:
         stage.say(
             f"the labels were given for different sets of pairs ({', '.join(sorted(different))}); "
@@ -69,15 +69,15 @@ def merge_labels(
     }
 
 
-def merge(given: Mapping[str, Sequence[Label]]) -> tuple[list[Label], Dropped]:
-    """Merge labels by artefact, in the order given; return them and what was left out, and why.
+def merge(by_artifact: Mapping[str, Sequence[Label]]) -> tuple[list[Label], Dropped]:
+    """Merge labels by artefact, in the order given; return them, and what was left out and why.
 
-    Two labels are the same where pair, annotator, source, purpose and time are. The first stands;
-    one that says something else is left out as a contradiction.
+    Two labels are the same label where pair, annotator, source, purpose and time are equal. The
+    first one is kept. A later one with another answer is left out as a contradiction.
     """
     kept: dict[tuple[str, ...], Label] = {}
     dropped = Dropped()
-    for origin, labels in given.items():
+    for origin, labels in by_artifact.items():
         for number, label in enumerate(labels, 1):
             before = kept.get(_key(label))
             if before is None:
@@ -96,11 +96,11 @@ def merge(given: Mapping[str, Sequence[Label]]) -> tuple[list[Label], Dropped]:
     return list(kept.values()), dropped
 
 
-def merge_answers(given: Mapping[str, Mapping[str, Choice]]) -> dict[str, Choice]:
+def merge_answers(by_artifact: Mapping[str, Mapping[str, Choice]]) -> dict[str, Choice]:
     """Merge the known answers of gold items. Raises `DataError` where two differ."""
     answers: dict[str, Choice] = {}
     origin: dict[str, str] = {}
-    for name, known in given.items():
+    for name, known in by_artifact.items():
         for pair_id, answer in known.items():
             if answers.setdefault(pair_id, answer) != answer:
                 raise DataError(
@@ -112,13 +112,13 @@ def merge_answers(given: Mapping[str, Mapping[str, Choice]]) -> dict[str, Choice
     return answers
 
 
-def coverage(given: Mapping[str, Sequence[Label]]) -> dict[str, dict[str, int]]:
+def coverage(by_artifact: Mapping[str, Sequence[Label]]) -> dict[str, dict[str, int]]:
     """Return by artefact how many labels and pairs it has, and how many pairs no other has."""
-    pairs = {name: {label.pair_id for label in labels} for name, labels in given.items()}
+    pairs = {name: {label.pair_id for label in labels} for name, labels in by_artifact.items()}
     seen = Counter(pair_id for ids in pairs.values() for pair_id in ids)
     return {
         name: {
-            "labels": len(given[name]),
+            "labels": len(by_artifact[name]),
             "pairs": len(ids),
             "only_here": sum(seen[pair_id] == 1 for pair_id in ids),
         }

@@ -1,34 +1,35 @@
-"""Simulated labellers: they judge by a utility, through noise and habits of their own.
+"""Simulated labellers: they judge by a utility, with noise and biases of their own.
 
-P(A over B) = (1 - c) sigmoid((v_A - v_B) / t) + c / 2, with v = u + l * words: the Bradley-Terry
-model (Bradley and Terry, 1952) on the utility u as this labeller sees it, with temperature t, a
-liking l for length, and a share c of coin tosses.
+P(A over B) = (1 - c) sigmoid((v_A - v_B) / t) + c / 2, with v = u + l * words. This is the
+Bradley-Terry model (Bradley and Terry, 1952) on the utility u, with temperature t, a bias l for
+length, and a share c of coin tosses.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
-from annotation.config import LabelerConfig, LabelingConfig
-from plumbline.data.labels import Choice, Label, write_labels
-from plumbline.data.records import Message, Row, read_dataset
+from annotation.questions.strength import strength_of
+from annotation.sources.config import LabelerConfig, LabelingConfig
+from plumbline.data.labels import Label, write_labels
+from plumbline.data.records import Message, read_dataset
 from plumbline.hooks import Scorer
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
 
 TRUTH_FILE = "truth.json"
-"""What only a simulation knows: the probability of each outcome. Training never reads it."""
+"""The probability of each outcome, which only a simulation knows. Training never reads it."""
 _FIRST_DAY = datetime(2026, 1, 5, 9, tzinfo=UTC)
-_SECONDS_A_LABEL = 20
+_SECONDS_PER_LABEL = 20
 
 
 class Utility(Scorer, Protocol):
-    """A scorer that can also say what its score is made of."""
+    """A scorer that can also explain its score."""
 
     def explain(self, prompt: Sequence[Message], response: str) -> Mapping[str, float]:
         """Return the contribution of each part to the score."""
@@ -56,7 +57,8 @@ def simulate_labels(
         }
         for labeler in random.sample(config.labelers, config.votes):
             p_a = prefers_a[labeler.name]
-            choice: Choice = "a" if random.random() < p_a else "b"
+            choice: Literal["a", "b"] = "a" if random.random() < p_a else "b"
+            rejected: Literal["a", "b"] = "b" if choice == "a" else "a"
             labels.append(
                 Label(
                     pair_id=row["pair_id"],
@@ -65,7 +67,9 @@ def simulate_labels(
                     choice=choice,
                     created_at=_time_of(len(labels)),
                     shown_first="a" if random.random() < 0.5 else "b",
-                    rationale=_rationale(utility, row, choice),
+                    rationale=reason_for(
+                        utility, row["prompt"], texts[choice][number], texts[rejected][number]
+                    ),
                     strength=strength_of(p_a if choice == "a" else 1 - p_a),
                 )
             )
@@ -94,7 +98,7 @@ def probability_of_a(labeler: LabelerConfig, a: tuple[float, str], b: tuple[floa
 def outcome_probability(probabilities: Sequence[float], votes: int) -> float:
     """Return the probability that A wins when so many of these voters, drawn at random, vote.
 
-    Whoever judges texts cannot know who will vote, and neither does the best possible judge.
+    Nobody who judges the texts knows who will vote, not even the best possible judge.
     """
     panels = list(itertools.combinations(probabilities, votes))
     return sum(map(majority_probability, panels)) / len(panels)
@@ -116,22 +120,18 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def strength_of(confidence: float) -> int:
-    """Return by how much a labeller says one is better, who was this likely to choose it."""
-    return 3 if confidence > 0.95 else 2 if confidence > 0.75 else 1
-
-
 def _time_of(number: int) -> str:
-    """Return when the simulated label was given: a clock of its own, the same in every run."""
-    return (_FIRST_DAY + timedelta(seconds=_SECONDS_A_LABEL * number)).isoformat()
+    """Return the time of a simulated label, by a clock that is the same in every run."""
+    return (_FIRST_DAY + timedelta(seconds=_SECONDS_PER_LABEL * number)).isoformat()
 
 
-def _rationale(utility: Utility, row: Row, choice: Choice) -> str:
-    """Name what speaks most for the chosen response, as the utility sees it."""
-    other = "b" if choice == "a" else "a"
-    mine, theirs = (
-        utility.explain(row["prompt"], row[side][-1]["content"]) for side in (choice, other)
-    )
-    part: Callable[[str], float] = lambda name: mine[name] - theirs[name]  # noqa: E731
-    best = max(mine, key=part)
-    return f"Better on {best}." if part(best) > 0 else "Hard to say; it reads better to me."
+def reason_for(utility: Scorer, prompt: Sequence[Message], chosen: str, other: str) -> str:
+    """Return what speaks most for the chosen response, where the utility can explain its score."""
+    explain = getattr(utility, "explain", None)
+    if explain is None:
+        return "It reads better to me."
+    mine: Mapping[str, float] = explain(prompt, chosen)
+    theirs: Mapping[str, float] = explain(prompt, other)
+    lead = {name: mine[name] - theirs[name] for name in mine}
+    best = max(lead, key=lambda name: lead[name])
+    return f"Better on {best}." if lead[best] > 0 else "Hard to say; it reads better to me."

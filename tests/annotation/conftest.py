@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from annotation.server import control
-from annotation.server.home import Reach, Site
+from annotation.server.site_folder import Reach, Site
 
 
 @dataclass

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from annotation.agreement.report import report_on
-from annotation.campaign.argilla import Argilla
+from annotation.argilla.api import Argilla
 from annotation.campaign.pull import labels_of, pull
-from annotation.campaign.state import Campaign
+from annotation.campaign.folder import Campaign
 from annotation.server.backup import restore
-from annotation.server.home import connection
+from annotation.server.site_folder import connection
 from plumbline.data.labels import read_labels
 from plumbline.data.records import read_dataset
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from annotation.server import control
-from annotation.server.home import Site
+from annotation.server.site_folder import Site
 from plumbline.data.labels import read_labels
 from plumbline.data.records import read_dataset
 

@@ -1,4 +1,4 @@
-"""``plumbline annotate``: the labelling site, campaigns on it, and what came of them."""
+"""``plumbline annotate``: the labelling site, its campaigns and their labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typer
 from plumbline.commands.annotate import agreement, campaign, server, status, users, votes
 
 app = typer.Typer(
-    help="Put pairs before people in Argilla, and bring trusted labels back.",
+    help="Put pairs before people in Argilla, and bring their labels back.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -1,4 +1,4 @@
-"""``plumbline annotate agreement``: how far people agree, in any table of labels."""
+"""``plumbline annotate agreement``: agreement of people in any table of labels."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def agreement(
     people: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMNS", help="One column a person, separated by commas: ana,ben,cy."
+            metavar="COLUMNS", help="One column per person, separated by commas: ana,ben,cy."
         ),
     ] = None,
     item: Annotated[
         str | None,
-        typer.Option(metavar="COLUMNS", help="What names the item: one column, or several."),
+        typer.Option(metavar="COLUMNS", help="The columns that name the item: one, or several."),
     ] = None,
     person: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="With one row a vote: who voted.")
+        str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column with who voted.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="With one row a vote: the vote.")
+        str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column with the vote.")
     ] = None,
     ordinal: Annotated[
         str | None,
         typer.Option(
             metavar="CATEGORIES",
-            help="The categories from one end to the other (bad,fair,good): adds ordinal figures.",
+            help="The categories in order (bad,fair,good): adds ordinal coefficients.",
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=0, help="Resamples of the items for the intervals; 0 for none.")
+        int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0: no intervals.")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the same as one JSON object.")
     ] = False,
 ) -> None:
-    """Measure how far people agree: Cohen, Fleiss, Krippendorff, with bootstrap intervals.
+    """Measure agreement: Cohen, Fleiss and Krippendorff, with bootstrap intervals.
 
-    Columns that are not named are guessed where that is clear. Votes may be missing.
+    Columns that are not named are guessed where their names are clear. Votes may be missing.
     """
     import json
 
@@ -80,7 +80,7 @@ def agreement(
 
 
 def show(report: AgreementReport, console: Console) -> None:
-    """Print a report as tables, and what there is to say about them beneath."""
+    """Print a report as tables, with notes below."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -102,5 +102,5 @@ def show(report: AgreementReport, console: Console) -> None:
 
 
 def _names(text: Any) -> tuple[str, ...]:
-    """Return names that stand in one option, separated by commas."""
+    """Return the names in one option, separated by commas."""
     return tuple(name for part in (text or "").split(",") if (name := part.strip()))

@@ -1,4 +1,4 @@
-"""``plumbline annotate push | pull``: pairs out to people, and their labels back."""
+"""``plumbline annotate push | pull | settings``: pairs out to people, and their labels back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import typer
 from plumbline.commands.annotate.options import DEFAULT_HOME, KeyFile, Server, SiteHome
 
 if TYPE_CHECKING:
-    from annotation.campaign.argilla import Argilla
-    from annotation.campaign.client import Connection
+    from annotation.argilla.api import Argilla
+    from annotation.argilla.client import Connection
     from annotation.campaign.config import CampaignConfig
-    from annotation.campaign.pull import Labels
+    from annotation.campaign.folder import Campaign
+    from annotation.campaign.pairs import Pair
+    from annotation.campaign.pull import Labels, Pulled
     from annotation.campaign.push import Pushed
+    from plumbline.dropped import Dropped
     from plumbline.runs.progress import Reporter
 
 app = typer.Typer()
@@ -30,10 +33,18 @@ Patience = Annotated[
 
 
 def connect(home: Path, server: str | None, api_key_file: Path | None) -> Connection:
-    """Return the way to the server that the options name."""
+    """Return the address and API key of the server that the options name."""
     from annotation.campaign.connect import SiteConfig
     from annotation.campaign.connect import connect as connect_to
+    from plumbline.errors import ConfigError
 
+    if server is None:
+        if api_key_file is not None:
+            raise ConfigError(
+                f"--api-key-file is {api_key_file}, but there is no --server for it. This "
+                "machine's own site keeps its API key itself."
+            )
+        return connect_to(SiteConfig(home=home))
     return connect_to(SiteConfig(home=home, server=server, api_key_file=api_key_file))
 
 
@@ -49,20 +60,30 @@ def push(
     name: Name = _DEFAULT_NAME,
     people: Annotated[
         list[str] | None,
-        typer.Option("--person", "-p", help="Somebody with a queue of their own; repeat it."),
+        typer.Option("--person", "-p", help="A person who gets a queue of their own; repeat it."),
     ] = None,
     members: Annotated[
         list[str] | None,
-        typer.Option("--member", "-m", help="Somebody to let in to the shared queue; repeat it."),
+        typer.Option("--member", "-m", help="A person to add to the shared queue; repeat it."),
     ] = None,
-    overlap: Annotated[int | None, typer.Option(help="Different people for each pair.")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="How many different people vote on each pair.")
+    ] = None,
     gold: Annotated[
-        Path | None, typer.Option(help="Pairs with a column 'answer', mixed in unseen.")
+        Path | None,
+        typer.Option(help="Pairs with a column 'answer', mixed in to check the labellers."),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pairs with a column 'answer' (and 'reasons') that everybody labels first, with "
+            "feedback after each."
+        ),
     ] = None,
     adjudicate: Annotated[
         str | None,
         typer.Option(
-            "--adjudicate", metavar="PERSON", help="Send the pairs to this senior labeller alone."
+            "--adjudicate", metavar="PERSON", help="Send the pairs only to this senior labeller."
         ),
     ] = None,
     config: Annotated[
@@ -77,56 +98,72 @@ def push(
     api_key_file: KeyFile = None,
     patience: Patience = 120.0,
 ) -> None:
-    """Send pairs to be labelled. Sent again, nothing is sent twice; more pairs extend the campaign.
+    """Send pairs to be labelled. Nothing is sent twice; more pairs extend the campaign.
 
-    Settings (see `plumbline annotate settings`) stay as they were, unless given again.
+    The settings (see `plumbline annotate settings`) stay as they were, unless they are given again.
     """
     from annotation.campaign import push as pushing
-    from annotation.campaign.connect import campaign_folder
-    from annotation.campaign.pairs import read_pairs
+    from annotation.campaign.folder import campaign_folder
     from plumbline.errors import ConfigError
     from plumbline.runs.progress import Reporter
 
     folder = campaign_folder(home, name)
     reporter = Reporter()
-    given, read = read_pairs(pairs)
-    dropped = read.dropped
-    for note in read.notes():
-        reporter.say(note)
     if adjudicate is not None:
-        unfit = {
+        changes = {
             "--gold": gold,
+            "--training": training,
             "--person": people,
             "--member": members,
             "--overlap": overlap,
             "--config": config,
+            "--set": overrides,
         }
-        named = [option for option, value in unfit.items() if value]
-        if named or overrides:
+        named = [option for option, value in changes.items() if value]
+        if named:
             raise ConfigError(
-                "--adjudicate sends pairs of a campaign that is there, and "
-                f"{', '.join(named) or '--set'} would change it. Leave that out."
+                "--adjudicate sends pairs of an existing campaign, and "
+                f"{', '.join(named)} would change it. Leave that out."
             )
+        queue, _ = _read_pairs(pairs, reporter)
         site = _site(connect(home, server, api_key_file), patience, reporter)
-        done = pushing.push_adjudication(folder, site, adjudicate, given, bars=reporter)
+        pushed = pushing.push_adjudication(folder, site, adjudicate, queue, bars=reporter)
     else:
+        rows, dropped = _read_pairs(pairs, reporter)
         settings = _settings(folder, name, config, overrides or [], people, overlap)
-        known = None
+        gold_pairs = None
+        lessons: list[Pair] = []
         if gold is not None:
-            known, bad = read_pairs(gold)
-            dropped.rows += bad.dropped.rows
+            gold_pairs, bad = _read_pairs(gold, reporter)
+            dropped.rows += bad.rows
+        if training is not None:
+            lessons, bad = _read_pairs(training, reporter)
+            dropped.rows += bad.rows
         site = _site(connect(home, server, api_key_file), patience, reporter)
-        done = pushing.push(
+        pushed = pushing.push(
             folder,
             site,
             settings,
-            given,
-            gold=known,
+            rows,
+            gold=gold_pairs,
+            training=lessons,
             dropped=dropped,
             members=members or (),
             bars=reporter,
         )
-    _tell_pushed(reporter, folder, done)
+    _report_push(reporter, folder, pushed)
+
+
+def _read_pairs(file: Path, reporter: Reporter) -> tuple[list[Pair], Dropped]:
+    """Read pairs; say how the file was read, and return what was left out."""
+    from rich.markup import escape
+
+    from annotation.campaign.pairs import read_pairs
+
+    pairs, report = read_pairs(file)
+    for note in report.notes():
+        reporter.say(escape(note))
+    return pairs, report.dropped
 
 
 @app.command()
@@ -138,14 +175,15 @@ def pull(
     ] = None,
     wait: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Wait until there are N votes; 0: until all is answered."),
+        typer.Option(metavar="N", help="Wait for N votes; 0: until everything is answered."),
     ] = None,
     webhook: Annotated[
-        bool, typer.Option("--webhook", help="While waiting, let the server call when it may.")
+        bool, typer.Option("--webhook", help="While waiting, let the server call at each answer.")
     ] = False,
-    webhook_port: Annotated[int, typer.Option(help="The port to listen on; 0: a free one.")] = 0,
+    webhook_port: Annotated[int, typer.Option(help="The port to listen on; 0: any free one.")] = 0,
     webhook_url: Annotated[
-        str | None, typer.Option(help="Where a server on another machine reaches that port.")
+        str | None,
+        typer.Option(help="The address at which a server on another machine reaches that port."),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Read all datasets, changed or not.")
@@ -155,44 +193,67 @@ def pull(
     api_key_file: KeyFile = None,
     patience: Patience = 120.0,
 ) -> None:
-    """Fetch what people have submitted since the last time; write it all as labels."""
-    from contextlib import ExitStack
-
-    from annotation.campaign.config import WaitConfig
-    from annotation.campaign.connect import campaign_folder
+    """Fetch what people have submitted since the last pull; write all of it as labels."""
+    from annotation.campaign.folder import Campaign, campaign_folder
     from annotation.campaign.pull import labels_of
     from annotation.campaign.pull import pull as pull_now
-    from annotation.campaign.state import Campaign
-    from annotation.campaign.waiting import wait_for
-    from annotation.campaign.webhook import Listener
     from plumbline.runs.progress import Reporter
 
     reporter = Reporter()
     campaign = Campaign(campaign_folder(home, name))
     site = _site(connect(home, server, api_key_file), patience, reporter)
     before = len(campaign.ledger())
-    found = pull_now(campaign, site, everything=everything, bars=reporter)
+    pulled = pull_now(campaign, site, everything=everything, bars=reporter)
     if wait is not None:
-        waiting = WaitConfig(enough=wait or None, patience_seconds=patience)
-        with ExitStack() as open_:
-            listener = None
-            if webhook or webhook_url:
-                hook = Listener(site, campaign.id, port=webhook_port, address=webhook_url)
-                listener = open_.enter_context(hook)
-            labels = wait_for(campaign, site, waiting, listener=listener, bars=reporter)
+        hook = (webhook_port, webhook_url) if webhook or webhook_url else None
+        labels = _wait(campaign, site, wait, patience, hook, reporter)
     else:
         labels = labels_of(campaign)
     versions = len(campaign.ledger()) - before
     reporter.say(f"{versions} new answers or changes of answers in {campaign.folder}")
-    if found.gone:
-        reporter.say(
-            f"{found.gone} answers are no longer on the server (a person or record was deleted, or "
-            "a backup restored); they are kept"
-        )
-    _tell_labels(reporter, labels)
+    _report_pull(reporter, pulled)
+    counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in labels.counts.items())
+    reporter.say(f"{len(labels.labels)} labels in all ({counts or 'nobody has answered yet'})")
     if out is not None:
         _write(out, labels)
         reporter.say(f"labels in {out}")
+
+
+def _wait(
+    campaign: Campaign,
+    site: Argilla,
+    votes: int,
+    patience: float,
+    webhook: tuple[int, str | None] | None,
+    reporter: Reporter,
+) -> Labels:
+    """Wait for so many votes, with a listener on a port and address where one is asked for."""
+    from contextlib import ExitStack
+
+    from annotation.campaign.config import WaitConfig
+    from annotation.campaign.waiting import wait_for
+    from annotation.campaign.webhook import Listener
+
+    config = WaitConfig(enough=votes or None, patience_seconds=patience)
+    with ExitStack() as open_:
+        listener = None
+        if webhook is not None:
+            port, address = webhook
+            listener = open_.enter_context(Listener(site, campaign.id, port=port, address=address))
+        return wait_for(campaign, site, config, listener=listener, bars=reporter)
+
+
+def _report_pull(reporter: Reporter, pulled: Pulled) -> None:
+    if pulled.lost_bytes:
+        reporter.say(
+            f"the journal had lost its last {pulled.lost_bytes} bytes; everything was read from "
+            "the server again"
+        )
+    if pulled.gone:
+        reporter.say(
+            f"{pulled.gone} answers are no longer on the server (somebody deleted a person or a "
+            "record, or restored a backup); they are kept here"
+        )
 
 
 @app.command(name="settings")
@@ -206,7 +267,7 @@ def settings_(
     from rich.markup import escape
     from rich.table import Table
 
-    from annotation.campaign.connect import campaign_folder
+    from annotation.campaign.folder import campaign_folder
     from plumbline.config import settings, to_yaml
 
     config = _settings(campaign_folder(home, name), name, None, [], None, None)
@@ -214,8 +275,8 @@ def settings_(
         typer.echo(to_yaml(config), nl=False)
         return
     table = Table("setting", "value", "what it does", box=None, pad_edge=False)
-    for knob in settings(config):
-        table.add_row(knob.key, escape(str(knob.value)), knob.documentation)
+    for setting in settings(config):
+        table.add_row(setting.key, escape(str(setting.value)), setting.documentation)
     Console().print(table)
 
 
@@ -227,44 +288,44 @@ def _settings(
     people: list[str] | None,
     overlap: int | None,
 ) -> CampaignConfig:
-    """Return the settings: those that the campaign has or the file gives, then what was named."""
+    """Return the settings: those of the campaign or the file, then those of the options."""
     import json
 
     from annotation.campaign.config import CampaignConfig
-    from annotation.campaign.state import CAMPAIGN, Campaign
+    from annotation.campaign.folder import CAMPAIGN, Campaign
     from plumbline.config import load
 
-    given: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name}
     if people:
-        given["people"] = people
+        options["people"] = people
     if overlap is not None:
-        given["overlap"] = overlap
+        options["overlap"] = overlap
     before: dict[str, Any] = {}
     if file is None and (folder / CAMPAIGN).exists():
         before = Campaign(folder).config.model_dump(mode="json")
-    values = [f"{key}={json.dumps(value)}" for key, value in (before | given).items()]
+    values = [f"{key}={json.dumps(value)}" for key, value in (before | options).items()]
     return load(CampaignConfig, file, [*values, *overrides])
 
 
 def _site(connection: Connection, patience: float, reporter: Reporter) -> Argilla:
-    from annotation.campaign.argilla import Argilla
+    from annotation.argilla.api import Argilla
 
-    if connection.is_open_to_listeners:
+    if connection.is_unencrypted:
         reporter.say(
-            f"[yellow]{connection.url} is plain HTTP on another machine: the key and the labels "
-            "cross the network for anyone to read. Prefer https.[/yellow]"
+            f"[yellow]{connection.url} is plain HTTP on another machine: anybody on the network "
+            "can read the API key and the labels. Use https.[/yellow]"
         )
     return Argilla(connection, patience=patience)
 
 
-def _tell_pushed(reporter: Reporter, folder: Path, done: Pushed) -> None:
+def _report_push(reporter: Reporter, folder: Path, pushed: Pushed) -> None:
     from rich.markup import escape
 
+    from annotation.campaign.folder import LEFT_OUT, Campaign
     from annotation.campaign.items import RESERVE
-    from annotation.campaign.state import LEFT_OUT, Campaign
 
     campaign = Campaign(folder)
-    reporter.say(f"{done.sent} records sent; {done.pairs} pairs are new to the campaign")
+    reporter.say(f"{pushed.sent} records sent; {pushed.pairs} pairs are new to the campaign")
     counts: dict[str, int] = {}
     for item in campaign.items():
         if item.queue != RESERVE:
@@ -272,21 +333,16 @@ def _tell_pushed(reporter: Reporter, folder: Path, done: Pushed) -> None:
     reporter.say(
         "in all: " + ", ".join(f"{count} for {purpose}" for purpose, count in counts.items())
     )
-    for reason, count in done.left_out.items():
+    for reason, count in pushed.left_out.items():
         reporter.say(escape(f"left out {count}: {reason} (see {folder / LEFT_OUT})"))
-    for note in done.notes:
+    for note in pushed.notes:
         reporter.say(escape(note))
-    where = ", ".join(sorted({place.workspace for place in campaign.places.values()}))
-    reporter.say(f"people find them at {campaign.server} in {where}")
-
-
-def _tell_labels(reporter: Reporter, labels: Labels) -> None:
-    counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in labels.counts.items())
-    reporter.say(f"{len(labels.labels)} labels stand ({counts or 'nobody has answered yet'})")
+    workspaces = ", ".join(sorted({place.workspace for place in campaign.places.values()}))
+    reporter.say(f"people find them at {campaign.server} in the workspace {workspaces}")
 
 
 def _write(out: Path, labels: Labels) -> None:
-    from annotation.aggregation.votes import write_gold
+    from annotation.gold_answers import write_gold
     from plumbline.data.labels import write_labels
 
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Server = Annotated[
         "--server",
         envvar="ARGILLA_API_URL",
         metavar="URL",
-        help="Another Argilla 2 server, in place of this machine's site.",
+        help="Another Argilla 2 server, instead of this machine's site.",
     ),
 ]
 KeyFile = Annotated[

@@ -21,29 +21,29 @@ def up(
     port: Annotated[int | None, typer.Option(help="The port.  [default: 6900]")] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A name that the site answers to; may be repeated."),
+        typer.Option(metavar="NAME", help="A name that the site answers to; repeat it for more."),
     ] = None,
     behind_proxy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ADDRESS", help="A proxy with TLS in front of the site; nobody else gets in."
+            metavar="ADDRESS", help="A proxy with TLS in front of the site; nobody else may connect."
         ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A TLS certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
     from_defaults: Annotated[
-        bool, typer.Option("--from-defaults", help="Forget the settings of the last time.")
+        bool, typer.Option("--from-defaults", help="Ignore the settings of the last start.")
     ] = False,
 ) -> None:
-    """Start the labelling site of this machine; safe to give again.
+    """Start this machine's labelling site; does nothing if it runs already.
 
-    Argilla's own server and page, on SQLite, with nothing else to install. The first time, its
-    software is installed in an environment of its own. Settings are kept for the next time.
+    The site is Argilla's own server on SQLite, with Plumbline's labelling page. At the first start
+    its software is installed in an environment of its own. Settings are kept for the next start.
     """
     import time
 
     from annotation.server import control
-    from annotation.server.home import Reach, Site, changed
+    from annotation.server.site_folder import Reach, Site, changed
     from plumbline.runs.progress import duration, size
 
     started = time.monotonic()
@@ -59,13 +59,13 @@ def up(
             "tls_key": tls_key,
         },
     )
-    found = control.up(site, reach, typer.echo)
+    server = control.up(site, reach, typer.echo)
     say = typer.echo
     say(f"The labelling site is up at {reach.page_url}")
-    if reach.page_url != found.url:
-        say(f"  on this machine {found.url}")
-    say(f"  it took         {duration(time.monotonic() - started)}")
-    say(f"  memory          {size(found.memory())}")
+    if reach.page_url != server.url:
+        say(f"  on this machine {server.url}")
+    say(f"  started in      {duration(time.monotonic() - started)}")
+    say(f"  memory          {size(server.memory())}")
     say(f"  owner           sign in with the name and password in {site.owner_file}")
     say("  add a labeller  plumbline annotate users add NAME")
     say("  send pairs      plumbline annotate push PAIRS")
@@ -74,12 +74,12 @@ def up(
 
 @app.command()
 def down(home: SiteHome = DEFAULT_HOME) -> None:
-    """Stop the labelling site; everything in it stays."""
+    """Stop the labelling site; its data stay."""
     from annotation.server import control
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     stopped = control.down(Site(home))
-    typer.echo(f"The site in {home} {'is down' if stopped else 'was not up'}.")
+    typer.echo(f"The site in {home} {'is stopped' if stopped else 'was not running'}.")
 
 
 @app.command()
@@ -87,20 +87,20 @@ def backup(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="The archive to write; named by the time if not given.", show_default=False
+            help="The archive to write; without it, a name with the time.", show_default=False
         ),
     ] = None,
     home: SiteHome = DEFAULT_HOME,
 ) -> None:
-    """Write the whole site into one archive, also while people label."""
+    """Write the whole site to one archive, also while people label."""
     import time
 
     from annotation.server.backup import backup as make
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     name = f"{home.resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
-    made = make(Site(home), file or Path(name))
-    typer.echo(f"{made}\nIt holds keys and labels: keep it where nobody else reads.")
+    archive = make(Site(home), file or Path(name))
+    typer.echo(f"{archive}\nIt holds keys and labels. Keep it where nobody else can read it.")
 
 
 @app.command()
@@ -108,14 +108,14 @@ def restore(
     file: Annotated[Path, typer.Argument(help="An archive by `annotate backup`.")],
     home: SiteHome = DEFAULT_HOME,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put the site that is there aside.")
+        bool, typer.Option("--replace", help="Move the existing site to another folder.")
     ] = False,
 ) -> None:
-    """Make the site what it was when it was backed up."""
+    """Restore the site from a backup."""
     from annotation.server.backup import restore as bring_back
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     aside = bring_back(Site(home), file, replace=replace)
     if aside is not None:
-        typer.echo(f"The site before is in {aside}.")
+        typer.echo(f"The previous site is in {aside}.")
     typer.echo("Restored. Start it with: plumbline annotate up")

@@ -1,4 +1,4 @@
-"""``plumbline annotate status``: how far a campaign has come, once or live, and as a page."""
+"""``plumbline annotate status``: the progress of a campaign, once or live, and as a page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plumbline.commands.annotate.options import DEFAULT_HOME, KeyFile, Server, S
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from annotation.campaign.argilla import Argilla
-    from annotation.progress.overview import Look, Overview
+    from annotation.argilla.api import Argilla
+    from annotation.progress.monitor import ProgressMonitor, Snapshot
 
 app = typer.Typer()
 
@@ -24,202 +24,197 @@ _ONCE_PATIENCE, _LIVE_PATIENCE = 10.0, 2.0
 def status(
     name: Annotated[
         str | None,
-        typer.Option(
-            "--campaign", "-n", help="The campaign's name; not needed where there is one alone."
-        ),
+        typer.Option("--campaign", "-n", help="The campaign's name; not needed if there is one."),
     ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Go on until all is answered, or Ctrl-C.")
+        bool, typer.Option("--live", help="Continue until everything is answered, or Ctrl-C.")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.5, metavar="SECONDS", help="With --live: how often to look.")
+        float, typer.Option(min=0.5, metavar="SECONDS", help="With --live: the update interval.")
     ] = 5.0,
     html: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a page that opens offline. With --live, an open page follows. People are "
-            "under their pseudonyms, as in exported labels.",
+            help="Write a page that opens offline. With --live, an open page updates itself. "
+            "People appear under pseudonyms, as in exported labels.",
         ),
     ] = None,
     names: Annotated[
         bool,
         typer.Option(
             "--names",
-            help="Show people's names on the page and in the JSON, too. The tables here always "
-            "have them: whoever runs a campaign must know whom to speak to.",
+            help="Show people's names on the page and in the JSON too. The tables always show "
+            "them: whoever runs a campaign must know whom to talk to.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object; with --live, one a line.")
+        bool, typer.Option("--json", help="Print a JSON object; with --live, one per line.")
     ] = False,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Show how far people have come: progress, pace, agreement, gold accuracy, time left.
+    """Show progress, pace, agreement, gold accuracy and time left, by person and in total.
 
-    What was answered since the last time is pulled first. Exits with 1 where the server does not
-    answer, after showing what the last pull knew.
+    New answers are pulled first. If the server does not answer, the command shows the progress at
+    the last pull and exits with 1.
     """
-    from annotation.progress.overview import Overview
+    from annotation.progress.monitor import ProgressMonitor
     from plumbline.errors import ConfigError
 
     patience = _LIVE_PATIENCE if live else _ONCE_PATIENCE
-    found = [
-        Overview(folder, lambda: _open(home, server, api_key_file, patience))
+    monitors = [
+        ProgressMonitor(folder, lambda: _open(home, server, api_key_file, patience))
         for folder in _folders(home, name)
     ]
-    if len(found) > 1:
+    if len(monitors) > 1:
         if live or html or as_json:
-            named = ", ".join(overview.folder.name for overview in found)
-            raise ConfigError(f"There are several campaigns in {home}: {named}. Name one with -n.")
-        _list(found)
+            there = ", ".join(monitor.folder.name for monitor in monitors)
+            raise ConfigError(f"There are several campaigns in {home}: {there}. Name one with -n.")
+        _list(monitors)
         return
-    (overview,) = found
+    (monitor,) = monitors
     try:
         if live:
-            _follow(overview, every, html, names=names, as_json=as_json)
+            _follow(monitor, every, html, names=names, as_json=as_json)
         else:
-            _once(overview, html, names=names, as_json=as_json)
+            _once(monitor, html, names=names, as_json=as_json)
     finally:
-        overview.close()
+        monitor.close()
 
 
 def _folders(home: Path, name: str | None) -> list[Path]:
-    """Return the folder of the campaign that is named, or of all there are."""
+    """Return the folder of the campaign that is named, or of all campaigns."""
     import difflib
 
-    from annotation.campaign.connect import campaign_folder
-    from annotation.campaign.state import campaigns
+    from annotation.campaign.folder import campaigns
     from plumbline.errors import DataError
 
-    parent = campaign_folder(home, "x").parent
-    there = {folder.name: folder for folder in campaigns(parent)}
-    if there and (name is None or name in there):
-        return [there[name]] if name is not None else list(there.values())
-    near = difflib.get_close_matches(name or "", there, n=1)
+    parent = home / "campaigns"
+    existing = {folder.name: folder for folder in campaigns(parent)}
+    if existing and (name is None or name in existing):
+        return [existing[name]] if name is not None else list(existing.values())
+    near = difflib.get_close_matches(name or "", existing, n=1)
     raise DataError(
         f"There is no campaign {f'{name!r} ' if name else ''}in {parent}."
         + (f" Did you mean {near[0]!r}?" if near else "")
-        + (f" There are: {', '.join(there)}." if there else "")
+        + (f" There are: {', '.join(existing)}." if existing else "")
         + " 'plumbline annotate push' starts one; --home names another folder."
     )
 
 
-def _list(overviews: Sequence[Overview]) -> None:
-    """List campaigns as the last pull of each left them."""
+def _list(monitors: Sequence[ProgressMonitor]) -> None:
+    """List campaigns, each as of its last pull."""
     from rich.console import Console
     from rich.table import Table
 
     from plumbline.pages import percent
 
     table = Table("campaign", "pairs", "answers", "missing", "done", box=None, pad_edge=False)
-    for overview in overviews:
-        totals = overview.known().totals
-        given = totals.submitted + totals.discarded
-        counts = (totals.pairs, given, totals.open)
+    for monitor in monitors:
+        totals = monitor.last_known().totals
+        answers = totals.submitted + totals.discarded
+        counts = (totals.pairs, answers, totals.open)
         table.add_row(
-            overview.folder.name, *(f"{count:,}" for count in counts), percent(totals.done)
+            monitor.folder.name, *(f"{count:,}" for count in counts), percent(totals.done)
         )
     console = Console()
     console.print(table)
     console.print(
-        "As of the last pull of each. Look at one: plumbline annotate status --campaign NAME",
+        "As of the last pull of each. More about one: plumbline annotate status --campaign NAME",
         highlight=False,
     )
 
 
 def _open(home: Path, server: str | None, api_key_file: Path | None, patience: float) -> Argilla:
-    from annotation.campaign.argilla import Argilla
+    from annotation.argilla.api import Argilla
     from plumbline.commands.annotate.campaign import connect
 
     return Argilla(connect(home, server, api_key_file), patience=patience)
 
 
-def _once(overview: Overview, html: Path | None, *, names: bool, as_json: bool) -> None:
+def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: bool) -> None:
     from rich.console import Console
 
-    from annotation.progress.page import write_page
-    from annotation.progress.tables import tables
+    from annotation.progress.status_page import write_page
+    from annotation.progress.status_tables import tables
 
-    look = overview.look()
+    snapshot = monitor.look()
     if html is not None:
-        write_page(html, look.standing, real_names=names, trouble=look.warning)
+        write_page(html, snapshot.progress, real_names=names, warning=snapshot.warning)
     if as_json:
-        _print_json(look, names=names)
+        _print_json(snapshot, names=names)
     else:
         console = Console()
-        console.print(tables(look.standing, console.width, look.warning))
+        console.print(tables(snapshot.progress, console.width, snapshot.warning))
         if html is not None:
             typer.echo(f"page in {html}")
-    if look.trouble is not None:
-        raise look.trouble
+    if snapshot.error is not None:
+        raise snapshot.error
 
 
 def _follow(
-    overview: Overview, every: float, html: Path | None, *, names: bool, as_json: bool
+    monitor: ProgressMonitor, every: float, html: Path | None, *, names: bool, as_json: bool
 ) -> None:
-    """Show every look until nothing waits for anybody; Ctrl-C ends it without a trace."""
+    """Show every snapshot until nothing is left to answer, or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
 
-    from annotation.progress.page import write_page
-    from annotation.progress.tables import tables
+    from annotation.progress.status_page import write_page
+    from annotation.progress.status_tables import tables
 
     console = Console()
     on_terminal = console.is_terminal and not as_json
     # Transient: a table that is longer than the window is cut off while live, and whole afterwards.
-    shown = Live(console=console, auto_refresh=False, transient=True) if on_terminal else None
-    look: Look | None = None
+    view = Live(console=console, auto_refresh=False, transient=True) if on_terminal else None
+    snapshot: Snapshot | None = None
     stopped = False
     try:
-        if shown is not None:
-            shown.start()
-        for look in overview.follow(every):
+        if view is not None:
+            view.start()
+        for snapshot in monitor.follow(every):
+            progress, warning = snapshot.progress, snapshot.warning
             if html is not None:
-                refresh = None if _ends(look) else every
-                write_page(
-                    html, look.standing, real_names=names, refresh=refresh, trouble=look.warning
-                )
+                refresh = None if _ends(snapshot) else every
+                write_page(html, progress, real_names=names, refresh=refresh, warning=warning)
             if as_json:
-                _print_json(look, names=names)
-            elif shown is not None:
-                seen = tables(look.standing, console.width, look.warning, every)
-                shown.update(seen, refresh=True)
-            elif look.news or look.trouble:
-                _print_line(look)
+                _print_json(snapshot, names=names)
+            elif view is not None:
+                view.update(tables(progress, console.width, warning, every), refresh=True)
+            elif snapshot.changed or snapshot.error:
+                _print_line(snapshot)
     except KeyboardInterrupt:
         stopped = True
     finally:
-        if shown is not None:
-            shown.stop()
-        if look is not None and html is not None:
-            # Nobody renews it any more, so no browser is told to read it again.
-            write_page(html, look.standing, real_names=names, trouble=look.warning)
-    if look is not None and not as_json:
-        console.print(tables(look.standing, console.width, look.warning))
+        if view is not None:
+            view.stop()
+        if snapshot is not None and html is not None:
+            # Nothing updates it any more, so no browser should load it again.
+            write_page(html, snapshot.progress, real_names=names, warning=snapshot.warning)
+    if snapshot is not None and not as_json:
+        console.print(tables(snapshot.progress, console.width, snapshot.warning))
     if stopped:
-        typer.echo("Stopped; the same command goes on from here.", err=True)
+        typer.echo("Stopped. The same command resumes.", err=True)
         raise typer.Exit(130)
 
 
-def _ends(look: Look) -> bool:
-    return look.standing.finished and look.trouble is None
+def _ends(snapshot: Snapshot) -> bool:
+    return snapshot.progress.finished and snapshot.error is None
 
 
-def _print_json(look: Look, *, names: bool) -> None:
+def _print_json(snapshot: Snapshot, *, names: bool) -> None:
     import json
 
     from annotation.progress.progress_text import as_dict
 
-    found = as_dict(look.standing, real_names=names) | {"warning": look.warning}
-    typer.echo(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    values = as_dict(snapshot.progress, real_names=names) | {"warning": snapshot.warning}
+    typer.echo(json.dumps(values, ensure_ascii=False, allow_nan=False))
 
 
-def _print_line(look: Look) -> None:
+def _print_line(snapshot: Snapshot) -> None:
     """Print one line, where no terminal can show a table that changes."""
     from annotation.progress.progress_text import sentences
 
-    first = sentences(look.standing)[0]
-    typer.echo(f"{look.standing.now.astimezone():%H:%M:%S}  {look.warning or first}")
+    first = sentences(snapshot.progress)[0]
+    typer.echo(f"{snapshot.progress.now.astimezone():%H:%M:%S}  {snapshot.warning or first}")

@@ -1,4 +1,4 @@
-"""``plumbline annotate users``: who may sign in."""
+"""``plumbline annotate users``: the accounts of the labelling site."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from plumbline.commands.annotate.options import DEFAULT_HOME, KeyFile, Server, SiteHome
 
 if TYPE_CHECKING:
-    from annotation.server.people import People
+    from annotation.server.accounts import Accounts
 
-app = typer.Typer(help="Who may sign in.", no_args_is_help=True)
+app = typer.Typer(help="The accounts of the labelling site.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The name to sign in with.")]
 FromInput = Annotated[
@@ -24,25 +24,25 @@ FromInput = Annotated[
 def add(
     name: Name,
     role: Annotated[
-        str, typer.Option(help="annotator (labels), admin (runs a workspace) or owner.")
+        str, typer.Option(help="annotator (labels), admin (administers workspaces) or owner.")
     ] = "annotator",
     workspace: Annotated[
-        list[str] | None, typer.Option("--workspace", "-w", help="May be repeated.")
+        list[str] | None, typer.Option("--workspace", "-w", help="A workspace to join; repeat it for more.")
     ] = None,
     password_stdin: FromInput = False,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Add a person, or add workspaces to one who is there."""
-    people = _people(home, server, api_key_file)
-    file = people.add(
+    """Add a person, or add an existing person to workspaces."""
+    accounts = _accounts(home, server, api_key_file)
+    file = accounts.add(
         name, role=role, workspaces=workspace or (), password=_password(password_stdin)
     )
     if file is None:
         typer.echo(
-            f"{name} was there already, and keeps their password. If nobody knows it: plumbline "
-            f"annotate users reset {name}"
+            f"{name} has an account already and keeps the password. If nobody knows it, use: "
+            f"plumbline annotate users reset {name}"
         )
     else:
         typer.echo(f"{name} can sign in. The password to hand over is in {file}")
@@ -52,13 +52,13 @@ def add(
 def list_(
     home: SiteHome = DEFAULT_HOME, server: Server = None, api_key_file: KeyFile = None
 ) -> None:
-    """List everybody."""
+    """List all accounts."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "role", "workspaces", box=None, pad_edge=False)
-    for person in _people(home, server, api_key_file).all():
-        table.add_row(person.name, person.role, ", ".join(person.workspaces) or "–")
+    for account in _accounts(home, server, api_key_file).all():
+        table.add_row(account.name, account.role, ", ".join(account.workspaces) or "–")
     Console().print(table)
 
 
@@ -69,15 +69,15 @@ def remove(
         bool,
         typer.Option(
             "--delete-labels",
-            help="Delete the account and, as Argilla does, every answer of theirs on the server.",
+            help="Delete the account and, with it, all of the person's answers on the server.",
         ),
     ] = False,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """End a person's access. Their labels stay, unless told otherwise."""
-    _people(home, server, api_key_file).remove(name, delete_labels=delete_labels)
+    """End a person's access. The labels stay, unless --delete-labels is given."""
+    _accounts(home, server, api_key_file).remove(name, delete_labels=delete_labels)
     kept = "and their answers are deleted" if delete_labels else "and their labels stay"
     typer.echo(f"{name} can no longer sign in, {kept}.")
 
@@ -90,32 +90,32 @@ def reset(
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Give a person a new password and API key; the old ones, and open sessions, end."""
-    people = _people(home, server, api_key_file)
-    file = people.reset(name, password=_password(password_stdin))
+    """Give a person a new password and API key. Old ones and open sessions end."""
+    accounts = _accounts(home, server, api_key_file)
+    file = accounts.reset(name, password=_password(password_stdin))
     typer.echo(f"The new password of {name} is in {file}")
 
 
 @app.command()
 def unlock(name: Name, home: SiteHome = DEFAULT_HOME) -> None:
-    """Let a person sign in again who is locked out after wrong passwords."""
+    """Unlock a person who is locked out after wrong passwords."""
     from annotation.server.embedded.plumbline_site.lockout import Lockout
-    from annotation.server.home import Site
+    from annotation.server.site_folder import Site
 
     Site(home).owner()
     Lockout(Site(home).attempts).forget(name)
-    typer.echo(f"{name} may try again.")
+    typer.echo(f"{name} may sign in again.")
 
 
-def _people(home: Path, server: str | None, api_key_file: Path | None) -> People:
-    from annotation.server.home import Site
-    from annotation.server.people import People
+def _accounts(home: Path, server: str | None, api_key_file: Path | None) -> Accounts:
+    from annotation.server.accounts import Accounts
+    from annotation.server.site_folder import Site
     from plumbline.commands.annotate.campaign import connect
 
     connection, site = connect(home, server, api_key_file), Site(home)
     if server is not None:
-        return People(connection, site.credentials)
-    return People(
+        return Accounts(connection, site.credentials)
+    return Accounts(
         connection,
         site.credentials,
         page_url=site.reach().page_url,

@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Option("--campaign", "-n", help="The campaign's name
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist.")]
 Method = Annotated[
     str,
-    typer.Option(help="majority, weighted, dawid_skene, glad or mace."),
+    typer.Option(help="majority, weighted, dawid_skene, glad, mace, or a function of your own."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -37,9 +37,10 @@ def aggregate(
     seed: Seed = 0,
     home: SiteHome = DEFAULT_HOME,
 ) -> None:
-    """Make preferences of the labels that were pulled: a TRL dataset with train and test."""
+    """Make preferences from the pulled labels: a TRL dataset with the splits train and test."""
+    from annotation.aggregation.config import AggregationConfig
+
     from annotation.aggregation.aggregate import aggregate_labels
-    from annotation.config import AggregationConfig
     from plumbline.config import load
 
     config = load(AggregationConfig, None, [f"method={method}", *(overrides or [])])
@@ -55,12 +56,13 @@ def doubtful(
     seed: Seed = 0,
     home: SiteHome = DEFAULT_HOME,
 ) -> None:
-    """Collect the pairs that a senior labeller should see, the most valuable first.
+    """Collect the pairs that a senior labeller should see, by priority.
 
     Send them with: plumbline annotate push FOLDER --adjudicate PERSON
     """
+    from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
+
     from annotation.aggregation.adjudication import queue_adjudication
-    from annotation.config import AdjudicationConfig, AggregationConfig
     from plumbline.config import load
 
     settings = {
@@ -89,39 +91,38 @@ def _make(
 
     silence_libraries()
     if out.exists():
-        raise DataError(f"{out} is there already; nothing is written over it.")
+        raise DataError(f"{out} exists already, and nothing is overwritten. Name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     reporter = Reporter()
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         pairs, labels = _inputs(Path(folder), home, name)
         stage = Stage(Path(folder) / "work", reporter)
-        figures = function(stage, pairs=pairs, labels=labels, **settings)
+        metrics = function(stage, pairs=pairs, labels=labels, **settings)
         shutil.move(stage.folder, out)
-    for figure, value in figures.items():
+    for metric, value in metrics.items():
         if value is not None:
-            reporter.say(f"  {figure:<24} {value:g}")
+            reporter.say(f"  {metric:<24} {value:g}")
     reporter.say(f"in {out}")
 
 
 def _inputs(folder: Path, home: Path, name: str) -> tuple[Artifact, Artifact]:
     """Write a campaign's pairs and labels as the artefacts that a recipe would have."""
-    from annotation.aggregation.votes import write_gold
-    from annotation.campaign.connect import campaign_folder
+    from annotation.gold_answers import write_gold
+    from annotation.campaign.folder import Campaign, campaign_folder
     from annotation.campaign.pull import labels_of
-    from annotation.campaign.state import Campaign
     from plumbline.data.labels import write_labels
     from plumbline.data.records import assistant, write_dataset
     from plumbline.runs.artifacts import Artifact
 
     class Loose(Artifact):
-        """An artefact of no run: it has a name, and no manifest."""
+        """An artefact outside any run: it has a name, but no manifest."""
 
         @property
         def id(self) -> str:
             return f"{name}/{self.path.name}"
 
     campaign = Campaign(campaign_folder(home, name))
-    found = labels_of(campaign)
+    labels = labels_of(campaign)
     for part in ("pairs", "labels"):
         (folder / part).mkdir()
     rows = [
@@ -132,11 +133,11 @@ def _inputs(folder: Path, home: Path, name: str) -> tuple[Artifact, Artifact]:
             "b": [assistant(pair.b)],
         }
         for pair in campaign.pairs().values()
-        if pair.id not in found.gold
+        if pair.id not in labels.gold
     ]
     write_dataset(
         folder / "pairs", {"train": rows}, kind="prompts", title="Pairs", description="Pushed."
     )
-    write_labels(folder / "labels", found.labels)
-    write_gold(folder / "labels", found.gold)
+    write_labels(folder / "labels", labels.labels)
+    write_gold(folder / "labels", labels.gold)
     return Loose(folder / "pairs"), Loose(folder / "labels")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from annotation.campaign.argilla import Argilla
-from annotation.campaign.client import Connection
+from annotation.argilla.api import Argilla
+from annotation.argilla.client import Connection
 from annotation.campaign.config import CampaignConfig
-from annotation.campaign.labeler_client import Desk
+from annotation.argilla.labeler_client import LabelerClient
 from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
-from annotation.campaign.state import Campaign
+from annotation.campaign.folder import Campaign
 from plumbline.data.records import assistant, user
 
 
@@ -46,7 +46,7 @@ class Ground:
     def desk(self, name):
         """Where a person sits; they sign in once."""
         if name not in self._desks:
-            self._desks[name] = Desk.sign_in(
+            self._desks[name] = LabelerClient.sign_in(
                 self.server.url, name, f"password-of-{name}", patience=30
             )
         return self._desks[name]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from annotation.campaign import argilla as argilla_module
-from annotation.campaign.argilla import Argilla
-from annotation.campaign.client import Connection, RefusedError, ServerError
+from annotation.argilla.api import Argilla
+from annotation.argilla.client import Connection, RefusedError, ServerError
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.items import pseudonym, queue_of
 from annotation.campaign.pairs import Pair

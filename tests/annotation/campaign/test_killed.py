@@ -29,10 +29,10 @@ def script(ground, body):
         from conftest import pairs
         from annotation.campaign import argilla as argilla_module, pull as pulling, push as pushing
         from annotation.campaign import places, state
-        from annotation.campaign.argilla import Argilla
-        from annotation.campaign.client import Connection
+        from annotation.argilla.api import Argilla
+        from annotation.argilla.client import Connection
         from annotation.campaign.config import CampaignConfig
-        from annotation.campaign.state import Campaign
+        from annotation.campaign.folder import Campaign
         site = Argilla(Connection({ground.server.url!r}, os.environ["KEY"]))
         folder, name = Path({str(ground.folder)!r}), {ground.name!r}
         def dies(owner, name, after):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.campaign.argilla import Answer
+from annotation.argilla.api import Answer
 from annotation.campaign.ledger import Ledger
 from plumbline.errors import DataError
 

@@ -12,20 +12,20 @@ from standardwebhooks.webhooks import Webhook
 
 from annotation.aggregation.votes import read_gold
 from annotation.campaign import waiting
-from annotation.campaign.argilla import Argilla, Done
-from annotation.campaign.client import Connection
-from annotation.campaign.collect import ask_people
+from annotation.argilla.api import Argilla, Done
+from annotation.argilla.client import Connection
+from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig
 from annotation.campaign.items import SHARED, queue_of
-from annotation.campaign.labeler_client import Desk, Shown
+from annotation.argilla.labeler_client import LabelerClient, Shown
 from annotation.campaign.pull import labels_of
 from annotation.campaign.push import push_adjudication
-from annotation.campaign.simulate import Credentials, Labeler, Workforce, hire
-from annotation.campaign.state import Campaign
+from annotation.campaign.simulate import Credentials, Labeler, SimulatedTeam, create_accounts
+from annotation.campaign.folder import Campaign
 from annotation.campaign.waiting import left, wait_for
 from annotation.campaign.webhook import Listener, is_signed
-from annotation.config import LabelerConfig
+from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a
 from plumbline.data.labels import read_labels
 from plumbline.data.records import assistant, user, write_dataset
@@ -207,19 +207,19 @@ def test_simulated_people_answer_what_is_asked():
 def test_simulated_people_do_not_take_a_person_s_name(ground, tmp_path):
     ana = ground.person()
     with pytest.raises(ConfigError, match=f"{ana} can sign in to"):
-        hire(ground.site, tmp_path, [ana])
+        create_accounts(ground.site, tmp_path, [ana])
     name = ground.server.fresh("sim")
-    (first,) = hire(ground.site, tmp_path, [name])
-    assert hire(ground.site, tmp_path, [name]) == [first]
+    (first,) = create_accounts(ground.site, tmp_path, [name])
+    assert create_accounts(ground.site, tmp_path, [name]) == [first]
     assert first.password not in repr(first)
     assert (tmp_path / "simulated.json").stat().st_mode & 0o777 == 0o600
-    Desk.sign_in(ground.server.url, name, first.password, patience=5)
+    LabelerClient.sign_in(ground.server.url, name, first.password, patience=5)
 
 
 def test_what_stops_a_simulated_person_is_raised(ground):
     lost = labeler(LabelerConfig(name="sim"))
     lost._patience = 0.1
-    with pytest.raises(Exception, match="does not answer"), Workforce([lost]) as force:
+    with pytest.raises(Exception, match="does not answer"), SimulatedTeam([lost]) as force:
         force.join()
         force.check()
 
@@ -274,7 +274,7 @@ def test_a_stage_asks_simulated_people_through_the_server(
     # A stage's identity is its arguments', so the utility is handed over as a recipe would.
     from plumbline.runs.calls import defer
 
-    made = run.make("labels", ask_people, **arguments | {"utility": defer(Length)})
+    made = run.make("labels", collect_labels, **arguments | {"utility": defer(Length)})
     assert isinstance(made, Artifact)
     labels = read_labels(made.path)
     counts = Counter(label.purpose for label in labels)
@@ -288,6 +288,6 @@ def test_a_stage_asks_simulated_people_through_the_server(
     assert made.metrics["gold_accuracy"] == 1.0
     folder = argilla_site.home / "campaigns" / config.name
     assert len(labels_of(Campaign(folder)).labels) >= len(labels)
-    assert run.make("labels", ask_people, **arguments | {"utility": defer(Length)}).id == made.id
+    assert run.make("labels", collect_labels, **arguments | {"utility": defer(Length)}).id == made.id
     manifest = (made.path / "manifest.json").read_text()
     assert argilla_site.api_key not in manifest and str(argilla_site.home) not in manifest

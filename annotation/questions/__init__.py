@@ -1,0 +1,1 @@
+"""What labellers are asked: each question is one object in one table."""
