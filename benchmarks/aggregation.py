@@ -35,9 +35,9 @@ from scipy import stats
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
 from annotation.aggregation.adjudication import adjudication_queue
+from annotation.aggregation.config import AdjudicationConfig, AggregationConfig, Method
 from annotation.aggregation.consensus import Consensus, reach_consensus
 from annotation.aggregation.votes import counted_votes
-from annotation.aggregation.config import AdjudicationConfig, AggregationConfig, Method
 from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a
 from plumbline.data.labels import Choice, Label

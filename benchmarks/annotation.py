@@ -36,13 +36,12 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import Connection
-from annotation.campaign.config import CampaignConfig
-from annotation.campaign.connect import campaign_folder
 from annotation.argilla.labeler_client import LabelerClient
+from annotation.campaign.config import CampaignConfig
+from annotation.campaign.folder import Campaign, campaign_folder
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
-from annotation.campaign.folder import Campaign
 from annotation.server import control
 from annotation.server.site_folder import Reach, Site
 from plumbline.world.corpus import corpus
@@ -256,7 +255,7 @@ def search_times(office: Office, campaign: str, queries: int) -> list[float]:
     for number in range(queries):
         text = " ".join(dice.sample(words, 1 + number % 3))
         started = time.monotonic()
-        desk.ask(
+        desk.request(
             "POST",
             f"/me/datasets/{dataset.id}/records/search",
             json={"query": {"text": {"q": text}}, "filters": {"and": pending}},

@@ -22,15 +22,15 @@ from pydantic import Field, model_validator
 
 from annotation.aggregation.adjudication import queue_adjudication
 from annotation.aggregation.aggregate import aggregate_labels
+from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
 from annotation.agreement.page import report_agreement
+from annotation.campaign.adjudicate import collect_decisions
 from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, close_site, is_up
-from annotation.campaign.adjudicate import collect_decisions
-from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
 from annotation.selection.config import SelectionConfig
-from annotation.sources.config import LabelerConfig, LabelingConfig
 from annotation.selection.select_pairs import select_pairs
+from annotation.sources.config import LabelerConfig, LabelingConfig
 from annotation.sources.gold_items import clearest_pairs, known_answers
 from annotation.sources.merge import merge_labels
 from plumbline.config import Config

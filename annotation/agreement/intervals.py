@@ -84,7 +84,7 @@ class Sums(NamedTuple):
     statistics: tuple[Statistic, ...]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many statistics of each kind there are: N."""
         return len(self.statistics[0].names)
 
@@ -126,18 +126,18 @@ class Bootstrap:
             for statistic in block.statistics
             for name, values in zip(
                 statistic.names,
-                self._replicates(block, statistic, weights, 0, block.count).T,
+                self._replicates(block, statistic, weights, 0, block.size).T,
                 strict=True,
             )
         }
 
     def _chunks(self, block: Sums) -> list[tuple[int, int]]:
         """Return ranges of statistics that fit into memory together."""
-        if block.count == 0:
+        if block.size == 0:
             return []
-        size = block.items.shape[1] // block.count
-        step = max(1, _NUMBERS_AT_A_TIME // max(1, self.resamples * size))
-        return [(start, min(start + step, block.count)) for start in range(0, block.count, step)]
+        width = block.items.shape[1] // block.size
+        step = max(1, _NUMBERS_AT_A_TIME // max(1, self.resamples * width))
+        return [(start, min(start + step, block.size)) for start in range(0, block.size, step)]
 
     def _replicates(
         self, block: Sums, statistic: Statistic, weights: Floats, start: int, stop: int
@@ -145,7 +145,7 @@ class Bootstrap:
         """Return statistics ``start`` to ``stop`` on every resample, ``[R, stop - start]``."""
         if weights.size == 0:
             return np.full((len(weights), stop - start), np.nan)
-        size = block.items.shape[1] // block.count
+        size = block.items.shape[1] // block.size
         columns = block.items[:, start * size : stop * size]
         sums = np.asarray((columns.T @ weights.T).T)
         return statistic.of(sums.reshape(len(weights), stop - start, size))

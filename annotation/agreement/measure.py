@@ -114,7 +114,8 @@ def measure_agreement(
     Votes for a category that it does not name are missing there, and counted.
     """
     ordinal = votes.with_order(order) if order is not None else None
-    blocks = [_overall(votes), _fleiss(votes), _alpha(votes, "nominal"), _pairs(votes)]
+    meet = c.people_who_meet(votes)
+    blocks = [_overall(votes), _fleiss(votes), _alpha(votes, "nominal"), _pairs(votes, meet)]
     if ordinal is not None:
         blocks += [_alpha(ordinal, "ordinal"), _weighted_pairs(ordinal)]
     blocks += _people(votes)
@@ -138,7 +139,7 @@ def measure_agreement(
         alpha_ordinal=estimates.get(("alpha", "ordinal")),
         order=tuple(order) if order is not None else None,
         votes_outside_order=votes.votes - ordinal.votes if ordinal is not None else 0,
-        pairs=_pair_rows(votes, blocks[3].statistics[0].names, estimates, ordinal is not None),
+        pairs=_pair_rows(votes, meet, estimates, ordinal=ordinal is not None),
         people=tuple(
             Person(
                 name=name,
@@ -161,21 +162,25 @@ def measure_agreement(
 
 
 def _pair_rows(
-    votes: VoteTable, names: Sequence[Key], estimates: dict[Key, Estimate], ordinal: bool
+    votes: VoteTable, meet: c.PeopleWhoMeet, estimates: dict[Key, Estimate], *, ordinal: bool
 ) -> tuple[PairOfPeople, ...]:
-    nothing = Estimate(None, reason=_NO_ITEM_OF_BOTH) if ordinal else None
-    rows = []
-    for _, first, second in names:  # type: ignore[misc]
-        rows.append(
-            PairOfPeople(
-                people=(votes.people[first], votes.people[second]),
-                agreement=estimates["agreement", first, second],
-                kappa=estimates["kappa", first, second],
-                kappa_linear=estimates.get(("linear", first, second), nothing),  # type: ignore[arg-type]
-                kappa_quadratic=estimates.get(("quadratic", first, second), nothing),  # type: ignore[arg-type]
-            )
+    """Return the agreement of every pair of people who share an item."""
+
+    def weighted(kind: str, first: int, second: int) -> Estimate | None:
+        # They may share an item only outside the order.
+        nothing = Estimate(None, reason=_NO_ITEM_OF_BOTH)
+        return estimates.get((kind, first, second), nothing) if ordinal else None
+
+    return tuple(
+        PairOfPeople(
+            people=(votes.people[first], votes.people[second]),
+            agreement=estimates["agreement", first, second],
+            kappa=estimates["kappa", first, second],
+            kappa_linear=weighted("linear", first, second),
+            kappa_quadratic=weighted("quadratic", first, second),
         )
-    return tuple(rows)
+        for first, second in zip(meet.first.tolist(), meet.second.tolist(), strict=True)
+    )
 
 
 def check_order(order: Sequence[str], categories: Sequence[str]) -> None:
@@ -226,8 +231,7 @@ def _alpha(votes: VoteTable, level: c.Level) -> Sums:
     )
 
 
-def _pairs(votes: VoteTable) -> Sums:
-    meet = c.people_who_meet(votes)
+def _pairs(votes: VoteTable, meet: c.PeopleWhoMeet) -> Sums:
     return Sums(
         meet.confusion,
         (
@@ -252,7 +256,7 @@ def _of_pairs(
     name: str, votes: VoteTable, meet: c.PeopleWhoMeet, of: Callable[[Floats], Floats]
 ) -> Statistic:
     """Return one coefficient of every pair of people who meet."""
-    flat = meet.tables.reshape(1, len(meet.first), -1)
+    flat = meet.tables.reshape(1, len(meet.first), len(votes.categories) ** 2)
     values = of(flat)[0] if len(meet.first) else np.zeros(0)
     return Statistic(
         [(name, int(a), int(b)) for a, b in zip(meet.first, meet.second, strict=True)],

@@ -73,8 +73,8 @@ class AgreementReport:
         """Return what was read, and how."""
         agreement = self.agreement
         lines = [
-            f"{self.file}: {agreement.items:,} items with a vote, {len(agreement.people):,} people, "
-            f"{agreement.votes:,} votes; {agreement.items_with_two_votes:,} items have two or more."
+            f"{self.file}: {agreement.items:,} items with a vote, "
+            f"{len(agreement.people):,} people, {agreement.votes:,} votes; {agreement.items_with_two_votes:,} items have two or more."
         ]
         if self.table is not None:
             lines.append(_read_as(self.table))
@@ -130,12 +130,12 @@ def agreement_notes(agreement: Agreement) -> list[str]:
     if agreement.fleiss_left_out:
         notes.append(
             f"Fleiss' kappa needs the same number of votes on each item. It uses the items with "
-            f"{agreement.fleiss_votes} and leaves out {agreement.fleiss_left_out:,} others."
+            f"{agreement.fleiss_votes} and leaves out {agreement.fleiss_left_out:,} with another number."
         )
     if agreement.votes_outside_order:
         notes.append(
-            f"Ordinal coefficients leave out {agreement.votes_outside_order:,} votes for categories "
-            f"outside the order {', '.join(agreement.order or ())}."
+            f"Ordinal coefficients leave out {agreement.votes_outside_order:,} votes for "
+            f"categories outside the order {', '.join(agreement.order or ())}."
         )
     reasons: dict[str, list[str]] = {}
     for name, estimate in _named(agreement):

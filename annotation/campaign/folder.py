@@ -196,7 +196,8 @@ class Campaign:
 
     def add_training(self, answers: Mapping[str, Mapping[str, str]]) -> None:
         """Add pairs to the training round, or change their explanations."""
-        _write_json(self.folder / TRAINING, self.training() | dict(answers))
+        if answers:
+            _write_json(self.folder / TRAINING, self.training() | dict(answers))
 
     def left_out(self) -> list[Row]:
         """Return what was left out, with origin, row number, reason and record."""

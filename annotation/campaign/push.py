@@ -175,7 +175,7 @@ def _decide(
     config, items = campaign.config, campaign.items()
     _check_texts(campaign, [*pairs, *(gold or ()), *training])
     known = {item.pair_id for item in items if item.purpose != "adjudication"}
-    taught, out_training = leave_out(
+    lessons, out_training = leave_out(
         _answered(training, "training pairs"), config.near_identical, "training"
     )
     lesson_ids = {pair.id for pair in lessons}

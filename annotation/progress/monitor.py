@@ -46,9 +46,7 @@ class Snapshot:
         if self.error is None:
             return None
         when = f" at {self.pulled_at.astimezone():%H:%M:%S}" if self.pulled_at is not None else ""
-        return (
-            f"The labelling server does not answer. These numbers are of the last pull{when}."
-        )
+        return f"The labelling server does not answer. These numbers are of the last pull{when}."
 
 
 @dataclass

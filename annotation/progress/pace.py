@@ -138,9 +138,7 @@ def forecast(loads: Sequence[Load], first: datetime | None, now: datetime) -> Fo
         return Forecast(None, days, answers, reason)
     stuck = sum(load.open for load in waiting if not load.recent)
     if stuck:
-        reason = (
-            f"{stuck:,} answers wait for people who gave none in the last {days:.1f} days"
-        )
+        reason = f"{stuck:,} answers wait for people who gave none in the last {days:.1f} days"
         return Forecast(None, days, answers, reason)
     return Forecast(
         now + max(window * (load.open / load.recent) for load in waiting), days, answers

@@ -58,7 +58,9 @@ class Accounts:
                 role=user["role"],
                 workspaces=tuple(
                     workspace["name"]
-                    for workspace in self._request("GET", f"/users/{user['id']}/workspaces")["items"]
+                    for workspace in self._request("GET", f"/users/{user['id']}/workspaces")[
+                        "items"
+                    ]
                 )
                 if user["role"] != "owner"
                 else ("all",),
@@ -89,7 +91,7 @@ class Accounts:
         if existing:
             if existing[0]["role"] != role:
                 raise ConfigError(
-                    f"There is a {name!r} already, whose role is {existing[0]['role']}, and Argilla "
+                    f"There is a {name!r} already with the role {existing[0]['role']}, and Argilla "
                     "cannot change roles. Remove the account, or choose another name."
                 )
             if password is not None:

@@ -35,7 +35,9 @@ def backup(site: Site, file: Path) -> Path:
     if not site.database.is_file():
         raise DataError(f"The site in {site.home} never ran, so there is nothing to back up yet.")
     if file.exists():
-        raise DataError(f"{file} exists already, and a backup does not overwrite a file. Name another.")
+        raise DataError(
+            f"{file} exists already, and a backup does not overwrite a file. Name another."
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".part")
     beside.unlink(missing_ok=True)  # an existing file would keep its mode
@@ -56,7 +58,7 @@ def _pack(site: Site, out: BinaryIO) -> None:
         tarfile.open(fileobj=out, mode="w:gz") as archive,
     ):
         copy = Path(folder) / "argilla.db"
-        # SQLite's own copy of a database in use: a state between two transactions, never inside one.
+        # SQLite's own copy of a database in use: a state between two transactions.
         with (
             contextlib.closing(sqlite3.connect(site.database)) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,

@@ -160,7 +160,8 @@ def _wait_until_ready(site: Site, reach: Reach, process: subprocess.Popen[bytes]
             code = process.poll()
             if code is not None:
                 raise PlumblineError(
-                    f"The labelling server stopped with code {code} while starting. {_log_tail(site)}"
+                    f"The labelling server stopped with code {code} while starting. "
+                    f"{_log_tail(site)}"
                 )
             if _listens(process.pid, reach.port):
                 try:

@@ -61,7 +61,7 @@ def _make(folder: Path, interpreter: Path) -> None:
         tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
         shutil.rmtree(folder, ignore_errors=True)
         raise PlumblineError(
-            f"The labelling server could not be installed into {folder}; nothing was started. The end "
-            f"of pip's output (all of it is in {log}):\n{tail}"
+            f"The labelling server could not be installed into {folder}; nothing was started. The "
+            f"end of pip's output (all of it is in {log}):\n{tail}"
         )
     (folder / _READY).touch()

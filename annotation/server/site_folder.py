@@ -183,7 +183,7 @@ class Site:
 
     @property
     def certificate(self) -> Path:
-        """The TLS certificate with which the server was started; the original may be newer by now."""
+        """The TLS certificate with which the server was started; the original may be newer."""
         return self.home / "certificate.pem"
 
     @property
@@ -239,8 +239,8 @@ class Site:
         """Return the owner's credentials."""
         if not self.exists():
             raise ConfigError(
-                f"There is no labelling site in {self.home}. Make one with `plumbline annotate up`, "
-                "or name another server with --server URL."
+                f"There is no labelling site in {self.home}. Make one with `plumbline annotate "
+                "up`, or name another server with --server URL."
             )
         return dict(json.loads(self.owner_file.read_text()))
 

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,8 +16,17 @@ import httpx
 import psutil
 import pytest
 
+from annotation.argilla.api import Argilla
+from annotation.argilla.client import Connection
+from annotation.argilla.labeler_client import LabelerClient
+from annotation.campaign.config import CampaignConfig
+from annotation.campaign.folder import Campaign
+from annotation.campaign.pairs import Pair
+from annotation.campaign.pull import labels_of, pull
+from annotation.campaign.push import push
 from annotation.server import control
 from annotation.server.site_folder import Reach, Site
+from plumbline.data.records import assistant, user
 
 
 @dataclass
@@ -75,7 +85,7 @@ class LabelingSite:
             verify=False,
         )
 
-    def ask(self, method: str, path: str, **content: Any) -> Any:
+    def request(self, method: str, path: str, **content: Any) -> Any:
         """Ask as the owner; return the answer's JSON."""
         with self.client() as client:
             response = client.request(method, path, **content)
@@ -84,7 +94,7 @@ class LabelingSite:
 
     def workspace(self) -> str:
         """A new workspace's id."""
-        return self.ask("POST", "/workspaces", json={"name": self.fresh("space")})["id"]
+        return self.request("POST", "/workspaces", json={"name": self.fresh("space")})["id"]
 
     def dataset(
         self,
@@ -100,23 +110,25 @@ class LabelingSite:
         """A new published dataset's id: fields by kind, questions by settings."""
         body = {"name": self.fresh("dataset"), "workspace_id": workspace, "metadata": metadata}
         body["distribution"] = {"strategy": "overlap", "min_submitted": overlap}
-        made = self.ask("POST", "/datasets", json=body)["id"]
+        made = self.request("POST", "/datasets", json=body)["id"]
         for number, (name, kind) in enumerate(fields.items()):
             body = {"name": name, "title": name, "required": not number}
             # Of the kinds, only a field that draws itself takes more than its name.
             body["settings"] = {"type": kind} | ({"template": "x"} if kind == "custom" else {})
-            self.ask("POST", f"/datasets/{made}/fields", json=body)
+            self.request("POST", f"/datasets/{made}/fields", json=body)
         for number, (name, settings) in enumerate(
             (questions or {"better": self.labels("a", "b")}).items()
         ):
             body = {"name": name, "title": name, "required": not number, "settings": settings}
-            self.ask("POST", f"/datasets/{made}/questions", json=body)
+            self.request("POST", f"/datasets/{made}/questions", json=body)
         for part in properties:
-            self.ask("POST", f"/datasets/{made}/metadata-properties", json={"title": "x", **part})
+            self.request(
+                "POST", f"/datasets/{made}/metadata-properties", json={"title": "x", **part}
+            )
         for name, dimensions in vectors.items():
             body = {"name": name, "title": name, "dimensions": dimensions}
-            self.ask("POST", f"/datasets/{made}/vectors-settings", json=body)
-        self.ask("PUT", f"/datasets/{made}/publish")
+            self.request("POST", f"/datasets/{made}/vectors-settings", json=body)
+        self.request("PUT", f"/datasets/{made}/publish")
         return made
 
     @staticmethod
@@ -127,7 +139,7 @@ class LabelingSite:
     def push(self, dataset: str, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Push records, and return them as stored."""
         body = {"items": items}
-        return self.ask("POST", f"/datasets/{dataset}/records/bulk", json=body)["items"]
+        return self.request("POST", f"/datasets/{dataset}/records/bulk", json=body)["items"]
 
     def texts(self, dataset: str, *texts: str) -> list[str]:
         """Push records of one text each, and return their ids."""
@@ -146,7 +158,7 @@ class LabelingSite:
         if query is not None:
             body["query"] = {"text": {"q": query, "field": field}}
         path = f"/datasets/{dataset}/records/search"
-        answer = self.ask("POST", path, json=body, params={"limit": 1000})
+        answer = self.request("POST", path, json=body, params={"limit": 1000})
         assert answer["total"] == len(answer["items"])
         return [item["record"]["id"] for item in answer["items"]]
 
@@ -166,7 +178,7 @@ class LabelingSite:
     def person(self, workspace: str | None = None, role: str = "annotator") -> dict[str, Any]:
         """A new person, with a password and key, in a workspace if one is named."""
         name = self.fresh("person")
-        user = self.ask(
+        user = self.request(
             "POST",
             "/users",
             json={
@@ -181,14 +193,14 @@ class LabelingSite:
         return {**user, "password": f"password-of-{name}"}
 
     def join(self, workspace: str, user: Mapping[str, Any]) -> None:
-        self.ask("POST", f"/workspaces/{workspace}/users", json={"user_id": user["id"]})
+        self.request("POST", f"/workspaces/{workspace}/users", json={"user_id": user["id"]})
 
     def crowd(self, workspace: str, size: int) -> list[dict[str, Any]]:
         """So many people in a workspace, who are in others as well: making them takes a while."""
         while len(self._crowd) < size:
             self._crowd.append(self.person())
-        for user in self._crowd[:size]:
-            self.join(workspace, user)
+        for member in self._crowd[:size]:
+            self.join(workspace, member)
         return self._crowd[:size]
 
 
@@ -245,3 +257,94 @@ def run_cli():
             assert not ended.code, f"exit code {ended.code}"
 
     return run
+
+
+@dataclass
+class Ground:
+    """A server, a folder for a campaign, and ways to do things there."""
+
+    server: object
+    folder: Path
+    name: str
+    _clients: dict = field(default_factory=dict)
+
+    @property
+    def site(self):
+        return Argilla(Connection(self.server.url, self.server.api_key), patience=30)
+
+    @property
+    def campaign(self):
+        return Campaign(self.folder)
+
+    def push(self, pairs, people=(), gold=None, **settings):
+        quiet = {"gold_share": 0.0, "repeat_share": 0.0, "overlap": 1}
+        config = CampaignConfig(name=self.name, people=tuple(people), **(quiet | settings))
+        return push(self.folder, self.site, config, pairs, gold=gold)
+
+    def person(self):
+        return self.server.person()["username"]
+
+    def client(self, name):
+        """A person who is signed in; they sign in once."""
+        if name not in self._clients:
+            self._clients[name] = LabelerClient.sign_in(
+                self.server.url, name, f"password-of-{name}", patience=30
+            )
+        return self._clients[name]
+
+    def queue(self, name):
+        """Everything in a person's queue, as their page gets it."""
+        client = self.client(name)
+        (dataset,) = client.datasets()
+        return client.queue(dataset.id, limit=1000)[0]
+
+    def answer(self, name, how=lambda record: {"choice": "a"}, count=1000):
+        """Let a person answer; return what was acknowledged."""
+        client = self.client(name)
+        answers = {record.id: how(record) for record in self.queue(name)[:count]}
+        return {client.submit(record, values): values for record, values in answers.items()}
+
+    def labels(self):
+        pull(self.campaign, self.site)
+        return labels_of(self.campaign).labels
+
+
+@pytest.fixture
+def ground(argilla_site, tmp_path):
+    name = argilla_site.fresh("campaign")
+    return Ground(argilla_site, tmp_path / name, name)
+
+
+def pairs(count, start=0):
+    return [
+        Pair(
+            f"p-{n}",
+            [user("Hello"), assistant("Hello! What is it?"), user(f"What does number {n} cost?")],
+            f"The better answer to question {n}.",
+            f"Well, that one ({n}) I would have to look up first.",
+        )
+        for n in range(start, start + count)
+    ]
+
+
+def better(record):
+    """Choose the better answer wherever it stands."""
+    first = record.fields["response_a"].startswith("The better")
+    return {"choice": "a" if first else "b", "strength": "3", "rationale": "It is the better one."}
+
+
+@pytest.fixture(name="pairs")
+def pairs_fixture():
+    return pairs
+
+
+@pytest.fixture(name="better")
+def better_fixture():
+    return better
+
+
+@pytest.fixture
+def own_ground(own_site, tmp_path):
+    """A server of the test's own, which it may kill."""
+    own_site.start()
+    return Ground(own_site, tmp_path / "campaign", "campaign")

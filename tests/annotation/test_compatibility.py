@@ -12,8 +12,8 @@ import pytest
 
 from annotation.agreement.report import report_on
 from annotation.argilla.api import Argilla
-from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.folder import Campaign
+from annotation.campaign.pull import labels_of, pull
 from annotation.server.backup import restore
 from annotation.server.site_folder import connection
 from plumbline.data.labels import read_labels

@@ -35,10 +35,12 @@ def agreement(
         typer.Option(metavar="COLUMNS", help="The columns that name the item: one, or several."),
     ] = None,
     person: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column with who voted.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="With one row per vote: the column with who voted."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column with the vote.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="With one row per vote: the column with the vote."),
     ] = None,
     ordinal: Annotated[
         str | None,

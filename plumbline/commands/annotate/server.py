@@ -26,7 +26,8 @@ def up(
     behind_proxy: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ADDRESS", help="A proxy with TLS in front of the site; nobody else may connect."
+            metavar="ADDRESS",
+            help="A proxy with TLS in front of the site; nobody else may connect.",
         ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A TLS certificate (PEM).")] = None,

@@ -27,7 +27,8 @@ def add(
         str, typer.Option(help="annotator (labels), admin (administers workspaces) or owner.")
     ] = "annotator",
     workspace: Annotated[
-        list[str] | None, typer.Option("--workspace", "-w", help="A workspace to join; repeat it for more.")
+        list[str] | None,
+        typer.Option("--workspace", "-w", help="A workspace to join; repeat it for more."),
     ] = None,
     password_stdin: FromInput = False,
     home: SiteHome = DEFAULT_HOME,

@@ -38,9 +38,8 @@ def aggregate(
     home: SiteHome = DEFAULT_HOME,
 ) -> None:
     """Make preferences from the pulled labels: a TRL dataset with the splits train and test."""
-    from annotation.aggregation.config import AggregationConfig
-
     from annotation.aggregation.aggregate import aggregate_labels
+    from annotation.aggregation.config import AggregationConfig
     from plumbline.config import load
 
     config = load(AggregationConfig, None, [f"method={method}", *(overrides or [])])
@@ -60,9 +59,8 @@ def doubtful(
 
     Send them with: plumbline annotate push FOLDER --adjudicate PERSON
     """
-    from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
-
     from annotation.aggregation.adjudication import queue_adjudication
+    from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
     from plumbline.config import load
 
     settings = {
@@ -107,9 +105,9 @@ def _make(
 
 def _inputs(folder: Path, home: Path, name: str) -> tuple[Artifact, Artifact]:
     """Write a campaign's pairs and labels as the artefacts that a recipe would have."""
-    from annotation.gold_answers import write_gold
     from annotation.campaign.folder import Campaign, campaign_folder
     from annotation.campaign.pull import labels_of
+    from annotation.gold_answers import write_gold
     from plumbline.data.labels import write_labels
     from plumbline.data.records import assistant, write_dataset
     from plumbline.runs.artifacts import Artifact

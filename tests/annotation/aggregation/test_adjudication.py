@@ -14,13 +14,14 @@ from annotation.aggregation.adjudication import (
     Case,
     adjudication_queue,
     flags_set,
-    hang_on,
+    pairs_depending_on,
     queue_adjudication,
-    suspects,
+    unreliable_people,
 )
 from annotation.aggregation.aggregate import UNDECIDED, aggregate_labels, consensus_of
-from annotation.aggregation.votes import sort_labels, write_gold
 from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
+from annotation.aggregation.votes import sort_labels
+from annotation.gold_answers import write_gold
 from annotation.sources.merge import merge_labels
 from plumbline.data.labels import CHOICES, Label, read_labels, write_labels
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
@@ -91,11 +92,11 @@ GOLD = cast({"g1": "x:a y:b z:b", "g2": "x:b y:a z:a", "g3": "x:a y:b z:b"}, pur
 
 def test_people_who_fail_gold_items_are_suspect():
     config, ballot = AdjudicationConfig(), sort_labels(GOLD)
-    assert suspects(ballot, MAJORITY, config, ANSWERS) == {"argilla:y", "argilla:z"}
+    assert unreliable_people(ballot, MAJORITY, config, ANSWERS) == {"argilla:y", "argilla:z"}
     strict = config.model_copy(update={"min_gold_items": 4})
-    assert suspects(ballot, MAJORITY, strict, ANSWERS) == set()
+    assert unreliable_people(ballot, MAJORITY, strict, ANSWERS) == set()
     lenient = config.model_copy(update={"min_gold_accuracy": 0.0})
-    assert suspects(ballot, MAJORITY, lenient, ANSWERS) == set()
+    assert unreliable_people(ballot, MAJORITY, lenient, ANSWERS) == set()
 
 
 def test_pairs_whose_outcome_hangs_on_suspects_are_queued():
@@ -115,7 +116,7 @@ def test_pairs_whose_outcome_hangs_on_suspects_are_queued():
     assert "same" not in found
     ballot = sort_labels([*labels, *GOLD])
     consensus = consensus_of(ballot, MAJORITY, set(ballot.votes), {}, 0)
-    assert hang_on(set(), ballot, consensus, MAJORITY, ANSWERS, 0) == set()
+    assert pairs_depending_on(set(), ballot, consensus, MAJORITY, ANSWERS, 0) == set()
 
 
 def test_low_confidence_is_asked_of_methods_that_know_more_than_shares():
@@ -204,7 +205,7 @@ def pairs(tmp_path, store):
 
 @pytest.fixture
 def labels(tmp_path, store):
-    """p0 is even, p1 hangs on suspects, p2 is flagged; all others are plain."""
+    """p0 is even, p1 hangs on unreliable_people, p2 is flagged; all others are plain."""
     table = {f"p{n}": "x:a w:a" for n in range(30)}
     table |= {"p0": "x:a w:b", "p1": "x:b y:a z:a", "elsewhere": "x:a w:b"}
     cast_labels = [

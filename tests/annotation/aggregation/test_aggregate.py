@@ -9,16 +9,9 @@ import pytest
 
 from annotation.aggregation import crowd_models
 from annotation.aggregation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
-from annotation.aggregation.votes import (
-    counted,
-    counted_votes,
-    plurality,
-    read_gold,
-    sort_labels,
-    tally,
-    write_gold,
-)
 from annotation.aggregation.config import AggregationConfig
+from annotation.aggregation.votes import counted, counted_votes, plurality, sort_labels, tally
+from annotation.gold_answers import read_gold, write_gold
 from plumbline.data.labels import CHOICES, Label, write_labels
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
 from plumbline.dropped import Dropped

@@ -6,7 +6,6 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
-from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +13,8 @@ from hypothesis import strategies as st
 
 from annotation.aggregation import crowd_models as crowd_models
 from annotation.aggregation.consensus import entropy, outcome, reach_consensus
+from annotation.aggregation.counted_vote import CountedVote
+from annotation.aggregation.methods import METHODS
 from annotation.aggregation.reliability import (
     Score,
     agreement_with_others,
@@ -22,12 +23,9 @@ from annotation.aggregation.reliability import (
     reliabilities,
     vote_weight,
 )
-from annotation.aggregation.votes import CountedVote
-from annotation.aggregation.config import Method
 from plumbline.data.labels import CHOICES
 from plumbline.errors import DataError
 
-METHODS: tuple[Method, ...] = get_args(Method)
 MODELS = ("dawid_skene", "glad", "mace")
 
 #: Table 1 of Dawid and Skene (1979): fitness for anaesthesia of 45 patients, one number each. Its
@@ -177,7 +175,8 @@ def test_a_weighted_majority_by_hand():
     assert found.outcomes["p"].choice == "a"
     assert found.outcomes["p"].confidence == pytest.approx(9 / (9 + 1.5 * 1.5))
     assert found.outcomes["q"].confidence == pytest.approx(13.5 / (13.5 + 1.5))
-    assert {one.basis for one in found.reliability.values()} == {"gold"}
+    people = reliabilities(votes, gold, answers)
+    assert {reliability.basis for reliability in people.values()} == {"gold"}
 
 
 def test_whoever_is_at_chance_weighs_nothing_and_leaves_no_outcome():

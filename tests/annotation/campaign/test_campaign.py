@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.campaign import argilla as argilla_module
+from annotation.argilla import api as argilla_module
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import Connection, RefusedError, ServerError
 from annotation.campaign.config import CampaignConfig
@@ -64,8 +64,8 @@ def test_a_conversation_is_shown_as_one_and_nothing_tells_what_an_item_is_for(gr
     items = {item.id: item for item in ground.campaign.items()}
     assert Counter(item.purpose for item in items.values()) == {"vote": 20, "repeat": 4, "gold": 1}
     (place,) = ground.campaign.places.values()
-    api = ground.desk(ana)
-    seen = api.ask("POST", f"/me/datasets/{place.dataset_id}/records/search?limit=100", json={})
+    api = ground.client(ana)
+    seen = api.request("POST", f"/me/datasets/{place.dataset_id}/records/search?limit=100", json={})
     records = [hit["record"] for hit in seen["items"]]
     assert len(records) == 25
     by_purpose = {
@@ -82,7 +82,7 @@ def test_a_conversation_is_shown_as_one_and_nothing_tells_what_an_item_is_for(gr
     assert len(told) == 1
     assert [set(message) for message in records[0]["fields"]["prompt"]] == [{"role", "content"}] * 3
     assert [m["role"] for m in records[0]["fields"]["prompt"]] == ["user", "assistant", "user"]
-    stored = json.dumps(records) + json.dumps(api.ask("GET", f"/datasets/{place.dataset_id}"))
+    stored = json.dumps(records) + json.dumps(api.request("GET", f"/datasets/{place.dataset_id}"))
     for word in ('"gold', "repeat", '"p-', "shown_first", "adjudic"):
         assert word not in stored
 
@@ -95,12 +95,14 @@ def test_people_see_pairs_in_the_order_decided_and_only_their_own(ground, pairs)
         place = ground.campaign.places[queue_of(name)]
         external = {
             record["id"]: record["external_id"]
-            for record in ground.site.ask("GET", f"/datasets/{place.dataset_id}/records")["items"]
+            for record in ground.site.request("GET", f"/datasets/{place.dataset_id}/records")[
+                "items"
+            ]
         }
         assert [external[record.id] for record in ground.queue(name)] == decided
     other = ground.campaign.places[queue_of(ben)].dataset_id
     with pytest.raises(RefusedError) as refused:
-        ground.desk(ana).queue(other)
+        ground.client(ana).queue(other)
     assert refused.value.status == 403
 
 
@@ -118,7 +120,7 @@ def test_a_shared_queue_gives_every_pair_to_as_many_people(ground, pairs, better
 
 def test_an_empty_workspace_is_told(ground, pairs):
     done = ground.push(pairs(2))
-    assert "let people in with" in done.notes[0]
+    assert "add people with" in done.notes[0]
 
 
 def test_pushing_again_sends_nothing_twice_and_more_pairs_extend(ground, pairs):
@@ -174,7 +176,7 @@ def test_changes_that_would_mix_answers_are_refused(ground, pairs):
     ground.push(pairs(6), [ana, ben])  # one more person is no trouble
     assert len(ground.queue(ben)) in (1, 2)
     elsewhere = replace(ground, folder=ground.folder.with_name("elsewhere"))
-    with pytest.raises(ConfigError, match="not of this campaign"):
+    with pytest.raises(ConfigError, match="does not belong to this campaign"):
         elsewhere.push(pairs(3), [ana])
 
 
@@ -182,7 +184,7 @@ def test_guidelines_are_on_the_page_and_can_be_renewed(ground, tmp_path, pairs, 
     ana = ground.person()
     ground.push(pairs(2), [ana])
     (place,) = ground.campaign.places.values()
-    page = lambda: ground.site.ask("GET", f"/datasets/{place.dataset_id}")["guidelines"]  # noqa: E731
+    page = lambda: ground.site.request("GET", f"/datasets/{place.dataset_id}")["guidelines"]  # noqa: E731
     assert page().startswith("# Which response is better?")
     (tmp_path / "page.md").write_text("Be fair.")
     ground.push(pairs(2), [ana], guidelines=tmp_path / "page.md")
@@ -201,14 +203,14 @@ def test_unknown_people_and_workspaces_are_named_before_anything_is_decided(grou
 def test_bad_keys_and_silent_servers_are_told_at_once(ground, pairs):
     config = CampaignConfig(name=ground.name)
     wrong = Argilla(Connection(ground.server.url, "wrong-key"))
-    with pytest.raises(RefusedError, match="does not know this key"):
+    with pytest.raises(RefusedError, match="does not know this API key"):
         push(ground.folder, wrong, config, pairs(2))
     silent = Argilla(Connection("http://127.0.0.1:9", "key"), patience=1)
     with pytest.raises(ServerError, match="plumbline annotate up"):
         push(ground.folder, silent, config, pairs(2))
     ana = ground.server.person()
     annotator = Argilla(Connection(ground.server.url, ana["api_key"]))
-    with pytest.raises(RefusedError, match="Campaigns need the owner's key"):
+    with pytest.raises(RefusedError, match="Campaigns need the owner's API key"):
         push(ground.folder, annotator, CampaignConfig(name=ground.name), pairs(2))
 
 
@@ -228,8 +230,8 @@ def test_an_edit_is_a_later_version_and_what_is_discarded_is_counted_apart(groun
     ana = ground.person()
     ground.push(pairs(4), [ana])
     records = ground.queue(ana)
-    desk = ground.desk(ana)
-    ids = [desk.submit(record.id, {"choice": "tie", "strength": 2}) for record in records[:3]]
+    desk = ground.client(ana)
+    ids = [desk.submit(record.id, {"choice": "tie", "strength": "2"}) for record in records[:3]]
     desk.submit(records[3].id, {}, "discarded")
     assert pull(ground.campaign, ground.site).new == 4
     assert [label.choice for label in labels_of(ground.campaign).labels] == ["tie"] * 3
@@ -278,8 +280,8 @@ def test_the_first_answer_is_the_vote_whichever_was_meant_to_come_first(ground, 
     ground.push(pairs(4), [ana], repeat_share=1.0, repeat_distance=2)
     items = {item.id: item for item in ground.campaign.items()}
     (place,) = ground.campaign.places.values()
-    desk = ground.desk(ana)
-    records = ground.site.ask("GET", f"/datasets/{place.dataset_id}/records")["items"]
+    desk = ground.client(ana)
+    records = ground.site.request("GET", f"/datasets/{place.dataset_id}/records")["items"]
     for record in reversed(records):  # as somebody who pages backwards
         purpose = items[record["external_id"]].purpose
         desk.submit(record["id"], {"choice": "tie" if purpose == "repeat" else "both_bad"})
@@ -298,7 +300,7 @@ def test_labels_stay_when_their_person_is_deleted(ground, pairs, better):
     ground.push(pairs(3), [ana["username"]])
     ground.answer(ana["username"], better)
     before = ground.labels()
-    ground.server.ask("DELETE", f"/users/{ana['id']}")
+    ground.server.request("DELETE", f"/users/{ana['id']}")
     found = pull(ground.campaign, ground.site, everything=True)
     assert (found.gone, found.new) == (3, 0)
     assert labels_of(ground.campaign).labels == before
@@ -321,7 +323,7 @@ def test_a_dataset_that_is_gone_is_named_and_its_labels_are_safe(ground, pairs):
     ground.answer(ana)
     assert len(ground.labels()) == 2
     (place,) = ground.campaign.places.values()
-    ground.server.ask("DELETE", f"/datasets/{place.dataset_id}")
+    ground.server.request("DELETE", f"/datasets/{place.dataset_id}")
     with pytest.raises(DataError, match="does not show the dataset"):
         pull(ground.campaign, ground.site)
     with pytest.raises(DataError, match="is not on"):
@@ -359,7 +361,7 @@ def test_a_senior_labeler_sees_the_votes_and_decides_beside_them(ground, pairs, 
     ]  # fmt: skip
     for record in records:
         first, *rest = record.fields["votes"].splitlines()
-        assert first == "You see this because of: disagreement."
+        assert first == "You see this pair because the votes disagree."
         standing = "A" if record.fields["response_a"].startswith("The better") else "B"
         assert any(f"{standing} is better (much)" in line for line in rest)
         assert any("About the same: “Both will do.”" in line for line in rest)

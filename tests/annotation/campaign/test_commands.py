@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from annotation.aggregation.votes import read_gold
+from annotation.gold_answers import read_gold
 from plumbline.commands.app import main
 from plumbline.data.labels import read_labels
 
@@ -46,7 +46,7 @@ def test_pairs_go_out_and_labels_come_back(type_, file, argilla_site, ground, be
     assert "9 for vote" in said and "1 for gold" in said and "1 for repeat" in said
     assert "left out 1: has responses that are the same but for case" in said
     assert "left out 1: has no 'chosen' and no 'rejected'" in said
-    assert f"people find them at {argilla_site.url} in {name}-{ana}" in said
+    assert f"people find them at {argilla_site.url} in the workspace {name}-{ana}" in said
     code, said = type_("push", file, "-n", name)  # settings stay as they were
     assert (code, said.split(";")[0]) == (0, "0 records sent")
     assert argilla_site.api_key not in said
@@ -69,7 +69,7 @@ def test_pairs_go_out_and_labels_come_back(type_, file, argilla_site, ground, be
 def test_settings_are_shown_with_what_they_do(type_, ground):
     code, said = type_("settings", "-n", ground.name)
     assert code == 0
-    assert "repeat_distance" in said and "Different people who vote on each pair" in said
+    assert "repeat_distance" in said and "different people vote on each pair" in said
     assert f"name: {ground.name}" in type_("settings", "-n", ground.name, "--yaml")[1]
 
 
@@ -87,7 +87,7 @@ def test_settings_are_shown_with_what_they_do(type_, ground):
         (
             ["push", "FILE", "-n", "x", "--server", "http://127.0.0.1:9"],
             2,
-            "There is no key for http://127.0.0.1:9",
+            "There is no API key for http://127.0.0.1:9",
         ),
     ],
 )

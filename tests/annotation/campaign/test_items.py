@@ -112,13 +112,14 @@ def test_shares_are_rounded_but_never_to_nothing(share, count, expected):
     seed=st.integers(0, 100),
 )
 def test_queues_have_what_they_should(count, overlap, gold_share, repeat_share, distance, seed):
+    far = {"repeat_distance": distance} if repeat_share else {}
     config = CampaignConfig(
         people=PEOPLE,
         overlap=overlap,
         gold_share=gold_share,
         repeat_share=repeat_share,
-        repeat_distance=distance,
         seed=seed,
+        **far,
     )
     made = plan(pairs(count), GOLD, config, SECRET)
     votes = Counter(item.pair_id for item in made.items if item.purpose == "vote")

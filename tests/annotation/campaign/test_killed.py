@@ -25,10 +25,11 @@ def script(ground, body):
     head = f"""
         import os, signal, sys
         from pathlib import Path
-        sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+        sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parents[1])!r}]
         from conftest import pairs
-        from annotation.campaign import argilla as argilla_module, pull as pulling, push as pushing
-        from annotation.campaign import places, state
+        from annotation.argilla import api as argilla_module
+        from annotation.campaign import pull as pulling, push as pushing
+        from annotation.campaign import datasets, folder as folder_module
         from annotation.argilla.api import Argilla
         from annotation.argilla.client import Connection
         from annotation.campaign.config import CampaignConfig
@@ -64,11 +65,12 @@ pushing.push(folder, site, config, pairs(20))
     [
         ("Argilla", "create_dataset", 1),
         ("Argilla", "publish", 0),
-        ("Argilla", "_once", 7),
+        ("Argilla", "_request_once", 7),
         ("Argilla", "send", 0),
         ("Argilla", "send", 2),
-        ("state", "write_private", 1),
-        ("state", "write_private", 2),
+        ("folder_module", "write_private", 1),
+        ("folder_module", "write_private", 2),
+        ("folder_module", "write_private", 3),
         ("Campaign", "save", 0),
     ],
 )
@@ -82,7 +84,9 @@ def test_a_push_that_is_killed_goes_on_and_sends_nothing_twice(ground, owner, na
     assert decided in (None, [], items)
     assert Counter(item.purpose for item in items) == {"vote": 20, "repeat": 4}
     for queue, place in ground.campaign.places.items():
-        records = ground.site.ask("GET", f"/datasets/{place.dataset_id}/records?limit=100")["items"]
+        records = ground.site.request("GET", f"/datasets/{place.dataset_id}/records?limit=100")[
+            "items"
+        ]
         assert [record["external_id"] for record in records] == [
             item.id for item in items if item.queue == queue
         ]
@@ -136,7 +140,7 @@ def test_a_server_that_is_killed_only_delays_and_loses_nothing(own_ground, pairs
         server.start()
 
     def answer(name):
-        desk = ground.desk(name)
+        desk = ground.client(name)
         for record in ground.queue(name)[:15]:
             acknowledged[desk.submit(record.id, better(record))] = record.id
 
@@ -166,4 +170,4 @@ def test_a_server_that_is_killed_only_delays_and_loses_nothing(own_ground, pairs
     for queue, place in ground.campaign.places.items():
         decided = {item.id for item in ground.campaign.items() if item.queue == queue}
         assert ground.site.item_ids(place.dataset_id) == decided
-        assert ground.site.done(place.dataset_id).records == len(decided)
+        assert ground.site.progress(place.dataset_id).records == len(decided)

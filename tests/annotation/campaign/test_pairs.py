@@ -158,13 +158,17 @@ def test_gold_items_are_drawn_of_the_pairs_whose_answer_is_known():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "My campaign"}, "must be 1 to 60 small letters"),
+        ({"name": "My campaign"}, "must be 1 to 60 lower-case letters"),
         ({"people": ("ana", "ana"), "overlap": 1}, "people names ana more than once"),
-        ({"people": ("ana", "ben")}, "overlap is 3, but people names 2"),
-        ({"people": ("ana",), "overlap": 1, "workspace": "w"}, "Leave one of the two out"),
-        ({"flags": ("unsafe",)}, "offers two or more"),
-        ({"aspects": ("is it helpful?",)}, "use 1 to 40 small letters"),
+        ({"people": ("ana", "ben"), "overlap": 3}, "overlap is 3, but people names 2"),
+        ({"people": ("ana",), "overlap": 1, "workspace": "w"}, "it needs people to be empty"),
+        ({"flags": ("unsafe",)}, "needs two or more"),
+        ({"aspects": ("is it helpful?",)}, "use 1 to 40 lower-case letters"),
         ({"aspects": ("helpful", "helpful")}, "aspects names something twice"),
+        ({"people": ("../ana",), "overlap": 1}, "has a slash"),
+        ({"repeat_share": 0, "repeat_distance": 5}, "it needs repeat_share above 0"),
+        ({"own_questions": ("strength",)}, "one of Plumbline's own questions"),
+        ({"own_questions": ("no_such_module.question",)}, "cannot be imported"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -10,21 +10,26 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from annotation.aggregation.votes import read_gold
-from annotation.campaign import waiting
-from annotation.argilla.api import Argilla, Done
+from annotation.argilla.api import Argilla, DatasetProgress
 from annotation.argilla.client import Connection
+from annotation.argilla.labeler_client import LabelerClient, ShownRecord
+from annotation.campaign import waiting
 from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig
+from annotation.campaign.folder import Campaign
 from annotation.campaign.items import SHARED, queue_of
-from annotation.argilla.labeler_client import LabelerClient, Shown
 from annotation.campaign.pull import labels_of
 from annotation.campaign.push import push_adjudication
-from annotation.campaign.simulate import Credentials, Labeler, SimulatedTeam, create_accounts
-from annotation.campaign.folder import Campaign
-from annotation.campaign.waiting import left, wait_for
+from annotation.campaign.simulated_labelers import (
+    Credentials,
+    SimulatedLabeler,
+    SimulatedTeam,
+    create_accounts,
+)
+from annotation.campaign.waiting import wait_for, waiting_in
 from annotation.campaign.webhook import Listener, is_signed
+from annotation.gold_answers import read_gold
 from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a
 from plumbline.data.labels import read_labels
@@ -68,7 +73,7 @@ def test_calls_must_be_signed_with_the_secret_and_fresh():
 
 def test_a_server_elsewhere_needs_an_address_to_call():
     site = Argilla(Connection("https://labels.example.org", "key"))
-    with pytest.raises(ConfigError, match="Say with --webhook-url where it can"):
+    with pytest.raises(ConfigError, match="with --webhook-url"):
         Listener(site, "c")
 
 
@@ -76,7 +81,7 @@ def test_a_listener_is_called_and_gone_afterwards(ground, pairs):
     ana = ground.person()
     ground.push(pairs(3), [ana])
     with Listener(ground.site, ground.campaign.id) as listener:
-        (hook,) = [h for h in ground.site.hooks() if ground.campaign.id in h.description]
+        (hook,) = [h for h in ground.site.webhooks() if ground.campaign.id in h.description]
         forged = httpx.post(hook.url, content=b"{}", headers=headers("{}"), trust_env=False)
         elsewhere = httpx.post(f"{hook.url}x", content=b"{}", trust_env=False)
         assert (forged.status_code, elsewhere.status_code, listener.refused) == (401, 404, 2)
@@ -85,9 +90,9 @@ def test_a_listener_is_called_and_gone_afterwards(ground, pairs):
         assert listener.wait(30)
         # Another listener takes the place of one that was killed.
         with Listener(ground.site, ground.campaign.id):
-            found = [h.id for h in ground.site.hooks() if ground.campaign.id in h.description]
+            found = [h.id for h in ground.site.webhooks() if ground.campaign.id in h.description]
             assert len(found) == 1 and hook.id not in found
-    assert not [h for h in ground.site.hooks() if ground.campaign.id in h.description]
+    assert not [h for h in ground.site.webhooks() if ground.campaign.id in h.description]
 
 
 @pytest.mark.parametrize("webhook", [False, True])
@@ -121,9 +126,9 @@ def test_a_second_round_waits_for_its_own_pairs_and_for_no_others(ground, pairs,
     ground.push(pairs(7), [ana])
 
     def second_round():
-        desk = ground.desk(ana)
+        client = ground.client(ana)
         for record in ground.queue(ana)[1:]:
-            desk.submit(record.id, better(record))
+            client.submit(record.id, better(record))
 
     answering = threading.Timer(0.5, second_round)
     answering.start()
@@ -156,17 +161,22 @@ def test_waiting_ends_when_what_is_waited_for_fails(ground, pairs):
 
 
 def test_what_is_discarded_waits_for_somebody_else_or_for_nobody():
-    done = Done(records=10, completed=4, submitted={"ana": 4}, discarded={"ana": 2})
-    assert left(queue_of("ana"), 10, done) == 4
-    assert left(SHARED, 10, done) == 6
+    done = DatasetProgress(records=10, completed=4, submitted={"ana": 4}, discarded={"ana": 2})
+    assert waiting_in(queue_of("ana"), 10, done) == 4
+    assert waiting_in(SHARED, 10, done) == 6
+
+
+CHOICE_ALONE = {"choice": "label_selection"}
 
 
 def labeler(config, name="sim"):
-    return Labeler("http://127.0.0.1:9", Credentials(name, "x"), config, Length(), 0, "c")
+    account = Credentials(name, "x")
+    questions = CampaignConfig()
+    return SimulatedLabeler("http://127.0.0.1:9", account, config, questions, Length(), 0, "c")
 
 
 def shown(a, b, turn="How much?"):
-    return Shown("r", {"prompt": [user(turn)], "response_a": a, "response_b": b}, "pending")
+    return ShownRecord("r", {"prompt": [user(turn)], "response_a": a, "response_b": b}, "pending")
 
 
 def test_simulated_people_judge_by_the_texts_as_the_model_says():
@@ -176,7 +186,7 @@ def test_simulated_people_judge_by_the_texts_as_the_model_says():
         long, short = "x" * 100 + str(number), "x" * 50 + str(number)
         swapped = number % 2
         record = shown(short, long) if swapped else shown(long, short)
-        choice = labeler(config).judge(record, set())["choice"]
+        choice = labeler(config).judge(record, CHOICE_ALONE)["choice"]
         chosen[(choice == "a") != bool(swapped)] += 1
     expected = probability_of_a(config, (1.0, "x"), (0.5, "x"))
     assert chosen[True] / 600 == pytest.approx(expected, abs=0.06)
@@ -186,20 +196,24 @@ def test_simulated_people_judge_anew_what_they_see_again_and_do_not_mind_the_sid
     config = LabelerConfig(name="sim", temperature=1.0)
     one = labeler(config)
     record, mirrored = shown("x" * 60, "y" * 50), shown("y" * 50, "x" * 60)
-    often = [one.judge(record, set())["choice"] for _ in range(60)]
+    often = [one.judge(record, CHOICE_ALONE)["choice"] for _ in range(60)]
     assert len(set(often)) == 2
     again = labeler(config)
-    other = [again.judge(mirrored, set())["choice"] for _ in range(60)]
+    other = [again.judge(mirrored, CHOICE_ALONE)["choice"] for _ in range(60)]
     assert [{"a": "b", "b": "a"}[choice] for choice in other] == often
 
 
 def test_simulated_people_answer_what_is_asked():
     config = LabelerConfig(name="sim", temperature=0.01)
     record = shown("x" * 90, "x")
-    assert labeler(config).judge(record, {"choice"}) == {"choice": "a"}
-    assert labeler(config).judge(record, {"choice", "strength", "rationale"}) == {
+    assert labeler(config).judge(record, CHOICE_ALONE) == {"choice": "a"}
+    kinds = {**CHOICE_ALONE, "strength": "label_selection", "rationale": "text"}
+    # Datasets made by earlier versions ask for a rating.
+    old = labeler(config).judge(record, kinds | {"strength": "rating"})
+    assert old["strength"] == 3
+    assert labeler(config).judge(record, kinds) == {
         "choice": "a",
-        "strength": 3,
+        "strength": "3",
         "rationale": "It reads better to me.",
     }
 
@@ -218,7 +232,7 @@ def test_simulated_people_do_not_take_a_person_s_name(ground, tmp_path):
 
 def test_what_stops_a_simulated_person_is_raised(ground):
     lost = labeler(LabelerConfig(name="sim"))
-    lost._patience = 0.1
+    lost.patience = 0.1
     with pytest.raises(Exception, match="does not answer"), SimulatedTeam([lost]) as force:
         force.join()
         force.check()
@@ -288,6 +302,8 @@ def test_a_stage_asks_simulated_people_through_the_server(
     assert made.metrics["gold_accuracy"] == 1.0
     folder = argilla_site.home / "campaigns" / config.name
     assert len(labels_of(Campaign(folder)).labels) >= len(labels)
-    assert run.make("labels", collect_labels, **arguments | {"utility": defer(Length)}).id == made.id
+    assert (
+        run.make("labels", collect_labels, **arguments | {"utility": defer(Length)}).id == made.id
+    )
     manifest = (made.path / "manifest.json").read_text()
     assert argilla_site.api_key not in manifest and str(argilla_site.home) not in manifest

@@ -42,10 +42,10 @@ def test_a_gap_of_ten_minutes_is_work_and_a_second_more_is_a_break():
 @pytest.mark.parametrize(
     ("times", "reason"),
     [
-        (at(), "no two answers in a row"),
-        (at(0), "no two answers in a row"),
-        (at(0, 11), "no two answers in a row"),
-        (at(0, 0, 0), "all answers bear the same time"),
+        (at(), "no two answers without a break"),
+        (at(0), "no two answers without a break"),
+        (at(0, 11), "no two answers without a break"),
+        (at(0, 0, 0), "all answers have the same time"),
     ],
 )
 def test_what_cannot_be_known_of_a_pace_is_none_with_the_reason(times, reason):
@@ -94,7 +94,7 @@ def test_time_left_is_nothing_where_nothing_is_left_and_none_where_nobody_can_te
     found = time_left([Load(5, (NOBODY,)), Load(5, ())])
     assert found.person_hours.value is None
     assert found.together_hours.value is None
-    assert "nobody's pace is known" in found.person_hours.reason
+    assert "so no pace is known" in found.person_hours.reason
 
 
 def test_a_forecast_goes_on_as_in_the_last_days():

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from annotation.agreement.intervals import Bootstrap, wilson
 from annotation.agreement.label_agreement import measure_labels
 from annotation.agreement.person_statistics import gold_accuracy
-from annotation.vote_table import in_natural_order
-from annotation.argilla.api import Answer, Done
+from annotation.argilla.api import Answer, DatasetProgress
+from annotation.campaign.config import CampaignConfig
 from annotation.campaign.items import RESERVE, SHARED, Item, pseudonym, queue_of
 from annotation.campaign.pull import labels_from
-from annotation.campaign.waiting import left
-from annotation.progress.status_page import bar, line, render, write_page
+from annotation.campaign.waiting import waiting_in
 from annotation.progress.progress import measure_progress
 from annotation.progress.progress_text import ago, as_dict, names_for, notes, sentences
 from annotation.progress.quality import measure_quality
+from annotation.progress.status_page import bar, line, render, write_page
+from annotation.vote_table import in_natural_order
 from plumbline.data.labels import Label
 
 NOW = datetime(2026, 1, 12, 12, tzinfo=UTC)
@@ -37,8 +38,8 @@ def answer(item, user, minutes_ago, choice="a", status="submitted", changed=None
     return Answer(f"{item}-{user}", item, f"u-{user}", status, values, given_at, changed_at)
 
 
-def standing(items, answers, queues, *, overlap=1, members=None, users=USERS, now=NOW):
-    labels = labels_from(answers, items, SECRET, ())
+def progress_of(items, answers, queues, *, overlap=1, members=None, users=USERS, now=NOW):
+    labels = labels_from(answers, items, SECRET, CampaignConfig())
     return measure_progress(
         "shop", items, answers, labels, measure_quality(labels.labels, labels.gold, 50),
         overlap=overlap, queues=queues, users=users, members=members, secret=SECRET, now=now,
@@ -71,7 +72,7 @@ ANSWERS = [
 
 
 def test_people_with_queues_of_their_own_by_hand():
-    found = standing(ITEMS, ANSWERS, {ANA, BEN}, users=USERS | {"u-dora": "dora"})
+    found = progress_of(ITEMS, ANSWERS, {ANA, BEN}, users=USERS | {"u-dora": "dora"})
     assert list(people(found)) == ["ana", "ben"]
     ana, ben = found.people
     assert (ana.assigned, ana.submitted, ana.discarded, ana.open) == (6, 5, 0, 1)
@@ -120,9 +121,9 @@ def test_a_shared_queue_by_hand():
         answer("i1", "ben", 19, status="discarded"),
         answer("g", "ana", 28),
     ]
-    found = standing(items, answers, {SHARED}, overlap=2, members=["u-ana", "u-ben", "u-dora"])
+    found = progress_of(items, answers, {SHARED}, overlap=2, members=["u-ana", "u-ben", "u-dora"])
     by_name = people(found)
-    # Dora is in the workspace and known by her id alone, and has not begun. Cy is no longer in it.
+    # Dora is in the workspace and known by her id alone, and has not started. Cy is no longer in it.
     assert set(by_name) == {"ana", "ben", "cy", "u-dora"}
     assert {name: person.open for name, person in by_name.items()} == {
         "ana": 1, "ben": 2, "cy": 0, "u-dora": 3,
@@ -136,42 +137,44 @@ def test_a_shared_queue_by_hand():
     assert (totals.votes, totals.votes_missing, totals.votes_lost) == (3, 3, 0)
     # i1 waits for one more, and dora may; so for g. i2 waits for two of three.
     assert totals.out_of_reach == 0
-    alone = standing(items, answers, {SHARED}, overlap=2, members=["u-ana", "u-ben"])
+    alone = progress_of(items, answers, {SHARED}, overlap=2, members=["u-ana", "u-ben"])
     # Without dora nobody is left for i1.
     assert alone.totals.out_of_reach == 1
-    assert "1 answers wait for people who are not there yet" in alone.forecast.reason
+    assert "1 answers need people who have no access yet" in alone.forecast.reason
     assert any("overlap of 2" in note for note in notes(alone, names_for(alone, real=True)))
-    unknown = standing(items, answers, {SHARED}, overlap=2)
+    unknown = progress_of(items, answers, {SHARED}, overlap=2)
     assert unknown.totals.out_of_reach is None
     assert people(unknown)["cy"].open == 3
 
 
 def test_nothing_and_everything():
-    nothing = standing([], [], set())
+    nothing = progress_of([], [], set())
     assert not nothing.finished
     assert sentences(nothing) == ["Nothing has been sent yet."]
     items = ITEMS[6:10]
-    fresh = standing(items, [], {BEN})
+    fresh = progress_of(items, [], {BEN})
     assert (fresh.people[0].name, fresh.people[0].answers) == ("ben", 0)
     assert fresh.time_left.person_hours.value is None
-    assert "Nothing answered yet by ben." in notes(fresh, names_for(fresh, real=True))
-    done = standing(items, [answer(item.id, "ben", n) for n, item in enumerate(items)], {BEN})
+    assert "These people have answered nothing yet: ben." in notes(
+        fresh, names_for(fresh, real=True)
+    )
+    done = progress_of(items, [answer(item.id, "ben", n) for n, item in enumerate(items)], {BEN})
     assert done.finished
     assert done.time_left.person_hours.value == 0
-    assert sentences(done)[-1] == "Nothing waits for anybody."
+    assert sentences(done)[-1] == "Nothing is left to answer."
 
 
 def test_a_vote_that_was_given_at_the_second_showing_is_not_lost():
     items = [Item("a0", "p0", ANA, "a", "vote"), Item("ar", "p0", ANA, "a", "repeat")]
     answers = [answer("a0", "ana", 5, status="discarded"), answer("ar", "ana", 4)]
-    totals = standing(items, answers, {ANA}).totals
+    totals = progress_of(items, answers, {ANA}).totals
     assert (totals.votes, totals.votes_missing, totals.votes_lost) == (1, 0, 0)
 
 
 def test_what_is_not_sent_yet_is_not_finished():
     answers = [answer(f"b{n}", "ben", n) for n in range(4)]
-    assert standing(ITEMS[6:10], answers, {BEN}).finished
-    found = standing([*ITEMS[6:10], ITEMS[-1]], answers, {BEN})
+    assert progress_of(ITEMS[6:10], answers, {BEN}).finished
+    found = progress_of([*ITEMS[6:10], ITEMS[-1]], answers, {BEN})
     assert (found.totals.open, found.totals.not_sent, found.finished) == (0, 1, False)
 
 
@@ -180,14 +183,14 @@ def test_what_is_discarded_brings_the_end_of_a_shared_queue_no_nearer():
     days = 60 * 24
     answers = [answer(f"i{n}", "ana", 3 * days) for n in range(3)]
     answers += [answer(f"i{n}", "ana", days, status="discarded") for n in range(3, 6)]
-    found = standing(items, answers, {SHARED})
+    found = progress_of(items, answers, {SHARED})
     # Three came in three days, and six are missing.
     assert found.forecast.finish == NOW + timedelta(days=6)
 
 
 def test_an_account_that_was_made_anew_has_the_queue_and_both_have_their_answers():
     users = {"u-old": "ben", "u-ben": "ben"}
-    found = standing(ITEMS[6:10], [answer("b0", "old", 9), answer("b1", "ben", 8)], {BEN},
+    found = progress_of(ITEMS[6:10], [answer("b0", "old", 9), answer("b1", "ben", 8)], {BEN},
                      users=users)  # fmt: skip
     by_name = people(found)
     assert (by_name["ben"].assigned, by_name["ben"].submitted, by_name["ben"].open) == (4, 1, 2)
@@ -205,15 +208,15 @@ def test_what_waits_is_what_a_waiting_recipe_waits_for(own, shared):
     said = [(f"o{n}", "ana", status) for n, status in enumerate(own)]
     said += [(f"s{n // 3}", f"{n % 3}", status) for n, status in enumerate(shared)]
     answers = [answer(i, who, 5, status=status) for i, who, status in said if status != "nothing"]
-    found = standing(items, answers, {ANA, SHARED}, overlap=2)
+    found = progress_of(items, answers, {ANA, SHARED}, overlap=2)
     votes = Counter(item for item, _, status in said if status == "submitted")
     done = {
-        ANA: Done(5, sum(votes[f"o{n}"] >= 1 for n in range(5)), {},
+        ANA: DatasetProgress(5, sum(votes[f"o{n}"] >= 1 for n in range(5)), {},
                   {"ana": own.count("discarded")}),
-        SHARED: Done(5, sum(votes[f"s{n}"] >= 2 for n in range(5)), {},
+        SHARED: DatasetProgress(5, sum(votes[f"s{n}"] >= 2 for n in range(5)), {},
                      {"x": shared.count("discarded")}),
     }  # fmt: skip
-    waiting = sum(left(queue, 5, counts) for queue, counts in done.items())
+    waiting = sum(waiting_in(queue, 5, counts) for queue, counts in done.items())
     totals = found.totals
     assert totals.items - totals.completed - totals.set_aside == waiting
     assert found.finished == (waiting == 0)
@@ -252,7 +255,7 @@ def test_a_person_who_does_worse_is_named_and_others_are_not():
         answer(item.id, item.person, n, "a" if item.person == "ana" else "b")
         for n, item in enumerate(items)
     ]
-    found = standing(items, answers, {ANA, BEN})
+    found = progress_of(items, answers, {ANA, BEN})
     told = " ".join(notes(found, names_for(found, real=False)))
     assert f"{pseudonym(SECRET, 'u-ben')} answers fewer gold items right" in told
     assert pseudonym(SECRET, "u-ana") not in told
@@ -261,14 +264,14 @@ def test_a_person_who_does_worse_is_named_and_others_are_not():
 def test_a_day_is_told_as_no_more_than_a_line_drawn_on():
     items = [Item(f"a{n}", f"p{n}", ANA, "a", "vote") for n in range(30)]
     days = [answer(f"a{n}", "ana", 60 * 24 * (5 - n / 2)) for n in range(10)]
-    told = sentences(standing(items, days, {ANA}))[-1]
+    told = sentences(progress_of(items, days, {ANA}))[-1]
     # Ten in five days; twenty more take ten.
     assert told == (
-        "If people go on as in the last 5.0 days (10 answers), the last answer comes in about "
+        "At the rate of the last 5.0 days (10 answers), the last answer comes in about "
         "10 days, around 22 January 2026."
     )
-    told = sentences(standing(items, days[-1:], {ANA}))[-1]
-    assert "No day can be named: people began less than a day ago" in told
+    told = sentences(progress_of(items, days[-1:], {ANA}))[-1]
+    assert "There is no forecast: people began less than a day ago" in told
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,7 @@ def test_how_long_ago(seconds, words):
 
 
 def test_json_names_people_only_if_asked_to():
-    found = standing(ITEMS, ANSWERS, {ANA, BEN})
+    found = progress_of(ITEMS, ANSWERS, {ANA, BEN})
     text = json.dumps(as_dict(found), allow_nan=False)
     assert '"ana"' not in text and "u-ana" not in text
     assert pseudonym(SECRET, "u-ana") in text
@@ -292,8 +295,8 @@ def test_json_names_people_only_if_asked_to():
     assert [person["name"] for person in named["people"]] == ["ana", "ben"]
     assert named["people"][0]["pace"]["per_hour"] == {"value": 60.0, "reason": ""}
     assert named["votes_missing"] == 4
-    fresh = standing(ITEMS, [], {ANA, BEN}, users={})
-    assert list(names_for(fresh, real=False).values()) == ["not begun 1", "not begun 2"]
+    fresh = progress_of(ITEMS, [], {ANA, BEN}, users={})
+    assert list(names_for(fresh, real=False).values()) == ["not started 1", "not started 2"]
 
 
 # The page.
@@ -318,23 +321,23 @@ def test_a_line_never_falls_and_ends_at_the_count(seconds):
 
 
 def test_bars_show_what_was_done():
-    found = standing(ITEMS, ANSWERS, {ANA, BEN})
+    found = progress_of(ITEMS, ANSWERS, {ANA, BEN})
     assert bar(found.people[1]) == (25, 25)
     assert bar(found) == (60, 10)
 
 
 def test_the_page_is_whole_asks_for_nothing_and_names_nobody(tmp_path):
-    found = standing(ITEMS, ANSWERS, {ANA, BEN})
+    found = progress_of(ITEMS, ANSWERS, {ANA, BEN})
     page = render(found)
     assert "default-src 'none'" in page
     for tag in ("<script", "src=", 'href="http', 'http-equiv="refresh"', ">ana<", ">ben<"):
         assert tag not in page
     assert page.count(pseudonym(SECRET, "u-ana")) == 3  # people, quality, over time
     assert page.count("<polyline") == 3
-    live = render(found, real_names=True, refresh=4.6, trouble="Away <for> now.")
+    live = render(found, real_names=True, refresh=4.6, warning="Away <for> now.")
     assert '<meta http-equiv="refresh" content="5">' in live
     assert ">ana<" in live and "Away &lt;for&gt; now." in live
-    hostile = render(standing(ITEMS, ANSWERS, {ANA, BEN}, users={"u-ana": "<img src=x>"}),
+    hostile = render(progress_of(ITEMS, ANSWERS, {ANA, BEN}, users={"u-ana": "<img src=x>"}),
                      real_names=True)  # fmt: skip
     assert "<img" not in hostile and "&lt;img" in hostile
     file = tmp_path / "new" / "status.html"
@@ -343,14 +346,14 @@ def test_the_page_is_whole_asks_for_nothing_and_names_nobody(tmp_path):
     write_page(file, found, real_names=True)
     assert file.stat().st_mode & 0o777 == 0o600
     assert [found.name for found in file.parent.iterdir()] == ["status.html"]
-    render(standing([], [], set()))
-    render(standing(ITEMS, [], {ANA, BEN}))
+    render(progress_of([], [], set()))
+    render(progress_of(ITEMS, [], {ANA, BEN}))
 
 
 def test_people_stand_in_the_order_of_the_names_that_are_shown():
     users = {f"u-{n}": f"person-{n}" for n in range(12)}
     items = [Item(f"i{n}", "p", queue_of(f"person-{n}"), "a", "vote") for n in range(12)]
-    found = standing(items, [], {item.queue for item in items}, users=users)
+    found = progress_of(items, [], {item.queue for item in items}, users=users)
     assert [person.name for person in found.people] == list(users.values())
     shown = in_natural_order(pseudonym(SECRET, user) for user in users)
     assert shown != [pseudonym(SECRET, user) for user in users]
@@ -358,5 +361,7 @@ def test_people_stand_in_the_order_of_the_names_that_are_shown():
     page = render(found)
     places = [page.index(f"<td>{name}") for name in shown]
     assert places == sorted(places)
-    (idle,) = [note for note in notes(found, names_for(found, real=False)) if "Nothing ans" in note]
-    assert idle == f"Nothing answered yet by {', '.join(shown)}."
+    (idle,) = [
+        note for note in notes(found, names_for(found, real=False)) if "answered nothing" in note
+    ]
+    assert idle == f"These people have answered nothing yet: {', '.join(shown)}."

@@ -69,10 +69,10 @@ def test_progress_of_everybody_in_the_terminal_as_json_and_as_a_page(
                 repeat_distance=2)  # fmt: skip
     code, said = type_()  # the only campaign need not be named
     assert code == 0
-    assert "0.0% done: of 24 answers, 0 are there, and 24 are missing" in said
-    assert "How long the rest takes is unknown" in said
+    assert "0.0% done: of 24 answers, 0 are given, and 24 are missing" in said
+    assert "The time that the rest takes is unknown" in said
     assert "nobody has answered yet" in said
-    assert f"Nothing answered yet by {ana}, {ben}." in said
+    assert f"These people have answered nothing yet: {ana}, {ben}." in said
 
     ground.answer(ana, better)
     ground.answer(ben, better, count=5)
@@ -120,14 +120,14 @@ def test_a_shared_queue_tells_who_may_still_take_and_where_people_are_wanting(
     assert {p["name"]: (p["assigned"], p["open"], p["submitted"]) for p in found["people"]} == {
         ana: (None, 1, 3), ben: (None, 4, 0),
     }  # fmt: skip
-    argilla_site.ask("DELETE", f"/workspaces/{workspace}/users/{_id(argilla_site, ben)}")
+    argilla_site.request("DELETE", f"/workspaces/{workspace}/users/{_id(argilla_site, ben)}")
     overview = ProgressMonitor(ground.folder, lambda: ground.site)
-    totals = overview.look().standing.totals
+    totals = overview.look().progress.totals
     assert (totals.open, totals.out_of_reach) == (5, 4)
 
 
 def _id(site, name):
-    return next(u["id"] for u in site.ask("GET", "/users")["items"] if u["username"] == name)
+    return next(u["id"] for u in site.request("GET", "/users")["items"] if u["username"] == name)
 
 
 def test_campaigns_are_listed_and_near_names_suggested(ground, pairs, type_, home):
@@ -161,16 +161,16 @@ def test_a_server_that_is_away_is_told_with_what_the_last_pull_knew(
         main(["annotate", "status", "--home", str(home), *away, "--html", str(page)])
     assert ended.value.code == 1
     said = capsys.readouterr()
-    assert "these are the figures of the last pull" in said.out
-    assert "of 4 answers, 1 are there" in said.out
+    assert "These numbers are of the last pull" in said.out
+    assert "of 4 answers, 1 are given" in said.out
     assert "does not answer" in said.err
-    assert "these are the figures of the last pull" in page.read_text()
+    assert "These numbers are of the last pull" in page.read_text()
 
 
 def test_a_server_that_refuses_is_not_one_that_is_away(ground, pairs):
     ground.push(pairs(2), [ground.person()])
     wrong = Connection(ground.server.url, "a-wrong-key")
-    with pytest.raises(RefusedError, match="does not know this key"):
+    with pytest.raises(RefusedError, match="does not know this API key"):
         ProgressMonitor(ground.folder, lambda: Argilla(wrong, patience=5)).look()
 
 
@@ -195,8 +195,8 @@ def test_ctrl_c_ends_it_cleanly_and_the_page_stands_still(ground, pairs, words, 
     out, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in out + error
-    assert "Stopped; the same command goes on" in error
-    assert "Nothing answered yet by" in out  # the tables, once more
+    assert "Stopped. The same command resumes" in error
+    assert "These people have answered nothing yet" in out  # the tables, once more
     assert "refresh" not in page.read_text()
 
 

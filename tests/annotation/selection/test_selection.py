@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from annotation.selection.config import SelectionConfig
 from annotation.selection.acquisition import (
+    STRATEGIES,
     closeness,
     mutual_information,
     preference_probabilities,
-    select,
     vote_variance,
-    worth_of,
 )
+from annotation.selection.batch import select
+from annotation.selection.config import SelectionConfig
 from annotation.selection.features import WordFeatures
 from annotation.selection.select_pairs import score_deltas, select_pairs
 from plumbline.data.labels import Label, write_labels
@@ -28,8 +28,6 @@ from plumbline.errors import ConfigError, DataError
 from plumbline.runs.artifacts import Artifact, Manifest, Store
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
-
-STRATEGIES = ("uniform", "disagreement", "margin", "diverse")
 
 
 def logit(p):
@@ -195,10 +193,12 @@ def pools(draw):
     deltas = [draw(st.lists(value, min_size=count, max_size=count)) for _ in range(members)]
     angles = np.array(rows) * 0.7
     ids = [f"id-{n}" for n in range(count)]
+    strategy = draw(st.sampled_from(list(STRATEGIES)))
+    spread = {"candidates": draw(st.integers(1, 3))} if STRATEGIES[strategy].spreads else {}
     config = SelectionConfig(
-        strategy=draw(st.sampled_from(STRATEGIES)),
+        strategy=strategy,
         count=draw(st.integers(1, 6)),
-        candidates=draw(st.integers(1, 3)),
+        **spread,
         near_identical=draw(st.sampled_from([None, 0.98])),
     )
     return (
@@ -230,7 +230,9 @@ def test_what_holds_for_every_batch(pool):
         assert len(directions) == len(chosen)
         others = {tuple(np.round(features[ids.index(name)], 6)) for name in free}
         assert len(chosen) == min(config.count, len(others))
-    assert found.worth == pytest.approx(worth_of(config, deltas)[found.chosen].tolist(), abs=1e-8)
+    assert found.worth == pytest.approx(
+        STRATEGIES[config.strategy].worth(deltas, config)[found.chosen].tolist(), abs=1e-8
+    )
 
     # The order in which pairs lie does not matter, nor that of the members.
     moved = select(
@@ -464,7 +466,7 @@ def test_uniform_asks_no_model_and_others_need_theirs(stage, pairs):
     select_pairs(stage, config=SelectionConfig(count=2), pairs=pairs, scorers=scorers, seed=0)
     assert scorers[0].calls == 0
     for strategy, count in (("disagreement", 1), ("diverse", 1), ("margin", 0)):
-        with pytest.raises(ConfigError, match=rf"'{strategy}'.*was given {count}\."):
+        with pytest.raises(ConfigError, match=rf"'{strategy}'.*it got {count}\."):
             select_pairs(
                 stage,
                 config=SelectionConfig(strategy=strategy),

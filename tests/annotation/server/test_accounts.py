@@ -10,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from annotation.argilla.client import Connection, RefusedError
+from annotation.server.accounts import Accounts
 from annotation.server.site_folder import connection
-from annotation.server.accounts import People
 from plumbline.commands.annotate import users
 from plumbline.errors import ConfigError, DataError
 
 
 @pytest.fixture
 def people(argilla_site, tmp_path):
-    return People(connection(argilla_site.home), tmp_path / "credentials")
+    return Accounts(connection(argilla_site.home), tmp_path / "credentials")
 
 
 def _handed(file):
@@ -37,10 +37,10 @@ def labeler(argilla_site, people):
     dataset = site.dataset(workspace)
     (record,) = site.texts(dataset, "one")
     name = site.fresh("ana")
-    spaces = site.ask("GET", "/me/workspaces")["items"]
+    spaces = site.request("GET", "/me/workspaces")["items"]
     space = next(one["name"] for one in spaces if one["id"] == workspace)
     file = people.add(name, workspaces=[space])
-    user = next(u for u in site.ask("GET", "/users")["items"] if u["username"] == name)
+    user = next(u for u in site.request("GET", "/users")["items"] if u["username"] == name)
     assert site.submit(user, record, better="a").status_code == 201
     return {**user, **_handed(file), "file": file, "record": record, "space": space}
 
@@ -64,7 +64,7 @@ def test_adding_again_changes_nothing_and_says_so(argilla_site, people):
     handed = _handed(people.add(name))
     assert people.add(name) is None
     assert argilla_site.sign_in(name, handed["password"]).status_code == 201
-    with pytest.raises(ConfigError, match="role is annotator"):
+    with pytest.raises(ConfigError, match="the role annotator"):
         people.add(name, role="admin")
     with pytest.raises(ConfigError, match="users reset"):
         people.add(name, password="another-password")
@@ -73,7 +73,7 @@ def test_adding_again_changes_nothing_and_says_so(argilla_site, people):
 
 def test_adding_again_adds_workspaces(argilla_site, people, labeler):
     site = argilla_site
-    other = site.ask("POST", "/workspaces", json={"name": site.fresh("space")})["name"]
+    other = site.request("POST", "/workspaces", json={"name": site.fresh("space")})["name"]
     assert people.add(labeler["username"], workspaces=[other, labeler["space"]]) is None
     assert set(_person(people, labeler["username"]).workspaces) == {other, labeler["space"]}
 
@@ -89,7 +89,7 @@ def test_an_unknown_workspace_makes_no_account(argilla_site, people):
     "name", ["", "Ana", "../ana", "a b", "-ana", "a" * 61, "ana/x", "änn", "a\n", "."]
 )
 def test_names_that_could_lead_astray_are_refused(people, name):
-    with pytest.raises(ConfigError, match="cannot be a name"):
+    with pytest.raises(ConfigError, match="must be 1 to 60 lower-case"):
         people.add(name)
 
 
@@ -113,14 +113,14 @@ def test_passwords_of_ones_own_work(argilla_site, people, password):
 
 def test_an_account_that_is_refused_leaves_no_password_behind(argilla_site, people, monkeypatch):
     name = argilla_site.fresh("ana")
-    ask = people._ask
+    ask = people._request
 
     def refusing(method, path, **content):
         if (method, path) == ("POST", "/users"):
-            raise RefusedError.of(422, "no")
+            raise RefusedError.with_status(422, "no")
         return ask(method, path, **content)
 
-    monkeypatch.setattr(people, "_ask", refusing)
+    monkeypatch.setattr(people, "_request", refusing)
     with pytest.raises(RefusedError):
         people.add(name)
     assert not people._file(name).exists()
@@ -136,7 +136,7 @@ def test_who_is_removed_gets_in_no_more_and_the_labels_stay(argilla_site, people
         assert by_token.get("/me").status_code == 401
     assert _person(people, name).workspaces == ()
     assert not labeler["file"].exists()
-    record = site.ask("GET", f"/records/{labeler['record']}")
+    record = site.request("GET", f"/records/{labeler['record']}")
     assert [response["user_id"] for response in record["responses"]] == [labeler["id"]]
     people.remove(name)  # again, after an interruption
     file = people.reset(name)  # and back
@@ -145,14 +145,14 @@ def test_who_is_removed_gets_in_no_more_and_the_labels_stay(argilla_site, people
 
 def test_a_removal_that_is_cut_short_shuts_out_first(argilla_site, people, labeler, monkeypatch):
     site, name = argilla_site, labeler["username"]
-    ask = people._ask
+    ask = people._request
 
     def failing(method, path, **content):
         if method == "DELETE":
-            raise RefusedError.of(500, "cut short")
+            raise RefusedError.with_status(500, "cut short")
         return ask(method, path, **content)
 
-    monkeypatch.setattr(people, "_ask", failing)
+    monkeypatch.setattr(people, "_request", failing)
     with pytest.raises(RefusedError):
         people.remove(name)
     assert site.sign_in(name, labeler["password"]).status_code == 401
@@ -162,7 +162,7 @@ def test_deleting_takes_the_labels_along(argilla_site, people, labeler):
     people.remove(labeler["username"], delete_labels=True)
     assert _person(people, labeler["username"]) is None
     assert not labeler["file"].exists()
-    record = argilla_site.ask("GET", f"/records/{labeler['record']}")
+    record = argilla_site.request("GET", f"/records/{labeler['record']}")
     assert (record["responses"], record["status"]) == ([], "pending")
 
 
@@ -174,7 +174,7 @@ def test_a_reset_gives_a_new_password_and_key(argilla_site, people, labeler):
     assert "api_key" not in _handed(file)
     with site.client(labeler["api_key"]) as client:
         assert client.get("/me").status_code == 401
-    user = next(u for u in site.ask("GET", "/users")["items"] if u["username"] == name)
+    user = next(u for u in site.request("GET", "/users")["items"] if u["username"] == name)
     assert len(user["api_key"]) > 60
     people.reset(name, password="of-their-own-choice")
     assert site.sign_in(name, "of-their-own-choice").status_code == 201
@@ -188,9 +188,9 @@ def test_nobody_of_that_name(argilla_site, people, labeler):
 
 def test_the_account_that_runs_the_site_is_not_removed(argilla_site, people):
     for delete in (False, True):
-        with pytest.raises(ConfigError, match="these commands work with"):
+        with pytest.raises(ConfigError, match="These commands use the account"):
             people.remove("owner", delete_labels=delete)
-    assert argilla_site.ask("GET", "/me")["username"] == "owner"
+    assert argilla_site.request("GET", "/me")["username"] == "owner"
 
 
 def test_the_last_owner_is_not_removed(monkeypatch, argilla_site, people, tmp_path):
@@ -198,8 +198,10 @@ def test_the_last_owner_is_not_removed(monkeypatch, argilla_site, people, tmp_pa
     name = site.fresh("boss")
     people.add(name, role="owner")
     assert _person(people, name).workspaces == ("all",)
-    key = next(u["api_key"] for u in site.ask("GET", "/users")["items"] if u["username"] == name)
-    other = People(Connection(site.url, key), tmp_path)
+    key = next(
+        u["api_key"] for u in site.request("GET", "/users")["items"] if u["username"] == name
+    )
+    other = Accounts(Connection(site.url, key), tmp_path)
     users_ = other._users
     monkeypatch.setattr(  # as if the other were an admin by now
         other,
@@ -235,7 +237,7 @@ def _elsewhere(tmp_path, names, asked):
             return httpx.Response(404, json={"detail": "Not Found"})
         return httpx.Response(200, json={})
 
-    people = People(Connection("http://127.0.0.1:1", "key"), tmp_path / "credentials")
+    people = Accounts(Connection("http://127.0.0.1:1", "key"), tmp_path / "credentials")
     people._server._http = httpx.Client(
         base_url="http://127.0.0.1:1", transport=httpx.MockTransport(handle)
     )
@@ -245,7 +247,7 @@ def _elsewhere(tmp_path, names, asked):
 def test_a_server_without_new_keys_is_told_of(tmp_path):
     asked = []
     people = _elsewhere(tmp_path, ["ana"], asked)
-    with pytest.raises(DataError, match="Whoever holds the old key still gets in"):
+    with pytest.raises(DataError, match="Whoever has the old key still has access"):
         people.remove("ana")
     assert "DELETE /workspaces/w/users/1" in asked  # all that can be done is done
     with pytest.raises(DataError, match="no way to change an API key"):
@@ -280,10 +282,10 @@ def test_the_commands(argilla_site, monkeypatch):
     assert f"{name}.json" in output.replace("\n", "")
     assert "a-password-of-mine" not in output
     assert argilla_site.sign_in(name, "a-password-of-mine").status_code == 201
-    assert "keeps their password" in users_("add", name).replace("\n", " ")
+    assert "keeps the password" in users_("add", name).replace("\n", " ")
     assert name in users_("list")
     assert "new password" in users_("reset", name)
-    assert "try again" in users_("unlock", name)
+    assert "may sign in again" in users_("unlock", name)
     assert "labels stay" in users_("remove", name)
     assert "are deleted" in users_("remove", name, "--delete-labels")
     assert name not in users_("list")

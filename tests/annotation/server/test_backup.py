@@ -14,6 +14,7 @@ import threading
 
 import pytest
 
+from annotation.private_files import write_private
 from annotation.server.backup import backup, restore
 from annotation.server.site_folder import Reach, Site
 from plumbline.errors import BusyError, ConfigError, DataError
@@ -29,8 +30,9 @@ def restored(argilla_site, site_in, tmp_path_factory):
     dataset = site.dataset(workspace)
     records = site.texts(dataset, *(f"heron {n}" for n in range(60)))
     campaign = site.home / "campaigns" / "first"
-    campaign.mkdir(parents=True)
-    (campaign / "items.jsonl").write_text('{"id": 1}\n')
+    for private in (campaign.parent, campaign):  # as a push makes them
+        private.mkdir(exist_ok=True, mode=0o700)
+    write_private(campaign / "items.jsonl", '{"id": 1}\n')
     answered, before = [], []
     enough, stop = threading.Event(), threading.Event()
 
@@ -61,7 +63,7 @@ def restored(argilla_site, site_in, tmp_path_factory):
 def test_every_answer_from_before_is_in_the_copy(restored):
     other = restored["other"]
     path = f"/datasets/{restored['dataset']}/records"
-    stored = other.ask("GET", path, params={"include": "responses", "limit": 1000})["items"]
+    stored = other.request("GET", path, params={"include": "responses", "limit": 1000})["items"]
     assert [record["id"] for record in stored] == restored["records"]
     answered = {record["id"] for record in stored if record["responses"]}
     assert set(restored["before"]) <= answered
@@ -170,7 +172,7 @@ def test_replacing_keeps_what_was_there(site, archive):
 
 
 def test_what_is_not_there_or_is_in_the_way_is_said(site, archive, tmp_path):
-    with pytest.raises(DataError, match="does not write over"):
+    with pytest.raises(DataError, match="does not overwrite"):
         backup(site, archive)
     with pytest.raises(DataError, match="no file"):
         restore(Site(tmp_path / "x"), tmp_path / "nowhere.tar.gz")
@@ -178,7 +180,7 @@ def test_what_is_not_there_or_is_in_the_way_is_said(site, archive, tmp_path):
         backup(Site(tmp_path / "x"), tmp_path / "y.tar.gz")
     never_up = Site(tmp_path / "never-up")
     never_up.prepare()
-    with pytest.raises(DataError, match="never up"):
+    with pytest.raises(DataError, match="never ran"):
         backup(never_up, tmp_path / "y.tar.gz")
     assert not never_up.database.exists()
     assert not (tmp_path / "y.tar.gz").exists()
@@ -209,7 +211,7 @@ def test_any_flipped_byte_is_noticed_or_harmless(site, archive, tmp_path):
             restore(other, file)
         except DataError as error:
             refused += 1
-            assert "Take an earlier" in str(error)
+            assert "Use an earlier" in str(error)
             assert list(other.home.parent.iterdir()) == []
         else:  # in what gzip says of the file's name and time
             assert _contents(other) == before
@@ -220,15 +222,15 @@ def test_any_flipped_byte_is_noticed_or_harmless(site, archive, tmp_path):
 def test_a_cut_archive_is_refused(archive, tmp_path, share):
     data = archive.read_bytes()
     archive.write_bytes(data[: int(len(data) * share)])
-    _refused(archive, tmp_path, "no whole backup")
+    _refused(archive, tmp_path, "not a complete backup")
 
 
 def test_what_is_no_archive_is_refused(tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("my notes")
-    _refused(file, tmp_path, "no whole backup")
+    _refused(file, tmp_path, "not a complete backup")
     file.write_bytes(gzip.compress(b"my notes"))
-    _refused(file, tmp_path, "no whole backup")
+    _refused(file, tmp_path, "not a complete backup")
 
 
 def _rewritten(archive, change):
@@ -251,7 +253,7 @@ def _rewritten(archive, change):
 )  # fmt: skip
 def test_an_archive_without_a_file_is_refused(archive, tmp_path, missing):
     _rewritten(archive, lambda members: [one for one in members if one[0].name != missing])
-    _refused(archive, tmp_path, f"(?s){missing}|no whole backup")
+    _refused(archive, tmp_path, f"(?s){missing}|not a complete backup")
 
 
 @pytest.mark.parametrize("needed", ["argilla/argilla.db", "secrets/session.key"])
@@ -297,7 +299,7 @@ def _made(name, data=b"evil", **more):
 )
 def test_what_does_not_belong_into_an_archive_is_refused(archive, tmp_path, member):
     _rewritten(archive, lambda members: [*members, member])
-    _refused(archive, tmp_path, "holds|damaged|no whole backup")
+    _refused(archive, tmp_path, "holds|damaged|not a complete backup")
 
 
 @pytest.mark.parametrize("contents", [b"", b"[]", b"{}", b'{"sha256": []}', b"\xff", b"3"])
@@ -306,7 +308,7 @@ def test_a_list_of_contents_that_is_none_is_refused(archive, tmp_path, contents)
         return [(m, contents if m.name == "contents.json" else data) for m, data in members]
 
     _rewritten(archive, change)
-    _refused(archive, tmp_path, "no whole backup")
+    _refused(archive, tmp_path, "not a complete backup")
 
 
 def test_a_damaged_database_is_refused_though_its_sum_is_right(site, tmp_path):

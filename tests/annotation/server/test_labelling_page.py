@@ -10,10 +10,10 @@ import pytest
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import Connection
 from annotation.campaign.config import CampaignConfig
+from annotation.campaign.folder import Campaign
 from annotation.campaign.pairs import pairs_of
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
-from annotation.campaign.folder import Campaign
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

@@ -82,7 +82,7 @@ def revived(site_in, tmp_path_factory):
     opens = {**before, "password": "of-the-file-alone", "api_key": "key-of-the-file-" + "x" * 50}
     site.site.owner_file.write_text(json.dumps(opens))
     site.start()
-    stored = site.ask(
+    stored = site.request(
         "GET", f"/datasets/{dataset}/records", params={"limit": 1000, "include": "responses"}
     )["items"]
     return {
@@ -136,7 +136,7 @@ def test_the_owner_is_who_the_file_says(revived):
     site, before = revived["site"], revived["owner_before"]
     with site.client(before["api_key"]) as client:
         assert client.get("/me").status_code == 401
-    assert site.ask("GET", "/me")["username"] == "owner"
+    assert site.request("GET", "/me")["username"] == "owner"
     assert site.sign_in("owner", before["password"]).status_code == 401
     assert site.sign_in("owner", "of-the-file-alone").status_code == 201
 
@@ -160,7 +160,7 @@ def test_one_folder_has_one_server(revived):
     assert second.returncode != 0
     assert "already running" in second.stderr
     assert control.running(site.site) == before
-    assert site.ask("GET", "/me")["username"] == "owner"
+    assert site.request("GET", "/me")["username"] == "owner"
 
 
 def test_a_damaged_pid_file_says_nothing(revived):
@@ -242,7 +242,7 @@ def test_a_broken_database_stops_the_start_and_says_so(own_site):
     stale = {"pid": 1, "url": "x", "started": 0}
     site.running_file.write_text(json.dumps(stale))
     with pytest.raises(
-        PlumblineError, match=r"(?s)ended with code 1 .*file is not a database.*restore"
+        PlumblineError, match=r"(?s)stopped with code 1 .*file is not a database.*restore"
     ):
         own_site.start()
     _nothing_is_left(site)
@@ -262,7 +262,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(own_site, monkeypatch):
         assert control.running(own_site.site) is not None  # `down` would find it by now
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(control, "_wait_until_it_answers", interrupted)
+    monkeypatch.setattr(control, "_wait_until_ready", interrupted)
     with pytest.raises(KeyboardInterrupt):
         own_site.start()
     _nothing_is_left(own_site.site)
@@ -271,7 +271,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(own_site, monkeypatch):
 def test_a_server_that_does_not_stop_is_ended(own_site, monkeypatch):
     """One that hangs, here because it is stopped by a signal."""
     monkeypatch.setattr(control, "STOP_SECONDS", 1)
-    monkeypatch.setattr(control, "_wait_until_it_answers", lambda *_: time.sleep(0.3))
+    monkeypatch.setattr(control, "_wait_until_ready", lambda *_: time.sleep(0.3))
     own_site.start()
     os.kill(control.running(own_site.site).pid, signal.SIGSTOP)
     assert control.down(own_site.site) is True
@@ -290,12 +290,12 @@ def test_a_change_of_the_overlap_sets_statuses(argilla_site):
     assert site.submit(person, one, better="a").status_code == 201
 
     def statuses():
-        return {r: site.ask("GET", f"/records/{r}")["status"] for r in (one, two)}
+        return {r: site.request("GET", f"/records/{r}")["status"] for r in (one, two)}
 
     assert statuses() == {one: "pending", two: "pending"}
     for overlap, expected in ((1, "completed"), (3, "pending")):
         distribution = {"strategy": "overlap", "min_submitted": overlap}
-        site.ask("PATCH", f"/datasets/{dataset}", json={"distribution": distribution})
+        site.request("PATCH", f"/datasets/{dataset}", json={"distribution": distribution})
         deadline = time.monotonic() + 10
         while statuses()[one] != expected and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -309,9 +309,9 @@ def test_deleting_a_person_counts_records_again(argilla_site):
     person = site.person(workspace)
     (record,) = site.texts(dataset, "one")
     assert site.submit(person, record, better="a").status_code == 201
-    assert site.ask("GET", f"/records/{record}")["status"] == "completed"
-    site.ask("DELETE", f"/users/{person['id']}")
-    left = site.ask("GET", f"/records/{record}")
+    assert site.request("GET", f"/records/{record}")["status"] == "completed"
+    site.request("DELETE", f"/users/{person['id']}")
+    left = site.request("GET", f"/records/{record}")
     assert (left["status"], left["responses"]) == ("pending", [])
 
 
@@ -342,7 +342,7 @@ def test_twenty_at_once_lose_nothing(argilla_site):
     stored = [
         (response["user_id"], record["id"], record["status"])
         for dataset in datasets
-        for record in site.ask(
+        for record in site.request(
             "GET", f"/datasets/{dataset}/records", params={"include": "responses"}
         )["items"]
         for response in record["responses"]

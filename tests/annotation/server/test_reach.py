@@ -14,9 +14,9 @@ import pytest
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import Connection, ServerError
 from annotation.server import control
+from annotation.server.accounts import Accounts
 from annotation.server.embedded.plumbline_site.lockout import ADDRESS, PAIR, Lockout
 from annotation.server.site_folder import Reach, Site, changed, connection
-from annotation.server.accounts import People
 from plumbline.commands.annotate.users import unlock
 from plumbline.errors import BusyError, ConfigError
 
@@ -95,7 +95,7 @@ def test_this_machines_commands_trust_the_sites_own_certificate(outward, tmp_pat
     opened = connection(site.home)
     assert opened.url == f"https://127.0.0.1:{site.reach.port}"
     assert Argilla(opened, patience=0).me().name == "owner"
-    people = People(opened, tmp_path, page_url=site.reach.page_url)
+    people = Accounts(opened, tmp_path, page_url=site.reach.page_url)
     name = site.fresh("ana")
     assert f'"site": "https://{NAME}"' in people.add(name).read_text()
     assert name in [person.name for person in people.all()]
@@ -196,12 +196,12 @@ def test_the_owner_is_reset_together_with_the_file_that_opens_the_site(outward, 
     site = outward
     before = site.site.owner()
     file = site.site.owner_file
-    assert People(connection(site.home), tmp_path, owner_file=file).reset("owner") == file
+    assert Accounts(connection(site.home), tmp_path, owner_file=file).reset("owner") == file
     after = site.site.owner()
     assert file.stat().st_mode & 0o777 == 0o600
     assert _login(site, "owner", before["password"], "203.0.113.50").status_code == 401
     assert _login(site, "owner", after["password"], "203.0.113.50").status_code == 201
-    assert site.ask("GET", "/me")["username"] == "owner"  # with the new key
+    assert site.request("GET", "/me")["username"] == "owner"  # with the new key
     with site.client(before["api_key"]) as client:
         assert client.get("/me").status_code == 401
 
@@ -223,7 +223,7 @@ def test_tls_that_does_not_fit_is_refused_before_anything_starts(certificate, tm
         tls_certificate=other_cert if swapped == "certificate" else cert,
         tls_key=other_key if swapped == "key" else key,
     )
-    with pytest.raises(ConfigError, match="TLS cannot be made"):
+    with pytest.raises(ConfigError, match="TLS does not work"):
         control.up(Site(tmp_path / "site"), reach)
     assert not (tmp_path / "site").exists()
 

@@ -162,14 +162,16 @@ def test_an_admin_runs_a_workspace_and_not_the_site(world, asked):
 
 def test_after_all_that_nothing_has_changed(world):
     site = world["site"]
-    record = site.ask("GET", f"/records/{world['record']}")
+    record = site.request("GET", f"/records/{world['record']}")
     said = {r["user_id"]: r["values"]["better"]["value"] for r in record["responses"]}
     assert said == {world["ana"]["id"]: "a", world["ben"]["id"]: "b"}
     assert record["metadata"] == {"gold": GOLD, "topic": "law"}
     for name in ("ana", "ben", "admin", "stranger"):
-        assert site.ask("GET", f"/users/{world[name]['id']}")["api_key"] == world[name]["api_key"]
+        assert (
+            site.request("GET", f"/users/{world[name]['id']}")["api_key"] == world[name]["api_key"]
+        )
         assert site.sign_in(world[name]["username"], world[name]["password"]).status_code == 201
-    assert len(site.ask("GET", f"/datasets/{world['foreign']}/records")["items"]) == 1
+    assert len(site.request("GET", f"/datasets/{world['foreign']}/records")["items"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_somebody_put_out_reads_nothing_more(world):
     with site.client(leaver["api_key"]) as client:
         path = f"/records/{world['record']}"
         assert client.get(path).status_code == 200
-        site.ask("DELETE", f"/workspaces/{world['here']}/users/{leaver['id']}")
+        site.request("DELETE", f"/workspaces/{world['here']}/users/{leaver['id']}")
         assert client.get(path).status_code == 403
         assert client.get("/me/datasets").json() == {"items": []}
 
@@ -268,11 +270,11 @@ def test_everybody_sees_their_own_datasets_alone(world):
 def test_the_owner_sees_and_does_everything(world):
     site = world["site"]
     for dataset in (world["dataset"], world["foreign"]):
-        assert site.ask("GET", f"/datasets/{dataset}/records", params=ALL)["items"]
-    assert PRIVATE in str(site.ask("GET", f"/records/{world['record']}"))
-    keys = {user["username"]: user["api_key"] for user in site.ask("GET", "/users")["items"]}
+        assert site.request("GET", f"/datasets/{dataset}/records", params=ALL)["items"]
+    assert PRIVATE in str(site.request("GET", f"/records/{world['record']}"))
+    keys = {user["username"]: user["api_key"] for user in site.request("GET", "/users")["items"]}
     assert keys[world["ana"]["username"]] == world["ana"]["api_key"]
-    members = site.ask("GET", f"/workspaces/{world['here']}/users")["items"]
+    members = site.request("GET", f"/workspaces/{world['here']}/users")["items"]
     assert world["ana"]["api_key"] in [user["api_key"] for user in members]
 
 

@@ -36,7 +36,7 @@ def library(argilla_site):
     )
     people = site.crowd(workspace, PEOPLE)
     questions = {
-        q["name"]: q["id"] for q in site.ask("GET", f"/datasets/{dataset}/questions")["items"]
+        q["name"]: q["id"] for q in site.request("GET", f"/datasets/{dataset}/questions")["items"]
     }
     choose = random.Random(7)
 

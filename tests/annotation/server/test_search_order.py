@@ -184,10 +184,10 @@ def test_likeness_of_what_has_none_is_refused(vectors):
 
 def test_a_record_with_vectors_can_be_read(vectors):
     site, _, by_id, ids = vectors
-    assert site.ask("GET", f"/records/{ids[0]}")["vectors"]["meaning"] == pytest.approx(
+    assert site.request("GET", f"/records/{ids[0]}")["vectors"]["meaning"] == pytest.approx(
         list(by_id[ids[0]])
     )
-    patched = site.ask("PATCH", f"/records/{ids[0]}", json={"metadata": {"seen": "yes"}})
+    patched = site.request("PATCH", f"/records/{ids[0]}", json={"metadata": {"seen": "yes"}})
     assert patched["metadata"] == {"seen": "yes"}
 
 
@@ -212,9 +212,9 @@ def test_metrics_of_metadata(argilla_site):
         {},
     ]
     site.push(dataset, [{"fields": {"text": "x"}, "metadata": one} for one in metadata])
-    properties = site.ask("GET", f"/me/datasets/{dataset}/metadata-properties")["items"]
+    properties = site.request("GET", f"/me/datasets/{dataset}/metadata-properties")["items"]
     metrics = {
-        one["name"]: site.ask("GET", f"/metadata-properties/{one['id']}/metrics")
+        one["name"]: site.request("GET", f"/metadata-properties/{one['id']}/metrics")
         for one in properties
     }
     assert metrics == {
@@ -249,12 +249,12 @@ def test_progress_of_a_dataset_and_of_each_person(argilla_site):
     assert mine["responses"] == {
         "total": 3, "submitted": 1, "draft": 1, "discarded": 1, "pending": 0,
     }  # fmt: skip
-    progress = site.ask("GET", f"/datasets/{dataset}/progress")
+    progress = site.request("GET", f"/datasets/{dataset}/progress")
     people = [{"username": person["username"]} for person in (ana, ben)]
     assert progress == {"total": 3, "completed": 1, "pending": 2, "users": people}
     # An answer taken back is one fewer.
-    stored = site.ask("GET", f"/records/{one}")["responses"]
+    stored = site.request("GET", f"/records/{one}")["responses"]
     for response in stored[:1]:
-        site.ask("DELETE", f"/responses/{response['id']}")
-    progress = site.ask("GET", f"/datasets/{dataset}/progress")
+        site.request("DELETE", f"/responses/{response['id']}")
+    progress = site.request("GET", f"/datasets/{dataset}/progress")
     assert (progress["completed"], progress["pending"]) == (0, 3)

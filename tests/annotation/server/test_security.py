@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from annotation.server import control
+from annotation.server.accounts import Accounts
 from annotation.server.backup import backup
 from annotation.server.embedded.plumbline_site.lockout import Lockout
 from annotation.server.site_folder import Reach, Site, connection
-from annotation.server.accounts import People
 from plumbline.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ def test_argillas_default_owner_is_not_there(argilla_site):
         assert (
             _get(argilla_site, "/api/v1/me", headers={"X-Argilla-Api-Key": key}).status_code == 401
         )
-    names = {user["username"] for user in argilla_site.ask("GET", "/users")["items"]}
+    names = {user["username"] for user in argilla_site.request("GET", "/users")["items"]}
     assert "argilla" not in names
 
 
@@ -66,12 +66,12 @@ def test_the_owners_credentials_are_random_and_work(argilla_site, tmp_path):
 @pytest.mark.parametrize(
     ("reach", "words"),
     [
-        (Reach(host="0.0.0.0"), "in the clear"),
-        (Reach(host="::"), "in the clear"),
-        (Reach(host="192.168.1.5"), "in the clear"),
-        (Reach(host="labels.example.org"), "in the clear"),
-        (Reach(host=""), "in the clear"),
-        (Reach(host="0.0.0.0", allow_hosts=("labels.example.org",)), "in the clear"),
+        (Reach(host="0.0.0.0"), "without encryption"),
+        (Reach(host="::"), "without encryption"),
+        (Reach(host="192.168.1.5"), "without encryption"),
+        (Reach(host="labels.example.org"), "without encryption"),
+        (Reach(host=""), "without encryption"),
+        (Reach(host="0.0.0.0", allow_hosts=("labels.example.org",)), "without encryption"),
         (Reach(host="0.0.0.0", proxies=("0.0.0.0/0",)), "every address"),
         (Reach(host="0.0.0.0", proxies=("::/0",)), "every address"),
         (Reach(host="0.0.0.0", proxies=("proxy.example.org",)), "10.0.0.7"),
@@ -310,10 +310,10 @@ def test_a_token_says_nothing_that_helps_to_guess_the_password(argilla_site):
 
 def test_sessions_and_keys_end_with_a_reset_at_once(argilla_site, tmp_path):
     site = argilla_site
-    people = People(connection(site.home), tmp_path)
+    people = Accounts(connection(site.home), tmp_path)
     person = site.person()
     token = site.sign_in(person["username"], person["password"]).json()["access_token"]
-    site.ask("PATCH", f"/users/{person['id']}", json={"first_name": "Ana"})
+    site.request("PATCH", f"/users/{person['id']}", json={"first_name": "Ana"})
     assert _who(site, token).status_code == 200  # no reason to sign in again
     people.reset(person["username"])
     assert _who(site, token).status_code == 401
@@ -324,7 +324,7 @@ def test_sessions_and_keys_end_with_a_reset_at_once(argilla_site, tmp_path):
 
 def test_sessions_end_with_the_account_also_for_a_namesake(argilla_site, tmp_path):
     site = argilla_site
-    people = People(connection(site.home), tmp_path)
+    people = Accounts(connection(site.home), tmp_path)
     person = site.person()
     name, password = person["username"], person["password"]
     token = site.sign_in(name, password).json()["access_token"]
@@ -348,7 +348,7 @@ def _modes(folder):
 
 def test_nobody_else_on_this_machine_reads_anything(argilla_site, tmp_path):
     site = argilla_site
-    People(connection(site.home), site.site.credentials).add(site.fresh("ana"))
+    Accounts(connection(site.home), site.site.credentials).add(site.fresh("ana"))
     site.sign_in("nobody", "wrong-password")  # writes the attempts
     made = backup(site.site, tmp_path / "copies" / "site.tar.gz")
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
@@ -365,7 +365,7 @@ def test_nobody_else_on_this_machine_reads_anything(argilla_site, tmp_path):
 
 def test_secrets_are_where_they_belong_and_nowhere_else(argilla_site, tmp_path):
     site = argilla_site
-    people = People(connection(site.home), site.site.credentials)
+    people = Accounts(connection(site.home), site.site.credentials)
     owner = site.site.owner()
     person = site.person()
     name = site.fresh("ana")

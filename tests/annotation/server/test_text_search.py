@@ -205,18 +205,18 @@ def test_the_index_follows_every_change(argilla_site):
     site = argilla_site
     dataset = site.dataset(site.workspace())
     kept, changed, upserted, removed = site.texts(dataset, *["heron"] * 4)
-    site.ask("PATCH", f"/records/{changed}", json={"fields": {"text": "egret"}})
+    site.request("PATCH", f"/records/{changed}", json={"fields": {"text": "egret"}})
     put = {"items": [{"id": upserted, "fields": {"text": "stork"}}]}
-    site.ask("PUT", f"/datasets/{dataset}/records/bulk", json=put)
-    site.ask("PATCH", f"/records/{kept}", json={"metadata": {"x": "egret"}})  # no text of it
-    site.ask("DELETE", f"/datasets/{dataset}/records", params={"ids": removed})
+    site.request("PUT", f"/datasets/{dataset}/records/bulk", json=put)
+    site.request("PATCH", f"/records/{kept}", json={"metadata": {"x": "egret"}})  # no text of it
+    site.request("DELETE", f"/datasets/{dataset}/records", params={"ids": removed})
     assert site.found(dataset, "heron") == [kept]
     assert site.found(dataset, "egret") == [changed]
     assert site.found(dataset, "stork") == [upserted]
     ids = ", ".join(f"'{record.replace('-', '')}'" for record in (kept, changed, upserted, removed))
     rows = f"SELECT count(*) FROM plumbline_texts WHERE record_id IN ({ids})"
     assert _index(site, rows) == 3
-    site.ask("DELETE", f"/datasets/{dataset}")
+    site.request("DELETE", f"/datasets/{dataset}")
     assert _index(site, rows) == 0
 
 

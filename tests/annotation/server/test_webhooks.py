@@ -67,12 +67,12 @@ def hook(argilla_site, listener):
 
     def make(*events):
         body = {"url": listener.url, "events": list(events), "description": "a test"}
-        made.append(argilla_site.ask("POST", "/webhooks", json=body))
+        made.append(argilla_site.request("POST", "/webhooks", json=body))
         return made[-1]
 
     yield make
     for one in made:
-        argilla_site.ask("DELETE", f"/webhooks/{one['id']}")
+        argilla_site.request("DELETE", f"/webhooks/{one['id']}")
 
 
 @pytest.fixture
@@ -128,8 +128,10 @@ def test_labelers_do_not_wait_for_a_slow_listener(queue, hook, listener):
     assert site.submit(person, records[3], better="a").status_code == 201
     assert site.submit(person, records[4], better="a").status_code == 201
     ping = hook("dataset.deleted")
-    assert site.ask("POST", f"/webhooks/{ping['id']}/ping") is None  # as it comes, all would wait
-    assert site.ask("GET", "/me")["username"] == "owner"
+    assert (
+        site.request("POST", f"/webhooks/{ping['id']}/ping") is None
+    )  # as it comes, all would wait
+    assert site.request("GET", "/me")["username"] == "owner"
     listener.hold.set()
     told = listener.told(3)
     assert [event["type"] for event in told].count("ping") == 1
@@ -140,9 +142,9 @@ def test_labelers_do_not_wait_for_a_slow_listener(queue, hook, listener):
 def test_a_webhook_that_is_switched_off_hears_nothing(queue, hook, listener):
     site, person, records = queue
     made = hook("response.created", "record.completed")
-    site.ask("PATCH", f"/webhooks/{made['id']}", json={"enabled": False})
+    site.request("PATCH", f"/webhooks/{made['id']}", json={"enabled": False})
     site.submit(person, records[0], better="a")
-    site.ask("PATCH", f"/webhooks/{made['id']}", json={"enabled": True})
+    site.request("PATCH", f"/webhooks/{made['id']}", json={"enabled": True})
     site.submit(person, records[5], better="a")
     told = listener.told(2)
     assert {event["type"] for event in told} == {"response.created", "record.completed"}
@@ -159,7 +161,7 @@ def test_a_change_of_the_overlap_tells_of_the_records_it_completes(argilla_site,
     hook("record.completed")
     for overlap in (1, 1):  # the second changes nothing, and is nothing to tell of
         distribution = {"strategy": "overlap", "min_submitted": overlap}
-        site.ask("PATCH", f"/datasets/{dataset}", json={"distribution": distribution})
+        site.request("PATCH", f"/datasets/{dataset}", json={"distribution": distribution})
         assert [event["data"]["id"] for event in listener.told()] == [one]
 
 

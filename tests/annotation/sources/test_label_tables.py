@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from annotation.aggregation.votes import write_gold
+from annotation.gold_answers import write_gold
 from annotation.sources.label_tables import Columns, read_votes
 from annotation.sources.table_files import read_table
 from plumbline.commands.annotate.agreement import app
@@ -52,11 +52,10 @@ def write(path, rows):
 def said(table):
     """What everybody said, as plain data."""
     votes = table.votes
+    cells = zip(votes.item_of, votes.person_of, votes.code_of, strict=True)
     return {
-        (item, person): votes.categories[code]
-        for item, row in zip(votes.items, votes.codes, strict=True)
-        for person, code in zip(votes.people, row, strict=True)
-        if code >= 0
+        (votes.items[item], votes.people[person]): votes.categories[code]
+        for item, person, code in cells
     }
 
 
@@ -287,7 +286,7 @@ def test_capitals_that_make_two_categories_are_pointed_out(command, tmp_path):
         {"item": "y", "rater1": "a", "rater2": "a"},
     ]
     result = command(write(tmp_path / "v.json", rows), "--resamples", 0)
-    assert "Taken as different categories: 'A', 'a'" in result.stdout
+    assert "Counted as different categories: 'A', 'a'" in result.stdout
 
 
 def test_options_that_make_no_sense(command, tmp_path):

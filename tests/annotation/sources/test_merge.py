@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation.aggregation.votes import read_gold, write_gold
+from annotation.gold_answers import read_gold, write_gold
 from annotation.sources.config import LabelFileConfig
 from annotation.sources.label_files import UNKNOWN_TIME, import_labels, read_label_file
 from annotation.sources.merge import COVERAGE_FILE, coverage, merge, merge_labels

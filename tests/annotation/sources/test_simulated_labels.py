@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from annotation.aggregation.aggregate import aggregate_labels, best_possible, preference
-from annotation.aggregation.votes import plurality
 from annotation.aggregation.config import AggregationConfig
+from annotation.aggregation.votes import plurality
 from annotation.sources.config import LabelerConfig, LabelingConfig
 from annotation.sources.simulated_labels import (
     majority_probability,
