@@ -74,7 +74,8 @@ class AgreementReport:
         agreement = self.agreement
         lines = [
             f"{self.file}: {agreement.items:,} items with a vote, "
-            f"{len(agreement.people):,} people, {agreement.votes:,} votes; {agreement.items_with_two_votes:,} items have two or more."
+            f"{len(agreement.people):,} people, {agreement.votes:,} votes; "
+            f"{agreement.items_with_two_votes:,} items have two votes or more."
         ]
         if self.table is not None:
             lines.append(_read_as(self.table))
@@ -130,7 +131,8 @@ def agreement_notes(agreement: Agreement) -> list[str]:
     if agreement.fleiss_left_out:
         notes.append(
             f"Fleiss' kappa needs the same number of votes on each item. It uses the items with "
-            f"{agreement.fleiss_votes} and leaves out {agreement.fleiss_left_out:,} with another number."
+            f"{agreement.fleiss_votes} and leaves out {agreement.fleiss_left_out:,} with another "
+            "number."
         )
     if agreement.votes_outside_order:
         notes.append(

@@ -170,7 +170,7 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert connect(SiteConfig(server=URL)).api_key == KEY
     with pytest.raises(ConfigError, match=r"cannot be read.*FileNotFoundError"):
         connect(SiteConfig(server=URL, api_key_file=tmp_path / "none"))
-    with pytest.raises(ValueError, match="api_key_file .* has no effect here: it needs server"):
+    with pytest.raises(ValueError, match=r"api_key_file .* has no effect here: it needs server"):
         connect(SiteConfig(home=tmp_path, api_key_file=file))
     with pytest.raises(ConfigError, match="plumbline annotate"):
         connect(SiteConfig(home=tmp_path))

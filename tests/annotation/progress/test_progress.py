@@ -123,7 +123,7 @@ def test_a_shared_queue_by_hand():
     ]
     found = progress_of(items, answers, {SHARED}, overlap=2, members=["u-ana", "u-ben", "u-dora"])
     by_name = people(found)
-    # Dora is in the workspace and known by her id alone, and has not started. Cy is no longer in it.
+    # Dora is in the workspace, known only by her id, and has not started. Cy is no longer in it.
     assert set(by_name) == {"ana", "ben", "cy", "u-dora"}
     assert {name: person.open for name, person in by_name.items()} == {
         "ana": 1, "ben": 2, "cy": 0, "u-dora": 3,
