@@ -73,6 +73,7 @@ def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
         while not (journal.exists() and journal.stat().st_size > 0) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[0]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         running = control.running(site)

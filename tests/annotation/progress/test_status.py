@@ -82,7 +82,7 @@ def test_progress_of_everybody_in_the_terminal_as_json_and_as_a_page(
     assert "of 24 answers, 17 are given, and 7 are missing" in said
     assert re.search(rf"^{ana} .*100\.0%\s+12/12\s+0\s+0\s+12\s+12\s", said, re.MULTILINE)
     assert re.search(rf"^{ben} .*5/12\s+0\s+7\s+5\s+5\s", said, re.MULTILINE)
-    assert "two votes on the same pair agree in 100.0%" in said.lower()
+    assert "two votes on the same pair are equal in 100.0%" in said.lower()
     ids = {name: id_ for id_, name in ground.campaign.people().items()}
     shown = pseudonym(ground.campaign.secret, ids[ana])
     text = page.read_text()
