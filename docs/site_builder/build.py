@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -69,6 +70,7 @@ def build(folder: Path, root: Path = ROOT) -> Path:
     for file in site.rglob("*.html"):
         if "example-report" not in file.parts:
             file.write_text(with_mathml(file.read_text(encoding="utf-8")), encoding="utf-8")
+    trim_search(site)
 
     # 4. Nothing leads nowhere, and nothing is fetched from another host.
     if found := checks.problems(site):
@@ -129,6 +131,17 @@ def refuse_unlisted(entries: list[Any], pages: list[Page]) -> None:
     listed = set(_paths(entries))
     if lost := [page.path for page in pages if page.path not in listed]:
         raise SiteError("\n".join(f"mkdocs.yml: the navigation lacks {path}" for path in lost))
+
+
+def trim_search(site: Path) -> None:
+    """Leave the source code of modules out of the search: their docstrings are enough."""
+    file = site / "search.json"
+    index = json.loads(file.read_text(encoding="utf-8"))
+    for item in index["items"]:
+        item["text"] = item["text"].partition("Source code in <code>")[0]
+    text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    file.write_text(text, encoding="utf-8")
+    (site / "search.js").write_text(f"var __index = {text};", encoding="utf-8")
 
 
 def _section(name: str, pages: list[Page]) -> list[Any]:

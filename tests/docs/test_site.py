@@ -1,9 +1,11 @@
 """The whole site: it is built strictly, and what it shows needs no network."""
 
+import json
+
 import pytest
 
 from site_builder import checks
-from site_builder.build import build, navigation, refuse_unlisted
+from site_builder.build import build, navigation, refuse_unlisted, trim_search
 from site_builder.pages import Page, SiteError
 
 pytest.importorskip("zensical", reason="the extra `docs` is not installed")
@@ -45,6 +47,15 @@ def test_the_navigation_takes_in_the_pages_that_are_made():
     below = ["api/rl/index.md", {"ppo": "api/rl/ppo.md"}]
     engines = ["api/rl/engines/index.md", {"vllm": "api/rl/engines/vllm.md"}]
     assert {"rl": [*below, {"engines": engines}]} in whole[0]["Reference"][1]["API"]
+
+
+def test_search_finds_docstrings_and_no_code(tmp_path):
+    code = "<p>Do.</p> Source code in <code>a.py</code> <pre>def f(): hidden()</pre>"
+    (tmp_path / "search.json").write_text(json.dumps({"items": [{"text": code}]}))
+    trim_search(tmp_path)
+    text = (tmp_path / "search.json").read_text()
+    assert json.loads(text) == {"items": [{"text": "<p>Do.</p> "}]}
+    assert (tmp_path / "search.js").read_text() == f"var __index = {text};"
 
 
 def test_a_page_that_the_navigation_lacks_is_refused():
