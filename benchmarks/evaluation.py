@@ -27,8 +27,8 @@ import torch
 
 from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
-from evaluation.measures.measure import Answers, add_columns, figures_of
-from evaluation.measures.registry import REGISTRY, measure_named
+from evaluation.measures.measure import Responses, add_columns, measure_metrics
+from evaluation.measures.registry import MEASURES
 from plumbline.data.records import prompt_id
 from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.policy import Policy
@@ -111,10 +111,10 @@ def main() -> None:
         plain = Harness(EvaluationConfig(), prompts(0, 2, "heldout"), [], 0)
 
         def measured(name: str, rows: list[dict]) -> None:
-            one = measure_named(name)
-            problem = add_columns(one, Answers(rows, policy))
+            one = MEASURES[name].load()
+            problem = add_columns(one, Responses(rows, policy))
             assert problem is None, problem
-            assert figures_of(one, rows), name
+            assert measure_metrics(one, rows), name
 
         works: dict[str, Callable[[list[dict]], object]] = {
             "kl": lambda rows: plain.measure(rows, policy, policy),
@@ -124,7 +124,7 @@ def main() -> None:
             "gold": lambda rows: gold.score(
                 [r["prompt"] for r in rows], [r["response"] for r in rows]
             ),
-        } | {name: lambda rows, name=name: measured(name, rows) for name in REGISTRY}
+        } | {name: lambda rows, name=name: measured(name, rows) for name in MEASURES}
         works = {name: work for name, work in works.items() if name in (options.only or works)}
         warm = answers(policy, 8)
         for work in works.values():  # imports, and what is built once

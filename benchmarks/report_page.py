@@ -132,7 +132,7 @@ def opened(driver, url: str) -> dict[str, float]:
         "return performance.getEntriesByType('paint')"
         ".find(e => e.name === 'first-contentful-paint')?.startTime ?? null"
     )
-    ready = wait(driver, "answers-ready")
+    ready = wait(driver, "responses-ready")
     drawn = wait(driver, "charts-drawn")
     return {
         "first_paint_ms": round(driver.execute_script(paint), 1),
@@ -181,7 +181,7 @@ def main() -> None:
     content = maker["content"](
         prompts=options.prompts, words=options.words, sampled=options.policies
     )
-    letters = sum(len(a["text"]) for c in content["samples"]["answers"].values() for a in c if a)
+    letters = sum(len(a["text"]) for c in content["samples"]["responses"].values() for a in c if a)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What may vary in judging policies."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from plumbline.lm.generation import SamplingConfig
 
 
 class EvaluationConfig(Config):
-    """How policies are judged: the same for every policy that is compared."""
+    """How policies are evaluated: the same for every policy that is compared."""
 
     prompts: int = Field(300, ge=2)
-    """Held-out prompts that every finished policy answers."""
+    """Held-out prompts that every finished policy responds to."""
     prompts_during_training: int = Field(100, ge=2)
-    """How many of them a policy answers at each look during training."""
+    """How many of them a policy responds to at each evaluation during training."""
     sampling: SamplingConfig = SamplingConfig()
-    """How answers are drawn; every policy draws from the same random streams."""
+    """How responses are sampled. All policies use the same random streams."""
     confidence: float = Field(0.95, gt=0, lt=1)
-    """Coverage of the intervals."""
+    """Confidence level of the intervals."""
     resamples: int = Field(5000, ge=100)
-    """Bootstrap resamples of the prompts behind each interval."""
+    """Bootstrap resamples of the prompts for each interval."""
 
     @model_validator(mode="after")
     def _fewer_during_training(self) -> EvaluationConfig:

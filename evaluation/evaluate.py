@@ -1,7 +1,7 @@
-"""Judging a finished policy on all held-out prompts. This file only sequences.
+"""Evaluating a finished policy on all held-out prompts. This file only sequences.
 
-`sample_policy` makes the answers, `measure_samples` measures them and never samples; a recipe joins
-the two by `sample_and_measure`. `evaluate_policy` does both in one stage.
+`sample_policy` samples the responses, `measure_samples` measures them and never samples; a recipe
+joins the two by `sample_and_measure`. `evaluate_policy` does both in one stage.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluation.harness import Harness
-from evaluation.samples import SAMPLES, read_samples, write_samples
-from evaluation.statistics import mean_interval
+from evaluation.sample_files import SAMPLES, read_samples, write_samples
+from evaluation.statistics import bootstrap_interval
 from evaluation.tasks.sampling import sample_policy
 from plumbline.data.records import Row
 from plumbline.lm.policy import Policy
@@ -26,20 +26,20 @@ from plumbline.runs.stage import Stage, stage
 def evaluate_policy(
     stage: Stage, *, policy: Artifact, reference: Artifact, harness: Harness, data_seed: int
 ) -> Mapping[str, float | None]:
-    """Judge a policy: answers with every measure in ``samples.parquet``, means in the manifest."""
+    """Evaluate a policy: responses with every measure in ``samples.parquet``, means as metrics."""
     silence_libraries()
-    judged = Policy.load(policy.path)
-    against = judged if policy.id == reference.id else Policy.load(reference.path)
-    rows = harness.judge(
-        judged,
-        against,
+    evaluated = Policy.load(policy.path)
+    reference_policy = evaluated if policy.id == reference.id else Policy.load(reference.path)
+    rows = harness.evaluate(
+        evaluated,
+        reference_policy,
         harness.prompts,
-        sampler=lambda speaker, prompts, seeds: sample_in_chunks(
-            stage, speaker, prompts, seeds, harness.config.sampling, "held-out answers"
+        sampler=lambda sampled, prompts, seeds: sample_in_chunks(
+            stage, sampled, prompts, seeds, harness.config.sampling, "held-out responses"
         ),
     )
     write_samples(stage.folder / SAMPLES, rows)
-    return headline(harness, rows, data_seed)
+    return headline_metrics(harness, rows, data_seed)
 
 
 @stage("evaluation")
@@ -52,22 +52,22 @@ def measure_samples(
     harness: Harness,
     data_seed: int,
 ) -> Mapping[str, float | None]:
-    """Measure answers that were sampled before; none is sampled here.
+    """Measure responses that were sampled before; this stage samples nothing.
 
-    ``samples``: answers of `sample_policy`, or those of an earlier evaluation, whose columns stay.
-    ``reference``: None leaves the KL out. The figures are those of `evaluate_policy`.
+    ``samples``: responses of `sample_policy`, or those of an earlier evaluation, whose columns
+    stay. ``reference``: with None there is no KL. The metrics are those of `evaluate_policy`.
     """
     silence_libraries()
     rows = read_samples(samples)
-    judged = None if policy is None else Policy.load(policy.path)
-    against: Policy | None = None
+    evaluated = None if policy is None else Policy.load(policy.path)
+    reference_policy: Policy | None = None
     if reference is not None:
-        same = policy is not None and policy.id == reference.id
-        against = judged if same else Policy.load(reference.path)
-    for name, problem in harness.measure(rows, judged, against).items():
+        is_same = policy is not None and policy.id == reference.id
+        reference_policy = evaluated if is_same else Policy.load(reference.path)
+    for name, problem in harness.measure(rows, evaluated, reference_policy).items():
         stage.say(f"left out {name}: {problem}")
     write_samples(stage.folder / SAMPLES, rows)
-    return headline(harness, rows, data_seed)
+    return headline_metrics(harness, rows, data_seed)
 
 
 def sample_and_measure(
@@ -78,9 +78,9 @@ def sample_and_measure(
     reference: Artifact | None,
     harness: Deferred[Harness],
 ) -> Artifact:
-    """Let a policy answer, and measure the answers: stages ``samples/…`` and ``evaluation/…``.
+    """Sample responses and measure them: stages ``samples/…`` and ``evaluation/…``.
 
-    With another measure, scorer or baseline in the harness, the same answers are measured again.
+    With another measure, scorer or baseline in the harness, the same responses are measured again.
     """
     config, data_seed = harness.arguments["config"], harness.arguments["data_seed"]
     samples = run.make(
@@ -103,21 +103,23 @@ def sample_and_measure(
     )
 
 
-def headline(harness: Harness, rows: Sequence[Row], data_seed: int) -> dict[str, float | None]:
-    """Return all figures with the intervals of the win rates, what is most asked for first."""
-    figures: dict[str, float | None] = dict(harness.figures(rows))
+def headline_metrics(
+    harness: Harness, rows: Sequence[Row], data_seed: int
+) -> dict[str, float | None]:
+    """Return all metrics with the intervals of the win rates; the deciding score comes first."""
+    metrics: dict[str, float | None] = dict(harness.metrics(rows))
     if harness.has_baseline:
         for scorer in harness.scorers:
-            interval = mean_interval(
-                harness.points(rows, scorer.name),
+            interval = bootstrap_interval(
+                harness.win_scores(rows, scorer.name),
                 harness.config.confidence,
                 harness.config.resamples,
                 data_seed,
             )
-            figures[f"{scorer.name}_win_rate_low"] = interval.low
-            figures[f"{scorer.name}_win_rate_high"] = interval.high
+            metrics[f"{scorer.name}_win_rate_low"] = interval.low
+            metrics[f"{scorer.name}_win_rate_high"] = interval.high
     if not harness.scorers:
-        return figures
+        return metrics
     judge = harness.scorers[0].name
-    first = {name: figures.pop(name) for name in (f"{judge}_win_rate", judge) if name in figures}
-    return first | figures
+    first = {name: metrics.pop(name) for name in (f"{judge}_win_rate", judge) if name in metrics}
+    return first | metrics

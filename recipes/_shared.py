@@ -21,7 +21,7 @@ from annotation.sources.simulated_labels import simulate_labels
 from evaluation.config import EvaluationConfig
 from evaluation.evaluate import measure_samples
 from evaluation.harness import Harness
-from evaluation.measures.registry import MeasuresConfig, chosen
+from evaluation.measures.registry import MeasuresConfig, select_measures
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import dataset_task
 from plumbline.config import Config, not_in_identity, only_when
@@ -345,7 +345,7 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         preferences=preferences,
         seed=config.seed,
         hook=defer(
-            Harness, **judged_by, scorers=list(source.gold), answers=responses, pairs=preferences
+            Harness, **judged_by, scorers=list(source.gold), responses=responses, pairs=preferences
         ),
     )
     scorer = defer(RewardModelScorer, model=reward_model)
@@ -353,7 +353,7 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
     # 3. One judge for all: the same held-out prompts, random streams and scorers, gold first.
     # Measures are no part of what judges in training: adding one trains nothing again.
     judged_by["scorers"] = [*source.gold, scorer]
-    measures = chosen(config.measures, source.checker)
+    measures = select_measures(config.measures, source.checker)
     start = {
         "samples": responses,
         "policy": sft_policy,

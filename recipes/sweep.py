@@ -1,9 +1,9 @@
-"""Tune DPO and PPO with the same budget, so that neither wins by having been tuned more.
+"""Tune DPO and PPO with the same budget, so that neither wins by more tuning.
 
-Each method has a space of settings and the same budget: as many trials, drawn by the same
-quasi-random sequence and trained with the same tuning seeds, or as many tokens or seconds. Trials
-are judged on prompts and seeds that the comparison afterwards never uses. What wins is written as
-a config of that comparison, `tuned.yaml` in the run's folder.
+Each method has a space of settings and the same budget: a number of trials, drawn by the same
+quasi-random sequence and trained with the same tuning seeds, or a number of tokens or seconds.
+Trials are evaluated on prompts and seeds that the later comparison never uses. The winners are
+written as a config of that comparison, `tuned.yaml` in the folder of the run.
 
     plumbline run sweep --config tuning
     plumbline run dpo_vs_ppo --config RUN/tuned.yaml
@@ -20,15 +20,15 @@ from pydantic import model_validator
 
 from evaluation.evaluate import evaluate_policy
 from evaluation.harness import Harness
-from evaluation.sweeps.results import Trial, choose, report_sweep, trial_of
+from evaluation.sweeps.results import Trial, best_trial, load_trial, report_sweep
 from evaluation.sweeps.search_space import (
     Range,
     SearchConfig,
     Settings,
-    draw,
-    nested,
-    value_at,
-    within,
+    count_within_budget,
+    draw_settings,
+    nest_settings,
+    setting_at,
 )
 from plumbline.config import changed
 from plumbline.errors import ConfigError, PlumblineError
@@ -54,21 +54,21 @@ SPACES: dict[str, dict[str, Range]] = {
 
 
 class SweepConfig(DpoVsPpoConfig):
-    """Everything that may vary in this recipe: the comparison's settings, and how they are tuned.
+    """All settings of this recipe: those of the comparison, and how they are tuned.
 
-    ``dpo`` and ``ppo`` are what the first trial of each takes as it stands.
+    The first trial of each method uses ``dpo`` and ``ppo`` unchanged.
     """
 
     search: SearchConfig = SearchConfig(spaces=SPACES)
-    """What is tuned, and at what cost."""
+    """What is tuned, at which cost."""
     pool: PoolConfig = PoolConfig()
     """Where trials run, and how many at once."""
 
     @model_validator(mode="after")
     def _spaces_are_of_methods(self) -> SweepConfig:
-        strange = sorted(set(self.search.spaces) - set(METHODS))
-        if strange:
-            raise ValueError(f"search.spaces has {strange}, but the methods are {list(METHODS)}")
+        unknown = sorted(set(self.search.spaces) - set(METHODS))
+        if unknown:
+            raise ValueError(f"search.spaces has {unknown}, but the methods are {list(METHODS)}")
         for method, space in self.search.spaces.items():
             for key, a_range in space.items():
                 try:
@@ -89,20 +89,20 @@ CONFIG = SweepConfig
 
 
 class Plan(NamedTuple):
-    """A trial to be made."""
+    """A trial that has not run yet."""
 
     method: str
     number: int
     settings: Settings
 
     def name(self, seed: int) -> str:
-        """Return the name of the stage that trains it with a seed."""
+        """Return the name of the stage that trains the trial with a seed."""
         return f"{self.method}/trial-{self.number}/seed-{seed}"
 
 
 def main(run: Run, config: SweepConfig) -> dict[str, Any]:
-    """Run the recipe; return the headline figures."""
-    # 1. What both methods start from, as in the comparison; a judge with prompts of its own.
+    """Run the recipe; return the headline metrics."""
+    # 1. The shared stages of the comparison, and a judge with prompts of its own.
     shared = shared_stages(run, config)
     judge = defer(
         Harness,
@@ -114,27 +114,15 @@ def main(run: Run, config: SweepConfig) -> dict[str, Any]:
         data_seed=config.data_seed,
     )
 
-    # 2. Each method's settings in the order of their trials, the first as they stand.
-    spaces = config.search.spaces
-    waiting = {
-        method: [
-            Plan(method, number, settings)
-            for number, settings in enumerate(
-                [
-                    as_they_stand(config, method),
-                    *draw(spaces[method], most_trials(config) - 1, config.search.draw_seed),
-                ]
-            )
-        ]
-        for method in METHODS
-        if method in spaces
-    }
+    # 2. The settings of each method in the order of their trials; the first are unchanged.
+    methods = [method for method in METHODS if method in config.search.spaces]
+    waiting = {method: plan_trials(config, method) for method in methods}
 
-    # 3. Trials, until each method's budget is used up.
+    # 3. Trials, until the budget of each method is used up.
     done: dict[str, list[dict[str, Any]]] = {method: [] for method in waiting}
     while any(waiting.values()):
         wave = [plan for plans in waiting.values() for plan in plans[: at_once(config)]]
-        for plan, trial in zip(wave, try_out(run, config, shared, judge, wave), strict=True):
+        for plan, trial in zip(wave, run_trials(run, config, shared, judge, wave), strict=True):
             waiting[plan.method].remove(plan)
             done[plan.method].append(trial)
         for method, trials in done.items():
@@ -163,12 +151,20 @@ def main(run: Run, config: SweepConfig) -> dict[str, Any]:
     }
 
 
-def try_out(
+def plan_trials(config: SweepConfig, method: str) -> list[Plan]:
+    """Return the trials of a method in order; the first has the settings unchanged."""
+    space, search = config.search.spaces[method], config.search
+    drawn = draw_settings(space, max_trials(config) - 1, search.draw_seed)
+    settings = [unchanged_settings(config, method), *drawn]
+    return [Plan(method, number, values) for number, values in enumerate(settings)]
+
+
+def run_trials(
     run: Run, config: SweepConfig, shared: SharedStages, judge: Any, wave: Sequence[Plan]
 ) -> list[dict[str, Any]]:
-    """Train and judge trials with every tuning seed; return them as `trial_of` takes them.
+    """Train and evaluate trials with every tuning seed; return the arguments of `load_trial`.
 
-    A trial whose training fails (it diverged, say) has failed, and does not take the sweep with it.
+    A trial whose training fails (because it diverged, say) counts as failed; the sweep continues.
     """
     failures: dict[str, PlumblineError] = {}
     policies = make_all(
@@ -181,7 +177,7 @@ def try_out(
         config.pool,
         failures,
     )
-    judged = make_all(
+    evaluations = make_all(
         run,
         {
             f"evaluation/{name}": Job(
@@ -200,18 +196,18 @@ def try_out(
     )
     trials = []
     for plan in wave:
-        mine = [plan.name(seed) for seed in config.search.seeds]
+        names = [plan.name(seed) for seed in config.search.seeds]
         failed = [
-            failures[n] for name in mine for n in (name, f"evaluation/{name}") if n in failures
+            failures[n] for name in names for n in (name, f"evaluation/{name}") if n in failures
         ]
         trials.append(
             {
                 "number": plan.number,
                 "settings": plan.settings,
-                "made": [
-                    (policies[name], judged[f"evaluation/{name}"])
-                    for name in mine
-                    if f"evaluation/{name}" in judged
+                "artifacts": [
+                    (policies[name], evaluations[f"evaluation/{name}"])
+                    for name in names
+                    if f"evaluation/{name}" in evaluations
                 ],
                 "failure": str(failed[0]).partition("\n")[0] if failed else "",
             }
@@ -227,48 +223,51 @@ def training(
     settings: Settings,
     seed: int,
 ) -> Job:
-    """Return the training of one trial with one seed. It is judged when it is done, not before."""
-    given: dict[str, Any] = {
+    """Return the training of one trial with one seed. It is evaluated at the end only."""
+    arguments: dict[str, Any] = {
         "config": changed(tuned(config, method, settings), {"evaluations": 0}),
         "policy": shared.sft_policy,
         "hook": judge,
         "seed": seed,
     }
     if method == "dpo":
-        return Job(train_dpo, given | {"preferences": shared.preferences})
-    return Job(train_ppo, given | {"prompts": shared.rl_prompts, "scorer": shared.scorer})
+        return Job(train_dpo, arguments | {"preferences": shared.preferences})
+    return Job(train_ppo, arguments | {"prompts": shared.rl_prompts, "scorer": shared.scorer})
 
 
 def tuned(config: SweepConfig, method: str, settings: Settings) -> Any:
-    """Return a method's config with a trial's settings."""
-    return changed(getattr(config, method), nested(settings))
+    """Return the config of a method with the settings of a trial."""
+    return changed(getattr(config, method), nest_settings(settings))
 
 
-def as_they_stand(config: SweepConfig, method: str) -> Settings:
-    """Return what the settings that are searched over are without a sweep."""
+def unchanged_settings(config: SweepConfig, method: str) -> Settings:
+    """Return the values of the searched settings without a sweep."""
     values = getattr(config, method).model_dump(mode="json")
-    return {key: value_at(values, key) for key in sorted(config.search.spaces[method])}
+    return {key: setting_at(values, key) for key in sorted(config.search.spaces[method])}
 
 
-def most_trials(config: SweepConfig) -> int:
-    """Return how many trials a method may have."""
+def max_trials(config: SweepConfig) -> int:
+    """Return the largest number of trials of a method."""
     budget = config.search.budget
-    return max(1, int(budget.limit)) if budget.by == "trials" else budget.most_trials
+    return max(1, int(budget.limit)) if budget.by == "trials" else budget.max_trials
 
 
 def at_once(config: SweepConfig) -> int:
-    """Return how many trials of a method are started before what they cost is looked at."""
+    """Return how many trials of a method start before their cost is checked."""
     by_count = config.search.budget.by == "trials"
-    return most_trials(config) if by_count else max(1, config.pool.workers // 2)
+    return max_trials(config) if by_count else max(1, config.pool.workers // 2)
 
 
 def within_budget(
     config: SweepConfig, shared: SharedStages, trials: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Return how many trials, in order, ended within the budget. It was the first if none did."""
+    """Return how many trials, in order, ended within the budget.
+
+    Raises `ConfigError` where not even the first did.
+    """
     budget = config.search.budget
-    costs = [trial_of(judge=shared.judge, **trial).cost(budget.by) for trial in trials]
-    counted = within(costs, budget.limit)
+    costs = [load_trial(judge=shared.judge, **trial).cost(budget.by) for trial in trials]
+    counted = count_within_budget(costs, budget.limit)
     if costs and counted == 0:
         raise ConfigError(
             f"The first trial took {costs[0]:,.0f} {budget.by}, more than the whole budget of "
@@ -280,13 +279,13 @@ def within_budget(
 def winner(
     config: SweepConfig, shared: SharedStages, method: str, trials: Sequence[Mapping[str, Any]]
 ) -> Trial:
-    """Return the trial that a method goes into the comparison with."""
-    found = choose(
-        [trial_of(judge=shared.judge, **trial) for trial in trials], config.search.kl_limit
+    """Return the trial whose settings a method has in the comparison."""
+    best = best_trial(
+        [load_trial(judge=shared.judge, **trial) for trial in trials], config.search.kl_limit
     )
-    if found is None:
+    if best is None:
         raise ConfigError(
             f"Every trial of {method} failed; the first said: {trials[0]['failure']} Change "
-            f"search.spaces.{method}, or its settings as they stand."
+            f"search.spaces.{method}, or the settings of {method}."
         )
-    return found.trial
+    return best.trial

@@ -1,4 +1,4 @@
-"""What a comparison finds: differences, frontiers, ranking and subsets, each with its interval."""
+"""The results of a comparison: differences, frontiers, ranking and subsets, with intervals."""
 
 from __future__ import annotations
 
@@ -17,87 +17,88 @@ from evaluation.comparison.budget_matching import (
     Budget,
     BudgetConfig,
     Matched,
-    match,
-    matrix,
-    prompts_of_all,
-    settle,
+    match_budget,
+    prompts_of_all_checkpoints,
+    resolve_budget,
+    scores_of,
 )
-from evaluation.comparison.comparability import Checked, Flag
-from evaluation.comparison.training_runs import Look, Trained, subset_of
+from evaluation.comparison.comparability import Comparable, Flag
+from evaluation.comparison.training_runs import CheckpointEval, TrainingRun, subset_of
 
 Scores = NDArray[np.float64]
 #: Points at which a frontier is drawn.
 _GRID = 24
-#: KL in nats below which a policy before training is its reference.
+#: KL in nats below which a policy before training equals its reference.
 _ROUNDING = 1e-3
-#: Fewer different KLs than this cannot bear a fit of two coefficients.
-_FIT_LOOKS = 5
+#: A fit of two coefficients needs this many different KLs.
+_MIN_FIT_POINTS = 5
 
 
 @dataclass
 class Comparison:
-    """Methods, each with its trainings, on the same terms, by one deciding judge."""
+    """Methods with their training runs, compared by one deciding judge."""
 
-    checked: Checked
+    comparable: Comparable
     judge: str
     scorers: Sequence[str]
     budget_config: BudgetConfig = field(default_factory=BudgetConfig)
-    baseline: Look | None = None
+    baseline: CheckpointEval | None = None
     confidence: float = 0.95
 
     @cached_property
-    def groups(self) -> dict[str, list[Trained]]:
-        """The finished trainings by method; all of them while none has finished."""
-        trained = self.checked.trained
-        done = [one for one in trained if not one.unfinished]
-        return _by_method(done or trained)
+    def groups(self) -> dict[str, list[TrainingRun]]:
+        """The finished training runs by method; all of them while none has finished."""
+        runs = self.comparable.runs
+        finished = [run for run in runs if run.is_finished]
+        return _by_method(finished or runs)
 
     @cached_property
-    def everything(self) -> dict[str, list[Trained]]:
-        """The trainings by method, those that go on among them."""
-        return _by_method(self.checked.trained)
+    def all_groups(self) -> dict[str, list[TrainingRun]]:
+        """The training runs by method, unfinished ones included."""
+        return _by_method(self.comparable.runs)
 
     @cached_property
     def budget(self) -> Budget | None:
-        """The budget by which trainings are matched, if any."""
+        """The budget by which training runs are matched, if any."""
         by = self.budget_config.by
-        if by == "kl" and not self.checked.kl_compares:
+        if by == "kl" and not self.comparable.has_comparable_kl:
             return None
-        trained = [one for group in self.groups.values() for one in group]
-        found = settle(trained, self.budget_config)
-        if found is None and by != "none":
+        runs = [run for group in self.groups.values() for run in group]
+        budget = resolve_budget(runs, self.budget_config)
+        if budget is None and by != "none":
             text = (
-                f"Budgets are not matched: {by} is not known of every training, or one spent none."
+                f"Budgets are not matched: {by} is not known of every training run, or one spent "
+                "none."
             )
-            self.checked.flags.append(Flag("warning", text))
-        return found
+            self.comparable.flags.append(Flag("warning", text))
+        return budget
 
     @cached_property
-    def looked_at(self) -> list[str]:
-        """The prompts that every look has answered: those of the frontier and of matching."""
-        return prompts_of_all(self.checked.trained, self.checked.prompts)
+    def checkpoint_prompts(self) -> list[str]:
+        """The prompts that every checkpoint responded to: those of the frontier and of matching."""
+        return prompts_of_all_checkpoints(self.comparable.runs, self.comparable.prompts)
 
     @cached_property
     def matched(self) -> dict[str, list[Matched]]:
-        """Where each method's trainings meet the budget; those that never do are flagged."""
+        """Where the training runs of each method meet the budget; flags those that never do."""
         if self.budget is None:
             return {}
-        found: dict[str, list[Matched]] = {}
+        matched: dict[str, list[Matched]] = {}
         for method, group in self.groups.items():
-            places = {one.name: match(one, self.budget) for one in group}
+            places = {run.name: match_budget(run, self.budget) for run in group}
             for name, place in places.items():
                 if place is None:
-                    self.checked.flags.append(
-                        Flag("warning", f"{name} never comes to {self.budget.text}.")
+                    self.comparable.flags.append(
+                        Flag("warning", f"{name} never reaches {self.budget.text}.")
                     )
-            if met := [place for place in places.values() if place is not None]:
-                found[method] = met
-        return found
+            if reached := [place for place in places.values() if place is not None]:
+                matched[method] = reached
+        return matched
 
     def contrasts(self) -> list[dict[str, Any]]:
-        """Return one row a pair of methods, scorer and point of comparison.
+        """Return one row per pair of methods, scorer and point of comparison.
 
-        p values are corrected by Holm over all rows of the same scorer.
+        p-values are corrected by Holm over all rows of the same scorer.
         """
         rows: list[dict[str, Any]] = []
         for scorer in self.scorers:
@@ -111,164 +112,177 @@ class Comparison:
             rows += [row | {"p_adjusted": p} for row, p in zip(family, adjusted, strict=True)]
         return rows
 
-    def levels(self) -> dict[str, dict[str, Any]]:
-        """Return each method's win rate over the baseline at the end, over seeds and prompts."""
+    def baseline_win_rates(self) -> dict[str, dict[str, Any]]:
+        """Return the final win rate of each method over the baseline, over seeds and prompts."""
         if self.baseline is None:
             return {}
-        found = {}
-        theirs = matrix([self.baseline], self.judge, self.checked.prompts)
+        rates = {}
+        baseline_scores = scores_of([self.baseline], self.judge, self.comparable.prompts)
         for method, group in self.groups.items():
-            ours = matrix([one.final for one in group], self.judge, self.checked.prompts)
-            rate = statistics.win_rate(ours, theirs, self.confidence)
-            found[method] = {"win_rate": rate.difference, "low": rate.low, "high": rate.high}
-        return found
+            scores = scores_of([run.final for run in group], self.judge, self.comparable.prompts)
+            rate = statistics.win_rate(scores, baseline_scores, self.confidence)
+            rates[method] = {"win_rate": rate.difference, "low": rate.low, "high": rate.high}
+        return rates
 
     def ranking(self) -> list[dict[str, Any]]:
-        """Return all methods, and the baseline, by strength (Bradley and Terry, 1952)."""
-        prompts = self.checked.prompts
-        scores = {
-            method: matrix([one.final for one in group], self.judge, prompts)
-            for method, group in self.groups.items()
-        }
+        """Return all methods, and the baseline as None, by strength (Bradley and Terry, 1952)."""
+        prompts = self.comparable.prompts
+        names: list[str | None] = list(self.groups)
+        scores = [
+            scores_of([run.final for run in group], self.judge, prompts)
+            for group in self.groups.values()
+        ]
         if self.baseline is not None:
-            scores["baseline"] = matrix([self.baseline], self.judge, prompts)
+            names.append(None)
+            scores.append(scores_of([self.baseline], self.judge, prompts))
         if len(scores) < 2:
             return []
-        return [ranked._asdict() for ranked in statistics.ranking(scores)]
+        # Numbered, since a method may have any name.
+        ranked = statistics.ranking({str(number): s for number, s in enumerate(scores)})
+        return [row._asdict() | {"name": names[int(row.name)]} for row in ranked]
 
     def frontier(self) -> list[dict[str, Any]]:
         """Return score against KL for each method and scorer: means over seeds with intervals."""
-        if not self.checked.kl_compares:
+        if not self.comparable.has_comparable_kl:
             return []
-        found = []
-        for method, group in self.everything.items():
-            lines = [
-                [look.on(self.looked_at) for look in one.looks]
-                for one in group
-                if all(look.kl is not None for look in one.looks)
+        rows = []
+        for method, group in self.all_groups.items():
+            curves = [
+                [checkpoint.on_prompts(self.checkpoint_prompts) for checkpoint in run.checkpoints]
+                for run in group
+                if all(checkpoint.kl is not None for checkpoint in run.checkpoints)
             ]
-            for scorer in self.scorers if lines else ():
-                found.append({"method": method, "scorer": scorer, **self._line(lines, scorer)})
-        return found
+            for scorer in self.scorers if curves else ():
+                rows.append({"method": method, "scorer": scorer, **self._curve(curves, scorer)})
+        return rows
 
     def subsets(self) -> list[dict[str, Any]]:
-        """Return each method's mean score by subset of the prompts, by the deciding judge."""
-        first = self.checked.trained[0].final
-        of = {row["prompt_id"]: subset_of(row) for row in first.rows}
-        names = sorted(set(of.values()))
+        """Return the mean score of each method by subset of the prompts, by the deciding judge."""
+        final = self.comparable.runs[0].final
+        subset_by_prompt = {row["prompt_id"]: subset_of(row) for row in final.rows}
+        names = sorted(set(subset_by_prompt.values()))
         if len(names) < 2:
             return []
         rows = []
         for name in names:
-            prompts = [p for p in self.checked.prompts if of[p] == name]
+            prompts = [p for p in self.comparable.prompts if subset_by_prompt[p] == name]
             if len(prompts) < 2:
                 continue
             cells = {}
             for method, group in self.groups.items():
-                scores = matrix([one.final for one in group], self.judge, prompts)
-                level = statistics.level(scores, 0.0, self.confidence)
-                cells[method] = {"mean": level.difference, "low": level.low, "high": level.high}
+                scores = scores_of([run.final for run in group], self.judge, prompts)
+                mean = statistics.mean_interval(scores, 0.0, self.confidence)
+                cells[method] = {"mean": mean.difference, "low": mean.low, "high": mean.high}
             rows.append({"subset": name, "prompts": len(prompts), "cells": cells})
         return rows
 
     def _contrast(self, a: str, b: str, at: str, scorer: str) -> dict[str, Any]:
-        ours, theirs = (self._at(method, at, scorer) for method in (a, b))
-        found = statistics.contrast(ours, theirs, self.confidence)
+        scores_a, scores_b = (self._scores_at(method, at, scorer) for method in (a, b))
+        contrast = statistics.contrast(scores_a, scores_b, self.confidence)
         rate = statistics.win_rate(
-            self._nearest(a, at, scorer), self._nearest(b, at, scorer), self.confidence
+            self._nearest_scores(a, at, scorer),
+            self._nearest_scores(b, at, scorer),
+            self.confidence,
         )
         row = {
             "a": a, "b": b, "at": at, "scorer": scorer,
-            "difference": found.difference, "error": found.error, "df": found.df,
-            "low": found.low, "high": found.high, "p": found.p_value,
-            "detectable": statistics.detectable(found.error, found.df, alpha=1 - self.confidence),
+            "difference": contrast.difference, "se": contrast.se, "df": contrast.df,
+            "low": contrast.low, "high": contrast.high, "p": contrast.p_value,
+            "detectable": statistics.detectable(
+                contrast.se, contrast.df, alpha=1 - self.confidence
+            ),
             "win_rate": rate.difference, "win_rate_low": rate.low, "win_rate_high": rate.high,
-            "seeds": [len(ours), len(theirs)], "prompts": ours.shape[1],
+            "seeds": [len(scores_a), len(scores_b)], "prompts": scores_a.shape[1],
         }  # fmt: skip
         return row | {"lc_win_rate": self._length_controlled(a, b, at, scorer)}
 
-    def _at(self, method: str, at: str, scorer: str) -> Scores:
+    def _scores_at(self, method: str, at: str, scorer: str) -> Scores:
         if at == "final":
-            finals = [one.final for one in self.groups[method]]
-            return matrix(finals, scorer, self.checked.prompts)
-        return matrix(self.matched[method], scorer, self.looked_at)
+            finals = [run.final for run in self.groups[method]]
+            return scores_of(finals, scorer, self.comparable.prompts)
+        return scores_of(self.matched[method], scorer, self.checkpoint_prompts)
 
-    def _places(self, method: str, at: str) -> tuple[list[Look], list[str]]:
-        """Return whole looks, for what cannot be interpolated, and the prompts they share."""
+    def _nearest(self, method: str, at: str) -> tuple[list[CheckpointEval], list[str]]:
+        """Return whole checkpoints, for what cannot be interpolated, and the prompts they share."""
         if at == "final":
-            return [one.final for one in self.groups[method]], self.checked.prompts
-        return [place.nearest for place in self.matched[method]], self.looked_at
+            return [run.final for run in self.groups[method]], self.comparable.prompts
+        return [place.nearest for place in self.matched[method]], self.checkpoint_prompts
 
-    def _nearest(self, method: str, at: str, scorer: str) -> Scores:
-        looks, prompts = self._places(method, at)
-        return matrix(looks, scorer, prompts)
+    def _nearest_scores(self, method: str, at: str, scorer: str) -> Scores:
+        checkpoints, prompts = self._nearest(method, at)
+        return scores_of(checkpoints, scorer, prompts)
 
     def _length_controlled(self, a: str, b: str, at: str, scorer: str) -> float:
-        (ours, prompts), (theirs, _) = self._places(a, at), self._places(b, at)
-        points = statistics.head_to_head(
-            matrix(ours, scorer, prompts), matrix(theirs, scorer, prompts)
+        (checkpoints_a, prompts), (checkpoints_b, _) = self._nearest(a, at), self._nearest(b, at)
+        win_scores = statistics.head_to_head(
+            scores_of(checkpoints_a, scorer, prompts), scores_of(checkpoints_b, scorer, prompts)
         )
-        words_a, words_b = (matrix(looks, "words", prompts) for looks in (ours, theirs))
-        return float(statistics.length_controlled(points, words_a, words_b).win_rate)
+        words_a, words_b = (
+            scores_of(checkpoints, "words", prompts)
+            for checkpoints in (checkpoints_a, checkpoints_b)
+        )
+        return float(statistics.length_controlled(win_scores, words_a, words_b).win_rate)
 
-    def _line(self, lines: Sequence[Sequence[Look]], scorer: str) -> dict[str, Any]:
-        """Return one frontier: a mean over seeds at each KL, its area and the fit."""
-        kls = [[_from_start(look) for look in looks] for looks in lines]
-        scores = [[float(look.mean(scorer) or 0.0) for look in looks] for looks in lines]
-        far = max(max(kl) for kl in kls)
+    def _curve(self, curves: Sequence[Sequence[CheckpointEval]], scorer: str) -> dict[str, Any]:
+        """Return one frontier: the mean over seeds at each KL, its area and the fit."""
+        kls = [[_kl_from_start(checkpoint) for checkpoint in curve] for curve in curves]
+        scores = [
+            [float(checkpoint.mean(scorer) or 0.0) for checkpoint in curve] for curve in curves
+        ]
+        farthest = max(max(kl) for kl in kls)
         common = min(max(kl) for kl in kls)
         points = []
-        for root in np.linspace(0.0, far**0.5, _GRID):
-            at = [
+        for root in np.linspace(0.0, farthest**0.5, _GRID):
+            at_root = [
                 value
                 for kl, score in zip(kls, scores, strict=True)
                 if (value := statistics.at_kl(kl, score, root**2)) is not None
             ]
-            if at:
-                band = statistics.band(at, self.confidence)
-                points.append({"kl": float(root**2), "seeds": len(at), **band._asdict()})
+            if at_root:
+                band = statistics.band(at_root, self.confidence)
+                points.append({"kl": float(root**2), "seeds": len(at_root), **band._asdict()})
         limit = self.budget.limit if self.budget and self.budget.by == "kl" else common
-        found = [
-            statistics.area_to(kl, score, limit) if limit > 0 else None
+        areas = [
+            area
             for kl, score in zip(kls, scores, strict=True)
+            if limit > 0 and (area := statistics.area_to(kl, score, limit)) is not None
         ]
-        areas = [area for area in found if area is not None]
-        area = statistics.band(areas, self.confidence) if areas else None
+        area_band = statistics.band(areas, self.confidence) if areas else None
         return {
             "points": points,
-            "area": area and area.mean,
-            "area_low": area and area.low,
-            "area_high": area and area.high,
+            "area": area_band and area_band.mean,
+            "area_low": area_band and area_band.low,
+            "area_high": area_band and area_band.high,
             "area_to": limit,
             "fit": _fit(kls, scores),
         }
 
 
-def _by_method(trained: Sequence[Trained]) -> dict[str, list[Trained]]:
-    found: dict[str, list[Trained]] = defaultdict(list)
-    for one in trained:
-        found[one.method].append(one)
-    return dict(found)
+def _by_method(runs: Sequence[TrainingRun]) -> dict[str, list[TrainingRun]]:
+    groups: dict[str, list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.method].append(run)
+    return dict(groups)
 
 
-def _from_start(look: Look) -> float:
-    """Return a look's KL, exactly 0 before training: two passes differ in their last digits."""
-    kl = max(0.0, look.kl or 0.0)
-    return 0.0 if look.checkpoint == 0 and kl < _ROUNDING else kl
+def _kl_from_start(checkpoint: CheckpointEval) -> float:
+    """Return the KL of a checkpoint, exactly 0 before training: two passes differ by rounding."""
+    kl = max(0.0, checkpoint.kl or 0.0)
+    return 0.0 if checkpoint.step == 0 and kl < _ROUNDING else kl
 
 
 def _fit(
     kls: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]
 ) -> dict[str, Any] | None:
-    """Fit Gao et al. (2023) to all seeds at once, from each one's own start."""
+    """Fit Gao et al. (2023) to all seeds together, each from its own start."""
     kl: list[float] = []
     gain: list[float] = []
-    for one, score in zip(kls, scores, strict=True):
-        kl += one[1:]
-        gain += [value - score[0] for value in score[1:]]
+    for seed_kls, seed_scores in zip(kls, scores, strict=True):
+        kl += seed_kls[1:]
+        gain += [value - seed_scores[0] for value in seed_scores[1:]]
     usable = [(k, g) for k, g in zip(kl, gain, strict=True) if k > 0]
-    if len({k for k, _ in usable}) < _FIT_LOOKS:
+    if len({k for k, _ in usable}) < _MIN_FIT_POINTS:
         return None
     fit = statistics.gao_fit([k for k, _ in usable], [g for _, g in usable], "rl")
-    # A peak beyond what was seen is a guess of the curve's form and not a finding.
+    # A peak beyond the largest measured KL follows from the form of the curve, not from the data.
     return fit._asdict() | {"seen_to": max(k for k, _ in usable)}

@@ -1,8 +1,8 @@
-"""Matching budgets: which checkpoint of each training is compared, so that neither had more.
+"""Matched budgets: the checkpoint at which each training run is compared, so that none had more.
 
-By a cost (responses learnt from, tokens, optimiser steps, seconds) the last checkpoint within the
-limit stands for a training. By KL the scores are interpolated to exactly the same KL, prompt by
-prompt, between the two checkpoints that lie around it.
+By a cost (responses, tokens, optimizer steps, seconds) the last checkpoint within the limit stands
+for a training run. By KL the scores are interpolated to the same KL, prompt by prompt, between the
+two checkpoints around it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,37 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from evaluation.comparison.training_runs import Look, Trained
-from plumbline.config import Config
+from evaluation.comparison.training_runs import CheckpointEval, TrainingRun
+from plumbline.config import Config, only_when
 from plumbline.errors import ConfigError
 
 By = Literal["kl", "responses", "tokens", "steps", "seconds", "none"]
 #: What a limit counts, in words.
 UNITS = {
-    "kl": "nats a response from the first policy",
-    "responses": "responses learnt from",
+    "kl": "nats per response from the baseline",
+    "responses": "responses trained on",
     "tokens": "tokens sampled and trained on",
-    "steps": "optimiser steps",
+    "steps": "optimizer steps",
     "seconds": "seconds of training",
 }
-_SLACK = 1e-9
+#: Relative difference that rounding may make between a cost and the limit.
+_TOLERANCE = 1e-9
 
 
 class BudgetConfig(Config):
-    """At which point of their training policies are compared, beside the end of it."""
+    """At which point of their training policies are compared, besides the end."""
 
     by: By = "kl"
-    """What is made equal: kl, responses, tokens, steps, seconds, or none."""
-    limit: float | None = Field(None, gt=0)
-    """How much of it; null is the most that every training reached."""
+    """What is equal: kl, responses, tokens, steps, seconds, or none."""
+    limit: float | None = only_when(
+        lambda config: config.by != "none", "by: another value than none", None, gt=0
+    )
+    """How much of it. Null: the most that every training run reached."""
 
 
 class Budget(NamedTuple):
-    """A budget with its limit settled."""
+    """A budget with its limit."""
 
     by: By
     limit: float
@@ -50,109 +52,113 @@ class Budget(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Where a training meets the budget: between two looks, ``share`` of the way to the later."""
+    """Where a training run meets the budget: between two checkpoints.
 
-    before: Look
-    after: Look
+    ``share``: how far from ``before`` to ``after``, from 0 to 1.
+    """
+
+    before: CheckpointEval
+    after: CheckpointEval
     share: float
 
     @property
-    def nearest(self) -> Look:
-        """The look that is nearer."""
+    def nearest(self) -> CheckpointEval:
+        """The nearer checkpoint."""
         return self.after if self.share >= 0.5 else self.before
 
     def scores(self, scorer: str, prompts: Sequence[str]) -> NDArray[np.float64]:
-        """Return the score of each prompt, [prompts], interpolated between the looks."""
-        low, high = (_scores(look, scorer, prompts) for look in (self.before, self.after))
-        return (1 - self.share) * low + self.share * high
+        """Return the score of each prompt, [P], interpolated between the checkpoints."""
+        before, after = (_scores(c, scorer, prompts) for c in (self.before, self.after))
+        return (1 - self.share) * before + self.share * after
 
 
-def settle(trained: Sequence[Trained], config: BudgetConfig) -> Budget | None:
-    """Return the budget with its limit; None where nothing is matched or it cannot be.
+def resolve_budget(runs: Sequence[TrainingRun], config: BudgetConfig) -> Budget | None:
+    """Return the budget with its limit; None where nothing is or can be matched.
 
-    Raises `ConfigError` where a limit is set that no training can be held to.
+    Raises `ConfigError` for a limit that some training run cannot be held to.
     """
-    if config.by == "none" or not trained:
+    if config.by == "none" or not runs:
         return None
-    reached = [_reached(one, config.by) for one in trained]
+    reached = [_reached(run, config.by) for run in runs]
     if any(value is None for value in reached):
         if config.limit is None:
             return None
-        lacking = ", ".join(
-            one.name for one, value in zip(trained, reached, strict=True) if value is None
+        unknown = ", ".join(
+            run.name for run, value in zip(runs, reached, strict=True) if value is None
         )
         raise ConfigError(
-            f"The budget is set by {config.by}, which is not known of {lacking}. Give their "
+            f"The budget is set by {config.by}, which is not known of {unknown}. Add their "
             + ("log-probabilities" if config.by == "kl" else "costs")
-            + ", or match by something else."
+            + ", or set another budget."
         )
-    least = min(value for value in reached if value is not None)
-    limit = least if config.limit is None else config.limit
+    smallest = min(value for value in reached if value is not None)
+    limit = smallest if config.limit is None else config.limit
     if not limit > 0:
         return None
-    chosen = "the most that every training reached" if config.limit is None else "as set"
-    return Budget(config.by, limit, f"{limit:,.3g} {UNITS[config.by]}, {chosen}")
+    origin = "the most that every training run reached" if config.limit is None else "as set"
+    return Budget(config.by, limit, f"{limit:,.3g} {UNITS[config.by]}, {origin}")
 
 
-def match(one: Trained, budget: Budget) -> Matched | None:
-    """Return where a training meets the budget; None where it never does."""
+def match_budget(run: TrainingRun, budget: Budget) -> Matched | None:
+    """Return where a training run meets the budget; None where it never does."""
     if budget.by == "kl":
-        return _at_kl(one.looks, budget.limit)
+        return _match_kl(run.checkpoints, budget.limit)
     within = [
-        look
-        for look in one.looks
-        if (cost := look.costs.get(budget.by)) is not None
-        and cost <= budget.limit * (1 + _SLACK)
-        and (look.checkpoint > 0 or len(one.looks) == 1)
+        checkpoint
+        for checkpoint in run.checkpoints
+        if (cost := checkpoint.costs.get(budget.by)) is not None
+        and cost <= budget.limit * (1 + _TOLERANCE)
+        and (checkpoint.step > 0 or len(run.checkpoints) == 1)
     ]
     return Matched(within[-1], within[-1], 1.0) if within else None
 
 
-def matrix(
-    looks: Sequence[Look | Matched], scorer: str, prompts: Sequence[str]
+def scores_of(
+    checkpoints: Sequence[CheckpointEval | Matched], scorer: str, prompts: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Return scores [trainings, prompts]."""
+    """Return scores [S, P], one row per training run."""
     return np.stack(
         [
-            look.scores(scorer, prompts)
-            if isinstance(look, Matched)
-            else _scores(look, scorer, prompts)
-            for look in looks
+            checkpoint.scores(scorer, prompts)
+            if isinstance(checkpoint, Matched)
+            else _scores(checkpoint, scorer, prompts)
+            for checkpoint in checkpoints
         ]
     )
 
 
-def prompts_of_all(trained: Sequence[Trained], prompts: Sequence[str]) -> list[str]:
-    """Return the prompts that every look of every training has answered, in order."""
+def prompts_of_all_checkpoints(runs: Sequence[TrainingRun], prompts: Sequence[str]) -> list[str]:
+    """Return the prompts that every checkpoint of every training run responded to, in order."""
     shared = set(prompts)
-    for one in trained:
-        for look in one.looks:
-            shared &= {row["prompt_id"] for row in look.rows}
+    for run in runs:
+        for checkpoint in run.checkpoints:
+            shared &= {row["prompt_id"] for row in checkpoint.rows}
     return [identity for identity in prompts if identity in shared]
 
 
-def _reached(one: Trained, by: str) -> float | None:
+def _reached(run: TrainingRun, by: str) -> float | None:
     if by == "kl":
-        found = [kl for look in one.looks if (kl := look.kl) is not None]
-        return max(found) if len(found) == len(one.looks) else None
-    return one.final.costs.get(by)
+        kls = [kl for checkpoint in run.checkpoints if (kl := checkpoint.kl) is not None]
+        return max(kls) if len(kls) == len(run.checkpoints) else None
+    return run.final.costs.get(by)
 
 
-def _at_kl(looks: Sequence[Look], target: float) -> Matched | None:
-    """Return where KL first comes to ``target``; the share is by √KL, as the frontier is drawn."""
-    previous: Look | None = None
-    for look in looks:
-        kl = max(0.0, look.kl or 0.0)
-        if kl >= target * (1 - _SLACK):
+def _match_kl(checkpoints: Sequence[CheckpointEval], target: float) -> Matched | None:
+    """Return where KL first reaches ``target``; the share is by √KL, as the frontier is drawn."""
+    previous: CheckpointEval | None = None
+    for checkpoint in checkpoints:
+        kl = max(0.0, checkpoint.kl or 0.0)
+        if kl >= target * (1 - _TOLERANCE):
             if previous is None:
-                return Matched(look, look, 1.0) if math.isclose(kl, target) else None
+                is_equal = math.isclose(kl, target)
+                return Matched(checkpoint, checkpoint, 1.0) if is_equal else None
             low, high = math.sqrt(max(0.0, previous.kl or 0.0)), math.sqrt(kl)
             share = 1.0 if high <= low else (math.sqrt(target) - low) / (high - low)
-            return Matched(previous, look, min(1.0, max(0.0, share)))
-        previous = look
+            return Matched(previous, checkpoint, min(1.0, max(0.0, share)))
+        previous = checkpoint
     return None
 
 
-def _scores(look: Look, scorer: str, prompts: Sequence[str]) -> NDArray[np.float64]:
-    rows = {row["prompt_id"]: row for row in look.rows}
+def _scores(checkpoint: CheckpointEval, scorer: str, prompts: Sequence[str]) -> NDArray[np.float64]:
+    rows = {row["prompt_id"]: row for row in checkpoint.rows}
     return np.array([float(rows[identity][scorer]) for identity in prompts])

@@ -1,8 +1,8 @@
-"""On which terms policies may be compared: what is refused, and what is flagged.
+"""Which policies can be compared: what is refused, and what is flagged.
 
-A comparison means something only where all policies answered the same prompts, sampled the same
-way, are measured from the same reference and are judged by the same judges. What differs is named;
-nothing is left out silently.
+A comparison is meaningful only where all policies responded to the same prompts, were sampled the
+same way, have the same reference and the same judges. Differences are named; nothing is left out
+without a message.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from evaluation.comparison.training_runs import Look, Trained, is_finite
+from evaluation.comparison.training_runs import CheckpointEval, TrainingRun
 from plumbline.errors import DataError
 
 Level = Literal["warning", "refused"]
 
-#: What may be allowed to differ, with what follows from it.
+#: What follows where a term differs.
 _CONSEQUENCES = {
-    "reference": "so their KL is not to the same policy and they did not start alike",
-    "sampling": "so they did not answer in the same way",
+    "reference": "so their KL is not to the same policy and they did not start from the same one",
+    "sampling": "so their responses were not sampled in the same way",
     "tokenizer": "so their log-probabilities are of different tokens and KL does not compare",
 }
 
@@ -34,72 +34,70 @@ class Flag:
 
 
 @dataclass
-class Checked:
-    """Trainings that may be compared, and what must be said about them."""
+class Comparable:
+    """Training runs that can be compared, and the flags about them."""
 
-    trained: list[Trained]
+    runs: list[TrainingRun]
     prompts: list[str]
-    """Ids of the prompts that all have answered, in order."""
+    """Ids of the prompts that all responded to, in order."""
     flags: list[Flag] = field(default_factory=list)
-    kl_compares: bool = True
+    has_comparable_kl: bool = True
 
 
-def check(
-    trained: Sequence[Trained],
+def check_comparability(
+    runs: Sequence[TrainingRun],
     judge: str,
-    baseline: Look | None = None,
+    baseline: CheckpointEval | None = None,
     *,
     common_prompts: bool = False,
     allowed: Collection[str] = (),
-) -> Checked:
-    """Return what may be compared by ``judge``; raise `DataError` where a comparison is none.
+) -> Comparable:
+    """Return what can be compared by ``judge``; raise `DataError` where nothing can.
 
-    ``common_prompts`` restricts everything to the prompts that all have answered; ``allowed``
-    names terms that may differ (``reference``, ``sampling``).
+    ``common_prompts`` restricts everything to the prompts that all responded to; ``allowed`` names
+    terms that may differ (``reference``, ``sampling``).
     """
     flags: list[Flag] = []
     kept = []
-    for one in trained:
-        if is_finite(one.final, judge):
-            kept.append(one)
+    for run in runs:
+        if run.final.has_finite(judge):
+            kept.append(run)
         else:
-            lost = sum(row.get(judge) is None for row in one.final.rows)
-            reason = "; ".join(one.troubles) or f"{lost} of its answers have no score"
-            flags.append(Flag("refused", f"{one.name} is left out: no finite {judge} ({reason})."))
+            missing = sum(row.get(judge) is None for row in run.final.rows)
+            reason = "; ".join(run.problems) or f"{missing} of its responses have no score"
+            flags.append(Flag("refused", f"{run.name} is left out: no finite {judge} ({reason})."))
     if not kept:
         raise DataError(
-            f"There is nothing to compare: no policy has a finite {judge} for every answer."
+            f"There is nothing to compare: no policy has a finite {judge} for every response."
         )
-    flags += _same_terms(kept, allowed)
-    done = [one for one in kept if not one.unfinished]
-    prompts = _prompts(done or kept, baseline, common_prompts or not done, flags)
-    kl_compares = len({t.terms["tokenizer"] for t in kept if "tokenizer" in t.terms}) <= 1
-    flags += [Flag("warning", f"{t.name}: {trouble}.") for t in kept for trouble in t.troubles]
-    flags += _uneven(kept)
-    wanted = set(prompts)
+    flags += _term_flags(kept, allowed)
+    finished = [run for run in kept if run.is_finished]
+    prompts = _shared_prompts(finished or kept, baseline, common_prompts or not finished, flags)
+    tokenizers = {run.terms["tokenizer"] for run in kept if "tokenizer" in run.terms}
+    flags += [Flag("warning", f"{run.name}: {text}.") for run in kept for text in run.problems]
+    flags += _unevenness_flags(kept)
     restricted = [
-        replace(t, looks=[look.on(_shared(look, prompts, wanted)) for look in t.looks])
-        for t in kept
+        replace(run, checkpoints=[_on_shared(c, prompts) for c in run.checkpoints]) for run in kept
     ]
-    return Checked(restricted, prompts, flags, kl_compares)
+    return Comparable(restricted, prompts, flags, len(tokenizers) <= 1)
 
 
-def _shared(look: Look, prompts: Sequence[str], wanted: set[str]) -> list[str]:
-    """Return the wanted prompts that a look has answers to; looks in training may have fewer."""
-    has = {row["prompt_id"] for row in look.rows} & wanted
-    return [identity for identity in prompts if identity in has]
+def _on_shared(checkpoint: CheckpointEval, prompts: Sequence[str]) -> CheckpointEval:
+    """Return a checkpoint on the shared prompts; one during training may have fewer of them."""
+    responded = {row["prompt_id"] for row in checkpoint.rows}
+    return checkpoint.on_prompts([identity for identity in prompts if identity in responded])
 
 
-def _same_terms(trained: Sequence[Trained], allowed: Collection[str]) -> list[Flag]:
+def _term_flags(runs: Sequence[TrainingRun], allowed: Collection[str]) -> list[Flag]:
     flags = []
-    by_term: dict[str, dict[str, list[Trained]]] = defaultdict(lambda: defaultdict(list))
-    for one in trained:
-        for name, value in one.terms.items():
-            by_term[name][value].append(one)
+    by_term: dict[str, dict[str, list[TrainingRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for name, value in run.terms.items():
+            by_term[name][value].append(run)
     for name, values in by_term.items():
         if len(values) < 2 or name == "prompts":
             continue
-        sides = " and ".join(_named(group) for group in values.values())
+        sides = " and ".join(_names(group) for group in values.values())
         if name.startswith("judge "):
             raise DataError(
                 f"{sides} were scored by different judges ({name.removeprefix('judge ')}), so "
@@ -110,64 +108,66 @@ def _same_terms(trained: Sequence[Trained], allowed: Collection[str]) -> list[Fl
         if name == "tokenizer" or name in allowed:
             flags.append(Flag("warning", f"{text}."))
         else:
-            raise DataError(f"{text}. If that is meant, give --allow {name}.")
+            raise DataError(f"{text}. To compare them anyway, give --allow {name}.")
     return flags
 
 
-def _prompts(
-    trained: Sequence[Trained], baseline: Look | None, common: bool, flags: list[Flag]
+def _shared_prompts(
+    runs: Sequence[TrainingRun],
+    baseline: CheckpointEval | None,
+    common_prompts: bool,
+    flags: list[Flag],
 ) -> list[str]:
-    answered = {t.name: [row["prompt_id"] for row in t.final.rows] for t in trained}
+    prompts = {run.name: [row["prompt_id"] for row in run.final.rows] for run in runs}
     if baseline is not None:
-        answered["the baseline"] = [row["prompt_id"] for row in baseline.rows]
-    for name, identities in answered.items():
-        twice = [identity for identity, n in Counter(identities).items() if n > 1]
-        if twice:
+        prompts["the baseline"] = [row["prompt_id"] for row in baseline.rows]
+    for name, identities in prompts.items():
+        repeated = [identity for identity, n in Counter(identities).items() if n > 1]
+        if repeated:
             raise DataError(
-                f"{name} answers {len(twice)} prompts more than once at one checkpoint. Give each "
-                "answer a seed of its own, so that it is a policy's one answer."
+                f"{name} responds to {len(repeated)} prompts more than once at one checkpoint. "
+                "Give each response a seed of its own, so that each policy has one response per "
+                "prompt."
             )
-    sets = {name: set(identities) for name, identities in answered.items()}
+    sets = {name: set(identities) for name, identities in prompts.items()}
     shared = set.intersection(*sets.values())
-    everything = set.union(*sets.values())
-    if shared != everything:
-        counts = ", ".join(f"{name} {len(found)}" for name, found in list(sets.items())[:8])
-        what = f"{len(shared)} of {len(everything)} prompts were answered by all ({counts})"
-        if not common or len(shared) < 2:
+    union = set.union(*sets.values())
+    if shared != union:
+        counts = ", ".join(f"{name} {len(ids)}" for name, ids in list(sets.items())[:8])
+        text = f"{len(shared)} of {len(union)} prompts have responses by all ({counts})"
+        if not common_prompts or len(shared) < 2:
             raise DataError(
-                f"The policies answered different prompts: {what}. A paired comparison needs the "
-                "same prompts: sample the missing answers"
+                f"The policies responded to different prompts: {text}. A paired comparison needs "
+                "the same prompts: sample the missing responses"
                 + ("." if len(shared) < 2 else ", or give --common-prompts to use the shared ones.")
             )
-        flags.append(Flag("warning", f"Different prompt sets: {what}; only these are compared."))
-    return [identity for identity in answered[trained[0].name] if identity in shared]
+        flags.append(Flag("warning", f"Different prompts: {text}; only these are compared."))
+    return [identity for identity in prompts[runs[0].name] if identity in shared]
 
 
-def _uneven(trained: Sequence[Trained]) -> Iterable[Flag]:
-    seeds: dict[str, list[Trained]] = defaultdict(list)
-    for one in trained:
-        seeds[one.method].append(one)
-    if (
-        not any(one.unfinished for one in trained)
-        and len({len(group) for group in seeds.values()}) > 1
-    ):
+def _unevenness_flags(runs: Sequence[TrainingRun]) -> Iterable[Flag]:
+    seeds: dict[str, list[TrainingRun]] = defaultdict(list)
+    for run in runs:
+        seeds[run.method].append(run)
+    all_finished = all(run.is_finished for run in runs)
+    if all_finished and len({len(group) for group in seeds.values()}) > 1:
         counts = ", ".join(f"{method} {len(group)}" for method, group in seeds.items())
         yield Flag("warning", f"The methods have different numbers of seeds: {counts}.")
-    finished = not all(one.unfinished for one in trained)
+    any_finished = any(run.is_finished for run in runs)
     for method, group in seeds.items():
-        most = max(len(one.looks) for one in group)
-        for one in group:
-            if len(one.looks) < most and not one.unfinished:
+        most = max(len(run.checkpoints) for run in group)
+        for run in group:
+            if len(run.checkpoints) < most and run.is_finished:
                 yield Flag(
                     "warning",
-                    f"{one.name} has {len(one.looks)} checkpoints where another seed of {method} "
-                    f"has {most}: some are missing, or it stopped early.",
+                    f"{run.name} has {len(run.checkpoints)} checkpoints where another seed of "
+                    f"{method} has {most}: some are missing, or it stopped early.",
                 )
-            if one.unfinished:
-                shown = "only its frontier is shown" if finished else "it is shown as it stands"
-                yield Flag("warning", f"{one.name} has not finished; {shown}.")
+            if not run.is_finished:
+                shown = "only its frontier is shown" if any_finished else "it is shown as it is now"
+                yield Flag("warning", f"{run.name} has not finished; {shown}.")
 
 
-def _named(group: Sequence[Trained]) -> str:
-    names = [one.name for one in group]
+def _names(group: Sequence[TrainingRun]) -> str:
+    names = [run.name for run in group]
     return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"

@@ -20,11 +20,12 @@ from typing import Any
 
 from evaluation.comparison.training_runs import (
     COSTS,
-    Look,
-    Trained,
+    CheckpointEval,
+    TrainingRun,
     numeric_columns,
     prompts_digest,
 )
+from evaluation.words import words_of
 from plumbline.data.records import Conversation, Row, prompt_id, user
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
@@ -35,7 +36,7 @@ _OTHERS = ("tokens", "words", *_NUMBERS)
 _SHOWN = 5
 
 
-def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[Trained]:
+def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[TrainingRun]:
     """Read a file of samples; one `Trained` a model and seed.
 
     Raises `DataError` that lists what is wrong, with line numbers; a file is taken whole or not.
@@ -43,94 +44,96 @@ def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[Traine
     if not path.is_file():
         raise DataError(f"There is no file {path} (looked for from {Path.cwd()}).")
     problems: list[str] = []
-    groups: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    responses: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     costs: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     tokenizers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    seen: dict[tuple[str, str, int, str], int] = {}
+    first_lines: dict[tuple[str, str, int, str], int] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row, key, checkpoint, given = _row(line)
+                row, key, checkpoint, record = _row(line)
             except ValueError as error:
                 problems.append(f"{path}, line {number}: {error}")
                 continue
-            place = (*key, checkpoint, row["prompt_id"])
-            if place in seen:
+            key_of_response = (*key, checkpoint, row["prompt_id"])
+            if key_of_response in first_lines:
                 problems.append(
                     f"{path}, line {number}: model {key[0]!r}, seed {key[1]!r}, checkpoint "
-                    f"{checkpoint} has answered this prompt in line {seen[place]} already"
+                    f"{checkpoint} responds to this prompt in line {first_lines[key_of_response]} "
+                    "already"
                 )
                 continue
-            seen[place] = number
-            groups[key][checkpoint].append(row)
-            if given.get("costs"):
-                costs[(*key, checkpoint)] = given["costs"]
-            if given.get("tokenizer"):
-                tokenizers[key].add(str(given["tokenizer"]))
+            first_lines[key_of_response] = number
+            responses[key][checkpoint].append(row)
+            if record.get("costs"):
+                costs[(*key, checkpoint)] = record["costs"]
+            if record.get("tokenizer"):
+                tokenizers[key].add(str(record["tokenizer"]))
     _refuse(problems, path)
-    if not groups:
+    if not responses:
         raise DataError(f"{path} has no samples: no line in it has a prompt and a response.")
-    trained = [
-        _trained(path, key, looks, costs, sorted(tokenizers[key])) for key, looks in groups.items()
+    runs = [
+        _training_run(path, key, checkpoints, costs, sorted(tokenizers[key]))
+        for key, checkpoints in responses.items()
     ]
-    return [scored(one, scorers) for one in trained]
+    return [scored(run, scorers) for run in runs]
 
 
-def scored(trained: Trained, scorers: Sequence[Scorer]) -> Trained:
+def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
     """Score answers that lack a score, with the comparison's own scorers."""
-    names = dict.fromkeys([*trained.scorers, *(scorer.name for scorer in scorers)])
-    for look in trained.looks:
-        rows = list(look.rows)
+    names = dict.fromkeys([*run.scorers, *(scorer.name for scorer in scorers)])
+    for checkpoint in run.checkpoints:
+        rows = list(checkpoint.rows)
         for scorer in scorers:
-            lacking = [row for row in rows if row.get(scorer.name) is None]
-            if not lacking:
+            unscored = [row for row in rows if row.get(scorer.name) is None]
+            if not unscored:
                 continue
-            found = scorer.score([r["prompt"] for r in lacking], [r["response"] for r in lacking])
-            for row, score in zip(lacking, found, strict=True):
+            found = scorer.score([r["prompt"] for r in unscored], [r["response"] for r in unscored])
+            for row, score in zip(unscored, found, strict=True):
                 row[scorer.name] = score
-    return replace(trained, scorers=list(names))
+    return replace(run, scorers=list(names))
 
 
 def _row(line: str) -> tuple[Row, tuple[str, str], int, Mapping[str, Any]]:
     """Return one line as a judged answer, its model and seed, its checkpoint and what it gave."""
     try:
-        given = json.loads(line)
+        record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg})") from None
-    if not isinstance(given, dict):
+    if not isinstance(record, dict):
         raise ValueError("it is no JSON object")
     for name in ("prompt", "response", "model"):
-        if given.get(name) in (None, "", []) and not (name == "response" and name in given):
-            raise ValueError(f"it has no {name!r}; it has {', '.join(map(repr, given))}")
-    prompt = _messages(given["prompt"])
-    response = _text(given["response"])
+        if record.get(name) in (None, "", []) and not (name == "response" and name in record):
+            raise ValueError(f"it has no {name!r}; it has {', '.join(map(repr, record))}")
+    prompt = _messages(record["prompt"])
+    response = _text(record["response"])
     row: Row = {
         "prompt_id": prompt_id(prompt),
         "prompt": prompt,
         "response": response,
         "tokens": None,
-        "words": len(response.split()),
-        "finished": bool(given.get("finished", True)),
+        "words": len(words_of(response)),
+        "finished": bool(record.get("finished", True)),
     }
     for name in _NUMBERS:
-        row[name] = _number(given, name)
-    if given.get("subset") is not None:
-        row["subset"] = str(given["subset"])
-    scores = given.get("scores") or {}
+        row[name] = _number(record, name)
+    if record.get("subset") is not None:
+        row["subset"] = str(record["subset"])
+    scores = record.get("scores") or {}
     if not isinstance(scores, dict):
         raise ValueError("'scores' must be an object of names and numbers")
     for name in scores:
         row[name] = _number(scores, name)
-    if not isinstance(given.get("costs") or {}, dict):
+    if not isinstance(record.get("costs") or {}, dict):
         raise ValueError("'costs' must be an object of names and numbers")
-    checkpoint = given.get("checkpoint", 0)
+    checkpoint = record.get("checkpoint", 0)
     if isinstance(checkpoint, str) and checkpoint.isdigit():
         checkpoint = int(checkpoint)
     if not isinstance(checkpoint, int) or isinstance(checkpoint, bool):
         raise ValueError(f"'checkpoint' is {checkpoint!r}, not the number of a step")
-    return row, (str(given["model"]), str(given.get("seed", 0))), checkpoint, given
+    return row, (str(record["model"]), str(record.get("seed", 0))), checkpoint, record
 
 
 def _messages(prompt: Any) -> Conversation:
@@ -153,8 +156,8 @@ def _text(response: Any) -> str:
     raise ValueError("'response' is neither a text nor a list of messages")
 
 
-def _number(given: Mapping[str, Any], name: str) -> float | None:
-    value = given.get(name)
+def _number(record: Mapping[str, Any], name: str) -> float | None:
+    value = record.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -162,27 +165,27 @@ def _number(given: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _trained(
+def _training_run(
     path: Path,
     key: tuple[str, str],
-    looks: Mapping[int, Sequence[Row]],
+    rows_by_step: Mapping[int, Sequence[Row]],
     costs: Mapping[tuple[str, str, int], Mapping[str, Any]],
     tokenizers: Sequence[str],
-) -> Trained:
+) -> TrainingRun:
     model, seed = key
     found = [
-        Look(
+        CheckpointEval(
             checkpoint,
             rows,
             {name: costs.get((*key, checkpoint), {}).get(name) for name in COSTS},
         )
-        for checkpoint, rows in sorted(looks.items())
+        for checkpoint, rows in sorted(rows_by_step.items())
     ]
     terms = {"prompts": prompts_digest(found[-1].rows)}
     if tokenizers:
         terms["tokenizer"] = ", ".join(tokenizers)
-    given = [name for name in numeric_columns(found[-1].rows) if name not in _OTHERS]
-    return Trained(model, seed, found, str(path), terms=terms, scorers=given)
+    scorers = [name for name in numeric_columns(found[-1].rows) if name not in _OTHERS]
+    return TrainingRun(model, seed, found, str(path), terms=terms, scorers=scorers)
 
 
 def _refuse(problems: Sequence[str], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gathering what `plumbline compare` is given: runs, files of samples, and scorers for them."""
+"""The inputs of `plumbline compare`: runs, files of samples, and scorers for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.comparison.external_samples import read_samples_file
-from evaluation.comparison.page_content import record_of, trainings_of
-from evaluation.comparison.training_runs import Look, Trained
+from evaluation.comparison.recipe_runs import find_run, training_runs_in
+from evaluation.comparison.training_runs import Baseline, TrainingRun
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 from plumbline.runs.artifacts import Artifact
@@ -17,77 +17,84 @@ from plumbline.runs.run import RunRecord
 
 
 @dataclass
-class Gathered:
-    """Trainings from several places, with the policy they are measured from."""
+class ComparisonInputs:
+    """Training runs from several places, with the baseline."""
 
-    trained: list[Trained] = field(default_factory=list)
-    baseline: Look | None = None
+    runs: list[TrainingRun] = field(default_factory=list)
+    baseline: Baseline | None = None
     stages: dict[str, Artifact] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def gather(
+def gather_inputs(
     home: Path, runs: Sequence[str], files: Sequence[Path], baseline_model: str | None = None
-) -> Gathered:
+) -> ComparisonInputs:
     """Return everything that is to be compared.
 
-    Answers in files are scored by the runs' own judges, where they lack a score. A model of a file
-    that is named ``baseline_model`` becomes the baseline.
+    Responses in files that lack a score are scored by the judges of the runs. The model that is
+    named ``baseline_model`` becomes the baseline.
     """
-    found = Gathered()
+    inputs = ComparisonInputs()
     scorers: list[Scorer] = []
     for name in runs:
-        record = record_of(home, name)
-        trained, baseline = trainings_of(record)
-        if not trained:
+        record = find_run(home, name)
+        training_runs, baseline = training_runs_in(record)
+        if not training_runs:
             raise DataError(
-                f"Run {name!r} has no judged policies to compare: it has the stages "
+                f"Run {name!r} has no evaluated policies to compare: it has the stages "
                 f"{', '.join(record.artifacts) or 'none'}. A training is compared by its stages "
                 "METHOD/seed-N and evaluation/METHOD/seed-N."
             )
         stages = record.artifacts
         if not scorers and files:
             scorers = _scorers(stages, record)
-        found.stages |= {s if len(runs) == 1 else f"{name}: {s}": a for s, a in stages.items()}
-        found.baseline = found.baseline or baseline
-        _add(found, trained, name)
+        inputs.stages |= {s if len(runs) == 1 else f"{name}: {s}": a for s, a in stages.items()}
+        inputs.baseline = inputs.baseline or baseline
+        _add(inputs, training_runs, name)
         if record.status != "finished":
-            found.notes.append(f"Run {name!r} is {record.status}; what it has made is compared.")
+            inputs.notes.append(f"Run {name!r} is {record.status}; what it has made is compared.")
     for file in files:
-        _add(found, read_samples_file(file, scorers), file.stem)
+        _add(inputs, read_samples_file(file, scorers), file.stem)
     if baseline_model is not None:
-        _take_baseline(found, baseline_model)
-    return found
+        _take_baseline(inputs, baseline_model)
+    if not inputs.runs:
+        raise DataError(
+            f"There is nothing but the baseline {baseline_model!r} to compare. Add the samples of "
+            "another model, or choose another baseline."
+        )
+    return inputs
 
 
-def _add(found: Gathered, trained: Sequence[Trained], origin: str) -> None:
-    """Add trainings; the same policy once, and different ones of the same name by their origin."""
-    known = {(one.method, one.seed): one for one in found.trained}
-    clash = {
-        one.method
-        for one in trained
-        if (other := known.get((one.method, one.seed))) and other.source != one.source
+def _add(inputs: ComparisonInputs, runs: Sequence[TrainingRun], origin: str) -> None:
+    """Add training runs, the same policy once; other ones of a known name get their origin."""
+    known = {(run.method, run.seed): run for run in inputs.runs}
+    clashing = {
+        run.method
+        for run in runs
+        if (other := known.get((run.method, run.seed))) and other.source != run.source
     }
-    for one in trained:
-        if one.method in clash:
-            found.trained.append(replace(one, method=f"{one.method} ({origin})"))
-        elif (one.method, one.seed) not in known:
-            found.trained.append(one)
+    for run in runs:
+        if run.method in clashing:
+            title = f"{run.title or run.method} ({origin})"
+            inputs.runs.append(replace(run, method=f"{run.method} ({origin})", title=title))
+        elif (run.method, run.seed) not in known:
+            inputs.runs.append(run)
 
 
-def _take_baseline(found: Gathered, model: str) -> None:
-    chosen = [one for one in found.trained if one.method == model]
-    if not chosen:
-        names = ", ".join(dict.fromkeys(one.method for one in found.trained))
+def _take_baseline(inputs: ComparisonInputs, model: str) -> None:
+    matching = [run for run in inputs.runs if run.method == model]
+    if not matching:
+        names = ", ".join(dict.fromkeys(run.method for run in inputs.runs))
         raise DataError(f"There is no model {model!r} to be the baseline; there are {names}.")
-    found.baseline = chosen[0].final
-    if len(chosen) > 1:
-        found.notes.append(f"The baseline is {chosen[0].name}, the first of its seeds.")
-    found.trained = [one for one in found.trained if one.method != model]
+    first = matching[0]
+    inputs.baseline = Baseline(model, first.title or model, first.final)
+    if len(matching) > 1:
+        inputs.notes.append(f"The baseline is {first.name}, the first of its seeds.")
+    inputs.runs = [run for run in inputs.runs if run.method != model]
 
 
 def _scorers(stages: dict[str, Artifact], record: RunRecord) -> list[Scorer]:
-    """Return the judges of a run's own evaluations, made again from their description."""
+    """Return the judges of a run's own evaluations, rebuilt from their description."""
     for name, artifact in stages.items():
         if name.startswith("evaluation/"):
             harness = artifact.manifest.arguments["arguments"]["harness"]["arguments"]

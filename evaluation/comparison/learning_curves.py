@@ -1,4 +1,4 @@
-"""How methods learn: quality and KL over training, with intervals over seeds, on one page."""
+"""Learning curves: quality and KL over training, with intervals over seeds, on one page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import altair as alt
 
 from evaluation import plots
 from evaluation.comparison.training_runs import Methods
-from evaluation.statistics import band, mean_and_error
+from evaluation.statistics import band, mean_and_se
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.metrics import METRICS, read_metrics
 from plumbline.runs.stage import Stage, stage
 
-CODE_BESIDE = "../templates"
+CODE_BESIDE = "templates"
 CONFIDENCE = 0.95
 _EVALUATED = "eval/"
 _SHOWN = ("gold", "reward", "kl", "words")
@@ -31,10 +31,12 @@ def report_curves(
     methods: Methods,
     changes: Mapping[str, Mapping[str, Any]],
 ) -> Mapping[str, float | None]:
-    """Write how methods learn: ``report.html``, ``report.md``, plots, and figures as JSON."""
-    rows = looks(methods)
-    table = finals(methods, judge)
-    write_json(stage.folder / "summary.json", {"judge": judge, "methods": table, "looks": rows})
+    """Write the learning curves: ``report.html``, ``report.md``, plots and ``summary.json``."""
+    rows = checkpoint_means(methods)
+    table = final_means(methods, judge)
+    write_json(
+        stage.folder / "summary.json", {"judge": judge, "methods": table, "checkpoints": rows}
+    )
     content: dict[str, Any] = {
         "title": title,
         "judge": judge,
@@ -45,48 +47,53 @@ def report_curves(
         },
         "seeds": sorted({seed for seeds in methods.values() for seed in seeds}),
     }
-    plots.write_report(stage.folder, "curves", content, dict(_charts(rows, judge, list(methods))))
+    charts = dict(_charts(rows, judge, list(methods)))
+    plots.write_report(stage.folder, "evaluation.comparison", "learning_curves", content, charts)
     return {f"{row['method']}_{judge}": row[judge]["mean"] for row in table}
 
 
-def looks(methods: Methods) -> list[dict[str, Any]]:
-    """Return one row for each method and look at it during training: means over seeds, bands."""
+def checkpoint_means(methods: Methods) -> list[dict[str, Any]]:
+    """Return one row per method and checkpoint: means over seeds with intervals."""
     rows = []
     for method, seeds in methods.items():
         by_step: dict[int, dict[str, list[float]]] = {}
-        for made in seeds.values():
-            for line in read_metrics(made["policy"].path / METRICS):
+        for artifacts in seeds.values():
+            for line in read_metrics(artifacts["policy"].path / METRICS):
                 if f"{_EVALUATED}kl" not in line:
                     continue
-                gathered = by_step.setdefault(int(line["step"]), {})
+                values_by_metric = by_step.setdefault(int(line["step"]), {})
                 for name in _SHOWN:
                     if line.get(f"{_EVALUATED}{name}") is not None:
-                        gathered.setdefault(name, []).append(line[f"{_EVALUATED}{name}"])
-        for step, gathered in sorted(by_step.items()):
-            row: dict[str, Any] = {"method": method, "step": step, "seeds": len(gathered["kl"])}
-            for name, values in gathered.items():
-                found = band(values)
-                row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+                        values_by_metric.setdefault(name, []).append(line[f"{_EVALUATED}{name}"])
+        for step, values_by_metric in sorted(by_step.items()):
+            row: dict[str, Any] = {
+                "method": method,
+                "step": step,
+                "seeds": len(values_by_metric["kl"]),
+            }
+            for name, values in values_by_metric.items():
+                mean = band(values)
+                row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
             rows.append(row)
     return rows
 
 
-def finals(methods: Methods, judge: str) -> list[dict[str, Any]]:
-    """Return one row a method: its finished policies, as means over seeds with intervals."""
+def final_means(methods: Methods, judge: str) -> list[dict[str, Any]]:
+    """Return one row per method: its finished policies, as means over seeds with intervals."""
     rows = []
     for method, seeds in methods.items():
-        judged = [made["evaluation"].metrics for made in seeds.values()]
-        trained = [made["policy"] for made in seeds.values()]
-        row: dict[str, Any] = {"method": method, "seeds": len(judged)}
+        evaluations = [artifacts["evaluation"].metrics for artifacts in seeds.values()]
+        policies = [artifacts["policy"] for artifacts in seeds.values()]
+        row: dict[str, Any] = {"method": method, "seeds": len(evaluations)}
         for name in (f"{judge}_win_rate", *_SHOWN):
-            values = [float(m[name] or 0) for m in judged if m.get(name) is not None]
+            values = [float(m[name] or 0) for m in evaluations if m.get(name) is not None]
             if values:
                 row[name] = band(values)._asdict()
-        row["seconds"] = mean_and_error([p.manifest.seconds for p in trained]).mean
-        row["tokens_sampled"] = mean_and_error(
-            [float(p.metrics.get("tokens_sampled") or 0) for p in trained]
+        row["seconds"] = mean_and_se([p.manifest.seconds for p in policies]).mean
+        row["tokens_sampled"] = mean_and_se(
+            [float(p.metrics.get("tokens_sampled") or 0) for p in policies]
         ).mean
-        row["signs"] = sum(float(p.metrics.get("signs") or 0) for p in trained)
+        row["signs"] = sum(float(p.metrics.get("signs") or 0) for p in policies)
         rows.append(row)
     return rows
 
@@ -94,11 +101,11 @@ def finals(methods: Methods, judge: str) -> list[dict[str, Any]]:
 def _charts(
     rows: Sequence[dict[str, Any]], judge: str, methods: list[str]
 ) -> list[tuple[str, plots.Chart]]:
-    shown = "gold utility" if judge == "gold" else "reward"
+    judge_title = "gold utility" if judge == "gold" else "reward"
     return [
-        ("quality", _over_rounds(rows, judge, shown, methods)),
-        ("kl", _over_rounds(rows, "kl", "KL, nats a response", methods)),
-        ("frontier", _frontier(rows, judge, shown, methods)),
+        ("quality", _over_rounds(rows, judge, judge_title, methods)),
+        ("kl", _over_rounds(rows, "kl", "KL, nats per response", methods)),
+        ("frontier", _frontier(rows, judge, judge_title, methods)),
     ]
 
 
@@ -127,7 +134,7 @@ def _frontier(
     rows: Sequence[dict[str, Any]], judge: str, title: str, methods: list[str]
 ) -> plots.Chart:
     base = alt.Chart(alt.Data(values=[dict(row, kl=max(0.0, row["kl"])) for row in rows])).encode(
-        x=alt.X("kl:Q", title="KL, nats a response (root scale)", scale=alt.Scale(type="sqrt")),
+        x=alt.X("kl:Q", title="KL, nats per response (root scale)", scale=alt.Scale(type="sqrt")),
         y=alt.Y(f"{judge}:Q", title=title, scale=alt.Scale(zero=False)),
         color=_color(methods),
     )
@@ -141,5 +148,5 @@ def _frontier(
 
 def _color(methods: list[str]) -> alt.Color:
     scale = alt.Scale(domain=methods, range=plots.PALETTE[: len(methods)])
-    shown = alt.Legend(orient="bottom", columns=4, symbolOpacity=1)
-    return alt.Color("method:N", title=None, scale=scale, legend=shown)
+    legend = alt.Legend(orient="bottom", columns=4, symbolOpacity=1)
+    return alt.Color("method:N", title=None, scale=scale, legend=legend)

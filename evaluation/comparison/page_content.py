@@ -1,4 +1,4 @@
-"""What a comparison's page shows, as plain data; the package `page` draws it."""
+"""The content of a comparison's page as plain data; the package `page` draws it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,43 @@ import numpy as np
 from evaluation.comparison import provenance
 from evaluation.comparison.analysis import Comparison
 from evaluation.comparison.budget_matching import BudgetConfig
-from evaluation.comparison.comparability import check
+from evaluation.comparison.comparability import check_comparability
+from evaluation.comparison.recipe_runs import find_run, training_runs_in
 from evaluation.comparison.training_runs import (
-    Look,
-    Trained,
-    baseline_of,
+    Baseline,
+    CheckpointEval,
+    TrainingRun,
     numeric_columns,
-    of_methods,
-    of_partial,
     subset_of,
 )
 from evaluation.comparison.verdict import verdict
-from evaluation.samples import points_over
-from evaluation.statistics import mean_and_error, mean_interval
+from evaluation.sample_files import win_scores_over
+from evaluation.statistics import bootstrap_interval, mean_and_se
 from plumbline import __version__
 from plumbline.config import Config
 from plumbline.config import settings as settings_of
-from plumbline.errors import ArtifactError, DataError
-from plumbline.runs.artifacts import Artifact, Store
-from plumbline.runs.run import RUN_FILE, RunRecord
+from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.run import RunRecord
 
-#: Answers that a page carries at most; beyond, those of checkpoints on the way are left out.
-MAX_ANSWERS = 60_000
+#: The id of the baseline among policies, whose ids have slashes.
+BASELINE_ID = "baseline"
+#: A page carries at most so many responses; beyond that, those of earlier checkpoints are left out.
+MAX_RESPONSES = 60_000
 _RESAMPLES = 2000
-#: The kind of artefact that a training makes.
-POLICY = "policy"
-_KNOWN_SCORERS = {
+_SCORER_TITLES = {
     "gold": ("gold utility", "points"),
-    "reward": ("reward-model score", "deviations"),
-    "ensemble": ("ensemble score", "deviations"),
+    "reward": ("reward-model score", "standard deviations"),
+    "ensemble": ("ensemble score", "standard deviations"),
 }
-_KNOWN_METHODS = {"baseline": "SFT", "sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
 
 
-def build(
-    trained: Sequence[Trained],
+def comparison_content(
+    runs: Sequence[TrainingRun],
     *,
     title: str,
     judge: str,
-    baseline: Look | None = None,
+    baseline: Baseline | None = None,
     budget: BudgetConfig | None = None,
     confidence: float = 0.95,
     stages: Mapping[str, Artifact] | None = None,
@@ -62,41 +60,43 @@ def build(
 ) -> dict[str, Any]:
     """Return the content of a comparison's page.
 
-    Raises `DataError` where the trainings may not be compared.
+    Raises `DataError` where the training runs cannot be compared.
     """
-    checked = check(trained, judge, baseline, common_prompts=common_prompts, allowed=allowed)
-    scorers = _scorers(checked.trained, judge)
-    comparison = Comparison(checked, judge, scorers, budget or BudgetConfig(), baseline, confidence)
+    start = None if baseline is None else baseline.evaluation
+    comparable = check_comparability(
+        runs, judge, start, common_prompts=common_prompts, allowed=allowed
+    )
+    scorers = _shared_scorers(comparable.runs, judge)
+    comparison = Comparison(comparable, judge, scorers, budget or BudgetConfig(), start, confidence)
     contrasts = comparison.contrasts()
-    titles = {name: _KNOWN_METHODS.get(name, name) for name in ("baseline", *comparison.everything)}
+    titles, baseline_title = display_titles(comparable.runs, baseline)
     stages = stages or {}
-    matched = {id(place.nearest) for places in comparison.matched.values() for place in places}
-    policies = _Policies(comparison, matched)
-    rewards = stages.get("reward")
+    policies = _Policies(comparison)
+    baseline_rows = [] if start is None else start.rows
     return {
         "title": title,
         "version": __version__,
         "status": status,
         "judge": judge,
         "has_gold": "gold" in scorers,
-        "verdict": verdict(comparison, contrasts, titles),
+        "verdict": verdict(comparison, contrasts, titles, baseline_title),
         "flags": [
-            *(asdict(flag) for flag in checked.flags),
+            *(asdict(flag) for flag in comparable.flags),
             *({"level": "warning", "text": note} for note in notes),
         ],
-        "scorers": [
-            dict(zip(("title", "unit"), _KNOWN_SCORERS.get(n, (n, "points")), strict=True), name=n)
-            for n in scorers
-        ],
-        "methods": [{"name": name, "title": titles[name]} for name in comparison.everything],
-        "baseline": {
-            "title": titles["baseline"],
-            "figures": {} if baseline is None else _figures(baseline, scorers),
+        "scorers": [_scorer(name) for name in scorers],
+        "methods": [{"name": name, "title": titles[name]} for name in comparison.all_groups],
+        "baseline": None
+        if baseline is None or start is None
+        else {
+            "name": baseline.name,
+            "title": baseline_title,
+            "metrics": _metrics(start, scorers),
         },
         "design": {
             "seeds": {name: len(group) for name, group in comparison.groups.items()},
-            "prompts": len(checked.prompts),
-            "prompts_at_looks": len(comparison.looked_at),
+            "prompts": len(comparable.prompts),
+            "checkpoint_prompts": len(comparison.checkpoint_prompts),
             "confidence": confidence,
             "budget": None if comparison.budget is None else comparison.budget._asdict(),
         },
@@ -104,51 +104,31 @@ def build(
         "contrasts": contrasts,
         "ranking": comparison.ranking(),
         "frontier": comparison.frontier(),
-        "training": provenance.training(stages),
+        "training": provenance.training_curves(stages),
         "subsets": comparison.subsets(),
-        "parts": [
-            row | {"policy": titles[row["policy"]]}
-            for row in provenance.parts(
-                comparison.groups, [] if baseline is None else baseline.rows, judge
-            )
-        ],
-        "costs": [
-            row | {"method": titles[row["method"]]} for row in provenance.costs(comparison.groups)
-        ],
+        "parts": provenance.score_parts(comparison.groups, baseline_rows, judge),
+        "costs": provenance.mean_costs(comparison.groups),
         "lineage": provenance.lineage(stages),
-        "left_out": provenance.left_out(stages),
-        "differences": provenance.differences(comparison.groups),
-        "settings": []
-        if settings is None
-        else [
-            {"key": k.key, "value": str(k.value), "documentation": k.documentation}
-            for k in settings_of(settings)
-        ],
-        "reward_model": None
-        if rewards is None
-        else {
-            "accuracy": rewards.metrics.get("accuracy"),
-            "held_out_pairs": int(rewards.metrics.get("held_out_pairs") or 0),
-            "best_possible": stages["preferences"].metrics.get("best_possible")
-            if "preferences" in stages
-            else None,
-        },
+        "dropped": provenance.dropped_rows(stages),
+        "differences": provenance.different_settings(comparison.groups),
+        "settings": [] if settings is None else _settings(settings),
+        "reward_model": _reward_model(stages),
         "samples": policies.samples(),
     }
 
 
-def content_of_run(
+def run_content(
     home: Path, run: str, budget: BudgetConfig | None = None, confidence: float = 0.95
 ) -> dict[str, Any]:
-    """Return the content for a run of a recipe that compares, finished or going on."""
-    record = record_of(home, run)
-    trained, baseline = trainings_of(record)
-    if not trained:
-        return waiting(record)
-    return build(
-        trained,
+    """Return the content for a run of a recipe that compares, finished or in progress."""
+    record = find_run(home, run)
+    runs, baseline = training_runs_in(record)
+    if not runs:
+        return waiting_content(record)
+    return comparison_content(
+        runs,
         title=run,
-        judge=judge_of(trained),
+        judge=default_judge(runs),
         baseline=baseline,
         budget=budget,
         confidence=confidence,
@@ -158,76 +138,39 @@ def content_of_run(
     )
 
 
-def record_of(home: Path, name: str) -> RunRecord:
-    """Return a run by its name; raise `ArtifactError` that names those there are."""
-    if not (home / name / RUN_FILE).exists():
-        runs = sorted(path.parent.name for path in home.glob(f"*/{RUN_FILE}"))
-        raise ArtifactError(
-            f"There is no run {name!r} in {home}; there are {', '.join(runs) or 'none'}."
-        )
-    return RunRecord(home / name)
-
-
-def judge_of(trained: Sequence[Trained]) -> str:
-    """Return the scorer that decides: gold where it is known, else the first that all have."""
-    shared = [name for name in trained[0].scorers if all(name in one.scorers for one in trained)]
+def default_judge(runs: Sequence[TrainingRun]) -> str:
+    """Return the deciding scorer: gold where it is known, else the first that all runs share."""
+    shared = [name for name in runs[0].scorers if all(name in run.scorers for run in runs)]
     if not shared:
         raise DataError(
             "The policies have no score in common, so there is nothing to compare them by. "
-            + "; ".join(f"{one.name}: {', '.join(one.scorers) or 'none'}" for one in trained)
+            + "; ".join(f"{run.name}: {', '.join(run.scorers) or 'none'}" for run in runs)
         )
     return "gold" if "gold" in shared else shared[0]
 
 
-def trainings_of(record: RunRecord) -> tuple[list[Trained], Look | None]:
-    """Return the trainings of a run and its baseline; also those that go on, from their looks.
-
-    A stage ``evaluation/METHOD/seed-N`` beside a stage ``METHOD/seed-N`` is a finished training.
-    """
-    made = record.artifacts
-    methods: dict[str, dict[str, dict[str, Artifact]]] = {}
-    going_on = []
-    for name, artifact in made.items():
-        method, _, seed = name.rpartition("/seed-")
-        if not method or artifact.kind != POLICY:
-            continue
-        evaluation = made.get(f"evaluation/{name}")
-        if evaluation is not None:
-            places = methods.setdefault(method, {})
-            places[seed] = {"policy": artifact, "evaluation": evaluation}
-        elif (found := of_partial(method, seed, artifact.path)) is not None:
-            going_on.append(found)
-    current, making = record.state.get("stage") or "", record.state.get("making")
-    method, _, seed = str(current).rpartition("/seed-")
-    if str(making).startswith(f"{POLICY}-") and method:
-        found = of_partial(method, seed, Store(record.store.root).partial(str(making)) / "out")
-        if found is not None:
-            going_on.append(found)
-    baseline = made.get("evaluation/sft")
-    return (
-        [*of_methods(methods), *going_on],
-        None if baseline is None else baseline_of(baseline),
-    )
-
-
-def waiting(record: RunRecord) -> dict[str, Any]:
-    """Return the content for a run in which nothing has been judged yet."""
+def waiting_content(record: RunRecord) -> dict[str, Any]:
+    """Return the content for a run in which nothing has been evaluated yet."""
     stages = record.artifacts
+    stage = record.state["stage"]
     return {
         "title": record.folder.name,
         "version": __version__,
         "status": record.status,
         "judge": "gold",
         "has_gold": False,
-        "verdict": [f"Nothing to compare yet; the run is at {record.state['stage'] or 'rest'}."],
-        "design": {"seeds": {}, "prompts": 0, "prompts_at_looks": 0, "confidence": 0.95,
+        "verdict": [
+            "There is nothing to compare yet"
+            + (f"; the run is at the stage {stage}." if stage else "; no stage is running.")
+        ],
+        "design": {"seeds": {}, "prompts": 0, "checkpoint_prompts": 0, "confidence": 0.95,
                    "budget": None},
-        "baseline": {"title": "SFT", "figures": {}},
+        "baseline": None,
         "reward_model": None,
-        "training": provenance.training(stages),
+        "training": provenance.training_curves(stages),
         "lineage": provenance.lineage(stages),
-        "left_out": provenance.left_out(stages),
-        "samples": {"policies": [], "prompts": [], "answers": {}},
+        "dropped": provenance.dropped_rows(stages),
+        "samples": {"policies": [], "prompts": [], "responses": {}},
     } | {
         name: []
         for name in ("flags", "scorers", "methods", "policies", "contrasts", "ranking", "frontier",
@@ -235,81 +178,128 @@ def waiting(record: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _scorers(trained: Sequence[Trained], judge: str) -> list[str]:
-    """Return the scorers that every finished policy has, the deciding one first."""
-    shared = [name for name in trained[0].scorers if all(name in one.scorers for one in trained)]
+def display_titles(
+    runs: Sequence[TrainingRun], baseline: Baseline | None
+) -> tuple[dict[str, str], str]:
+    """Return the title of each method and of the baseline; no two are equal.
+
+    A title that two methods share gives way to their names.
+    """
+    titles = {run.method: run.title or run.method for run in runs}
+    repeated = {title for title in titles.values() if list(titles.values()).count(title) > 1}
+    titles = {name: name if title in repeated else title for name, title in titles.items()}
+    baseline_title = "the baseline" if baseline is None else baseline.title
+    while baseline_title in titles.values():
+        baseline_title += " (baseline)"
+    return titles, baseline_title
+
+
+def _scorer(name: str) -> dict[str, str]:
+    title, unit = _SCORER_TITLES.get(name, (name, "points"))
+    return {"name": name, "title": title, "unit": unit}
+
+
+def _settings(config: Config) -> list[dict[str, str]]:
+    return [
+        {"key": s.key, "value": str(s.value), "documentation": s.documentation}
+        for s in settings_of(config)
+    ]
+
+
+def _reward_model(stages: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    if "reward" not in stages:
+        return None
+    metrics = stages["reward"].metrics
+    preferences = stages.get("preferences")
+    return {
+        "accuracy": metrics.get("accuracy"),
+        "held_out_pairs": int(metrics.get("held_out_pairs") or 0),
+        "best_possible": None if preferences is None else preferences.metrics.get("best_possible"),
+    }
+
+
+def _shared_scorers(runs: Sequence[TrainingRun], judge: str) -> list[str]:
+    """Return the scorers that every run has, the deciding one first."""
+    shared = [name for name in runs[0].scorers if all(name in run.scorers for run in runs)]
     return [judge, *(name for name in shared if name != judge)]
 
 
-def _figures(look: Look, scorers: Sequence[str]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"kl": look.kl, "kl_error": None}
-    if found["kl"] is not None:
-        gaps = [row["logprob"] - row["reference_logprob"] for row in look.rows]
-        found["kl_error"] = mean_and_error(gaps).error
-    for name in dict.fromkeys([*scorers, "words", "finished", *numeric_columns(look.rows)]):
-        found[name] = look.mean(name)
-    return found
+def _metrics(checkpoint: CheckpointEval, scorers: Sequence[str]) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {"kl": checkpoint.kl, "kl_se": None}
+    if metrics["kl"] is not None:
+        metrics["kl_se"] = mean_and_se(checkpoint.log_ratios).se
+    columns = [*scorers, "words", "finished", *numeric_columns(checkpoint.rows)]
+    return metrics | {name: checkpoint.mean(name) for name in dict.fromkeys(columns)}
 
 
 class _Policies:
-    """Every policy at every look, as rows of the table and as columns of the sample browser."""
+    """Every policy at every checkpoint, as rows of tables and as columns of the sample browser."""
 
-    def __init__(self, comparison: Comparison, matched: set[int]) -> None:
+    def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
-        self._matched = matched
-        self._looks = [(one, look) for one in comparison.checked.trained for look in one.looks]
+        self._matched = {
+            id(place.nearest) for places in comparison.matched.values() for place in places
+        }
+        self._checkpoints = [
+            (run, checkpoint)
+            for run in comparison.comparable.runs
+            for checkpoint in run.checkpoints
+        ]
         self._baseline = comparison.baseline
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a policy and look, with its figures and what it had cost."""
+        """Return one row per policy and checkpoint, with its metrics and costs."""
         scorers = self._comparison.scorers
-        found = []
-        for one, look in self._looks:
-            final = look is one.final
-            found.append(
+        rows = []
+        for run, checkpoint in self._checkpoints:
+            is_final = checkpoint is run.final
+            rows.append(
                 {
-                    "id": one.identity(look),
-                    "method": one.method,
-                    "seed": one.seed,
-                    "checkpoint": look.checkpoint,
-                    "progress": look.checkpoint / (one.final.checkpoint or 1),
-                    "final": final and not one.unfinished,
-                    "matched": id(look) in self._matched,
-                    "figures": _figures(look, scorers) | self._wins(look, final=final),
-                    "costs": dict(look.costs) | {"memory": one.memory},
+                    "id": run.policy_id(checkpoint),
+                    "method": run.method,
+                    "seed": run.seed,
+                    "checkpoint": checkpoint.step,
+                    "progress": checkpoint.step / (run.final.step or 1),
+                    "final": is_final and run.is_finished,
+                    "matched": id(checkpoint) in self._matched,
+                    "metrics": _metrics(checkpoint, scorers)
+                    | self._win_rates(checkpoint, with_interval=is_final),
+                    "costs": dict(checkpoint.costs) | {"memory": run.peak_memory},
                 }
             )
-        return found
+        return rows
 
     def samples(self) -> dict[str, Any]:
-        """Return prompts and every policy's answers to them, aligned."""
-        prompts = self._comparison.checked.prompts
-        looks = self._looks
-        if len(prompts) * len(looks) > MAX_ANSWERS:
-            looks = [(one, look) for one, look in looks if look is one.final]
-        columns = {one.identity(look): look for one, look in looks}
+        """Return prompts and every policy's responses to them, aligned."""
+        prompts = self._comparison.comparable.prompts
+        checkpoints = self._checkpoints
+        if len(prompts) * len(checkpoints) > MAX_RESPONSES:
+            checkpoints = [(run, c) for run, c in checkpoints if c is run.final]
+        columns = {run.policy_id(c): c for run, c in checkpoints}
         if self._baseline is not None:
-            columns = {"sft": self._baseline} | columns
-        first = {
+            columns = {BASELINE_ID: self._baseline} | columns
+        rows = {
             row["prompt_id"]: row
-            for one in self._comparison.checked.trained
-            for row in one.final.rows
+            for run in self._comparison.comparable.runs
+            for row in run.final.rows
         }
         return {
             "policies": list(columns),
             "prompts": [
                 {
                     "id": identity,
-                    "messages": [dict(m) for m in first[identity]["prompt"]],
-                    "subset": subset_of(first[identity]),
+                    "messages": [dict(m) for m in rows[identity]["prompt"]],
+                    "subset": subset_of(rows[identity]),
                 }
                 for identity in prompts
             ],
-            "answers": {name: self._answers(look, prompts) for name, look in columns.items()},
+            "responses": {name: self._responses(c, prompts) for name, c in columns.items()},
         }
 
-    def _answers(self, look: Look, prompts: Sequence[str]) -> list[dict[str, Any] | None]:
-        rows = {row["prompt_id"]: row for row in look.rows}
+    def _responses(
+        self, checkpoint: CheckpointEval, prompts: Sequence[str]
+    ) -> list[dict[str, Any] | None]:
+        rows = {row["prompt_id"]: row for row in checkpoint.rows}
         return [
             None
             if identity not in rows
@@ -322,18 +312,22 @@ class _Policies:
             for identity in prompts
         ]
 
-    def _wins(self, look: Look, *, final: bool) -> dict[str, float | None]:
-        """Return win rates over the baseline; for finished policies with intervals over prompts."""
+    def _win_rates(
+        self, checkpoint: CheckpointEval, *, with_interval: bool
+    ) -> dict[str, float | None]:
+        """Return the win rates over the baseline, with intervals over prompts if wanted."""
         if self._baseline is None:
             return {}
-        theirs = {row["prompt_id"]: row for row in self._baseline.rows}
-        found: dict[str, float | None] = {}
+        baseline = {row["prompt_id"]: row for row in self._baseline.rows}
+        rates: dict[str, float | None] = {}
         for scorer in self._comparison.scorers:
             if any(row.get(scorer) is None for row in self._baseline.rows):
                 continue
-            points = points_over(look.rows, theirs, scorer)
-            found[f"{scorer}_win_rate"] = float(np.mean(points))
-            if final and len(points) > 1:
-                low, high = mean_interval(points, self._comparison.confidence, _RESAMPLES, 0)
-                found |= {f"{scorer}_win_rate_low": low, f"{scorer}_win_rate_high": high}
-        return found
+            win_scores = win_scores_over(checkpoint.rows, baseline, scorer)
+            rates[f"{scorer}_win_rate"] = float(np.mean(win_scores))
+            if with_interval and len(win_scores) > 1:
+                low, high = bootstrap_interval(
+                    win_scores, self._comparison.confidence, _RESAMPLES, 0
+                )
+                rates |= {f"{scorer}_win_rate_low": low, f"{scorer}_win_rate_high": high}
+        return rates

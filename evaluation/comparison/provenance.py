@@ -1,18 +1,18 @@
-"""Where a comparison's figures come from: curves, costs, lineage, settings, rows left out."""
+"""Where the numbers of a comparison come from: curves, costs, lineage, settings, dropped rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.comparison.training_runs import COSTS, Trained
-from evaluation.statistics import mean_and_error
+from evaluation.comparison.training_runs import COSTS, TrainingRun
+from evaluation.statistics import mean_and_se
 from plumbline.data.records import Row
 from plumbline.dropped import DROPPED, Dropped
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import METRICS, read_metrics
 
-#: Figures of metrics.jsonl that are worth a curve, and what they are called.
+#: Metrics of metrics.jsonl that are shown as curves, with their titles.
 _CURVES = {
     "loss": "loss",
     "rewards/accuracies": "implied accuracy",
@@ -22,42 +22,42 @@ _CURVES = {
 }
 
 
-def training(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Return one row for every training figure that is worth a curve."""
+def training_curves(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """Return one row per stage, step and training metric that is shown as a curve."""
     rows = []
     for name, artifact in stages.items():
         path = artifact.path / METRICS
         for line in read_metrics(path) if path.exists() else ():
             rows += [
-                {"stage": name, "step": line["step"], "figure": shown, "value": line[key]}
-                for key, shown in _CURVES.items()
+                {"stage": name, "step": line["step"], "metric": title, "value": line[key]}
+                for key, title in _CURVES.items()
                 if line.get(key) is not None
             ]
     return rows
 
 
-def costs(groups: Mapping[str, Sequence[Trained]]) -> list[dict[str, Any]]:
-    """Return what each method cost, as means over its seeds."""
+def mean_costs(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str, Any]]:
+    """Return the costs of each method, as means over its seeds."""
     return [
         {
             "method": method,
-            **{name: _mean([one.final.costs.get(name) for one in group]) for name in COSTS},
-            "memory": _mean([one.memory for one in group]),
+            **{name: _mean([run.final.costs.get(name) for run in group]) for name in COSTS},
+            "memory": _mean([run.peak_memory for run in group]),
         }
         for method, group in groups.items()
     ]
 
 
-def parts(
-    groups: Mapping[str, Sequence[Trained]], baseline: Sequence[Row], judge: str
+def score_parts(
+    groups: Mapping[str, Sequence[TrainingRun]], baseline: Sequence[Row], judge: str
 ) -> list[dict[str, Any]]:
-    """Return what the judge's score is made of, on average, for each method."""
-    answers = {"baseline": list(baseline)} | {
-        method: [row for one in group for row in one.final.rows] for method, group in groups.items()
-    }
+    """Return the mean parts of the judge's score for each method, and for the baseline (None)."""
+    responses: dict[str | None, list[Row]] = {None: list(baseline)}
+    for method, group in groups.items():
+        responses[method] = [row for run in group for row in run.final.rows]
     return [
-        {"policy": name, "part": part.removeprefix(f"{judge}."), "points": mean}
-        for name, rows in answers.items()
+        {"method": name, "part": part.removeprefix(f"{judge}."), "mean": mean}
+        for name, rows in responses.items()
         if rows
         for part in [key for key in rows[0] if key.startswith(f"{judge}.")]
         if (mean := _mean([row.get(part) for row in rows])) is not None
@@ -65,7 +65,7 @@ def parts(
 
 
 def lineage(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Return one row a stage: what it made, from which stages, at what cost."""
+    """Return one row per stage: its artefact, its inputs, its cost."""
     names = {artifact.id: name for name, artifact in stages.items()}
     rows = []
     for name, artifact in stages.items():
@@ -83,8 +83,8 @@ def lineage(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     return rows
 
 
-def left_out(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Return what each stage left out, with reasons and row numbers."""
+def dropped_rows(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """Return the rows that each stage left out, by reason, with row numbers."""
     return [
         {"stage": name, "reason": reason, "count": count, "rows": numbers}
         for name, artifact in stages.items()
@@ -93,13 +93,13 @@ def left_out(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     ]
 
 
-def differences(groups: Mapping[str, Sequence[Trained]]) -> list[dict[str, Any]]:
-    """Return the settings in which methods differ: one row a key, one value a method."""
+def different_settings(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str, Any]]:
+    """Return the settings in which methods differ: one row per key, one value per method."""
     settings = {method: group[0].settings for method, group in groups.items()}
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = []
     for key in keys:
-        values = {method: found.get(key, "–") for method, found in settings.items()}
+        values = {method: of_method.get(key, "–") for method, of_method in settings.items()}
         if len(set(values.values())) > 1:
             rows.append({"key": key, "values": values})
     return rows
@@ -107,4 +107,4 @@ def differences(groups: Mapping[str, Sequence[Trained]]) -> list[dict[str, Any]]
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [float(value) for value in values if value is not None]
-    return mean_and_error(known).mean if known else None
+    return mean_and_se(known).mean if known else None

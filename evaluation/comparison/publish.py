@@ -1,4 +1,4 @@
-"""Writing a comparison's folder and showing it on a terminal."""
+"""Writing a comparison into a folder and showing it on a terminal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from plumbline.pages import number, percent
 from plumbline.runs.artifacts import Artifact, write_json
 
 
-def name_of(runs: Sequence[str], files: Sequence[Path], budget: str) -> str:
-    """Return a folder's name that is the same for the same question."""
+def folder_name(runs: Sequence[str], files: Sequence[Path], budget: str) -> str:
+    """Return the name of a comparison's folder: the same for the same question."""
     parts = [*runs, *(str(file.resolve()) for file in files), budget]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
     return f"{(runs[0] if runs else files[0].stem)}-{digest}"
@@ -32,28 +32,28 @@ def publish(content: Mapping[str, Any], stages: Mapping[str, Artifact], folder: 
 
 
 def show(console: Console, content: Mapping[str, Any], folder: Path) -> None:
-    """Say what was found, with the figures behind it."""
+    """Print the verdict, the results behind it, and where the report is."""
     for flag in content["flags"]:
         color = "red" if flag["level"] == "refused" else "yellow"
         console.print(f"[{color}]! {escape(flag['text'])}[/{color}]")
     for sentence in content["verdict"]:
         console.print(f"• {escape(sentence)}")
     judge = content["judge"]
-    table = Table("method", "seed", "checkpoint", judge, "win rate", "KL", "words",
+    table = Table("method", "seed", "checkpoint", escape(judge), "win rate", "KL", "words",
                   box=None, pad_edge=False)  # fmt: skip
     titles = {method["name"]: method["title"] for method in content["methods"]}
     for policy in content["policies"]:
         if policy["final"]:
-            figures = policy["figures"]
+            metrics = policy["metrics"]
             table.add_row(
                 escape(titles[policy["method"]]),
                 escape(policy["seed"]),
                 str(policy["checkpoint"]),
-                number(figures.get(judge)),
-                percent(figures.get(f"{judge}_win_rate")),
-                number(figures.get("kl")),
-                number(figures.get("words"), 1),
+                number(metrics.get(judge)),
+                percent(metrics.get(f"{judge}_win_rate")),
+                number(metrics.get("kl")),
+                number(metrics.get("words"), 1),
             )
     console.print(table)
-    for name in ("report.html", "report.md", SUMMARY, "figures"):
+    for name in ("report.html", "report.md", SUMMARY, page.TABLES_FOLDER):
         console.print(f"  {folder / name}")

@@ -1,8 +1,8 @@
-"""A comparison's page while its run goes on, served to this machine alone.
+"""The page of a comparison while its run is in progress, served to this machine only.
 
-One thread looks at the run and renders; requests are answered from what it found last, so a
-reader costs the run nothing. Looking takes at most a twentieth of one core: the longer a look
-takes, the longer the wait until the next.
+One thread reads the run and renders the page; requests get the last snapshot, so readers cost the
+run nothing. Reading uses at most a twentieth of one core: the longer a snapshot takes, the longer
+the wait until the next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
 from evaluation.comparison.page import live_page, live_parts
-from evaluation.comparison.page.samples import compressed
+from evaluation.comparison.page.packed_responses import compressed
 from plumbline.errors import BusyError
 
 ADDRESS = "127.0.0.1"
@@ -41,8 +41,8 @@ _HEADERS = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look at the run found, ready to be sent."""
+class Snapshot:
+    """The state of the run at one moment, ready to be sent."""
 
     version: str
     status: str
@@ -55,8 +55,8 @@ class Look:
 class Watch(AbstractContextManager["Watch"]):
     """Serves the page of one run until it is closed.
 
-    ``build`` makes the run's content; what it raises at first goes to the caller, what it raises
-    later is told to the reader, beside what was last known.
+    ``build`` makes the content of the run. What it raises at first goes to the caller; what it
+    raises later is shown to the reader beside the last state.
     """
 
     def __init__(self, build: Build, *, port: int = 0, every: float = _EVERY) -> None:
@@ -64,13 +64,13 @@ class Watch(AbstractContextManager["Watch"]):
         self._every = every
         self._closing = threading.Event()
         self._samples: tuple[str, bytes] = ("", b"")
-        self._content, self.look = self._see(build(), None)
+        self._content, self.snapshot = self._see(build(), None)
         try:
             self._server = ThreadingHTTPServer((ADDRESS, port), _handler(self))
         except OSError as error:
             raise BusyError(
                 f"The page cannot be served at {ADDRESS}:{port}: {error.strerror}. "
-                "Name another port, or --port 0 for any that is free."
+                "Give another port, or --port 0 for any free one."
             ) from None
         self._server.daemon_threads = True
         self._threads = [
@@ -91,12 +91,12 @@ class Watch(AbstractContextManager["Watch"]):
         return f"http://{ADDRESS}:{self.port}/"
 
     def wait(self) -> None:
-        """Wait until the watch is closed; Ctrl-C interrupts."""
+        """Wait until the watch is closed; Ctrl-C interrupts the wait."""
         while not self._closing.wait(0.5):
             pass
 
     def close(self) -> None:
-        """End serving and looking."""
+        """Stop serving and reading."""
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
@@ -118,58 +118,58 @@ class Watch(AbstractContextManager["Watch"]):
         pause = self._every
         while not self._closing.wait(pause):
             started = time.monotonic()
-            trouble = None
+            problem = None
             content = self._content
             try:
                 content = self._build()
-            except Exception as error:  # a file may be half written; the next look may succeed
+            except Exception as error:  # a file may be half written; the next try may succeed
                 when = f"{datetime.now():%H:%M:%S}"
-                trouble = f"The run could not be read at {when}: {error}"
-            self._content, self.look = self._see(content, trouble)
+                problem = f"The run could not be read at {when}: {error}"
+            self._content, self.snapshot = self._see(content, problem)
             taken = time.monotonic() - started
             pause = min(_AT_MOST, max(self._every, taken / _SHARE))
 
     def _see(
-        self, content: Mapping[str, Any], trouble: str | None
-    ) -> tuple[Mapping[str, Any], Look]:
+        self, content: Mapping[str, Any], problem: str | None
+    ) -> tuple[Mapping[str, Any], Snapshot]:
         parts, text = live_parts(content)
         digest = _digest(text)
         if digest != self._samples[0]:
             self._samples = (digest, compressed(text))
-        parts |= {"samples": digest, "trouble": trouble}
+        parts |= {"samples": digest, "problem": problem}
         version = _digest(json.dumps(parts, sort_keys=True).encode("utf-8"))
-        known: Look | None = getattr(self, "look", None)
-        if known is not None and known.version == version:
-            return content, known
+        last: Snapshot | None = getattr(self, "snapshot", None)
+        if last is not None and last.version == version:
+            return content, last
         body = json.dumps(parts | {"version": version}, allow_nan=False).encode("utf-8")
         page = live_page(content).encode("utf-8", "replace")
-        return content, Look(version, str(parts["status"]), page, body, self._samples[1])
+        return content, Snapshot(version, str(parts["status"]), page, body, self._samples[1])
 
 
 def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answers with what was last seen, to pages of this machine only."""
+        """Answers with the last snapshot, to pages of this machine only."""
 
         types: ClassVar = {"page": "text/html; charset=utf-8", "json": "application/json"}
 
         def do_GET(self) -> None:
-            # A page from elsewhere whose name was made to point here sends its own name.
+            # A page of another site whose name was made to resolve to here sends its own name.
             if self.headers.get("Host") not in {
                 f"{name}:{watch.port}" for name in (ADDRESS, "localhost")
             }:
                 self._send(HTTPStatus.FORBIDDEN, b"", "page")
                 return
-            asked = urlsplit(self.path)
-            look = watch.look
-            if asked.path == "/":
-                self._send(HTTPStatus.OK, look.page, "page")
-            elif asked.path == "/parts.json":
-                if parse_qs(asked.query).get("have") == [look.version]:
+            url = urlsplit(self.path)
+            snapshot = watch.snapshot
+            if url.path == "/":
+                self._send(HTTPStatus.OK, snapshot.page, "page")
+            elif url.path == "/parts.json":
+                if parse_qs(url.query).get("have") == [snapshot.version]:
                     self._send(HTTPStatus.NO_CONTENT, b"", "json")
                 else:
-                    self._send(HTTPStatus.OK, look.parts, "json")
-            elif asked.path == "/samples.json":
-                self._send(HTTPStatus.OK, look.samples, "json", {"Content-Encoding": "gzip"})
+                    self._send(HTTPStatus.OK, snapshot.parts, "json")
+            elif url.path == "/samples.json":
+                self._send(HTTPStatus.OK, snapshot.samples, "json", {"Content-Encoding": "gzip"})
             else:
                 self._send(HTTPStatus.NOT_FOUND, b"", "page")
 

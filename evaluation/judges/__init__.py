@@ -1,1 +1,1 @@
-"""Who judges answers: scorers, people, and models that are asked in both orders."""
+"""Judges of responses: scorers, people, and LLMs that compare pairs in both orders."""

@@ -1,1 +1,1 @@
-"""Measures of answers: what each means, in what unit, and what it needs."""
+"""Measures of responses: what each means, its unit, and what it needs."""

@@ -1,122 +1,178 @@
-"""All measures by name, and those that a run takes.
+"""All measures, one row each, and those that a run takes.
 
-A recipe hands measures over as deferred calls (`chosen`), each of which is known by the code of
-its own module: what one measure does is no part of the identity of what does not use it.
+Adding a measure is one function that returns a `Measure`, and one row in `MEASURES`. A measure of
+your own needs no row: a setting names it by its dotted path (docs/extending/measure.md).
+
+A recipe hands measures over as deferred calls (`select_measures`). Each is identified by the code
+of its own module, so the code of one measure is no part of the identity of anything that does not
+use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import model_validator
 
-from evaluation.measures import behavior, diversity, likelihood, reasoning, references, safety
-from evaluation.measures.measure import Measure
-from plumbline.config import Config, not_in_identity
+from evaluation.measures import (
+    diversity,
+    format_errors,
+    moderation,
+    perplexity,
+    reasoning,
+    references,
+    refusals,
+)
+from evaluation.measures.measure import Measure, by_text
+from plumbline.config import Config, not_in_identity, only_when
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import Deferred, SourceFile, defer
+from plumbline.tables import Table, code_of, load_function
 
 
-class Entry(NamedTuple):
-    """A measure by name, and whether it is taken where nobody asks for others."""
+@dataclass(frozen=True)
+class MeasureRow:
+    """A measure by name: the call that makes it, and whether it is taken by default."""
 
+    name: str
     measure: Deferred[Measure]
-    usual: bool
+    is_default: bool
+
+    def load(self) -> Measure:
+        """Return the measure itself."""
+        return self.measure.function(**self.measure.arguments)
 
 
-REGISTRY: Mapping[str, Entry] = {
-    "characters": Entry(defer(diversity.characters), False),
-    "distinct_1": Entry(defer(diversity.distinct, n=1), True),
-    "distinct_2": Entry(defer(diversity.distinct, n=2), True),
-    "distinct_3": Entry(defer(diversity.distinct, n=3), False),
-    "self_bleu": Entry(defer(diversity.self_bleu), True),
-    "repetition": Entry(defer(diversity.repetition), True),
-    "refusal": Entry(defer(behavior.refusal), True),
-    "format_errors": Entry(defer(behavior.format_errors), True),
-    "reference_perplexity": Entry(defer(likelihood.reference_perplexity), True),
-    "perplexity": Entry(defer(likelihood.perplexity), True),
-    "exact_match": Entry(defer(references.exact_match), True),
-    "f1": Entry(defer(references.f1), True),
-    "bleu": Entry(defer(references.bleu), True),
-    "rouge_1": Entry(defer(references.rouge, kind="rouge1"), False),
-    "rouge_2": Entry(defer(references.rouge, kind="rouge2"), False),
-    "rouge_l": Entry(defer(references.rouge, kind="rougeL"), True),
-    "numeric_accuracy": Entry(defer(reasoning.numeric_accuracy), True),
-    "step_accuracy": Entry(defer(reasoning.step_accuracy), True),
-}  # fmt: skip
-USUAL = tuple(name for name, entry in REGISTRY.items() if entry.usual)
+def _row(
+    name: str, function: Callable[..., Measure], *, default: bool = True, **arguments: Any
+) -> MeasureRow:
+    return MeasureRow(name, defer(function, **arguments), default)
 
-#: What the harness itself says of every policy: title, unit, whether more is better.
+
+def measure_from_path(path: str, code: str) -> Measure:
+    """Return a measure of the user's own; ``path`` is its function, ``code`` a digest of its file.
+
+    A function of one argument is a number per response: it gets the text. A function without
+    arguments returns a `Measure`. The digest does nothing here; it makes the file a part of the
+    identity of what is measured.
+    """
+    function = load_function(path)
+    required = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+    ]
+    if len(required) == 1:
+        name = path.rpartition(".")[2]
+        return Measure(name, name.replace("_", " "), "", None, by_text(function, name))
+    measure = None if required else function()
+    if not isinstance(measure, Measure):
+        raise ConfigError(
+            f"{path} is no measure. Give a function of one argument, the text of a response, that "
+            "returns a number or None; or a function without arguments that returns an "
+            "evaluation.measures.measure.Measure (docs/extending/measure.md)."
+        )
+    return measure
+
+
+def _from_function(path: str, _: Callable[..., Any]) -> MeasureRow:
+    return MeasureRow(path, defer(measure_from_path, path=path, code=code_of(path)), False)
+
+
+MEASURES: Table[MeasureRow] = Table(
+    "measure",
+    [
+        _row("characters", diversity.characters, default=False),
+        _row("distinct_1", diversity.distinct, n=1),
+        _row("distinct_2", diversity.distinct, n=2),
+        _row("distinct_3", diversity.distinct, n=3, default=False),
+        _row("self_bleu", diversity.self_bleu),
+        _row("repetition", diversity.repetition),
+        _row("refusal", refusals.refusal),
+        _row("format_errors", format_errors.format_errors),
+        _row("reference_perplexity", perplexity.reference_perplexity),
+        _row("perplexity", perplexity.perplexity),
+        _row("exact_match", references.exact_match),
+        _row("f1", references.f1),
+        _row("bleu", references.bleu),
+        _row("rouge_1", references.rouge, kind="rouge1", default=False),
+        _row("rouge_2", references.rouge, kind="rouge2", default=False),
+        _row("rouge_l", references.rouge, kind="rougeL"),
+        _row("numeric_accuracy", reasoning.numeric_accuracy),
+        _row("step_accuracy", reasoning.step_accuracy),
+    ],
+    from_function=_from_function,
+)
+DEFAULT_MEASURES = tuple(row.name for row in MEASURES.values() if row.is_default)
+
+
+#: What the harness itself reports of every policy: title, unit, whether higher is better.
 BUILT_IN: Mapping[str, tuple[str, str, bool | None]] = {
-    "kl": ("KL to the reference", "nats an answer", None),
-    "tokens": ("tokens an answer", "tokens", None),
-    "words": ("words an answer", "words", None),
-    "finished": ("answers that came to their end", "share of answers", True),
+    "kl": ("KL to the reference", "nats per response", None),
+    "tokens": ("tokens per response", "tokens", None),
+    "words": ("words per response", "words", None),
+    "finished": ("responses that ended by themselves", "share of responses", True),
 }
 
 
 class MeasuresConfig(Config):
-    """Which measures are taken of finished policies. Changing them samples and trains nothing."""
+    """Which measures are taken of finished policies. A change samples and trains nothing again."""
 
-    names: tuple[str, ...] = USUAL
-    """Measures by name; those that need what a task does not have are left out, and it is said."""
+    names: tuple[Annotated[str, MEASURES], ...] = DEFAULT_MEASURES
+    """Measures by name, or by the dotted path of a function of your own. A measure that needs what
+    a task does not have is left out, with a message."""
     refusals: Path | None = not_in_identity(None)
-    """A file with one phrase a line by which refusals are known. Null: the built-in phrases."""
+    """A file with one phrase per line that marks a refusal. Null: the built-in phrases."""
     words: Path | None = not_in_identity(None)
-    """A file of words and phrases, in [terms], by which answers are flagged. Null flags none."""
-    threshold: float = Field(0.5, gt=0, le=1)
-    """From where on a safety term counts as applying."""
+    """A file of words and phrases, in [categories], by which responses are flagged. Null: none."""
+    threshold: float = only_when(
+        lambda config: config.words is not None, "a file of words", 0.5, gt=0, le=1
+    )
+    """A response is flagged where a category has this score or more."""
 
-    @field_validator("names")
-    @classmethod
-    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in REGISTRY]
-        if unknown:
+    @model_validator(mode="after")
+    def _phrases_are_used(self) -> MeasuresConfig:
+        if self.refusals is not None and "refusal" not in self.names:
             raise ValueError(
-                f"there is no measure {unknown[0]!r}; measures are {', '.join(REGISTRY)}"
+                f"refusals is {str(self.refusals)!r}, which has no effect here: it needs the "
+                "measure 'refusal' among names. Leave refusals out, or add that measure"
             )
-        return names
+        return self
 
 
-def chosen(config: MeasuresConfig, checker: Any = None) -> list[Deferred[Measure]]:
+def select_measures(config: MeasuresConfig, checker: Any = None) -> list[Deferred[Measure]]:
     """Return the measures of a config as deferred calls, for a harness.
 
-    ``checker``, itself deferred, is the task's own: what it finds counts as an error of form.
+    ``checker``, itself deferred, belongs to the task: what it finds counts as a format error.
     """
-    found = {name: REGISTRY[name].measure for name in config.names}
-    if "format_errors" in found and checker is not None:
-        found["format_errors"] = defer(behavior.format_errors, checker=checker)
-    if "refusal" in found and config.refusals is not None:
-        found["refusal"] = defer(behavior.refusal, phrases=SourceFile(config.refusals))
+    measures = {name: MEASURES[name].measure for name in config.names}
+    if "format_errors" in measures and checker is not None:
+        measures["format_errors"] = defer(format_errors.format_errors, checker=checker)
+    if "refusal" in measures and config.refusals is not None:
+        measures["refusal"] = defer(refusals.refusal, phrases=SourceFile(config.refusals))
     if config.words is not None:
-        words = defer(safety.WordList, file=SourceFile(config.words))
-        found["listed_words"] = defer(
-            safety.moderation, moderator=words, threshold=config.threshold
+        words = defer(moderation.WordList, file=SourceFile(config.words))
+        measures["listed_words"] = defer(
+            moderation.moderation, moderator=words, threshold=config.threshold
         )
-    return list(found.values())
+    return list(measures.values())
 
 
-def measure_named(name: str) -> Measure:
-    """Return a measure by name."""
-    if name not in REGISTRY:
-        raise ConfigError(f"There is no measure {name!r}. Measures are {', '.join(REGISTRY)}.")
-    deferred = REGISTRY[name].measure
-    return deferred.function(**deferred.arguments)
-
-
-def explained(names: Sequence[str] = tuple(REGISTRY)) -> list[dict[str, Any]]:
+def describe_measures(names: Sequence[str] = tuple(MEASURES)) -> list[dict[str, Any]]:
     """Return what each measure means, for tables."""
-    found = [measure_named(name) for name in names]
+    measures = [MEASURES[name].load() for name in names]
     return [
         {
-            "name": one.name,
-            "title": one.title,
-            "unit": one.unit,
-            "higher_is_better": one.higher_is_better,
-            "per": "row" if one.by_row is not None and one.of_set is None else "set",
-            "needs": list(one.needs),
+            "name": measure.name,
+            "title": measure.title,
+            "unit": measure.unit,
+            "higher_is_better": measure.higher_is_better,
+            "per": "row" if measure.by_row is not None and measure.of_set is None else "set",
+            "needs": list(measure.needs),
         }
-        for one in found
+        for measure in measures
     ]

@@ -1,1 +1,1 @@
-"""Over-optimisation: where the reward model still rises and true quality falls."""
+"""Over-optimization: the reward model's score still rises while true quality falls."""

@@ -1,4 +1,4 @@
-"""Over-optimisation on one page: gold and proxy against root KL, fits, and what they bear out."""
+"""The report of over-optimization: gold and proxy against root KL, fits and verdicts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import altair as alt
 
 from evaluation import plots
-from evaluation.over_optimization import analysis as found_by
-from evaluation.over_optimization.analysis import Ways
-from evaluation.over_optimization.best_of_n import best_of, read_answers
+from evaluation.over_optimization import curves
+from evaluation.over_optimization.best_of_n import best_of, read_scores
+from evaluation.over_optimization.curves import PoliciesByReward
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 
-CODE_BESIDE = "../templates"
+CODE_BESIDE = "templates"
 _AXIS = "root of the KL to the first policy, √nats"
 
 
@@ -23,102 +23,114 @@ def report_over_optimization(
     stage: Stage,
     *,
     title: str,
-    ways: Ways,
+    policies: PoliciesByReward,
     proxies: Mapping[str, str],
     reward_models: Mapping[str, Artifact],
     gold: str = "gold",
-    answers: Artifact | None = None,
+    responses: Artifact | None = None,
     rankings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Mapping[str, float | None]:
-    """Write the report: ``report.html``, ``report.md``, plots, and all figures as JSON.
+    """Write the report: ``report.html``, ``report.md``, plots and ``summary.json``.
 
-    ``ways``: policies by way of rewarding and seed. ``proxies``: the scorer that each way trained
-    on. ``answers``: many answers to each prompt by the first policy, and ``rankings`` the columns
-    that each way ranks them by.
+    ``policies``: by the reward that they were trained on and by seed. ``proxies``: the scorer of
+    each reward. ``responses``: many responses to each prompt by the first policy, and ``rankings``
+    the columns by which each reward ranks them.
     """
-    summary = gathered(ways, proxies, gold)
-    chosen = of_answers(answers, rankings or {}, gold)
-    write_json(stage.folder / "summary.json", {"judge": gold, "ways": summary, "best_of_n": chosen})
+    summary = summarize_rewards(policies, proxies, gold)
+    best_of_n = summarize_best_of_n(responses, rankings or {}, gold)
+    write_json(
+        stage.folder / "summary.json", {"judge": gold, "rewards": summary, "best_of_n": best_of_n}
+    )
     content: dict[str, Any] = {
         "title": title,
-        "ways": summary,
-        "best_of_n": chosen,
+        "rewards": summary,
+        "best_of_n": best_of_n,
         "reward_models": {name: model.metrics for name, model in reward_models.items()},
-        "seconds": sum(p.manifest.seconds for seeds in ways.values() for p in seeds.values()),
+        "seconds": sum(p.manifest.seconds for seeds in policies.values() for p in seeds.values()),
     }
-    plots.write_report(stage.folder, "overopt", content, _charts(summary, chosen))
+    plots.write_report(
+        stage.folder,
+        "evaluation.over_optimization",
+        "over_optimization",
+        content,
+        _charts(summary, best_of_n),
+    )
     return {
-        f"{name}_fall": way["fall"]["from_peak"]["gold"]["mean"] for name, way in summary.items()
+        f"{name}_drop": reward["drop"]["from_peak"]["gold"]["mean"]
+        for name, reward in summary.items()
     }
 
 
-def gathered(ways: Ways, proxies: Mapping[str, str], gold: str) -> dict[str, Any]:
-    """Return everything that is shown of each way of rewarding."""
+def summarize_rewards(
+    policies: PoliciesByReward, proxies: Mapping[str, str], gold: str
+) -> dict[str, Any]:
+    """Return everything that is shown of each reward."""
     summary = {}
-    for way, policies in ways.items():
-        courses = [found_by.course_of(p, gold, proxies[way]) for p in policies.values()]
-        fall = found_by.fall(courses)
-        fits = {score: found_by.fit(courses, score) for score in ("gold", "proxy")}
-        summary[way] = {
-            "proxy": proxies[way],
-            "verdict": found_by.verdict(way, fall),
-            "fall": fall,
+    for reward, by_seed in policies.items():
+        by_policy = [curves.optimization_curve(p, gold, proxies[reward]) for p in by_seed.values()]
+        drop = curves.drop_after_peak(by_policy)
+        fits = {score: curves.fit_gain(by_policy, score) for score in ("gold", "proxy")}
+        farthest = max(float(curve.kl.max()) for curve in by_policy)
+        summary[reward] = {
+            "proxy": proxies[reward],
+            "verdict": curves.verdict(reward, drop),
+            "drop": drop,
             "fit": fits,
-            "band": found_by.bands(courses),
-            "line": found_by.fitted_line(fits["gold"], max(float(c.kl.max()) for c in courses)),
-            "looks": [
+            "band": curves.mean_curve(by_policy),
+            "line": curves.fitted_curve(fits["gold"], farthest),
+            "checkpoints": [
                 {
-                    "way": way,
+                    "reward": reward,
                     "seed": seed,
                     "round": step,
-                    "kl": float(course.kl[look]),
-                    "root_kl": float(max(course.kl[look], 0.0) ** 0.5),
-                    "gold": float(course.gain("gold")[look]),
-                    "proxy": float(course.gain("proxy")[look]),
-                    "words": float(course.words[look]),
+                    "kl": float(curve.kl[number]),
+                    "root_kl": float(max(curve.kl[number], 0.0) ** 0.5),
+                    "gold": float(curve.gain("gold")[number]),
+                    "proxy": float(curve.gain("proxy")[number]),
+                    "words": float(curve.words[number]),
                 }
-                for seed, course in zip(policies, courses, strict=True)
-                for look, step in enumerate(course.steps)
+                for seed, curve in zip(by_seed, by_policy, strict=True)
+                for number, step in enumerate(curve.steps)
             ],
             "start": {
-                "gold": float(courses[0].gold[0]),
-                "prompts": courses[0].gold_by_prompt.shape[1],
+                "gold": float(by_policy[0].gold[0]),
+                "prompts": by_policy[0].gold_by_prompt.shape[1],
             },
         }
     return summary
 
 
-def of_answers(
-    answers: Artifact | None, rankings: Mapping[str, Mapping[str, str]], gold: str
+def summarize_best_of_n(
+    responses: Artifact | None, rankings: Mapping[str, Mapping[str, str]], gold: str
 ) -> dict[str, Any]:
-    """Return best of n for each way of ranking; nothing where there are no answers."""
-    if answers is None:
+    """Return best of n for each reward that ranks; nothing where there are no responses."""
+    if responses is None:
         return {}
-    scores = read_answers(answers)
+    scores = read_scores(responses)
     count = scores[gold].shape[1]
     sizes = [size for size in (2**power for power in range(20)) if size <= count]
     return {
-        way: found_by.chosen(
+        reward: curves.best_of_n_summary(
             [best_of(scores[column], scores[gold], sizes) for column in columns.values()]
         )
-        for way, columns in rankings.items()
+        for reward, columns in rankings.items()
     }
 
 
-def _charts(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, plots.Chart]:
+def _charts(summary: Mapping[str, Any], best_of_n: Mapping[str, Any]) -> dict[str, plots.Chart]:
     names = list(summary)
-    points = [look for way in summary.values() for look in way["looks"]]
-    band = [row | {"way": name} for name, way in summary.items() for row in way["band"]]
-    lines = [row | {"way": name} for name, way in summary.items() for row in way["line"]]
+    points = [point for reward in summary.values() for point in reward["checkpoints"]]
+    band = [row | {"reward": name} for name, r in summary.items() for row in r["band"]]
+    lines = [row | {"reward": name} for name, r in summary.items() for row in r["line"]]
+    proxy_title = "gain in its own reward, standard deviations"
     charts = {
         "gold": _against_kl(points, band, names, "gold", "gain in gold utility, points", lines),
-        "proxy": _against_kl(points, band, names, "proxy", "gain in its own reward, deviations"),
-        "words": _courses(points, names, "words", "words an answer"),
+        "proxy": _against_kl(points, band, names, "proxy", proxy_title),
+        "words": _line_per_seed(points, names, "words", "words per response"),
     }
-    if chosen:
-        rows = [point | {"way": way} for way, found in chosen.items() for point in found["points"]]
-        ranked = list(chosen)
-        charts["best-of-n"] = _chosen(rows, ranked)
+    if best_of_n:
+        rows = [p | {"reward": name} for name, r in best_of_n.items() for p in r["points"]]
+        charts["best-of-n"] = _best_of_n(rows, list(best_of_n))
     return charts
 
 
@@ -132,7 +144,7 @@ def _against_kl(
 ) -> plots.Chart:
     y = alt.Y(f"{score}:Q", title=title)
     x = alt.X("root_kl:Q", title=_AXIS)
-    spread = (
+    intervals = (
         alt.Chart(alt.Data(values=[row for row in band if f"{score}_low" in row]))
         .mark_area(opacity=0.18)
         .encode(x=x, y=alt.Y(f"{score}_low:Q", title=title), y2=f"{score}_high:Q",
@@ -151,12 +163,12 @@ def _against_kl(
             y=y,
             color=_color(names),
             tooltip=[
-                *(alt.Tooltip(f"{name}:N") for name in ("way", "seed", "round")),
+                *(alt.Tooltip(f"{name}:N") for name in ("reward", "seed", "round")),
                 *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("kl", "gold", "proxy")),
             ],
         )
     )
-    layers = spread + means + dots
+    layers = intervals + means + dots
     if lines:
         layers += (
             alt.Chart(alt.Data(values=list(lines)))
@@ -166,37 +178,37 @@ def _against_kl(
     return layers.properties(width="container", height=300)
 
 
-def _courses(
+def _line_per_seed(
     points: Sequence[dict[str, Any]], names: list[str], measure: str, title: str
 ) -> plots.Chart:
     base = alt.Chart(alt.Data(values=list(points))).encode(
         x=alt.X("root_kl:Q", title=_AXIS),
         y=alt.Y(f"{measure}:Q", title=title, scale=alt.Scale(zero=False)),
         color=_color(names),
-        detail=["way:N", "seed:N"],
+        detail=["reward:N", "seed:N"],
     )
-    drawn = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(order="round:Q")
-    return (drawn + base.mark_point(filled=True, size=30)).properties(width="container", height=220)
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(order="round:Q")
+    return (lines + base.mark_point(filled=True, size=30)).properties(width="container", height=220)
 
 
-def _chosen(rows: Sequence[dict[str, Any]], names: list[str]) -> plots.Chart:
+def _best_of_n(rows: Sequence[dict[str, Any]], names: list[str]) -> plots.Chart:
     base = alt.Chart(alt.Data(values=list(rows))).encode(
         x=alt.X("root_kl:Q", title=_AXIS), color=_color(names)
     )
-    spread = base.mark_area(opacity=0.15).encode(
+    ranges = base.mark_area(opacity=0.15).encode(
         y=alt.Y("gold_low:Q", title="gain in gold utility, points"), y2="gold_high:Q"
     )
     means = base.mark_line(strokeWidth=2, point=True).encode(
         y=alt.Y("gold:Q", title="gain in gold utility, points"),
         tooltip=[
-            alt.Tooltip("way:N"), alt.Tooltip("n:Q"), alt.Tooltip("gold:Q", format=".3f"),
+            alt.Tooltip("reward:N"), alt.Tooltip("n:Q"), alt.Tooltip("gold:Q", format=".3f"),
             alt.Tooltip("proxy:Q", format=".3f"),
         ],
     )  # fmt: skip
-    return (spread + means).properties(width="container", height=260)
+    return (ranges + means).properties(width="container", height=260)
 
 
 def _color(names: list[str]) -> alt.Color:
     scale = alt.Scale(domain=names, range=plots.PALETTE[: len(names)])
     legend = alt.Legend(orient="bottom", columns=2, labelLimit=400)
-    return alt.Color("way:N", title=None, scale=scale, legend=legend)
+    return alt.Color("reward:N", title=None, scale=scale, legend=legend)

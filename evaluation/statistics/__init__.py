@@ -1,29 +1,28 @@
-"""Statistics of a comparison, as pure functions of arrays. docs/statistics.md says why these."""
+"""Statistics of a comparison, as pure functions of arrays. docs/statistics.md gives the reasons."""
 
 from __future__ import annotations
 
-from evaluation.statistics.bootstrap import hierarchical_bootstrap
-from evaluation.statistics.correction import benjamini_hochberg, holm
-from evaluation.statistics.crossed import Contrast, contrast, level
+from evaluation.statistics.bootstrap import bootstrap_interval, hierarchical_bootstrap
+from evaluation.statistics.crossed_effects import Contrast, contrast, mean_interval
 from evaluation.statistics.estimates import (
     Band,
     Estimate,
     Interval,
     band,
-    mean_and_error,
-    mean_interval,
+    mean_and_se,
     sequence_kl,
-    win_points,
+    win_scores,
 )
 from evaluation.statistics.frontier import GaoFit, area_to, at_kl, best_of_n_kl, gao_fit
-from evaluation.statistics.lengths import (
+from evaluation.statistics.length_control import (
     LengthControlled,
     instruction_difficulty,
     length_controlled,
 )
+from evaluation.statistics.multiple_testing import benjamini_hochberg, holm
 from evaluation.statistics.power import detectable, power_at
 from evaluation.statistics.ranking import Ranked, bradley_terry, ranking
-from evaluation.statistics.wins import head_to_head, win_rate
+from evaluation.statistics.win_rates import head_to_head, win_rate
 
 __all__ = [
     "Band",
@@ -38,6 +37,7 @@ __all__ = [
     "band",
     "benjamini_hochberg",
     "best_of_n_kl",
+    "bootstrap_interval",
     "bradley_terry",
     "contrast",
     "detectable",
@@ -47,12 +47,11 @@ __all__ = [
     "holm",
     "instruction_difficulty",
     "length_controlled",
-    "level",
-    "mean_and_error",
+    "mean_and_se",
     "mean_interval",
     "power_at",
     "ranking",
     "sequence_kl",
-    "win_points",
     "win_rate",
+    "win_scores",
 ]

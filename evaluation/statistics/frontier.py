@@ -1,7 +1,7 @@
-"""Score against divergence: matched KL, area under the frontier, and its known shape.
+"""Score against KL: the score at a KL, the area under the frontier, and the fit of Gao et al.
 
-Distances are d = sqrt(KL(policy || reference)), as Gao et al. ("Scaling laws for reward model
-overoptimization", 2023) plot them. An estimate of KL may fall below 0, and counts as 0.
+Distances are d = sqrt(KL(policy || reference)), as in Gao et al., "Scaling laws for reward model
+overoptimization" (2023). An estimate of KL below 0 counts as 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.statistics.crossed import Floats
+from evaluation.statistics.crossed_effects import Floats
 from plumbline.errors import DataError
 
 Form = Literal["rl", "bon"]
@@ -21,8 +21,8 @@ Form = Literal["rl", "bon"]
 class GaoFit(NamedTuple):
     """A fit of score against distance d, its R², and the KL at which it peaks.
 
-    ``peak_kl`` is None where the fitted curve has no peak (it rises for ever, or falls from the
-    start); a peak beyond the largest KL seen is an extrapolation.
+    ``peak_kl`` is None where the fitted curve has no peak: it always rises, or falls from the
+    start. A peak beyond the largest measured KL is an extrapolation.
     """
 
     alpha: float
@@ -35,26 +35,27 @@ class GaoFit(NamedTuple):
 def at_kl(kl: ArrayLike, score: ArrayLike, target: float) -> float | None:
     """Return the score at a KL of ``target`` nats, by linear interpolation in sqrt(KL).
 
-    ``kl`` and ``score`` hold one value a checkpoint, in any order; scores at the same KL are
-    averaged. None outside the range of KL seen: nothing is extrapolated.
+    ``kl`` and ``score`` [C] hold one value per checkpoint, in any order. Scores at the same KL are
+    averaged. None outside the range of measured KL: nothing is extrapolated.
     """
     distance, height = _curve(kl, score)
-    aim = _distance_to(target, "target")
-    if not len(distance) or not distance[0] <= aim <= distance[-1]:
+    distance_wanted = _distance_to(target, "target")
+    if not len(distance) or not distance[0] <= distance_wanted <= distance[-1]:
         return None
-    return float(np.interp(aim, distance, height))
+    return float(np.interp(distance_wanted, distance, height))
 
 
 def area_to(kl: ArrayLike, score: ArrayLike, budget: float) -> float | None:
     """Return the mean score over sqrt(KL) from 0 to the square root of ``budget`` nats.
 
-    The area under the piecewise linear frontier, divided by its width, so in the score's unit.
-    None where checkpoints do not reach from KL 0 (give the reference itself) to the budget.
+    The area under the piecewise linear frontier divided by its width, in the unit of the score.
+    ``kl`` and ``score`` [C] as in ``at_kl``. None where the checkpoints do not reach from KL 0
+    (include the reference itself) to the budget.
     """
     distance, height = _curve(kl, score)
     end = _distance_to(budget, "budget")
     if end == 0:
-        raise DataError("the KL budget is 0; an area needs a width. Give a budget above 0.")
+        raise DataError("the KL budget is 0; an area needs a width. Set a budget above 0.")
     if not len(distance) or distance[0] > 0 or distance[-1] < end:
         return None
     inside = distance < end
@@ -66,20 +67,21 @@ def area_to(kl: ArrayLike, score: ArrayLike, budget: float) -> float | None:
 def gao_fit(kl: ArrayLike, score: ArrayLike, form: Form = "rl") -> GaoFit:
     """Fit d(α - β log d) (``rl``) or d(α - β d) (``bon``, best of n) by least squares.
 
-    ``score`` is relative to the score at KL 0, which both forms hold at 0 (Gao et al., 2023,
-    equations 1 and 2, for the gold score). Points at KL 0 carry nothing and are left out. R² is one
-    less the residual over the total sum of squares around the mean of the points used, so it can
-    fall below 0 where the form does not fit. Peaks: d = exp(α/β - 1), and d = α / (2β).
+    ``kl`` and ``score`` [C]. Scores are relative to the score at KL 0, where both forms are 0 (Gao
+    et al., 2023, equations 1 and 2, for the gold score). Points at KL 0 are ignored: they carry no
+    information. R² is 1 minus the residual sum of squares over the total sum of squares around the
+    mean of the points used; it is below 0 where the form does not fit. Peaks: d = exp(α/β - 1) and
+    d = α / (2β).
     """
     if form not in ("rl", "bon"):
-        raise DataError(f'form is "{form}"; it is "rl" or "bon" (best of n).')
+        raise DataError(f'form is "{form}"; it must be "rl" or "bon" (best of n).')
     distances, heights = _points(kl, score)
-    used = distances > 0
-    d, y = distances[used], heights[used]
+    is_used = distances > 0
+    d, y = distances[is_used], heights[is_used]
     if len(np.unique(d)) < 3:
         raise DataError(
-            f"there are {len(np.unique(d))} different KLs above 0; a curve with two unknowns "
-            "needs three at least to be a fit. Judge more checkpoints."
+            f"there are {len(np.unique(d))} different KLs above 0; a fit of two coefficients "
+            "needs at least three. Evaluate more checkpoints."
         )
     bend = d * np.log(d) if form == "rl" else d**2
     (alpha, minus_beta), *_ = np.linalg.lstsq(np.column_stack([d, bend]), y, rcond=None)
@@ -93,10 +95,10 @@ def gao_fit(kl: ArrayLike, score: ArrayLike, form: Form = "rl") -> GaoFit:
 def best_of_n_kl(n: int) -> float:
     """Return the KL of best-of-n sampling to its base: log n - (n - 1) / n nats.
 
-    Exact where no two samples score the same, an upper bound otherwise (Beirami et al., 2024).
+    Exact where no two samples score the same; otherwise an upper bound (Beirami et al., 2024).
     """
     if n < 1:
-        raise DataError(f"best of {n} is not a policy; n starts at 1.")
+        raise DataError(f"n is {n}; best of n needs n of 1 or more.")
     return math.log(n) - (n - 1) / n
 
 
@@ -111,31 +113,31 @@ def _peak_kl(alpha: float, beta: float, form: Form) -> float | None:
 
 def _distance_to(kl: float, name: str) -> float:
     if not (kl >= 0 and math.isfinite(kl)):
-        raise DataError(f"the {name} KL is {kl}; it must be a number of nats from 0.")
+        raise DataError(f"the {name} KL is {kl}; it must be a finite number of nats, 0 or more.")
     return math.sqrt(kl)
 
 
 def _points(kl: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
-    """Return distances and scores, one a checkpoint."""
-    divergence = np.asarray(kl, dtype=np.float64)
+    """Return distances and scores, both [C], one per checkpoint."""
+    kls = np.asarray(kl, dtype=np.float64)
     heights = np.asarray(score, dtype=np.float64)
-    if divergence.ndim != 1 or divergence.shape != heights.shape:
+    if kls.ndim != 1 or kls.shape != heights.shape:
         raise DataError(
-            f"KLs have shape {divergence.shape} and scores {heights.shape}; give one of each for "
-            "every checkpoint."
+            f"KLs have shape {kls.shape} and scores {heights.shape}; give one of each per "
+            "checkpoint."
         )
-    bad = ~(np.isfinite(divergence) & np.isfinite(heights))
-    if bad.any():
-        place = int(np.argmax(bad))
+    invalid = ~(np.isfinite(kls) & np.isfinite(heights))
+    if invalid.any():
+        place = int(np.argmax(invalid))
         raise DataError(
-            f"checkpoint {place} has KL {divergence[place]} and score {heights[place]}; leave out "
-            "checkpoints without both."
+            f"checkpoint {place} has KL {kls[place]} and score {heights[place]}; remove "
+            "checkpoints that lack one of them."
         )
-    return np.sqrt(np.maximum(divergence, 0.0)), heights
+    return np.sqrt(np.maximum(kls, 0.0)), heights
 
 
 def _curve(kl: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
-    """Return distances in order, each once, with the mean score at each."""
+    """Return the distances in order, each once, with the mean score at each."""
     distances, heights = _points(kl, score)
     places, which = np.unique(distances, return_inverse=True)
     means = np.bincount(which, weights=heights) / np.bincount(which)

@@ -1,4 +1,4 @@
-"""Power: what a design could have detected."""
+"""Power: which difference a design could have detected."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from scipy import optimize, stats
 from plumbline.errors import DataError
 
 
-def power_at(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
+def power_at(effect: float, se: float, df: float, alpha: float = 0.05) -> float:
     """Return the chance that a two-sided t-test at ``alpha`` finds a true difference ``effect``.
 
-    ``error`` and ``df`` are a design's standard error and degrees of freedom, as ``contrast``
-    returns them; noncentral t.
+    ``se`` and ``df`` are the standard error and degrees of freedom of the design, as ``contrast``
+    returns them. Noncentral t.
     """
-    _check(error, df, alpha)
-    if error == 0:
+    _check(se, df, alpha)
+    if se == 0:
         return 1.0 if effect else alpha
-    return _power(abs(effect) / error, df, alpha)
+    return _power(abs(effect) / se, df, alpha)
 
 
-def detectable(error: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
+def detectable(se: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Return the smallest true difference that a two-sided t-test finds with chance ``power``."""
-    _check(error, df, alpha)
+    _check(se, df, alpha)
     if not alpha < power < 1:
         raise DataError(f"power is {power}; it must lie between alpha ({alpha}) and 1.")
     upper = 1.0
     while _power(upper, df, alpha) < power:
         upper *= 2
     root = float(optimize.brentq(lambda shift: _power(shift, df, alpha) - power, 0.0, upper))
-    return root * error
+    return root * se
 
 
 def _power(shift: float, df: float, alpha: float) -> float:
@@ -42,9 +42,9 @@ def _power(shift: float, df: float, alpha: float) -> float:
     return min(1.0, above + below)
 
 
-def _check(error: float, df: float, alpha: float) -> None:
-    if not (error >= 0 and math.isfinite(error)):
-        raise DataError(f"the standard error is {error}; it must be a number from 0.")
+def _check(se: float, df: float, alpha: float) -> None:
+    if not (se >= 0 and math.isfinite(se)):
+        raise DataError(f"the standard error is {se}; it must be a finite number, 0 or more.")
     if not (df > 0 and math.isfinite(df)):
         raise DataError(f"the degrees of freedom are {df}; they must be a number above 0.")
     if not 0 < alpha < 1:

@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps: search spaces, trials and which settings won."""
+"""Sweeps: tuning several methods with the same budget."""

@@ -1,4 +1,4 @@
-"""What a sweep found: every trial of every method, what it cost, and which settings won."""
+"""The results of a sweep: every trial of every method, its cost, and the settings that won."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from evaluation import plots
-from evaluation.statistics import mean_and_error
+from evaluation.statistics import mean_and_se
 from evaluation.sweeps.search_space import Range, SearchConfig, Settings
 from plumbline.config import Config, to_yaml
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 
-CODE_BESIDE = "../templates"
+CODE_BESIDE = "templates"
 TUNED = "tuned.yaml"
 Cost = Literal["trials", "tokens", "seconds"]
 
 
 class Trial(NamedTuple):
-    """Settings of a method, trained and judged with every tuning seed."""
+    """Settings of a method, trained and evaluated with every tuning seed."""
 
     number: int
     settings: Settings
     scores: list[float]
-    """Of each tuning seed, by the judge, on the tuning prompts; empty where the trial failed."""
+    """One per tuning seed, by the judge, on the tuning prompts; empty where the trial failed."""
     kl: list[float]
     tokens: float
-    """That passed through a model or were sampled, over all seeds."""
+    """Tokens trained on or sampled, over all seeds."""
     seconds: float
-    """Of process time, over all seeds."""
+    """Process time over all seeds."""
     failure: str = ""
     """Why it has no scores."""
 
     @property
     def score(self) -> float:
         """The mean over seeds; minus infinity where the trial failed."""
-        return mean_and_error(self.scores).mean if self.scores else -math.inf
+        return mean_and_se(self.scores).mean if self.scores else -math.inf
 
     @property
     def mean_kl(self) -> float:
         """The mean KL over seeds."""
-        return mean_and_error(self.kl).mean if self.kl else math.inf
+        return mean_and_se(self.kl).mean if self.kl else math.inf
 
     def cost(self, kind: Cost) -> float:
-        """Return what the trial takes of a budget."""
+        """Return the cost of the trial in the unit of a budget."""
         return {"trials": 1.0, "tokens": self.tokens, "seconds": self.seconds}[kind]
 
 
-def trial_of(
+def load_trial(
     number: int,
     settings: Settings,
-    made: Sequence[tuple[Artifact, Artifact]],
+    artifacts: Sequence[tuple[Artifact, Artifact]],
     judge: str,
     failure: str = "",
 ) -> Trial:
-    """Gather a trial from its policies and their evaluations, one pair a tuning seed."""
-    policies = [policy for policy, _ in made]
-    judged = [evaluation.metrics for _, evaluation in made]
-    scores = [math.nan if (score := m[judge]) is None else score for m in judged]
-    kl = [math.nan if (value := m["kl"]) is None else value for m in judged]
+    """Return a trial from its policies and their evaluations, one pair per tuning seed."""
+    policies = [policy for policy, _ in artifacts]
+    evaluations = [evaluation.metrics for _, evaluation in artifacts]
+    scores = [math.nan if (score := m[judge]) is None else score for m in evaluations]
+    kl = [math.nan if (value := m["kl"]) is None else value for m in evaluations]
     if not failure and not all(math.isfinite(value) for value in (*scores, *kl)):
-        failure = f"its score by {judge}, or its KL, is no finite number"
+        failure = f"its score by {judge}, or its KL, is not finite"
     return Trial(
         number,
         settings,
@@ -81,26 +81,26 @@ def tokens_of(policy: Artifact) -> float:
     return float(metrics.get("tokens_seen") or 0) + float(metrics.get("tokens_sampled") or 0)
 
 
-class Winner(NamedTuple):
-    """The chosen trial, and whether it kept to the KL limit."""
+class BestTrial(NamedTuple):
+    """The selected trial, and whether it is within the KL limit."""
 
     trial: Trial
     within_kl: bool
 
 
-def choose(trials: Sequence[Trial], kl_limit: float | None) -> Winner | None:
-    """Return the trial with the highest mean score among those whose mean KL is in the limit.
+def best_trial(trials: Sequence[Trial], kl_limit: float | None) -> BestTrial | None:
+    """Return the trial with the highest mean score among those within the KL limit.
 
-    Where none is, the nearest to its start is taken and said to be outside. The earlier of two
-    equals wins. None where every trial failed.
+    Where none is within it, the one with the smallest KL is returned and marked as outside. Of two
+    equal trials the earlier wins. None where every trial failed.
     """
-    whole = [trial for trial in trials if not trial.failure]
-    if not whole:
+    succeeded = [trial for trial in trials if not trial.failure]
+    if not succeeded:
         return None
-    allowed = [t for t in whole if kl_limit is None or t.mean_kl <= kl_limit]
+    allowed = [t for t in succeeded if kl_limit is None or t.mean_kl <= kl_limit]
     if not allowed:
-        return Winner(min(whole, key=lambda trial: trial.mean_kl), within_kl=False)
-    return Winner(max(allowed, key=lambda trial: trial.score), within_kl=True)
+        return BestTrial(min(succeeded, key=lambda trial: trial.mean_kl), within_kl=False)
+    return BestTrial(max(allowed, key=lambda trial: trial.score), within_kl=True)
 
 
 @stage("sweep")
@@ -114,27 +114,31 @@ def report_sweep(
     methods: Mapping[str, Sequence[Mapping[str, Any]]],
     tuned: Config,
 ) -> Mapping[str, float | None]:
-    """Write what the sweep found, and the tuned settings as a config of ``recipe``.
+    """Write the results of a sweep, and the tuned settings as a config of ``recipe``.
 
-    ``methods``: for each method its trials in order, as keyword arguments of `trial_of` without
-    the judge. ``tuned``: the recipe's config with the winners' settings.
+    ``methods``: for each method its trials in order, as keyword arguments of `load_trial` without
+    the judge. ``tuned``: the config of the recipe with the settings of the winners.
     """
     trials = {
-        method: [trial_of(judge=judge, **trial) for trial in made]
-        for method, made in methods.items()
+        method: [load_trial(judge=judge, **trial) for trial in method_trials]
+        for method, method_trials in methods.items()
     }
-    winners = {method: choose(made, search.kl_limit) for method, made in trials.items()}
+    winners = {
+        method: best_trial(method_trials, search.kl_limit)
+        for method, method_trials in trials.items()
+    }
     summary: dict[str, Any] = {
         "judge": judge,
-        "budget": search.budget.says(),
+        "budget": search.budget.text(),
         "rule": search.rule(judge),
         "methods": {
-            method: _summary(made, winners[method], search) for method, made in trials.items()
+            method: _summary(method_trials, winners[method], search)
+            for method, method_trials in trials.items()
         },
     }
     write_json(stage.folder / "summary.json", summary)
     header = (
-        f"# recipe: {recipe}\n#\n# Tuned by a sweep: {summary['budget']}. For each method won\n"
+        f"# recipe: {recipe}\n#\n# Tuned by a sweep: {summary['budget']}. Winners have\n"
         f"# {summary['rule']}.\n"
     )
     (stage.folder / TUNED).write_text(header + to_yaml(tuned), encoding="utf-8")
@@ -145,7 +149,8 @@ def report_sweep(
         "tuned_file": TUNED,
         "recipe": recipe,
     }
-    plots.write_report(stage.folder, "sweep", content, _charts(summary["methods"], search.spaces))
+    charts = _charts(summary["methods"], search.spaces)
+    plots.write_report(stage.folder, "evaluation.sweeps", "sweep", content, charts)
     return {
         f"{method}_{judge}": None if winner is None else winner.trial.score
         for method, winner in winners.items()
@@ -153,9 +158,9 @@ def report_sweep(
 
 
 def _summary(
-    trials: Sequence[Trial], winner: Winner | None, search: SearchConfig
+    trials: Sequence[Trial], winner: BestTrial | None, search: SearchConfig
 ) -> dict[str, Any]:
-    """Return a method's trials and what they cost, as JSON."""
+    """Return the trials of a method and their costs, as JSON."""
     return {
         "trials": [
             {
@@ -190,8 +195,8 @@ def _charts(
 ) -> dict[str, plots.Chart]:
     rows = [
         {"method": method, **{name: trial[name] for name in ("number", "score", "kl", "won")}}
-        for method, found in methods.items()
-        for trial in found["trials"]
+        for method, results in methods.items()
+        for trial in results["trials"]
         if trial["score"] is not None
     ]
     charts = {"scores": _scores(rows, list(methods))}
@@ -202,7 +207,7 @@ def _charts(
 
 
 def _scores(rows: Sequence[dict[str, Any]], methods: list[str]) -> plots.Chart:
-    """Draw each trial's score against its KL; winners are ringed."""
+    """Draw the score of each trial against its KL; winners have a ring."""
     scale = alt.Scale(domain=methods, range=plots.PALETTE[: len(methods)])
     base = alt.Chart(alt.Data(values=[row | {"kl": max(0.0, row["kl"])} for row in rows])).encode(
         x=alt.X("kl:Q", title="KL to the first policy, nats (root scale)",
@@ -219,7 +224,7 @@ def _scores(rows: Sequence[dict[str, Any]], methods: list[str]) -> plots.Chart:
 
 
 def _parallel(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) -> plots.Chart:
-    """Draw a method's trials as lines over its settings, each from its low end to its high one."""
+    """Draw each trial of a method as a line over its settings, from their low to high ends."""
     scores = [trial["score"] for trial in trials if trial["score"] is not None]
     low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
     axes = [*sorted(space), "score"]
@@ -230,14 +235,14 @@ def _parallel(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Range]) -
         places = {key: space[key].place(trial["settings"][key]) for key in sorted(space)}
         places["score"] = (trial["score"] - low) / (high - low) if high > low else 0.5
         for axis in axes:
-            shown = trial["score"] if axis == "score" else trial["settings"][axis]
+            value = trial["score"] if axis == "score" else trial["settings"][axis]
             if math.isfinite(places[axis]):
                 rows.append(
                     {
                         "trial": trial["number"],
                         "axis": axis,
                         "place": places[axis],
-                        "value": f"{shown:.4g}" if isinstance(shown, float) else str(shown),
+                        "value": f"{value:.4g}" if isinstance(value, float) else str(value),
                         "score": trial["score"],
                         "width": 3.5 if trial["won"] else 1.5,
                     }

@@ -1,1 +1,1 @@
-"""What policies are asked, with references and checkers: the same for every policy."""
+"""Tasks: the prompts that policies respond to, with references and checkers."""

@@ -1,13 +1,14 @@
-"""Letting a policy answer a task, once. What is measured of the answers is decided afterwards.
+"""Sampling a policy's responses to a task, once. What is measured is decided afterwards.
 
-Nothing here knows a measure, so that a new one, or another way of counting, makes no answer anew.
+Nothing here knows a measure, so a new measure, or a change to one, samples nothing again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from evaluation.samples import SAMPLES, write_samples
+from evaluation.sample_files import SAMPLES, write_samples
+from evaluation.words import words_of
 from plumbline.data.records import Conversation, Row, prompt_id
 from plumbline.data.tasks import Task, as_task
 from plumbline.lm.generation import Generation, SamplingConfig
@@ -31,7 +32,7 @@ def sample_policy(
     sampling: SamplingConfig,
     data_seed: int,
 ) -> Mapping[str, float | None]:
-    """Let a policy answer the first ``count`` prompts: ``samples.parquet``, without any measure.
+    """Sample responses to the first ``count`` prompts: ``samples.parquet``, without any measure.
 
     Each row has the prompt, the response, its ``ids`` and the log-probability of each of them.
     """
@@ -39,13 +40,13 @@ def sample_policy(
     task = as_task(prompts).first(count)
     for note in task.notes:
         stage.say(note)
-    rows = answer(
+    rows = sample_responses(
         Policy.load(policy.path),
         task,
         sampling,
         data_seed,
-        lambda speaker, asked, seeds: sample_in_chunks(
-            stage, speaker, asked, seeds, sampling, "held-out answers"
+        lambda sampled, encoded, seeds: sample_in_chunks(
+            stage, sampled, encoded, seeds, sampling, "held-out responses"
         ),
     )
     write_samples(stage.folder / SAMPLES, rows)
@@ -56,17 +57,17 @@ def sample_policy(
     }
 
 
-def answer(
+def sample_responses(
     policy: Policy,
     task: Task,
     sampling: SamplingConfig,
     data_seed: int,
     sampler: Sampler | None = None,
 ) -> list[Row]:
-    """Return a policy's answer to each prompt of a task, as a row.
+    """Return a policy's response to each prompt of a task, as rows.
 
-    Every prompt has a random stream of its own, which depends on the data seed and on its text
-    alone: all policies draw from the same.
+    Every prompt has its own random stream, which depends on the data seed and the text of the
+    prompt only, so all policies draw from the same streams.
     """
     encoded = [policy.encode(prompt) for prompt in task.prompts]
     seeds = [derive(data_seed, "evaluation", prompt_id(prompt)) for prompt in task.prompts]
@@ -75,16 +76,17 @@ def answer(
     else:
         generations = sampler(policy, encoded, seeds)
     return [
-        task.columns(item) | _row(policy.decode(generation.ids), generation)
+        task.columns(item) | response_columns(policy.decode(generation.ids), generation)
         for item, generation in zip(task.items, generations, strict=True)
     ]
 
 
-def _row(text: str, generation: Generation) -> Row:
+def response_columns(text: str, generation: Generation) -> Row:
+    """Return the columns of a row that describe the response."""
     return {
         "response": text,
         "tokens": len(generation.ids),
-        "words": len(text.split()),
+        "words": len(words_of(text)),
         "finished": generation.finished,
         "logprob": sum(generation.logprobs),
         "ids": generation.ids,

@@ -1,4 +1,4 @@
-"""A task: prompts in a fixed order, what is known about good answers, and how answers are drawn."""
+"""A task: prompts in a fixed order, with references and subsets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Item:
 
     prompt: Conversation
     references: tuple[str, ...] = ()
-    """Good answers, where any is known."""
+    """Good responses, where any is known."""
     subset: str | None = None
-    """To which kind of prompts it belongs."""
+    """The kind of prompts that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Task:
 
     @property
     def prompts(self) -> list[Conversation]:
-        """The prompts alone."""
+        """The prompts."""
         return [item.prompt for item in self.items]
 
     def first(self, count: int | None) -> Task:
-        """Return the task's first prompts; all of them where no count is given."""
+        """Return the task with its first ``count`` prompts; with None, all of them."""
         return Task(self.name, self.items[:count], self.notes)
 
     def columns(self, item: Item) -> Row:
-        """Return what stands of an item in each row about it: the same columns for all items."""
+        """Return the columns of an item's row; all items of a task have the same columns."""
         row: Row = {"prompt_id": prompt_id(item.prompt), "prompt": item.prompt}
         if any(other.subset is not None for other in self.items):
             row["subset"] = item.subset
@@ -48,18 +48,18 @@ class Task:
 
 
 def as_task(prompts: Task | Sequence[Conversation], name: str = "prompts") -> Task:
-    """Return prompts as a task without references, and a task as it is."""
+    """Return prompts as a task without references; a task is returned unchanged."""
     if isinstance(prompts, Task):
         return prompts
     return Task(name, tuple(Item(prompt) for prompt in prompts))
 
 
 def unique(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Join items with the same prompt, in the order of the first: their references add up."""
-    found: dict[str, Item] = {}
+    """Merge items with the same prompt, in the order of the first; their references add up."""
+    by_prompt: dict[str, Item] = {}
     for item in items:
-        known = found.setdefault(prompt_id(item.prompt), item)
-        if known is not item:
-            references = tuple(dict.fromkeys((*known.references, *item.references)))
-            found[prompt_id(item.prompt)] = Item(known.prompt, references, known.subset)
-    return tuple(found.values())
+        first = by_prompt.setdefault(prompt_id(item.prompt), item)
+        if first is not item:
+            references = tuple(dict.fromkeys((*first.references, *item.references)))
+            by_prompt[prompt_id(item.prompt)] = Item(first.prompt, references, first.subset)
+    return tuple(by_prompt.values())

@@ -21,10 +21,23 @@ MOVED = {
     "annotation.select_pairs": "annotation.selection.select_pairs",
     "annotation.simulated": "annotation.sources.simulated_labels",
     "evaluation.best_of_n": "evaluation.over_optimization.best_of_n",
-    "evaluation.commands.models": "plumbline.commands.evaluation.model_names",
+    "evaluation.best_of_n.answer_often": (
+        "evaluation.over_optimization.best_of_n.sample_many_responses"
+    ),
+    "evaluation.commands.models": "plumbline.commands.evaluation.find_model",
+    "evaluation.commands.models.refer_to_model": (
+        "plumbline.commands.evaluation.find_model.link_model"
+    ),
     "evaluation.compare": "evaluation.comparison.compare",
+    "evaluation.judges.pairs.pair_answers": "evaluation.judges.pairs.pair_responses",
+    "evaluation.judges.verdicts.read_verdicts": "evaluation.judges.pair_votes.count_votes",
     "evaluation.learning_curves": "evaluation.comparison.learning_curves",
-    "evaluation.measures.behaviour": "evaluation.measures.behavior",
+    "evaluation.measures.behaviour.format_errors": (
+        "evaluation.measures.format_errors.format_errors"
+    ),
+    "evaluation.measures.behaviour.refusal": "evaluation.measures.refusals.refusal",
+    "evaluation.measures.likelihood": "evaluation.measures.perplexity",
+    "evaluation.measures.safety": "evaluation.measures.moderation",
     "evaluation.overoptimisation_report": "evaluation.over_optimization.report",
     "evaluation.overoptimisation_report.report_overoptimisation": (
         "evaluation.over_optimization.report.report_over_optimization"
@@ -32,6 +45,7 @@ MOVED = {
     "evaluation.sweep": "evaluation.sweeps.results",
     "evaluation.tasks.checkers.ShopFormat": "plumbline.world.checks.ShopFormat",
     "evaluation.tasks.sources.world_task": "plumbline.world.tasks.world_task",
+    "evaluation.tasks.texts": "evaluation.tasks.text_perplexity",
     "plumbline.base": "plumbline.training.base_model",
     "plumbline.records": "plumbline.data.records",
     "plumbline.texts": "plumbline.data.texts",

@@ -1,4 +1,4 @@
-"""Trainings made up for tests of comparisons: every number in them is known."""
+"""Made-up training runs for tests of comparisons: every number in them is known."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.comparison.training_runs import Look, Trained, prompts_digest
+from evaluation.comparison.training_runs import CheckpointEval, TrainingRun, prompts_digest
 from plumbline.data.records import prompt_id, user
 
 
-def answers(
+def responses(
     gold: Sequence[float], kl: float = 0.0, *, first: int = 0, **more: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Return one judged answer for each gold score; the KL is spread evenly over them."""
+    """Return one evaluated response per gold score; all have the same KL."""
     rows = []
     for number, score in enumerate(gold, first):
         prompt = [user(f"question {number}")]
@@ -24,7 +24,7 @@ def answers(
             {
                 "prompt_id": prompt_id(prompt),
                 "prompt": prompt,
-                "response": f"answer {score:.3f} to {number}",
+                "response": f"response {score:.3f} to {number}",
                 "tokens": 10,
                 "words": 4,
                 "finished": True,
@@ -46,14 +46,14 @@ def training(
     prompts: int = 12,
     noise: float = 0.0,
     **more: Any,
-) -> Trained:
+) -> TrainingRun:
     """Return a training whose mean gold score rises by ``gains`` at ``kls``."""
     random = np.random.default_rng(zlib.crc32(f"{method}/{seed}".encode()))
     base = np.linspace(0.0, 1.0, prompts)
-    looks = [
-        Look(
+    checkpoints = [
+        CheckpointEval(
             10 * step,
-            answers(base + gain + noise * random.normal(size=prompts), kl),
+            responses(base + gain + noise * random.normal(size=prompts), kl),
             {"responses": 100.0 * step, "tokens": 1000.0 * step, "steps": 10.0 * step,
              "seconds": 5.0 * step},
         )
@@ -61,10 +61,10 @@ def training(
     ]  # fmt: skip
     given: Mapping[str, Any] = {
         "source": f"{method}-{seed}",
-        "terms": {"prompts": prompts_digest(looks[-1].rows), "reference": "policy-1"},
+        "terms": {"prompts": prompts_digest(checkpoints[-1].rows), "reference": "policy-1"},
         "scorers": ["gold", "reward"],
     } | more
-    return Trained(method, str(seed), looks, **given)
+    return TrainingRun(method, str(seed), checkpoints, **given)
 
 
 @pytest.fixture
@@ -73,5 +73,5 @@ def make_training():
 
 
 @pytest.fixture
-def make_answers():
-    return answers
+def make_responses():
+    return responses

@@ -9,9 +9,9 @@ from evaluation.config import EvaluationConfig
 from evaluation.evaluate import evaluate_policy, measure_samples, sample_and_measure
 from evaluation.harness import Harness
 from evaluation.measures.diversity import distinct
-from evaluation.measures.likelihood import perplexity
+from evaluation.measures.perplexity import perplexity
 from evaluation.measures.references import exact_match
-from evaluation.samples import read_samples, write_samples
+from evaluation.sample_files import read_samples, write_samples
 from evaluation.tasks.sampling import sample_policy
 from plumbline.data.records import assistant, write_dataset
 from plumbline.lm.generation import SamplingConfig
@@ -58,8 +58,8 @@ def moved(base_folder) -> Policy:
 
 
 def test_a_policy_against_itself_has_no_divergence(harness, policy):
-    rows = harness.judge(policy, policy, harness.prompts)
-    figures = harness.figures(rows)
+    rows = harness.evaluate(policy, policy, harness.prompts)
+    figures = harness.metrics(rows)
     assert figures["kl"] == pytest.approx(0, abs=1e-3)
     assert figures["prompts"] == 12
     assert figures["gold"] == pytest.approx(sum(row["gold"] for row in rows) / 12)
@@ -68,17 +68,17 @@ def test_a_policy_against_itself_has_no_divergence(harness, policy):
 
 
 def test_judging_is_the_same_whoever_is_judged_before(harness, policy, base_folder):
-    first = harness.judge(policy, policy, harness.prompts)
-    harness.judge(moved(base_folder), policy, harness.prompts)
-    again = harness.judge(policy, policy, harness.prompts)
+    first = harness.evaluate(policy, policy, harness.prompts)
+    harness.evaluate(moved(base_folder), policy, harness.prompts)
+    again = harness.evaluate(policy, policy, harness.prompts)
     assert [row["response"] for row in again] == [row["response"] for row in first]
 
 
 def test_kl_is_the_mean_difference_of_log_probabilities(harness, policy, base_folder):
     other = moved(base_folder)
-    rows = harness.judge(other, policy, harness.prompts)
+    rows = harness.evaluate(other, policy, harness.prompts)
     expected = [row["logprob"] - row["reference_logprob"] for row in rows]
-    figures = harness.figures(rows)
+    figures = harness.metrics(rows)
     assert figures["kl"] == pytest.approx(sum(expected) / 12)
     assert figures["kl"] > 0
 
@@ -88,22 +88,22 @@ class Samples(Artifact):
 
 
 def test_wins_are_counted_by_prompt_and_equal_answers_tie(harness, policy, prompts, tmp_path):
-    rows = harness.judge(policy, policy, harness.prompts)
+    rows = harness.evaluate(policy, policy, harness.prompts)
     theirs = [row | {"words_score": row["words_score"] + 1e-7} for row in rows]  # rounding
     theirs[0] = theirs[0] | {"response": "else", "words_score": rows[0]["words_score"] - 1}
     theirs[1] = theirs[1] | {"response": "else", "words_score": rows[1]["words_score"] + 1}
     write_samples(tmp_path / "samples.parquet", list(reversed(theirs)))
     assert len(read_samples(Samples(tmp_path))) == 12
     against = Harness(CONFIG, prompts, [Counts()], data_seed=0, baseline=Samples(tmp_path))
-    points = against.points(rows, "words_score")
+    points = against.win_scores(rows, "words_score")
     assert points == [1.0, 0.0] + [0.5] * 10
-    assert against.figures(rows)["words_score_win_rate"] == 0.5
+    assert against.metrics(rows)["words_score_win_rate"] == 0.5
 
 
 def test_looks_during_training_use_the_first_of_the_same_prompts(harness, policy, tmp_path):
     figures = harness(policy, policy, 3, tmp_path / "evaluations")
     assert figures["eval/prompts"] == 6
-    whole = harness.judge(policy, policy, harness.prompts)
+    whole = harness.evaluate(policy, policy, harness.prompts)
     (file,) = (tmp_path / "evaluations").iterdir()
     import pandas as pd
 
@@ -115,14 +115,14 @@ def test_measures_are_added_to_answers_and_change_none(policy, prompts):
     measured = Harness(
         CONFIG, prompts, [Counts()], data_seed=0, measures=[distinct(1), perplexity()]
     )
-    rows = plain.judge(policy, policy)
+    rows = plain.evaluate(policy, policy)
     again = [dict(row) for row in rows]
     left_out = measured.measure(again, policy, policy)
     assert [row["response"] for row in again] == [row["response"] for row in rows]
     assert left_out == {"perplexity": "it needs references, and no row has any"}
-    figures = measured.figures(again)
+    figures = measured.metrics(again)
     assert figures.pop("distinct_1") > 0
-    assert figures == plain.figures(rows)
+    assert figures == plain.metrics(rows)
 
 
 def test_a_scorer_that_knows_how_sure_it_is_is_asked(policy, prompts):
@@ -131,20 +131,20 @@ def test_a_scorer_that_knows_how_sure_it_is_is_asked(policy, prompts):
             return [0.25 for _ in responses]
 
     harness = Harness(CONFIG, prompts, [Unsure()], data_seed=0)
-    rows = harness.judge(policy, None)
+    rows = harness.evaluate(policy, None)
     assert {row["words_score_std"] for row in rows} == {0.25}
-    figures = harness.figures(rows)
+    figures = harness.metrics(rows)
     assert figures["words_score_std"] == 0.25
     assert "kl" not in figures
 
 
 def test_without_the_same_tokenizer_there_is_no_kl(harness, policy, base_folder, tmp_path):
     other = Policy.load(base_folder)
-    assert "kl" in harness.figures(harness.judge(policy, other))
+    assert "kl" in harness.metrics(harness.evaluate(policy, other))
     other.tokenizer.add_tokens(["saws"])
-    rows = harness.judge(policy, other)
+    rows = harness.evaluate(policy, other)
     assert {row["reference_logprob"] for row in rows} == {None}
-    assert "kl" not in harness.figures(rows)
+    assert "kl" not in harness.metrics(rows)
 
 
 def test_answers_and_figures_do_not_depend_on_the_batch(policy, base_folder, prompts):
@@ -154,8 +154,8 @@ def test_answers_and_figures_do_not_depend_on_the_batch(policy, base_folder, pro
         sampling = CONFIG.sampling.model_copy(update={"batch_size": size})
         config = CONFIG.model_copy(update={"sampling": sampling})
         harness = Harness(config, prompts, [GoldUtility(0)], data_seed=0, measures=[distinct(2)])
-        rows = harness.judge(policy, reference)
-        return [row["response"] for row in rows], harness.figures(rows)
+        rows = harness.evaluate(policy, reference)
+        return [row["response"] for row in rows], harness.metrics(rows)
 
     reference = moved(base_folder)
     texts, figures = judged(1)
@@ -198,7 +198,7 @@ def test_another_measure_samples_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Policy, "sample", None)  # from here on nobody can
     second, same = judge([defer(distinct, n=1), defer(exact_match)])
     assert same.id == samples.id and second.id != first.id
-    added = {"distinct_1", "exact_match", "exact_match_error"}
+    added = {"distinct_1", "exact_match", "exact_match_se"}
     assert set(second.metrics) - set(first.metrics) == added
     assert first.metrics.items() <= second.metrics.items()
     before, after = read_samples(first), read_samples(second)
@@ -248,7 +248,7 @@ def test_a_reward_model_in_training_is_judged_on_pairs_and_answers(prompts, tmp_
     ]
     write_samples(tmp_path / "samples.parquet", rows)
     here = Samples(tmp_path)
-    harness = Harness(CONFIG, prompts, [GoldUtility(0)], 0, answers=here, pairs=here)
+    harness = Harness(CONFIG, prompts, [GoldUtility(0)], 0, responses=here, pairs=here)
 
     class Opposite(Counts):
         name = "opposite"

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
-from evaluation.samples import write_samples
+from evaluation.sample_files import write_samples
 from plumbline.data.records import assistant, write_dataset
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
@@ -61,7 +61,7 @@ def preferences(prompts, tmp_path_factory):
     return Folder(folder)
 
 
-def looks(stage):
+def evaluations(stage):
     """Return the figures of each look, by step."""
     lines = read_metrics(stage.folder / "metrics.jsonl")
     return {line["step"]: line for line in lines if any(name.startswith("eval/") for name in line)}
@@ -85,7 +85,7 @@ def test_sft_is_judged_from_its_base_on_and_not_changed_by_it(
     alone = sft(tmp_path / "alone", base_folder, demonstrations, method, None)
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (watched.folder / name).read_bytes() == (alone.folder / name).read_bytes()
-    found = looks(watched)
+    found = evaluations(watched)
     assert sorted(found) == [0, 2, 4]
     assert found[0]["eval/kl"] == pytest.approx(0, abs=1e-3)
     assert found[4]["eval/kl"] > 0.05
@@ -93,8 +93,8 @@ def test_sft_is_judged_from_its_base_on_and_not_changed_by_it(
     files = {file.name for file in (watched.folder / "evaluations").iterdir()}
     assert files == {"step-0.parquet", "step-2.parquet", "step-4.parquet"}
     # The last look is of the policy that was saved, judged as it will be afterwards.
-    rows = hook.judge(Policy.load(watched.folder), Policy.load(base_folder), hook.prompts[:4])
-    after = {f"eval/{key}": value for key, value in hook.figures(rows).items()}
+    rows = hook.evaluate(Policy.load(watched.folder), Policy.load(base_folder), hook.prompts[:4])
+    after = {f"eval/{key}": value for key, value in hook.metrics(rows).items()}
     last = {key: value for key, value in found[4].items() if key in after}
     assert last == pytest.approx(after, abs=1e-4)
 
@@ -133,7 +133,7 @@ def test_a_reward_model_is_judged_and_not_changed_by_it(
         ],
     )
     hook = Harness(
-        CONFIG, prompts, [GoldUtility(0)], 0, answers=Folder(tmp_path), pairs=preferences
+        CONFIG, prompts, [GoldUtility(0)], 0, responses=Folder(tmp_path), pairs=preferences
     )
 
     def train(name, hook):
@@ -151,8 +151,8 @@ def test_a_reward_model_is_judged_and_not_changed_by_it(
     alone, _ = train("alone", None)
     name = "adapter_model.safetensors"
     assert (watched.folder / name).read_bytes() == (alone.folder / name).read_bytes()
-    found = looks(watched)
+    found = evaluations(watched)
     assert sorted(found) == [0, 2]
     assert found[2]["eval/accuracy"] == figures["accuracy"]
     assert {"eval/margin", "eval/correlation_with_gold"} <= set(found[2])
-    assert looks(alone) == {}
+    assert evaluations(alone) == {}

@@ -8,8 +8,9 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.comparison.page_content import content_of_run, trainings_of
-from evaluation.samples import read_samples
+from evaluation.comparison.page_content import run_content
+from evaluation.comparison.recipe_runs import training_runs_in
+from evaluation.sample_files import read_samples
 from plumbline.commands.app import app
 from plumbline.runs.run import RunRecord
 
@@ -46,15 +47,15 @@ def test_samples_of_another_tool_are_scored_by_the_runs_own_judges(finished, tmp
 
 
 def test_costs_settings_and_lineage_come_from_the_artifacts(finished):
-    content = content_of_run(finished, "small")
+    content = run_content(finished, "small")
     costs = {row["method"]: row for row in content["costs"]}
-    assert costs["PPO"]["responses"] == 4 * 16
-    assert costs["DPO"]["responses"] == 2 * 8 * costs["DPO"]["steps"]
-    assert costs["PPO"]["tokens"] > 0 and costs["DPO"]["seconds"] > 0
+    assert costs["ppo"]["responses"] == 4 * 16
+    assert costs["dpo"]["responses"] == 2 * 8 * costs["dpo"]["steps"]
+    assert costs["ppo"]["tokens"] > 0 and costs["dpo"]["seconds"] > 0
     assert "evaluation/ppo/seed-1" in {row["stage"] for row in content["lineage"]}
-    looks = [p for p in content["policies"] if p["method"] == "ppo" and p["seed"] == "0"]
+    checkpoints = [p for p in content["policies"] if p["method"] == "ppo" and p["seed"] == "0"]
     # Four rounds, of two passes over two minibatches each.
-    assert [p["costs"]["steps"] for p in looks] == [0, 8, 16]
+    assert [p["costs"]["steps"] for p in checkpoints] == [0, 8, 16]
 
 
 def test_a_run_that_has_not_finished_shows_what_there_is(finished, tmp_path):
@@ -74,9 +75,8 @@ def test_a_run_that_has_not_finished_shows_what_there_is(finished, tmp_path):
     state |= {"status": "running", "stage": "ppo/seed-1", "making": policy}
     state_file.write_text(json.dumps(state))
 
-    trained, _ = trainings_of(RunRecord(home / "small"))
-    going_on = [one for one in trained if one.unfinished]
-    assert [one.name for one in going_on] == ["ppo, seed 1"]
-    content = content_of_run(home, "small")
+    runs, _ = training_runs_in(RunRecord(home / "small"))
+    assert [run.name for run in runs if not run.is_finished] == ["ppo, seed 1"]
+    content = run_content(home, "small")
     assert any("has not finished" in flag["text"] for flag in content["flags"])
     assert any(p["id"].startswith("ppo/1/") for p in content["policies"])

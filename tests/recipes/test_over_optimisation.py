@@ -1,4 +1,4 @@
-"""The over-optimisation recipe, small: every way and seed is trained, judged and shown."""
+"""The over-optimization recipe, small: every reward and seed is trained, evaluated and shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reward.ensemble import COMBINATIONS
 MORE = """\
 ensembles: [minimum, uncertainty]
 uncertainty_weight: 2.0
-best_of: {answers: 4, prompts: 6}
+best_of: {responses: 4, prompts: 6}
 pool: {workers: 2}
 """
 
@@ -37,7 +37,7 @@ def test_every_way_is_pressed_on_and_shown(small_config, tmp_path):
         over_optimization.ONE,
         *(COMBINATIONS[h].title for h in ("minimum", "uncertainty")),
     ]
-    assert list(summary["ways"]) == list(summary["best_of_n"]) == titles
+    assert list(summary["rewards"]) == list(summary["best_of_n"]) == titles
     stages = run.stages
     models = {seed: stages[f"reward/seed-{seed}"].id for seed in (0, 1)}
     assert models[0] != models[1]
@@ -46,15 +46,15 @@ def test_every_way_is_pressed_on_and_shown(small_config, tmp_path):
             inputs = set(stages[f"{title}/seed-{seed}"].manifest.inputs.values())
             used = {seed for seed, model in models.items() if model in inputs}
             assert used == ({seed} if title == over_optimization.ONE else {0, 1})
-        assert len(summary["ways"][title]["looks"]) == 2 * 3
-    first = [summary["ways"][title]["start"]["gold"] for title in titles]
+        assert len(summary["rewards"][title]["checkpoints"]) == 2 * 3
+    first = [summary["rewards"][title]["start"]["gold"] for title in titles]
     assert first == pytest.approx([first[0]] * 3)  # one start for all
     assert [found["models"] for found in summary["best_of_n"].values()] == [2, 1, 1]
     assert (run.folder / "report.html").exists()
 
 
 def test_without_a_gold_utility_there_is_nothing_to_see():
-    with pytest.raises(ValueError, match="leave files unset"):
+    with pytest.raises(ValueError, match="leave files out"):
         over_optimization.OverOptimizationConfig.model_validate(
             {"files": {"demonstrations": "a.json", "preferences": "b.json"}}
         )

@@ -57,7 +57,7 @@ def test_the_page_is_whole_in_itself(page):
 
 def test_lineage_costs_and_settings_are_in_it(page):
     text = page.read_text()
-    for wanted in ("Answers side by side", "Lineage", "evaluation/ppo/seed-1", "ppo.kl.target"):
+    for wanted in ("Responses side by side", "Lineage", "evaluation/ppo/seed-1", "ppo.kl.target"):
         assert wanted in text
 
 
@@ -70,7 +70,7 @@ def test_the_verdict_is_the_same_in_every_file(page):
 
 
 def test_figures_are_there_with_every_digit(page):
-    with (page.parent / "figures" / "policies.csv").open() as file:
+    with (page.parent / "tables" / "policies.csv").open() as file:
         rows = list(csv.DictReader(file))
     final = [row for row in rows if row["final"] in ("True", "true", "1")]
     places = [tuple(row["id"].split("/")[:2]) for row in final]

@@ -147,7 +147,7 @@ class Made(Artifact):
 def test_a_budget_that_not_even_the_first_trial_keeps_to_is_refused():
     made = (Made(tokens_seen=100.0, tokens_sampled=20.0), Made(gold=1.0, kl=1.0))
     shared = type("Shared", (), {"judge": "gold"})
-    trials = [{"number": n, "settings": {}, "made": [made]} for n in range(4)]
+    trials = [{"number": n, "settings": {}, "artifacts": [made]} for n in range(4)]
     config = settings(budget={"by": "tokens", "limit": 300})
     assert sweep.within_budget(config, shared, trials) == 2
     dear = settings(budget={"by": "tokens", "limit": 100})

@@ -1,4 +1,4 @@
-"""All of the report's charts, and those that show values with intervals below each other."""
+"""All charts of the report, and those that show values with intervals below each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.comparison.page import curves
-from evaluation.comparison.page.marks import (
+from evaluation.comparison.page.vega import (
     Chart,
     Rows,
     Spec,
@@ -14,45 +14,46 @@ from evaluation.comparison.page.marks import (
     color,
     layer,
     name_of,
-    present,
     quantity,
     rule,
     shape,
+    styles_in,
     tooltip,
 )
-from evaluation.comparison.page.view import BASELINE, View
+from evaluation.comparison.page.view import View
 
-_SUBSETS = 40
+#: More subsets than this are shown as a table only.
+_MAX_SUBSETS = 40
 
 
 def charts(view: View) -> list[Chart]:
     """Return every chart that the content has data for, in the order of the page."""
-    found: list[Chart | None] = [curves.frontier(view, row["name"]) for row in view.scorers]
-    found += curves.over_training(view)
-    found += curves.training(view)
-    found += [_contrasts(view), _parts(view), _win_rates(view), _ranking(view)]
-    found += [_subsets(view), _seeds(view)]
-    return [made for made in found if made is not None]
+    drawn: list[Chart | None] = [curves.frontier(view, row["name"]) for row in view.scorers]
+    drawn += curves.over_training(view)
+    drawn += curves.training_metrics(view)
+    drawn += [_contrasts(view), _parts(view), _win_rates(view), _ranking(view)]
+    drawn += [_subsets(view), _seeds(view)]
+    return [made for made in drawn if made is not None]
 
 
 def _win_rates(view: View) -> Chart | None:
     rate = f"{view.judge}_win_rate"
-    title = f"win rate over {view.people[BASELINE].title} by {view.scorer_title(view.judge)}"
+    title = f"win rate over {view.baseline_style.title} by {view.scorer_title(view.judge)}"
     rows = [
         {
-            "label": f"{who.title}, seed {row['seed']}" if row.get("seed") is not None
+            "label": f"{style.title}, seed {row['seed']}" if row.get("seed") is not None
             else view.policy_title(row["id"]),
-            "method": who.title,
+            "method": style.title,
             "policy": row["id"],
-            "value": row["figures"][rate],
-            "low": row["figures"].get(f"{rate}_low"),
-            "high": row["figures"].get(f"{rate}_high"),
+            "value": row["metrics"][rate],
+            "low": row["metrics"].get(f"{rate}_low"),
+            "high": row["metrics"].get(f"{rate}_high"),
         }
-        for who in view.methods
-        for row in view.finished(who.name)
-        if (row.get("figures") or {}).get(rate) is not None
+        for style in view.methods
+        for row in view.finished(style.name)
+        if (row.get("metrics") or {}).get(rate) is not None
     ]  # fmt: skip
-    caption = f"Every seed's win rate, with its {view.confidence} interval over prompts."
+    caption = f"The win rate of every seed, with its {view.confidence} interval over prompts."
     scale = {"domain": [0, 1]}
     return _intervals(
         view, "win-rates", "wins", caption, rows, "label",
@@ -63,7 +64,7 @@ def _win_rates(view: View) -> Chart | None:
 def _ranking(view: View) -> Chart | None:
     rows = [
         {
-            "method": view.who(row["name"]).title,
+            "method": view.style(row["name"]).title,
             "value": row["strength"],
             "low": row.get("low"),
             "high": row.get("high"),
@@ -80,56 +81,54 @@ def _contrasts(view: View) -> Chart | None:
     at = {"final": "end", "matched": "budget"}
     rows = [
         {
-            "label": f"{view.who(row['a']).title} against {view.who(row['b']).title}"
+            "label": f"{view.style(row['a']).title} against {view.style(row['b']).title}"
             + (f", {at.get(row['at'], row['at'])}" if row.get("at") else ""),
-            "method": view.who(row["a"]).title,
+            "method": view.style(row["a"]).title,
             "value": row["difference"],
             "low": row.get("low"),
             "high": row.get("high"),
-            "unseen_low": None if row.get("detectable") is None else -row["detectable"],
-            "unseen_high": row.get("detectable"),
+            "undetected_low": None if row.get("detectable") is None else -row["detectable"],
+            "undetected_high": row.get("detectable"),
         }
         for row in view.rows("contrasts")
         if row.get("scorer", view.judge) == view.judge and row.get("difference") is not None
     ]
     x = quantity("value", f"difference in {view.scorer_title(view.judge, unit=True)}")
-    hidden = layer(
-        [row for row in rows if row["unseen_high"] is not None],
+    undetected = layer(
+        [row for row in rows if row["undetected_high"] is not None],
         {"type": "bar", "height": 18, "color": "var(--soft)", "opacity": 0.25},
-        x=x | {"field": "unseen_low"},
-        x2={"field": "unseen_high"},
+        x=x | {"field": "undetected_low"},
+        x2={"field": "undetected_high"},
         y=name_of("label"),
     )
     caption = (
-        f"Differences with {view.confidence} intervals. The grey bars reach as far as a true "
-        "difference could easily have escaped this design."
+        f"Differences with {view.confidence} intervals. Grey bars: true differences of this size "
+        "may well stay undetected in this design (power below 80 %)."
     )
-    return _intervals(view, "contrasts", "results", caption, rows, "label", x, 0.0, below=[hidden])
+    return _intervals(
+        view, "contrasts", "results", caption, rows, "label", x, 0.0, below=[undetected]
+    )
 
 
 def _seeds(view: View) -> Chart | None:
     rows = [
-        {
-            "policy": row["id"],
-            "method": who.title,
-            "value": row["figures"][view.judge],
-        }
-        for who in view.methods
-        for row in view.finished(who.name)
-        if (row.get("figures") or {}).get(view.judge) is not None
+        {"policy": row["id"], "method": style.title, "value": row["metrics"][view.judge]}
+        for style in view.methods
+        for row in view.finished(style.name)
+        if (row.get("metrics") or {}).get(view.judge) is not None
     ]
-    caption = "Every seed's mean by the judge: what another seed may give."
+    caption = "The mean score of every seed by the judge: how much another seed may differ."
     x = quantity("value", view.scorer_title(view.judge, unit=True))
     return _intervals(view, "seeds", "seeds", caption, rows, "method", x, None)
 
 
 def _subsets(view: View) -> Chart | None:
-    if len(view.rows("subsets")) > _SUBSETS:
+    if len(view.rows("subsets")) > _MAX_SUBSETS:
         return None
     rows = [
         {
             "label": row["subset"],
-            "method": view.who(name).title,
+            "method": view.style(name).title,
             "value": cell["mean"],
             "low": cell.get("low"),
             "high": cell.get("high"),
@@ -145,25 +144,23 @@ def _subsets(view: View) -> Chart | None:
 
 def _parts(view: View) -> Chart | None:
     rows = [
-        {"method": view.who(r["policy"]).title, "part": r["part"], "points": r["points"]}
+        {"method": view.style(r["method"]).title, "part": r["part"], "mean": r["mean"]}
         for r in view.rows("parts")
-        if r.get("points") is not None
+        if r.get("mean") is not None
     ]
     if not rows:
         return None
-    people = present(view, rows)
+    styles = styles_in(view, rows)
     bars = layer(
         rows,
         {"type": "bar"},
-        x=quantity(
-            "points", f"mean contribution to the {view.scorer_title(view.judge, unit=True)}"
-        ),
+        x=quantity("mean", f"mean part of the {view.scorer_title(view.judge, unit=True)}"),
         y=name_of("part"),
-        yOffset={"field": "method", "sort": [who.title for who in people]},
-        color=color(people),
+        yOffset={"field": "method", "sort": [style.title for style in styles]},
+        color=color(styles),
     )
     height = 16 * len(rows) + 10 * len({row["part"] for row in rows})
-    caption = f"What the {view.scorer_title(view.judge)} is made of: means over answers and seeds."
+    caption = f"The parts of the {view.scorer_title(view.judge)}: means over responses and seeds."
     return chart("gold-parts", "results", caption, [bars], height)
 
 
@@ -183,10 +180,10 @@ def _intervals(
     """Draw values with intervals below each other, and a line where there is no difference."""
     if not rows:
         return None
-    people = present(view, rows)
-    shared: dict[str, Any] = {"y": name_of(label), "color": color(people)}
+    styles = styles_in(view, rows)
+    shared: dict[str, Any] = {"y": name_of(label), "color": color(styles)}
     if beside is not None:
-        shared["yOffset"] = {"field": beside, "sort": [who.title for who in people]}
+        shared["yOffset"] = {"field": beside, "sort": [style.title for style in styles]}
     pointing = {"tooltip": tooltip(("policy", "policy"))} if "policy" in rows[0] else {}
     low = x | {"field": "low"}
     layers = [
@@ -194,10 +191,10 @@ def _intervals(
         layer([row for row in rows if row.get("low") is not None],
               {"type": "rule", "strokeWidth": 3}, x=low, x2={"field": "high"}, **shared),
         layer(rows, {"type": "point", "filled": True, "size": 100, "opacity": 1}, x=x, **shared,
-              shape=shape(people), **pointing),
+              shape=shape(styles), **pointing),
     ]  # fmt: skip
     if null is not None:
         layers.append(rule(null, "x"))
-    places = len({row[label] for row in rows}) * (len(people) if beside else 1)
+    places = len({row[label] for row in rows}) * (len(styles) if beside else 1)
     height = 30 + (16 if beside else 28) * places
     return chart(name, section, caption, layers, height)

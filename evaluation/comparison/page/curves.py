@@ -1,36 +1,37 @@
-"""The report's curves, from the content: the frontier, the looks during training, its figures."""
+"""The curves of the report: the frontier, checkpoints over training, and training metrics."""
 
 from __future__ import annotations
 
 import math
 
-from evaluation.comparison.page.marks import (
+from evaluation.comparison.page.vega import (
     HEIGHT,
     Chart,
     Rows,
     chart,
     color,
     layer,
-    present,
     quantity,
     rule,
     series_color,
     shape,
+    styles_in,
     tooltip,
 )
-from evaluation.comparison.page.view import BASELINE, Row, View
+from evaluation.comparison.page.view import MethodStyle, Row, View
+from evaluation.comparison.page_content import BASELINE_ID
 
-#: A line of a training figure has at most so many points in the page; its CSV has all.
-_POINTS = 300
+#: A line of a training metric has at most so many points in the page; its CSV has all.
+_MAX_POINTS = 300
 _FIT_POINTS = 60
 
 
 def frontier(view: View, scorer: str) -> Chart | None:
-    """Draw a score against the KL to the baseline: bands over seeds, every checkpoint a point."""
+    """Draw a score against the KL to the baseline: bands over seeds, one point per checkpoint."""
     lines = [row for row in view.rows("frontier") if row["scorer"] == scorer and row.get("points")]
     bands = [
         {
-            "method": view.who(row["method"]).title,
+            "method": view.style(row["method"]).title,
             **{key: point.get(key) for key in ("mean", "low", "high")},
             "kl": max(0.0, point["kl"]),
         }
@@ -38,12 +39,12 @@ def frontier(view: View, scorer: str) -> Chart | None:
         for point in row["points"]
         if point.get("kl") is not None and point.get("mean") is not None
     ]
-    points = _points(view, scorer)
+    points = _checkpoint_points(view, scorer)
     if not bands and not points:
         return None
-    people = present(view, bands + points)
+    styles = styles_in(view, bands + points)
     farthest = max(row["kl"] for row in bands + points)
-    x = quantity("kl", "KL to the baseline, nats a response (root scale)",
+    x = quantity("kl", "KL to the baseline, nats per response (root scale)",
                  scale={"type": "sqrt", "zero": True})  # fmt: skip
     y_title = view.scorer_title(scorer, unit=True)
     layers = [
@@ -53,21 +54,21 @@ def frontier(view: View, scorer: str) -> Chart | None:
             x=x,
             y=quantity("low", y_title),
             y2={"field": "high"},
-            color=color(people),
+            color=color(styles),
         ),
         layer(
             bands,
             {"type": "line", "strokeWidth": 2},
             x=x,
             y=quantity("mean", y_title),
-            color=color(people),
+            color=color(styles),
         ),
         layer(
-            [curve for row in lines for curve in _fit(view, row, farthest)],
+            [point for row in lines for point in _fitted_curve(view, row, farthest)],
             {"type": "line", "strokeWidth": 1.5, "strokeDash": [5, 4]},
             x=x,
             y=quantity("fit", y_title),
-            color=color(people),
+            color=color(styles),
         ),
         layer(
             points,
@@ -75,8 +76,8 @@ def frontier(view: View, scorer: str) -> Chart | None:
              "strokeWidth": 0.8, "opacity": 0.9},
             x=x,
             y=quantity("score", y_title),
-            color=color(people),
-            shape=shape(people),
+            color=color(styles),
+            shape=shape(styles),
             size={"field": "size", "type": "quantitative", "scale": None, "legend": None},
             tooltip=tooltip(("policy", "policy")),
         ),
@@ -87,116 +88,118 @@ def frontier(view: View, scorer: str) -> Chart | None:
     return chart(f"{scorer}-against-kl", "frontier", _frontier_caption(view, scorer), layers, 320)
 
 
-def _points(view: View, scorer: str) -> Rows:
+def _checkpoint_points(view: View, scorer: str) -> Rows:
     rows = [
         {
             "policy": row["id"],
-            "method": view.who(row["method"]).title,
-            "kl": max(0.0, row["figures"]["kl"]),
-            "score": row["figures"][scorer],
+            "method": view.style(row["method"]).title,
+            "kl": max(0.0, row["metrics"]["kl"]),
+            "score": row["metrics"][scorer],
             "size": 160 if row.get("matched") else 55,
         }
         for row in view.rows("policies")
-        if (row.get("figures") or {}).get("kl") is not None
-        and row["figures"].get(scorer) is not None
+        if (row.get("metrics") or {}).get("kl") is not None
+        and row["metrics"].get(scorer) is not None
     ]
-    score = (view.baseline.get("figures") or {}).get(scorer)
+    score = view.baseline_metrics.get(scorer)
     if rows and score is not None:
-        title = view.people[BASELINE].title
-        rows.append({"policy": BASELINE, "method": title, "kl": 0.0, "score": score, "size": 110})
+        title = view.baseline_style.title
+        rows.append(
+            {"policy": BASELINE_ID, "method": title, "kl": 0.0, "score": score, "size": 110}
+        )
     return rows
 
 
-def _fit(view: View, row: Row, farthest: float) -> Rows:
-    """Return the curve of Gao et al.'s fit, which speaks of the gain over the baseline."""
+def _fitted_curve(view: View, row: Row, farthest: float) -> Rows:
+    """Return the curve of the fit of Gao et al., which describes the gain over the baseline."""
     fit = row.get("fit") or {}
-    start = (view.baseline.get("figures") or {}).get(row["scorer"])
+    start = view.baseline_metrics.get(row["scorer"])
     if start is None or fit.get("alpha") is None or fit.get("beta") is None or farthest <= 0:
         return []
-    found = []
+    points = []
     for step in range(1, _FIT_POINTS + 1):
         d = math.sqrt(farthest) * step / _FIT_POINTS
         bend = d if fit.get("form") == "bon" else math.log(d)
         gain = d * (fit["alpha"] - fit["beta"] * bend)
-        found.append({"method": view.who(row["method"]).title, "kl": d * d, "fit": start + gain})
-    return found
+        points.append({"method": view.style(row["method"]).title, "kl": d * d, "fit": start + gain})
+    return points
 
 
 def _frontier_caption(view: View, scorer: str) -> str:
     text = (
-        "Points are checkpoints of single seeds, the large ones those compared at the budget; "
-        f"bands are {view.confidence} intervals over seeds, dashed lines the fit of Gao et al."
+        "Points: checkpoints of single seeds; the large ones are compared at the budget. Bands: "
+        f"{view.confidence} intervals over seeds. Dashed lines: the fit of Gao et al."
     )
-    judged, at_looks = view.design.get("prompts"), view.design.get("prompts_at_looks")
-    if judged and at_looks and at_looks < judged:
+    prompts, at_checkpoints = view.design.get("prompts"), view.design.get("checkpoint_prompts")
+    if prompts and at_checkpoints and at_checkpoints < prompts:
         text += (
-            f" Lines and bands are on the {at_looks} prompts that every checkpoint answered, a "
-            f"finished policy's point on all {judged}."
+            f" Lines and bands use the {at_checkpoints} prompts that every checkpoint responded "
+            f"to; the points of finished policies use all {prompts}."
         )
     if scorer == view.judge and view.content.get("has_gold"):
         text += (
-            " Where this curve falls while the proxy's rises, the reward model is over-optimised."
+            " Where this curve falls while the proxy's rises, the reward model is over-optimized."
         )
     return text
 
 
 def over_training(view: View) -> list[Chart | None]:
-    """Draw the judge's score, the KL and the length over training, a line a seed."""
+    """Draw the judge's score, the KL and the length over training, one line per seed."""
     wanted = [(row["name"], view.scorer_title(row["name"], unit=True)) for row in view.scorers[:1]]
-    wanted += [("kl", "KL to the baseline, nats"), ("words", "words an answer")]
+    wanted += [("kl", "KL to the baseline, nats"), ("words", "words per response")]
     captions = {
-        "kl": "How far each policy moved from the baseline. Thin lines are seeds.",
-        "words": "Length, the commonest way of pleasing a reward model. Thin lines are seeds.",
+        "kl": "The distance of each policy from the baseline. One line per seed.",
+        "words": "Length: the most common way to game a reward model. One line per seed.",
     }
-    found: list[Chart | None] = []
-    for figure, title in wanted:
+    charts: list[Chart | None] = []
+    for metric, title in wanted:
         rows = [
             {
                 "policy": row["id"],
-                "method": view.who(row["method"]).title,
+                "method": view.style(row["method"]).title,
                 "seed": str(row.get("seed")),
                 "progress": row["progress"],
-                "value": row["figures"][figure],
+                "value": row["metrics"][metric],
             }
             for row in view.rows("policies")
             if row.get("progress") is not None
-            and (row.get("figures") or {}).get(figure) is not None
+            and (row.get("metrics") or {}).get(metric) is not None
         ]
         if len({row["progress"] for row in rows}) < 2:
             continue  # only the finished policies are known
-        people = present(view, rows)
+        styles = styles_in(view, rows)
         shared = {
-            "x": quantity("progress", "share of the training done", axis={"format": "%"}),
+            "x": quantity("progress", "share of the training", axis={"format": "%"}),
             "y": quantity("value", title),
-            "color": color(people),
+            "color": color(styles),
             "detail": [{"field": "seed"}],
         }
         layers = [
             layer(rows, {"type": "line", "strokeWidth": 1.3, "opacity": 0.7}, **shared),
             layer(rows, {"type": "point", "filled": True, "size": 40, "cursor": "pointer"},
-                  **shared, shape=shape(people), tooltip=tooltip(("policy", "policy"))),
+                  **shared, shape=shape(styles), tooltip=tooltip(("policy", "policy"))),
         ]  # fmt: skip
-        caption = captions.get(figure, "The judge's score over training. Thin lines are seeds.")
-        found.append(chart(f"{figure}-over-training", "training", caption, layers, HEIGHT))
-    return found
+        caption = captions.get(metric, "The judge's score over training. One line per seed.")
+        charts.append(chart(f"{metric}-over-training", "training", caption, layers, HEIGHT))
+    return charts
 
 
-def training(view: View) -> list[Chart | None]:
-    """Draw every figure that stages logged, a line a stage."""
-    by_figure: dict[str, dict[str, list[Row]]] = {}
+def training_metrics(view: View) -> list[Chart | None]:
+    """Draw every training metric that stages logged, one line per stage."""
+    by_metric: dict[str, dict[str, list[Row]]] = {}
     for row in view.rows("training"):
         if row.get("value") is not None and row.get("step") is not None:
-            by_figure.setdefault(row["figure"], {}).setdefault(row["stage"], []).append(row)
-    found: list[Chart | None] = []
-    for figure, stages in by_figure.items():
-        known: dict[str, str] = {}
+            by_metric.setdefault(row["metric"], {}).setdefault(row["stage"], []).append(row)
+    charts: list[Chart] = []
+    for metric, stages in by_metric.items():
+        colors: dict[str, str] = {}
         rows: Rows = []
         for stage, lines in stages.items():
-            who = view.people.get(stage.split("/")[0])
-            series = who.title if who else stage
-            if who:
-                known[series] = f"var(--m{who.color})"
-            step = math.ceil(len(lines) / _POINTS)
+            style = _style_of_stage(view, stage)
+            series = style.title if style else stage
+            if style:
+                colors[series] = f"var(--m{style.color})"
+            step = math.ceil(len(lines) / _MAX_POINTS)
             kept = [*lines[:-1:step], lines[-1]]
             rows += [
                 {"series": series, "stage": stage, "step": r["step"], "value": r["value"]}
@@ -207,15 +210,24 @@ def training(view: View) -> list[Chart | None]:
             rows,
             {"type": "line", "strokeWidth": 1.5, "opacity": 0.85},
             x=quantity("step", "step"),
-            y=quantity("value", figure),
-            color=series_color(names, known),
+            y=quantity("value", metric),
+            color=series_color(names, colors),
             detail=[{"field": "stage"}],
             tooltip=tooltip(("stage", "stage")),
         )
-        caption = f"{figure}: {', '.join(sorted(stages)) if len(stages) < 4 else 'a line a stage'}."
-        slug = "".join(c if c.isalnum() else "-" for c in figure.lower()).strip("-") or "figure"
+        listed = ", ".join(sorted(stages)) if len(stages) < 4 else "one line per stage"
+        slug = "".join(c if c.isalnum() else "-" for c in metric.lower()).strip("-") or "metric"
         name = f"training-{slug}"
-        while any(made and made.name == name for made in found):
+        while any(drawn.name == name for drawn in charts):
             name += "-again"
-        found.append(chart(name, "figures", caption, [line], 220))
-    return found
+        charts.append(chart(name, "metrics", f"{metric}: {listed}.", [line], 220))
+    return list(charts)
+
+
+def _style_of_stage(view: View, stage: str) -> MethodStyle | None:
+    """Return the style of the method that a stage trains; None for other stages."""
+    name = stage.split("/")[0]
+    by_name = {style.name: style for style in view.methods}
+    if name in by_name:
+        return by_name[name]
+    return view.baseline_style if name == view.baseline.get("name") else None

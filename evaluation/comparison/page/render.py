@@ -1,4 +1,4 @@
-"""Writing the page: one HTML file, Markdown beside it, charts as SVG and figures as CSV."""
+"""Writing the page: one HTML file, Markdown beside it, charts as SVG and tables as CSV."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from typing import Any
 
 from jinja2 import Environment
 
-from evaluation.comparison.page import results, samples
+from evaluation.comparison.page import packed_responses, tables
 from evaluation.comparison.page.charts import charts
-from evaluation.comparison.page.marks import Chart, svg
-from evaluation.comparison.page.tables import Table
-from evaluation.comparison.page.view import BASELINE, View
+from evaluation.comparison.page.table import ReportTable
+from evaluation.comparison.page.vega import Chart, svg
+from evaluation.comparison.page.view import View
+from evaluation.comparison.page_content import BASELINE_ID
 from evaluation.plots import for_script, javascript
 from plumbline import pages
 
-CODE_BESIDE = "../../templates"
-_SCRIPTS = ("charts", "words", "answers", "browser", "keys", "live", "start")
+CODE_BESIDE = "templates"
+TABLES_FOLDER = "tables"
+_SCRIPTS = ("charts", "words", "responses", "browser", "keys", "live", "start")
+#: Prompts whose responses stand in the Markdown.
 _IN_MARKDOWN = 12
 
-#: Every section of the page in its order: its place, its heading, what the navigation says.
+#: The sections of the page in order: place, heading, text in the navigation.
 _SECTIONS = (
     ("verdict", "", ""),
     ("frontier", "Quality against KL", "Frontier"),
@@ -33,33 +36,33 @@ _SECTIONS = (
     ("wins", "Win rates", "Win rates"),
     ("ranking", "Ranking", "Ranking"),
     ("subsets", "By subset", "Subsets"),
-    ("answers", "Answers side by side", "Answers"),
+    ("responses", "Responses side by side", "Responses"),
     ("cost", "Cost", "Cost"),
     ("seeds", "Seeds", "Seeds"),
     ("lineage", "Lineage", "Lineage"),
-    ("left-out", "Left out", "Left out"),
+    ("dropped", "Rows left out", "Left out"),
     ("differences", "Different settings", "Differences"),
     ("settings", "Settings", "Settings"),
 )
-_TABLES: dict[str, Callable[[View], Table]] = {
-    "results": results.results,
-    "contrasts": results.contrasts,
-    "measures": results.measures,
-    "frontiers": results.frontiers,
-    "ranking": results.ranking,
-    "subsets": results.subsets,
-    "costs": results.costs,
-    "policies": results.policies,
-    "lineage": results.lineage,
-    "left_out": results.left_out,
-    "differences": results.differences,
-    "settings": results.settings,
+_TABLES: dict[str, Callable[[View], ReportTable]] = {
+    "results": tables.results,
+    "contrasts": tables.contrasts,
+    "measures": tables.measures,
+    "frontiers": tables.frontiers,
+    "ranking": tables.ranking,
+    "subsets": tables.subsets,
+    "costs": tables.costs,
+    "policies": tables.policies,
+    "lineage": tables.lineage,
+    "dropped": tables.dropped,
+    "differences": tables.differences,
+    "settings": tables.settings,
 }
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that can be renewed by itself."""
+    """A part of the page that can be replaced by itself."""
 
     place: str
     heading: str
@@ -68,36 +71,37 @@ class Section:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to show, so that the page leaves it out."""
+        """Whether there is nothing to show; the page then hides the section."""
         return not self.html
 
 
 def write(content: Mapping[str, Any], folder: Path) -> None:
-    """Write ``report.html``, ``report.md``, ``plots/*.svg`` and ``figures/*.csv`` into a folder.
+    """Write ``report.html``, ``report.md``, ``plots/*.svg`` and ``tables/*.csv`` into a folder.
 
     Equal content gives equal bytes. The content is that of `page_content`.
     """
     view = View(content)
     drawn = charts(view)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("plots", "figures"):
+    for name in ("plots", TABLES_FOLDER):
         (folder / name).mkdir(exist_ok=True)
     for chart in drawn:
-        _put(folder / "plots" / f"{chart.name}.svg", svg(chart.spec))
-    tables = _tables(view)
-    for table in [*tables.values(), *results.bare(view)]:
+        _write_text(folder / "plots" / f"{chart.name}.svg", svg(chart.spec))
+    shown = _tables(view)
+    for table in [*shown.values(), *tables.csv_only_tables(view)]:
         if table:
-            _put(folder / "figures" / f"{table.name}.csv", table.csv())
-    _put(folder / "report.html", _page(view, drawn, samples.embedded(view), live=False))
-    markdown = _environment().get_template("comparison.md.jinja")
-    _put(
+            _write_text(folder / TABLES_FOLDER / f"{table.name}.csv", table.csv())
+    packed = packed_responses.embedded(view)
+    _write_text(folder / "report.html", _page(view, drawn, packed, live=False))
+    markdown = _environment().get_template("report.md.jinja")
+    _write_text(
         folder / "report.md",
         markdown.render(
             view=view,
-            tables=tables,
-            filled=[name for name, table in tables.items() if table],
+            tables=shown,
+            filled=[name for name, table in shown.items() if table],
             charts=drawn,
-            samples=samples.selection(view, _IN_MARKDOWN),
+            samples=packed_responses.selection(view, _IN_MARKDOWN),
         ),
     )
 
@@ -109,13 +113,13 @@ def sections(content: Mapping[str, Any]) -> list[Section]:
 
 
 def live_page(content: Mapping[str, Any]) -> str:
-    """Return the page that renews itself from the server it came from, without samples."""
+    """Return the page that updates itself from its server, without samples."""
     view = View(content)
     return _page(view, charts(view), "", live=True)
 
 
 def live_parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return what a live page asks for: its sections and charts, and the samples as JSON."""
+    """Return what a live page requests: its sections and charts, and the samples as JSON."""
     view = View(content)
     drawn = charts(view)
     parts = {
@@ -124,7 +128,7 @@ def live_parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "charts": {chart.name: chart.spec for chart in drawn},
         "titles": _titles(view),
     }
-    return parts, samples.as_json(view)
+    return parts, packed_responses.as_json(view)
 
 
 def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
@@ -133,7 +137,7 @@ def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
     script = _script()
     sources = f"{_hash(javascript())} {_hash(script)} 'unsafe-eval'"  # Vega compiles
     reach = "'self'" if live else "'none'"
-    return environment.get_template("comparison.html.jinja").render(
+    return environment.get_template("report.html.jinja").render(
         view=view,
         title=view.content.get("title") or "Comparison",
         version=view.content.get("version") or "",
@@ -150,36 +154,35 @@ def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
 
 
 def _sections(view: View, drawn: list[Chart]) -> list[Section]:
-    macros: Any = _environment().get_template("comparison.sections.html.jinja").module
-    tables = _tables(view)
-    found = []
-    for place, heading, short in _SECTIONS:
-        macro = getattr(macros, place.replace("-", "_"))
-        found.append(Section(place, heading, short, str(macro(view, tables, drawn)).strip()))
-    return found
+    macros: Any = _environment().get_template("sections.html.jinja").module
+    shown = _tables(view)
+    return [
+        Section(place, heading, short, str(getattr(macros, place)(view, shown, drawn)).strip())
+        for place, heading, short in _SECTIONS
+    ]
 
 
 def _titles(view: View) -> dict[str, str]:
-    """Return what charts call each policy."""
-    ids = dict.fromkeys([BASELINE, *view.policies, *(view.samples.get("policies") or [])])
+    """Return the title of each policy, for charts."""
+    ids = dict.fromkeys([BASELINE_ID, *view.policies, *(view.samples.get("policies") or [])])
     return {name: view.policy_title(name) for name in ids}
 
 
-def _tables(view: View) -> dict[str, Table]:
+def _tables(view: View) -> dict[str, ReportTable]:
     return {name: make(view) for name, make in _TABLES.items()}
 
 
 @cache
 def _environment() -> Environment:
-    return pages.templates("evaluation")
+    return pages.templates("evaluation.comparison.page")
 
 
 @cache
 def _script() -> str:
-    """Return the page's own script: every part in a file of its own, in one closed scope."""
+    """Return the script of the page: all its parts in one closed scope."""
     loader, environment = _environment().loader, _environment()
     assert loader is not None
-    parts = [loader.get_source(environment, f"comparison.{name}.js")[0] for name in _SCRIPTS]
+    parts = [loader.get_source(environment, f"{name}.js")[0] for name in _SCRIPTS]
     return '"use strict";\n(() => {\n' + "\n".join(parts) + "\n})();\n"
 
 
@@ -189,5 +192,5 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def _put(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="replace", newline="\n")

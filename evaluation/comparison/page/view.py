@@ -1,4 +1,4 @@
-"""What all parts of the page need to know about a comparison's content: who is who, and the looks.
+"""What all parts of the page need from the content: styles of methods, titles, checkpoints.
 
 The content itself is a plain dictionary (`page_content` makes it); every list in it may be empty
 and every number missing.
@@ -13,39 +13,39 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
+from evaluation.comparison.page_content import BASELINE_ID
+
 Row = Mapping[str, Any]
 
-#: Told apart with any kind of colour vision (Okabe and Ito, 2008). The first is the baseline's.
-#: The page has a lighter set for dark grounds in its style sheet, in the same order.
+#: Distinguishable with any kind of color vision (Okabe and Ito, 2008). The first is the baseline's.
+#: The style sheet has a lighter set for dark backgrounds, in the same order.
 COLORS = ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9c8a00")
-#: Vega's names of shapes, and a sign of the same shape for tables: no reader depends on colour.
+#: Vega's names of shapes, and a sign of the same shape for tables: no reader depends on color.
 SHAPES = (
     "cross", "circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right"
 )  # fmt: skip
 SIGNS = ("✚", "●", "■", "▲", "◆", "▼", "▶")
 
-BASELINE = "sft"
-#: Under which names the baseline stands in tables and in samples.
-_BASELINES = frozenset({BASELINE, "baseline"})
-
-#: Figures of a policy that have columns of their own in the table of results.
-_ORDINARY = frozenset(
-    {"kl", "kl_error", "words", "finished", "prompts", "logprob", "reference_logprob"}
+#: Metrics of a policy that have columns of their own in the table of results.
+_RESULT_COLUMNS = frozenset(
+    {"kl", "kl_se", "words", "finished", "prompts", "logprob", "reference_logprob"}
 )
+_SUFFIXES = ("_low", "_high", "_se", "_std")
 
 
 @dataclass(frozen=True)
-class Who:
-    """A method as the page shows it: its name, its title and its place among the looks."""
+class MethodStyle:
+    """How the page shows a method: its title, color, sign and shape."""
 
-    name: str
+    name: str | None
+    """None for the baseline, since a method may have any name."""
     title: str
     index: int
     """0 is the baseline; methods count from 1."""
 
     @property
     def color(self) -> int:
-        """Place in `COLORS`; there are more methods than colours only beyond seven."""
+        """Place in `COLORS`; colors repeat only beyond seven methods."""
         return self.index if self.index == 0 else 1 + (self.index - 1) % (len(COLORS) - 1)
 
     @property
@@ -60,68 +60,75 @@ class Who:
 
 
 class View:
-    """A comparison's content, with what is derived from it for showing."""
+    """The content of a comparison, with what is derived from it for showing."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        # Samples are many and go their own way (`evaluation.comparison.page.samples`).
+        # Samples are many; `evaluation.comparison.page.packed_responses` packs them.
         self.samples: Row = content.get("samples") or {}
         self.content: Row = finite({k: v for k, v in content.items() if k != "samples"})
         self.judge: str = self.content.get("judge") or ""
 
     def rows(self, key: str) -> Sequence[Row]:
-        """Return one of the content's lists."""
-        found: Sequence[Row] = self.content.get(key) or []
-        return found
+        """Return one of the lists of the content."""
+        rows: Sequence[Row] = self.content.get(key) or []
+        return rows
 
     @property
     def running(self) -> bool:
-        """Whether the run is still going on."""
+        """Whether the run is still in progress."""
         return self.content.get("status") == "running"
 
     @property
     def baseline(self) -> Row:
-        """The baseline's title and figures; empty where there is none."""
+        """The name, title and metrics of the baseline; empty where there is none."""
         return self.content.get("baseline") or {}
 
     @property
+    def baseline_metrics(self) -> Row:
+        """The metrics of the baseline; empty where there is none."""
+        return self.baseline.get("metrics") or {}
+
+    @property
     def design(self) -> Row:
-        """How many seeds and prompts, and how the budgets were matched."""
+        """The numbers of seeds and prompts, and the budget."""
         return self.content.get("design") or {}
 
     @property
     def confidence(self) -> str:
-        """The intervals' confidence, as text."""
+        """The confidence of the intervals, as text."""
         return f"{100 * (self.design.get('confidence') or 0.95):g} %"
 
     @cached_property
-    def people(self) -> dict[str, Who]:
-        """The baseline and every method, by name, in the order of their colours.
+    def baseline_style(self) -> MethodStyle:
+        """How the baseline is shown."""
+        return MethodStyle(None, self.baseline.get("title") or "the baseline", 0)
+
+    @cached_property
+    def methods(self) -> list[MethodStyle]:
+        """The methods in the order of their colors, without the baseline.
 
         A method that only a policy or a curve names is added at the end.
         """
-        named = {row["name"]: row.get("title") or row["name"] for row in self.rows("methods")}
+        titles = {row["name"]: row.get("title") or row["name"] for row in self.rows("methods")}
         for key in ("policies", "frontier"):
             for row in self.rows(key):
-                if row["method"] not in _BASELINES:
-                    named.setdefault(row["method"], row["method"])
-        found = {BASELINE: Who(BASELINE, self.baseline.get("title") or "SFT", 0)}
-        for index, (name, title) in enumerate(named.items(), 1):
-            found[name] = Who(name, title, index)
-        return found
+                titles.setdefault(row["method"], row["method"])
+        return [MethodStyle(name, title, n) for n, (name, title) in enumerate(titles.items(), 1)]
 
     @property
-    def methods(self) -> list[Who]:
-        """The methods, without the baseline."""
-        return list(self.people.values())[1:]
+    def styles(self) -> list[MethodStyle]:
+        """The baseline and all methods."""
+        return [self.baseline_style, *self.methods]
 
-    def who(self, name: str) -> Who:
-        """Return a method by its name or its title; what is unknown looks like the baseline."""
-        if name in _BASELINES:
-            return self.people[BASELINE]
-        for who in self.people.values():
-            if name in (who.name, who.title):
-                return who
-        return Who(name, name, 0)
+    def style(self, name: str | None) -> MethodStyle:
+        """Return the style of a method by its name; None is the baseline."""
+        if name is None:
+            return self.baseline_style
+        return self._by_name.get(name) or MethodStyle(name, name, 0)
+
+    @cached_property
+    def _by_name(self) -> dict[str | None, MethodStyle]:
+        return {style.name: style for style in self.methods}
 
     @cached_property
     def scorers(self) -> list[Row]:
@@ -129,7 +136,7 @@ class View:
         return sorted(self.rows("scorers"), key=lambda row: row["name"] != self.judge)
 
     def scorer_title(self, name: str, *, unit: bool = False) -> str:
-        """Return a scorer's title, with its unit if wanted."""
+        """Return the title of a scorer, with its unit if wanted."""
         row: Row = next((row for row in self.scorers if row["name"] == name), {})
         title = row.get("title") or name
         return f"{title}, {row['unit']}" if unit and row.get("unit") else title
@@ -141,28 +148,28 @@ class View:
 
     def policy_title(self, policy_id: str) -> str:
         """Return ``DPO, seed 0, step 60``, or as much of it as is known."""
-        if policy_id in _BASELINES:
-            return self.people[BASELINE].title
+        if policy_id == BASELINE_ID:
+            return self.baseline_style.title
         row = self.policies.get(policy_id)
         if row is None:
             return policy_id
-        words = [self.who(row["method"]).title]
+        words = [self.style(row["method"]).title]
         if row.get("seed") is not None:
             words.append(f"seed {row['seed']}")
         if row.get("checkpoint") is not None:
             words.append(f"step {row['checkpoint']}")
         return ", ".join(words)
 
-    def finished(self, method: str) -> list[Row]:
-        """Return a method's final policies, one a seed; while it trains, the last of each."""
-        mine = [row for row in self.rows("policies") if row["method"] == method]
-        final = [row for row in mine if row.get("final")]
+    def finished(self, method: str | None) -> list[Row]:
+        """Return a method's final policies, one per seed; during training, the last of each."""
+        rows = [row for row in self.rows("policies") if row["method"] == method]
+        final = [row for row in rows if row.get("final")]
         if final:
             return final
-        last = {row.get("seed"): row for row in mine}
+        last = {row.get("seed"): row for row in rows}
         return list(last.values())
 
-    def matched(self, method: str) -> list[Row]:
+    def matched(self, method: str | None) -> list[Row]:
         """Return the policies of a method that are compared at the budget."""
         return [
             row for row in self.rows("policies") if row["method"] == method and row.get("matched")
@@ -170,19 +177,20 @@ class View:
 
     @cached_property
     def further_measures(self) -> list[str]:
-        """Names of the figures that the table of results does not show."""
+        """Names of the metrics that the table of results does not show."""
         scorers = {row["name"] for row in self.scorers}
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         for row in self.rows("policies"):
-            for name, value in (row.get("figures") or {}).items():
+            for name, value in (row.get("metrics") or {}).items():
                 if value is None:
                     continue
-                head = name.split(".")[0]
-                stem = name.removesuffix("_low").removesuffix("_high").removesuffix("_error")
+                stem = name
+                for suffix in _SUFFIXES:
+                    stem = stem.removesuffix(suffix)
                 stem = stem.removesuffix("_win_rate")
-                if name not in _ORDINARY and stem not in scorers and head not in scorers:
-                    found.setdefault(name)
-        return list(found)
+                if name not in _RESULT_COLUMNS and not {stem, name.split(".")[0]} & scorers:
+                    names.setdefault(name)
+        return list(names)
 
 
 def finite(value: Any) -> Any:
@@ -196,10 +204,10 @@ def finite(value: Any) -> Any:
     return value
 
 
-def figures(rows: Sequence[Row], name: str) -> list[float]:
-    """Return a figure of each policy that has it."""
-    found = [(row.get("figures") or {}).get(name) for row in rows]
-    return [float(value) for value in found if value is not None]
+def metric_values(rows: Sequence[Row], name: str) -> list[float]:
+    """Return a metric of each policy that has it."""
+    values = [(row.get("metrics") or {}).get(name) for row in rows]
+    return [float(value) for value in values if value is not None]
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -207,6 +215,6 @@ def mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def spread(values: Sequence[float]) -> float | None:
+def std(values: Sequence[float]) -> float | None:
     """Return the standard deviation over seeds; None below two of them."""
     return stdev(values) if len(values) > 1 else None

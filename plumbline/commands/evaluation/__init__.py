@@ -1,1 +1,1 @@
-"""What evaluation adds to the command line."""
+"""The commands of evaluation: evaluate, compare and watch."""

@@ -1,4 +1,4 @@
-"""``plumbline compare``: runs, and samples of anyone's tool, on one page."""
+"""``plumbline compare``: runs and samples of other tools on one page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BY = ("kl", "responses", "tokens", "steps", "seconds", "none")
 
 def compare(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs of recipes that train by several methods.")
+        list[str] | None, typer.Argument(help="Runs of recipes that train several methods.")
     ] = None,
     samples: Annotated[
         list[Path] | None,
@@ -26,16 +26,18 @@ def compare(
     budget: Annotated[
         str,
         typer.Option(
-            help="What is matched: kl, responses, tokens, steps, seconds or none; with a limit as "
-            "kl=4. Without one it is the most that all reached."
+            help="What is matched: kl, responses, tokens, steps, seconds or none; with a limit: "
+            "kl=4. Default limit: the most that all reached."
         ),
     ] = "kl",
     baseline: Annotated[
-        str | None, typer.Option(help="A model in the samples to measure the others from.")
+        str | None, typer.Option(help="The model that the others are compared with.")
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")
+    ] = 0.95,
     common_prompts: Annotated[
-        bool, typer.Option("--common-prompts", help="Compare on the prompts that all answered.")
+        bool, typer.Option("--common-prompts", help="Compare on the prompts that all share.")
     ] = False,
     allow: Annotated[
         list[str] | None,
@@ -50,7 +52,7 @@ def compare(
         typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
     ] = Path("runs"),
 ) -> None:
-    """Compare policies of runs and files: verdict, frontier, statistics, samples, on one page."""
+    """Compare policies of runs and files on one page: verdict, statistics, frontier, samples."""
     runs, files = runs or [], samples or []
     if not runs and not files:
         raise ConfigError("Give runs to compare, or files of samples with --samples.")
@@ -58,42 +60,44 @@ def compare(
     from rich.console import Console
 
     from evaluation.comparison.budget_matching import BudgetConfig
-    from evaluation.comparison.inputs import gather
-    from evaluation.comparison.page_content import build, judge_of
-    from evaluation.comparison.publish import name_of, publish, show
+    from evaluation.comparison.inputs import gather_inputs
+    from evaluation.comparison.page_content import comparison_content, default_judge
+    from evaluation.comparison.publish import folder_name, publish, show
 
-    gathered = gather(home, runs, files, baseline)
-    content = build(
-        gathered.trained,
+    inputs = gather_inputs(home, runs, files, baseline)
+    content = comparison_content(
+        inputs.runs,
         title=title or "Comparison of " + ", ".join([*runs, *(file.name for file in files)]),
-        judge=judge or judge_of(gathered.trained),
-        baseline=gathered.baseline,
+        judge=judge or default_judge(inputs.runs),
+        baseline=inputs.baseline,
         budget=BudgetConfig(by=by, limit=limit),
         confidence=confidence,
-        stages=gathered.stages,
+        stages=inputs.stages,
         common_prompts=common_prompts,
         allowed=allow or (),
-        notes=gathered.notes,
+        notes=inputs.notes,
     )
-    folder = out or home / "comparisons" / name_of(runs, files, budget)
-    publish(content, gathered.stages, folder)
+    folder = out or home / "comparisons" / folder_name(runs, files, budget)
+    publish(content, inputs.stages, folder)
     show(Console(), content, folder)
 
 
 def _budget(text: str) -> tuple[str, float | None]:
-    by, given, value = text.partition("=")
+    by, separator, value = text.partition("=")
     if by not in _BY:
         import difflib
 
         close = difflib.get_close_matches(by, _BY, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"--budget {text!r}: a budget is by {', '.join(_BY)}.{hint}")
-    if not given:
+        raise ConfigError(f"--budget {text!r}: a budget is by one of {', '.join(_BY)}.{hint}")
+    if not separator:
         return by, None
     try:
         limit = float(value)
     except ValueError:
         limit = 0.0
     if not 0 < limit < float("inf"):
-        raise ConfigError(f"--budget {text!r}: the limit {value!r} is no positive number.")
+        raise ConfigError(
+            f"--budget {text!r}: the limit {value!r} is no positive number. Write {by}=NUMBER."
+        )
     return by, limit

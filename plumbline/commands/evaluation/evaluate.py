@@ -1,4 +1,4 @@
-"""``plumbline evaluate``: judge models that are there, by as many measures as one likes."""
+"""``plumbline evaluate``: evaluate existing models by any number of measures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="An artefact's id, run:stage, a folder that from_pretrained reads, a hub name.",
+            help="The id of an artefact, run:stage, a folder that from_pretrained reads, a hub "
+            "name.",
         ),
     ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="world (the embedded one), a file of prompts, text:FILE for perplexity, or "
+            help="world (the embedded world), a file of prompts, text:FILE for perplexity, or "
             "lm-eval:NAME,NAME. May be repeated."
         ),
     ] = None,
@@ -30,10 +31,14 @@ def evaluate(
         typer.Option(help="A file of prompts, the same as --task FILE.", metavar="FILE"),
     ] = None,
     measures: Annotated[
-        str | None, typer.Option(help="Measures by name, with commas; all usual ones if not given.")
+        str | None,
+        typer.Option(
+            help="Measures by name, with commas, or functions of your own by dotted path. Default: "
+            "see --list-measures."
+        ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="A model to measure KL from and to win against.")
+        str | None, typer.Option(help="The model for KL and for win rates.")
     ] = None,
     reward: Annotated[
         list[str] | None,
@@ -41,11 +46,11 @@ def evaluate(
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="gold, reward or ensemble decide by score; people or llm compare pairs."),
+        typer.Option(help="gold, reward or ensemble judge by score; people or llm compare pairs."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="What people said: a folder with labels.parquet.", metavar="FOLDER"),
+        typer.Option(help="Votes of people: a folder with labels.parquet.", metavar="FOLDER"),
     ] = None,
     count: Annotated[
         int | None, typer.Option(min=2, help="At most this many prompts of each task.")
@@ -73,24 +78,29 @@ def evaluate(
         typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
     ] = Path("runs"),
     list_measures: Annotated[
-        bool, typer.Option("--list-measures", help="Say what each measure is, and stop.")
+        bool, typer.Option("--list-measures", help="List the measures and stop.")
     ] = False,
 ) -> None:
-    """Judge models: a table here, and samples.parquet, figures.json and evaluation.md in a folder.
+    """Evaluate models: a table here; samples.parquet, metrics.json and evaluation.md in a folder.
 
-    What was sampled before is not sampled again, whatever is measured. A setting is changed as in
-    `--set evaluation.sampling.temperature=0.7`.
+    Responses that were sampled before are used again, also for other measures. A setting is
+    changed as in `--set evaluation.sampling.temperature=0.7`.
     """
-    from plumbline.commands.evaluation import request, run_evaluation, tables
+    from plumbline.commands.evaluation import metric_tables, request, run_evaluation
 
     if list_measures:
-        tables.show_measures()
+        metric_tables.print_measures()
         return
     if not models:
-        raise ConfigError("Give one model or more: an artefact's id, run:stage, a folder, a name.")
+        raise ConfigError(
+            "Give one model or more: the id of an artefact, run:stage, a folder, or a hub name."
+        )
     if labels is not None and len(models) != 1:
-        raise ConfigError("--labels are on one model's answers against the reference's: give one.")
-    asked = request.Request(
+        raise ConfigError(
+            "--labels hold votes on the responses of one model against the reference: give one "
+            "model."
+        )
+    evaluate_request = request.EvaluateRequest(
         models=tuple(models),
         tasks=(*(task or ()), *map(str, prompts or ())) or ("world",),
         reference=reference,
@@ -99,7 +109,7 @@ def evaluate(
         labels=labels,
         tasks_folder=None if tasks_folder is None else str(tasks_folder),
         judge_overrides=tuple(judge_overrides or ()),
-        asked_for=tuple(name.strip() for name in measures.split(",")) if measures else None,
+        measures=tuple(name.strip() for name in measures.split(",")) if measures else None,
     )
-    config = request.settings(asked, count, split, seed, overrides or ())
-    run_evaluation.evaluate(asked, config, home, out)
+    config = request.evaluate_settings(evaluate_request, count, split, seed, overrides or ())
+    run_evaluation.run_evaluation(evaluate_request, config, home, out)

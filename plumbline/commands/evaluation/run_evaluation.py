@@ -1,4 +1,4 @@
-"""What ``plumbline evaluate`` does, in order: models, tasks, samples, measures, judges, tables."""
+"""The steps of ``plumbline evaluate``: models, tasks, samples, measures, judges, tables."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from annotation.llm_judge.config import JudgeConfig
-from annotation.llm_judge.judge import judge_pairs
 from evaluation.evaluate import sample_and_measure
 from evaluation.harness import Harness
-from evaluation.judges.pairs import pair_answers
-from evaluation.judges.verdicts import read_verdicts
-from evaluation.measures.registry import REGISTRY, chosen
-from evaluation.samples import SAMPLES, read_samples, write_samples
+from evaluation.judges.pair_votes import count_votes
+from evaluation.judges.pairs import pair_responses
+from evaluation.measures.registry import MEASURES, select_measures
+from evaluation.sample_files import SAMPLES, read_samples, write_samples
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
 from evaluation.tasks.sources import file_task
-from evaluation.tasks.texts import measure_texts, texts_of
-from plumbline.commands.evaluation import tables
-from plumbline.commands.evaluation.model_names import find_model
+from evaluation.tasks.text_perplexity import measure_texts, texts_of
+from plumbline.commands.evaluation import metric_tables
+from plumbline.commands.evaluation.find_model import find_model
+from plumbline.commands.evaluation.judges import JUDGES, WORLD, scorers_of
 from plumbline.commands.evaluation.request import (
-    BY_PAIRS,
-    EVERY,
-    WORLD,
+    NO_LIMIT,
     EvaluateConfig,
-    Request,
-    check,
+    EvaluateRequest,
+    check_request,
     is_sampled,
     run_name,
 )
@@ -37,79 +34,81 @@ from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.world.checks import ShopFormat
-from plumbline.world.gold import GoldUtility
 from plumbline.world.tasks import world_task
-from reward.ensemble import EnsembleScorer
-from reward.scorer import RewardModelScorer
 
-FIGURES = "figures.json"
+METRICS = "metrics.json"
 TABLE = "evaluation.md"
 
 
-def evaluate(request: Request, config: EvaluateConfig, home: Path, out: Path | None) -> Path:
-    """Judge the models; return the folder with the results."""
-    check(request)
+def run_evaluation(
+    request: EvaluateRequest, config: EvaluateConfig, home: Path, out: Path | None
+) -> Path:
+    """Evaluate the models; return the folder with the results."""
+    check_request(request, config)
     reporter = Reporter()
     run = Run(home, run_name(request, config), "evaluate", config, reporter)
     try:
         folder = out or run.folder
         folder.mkdir(parents=True, exist_ok=True)
         results = _results(run, request, config, folder)
-        write_json(folder / FIGURES, results)
-        (folder / TABLE).write_text(tables.markdown(results), encoding="utf-8")
+        write_json(folder / METRICS, results)
+        (folder / TABLE).write_text(metric_tables.as_markdown(results), encoding="utf-8")
         run.finish({})
     except BaseException as problem:
         run.fail(
             "interrupted" if isinstance(problem, KeyboardInterrupt) else "failed", str(problem)
         )
         raise
-    tables.show(results)
-    for name in (SAMPLES, FIGURES, TABLE):
+    metric_tables.print_metrics(results)
+    for name in (SAMPLES, METRICS, TABLE):
         if (folder / name).exists():
             reporter.say(f"  {folder / name}")
     return folder
 
 
-def _results(run: Run, request: Request, config: EvaluateConfig, folder: Path) -> dict[str, Any]:
-    """Return figures by task and model, and write the samples."""
-    shown = _shown((*request.models, *filter(None, [request.reference])))
-    policies = {shown[name]: find_model(run, name, "model") for name in request.models}
-    reference = None if request.reference is None else find_model(run, request.reference, "model")
-    against = None if request.reference is None else shown[request.reference]
+def _results(
+    run: Run, request: EvaluateRequest, config: EvaluateConfig, folder: Path
+) -> dict[str, Any]:
+    """Return metrics by task and model, and write the samples."""
+    names = _display_names((*request.models, *filter(None, [request.reference])))
+    policies = {names[model]: find_model(run, model, "model") for model in request.models}
+    baseline: dict[str, Artifact] = {}
+    if request.reference is not None:
+        baseline = {names[request.reference]: find_model(run, request.reference, "model")}
     rewards = [find_model(run, name, "reward") for name in request.rewards]
-    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    metrics: dict[str, dict[str, dict[str, float | None]]] = {}
     rows: list[dict[str, Any]] = []
     for task in request.tasks:
         if not is_sampled(task):
-            found[task] = {
-                name: dict(_unsampled(run, task, name, policy, request, config).metrics)
+            metrics[task] = {
+                name: dict(_measure_likelihoods(run, task, name, policy, request, config).metrics)
                 for name, policy in policies.items()
             }
             continue
-        judged = _Judged(run, request, config, task, reference, rewards)
-        found[task] = {}
-        given = {} if reference is None or against is None else {against: reference}
-        for name, policy in (given | policies).items():
-            evaluation, extra = judged.of(name, policy, folder)
-            found[task][name] = dict(sorted((evaluation.metrics | extra).items()))
+        reference = next(iter(baseline.values()), None)
+        evaluation_of = _TaskEvaluation(run, request, config, task, reference, rewards)
+        metrics[task] = {}
+        for name, policy in (baseline | policies).items():
+            evaluation, pair_metrics = evaluation_of(name, policy, folder)
+            metrics[task][name] = dict(sorted((evaluation.metrics | pair_metrics).items()))
             rows += [{"model": name, "task": task} | row for row in read_samples(evaluation)]
     if rows:
         write_samples(folder / SAMPLES, rows)
     return {
         "models": {name: policy.id for name, policy in policies.items()},
-        "reference": against,
+        "reference": next(iter(baseline), None),
         "data_seed": config.data_seed,
-        "tasks": found,
+        "tasks": metrics,
     }
 
 
-class _Judged:
-    """One sampled task: its harness, and the reference's answers to win against."""
+class _TaskEvaluation:
+    """The evaluation of policies on one task: one harness, and the reference's responses."""
 
     def __init__(
         self,
         run: Run,
-        request: Request,
+        request: EvaluateRequest,
         config: EvaluateConfig,
         task: str,
         reference: Artifact | None,
@@ -117,29 +116,30 @@ class _Judged:
     ) -> None:
         self._run, self._request, self._config = run, request, config
         self._task, self._reference = task, reference
-        self._prompts, checker = _prompts(task, config)
+        prompts, checker = _prompts(task, config)
         self._harness: dict[str, Any] = {
             "config": config.evaluation,
-            "prompts": self._prompts,
-            "scorers": _scorers(task, request, config, rewards),
+            "prompts": prompts,
+            "scorers": scorers_of(task, rewards, config.data_seed, request.judge),
             "data_seed": config.data_seed,
-            "measures": chosen(config.measures, checker),
+            "measures": select_measures(config.measures, checker),
         }
         self._baseline = None if reference is None else self._measured("reference", reference)
 
-    def of(
+    def __call__(
         self, name: str, policy: Artifact, folder: Path
     ) -> tuple[Artifact, dict[str, float | None]]:
-        """Return the evaluation of one policy, and what pairs say where they were asked for."""
+        """Return the evaluation of one policy, and the metrics of pairs where they are wanted."""
         baseline = self._baseline
         if baseline is None or self._reference is None or policy.id == self._reference.id:
             evaluation = self._measured(name, policy) if baseline is None else baseline
             return evaluation, {}
         evaluation = self._measured(name, policy, baseline=baseline)
-        if self._request.judge not in BY_PAIRS:
+        judge = self._request.judge
+        if judge is None or not JUDGES[judge].compares_pairs:
             return evaluation, {}
-        figures = self._compared(name, evaluation, baseline, folder)
-        return evaluation, {f"{self._request.judge}_{key}": v for key, v in figures.items()}
+        metrics = self._compare_pairs(name, evaluation, baseline, folder)
+        return evaluation, {f"{judge}_{key}": value for key, value in metrics.items()}
 
     def _measured(self, name: str, policy: Artifact, **more: Any) -> Artifact:
         evaluation = sample_and_measure(
@@ -153,65 +153,73 @@ class _Judged:
         return evaluation
 
     def _check_measures(self, evaluation: Artifact) -> None:
-        """Refuse a measure that was asked for by name and could not be taken."""
-        for name in self._request.asked_for or ():
-            if not any(f == name or f.startswith(f"{name}.") for f in evaluation.metrics):
-                entry = REGISTRY[name].measure
-                needs = ", ".join(entry.function(**entry.arguments).needs) or "answers of its kind"
+        """Refuse a measure that was named and does not apply."""
+        for name in self._request.measures or ():
+            measure = MEASURES[name].load()
+            metrics = (metric.partition(".")[0] for metric in evaluation.metrics)
+            if measure.name not in metrics:
+                needs = ", ".join(measure.needs) or "responses that it applies to"
                 raise ConfigError(
-                    f"--measures {name}: it could not be taken on the task {self._task!r}. It "
-                    f"needs {needs}, with a value on at least one row. Leave it out, or give a "
-                    "task (and a --reference) that has this."
+                    f"--measures {name}: it does not apply to the task {self._task!r}. It needs "
+                    f"{needs}, with a value on at least one row. Leave it out, or give a task (and "
+                    "a --reference) that has this."
                 )
 
-    def _compared(
-        self, name: str, ours: Artifact, theirs: Artifact, folder: Path
+    def _compare_pairs(
+        self, name: str, evaluation: Artifact, baseline: Artifact, folder: Path
     ) -> dict[str, float | None]:
-        """Put pairs before people or an LLM; return what came of it, if it is there yet."""
+        """Let people or an LLM compare pairs; return the metrics where there are labels already."""
         place, config = f"{_slug(self._task)}/{_slug(name)}", self._config
         pairs = self._run.make(
             f"pairs/{place}",
-            pair_answers,
-            ours=ours,
-            theirs=theirs,
+            pair_responses,
+            samples=evaluation,
+            baseline_samples=baseline,
             at_most=config.pairs,
             data_seed=config.data_seed,
         )
-        labels: Artifact | SourceFile
-        if self._request.judge == "people":
-            if self._request.labels is None:
-                target = folder / f"pairs-{place.replace('/', '-')}.parquet"
-                shutil.copyfile(pairs.path / "train.parquet", target)
-                self._run.reporter.say(
-                    f"    {target} holds the pairs, blind. Send them to people by `plumbline "
-                    f"annotate push {target}`, fetch their labels by `plumbline annotate pull "
-                    "--out FOLDER`, and give this command again with --labels FOLDER."
-                )
-                return {}
-            labels = SourceFile(self._request.labels / "labels.parquet")
-        else:
-            labels = self._run.make(
-                f"labels/{place}",
-                judge_pairs,
-                config=load(JudgeConfig, None, self._request.judge_overrides),
-                pairs=pairs,
-                data_seed=config.data_seed,
-            )
-        verdicts = self._run.make(
+        labels = self._labels(pairs, place, folder)
+        if labels is None:
+            return {}
+        votes = self._run.make(
             f"verdicts/{place}",
-            read_verdicts,
-            ours=ours,
-            theirs=theirs,
+            count_votes,
+            samples=evaluation,
+            baseline_samples=baseline,
             labels=labels,
             confidence=config.evaluation.confidence,
             resamples=config.evaluation.resamples,
             data_seed=config.data_seed,
         )
-        return verdicts.metrics
+        return votes.metrics
+
+    def _labels(self, pairs: Artifact, place: str, folder: Path) -> Artifact | SourceFile | None:
+        """Return the labels on pairs; None where people have not given them yet."""
+        if self._request.judge == "people":
+            if self._request.labels is not None:
+                return SourceFile(self._request.labels / "labels.parquet")
+            target = folder / f"pairs-{place.replace('/', '-')}.parquet"
+            shutil.copyfile(pairs.path / "train.parquet", target)
+            self._run.reporter.say(
+                f"    {target} holds the pairs, blind. Send them to people by `plumbline annotate "
+                f"push {target}`, fetch their labels by `plumbline annotate pull --out FOLDER`, "
+                "and give this command again with --labels FOLDER."
+            )
+            return None
+        from annotation.llm_judge.config import JudgeConfig
+        from annotation.llm_judge.judge import judge_pairs
+
+        return self._run.make(
+            f"labels/{place}",
+            judge_pairs,
+            config=load(JudgeConfig, None, self._request.judge_overrides),
+            pairs=pairs,
+            data_seed=self._config.data_seed,
+        )
 
 
 def _prompts(task: str, config: EvaluateConfig) -> tuple[Deferred[Any], Deferred[Any] | None]:
-    """Return a task's prompts and its checker, deferred."""
+    """Return the prompts of a task and its checker, deferred."""
     if task == WORLD:
         prompts = defer(world_task, data_seed=config.data_seed, count=config.world_prompts)
         return prompts, defer(ShopFormat, data_seed=config.data_seed)
@@ -219,40 +227,32 @@ def _prompts(task: str, config: EvaluateConfig) -> tuple[Deferred[Any], Deferred
     return defer(file_task, file=file, config=config.file, data_seed=config.data_seed), None
 
 
-def _scorers(
-    task: str, request: Request, config: EvaluateConfig, rewards: Sequence[Artifact]
-) -> list[Deferred[Any]]:
-    """Return the scorers of a task, deferred; the one that decides comes first."""
-    found: dict[str, Deferred[Any]] = {}
-    if task == WORLD:
-        found["gold"] = defer(GoldUtility, data_seed=config.data_seed)
-    if len(rewards) == 1:
-        found["reward"] = defer(RewardModelScorer, model=rewards[0])
-    elif rewards:
-        found["ensemble"] = defer(EnsembleScorer, models=list(rewards))
-    return [found[name] for name in sorted(found, key=lambda name: name != request.judge)]
-
-
-def _unsampled(
-    run: Run, task: str, name: str, policy: Artifact, request: Request, config: EvaluateConfig
+def _measure_likelihoods(
+    run: Run,
+    task: str,
+    name: str,
+    policy: Artifact,
+    request: EvaluateRequest,
+    config: EvaluateConfig,
 ) -> Artifact:
-    kind, _, what = task.partition(":")
+    """Return the artefact of a task without sampled responses: plain texts or a benchmark."""
+    kind, _, argument = task.partition(":")
     place = f"{_slug(task)}/{_slug(name)}"
     if kind == "text":
+        file = SourceFile(Path(argument).expanduser())
         return run.make(
             f"texts/{place}",
             measure_texts,
             policy=policy,
-            texts=defer(
-                texts_of, file=SourceFile(Path(what).expanduser()), column=config.texts.column
-            ),
+            texts=defer(texts_of, file=file, column=config.texts.column),
             config=config.texts,
         )
+    limit = config.evaluation.prompts
     benchmarks = BenchmarkConfig(
-        tasks=tuple(part for part in what.split(",") if part),
+        tasks=tuple(part for part in argument.split(",") if part),
         folder=request.tasks_folder,
         few_shot=config.few_shot,
-        limit=config.evaluation.prompts if config.evaluation.prompts < EVERY else None,
+        limit=limit if limit < NO_LIMIT else None,
     )
     return run.make(
         f"benchmarks/{place}",
@@ -264,11 +264,11 @@ def _unsampled(
     )
 
 
-def _shown(names: Sequence[str]) -> dict[str, str]:
-    """Return what models are called: a folder by its last name, where that tells them apart."""
+def _display_names(names: Sequence[str]) -> dict[str, str]:
+    """Return the names of models in tables: the last part of a folder's path where it is unique."""
     short = {name: Path(name).name if Path(name).is_dir() else name for name in names}
-    same = [name for name in short if list(short.values()).count(short[name]) > 1]
-    return short | {name: name for name in same}
+    repeated = [name for name in short if list(short.values()).count(short[name]) > 1]
+    return short | {name: name for name in repeated}
 
 
 def _slug(name: str) -> str:

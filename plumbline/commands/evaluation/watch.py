@@ -1,4 +1,4 @@
-"""``plumbline watch``: a run's page while the run goes on."""
+"""``plumbline watch``: the page of a run while it is in progress."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def watch(
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """Show a run's report live in the browser, on this machine only, until Ctrl-C.
+    """Show the report of a run live in the browser, on this machine only, until Ctrl-C.
 
-    The page is that of the finished report: charts, tables and answers follow the run, and the
-    reader's filters and place stay. When the run ends, the page says so.
+    The page is that of the finished report. Charts, tables and responses follow the run; your
+    filters and your place on the page stay. When the run ends, the page says so.
     """
-    from evaluation.comparison.page_content import content_of_run
+    from evaluation.comparison.page_content import run_content
     from evaluation.comparison.watch import Watch
 
-    with Watch(lambda: content_of_run(home, run), port=port) as watched:
-        typer.echo(f"{watched.url}\nCtrl-C ends watching; the run goes on.")
+    with Watch(lambda: run_content(home, run), port=port) as watched:
+        typer.echo(f"{watched.url}\nCtrl-C stops watching; the run continues.")
         if opens and _has_screen():
             import webbrowser
 
@@ -44,7 +44,7 @@ def watch(
 
 
 def _has_screen() -> bool:
-    """Whether a browser would open in a window, and not in this terminal."""
+    """Tell whether a browser would open in a window and not in this terminal."""
     import os
     import sys
 

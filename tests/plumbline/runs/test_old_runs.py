@@ -107,8 +107,8 @@ def test_an_old_policy_is_evaluated_with_the_figures_it_had(command, home):
         "--out", str(home / "new"),
     )  # fmt: skip
     before, after = (
-        json.loads((home / folder / "figures.json").read_text())["tasks"]["world"]
-        for folder in ("evaluate-ee214c34", "new")
+        json.loads((home / file).read_text())["tasks"]["world"]
+        for file in ("evaluate-ee214c34/figures.json", "new/metrics.json")
     )
     names = ("gold", "gold_win_rate", "reward", "kl", "words", "tokens", "bleu", "perplexity")
     for model, old in before.items():
