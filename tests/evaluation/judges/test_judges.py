@@ -71,8 +71,8 @@ def made(two, tmp_path, at_most=None, seed=0):
 def test_pairs_are_what_the_annotation_room_reads_and_name_nobody(two, tmp_path):
     folder, figures = made(two, tmp_path)
     assert figures == {"pairs": 38.0, "prompts": 40.0, "same": 1.0, "empty": 1.0}
-    pairs, dropped = read_pairs(folder)
-    assert len(pairs) == 38 and not dropped.rows
+    pairs, report = read_pairs(folder)
+    assert len(pairs) == 38 and not report.dropped.rows
     assert len(checked_ids(read_dataset(folder, "train"), "pairs")) == 38
     for file in folder.rglob("*"):
         for name in (b"dpo", b"ppo"):

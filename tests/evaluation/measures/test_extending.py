@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from evaluation.tasks.task import Item, Task
+from plumbline.data.tasks import Item, Task
 from ruamel.yaml import YAML
 
 from evaluation.config import EvaluationConfig
