@@ -133,8 +133,8 @@ def test_people_get_pairs_and_their_labels_come_back(evaluate, base_folder, othe
 
     asked = (other_folder, "--reference", base_folder, "--judge", "people")
     out = evaluate(*asked)
-    pairs, dropped = read_pairs(out / "pairs-world-moved.parquet")
-    assert len(pairs) + len(dropped.rows) > 2
+    pairs, report = read_pairs(out / "pairs-world-moved.parquet")
+    assert len(pairs) + report.rows - report.kept > 2
     folder = tmp_path / "labels"
     folder.mkdir()
     write_labels(
