@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from plumbline.data.tasks import Item, Task
 from ruamel.yaml import YAML
 
 from evaluation.config import EvaluationConfig
@@ -21,6 +20,7 @@ from evaluation.measures.registry import (
 )
 from plumbline.config import load
 from plumbline.data.records import user
+from plumbline.data.tasks import Item, Task
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import describe, resolve
 
