@@ -1,4 +1,4 @@
-"""The known answers of gold items, which lie beside labels in a file of their own."""
+"""The known answers of gold items, in a file of their own beside the labels."""
 
 from __future__ import annotations
 

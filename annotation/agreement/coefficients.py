@@ -213,7 +213,7 @@ def agreement_of(sums: Floats) -> Floats:
 def kappa_of(weights: Weights | None = None) -> Callable[[Floats], Floats]:
     """Return Cohen's kappa (Cohen, 1960) as a function of confusion matrices, ``[R, N, K K]``.
 
-    With ``weights`` (Cohen, 1968), the categories lie in their order at equal distances.
+    With ``weights`` (Cohen, 1968), the categories have equal distances in their order.
     """
 
     def kappa(sums: Floats) -> Floats:

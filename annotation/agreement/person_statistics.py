@@ -62,7 +62,7 @@ def gold_accuracy(labels: Sequence[Label], answers: Mapping[str, Choice]) -> Est
 def position_bias(labels: Sequence[Label]) -> Estimate:
     """Return the share of the choices of A or B that went to the response shown first.
 
-    One half is no bias, because the response shown first is drawn at random. Labels of a source
+    One half means no bias, because the response shown first is drawn at random. Labels of a source
     that always shows the same response first (a file that does not say, for instance) are left
     aside: there a bias for the position cannot be separated from one for the response. So are
     adjudications, because these see the votes.

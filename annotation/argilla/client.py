@@ -86,7 +86,7 @@ def is_loopback(url: str) -> bool:
 
 
 def only_this_certificate(certificate: Path) -> ssl.SSLContext:
-    """Return a context that accepts one server certificate, whatever name it was made for.
+    """Return a context that accepts one server certificate, for any name.
 
     Commands reach this machine's own site by its address, but its certificate is for the name that
     other people use, or is self-signed.

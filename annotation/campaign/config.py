@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 
 from annotation.names import check_campaign_name, problem_with_name
-from annotation.questions.settings import QuestionsConfig
+from annotation.questions.settings import FormConfig
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.errors import ConfigError
 
@@ -15,7 +13,7 @@ USUAL_OVERLAP = 3
 """Votes on each pair where ``overlap`` is not set and at least so many people label."""
 
 
-class CampaignConfig(QuestionsConfig):
+class CampaignConfig(FormConfig):
     """One campaign: the same questions about many pairs."""
 
     name: str = "preferences"
@@ -42,19 +40,9 @@ class CampaignConfig(QuestionsConfig):
     )
     """The least number of items between a pair's first and second showing; half the queue if that
     is less."""
-    markdown: bool = True
-    """Show the texts as Markdown on Plumbline's labelling page: code, tables, lists and formulas.
-    HTML in a text is shown as text, and images are never loaded."""
-    argilla_markdown: bool = False
-    """Render Markdown on Argilla's own page too. That page loads images from wherever a text says
-    and so tells their server who reads it, and when."""
     near_identical: float = Field(0.97, gt=0, le=1)
-    """Pairs whose responses are this similar are left out and counted, because nobody can tell
-    them apart. 1 is the same text except for case and white space."""
-    guidelines: Path | None = None
-    """A Markdown file with the guidelines page. Null: the page that comes with Plumbline."""
-    show_votes: bool = True
-    """Show the votes and their reasons to the senior labeller who adjudicates."""
+    """Pairs whose responses are this similar are left out and counted, because nobody can see
+    a difference. 1 is the same text except for case and white space."""
     seed: int = Field(0, ge=0)
     """Seed of the order, the sides, the gold items, the repeats and who gets which pair."""
 

@@ -1,8 +1,8 @@
-"""A campaign's folder: what was decided, what was sent, and where it lies on the server.
+"""A campaign's folder: what was decided, what was sent, and where it is on the server.
 
 ======================  ========================================================================
 ``campaign.json``       its settings, the server's address and the datasets there; no secrets
-``secret``              makes item ids and pseudonyms; whoever has it can undo both
+``secret``              makes item ids and pseudonyms; with it, both can be undone
 ``pairs.jsonl``         the texts of the pairs
 ``items.jsonl``         every showing: pair, queue, side, purpose, known answer
 ``training.json``       the answers of the training round, with their explanations
@@ -10,7 +10,7 @@
 ``labels.jsonl``        the journal of answers (see `annotation.campaign.ledger`)
 ``labels-length.json``  the journal's length
 ``pulled.json``         the state in which each dataset was last read
-``people.json``         user ids and names, for whoever runs the campaign
+``people.json``         user ids and names, for the person who runs the campaign
 ======================  ========================================================================
 
 Only its owner can read the folder. Every file but the journal is replaced as a whole or not at all,

@@ -29,7 +29,7 @@ _PERSON = "person:"
 _TRAINING = "training:"
 
 ItemPurpose = Purpose | Literal["training"]
-"""Why a pair is shown. An answer to a training item is no label."""
+"""Why a pair is shown. An answer to a training item does not become a label."""
 
 
 @dataclass(frozen=True, slots=True)

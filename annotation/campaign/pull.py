@@ -18,7 +18,7 @@ from annotation.campaign.bars import SILENT, ProgressBars
 from annotation.campaign.folder import Campaign
 from annotation.campaign.items import Item, pseudonym
 from annotation.campaign.ledger import Ledger
-from annotation.questions.settings import QuestionsConfig
+from annotation.questions.settings import FormConfig
 from annotation.questions.strength import STRENGTH
 from annotation.questions.table import parse_answer
 from plumbline.data.labels import Choice, Label, Purpose
@@ -126,7 +126,7 @@ def _items_by_dataset(campaign: Campaign) -> dict[str, set[str]]:
 
 
 def _keep_names(campaign: Campaign, site: Argilla, ledger: Ledger) -> None:
-    """Keep the names of who answered, for whoever runs the campaign, while accounts exist."""
+    """Keep the names of who answered, for the person who runs the campaign."""
     unknown = {answer.user_id for answer in ledger.current()} - set(campaign.people())
     if not unknown:
         return
@@ -154,7 +154,7 @@ def labels_of(campaign: Campaign) -> Labels:
 
 
 def labels_from(
-    answers: Sequence[Answer], items: Sequence[Item], secret: bytes, config: QuestionsConfig
+    answers: Sequence[Answer], items: Sequence[Item], secret: bytes, config: FormConfig
 ) -> Labels:
     """Turn current answers into labels about the pairs.
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from annotation.argilla.api import PUSH_PAGE, Argilla, User
 from annotation.argilla.client import RefusedError
@@ -207,18 +208,7 @@ def _decide(
         if votes
         else Plan(())
     )
-    campaign.add_training(
-        {
-            pair.id: {"answer": str(pair.answer), "explanation": " ".join(pair.reasons)}
-            for pair in lessons
-        }
-    )
-    training_plan = plan_training(
-        {pair_id: lesson["answer"] for pair_id, lesson in campaign.training().items()},  # type: ignore[misc]
-        config,
-        campaign.secret,
-        items,
-    )
+    training_plan = _plan_training(campaign, lessons, items)
     campaign.leave_out(left_out.rows)
     campaign.add([*votes, *kept_gold, *lessons], [*decided.items, *training_plan.items])
     notes = decided.notes
@@ -226,6 +216,20 @@ def _decide(
     if both:
         notes = (*notes, f"{both} pairs are gold items too, and so nobody votes on them")
     return _Decided(len(votes), left_out, notes)
+
+
+def _plan_training(campaign: Campaign, lessons: Sequence[Pair], items: Sequence[Item]) -> Plan:
+    """Keep the answers of the training round, and return its items that are new."""
+    campaign.add_training(
+        {
+            pair.id: {"answer": str(pair.answer), "explanation": " ".join(pair.reasons)}
+            for pair in lessons
+        }
+    )
+    answers: dict[str, Any] = {
+        pair_id: lesson["answer"] for pair_id, lesson in campaign.training().items()
+    }
+    return plan_training(answers, campaign.config, campaign.secret, items)
 
 
 def draw_gold(pairs: Sequence[Pair], config: CampaignConfig) -> list[Pair]:

@@ -25,7 +25,7 @@ from annotation.campaign.folder import Campaign
 from annotation.private_files import write_private
 from annotation.questions.form import PROMPT, RESPONSE_A, RESPONSE_B
 from annotation.questions.question import Judgment
-from annotation.questions.settings import QuestionsConfig
+from annotation.questions.settings import FormConfig
 from annotation.questions.table import simulate_answer
 from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a, reason_for
@@ -79,7 +79,7 @@ class SimulatedLabeler:
     url: str
     credentials: Credentials
     config: LabelerConfig
-    questions: QuestionsConfig
+    questions: FormConfig
     utility: Scorer
     seed: int
     campaign_id: str

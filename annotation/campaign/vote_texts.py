@@ -32,7 +32,7 @@ def votes_text(shown_first: Side, votes: Sequence[Label], reasons: Sequence[str]
     for vote in votes:
         choice: Choice = about_the_pair(vote.choice, shown_first)  # type: ignore[assignment]
         flags = f" [{', '.join(vote.flags)}]" if vote.flags else ""
-        # The reason may speak of "A" and "B" as that person saw them, which may be the other way.
+        # The reason may name "A" and "B" as that person saw them, which may be the other way.
         swapped = vote.shown_first != shown_first and vote.rationale
         note = " (saw A and B the other way round)" if swapped else ""
         rationale = f": “{vote.rationale}”{note}" if vote.rationale else ""

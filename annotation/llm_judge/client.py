@@ -1,8 +1,8 @@
-"""Asking an OpenAI-compatible endpoint, and a journal of what it answered.
+"""Requests to an OpenAI-compatible endpoint, and a journal of its answers.
 
-Each answer is on the disk before the next request takes its place, so that a run that is killed
-at any moment goes on and pays for no answer twice. (What was in flight at that moment was not
-answered yet, as far as this side knows, and is asked again.)
+Each answer is on the disk before another request is sent in its place. So a run that is killed at
+any moment resumes and pays for no answer twice. (Requests in flight at that moment had no answer
+yet, as far as this side knows, and are sent again.)
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
 
 Answer = dict[str, Any]
-"""What came back: ``content``, ``refusal``, ``finish_reason``, tokens, and for what and when."""
+"""A reply: ``content``, ``refusal``, ``finish_reason``, tokens, what it is about, and when."""
 
-_HOPELESS = 5
-"""Requests turned down, with none answered, after which the settings are at fault."""
+_TOO_MANY_REFUSALS = 5
+"""So many refusals and no answer mean that the settings are wrong."""
 
 
 class Key(NamedTuple):
-    """What a request was about."""
+    """What a request is about."""
 
     pair_id: str
     first: Side
@@ -60,7 +60,7 @@ class Journal:
         self.answers[Key(answer["pair_id"], answer["first"])] = answer
 
     def _read(self) -> None:
-        """Read the whole lines; half a line, cut by a kill, is no answer and goes."""
+        """Read the complete lines; cut off half a line, which a kill may leave."""
         data = self._path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
@@ -70,14 +70,14 @@ class Journal:
 
 
 class TurnedDown(NamedTuple):
-    """A request that gets no answer, however often it is sent."""
+    """A request that the endpoint refuses, however often it is sent."""
 
     key: Key
     reason: str
 
 
 class Endpoint:
-    """Sends requests by the openai client, which retries what is worth it."""
+    """Sends requests by the openai client, which retries those that may succeed later."""
 
     def __init__(self, config: JudgeConfig) -> None:
         import openai
@@ -86,27 +86,27 @@ class Endpoint:
         self._secret = api_key(config)
         self._client = openai.OpenAI(
             base_url=config.base_url,
-            api_key=self._secret or "none",  # else it would take OPENAI_API_KEY, wherever it sends
+            api_key=self._secret or "none",  # else it would send OPENAI_API_KEY, to any endpoint
             timeout=config.timeout,
             max_retries=config.retries,
         )
-        # The client takes these from the environment; an endpoint elsewhere has no use for them.
+        # The client takes these from the environment; another endpoint must not get them.
         self._client.organization = self._client.project = None
         self.structured = config.structured != "text"
-        """Whether verdicts are asked for by a schema; ends when the endpoint refuses one."""
+        """Whether a JSON schema asks for the verdict; False once the endpoint refuses one."""
 
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
 
     def scrub(self, text: str) -> str:
-        """Return a text without the key, should an endpoint repeat it."""
+        """Return a text without the API key, in case an endpoint repeats it."""
         return text.replace(self._secret, "(the key)") if self._secret else text
 
     def ask(self, key: Key, messages: Callable[[bool], list[Message]]) -> Answer | TurnedDown:
-        """Ask once; ``messages`` depend on whether there is a schema.
+        """Send a request; ``messages`` depend on whether there is a schema.
 
-        Raises `ModelError` where asking for something else would fail as well.
+        Raises `ModelError` where every other request would fail as well.
         """
         structured = self.structured
         answer = self._try(key, messages(structured), structured)
@@ -114,7 +114,7 @@ class Endpoint:
             isinstance(answer, TurnedDown) and structured and self._config.structured == "auto"
         ):
             return answer
-        answer = self._try(key, messages(False), False)  # perhaps it takes no schema
+        answer = self._try(key, messages(False), False)  # it may not support schemas
         if not isinstance(answer, TurnedDown):
             self.structured = False
         return answer
@@ -143,7 +143,9 @@ class Endpoint:
         choice = _first(body.get("choices"))
         message, usage = choice.get("message"), body.get("usage") or {}
         if not isinstance(message, dict):
-            return TurnedDown(key, f"the reply is no chat completion: {self.scrub(raw.text)[:200]}")
+            return TurnedDown(
+                key, f"the reply is not a chat completion: {self.scrub(raw.text)[:200]}"
+            )
         return {
             **key._asdict(),
             "content": self._text(message.get("content")),
@@ -164,11 +166,11 @@ class Endpoint:
         return self.scrub(" ".join(str(error).split()))[:300]
 
     def _failure(self, error: Any) -> ModelError:
-        """Say what is wrong with the endpoint, and what to do."""
+        """Return an error that says what is wrong with the endpoint, and what to do."""
         import openai
 
         config = self._config
-        again = "What was answered is kept: the same command goes on from there."
+        again = "All answers are kept. The same command resumes."
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             held = (
                 f"the key in {config.api_key_env} was refused. Check that variable"
@@ -195,10 +197,10 @@ def ask_all(
     concurrency: int,
     progress: Callable[[], None],
 ) -> list[TurnedDown]:
-    """Ask what the journal does not hold, so many at once; return what was turned down.
+    """Send the requests that the journal lacks, so many at once; return those refused.
 
-    After a failure nothing more is sent, but what is in flight is still awaited and kept: it will
-    have been paid for.
+    After a failure nothing more is sent, but replies in flight are still awaited and kept, because
+    they are paid for.
     """
     turned_down: list[TurnedDown] = []
     stop, showing = threading.Event(), threading.Lock()
@@ -210,7 +212,7 @@ def ask_all(
             answer = endpoint.ask(key, messages)
             if isinstance(answer, TurnedDown):
                 turned_down.append(answer)
-                if len(turned_down) >= _HOPELESS and not journal.answers:
+                if len(turned_down) >= _TOO_MANY_REFUSALS and not journal.answers:
                     raise ModelError(
                         f"The judge turned down all of the first {len(turned_down)} requests: "
                         f"{answer.reason}. Check judge.model, judge.max_tokens, judge.limit_name, "
@@ -228,7 +230,7 @@ def ask_all(
         try:
             waiting = [pool.submit(work, *q) for q in questions if q[0] not in journal.answers]
             wait(waiting, return_when=FIRST_EXCEPTION)
-        finally:  # also on Ctrl-C: leaving the block waits for all that was submitted
+        finally:  # also on Ctrl-C: leaving the block waits for all requests that were submitted
             stop.set()
     for future in waiting:
         future.result()
@@ -250,7 +252,7 @@ def api_key(config: JudgeConfig) -> str | None:
 
 
 def _body(content: bytes) -> dict[str, Any]:
-    """Return a reply's body as an object; whatever else came is no answer and reads as empty."""
+    """Return a reply's body as an object; an empty one where it is anything else."""
     with suppress(ValueError):
         value = json.loads(content)
         if isinstance(value, dict):

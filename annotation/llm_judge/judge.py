@@ -1,9 +1,8 @@
-"""An LLM as a judge of pairs, asked in both orders, writing the same labels as people do.
+"""An LLM as a judge of pairs: it sees both orders, and its labels are records like people's.
 
-Models lean to what stands first, or second (Zheng et al., 2023, "Judging LLM-as-a-Judge with
-MT-Bench and Chatbot Arena"). A pair is therefore shown in both orders, and its label is what the
-judge says in both. Where it says otherwise in the other order, it was the order that it judged:
-the pair becomes a tie, or gets no label.
+Models prefer the first or the second position (Zheng et al., 2023, "Judging LLM-as-a-Judge with
+MT-Bench and Chatbot Arena"). So a pair is shown in both orders, and its label is the verdict that
+holds in both. Where the verdict depends on the order, the pair becomes a tie or gets no label.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
 
 ANSWERS_FILE = "answers.jsonl"
-"""Beside the labels: every answer as it came, with its tokens."""
+"""Beside the labels: every answer, unchanged, with its tokens."""
 INCONSISTENT = "inconsistent"
-"""The flag of a label on a pair that was judged otherwise in the other order."""
+"""The flag of a label on a pair whose verdict depends on the order."""
 ORDERS: tuple[Side, Side] = ("a", "b")
 
 
 class Judgment(NamedTuple):
-    """What both orders together come to: a choice, or why there is none."""
+    """The outcome of both orders: a choice, or why there is none."""
 
     choice: Choice | None
     consistent: bool | None
-    """Whether both orders say the same; None where they cannot be compared."""
+    """Whether both orders have the same verdict; None where they cannot be compared."""
     reason: str | None
 
 
@@ -46,9 +45,9 @@ class Judgment(NamedTuple):
 def judge_pairs(
     stage: Stage, *, config: JudgeConfig, pairs: Artifact, data_seed: int
 ) -> dict[str, float | None]:
-    """Let an LLM judge pairs: one label a pair, from two answers.
+    """Let an LLM judge pairs: one label per pair, from two answers.
 
-    Answers are kept as they come, in the stage's shards, and a stage that is killed goes on.
+    Each answer is kept in the stage's shards, so a stage that is killed resumes.
     """
     rows = read_dataset(pairs.path, "train")
     ids = checked_ids(rows, pairs.id)
@@ -63,12 +62,12 @@ def judge_pairs(
     ]
     where = "this machine" if config.is_local else f"{config.host}: prompts and responses go there"
     stage.say(
-        f"asks {config.model} on {where}; {len(questions)} questions, "
+        f"asks {config.model} on {where}; {len(questions)} requests, "
         f"{len(journal.answers)} answered before"
     )
     turned_down = _ask_all(stage, config, questions, journal)
 
-    # 2. Two answers make one label, or are counted with the reason why they make none.
+    # 2. Make one label of two answers, or count the pair with the reason.
     labels, dropped = [], Dropped()
     judgments = []
     for number, (name, row) in enumerate(zip(ids, rows, strict=True), 1):
@@ -86,51 +85,51 @@ def judge_pairs(
     if not labels:
         raise DataError(
             f"The judge {config.model!r} gave no label to any of {len(rows)} pairs: "
-            f"{dropped.reasons()}. Its answers are in {file}. Ask another model, or set "
-            "judge.structured or judge.max_tokens differently."
+            f"{dropped.reasons()}. Its answers are in {file}. Use another model, or change "
+            "judge.structured or judge.max_tokens."
         )
 
-    # 3. The labels, with every answer as it came.
+    # 3. Write the labels, and every answer unchanged.
     write_labels(stage.folder, labels)
     shutil.copyfile(file, stage.folder / ANSWERS_FILE)
-    return figures(config, labels, judgments, list(journal.answers.values()), turned_down)
+    return metrics(config, labels, judgments, list(journal.answers.values()), turned_down)
 
 
 def combine(a_first: Reading | None, b_first: Reading | None, config: JudgeConfig) -> Judgment:
-    """Make one judgement of the readings in both orders; None is a request without an answer."""
+    """Combine the verdicts of both orders; None is a request without an answer."""
     choices = []
     for first, reading in zip(ORDERS, (a_first, b_first), strict=True):
         if reading is None:
-            return Judgment(None, None, "the endpoint turned a request down")
+            return Judgment(None, None, "the endpoint refused a request")
         if reading.problem is not None:
             return Judgment(None, None, f"the judge {reading.problem}")
         choices.append(choice_of(reading, first))
     if choices[0] == choices[1]:
         return Judgment(choices[0], True, None)
     if config.inconsistent == "leave_out":
-        return Judgment(None, False, "the judge said otherwise in the other order")
+        return Judgment(None, False, "the verdict depends on the order")
     return Judgment("tie", False, None)
 
 
 def choice_of(reading: Reading, first: Side) -> Choice:
-    """Return the response that a verdict means, given which was shown first."""
+    """Return the response that a verdict means, by which one was shown first."""
     if reading.verdict == "tie":
         return "tie"
     return first if reading.verdict == "first" else _other(first)
 
 
-def figures(
+def metrics(
     config: JudgeConfig,
     labels: Sequence[Label],
     judgments: Sequence[Judgment],
     answers: Sequence[Answer],
     turned_down: Sequence[TurnedDown],
 ) -> dict[str, float | None]:
-    """Return what is worth knowing of a judge: consistency, leaning, failures and cost.
+    """Return a judge's metrics: consistency, position bias, failures and cost.
 
-    ``position_consistency`` is the share of the pairs judged in both orders that were judged the
-    same; ``first_share`` the share of verdicts for either response that were for the one shown
-    first, 0.5 for a judge who does not care. Problems count answers, two a pair.
+    ``position_consistency`` is the share of pairs with the same verdict in both orders.
+    ``first_share`` is the share of verdicts for either response that went to the one shown first;
+    0.5 means no position bias. Problems are counted per answer, and each pair has two.
     """
     compared = [j.consistent for j in judgments if j.consistent is not None]
     readings = [read_reply(answer) for answer in answers]
@@ -182,9 +181,9 @@ def _ask_all(
     finally:
         endpoint.close()
     if config.structured == "auto" and not endpoint.structured:
-        stage.say("the endpoint takes no JSON schema: verdicts were asked for in text")
+        stage.say("the endpoint accepts no JSON schema: verdicts are read from text")
     if turned_down:
-        stage.say(f"{len(turned_down)} requests were turned down, such as: {turned_down[0].reason}")
+        stage.say(f"{len(turned_down)} requests were refused, such as: {turned_down[0].reason}")
     return turned_down
 
 
@@ -198,7 +197,7 @@ def _label(
 ) -> Label:
     """Return the label of a pair, with the reasons given in one of the orders, drawn at random.
 
-    The reasons speak of response 1 and 2; ``shown_first`` says which of the pair was 1.
+    The reasons name response 1 and 2; ``shown_first`` says which of the pair was 1.
     """
     random = rng(data_seed, "judge's label", row["pair_id"])
     first: Side = "a" if random.random() < 0.5 else "b"

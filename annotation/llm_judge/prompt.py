@@ -1,8 +1,8 @@
-"""What an LLM judge is asked, and how its reply is read.
+"""The prompt of an LLM judge, and how its reply is read.
 
-Responses are text by somebody else and may hold instructions to the judge. They stand between
-marks with a number that their authors could not know, and the judge is told that nothing between
-marks is addressed to it. That mitigates such instructions; it does not make a model immune.
+Responses may contain instructions to the judge. They are put between marks with a number that
+their authors could not know, and the prompt says that nothing between marks is addressed to the
+judge. This helps against such instructions, but does not make a model immune.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEMA: Mapping[str, Any] = {
         "strict": True,
         "schema": {
             "type": "object",
-            # The reasons come first, so that the verdict follows from them and not they from it.
+            # The reasons come first, so that the verdict follows from them.
             "properties": {
                 "rationale": {"type": "string"},
                 "verdict": {"type": "string", "enum": list(_VERDICTS)},
@@ -74,7 +74,7 @@ Verdict: tie""",
 
 
 class Reading(NamedTuple):
-    """What a reply says: a verdict, or what is wrong with it."""
+    """The content of a reply: a verdict, or what is wrong with it."""
 
     verdict: Verdict | None
     rationale: str
@@ -85,7 +85,7 @@ def question(
     config: JudgeConfig, row: Row, first: Side, *, structured: bool, seed: int
 ) -> list[Message]:
     """Return the messages that ask about a pair with one of its responses shown first."""
-    # Of the pair and not of the order, so that nothing but the order differs between the two.
+    # By the pair and not by the order, so that only the order differs between the two.
     mark = f"{derive(seed, 'judge', str(row['pair_id'])) % 10**12:012d}"
     second = "b" if first == "a" else "a"
     parts = [
@@ -106,8 +106,8 @@ def read_reply(reply: Mapping[str, Any]) -> Reading:
     """Read a reply: its ``content``, ``refusal`` and ``finish_reason``.
 
     The content is a JSON object as the schema says, alone or in a code fence, or text of which
-    exactly one line, the last, is a verdict. Nothing is guessed: ``I think it is 1`` is no verdict,
-    and neither are two.
+    exactly one line, the last, is a verdict. Nothing is guessed: ``I think it is 1`` does not
+    count as a verdict, and two verdicts do not either.
     """
     content = _THOUGHT.sub("", reply.get("content") or "").strip()
     if reply.get("refusal") or reply.get("finish_reason") == "content_filter":

@@ -1,7 +1,7 @@
 """The progress of a campaign in sentences, table cells and JSON: for the terminal and the page.
 
-People appear under their user names for whoever runs the campaign and has to talk to them. For
-everybody else they appear under pseudonyms, as in exported labels.
+The person who runs the campaign sees user names. Everybody else sees pseudonyms, as in exported
+labels.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def quality_sentence(progress: CampaignProgress) -> str:
 
 
 def notes(progress: CampaignProgress, names: Names) -> list[str]:
-    """Return what whoever runs the campaign should look after, and how numbers were measured."""
+    """Return what needs attention, and how numbers were measured."""
     totals, lines = progress.totals, []
     if totals.not_sent:
         lines.append(

@@ -34,7 +34,7 @@ class Line(NamedTuple):
     points: str
     """In the form of an SVG polyline."""
     target: float | None
-    """The height of the line for all answers that are needed, if it lies in the box."""
+    """The height of the line for all answers that are needed, if it is in the box."""
 
 
 class Bar(NamedTuple):

@@ -10,7 +10,7 @@ from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side, about_the_pair
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 _OPTIONS = (("a", "A"), ("b", "B"), ("tie", "No difference"))
 _TITLES = {
@@ -25,7 +25,7 @@ def aspect_question(aspect: str) -> str:
     return f"aspect_{aspect}"
 
 
-def _form(config: QuestionsConfig) -> tuple[Question, ...]:
+def _form(config: FormConfig) -> tuple[Question, ...]:
     return tuple(
         Question(
             aspect_question(aspect),
@@ -37,7 +37,7 @@ def _form(config: QuestionsConfig) -> tuple[Question, ...]:
     )
 
 
-def _guideline(config: QuestionsConfig) -> str:
+def _guideline(config: FormConfig) -> str:
     if not config.aspects:
         return ""
     names = ", ".join(aspect.replace("_", " ") for aspect in config.aspects)
@@ -47,9 +47,7 @@ def _guideline(config: QuestionsConfig) -> str:
     )
 
 
-def _parse(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
-) -> Mapping[str, Any]:
+def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
     return {
         "aspects": {
             aspect: about_the_pair(values[aspect_question(aspect)], shown_first)
@@ -59,7 +57,7 @@ def _parse(
     }
 
 
-def _simulate(judgment: Judgment, config: QuestionsConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
     return {aspect_question(aspect): judgment.choice for aspect in config.aspects}
 
 

@@ -11,7 +11,7 @@ from annotation.questions.question import Judgment, LabelingQuestion, Side, abou
 from plumbline.data.labels import Choice
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 CHOICE = "choice"
 WORDS: Mapping[Choice, str] = {
@@ -27,25 +27,23 @@ _GUIDELINE = """\
 | **About the same** | you compared them fairly and cannot say which one you would rather get |
 | **Both are bad** | neither does what the user asked for, or both do harm |
 
-Chance decides which response is called A, anew for every pair. The letter means nothing.
+Chance decides for every pair which response is called A. The letter means nothing.
 """
 
 
-def _form(config: QuestionsConfig) -> tuple[Question, ...]:
+def _form(config: FormConfig) -> tuple[Question, ...]:
     return (
         Question(CHOICE, "Which response is better?", "one", tuple(WORDS.items()), required=True),
     )
 
 
-def _parse(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
-) -> Mapping[str, Any]:
+def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
     if CHOICE not in values:
         return {}
     return {"choice": about_the_pair(values[CHOICE], shown_first)}
 
 
-def _simulate(judgment: Judgment, config: QuestionsConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
     return {CHOICE: judgment.choice}
 
 

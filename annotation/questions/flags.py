@@ -10,19 +10,19 @@ from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 FLAGS = "flags"
 
 
-def _form(config: QuestionsConfig) -> tuple[Question, ...]:
+def _form(config: FormConfig) -> tuple[Question, ...]:
     if not config.flags:
         return ()
     options = tuple((flag, flag.replace("_", " ").capitalize()) for flag in config.flags)
     return (Question(FLAGS, "Is there anything to report?", "some", options),)
 
 
-def _guideline(config: QuestionsConfig) -> str:
+def _guideline(config: FormConfig) -> str:
     if not config.flags:
         return ""
     names = ", ".join(flag.replace("_", " ") for flag in config.flags)
@@ -32,13 +32,11 @@ def _guideline(config: QuestionsConfig) -> str:
     )
 
 
-def _parse(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
-) -> Mapping[str, Any]:
+def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
     return {"flags": tuple(values.get(FLAGS) or ())}
 
 
-def _simulate(judgment: Judgment, config: QuestionsConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
     return {}  # simulated labellers see nothing to report
 
 

@@ -13,7 +13,7 @@ from plumbline.data.records import Message
 from plumbline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from annotation.campaign.config import CampaignConfig
+    from annotation.questions.settings import FormConfig
 
 LONGEST_GUIDELINES = 10_000
 LONGEST_MESSAGE = 20_000
@@ -23,7 +23,7 @@ MOST_MESSAGES = 500
 PROMPT, RESPONSE_A, RESPONSE_B, VOTES = "prompt", "response_a", "response_b", "votes"
 
 
-def form_of(config: CampaignConfig, *, adjudication: bool = False) -> Form:
+def form_of(config: FormConfig, *, adjudication: bool = False) -> Form:
     """Return what the labellers of a campaign see and are asked."""
     markdown = config.argilla_markdown
     fields = [
@@ -66,7 +66,7 @@ def problem_with_showing(prompt: Sequence[Message], responses: Sequence[str]) ->
     return None
 
 
-def guidelines(config: CampaignConfig) -> str:
+def guidelines(config: FormConfig) -> str:
     """Return the guidelines page: the campaign's own file, or one made for its questions."""
     if config.guidelines is None:
         return _default_guidelines(config)
@@ -105,8 +105,8 @@ _WEIGHING = """\
 - **Correct comes before pleasant.** A confident response that is wrong is worse than a plain one
   that is correct. If you cannot tell, look it up when that takes less than a minute. Otherwise
   judge the rest, and say so.
-- **What was asked comes before extras.** Length alone is no merit. Lists, headings and apologies
-  are no merit either.
+- **What was asked comes before extras.** Length is not a merit. Lists, headings and apologies are
+  not merits either.
 - **Harm outweighs help.** A response that helps somebody to hurt people, or makes light of it, is
   the worse one, however good the rest is. Refusing a harmless request is a fault too.
 - **Use your own judgement.** There is nobody you have to agree with. Where people disagree, we
@@ -122,7 +122,7 @@ Please do not talk with others about single pairs before everybody is done.
 """
 
 
-def _default_guidelines(config: CampaignConfig) -> str:
+def _default_guidelines(config: FormConfig) -> str:
     choice, *others = questions_of(config)
     lines = [line for question in others if (line := question.guideline(config))]
     more = "## The other questions\n\n" + "\n".join(lines) + "\n" if lines else ""

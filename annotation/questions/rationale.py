@@ -10,7 +10,7 @@ from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 RATIONALE = "rationale"
 _GUIDELINE = (
@@ -19,19 +19,17 @@ _GUIDELINE = (
 )
 
 
-def _form(config: QuestionsConfig) -> tuple[Question, ...]:
+def _form(config: FormConfig) -> tuple[Question, ...]:
     if not config.rationale:
         return ()
     return (Question(RATIONALE, "Why?", "text", description="One sentence is enough."),)
 
 
-def _parse(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
-) -> Mapping[str, Any]:
+def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
     return {"rationale": values.get(RATIONALE) or ""}
 
 
-def _simulate(judgment: Judgment, config: QuestionsConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
     return {RATIONALE: judgment.reason} if config.rationale else {}
 
 

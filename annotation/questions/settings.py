@@ -1,8 +1,9 @@
-"""Which questions a campaign asks."""
+"""What labellers see, and what they are asked."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import model_validator
@@ -14,8 +15,8 @@ from plumbline.tables import code_of
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-class QuestionsConfig(Config):
-    """What labellers are asked beside which response is better."""
+class FormConfig(Config):
+    """What labellers see, and what they are asked in addition to which response is better."""
 
     strength: bool = True
     """Ask by how much the better response is better: slightly, clearly or much."""
@@ -28,8 +29,19 @@ class QuestionsConfig(Config):
     own_questions: tuple[Annotated[str, QUESTIONS], ...] = ()
     """Your own questions, by the dotted path of a function that returns a `LabelingQuestion`."""
 
+    markdown: bool = True
+    """Show the texts as Markdown on Plumbline's labelling page: code, tables, lists and formulas.
+    HTML in a text is shown as text, and images are never loaded."""
+    argilla_markdown: bool = False
+    """Render Markdown on Argilla's own page too. That page loads images from wherever a text says
+    and so tells their server who reads it, and when."""
+    guidelines: Path | None = None
+    """A Markdown file with the guidelines page. Null: the page that comes with Plumbline."""
+    show_votes: bool = True
+    """Show the votes and their reasons to the senior labeller who adjudicates."""
+
     def identity(self) -> dict[str, Any]:
-        """Return the values that determine the result, with the code of one's own questions."""
+        """Return the values that determine the result, with the code of own questions."""
         values = super().identity()
         if self.own_questions:
             values["own_questions"] = [
@@ -38,7 +50,7 @@ class QuestionsConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _questions_can_be_asked(self) -> QuestionsConfig:
+    def _questions_can_be_asked(self) -> FormConfig:
         if len(self.flags) == 1:
             raise ValueError(
                 f"flags names only {self.flags[0]!r}, but the page needs two or more to choose "

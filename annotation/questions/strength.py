@@ -11,7 +11,7 @@ from annotation.questions.choice import CHOICE
 from annotation.questions.question import Judgment, LabelingQuestion, Side
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 STRENGTH = "strength"
 WORDS = {1: "slightly", 2: "clearly", 3: "much"}
@@ -29,7 +29,7 @@ def strength_of(confidence: float) -> int:
     return 3 if confidence > 0.95 else 2 if confidence > 0.75 else 1
 
 
-def _form(config: QuestionsConfig) -> tuple[Question, ...]:
+def _form(config: FormConfig) -> tuple[Question, ...]:
     if not config.strength:
         return ()
     return (
@@ -44,9 +44,7 @@ def _form(config: QuestionsConfig) -> tuple[Question, ...]:
     )
 
 
-def _parse(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
-) -> Mapping[str, Any]:
+def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
     strength = values.get(STRENGTH)
     if strength is None or values.get(CHOICE) not in ("a", "b"):
         return {}
@@ -54,7 +52,7 @@ def _parse(
     return {"strength": int(strength)}
 
 
-def _simulate(judgment: Judgment, config: QuestionsConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
     return {STRENGTH: str(strength_of(judgment.confidence))} if config.strength else {}
 
 

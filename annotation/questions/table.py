@@ -22,7 +22,7 @@ from plumbline.errors import ConfigError
 from plumbline.tables import Table
 
 if TYPE_CHECKING:
-    from annotation.questions.settings import QuestionsConfig
+    from annotation.questions.settings import FormConfig
 
 _LABEL_FIELDS = {"choice", "rationale", "strength", "aspects", "flags"}
 
@@ -48,15 +48,15 @@ QUESTIONS: Table[LabelingQuestion] = Table(
 """In the order in which they are asked."""
 
 
-def questions_of(config: QuestionsConfig) -> list[LabelingQuestion]:
+def questions_of(config: FormConfig) -> list[LabelingQuestion]:
     """Return the questions that a campaign may ask: Plumbline's, then the user's own."""
     return [*QUESTIONS.values(), *(QUESTIONS[path] for path in config.own_questions)]
 
 
 def parse_answer(
-    values: Mapping[str, Any], shown_first: Side, config: QuestionsConfig
+    values: Mapping[str, Any], shown_first: Side, config: FormConfig
 ) -> dict[str, Any]:
-    """Return the fields of a `Label` that an answer sets; without ``choice``, it is no label.
+    """Return the fields of a `Label` that an answer sets; without ``choice``, it makes no label.
 
     Raises `ConfigError` where a question sets a field that it must not set.
     """
@@ -67,8 +67,8 @@ def parse_answer(
         if unknown:
             names = [field.name for field in fields(Label) if field.name in _LABEL_FIELDS]
             raise ConfigError(
-                f"The labelling question {question.name!r} sets {', '.join(unknown)}, which is no "
-                f"field of a label that a question may set. There are: {', '.join(names)}."
+                f"The labelling question {question.name!r} sets {', '.join(unknown)}, but a "
+                f"question may set only these fields of a label: {', '.join(names)}."
             )
         for name, value in part.items():
             if name == "aspects":
@@ -80,7 +80,7 @@ def parse_answer(
     return parsed
 
 
-def simulate_answer(judgment: Judgment, config: QuestionsConfig, random: Random) -> dict[str, Any]:
+def simulate_answer(judgment: Judgment, config: FormConfig, random: Random) -> dict[str, Any]:
     """Return the values with which a simulated labeller answers a record, by question."""
     values: dict[str, Any] = {}
     for question in questions_of(config):

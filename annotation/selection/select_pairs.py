@@ -70,19 +70,7 @@ def select_pairs(
     features = (embedder or WordFeatures()).embed(rows)
     selection = select(config, ids, deltas, features, labeled=known, seed=seed)
     dropped = _not_chosen(selection, ids, known, pairs.id)
-    write_dataset(
-        stage.folder,
-        {
-            "train": [
-                rows[position] | {"selection_score": worth, "selection_strategy": config.strategy}
-                for position, worth in zip(selection.chosen, selection.worth, strict=True)
-            ]
-        },
-        kind="prompts",
-        title="Pairs to label",
-        description=f"Chosen from {pairs.id} by {config.strategy}, in the order to label them.",
-        dropped=dropped,
-    )
+    _write(stage, config, rows, selection, pairs.id, dropped)
     if len(selection.chosen) < config.count:
         stage.say(f"only {len(selection.chosen)} pairs could be chosen, not {config.count}")
     reasons = dropped.reasons()
@@ -94,6 +82,30 @@ def select_pairs(
         "labeled_already": float(reasons.get(_LABELED, 0)),
         "near_identical": float(len(selection.near_identical)),
     }
+
+
+def _write(
+    stage: Stage,
+    config: SelectionConfig,
+    rows: Sequence[Row],
+    selection: Selection,
+    origin: str,
+    dropped: Dropped,
+) -> None:
+    """Write the chosen rows, with their score and the strategy."""
+    write_dataset(
+        stage.folder,
+        {
+            "train": [
+                rows[position] | {"selection_score": worth, "selection_strategy": config.strategy}
+                for position, worth in zip(selection.chosen, selection.worth, strict=True)
+            ]
+        },
+        kind="prompts",
+        title="Pairs to label",
+        description=f"Chosen from {origin} by {config.strategy}, in the order to label them.",
+        dropped=dropped,
+    )
 
 
 def _not_chosen(

@@ -169,7 +169,7 @@ class Accounts:
                 raise
             raise DataError(
                 f"The password is changed, but the server at {self._url} cannot change an API key "
-                "(sites made by `plumbline annotate up` can). Whoever has the old key still has "
+                "(sites made by `plumbline annotate up` can). Anyone with the old key still has "
                 "access. Delete the account to end that."
             ) from None
 

@@ -1,6 +1,6 @@
 """Labels from several sources merged: people in Argilla, files, judges and simulations.
 
-Every label keeps its source. A label that lies in two of the artefacts (the same pair, annotator,
+Every label keeps its source. A label that is in two of the artefacts (the same pair, annotator,
 source, purpose and time) is counted once.
 """
 

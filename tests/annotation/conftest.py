@@ -276,10 +276,12 @@ class Ground:
     def campaign(self):
         return Campaign(self.folder)
 
-    def push(self, pairs, people=(), gold=None, **settings):
+    def push(self, pairs, people=(), gold=None, training=(), members=(), **settings):
         quiet = {"gold_share": 0.0, "repeat_share": 0.0, "overlap": 1}
         config = CampaignConfig(name=self.name, people=tuple(people), **(quiet | settings))
-        return push(self.folder, self.site, config, pairs, gold=gold)
+        return push(
+            self.folder, self.site, config, pairs, gold=gold, training=training, members=members
+        )
 
     def person(self):
         return self.server.person()["username"]

@@ -15,47 +15,53 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="CSV, TSV, JSON, JSONL or Parquet; or the folder of a labels artefact.",
+        show_default=False,
+    ),
+]
+People = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMNS", help="One column per person, separated by commas: ana,ben,cy."),
+]
+Item = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMNS", help="The columns that name the item: one, or several."),
+]
+Person = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="With one row per vote: the column with who voted."),
+]
+Label = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column of votes.")
+]
+Ordinal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CATEGORIES",
+        help="The categories in order (bad,fair,good): adds ordinal coefficients.",
+    ),
+]
+Resamples = Annotated[
+    int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0: no intervals.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the resamples.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the same as one JSON object.")]
+
+
 @app.command()
 def agreement(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="CSV, TSV, JSON, JSONL or Parquet; or the folder of a labels artefact.",
-            show_default=False,
-        ),
-    ],
-    people: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMNS", help="One column per person, separated by commas: ana,ben,cy."
-        ),
-    ] = None,
-    item: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMNS", help="The columns that name the item: one, or several."),
-    ] = None,
-    person: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="With one row per vote: the column with who voted."),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="With one row per vote: the column with the vote."),
-    ] = None,
-    ordinal: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CATEGORIES",
-            help="The categories in order (bad,fair,good): adds ordinal coefficients.",
-        ),
-    ] = None,
-    resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0: no intervals.")
-    ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the same as one JSON object.")
-    ] = False,
+    file: File,
+    people: People = None,
+    item: Item = None,
+    person: Person = None,
+    label: Label = None,
+    ordinal: Ordinal = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Measure agreement: Cohen, Fleiss and Krippendorff, with bootstrap intervals.
 

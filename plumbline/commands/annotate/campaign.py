@@ -48,51 +48,59 @@ def connect(home: Path, server: str | None, api_key_file: Path | None) -> Connec
     return connect_to(SiteConfig(home=home, server=server, api_key_file=api_key_file))
 
 
+PairsFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Pairs in any format of docs/formats.md, or the folder of an artefact; with prompt, "
+        "and a and b (or chosen and rejected)."
+    ),
+]
+People = Annotated[
+    list[str] | None,
+    typer.Option("--person", "-p", help="A person who gets a queue of their own; repeat it."),
+]
+Members = Annotated[
+    list[str] | None,
+    typer.Option("--member", "-m", help="A person to add to the shared queue; repeat it."),
+]
+Overlap = Annotated[int | None, typer.Option(help="How many different people vote on each pair.")]
+Gold = Annotated[
+    Path | None, typer.Option(help="Pairs with a column 'answer', mixed in to check the labellers.")
+]
+Training = Annotated[
+    Path | None,
+    typer.Option(
+        help="Pairs with a column 'answer' (and 'reasons') that everybody labels first, with "
+        "feedback after each."
+    ),
+]
+Adjudicate = Annotated[
+    str | None,
+    typer.Option(
+        "--adjudicate", metavar="PERSON", help="Send the pairs only to this senior labeller."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A YAML file with the settings.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; repeat it."),
+]
+
+
 @app.command()
 def push(
-    pairs: Annotated[
-        Path,
-        typer.Argument(
-            help="Pairs: a .parquet, .jsonl or .json file, or the folder of an artefact; with "
-            "prompt, and a and b (or chosen and rejected)."
-        ),
-    ],
+    pairs: PairsFile,
     name: Name = _DEFAULT_NAME,
-    people: Annotated[
-        list[str] | None,
-        typer.Option("--person", "-p", help="A person who gets a queue of their own; repeat it."),
-    ] = None,
-    members: Annotated[
-        list[str] | None,
-        typer.Option("--member", "-m", help="A person to add to the shared queue; repeat it."),
-    ] = None,
-    overlap: Annotated[
-        int | None, typer.Option(help="How many different people vote on each pair.")
-    ] = None,
-    gold: Annotated[
-        Path | None,
-        typer.Option(help="Pairs with a column 'answer', mixed in to check the labellers."),
-    ] = None,
-    training: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pairs with a column 'answer' (and 'reasons') that everybody labels first, with "
-            "feedback after each."
-        ),
-    ] = None,
-    adjudicate: Annotated[
-        str | None,
-        typer.Option(
-            "--adjudicate", metavar="PERSON", help="Send the pairs only to this senior labeller."
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A YAML file with the settings.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; repeat it."),
-    ] = None,
+    people: People = None,
+    members: Members = None,
+    overlap: Overlap = None,
+    gold: Gold = None,
+    training: Training = None,
+    adjudicate: Adjudicate = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
@@ -102,50 +110,41 @@ def push(
 
     The settings (see `plumbline annotate settings`) stay as they were, unless they are given again.
     """
-    from annotation.campaign import push as pushing
     from annotation.campaign.folder import campaign_folder
-    from plumbline.errors import ConfigError
+    from annotation.campaign.push import push as push_now
+    from annotation.campaign.push import push_adjudication
     from plumbline.runs.progress import Reporter
 
     folder = campaign_folder(home, name)
     reporter = Reporter()
     if adjudicate is not None:
-        changes = {
-            "--gold": gold,
-            "--training": training,
-            "--person": people,
-            "--member": members,
-            "--overlap": overlap,
-            "--config": config,
-            "--set": overrides,
-        }
-        named = [option for option, value in changes.items() if value]
-        if named:
-            raise ConfigError(
-                "--adjudicate sends pairs of an existing campaign, and "
-                f"{', '.join(named)} would change it. Leave that out."
-            )
+        _refuse_changes(
+            {
+                "--gold": gold,
+                "--training": training,
+                "--person": people,
+                "--member": members,
+                "--overlap": overlap,
+                "--config": config,
+                "--set": overrides,
+            }
+        )
         queue, _ = _read_pairs(pairs, reporter)
         site = _site(connect(home, server, api_key_file), patience, reporter)
-        pushed = pushing.push_adjudication(folder, site, adjudicate, queue, bars=reporter)
+        pushed = push_adjudication(folder, site, adjudicate, queue, bars=reporter)
     else:
         rows, dropped = _read_pairs(pairs, reporter)
         settings = _settings(folder, name, config, overrides or [], people, overlap)
-        gold_pairs = None
-        lessons: list[Pair] = []
-        if gold is not None:
-            gold_pairs, bad = _read_pairs(gold, reporter)
-            dropped.rows += bad.rows
-        if training is not None:
-            lessons, bad = _read_pairs(training, reporter)
-            dropped.rows += bad.rows
+        gold_pairs, bad_gold = _read_pairs(gold, reporter)
+        lessons, bad_lessons = _read_pairs(training, reporter)
+        dropped.rows += [*bad_gold.rows, *bad_lessons.rows]
         site = _site(connect(home, server, api_key_file), patience, reporter)
-        pushed = pushing.push(
+        pushed = push_now(
             folder,
             site,
             settings,
             rows,
-            gold=gold_pairs,
+            gold=gold_pairs if gold is not None else None,
             training=lessons,
             dropped=dropped,
             members=members or (),
@@ -154,12 +153,27 @@ def push(
     _report_push(reporter, folder, pushed)
 
 
-def _read_pairs(file: Path, reporter: Reporter) -> tuple[list[Pair], Dropped]:
-    """Read pairs; say how the file was read, and return what was left out."""
+def _refuse_changes(changes: dict[str, Any]) -> None:
+    """Refuse options that would change a campaign, where pairs are only sent for adjudication."""
+    from plumbline.errors import ConfigError
+
+    named = [option for option, value in changes.items() if value]
+    if named:
+        raise ConfigError(
+            "--adjudicate sends pairs of an existing campaign, and "
+            f"{', '.join(named)} would change it. Leave that out."
+        )
+
+
+def _read_pairs(file: Path | None, reporter: Reporter) -> tuple[list[Pair], Dropped]:
+    """Read pairs, if there is a file; say how it was read, and return what was left out."""
     from rich.markup import escape
 
     from annotation.campaign.pairs import read_pairs
+    from plumbline.dropped import Dropped
 
+    if file is None:
+        return [], Dropped()
     pairs, report = read_pairs(file)
     for note in report.notes():
         reporter.say(escape(note))

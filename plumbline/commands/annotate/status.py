@@ -44,8 +44,7 @@ def status(
         bool,
         typer.Option(
             "--names",
-            help="Show people's names on the page and in the JSON too. The tables always show "
-            "them: whoever runs a campaign must know whom to talk to.",
+            help="Show people's names on the page and in the JSON. The tables always show them.",
         ),
     ] = False,
     as_json: Annotated[
@@ -55,7 +54,7 @@ def status(
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Show progress, pace, agreement, gold accuracy and time left, by person and in total.
+    """Show progress, pace, agreement, gold accuracy and time left.
 
     New answers are pulled first. If the server does not answer, the command shows the progress at
     the last pull and exits with 1.
@@ -64,10 +63,8 @@ def status(
     from plumbline.errors import ConfigError
 
     patience = _LIVE_PATIENCE if live else _ONCE_PATIENCE
-    monitors = [
-        ProgressMonitor(folder, lambda: _open(home, server, api_key_file, patience))
-        for folder in _folders(home, name)
-    ]
+    opener = lambda: _open(home, server, api_key_file, patience)  # noqa: E731
+    monitors = [ProgressMonitor(folder, opener) for folder in _folders(home, name)]
     if len(monitors) > 1:
         if live or html or as_json:
             there = ", ".join(monitor.folder.name for monitor in monitors)

@@ -109,3 +109,30 @@ def test_reading_does_not_write(path):
     with pytest.raises(ValueError, match="opened for reading"):
         Ledger(path).append([ANSWER])
     assert not path.exists()
+
+
+def test_a_journal_that_lost_its_end_is_noticed_and_only_a_full_reading_ends_it(path):
+    Ledger(path, writing=True).append([ANSWER])
+    whole = path.read_bytes()
+    Ledger(path, writing=True).append([EDITED])
+    assert Ledger(path).lost_bytes == 0
+    added = path.stat().st_size - len(whole)
+    path.write_bytes(whole)  # a copy that stopped early: whole lines, but too few
+    assert Ledger(path).lost_bytes == added
+    again = Ledger(path, writing=True)
+    again.append([replace(EDITED, id="r-9")])  # fewer bytes than were lost, or as many
+    assert Ledger(path).lost_bytes > 0 or path.stat().st_size >= len(whole) + added
+    again.accept_length()
+    assert Ledger(path).lost_bytes == again.lost_bytes == 0
+
+
+def test_a_journal_that_is_gone_is_noticed(path):
+    Ledger(path, writing=True).append([ANSWER])
+    path.unlink()
+    assert Ledger(path).lost_bytes > 0
+
+
+def test_a_journal_of_an_earlier_version_has_no_length_and_lost_nothing(path):
+    Ledger(path, writing=True).append([ANSWER])
+    (path.parent / "labels-length.json").unlink()
+    assert Ledger(path).lost_bytes == 0

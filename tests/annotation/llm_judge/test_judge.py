@@ -203,7 +203,7 @@ def test_inconsistent_pairs_may_be_left_out_and_are_counted(stage, server, pairs
     assert (figures["position_consistency"], figures["left_out"]) == (0.5, 6)
     assert figures["first_share"] == pytest.approx(18 / 24)  # 12 of the odd ones, 6 of the even
     dropped = Dropped.read(stage.folder)
-    assert dropped.reasons() == {"the judge said otherwise in the other order": 6}
+    assert dropped.reasons() == {"the verdict depends on the order": 6}
     assert [row["row"] for row in dropped.rows] == [2, 4, 6, 8, 10, 12]
 
 
@@ -231,7 +231,7 @@ def test_what_went_wrong_is_counted_and_the_pair_gets_no_label(stage, server, pa
     }  # fmt: skip
     assert figures["position_consistency"] == 1.0  # of the seven that can be compared
     assert Dropped.read(stage.folder).reasons() == {
-        "the endpoint turned a request down": 2,
+        "the endpoint refused a request": 2,
         "the judge replied without a readable verdict": 1,
         "the judge refused to judge": 1,
         "the judge was cut off": 1,
@@ -265,7 +265,7 @@ def test_too_many_requests_and_server_errors_are_tried_again(stage, server, pair
 
 def test_an_endpoint_that_stays_down_stops_the_stage_and_says_what_to_do(stage, server, pairs):
     server.reply = lambda payload: (503, {"error": {}}, {"retry-after-ms": "1"})
-    with pytest.raises(ModelError, match=r"Tried 3 times.*goes on from there"):
+    with pytest.raises(ModelError, match=r"Tried 3 times.*The same command resumes"):
         judge(stage, server, pairs, retries=2, concurrency=1)
     assert len(server.requests) == 3
 
@@ -422,14 +422,16 @@ def test_addresses_that_hold_secrets_or_are_none_are_refused(url):
 
 
 def test_a_key_does_not_cross_a_network_unencrypted():
-    with pytest.raises(ValidationError, match="unencrypted"):
+    with pytest.raises(ValidationError, match="without encryption"):
         JudgeConfig(model="m", base_url="http://gpu.example/v1", api_key_env="KEY")
     assert not JudgeConfig(model="m", base_url="http://gpu.example/v1").is_local
     assert JudgeConfig(model="m", base_url="http://[::1]:8000/v1", api_key_env="KEY").is_local
 
 
 def test_what_is_asked_is_part_of_the_identity_and_how_is_not():
-    same = JudgeConfig(model="m", api_key_env="K", concurrency=2, timeout=1.0, input_price=3.0)
+    same = JudgeConfig(
+        model="m", api_key_env="K", concurrency=2, timeout=1.0, input_price=3.0, output_price=9.0
+    )
     assert same.identity() == JudgeConfig(model="m").identity()
     for change in ({"criteria": ("Brevity.",)}, {"model": "n"}, {"inconsistent": "leave_out"}):
         assert JudgeConfig(**{"model": "m"} | change).identity() != same.identity()

@@ -197,7 +197,7 @@ def test_a_question_that_cannot_be_one_is_refused(own_questions, name, message):
 
 def test_a_question_may_set_only_fields_of_a_label(own_questions):
     config = CampaignConfig(own_questions=("my_questions.wrong_field",))
-    with pytest.raises(ConfigError, match="'wrong' sets mood, which is no field"):
+    with pytest.raises(ConfigError, match="'wrong' sets mood, but a question may set only"):
         parse_answer({"choice": "a"}, "a", config)
 
 

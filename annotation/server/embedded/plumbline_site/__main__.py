@@ -74,11 +74,12 @@ async def _serve(site: dict[str, Any], home: Path) -> None:
 
     event.listen(Engine, "connect", _on_connect)
     await asyncio.to_thread(_migrate)
-    from plumbline_site import engine, jobs, logs, privacy, sessions
+    from plumbline_site import engine, fixes, jobs, logs, privacy, sessions
 
     del engine  # registers itself
     logs.install()
     jobs.install()
+    fixes.install()
     await _prepare(home)
     import argilla_server
     from argilla_server._app import app
