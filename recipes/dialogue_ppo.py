@@ -11,25 +11,27 @@ PPO is that of Ziegler et al. (2019), with the whole dialogue as one episode.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from plumbline.runs.calls import defer
 from plumbline.runs.run import Run
+from plumbline.world.customer import HelpDeskCustomer
 from recipes._shared import RLWorldConfig, SFTPolicyConfig, World, train_sft_policy
 from rl.config import PPOConfig
 from rl.dialogues import DialogueJudge, compare_dialogues, judge_dialogues
-from rl.environments import HelpDeskCustomer
 from rl.ppo import train_ppo
 
 
 class DialogueWorldConfig(RLWorldConfig):
     """How much of the embedded world is used, and how long its dialogues are."""
 
+    renamed: ClassVar = {"turns": "max_turns"}
+
     heldout_prompts: int = Field(200, ge=2)
-    """Prompts that the policy is judged by, before and after."""
-    turns: int = Field(3, ge=1)
+    """Prompts of the dialogues in which the policy is judged, before and after."""
+    max_turns: int = Field(3, ge=1)
     """Most turns of the policy in one dialogue."""
 
 
@@ -55,7 +57,7 @@ def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:
     sft_policy = train_sft_policy(run, config, world)
 
     # 2. One judge: the same held-out prompts, the same customer, the gold utility.
-    customer = defer(HelpDeskCustomer, data_seed=data_seed, turns=config.world.turns)
+    customer = defer(HelpDeskCustomer, data_seed=data_seed, max_turns=config.world.max_turns)
     (utility,) = world.gold
     judge = defer(
         DialogueJudge,

@@ -1,5 +1,7 @@
 """Rewards, advantages and returns of sampled responses, as pure functions of tensors.
 
+`ADVANTAGE_ESTIMATORS` at the end has one row for each ``advantage.estimator``.
+
 Shapes: ``B`` responses, ``R`` positions, padded on the right; a mask is True at the policy's own
 tokens. In dialogues with an environment it has holes, where the environment spoke: these count as
 part of the step before them. Where several responses answer one prompt, its ``G`` rows follow each
@@ -8,12 +10,16 @@ other, and ``B`` is a multiple of ``G``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from plumbline.errors import ModelError
 from plumbline.masked import last_position
+from plumbline.tables import Table
 
 
 class Advantages(NamedTuple):
@@ -88,7 +94,7 @@ def group_centered(rewards: Tensor, group: int) -> Tensor:
     """Return r_i - mean_j r_j within each group, [B].
 
     The advantages of Dr. GRPO (Liu et al., 2025, section 3.2): GRPO's without its division by the
-    deviation, which favours prompts that are nearly always or nearly never answered well.
+    standard deviation, which favours prompts that are nearly always or nearly never answered well.
     """
     grouped = rewards.view(-1, group)
     return (grouped - grouped.mean(1, keepdim=True)).flatten()
@@ -97,13 +103,132 @@ def group_centered(rewards: Tensor, group: int) -> Tensor:
 def group_standardized(rewards: Tensor, group: int, epsilon: float = 1e-4) -> Tensor:
     """Return (r_i - mean_j r_j) / (std_j r_j + epsilon) within each group, [B].
 
-    The advantages of GRPO (Shao et al., 2024, section 4.1.2). The deviation has Bessel's
+    The advantages of GRPO (Shao et al., 2024, section 4.1.2). The standard deviation has Bessel's
     correction; a group of equal rewards gets 0.
     """
-    deviation = rewards.view(-1, group).std(1, keepdim=True)
-    return (group_centered(rewards, group).view(-1, group) / (deviation + epsilon)).flatten()
+    std = rewards.view(-1, group).std(1, keepdim=True)
+    return (group_centered(rewards, group).view(-1, group) / (std + epsilon)).flatten()
 
 
-def spread(of_responses: Tensor, mask: Tensor) -> Tensor:
+def broadcast_to_tokens(values: Tensor, mask: Tensor) -> Tensor:
     """Give every token of a response the response's value: [B] to [B, R], 0 off the mask."""
-    return of_responses.unsqueeze(1).expand(mask.shape).masked_fill(~mask, 0.0)
+    return values.unsqueeze(1).expand(mask.shape).masked_fill(~mask, 0.0)
+
+
+# --- The table of estimators. -------------------------------------------------------------------
+
+
+class EstimatorSettings(NamedTuple):
+    """What an estimator may read beside its tensors."""
+
+    gamma: float
+    """Discount of later rewards."""
+    lam: float
+    """Lambda of generalised advantage estimation."""
+    group_size: int
+    """G, the number of responses to each prompt."""
+
+
+Estimate = Callable[[Tensor, Tensor, Tensor, EstimatorSettings], Advantages]
+"""From token rewards [B, R], values [B, R] (0 without a value model) and the mask [B, R]."""
+
+
+@dataclass(frozen=True)
+class AdvantageEstimator:
+    """One way to estimate advantages, and what the published algorithm does with it.
+
+    For an estimator of your own, set ``advantage.estimator`` to the dotted path of a function like
+    `Estimate`, or of an `AdvantageEstimator` that holds one, where it needs more than the defaults.
+    """
+
+    name: str
+    function: Estimate
+    grouped: bool = False
+    """Whether it compares a response with others to the same prompt."""
+    has_values: bool = False
+    """Whether it needs a value model."""
+    reads: frozenset[str] = frozenset()
+    """Which of ``gamma`` and ``lam`` it reads."""
+    whitens: bool = False
+    """Whether advantages are whitened over the round where ``advantage.whiten`` is null."""
+    kl_applies_to: Literal["reward", "loss"] = "reward"
+    """Where the KL penalty is paid where ``kl.apply_to`` is null."""
+    reduction: str | None = None
+    """What the loss is averaged over where ``loss.reduction`` is null. None: as the loss has it."""
+
+    def __call__(
+        self, rewards: Tensor, values: Tensor, mask: Tensor, settings: EstimatorSettings
+    ) -> Advantages:
+        """Return advantages and returns [B, R] of token rewards [B, R]."""
+        estimate = self.function(rewards, values, mask, settings)
+        if not isinstance(estimate, Advantages) or any(t.shape != mask.shape for t in estimate):
+            raise ModelError(
+                f"advantage.estimator is {self.name}, which returned {_described(estimate)}. It "
+                f"must return rl.advantages.Advantages, two tensors of shape {tuple(mask.shape)}."
+            )
+        return estimate
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple) and all(isinstance(part, Tensor) for part in value):
+        shapes = ", ".join(str(tuple(part.shape)) for part in value)
+        return f"{type(value).__name__} of tensors of shape {shapes}"
+    return type(value).__name__
+
+
+def _gae(rewards: Tensor, values: Tensor, mask: Tensor, settings: EstimatorSettings) -> Advantages:
+    return generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
+
+
+def _reinforce(
+    rewards: Tensor, values: Tensor, mask: Tensor, settings: EstimatorSettings
+) -> Advantages:
+    return Advantages(returns_to_go(rewards, mask, settings.gamma), torch.zeros_like(rewards))
+
+
+def _of_responses(estimate: Callable[[Tensor, int], Tensor]) -> Estimate:
+    """Return the estimator that gives each token its response's advantage, [B] from rewards [B]."""
+
+    def function(
+        rewards: Tensor, values: Tensor, mask: Tensor, settings: EstimatorSettings
+    ) -> Advantages:
+        advantages = estimate(rewards.sum(1), settings.group_size)
+        return Advantages(broadcast_to_tokens(advantages, mask), torch.zeros_like(rewards))
+
+    return function
+
+
+def _from_function(name: str, function: Callable[..., Any]) -> AdvantageEstimator:
+    if isinstance(function, AdvantageEstimator):
+        return replace(function, name=name)
+    return AdvantageEstimator(name, function, reads=frozenset(("gamma", "lam")))
+
+
+ADVANTAGE_ESTIMATORS = Table(
+    "advantage estimator",
+    [
+        AdvantageEstimator(
+            "gae", _gae, has_values=True, reads=frozenset(("gamma", "lam")), whitens=True
+        ),
+        AdvantageEstimator("rloo", _of_responses(leave_one_out), grouped=True),
+        AdvantageEstimator(
+            "grpo",
+            _of_responses(group_standardized),
+            grouped=True,
+            kl_applies_to="loss",
+            reduction="sequence_mean",
+        ),
+        AdvantageEstimator(
+            "dr_grpo",
+            _of_responses(group_centered),
+            grouped=True,
+            kl_applies_to="loss",
+            reduction="fixed_length",
+        ),
+        AdvantageEstimator(
+            "group_mean", _of_responses(group_centered), grouped=True, kl_applies_to="loss"
+        ),
+        AdvantageEstimator("reinforce_pp", _reinforce, reads=frozenset(("gamma",)), whitens=True),
+    ],
+    from_function=_from_function,
+)

@@ -1,4 +1,4 @@
-"""Judging a policy in dialogues with an environment, and comparing two that were judged so."""
+"""Evaluating a policy in dialogues with an environment, and comparing two policies so."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from rl.config import PPOConfig
-from rl.engines import OwnEngine
-from rl.episodes import Environment, play
+from rl.engines import NativeEngine
+from rl.environments import Environment
+from rl.episodes import play
+from rl.rollouts import score_episodes
 
 DIALOGUES = "dialogues.jsonl"
 SUMMARY = "summary.json"
@@ -28,8 +29,8 @@ _SHOWN = 4
 class DialogueJudge:
     """Fixed prompts, fixed random streams, one environment and one scorer: the same for all.
 
-    The hook that looks at a policy during training, and what judges it afterwards. As in training,
-    a dialogue's score is that of the policy's last turn.
+    It is the hook that evaluates a policy during training, and what judges it afterwards. As in
+    training, a dialogue's score is that of the policy's last turn.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class DialogueJudge:
         scorer: Scorer,
         data_seed: int,
     ) -> None:
-        self._config = PPOConfig(sampling=sampling)
+        self._sampling = sampling
         self._prompts, self._environment, self._scorer = prompts, environment, scorer
         self._data_seed = data_seed
 
@@ -51,15 +52,20 @@ class DialogueJudge:
         rows = self.judge(policy)
         folder.mkdir(parents=True, exist_ok=True)
         write_dialogues(folder / f"step-{step}.jsonl", rows)
-        return {f"eval/{name}": value for name, value in figures(rows).items()}
+        return {f"eval/{name}": value for name, value in dialogue_metrics(rows).items()}
 
     def judge(self, policy: Policy) -> list[Row]:
         """Return a policy's dialogues with their scores, in the order of the prompts."""
         seeds = [derive(self._data_seed, "dialogue", prompt_id(p)) for p in self._prompts]
-        engine = OwnEngine(self._config.sampling)
-        episodes = play(engine, policy, self._prompts, seeds, self._config, self._environment)
-        judged = [episode.judged for episode in episodes]
-        scores = self._scorer.score([before for before, _ in judged], [last for _, last in judged])
+        episodes = play(
+            NativeEngine(self._sampling),
+            policy,
+            self._prompts,
+            seeds,
+            self._sampling.max_new_tokens,
+            environment=self._environment,
+        )
+        scores = score_episodes(self._scorer, episodes)
         return [
             {
                 "prompt_id": prompt_id(episode.prompt),
@@ -72,12 +78,12 @@ class DialogueJudge:
         ]
 
 
-def figures(rows: Sequence[Row]) -> dict[str, float]:
+def dialogue_metrics(rows: Sequence[Row]) -> dict[str, float]:
     """Return the means over dialogues."""
     scores = [row["score"] for row in rows]
     return {
         "score": fmean(scores),
-        "score_error": stdev(scores) / len(rows) ** 0.5,
+        "score_se": stdev(scores) / len(rows) ** 0.5,
         "turns": fmean((len(row["turns"]) + 1) / 2 for row in rows),
         "finished": fmean(row["finished"] for row in rows),
     }
@@ -91,7 +97,7 @@ def judge_dialogues(
     silence_libraries()
     rows = judge.judge(Policy.load(policy.path))
     write_dialogues(stage.folder / DIALOGUES, rows)
-    return figures(rows)
+    return dialogue_metrics(rows)
 
 
 @stage("report")
@@ -99,23 +105,25 @@ def compare_dialogues(
     stage: Stage, *, before: Artifact, after: Artifact
 ) -> Mapping[str, float | None]:
     """Compare two policies' dialogues, prompt by prompt: a summary, and a few to read."""
-    one, two = (read_dialogues(artifact.path / DIALOGUES) for artifact in (before, after))
-    gains = [b["score"] - a["score"] for a, b in zip(one, two, strict=True)]
+    rows_before = read_dialogues(before.path / DIALOGUES)
+    rows_after = read_dialogues(after.path / DIALOGUES)
+    gains = [b["score"] - a["score"] for a, b in zip(rows_before, rows_after, strict=True)]
     summary: dict[str, Any] = {
-        "before": figures(one),
-        "after": figures(two),
+        "before": dialogue_metrics(rows_before),
+        "after": dialogue_metrics(rows_after),
         "gain": fmean(gains),
-        "gain_error": stdev(gains) / len(gains) ** 0.5,
+        "gain_se": stdev(gains) / len(gains) ** 0.5,
         "better": fmean((gain > 0) + 0.5 * (gain == 0) for gain in gains),
         "prompts": len(gains),
     }
     write_json(stage.folder / SUMMARY, summary)
-    (stage.folder / "report.md").write_text(_report(summary, one, two), encoding="utf-8")
-    return {name: float(summary[name]) for name in ("gain", "gain_error", "better", "prompts")}
+    report = _report(summary, rows_before, rows_after)
+    (stage.folder / "report.md").write_text(report, encoding="utf-8")
+    return {name: float(summary[name]) for name in ("gain", "gain_se", "better", "prompts")}
 
 
 def write_dialogues(file: Path, rows: Sequence[Row]) -> None:
-    """Write dialogues, one a line."""
+    """Write dialogues, one per line."""
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     file.write_text("".join(lines), encoding="utf-8")
 
@@ -127,7 +135,7 @@ def read_dialogues(file: Path) -> list[Row]:
         return [json.loads(line) for line in lines]
 
 
-def _report(summary: Mapping[str, Any], one: Sequence[Row], two: Sequence[Row]) -> str:
+def _report(summary: Mapping[str, Any], before: Sequence[Row], after: Sequence[Row]) -> str:
     table = "\n".join(
         f"| {name} | {summary['before'][name]:.3f} | {summary['after'][name]:.3f} |"
         for name in summary["before"]
@@ -135,13 +143,13 @@ def _report(summary: Mapping[str, Any], one: Sequence[Row], two: Sequence[Row]) 
     shown = "\n".join(
         f"\n## Dialogue {number}\n\nBefore: {a['score']:.2f}. After: {b['score']:.2f}.\n"
         f"\n### Before\n\n{_quoted(a)}\n\n### After\n\n{_quoted(b)}"
-        for number, (a, b) in enumerate(zip(one[:_SHOWN], two[:_SHOWN], strict=True), 1)
+        for number, (a, b) in enumerate(zip(before[:_SHOWN], after[:_SHOWN], strict=True), 1)
     )
     return (
         "# Dialogues before and after PPO\n\n"
         f"{summary['prompts']} held-out prompts; the score is that of the last turn. It rose by "
-        f"{summary['gain']:.3f} (standard error {summary['gain_error']:.3f}); "
-        f"{summary['better']:.0%} of the dialogues are better, ties by half.\n\n"
+        f"{summary['gain']:.3f} (standard error {summary['gain_se']:.3f}); "
+        f"{summary['better']:.0%} of the dialogues are better, ties count half.\n\n"
         f"| | before | after |\n|---|---|---|\n{table}\n{shown}\n"
     )
 

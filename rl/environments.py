@@ -1,7 +1,8 @@
 """Environments: who answers the policy's turns.
 
-An environment is what it was made of and nothing else: what it says depends on the dialogue alone,
-so that a round can be drawn again, in any order, with the same words.
+What an environment says depends on its settings and on the dialogue alone, so that a round can be
+drawn again, in any order, with the same words. The embedded world's is
+`plumbline.world.customer.HelpDeskCustomer`.
 """
 
 from __future__ import annotations
@@ -11,73 +12,21 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from operator import add, floordiv, mod, mul, sub, truediv
-from random import Random
+from typing import Protocol
 
-from plumbline.data.records import Message, prompt_id, user
-from plumbline.seeds import rng
-from plumbline.world.gold import gold_score
-from plumbline.world.requests import CHANGES, QUESTIONS, READ_BACK, SUMS, Request, read
-from plumbline.world.shop import DAYS, FACTS, PRODUCTS, Shop
-
-_NOT_ANSWERED = ("Sorry, I asked: ", "That is not what I asked. ", "Please, once more: ")
-_AND = ("Thanks. And ", "Good. Then ", "I see. Now, ")
-#: Of customers who got an answer, the share that has no further question.
-_SATISFIED = 0.25
+from plumbline.data.records import Message
 
 
-class HelpDeskCustomer:
-    """A customer of the embedded world's help desk, who has further questions.
+class Environment(Protocol):
+    """Answers the policy's turns, so that a dialogue goes on."""
 
-    Who got no answer asks again. Who got one, true or not, which a customer cannot know, leaves or
-    goes on: after a fact or a sum with another question, after an order with a change to it. Each
-    turn makes a request that the gold utility reads from the dialogue, so that it can judge the
-    answer to whichever turn is the last. A dialogue that is none of this world ends at once.
-    """
-
-    name = "customer"
-
-    def __init__(self, data_seed: int, turns: int = 3) -> None:
-        self.turns = turns
-        self._data_seed, self._shop = data_seed, Shop.from_seed(data_seed)
+    name: str
+    max_turns: int
+    """Most turns of the policy in one episode."""
 
     def reply(self, dialogue: Sequence[Message]) -> Message | None:
-        """Return what the customer says next, or None where the customer leaves."""
-        asked, answer = list(dialogue[:-1]), dialogue[-1]["content"]
-        request = read(asked)
-        if request is None:
-            return None
-        random = rng(self._data_seed, "customer", prompt_id(dialogue))
-        if gold_score(self._shop, asked, answer).complete < 1:
-            return user(random.choice(_NOT_ANSWERED) + _ask(request, random))
-        if random.random() < _SATISFIED:
-            return None
-        return user(_further(request, random))
-
-
-def _ask(request: Request, random: Random) -> str:
-    """Return a question that makes a request; an order is already in the dialogue."""
-    if request.kind == "order":
-        return random.choice(READ_BACK)
-    if request.kind == "sum":
-        return random.choice(SUMS).format(items=f"{request.count} {request.product}")
-    asked = [random.choice(QUESTIONS[fact]).format(p=request.product) for fact in request.facts]
-    return asked[0] if len(asked) == 1 else asked[0][:-1] + ", and " + asked[1]
-
-
-def _further(request: Request, random: Random) -> str:
-    """Return what the same customer wants next."""
-    if request.kind == "order":
-        part = random.choice(("count", "day"))
-        count = random.choice([n for n in range(2, 10) if n != request.count])
-        day = random.choice([d for d in DAYS if d != request.day])
-        change = random.choice(CHANGES[part]).format(items=f"{count} {request.product}", day=day)
-        return f"{change} {_ask(request, random)}"
-    product = random.choice([p for p in PRODUCTS if p != request.product])
-    if random.random() < 0.5:
-        following = Request("facts", product, facts=(random.choice(FACTS),))
-    else:
-        following = Request("sum", product, count=random.randint(2, 9))
-    return random.choice(_AND) + _ask(following, random)
+        """Return what is said to the policy's last turn, or None where the dialogue is over."""
+        ...
 
 
 class Calculator:
@@ -89,13 +38,13 @@ class Calculator:
 
     name = "calculator"
 
-    def __init__(self, turns: int = 4) -> None:
-        self.turns = turns
+    def __init__(self, max_turns: int = 4) -> None:
+        self.max_turns = max_turns
 
     def reply(self, dialogue: Sequence[Message]) -> Message | None:
         """Return the result as the tool's message, or None where nothing is to be worked out."""
-        asked = _MARKED.findall(dialogue[-1]["content"])
-        return {"role": "tool", "content": worked_out(asked[-1])} if asked else None
+        expressions = _MARKED.findall(dialogue[-1]["content"])
+        return {"role": "tool", "content": calculate(expressions[-1])} if expressions else None
 
 
 _MARKED = re.compile(r"<calc>(.*?)</calc>", re.DOTALL)
@@ -116,7 +65,7 @@ class _CannotError(Exception):
     """An expression that is not worked out, with the reason."""
 
 
-def worked_out(expression: str) -> str:
+def calculate(expression: str) -> str:
     """Return an expression's value as text, or a sentence that says what is wrong with it."""
     try:
         if len(expression) > _LONGEST:
@@ -134,21 +83,21 @@ def _value(node: ast.expr) -> Fraction:
     """Return the value of a node; only arithmetic has one."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            found = _fraction(number)
+            value = _fraction(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            found = -_value(operand)
+            value = -_value(operand)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            found = _value(operand)
+            value = _value(operand)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
-            one, other = _value(left), _value(right)
-            if other == 0 and isinstance(sign, ast.Div | ast.FloorDiv | ast.Mod):
-                raise _CannotError("it divides by nought")
-            found = _SIGNS[type(sign)](one, other)
+            first, second = _value(left), _value(right)
+            if second == 0 and isinstance(sign, ast.Div | ast.FloorDiv | ast.Mod):
+                raise _CannotError("it divides by zero")
+            value = _SIGNS[type(sign)](first, second)
         case _:
             raise _CannotError("only numbers, + - * / // % and parentheses are worked out")
-    if abs(found.numerator) > _LARGEST or found.denominator > _LARGEST:
+    if abs(value.numerator) > _LARGEST or value.denominator > _LARGEST:
         raise _CannotError(f"its numbers exceed {_LARGEST:.0e}")
-    return found
+    return value
 
 
 def _fraction(number: float) -> Fraction:

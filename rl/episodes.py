@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from plumbline.data.records import Conversation, Message, assistant
+from plumbline.errors import ConfigError
 from plumbline.lm.chat import encode_turns
 from plumbline.lm.policy import Policy
-from rl.config import PPOConfig
 from rl.engines import RolloutEngine
-from rl.shaping import until
-
-
-class Environment(Protocol):
-    """Answers the policy's turns, so that a dialogue goes on."""
-
-    name: str
-    turns: int
-    """Most turns of the policy in one episode."""
-
-    def reply(self, dialogue: Sequence[Message]) -> Message | None:
-        """Return what is said to the policy's last turn, or None where the dialogue is over."""
-        ...
+from rl.environments import Environment
+from rl.shaping import truncate_at_stop
 
 
 class Episode(NamedTuple):
@@ -30,9 +19,9 @@ class Episode(NamedTuple):
 
     prompt: Conversation
     prompt_ids: list[int]
-    ids: list[int]
+    response_ids: list[int]
     """Everything after the prompt: the policy's tokens, and between them the environment's."""
-    own: list[bool]
+    policy_mask: list[bool]
     """Which of these are the policy's."""
     logprobs: list[float]
     """Of the policy's tokens, by whoever drew them; 0 at the environment's."""
@@ -45,7 +34,7 @@ class Episode(NamedTuple):
     value model has not moved since; 0 at the environment's."""
 
     @property
-    def judged(self) -> tuple[Conversation, str]:
+    def scored_turn(self) -> tuple[Conversation, str]:
         """What a scorer is asked: everything before the last turn, and that turn."""
         return [*self.prompt, *self.turns[:-1]], str(self.turns[-1]["content"])
 
@@ -55,78 +44,91 @@ def play(
     policy: Policy,
     prompts: Sequence[Conversation],
     seeds: Sequence[int],
-    config: PPOConfig,
+    max_new_tokens: int,
+    *,
+    stop_token_ids: frozenset[int] = frozenset(),
     environment: Environment | None = None,
 ) -> list[Episode]:
     """Let the policy answer each prompt, and go on while the environment has something to say.
 
-    An episode also ends where its next turn would not fit in the model's context.
+    An episode also ends where its next turn, of ``max_new_tokens``, would not fit in the model's
+    context.
     """
-    stop_ids = stops(policy, config.shaping.stop_at)
-    rendered = {id(prompt): policy.encode(prompt) for prompt in prompts}  # a group's only once
+    encoded = {id(prompt): policy.encode(prompt) for prompt in prompts}  # a group's only once
     episodes = [
-        Episode(list(prompt), rendered[id(prompt)], [], [], [], False, []) for prompt in prompts
+        Episode(list(prompt), encoded[id(prompt)], [], [], [], False, []) for prompt in prompts
     ]
     live = list(range(len(episodes)))
-    for turn in range(environment.turns if environment is not None else 1):
-        asked = [[*episodes[row].prompt_ids, *episodes[row].ids] for row in live]
+    max_turns = environment.max_turns if environment is not None else 1
+    for turn in range(max_turns):
+        contexts = [[*episodes[row].prompt_ids, *episodes[row].response_ids] for row in live]
         # Each turn draws from a stream of its own: the seed and the number of the turn.
-        drawn = engine.sample(policy, asked, [seeds[row] + turn for row in live])
-        for row, generation in zip(live, drawn, strict=True):
-            ids, finished = until(generation.ids, generation.finished, stop_ids)
+        generations = engine.sample(policy, contexts, [seeds[row] + turn for row in live])
+        for row, generation in zip(live, generations, strict=True):
+            ids, finished = truncate_at_stop(generation.ids, generation.finished, stop_token_ids)
             before = episodes[row]
             episodes[row] = before._replace(
-                ids=[*before.ids, *ids],
-                own=[*before.own, *[True] * len(ids)],
+                response_ids=[*before.response_ids, *ids],
+                policy_mask=[*before.policy_mask, *[True] * len(ids)],
                 logprobs=[*before.logprobs, *generation.logprobs[: len(ids)]],
                 finished=finished,
                 turns=[*before.turns, assistant(policy.decode(ids))],
-                values=_joined(before, generation.values, len(ids)),
+                values=_with_values(before, generation.values, len(ids)),
             )
-        if environment is None or turn + 1 == environment.turns:
+        if environment is None or turn + 1 == max_turns:
             break
-        live = [row for row in live if _goes_on(episodes, row, policy, environment, config)]
+        continued = []
+        for row in live:
+            episode = _continued(episodes[row], policy, environment, max_new_tokens)
+            if episode is not None:
+                episodes[row] = episode
+                continued.append(row)
+        live = continued
         if not live:
             break
     return episodes
 
 
-def _joined(before: Episode, values: list[float] | None, length: int) -> list[float] | None:
+def _with_values(before: Episode, values: list[float] | None, length: int) -> list[float] | None:
     """Return an episode's values with those of one more turn; None where either are not known."""
-    if values is None or (before.ids and before.values is None):
+    if values is None or (before.response_ids and before.values is None):
         return None
     return [*(before.values or []), *values[:length]]
 
 
-def _goes_on(
-    episodes: list[Episode], row: int, policy: Policy, environment: Environment, config: PPOConfig
-) -> bool:
-    """Let the environment answer; say whether it did, and whether there is room to go on."""
-    episode = episodes[row]
+def _continued(
+    episode: Episode, policy: Policy, environment: Environment, max_new_tokens: int
+) -> Episode | None:
+    """Return an episode with the environment's reply; None where it is over, or has no room."""
     if not episode.finished:
-        return False
-    said = environment.reply([*episode.prompt, *episode.turns])
-    if said is None:
-        return False
-    between = encode_turns(policy.tokenizer, [*episode.prompt, *episode.turns], [said])
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    length = len(episode.prompt_ids) + len(episode.ids) + len(between)
-    if context is not None and length + config.sampling.max_new_tokens > context:
-        return False
-    episodes[row] = episode._replace(
-        ids=[*episode.ids, *between],
-        own=[*episode.own, *[False] * len(between)],
-        logprobs=[*episode.logprobs, *[0.0] * len(between)],
-        values=_joined(episode, [0.0] * len(between), len(between)),
-        turns=[*episode.turns, said],
+        return None
+    reply = environment.reply([*episode.prompt, *episode.turns])
+    if reply is None:
+        return None
+    ids = encode_turns(policy.tokenizer, [*episode.prompt, *episode.turns], [reply])
+    context = context_window(policy)
+    length = len(episode.prompt_ids) + len(episode.response_ids) + len(ids)
+    if context is not None and length + max_new_tokens > context:
+        return None
+    return episode._replace(
+        response_ids=[*episode.response_ids, *ids],
+        policy_mask=[*episode.policy_mask, *[False] * len(ids)],
+        logprobs=[*episode.logprobs, *[0.0] * len(ids)],
+        values=_with_values(episode, [0.0] * len(ids), len(ids)),
+        turns=[*episode.turns, reply],
     )
-    return True
 
 
-def stops(policy: Policy, stop_at: str | None) -> frozenset[int]:
+def context_window(policy: Policy) -> int | None:
+    """Return the most tokens that the policy's model can read; None where it does not say."""
+    window: int | None = getattr(
+        policy.model.config.get_text_config(), "max_position_embeddings", None
+    )
+    return window
+
+
+def stop_token_ids(policy: Policy, stop_at: str | None) -> frozenset[int]:
     """Return the ids at which responses are cut. Raises `ConfigError` where it is no one token."""
-    from plumbline.errors import ConfigError
-
     if stop_at is None:
         return frozenset()
     ids = policy.tokenizer.encode(stop_at, add_special_tokens=False)

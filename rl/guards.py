@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from plumbline.errors import ModelError
@@ -22,13 +21,13 @@ _MOST_TRACED = 16
 class Spike(NamedTuple):
     """Why a minibatch's step must not be taken."""
 
-    what: str
+    reason: str
     rows: list[int]
     """The responses it is about, as rows of the round, worst first."""
 
 
 def spike(
-    change: Tensor,
+    log_ratio: Tensor,
     mask: Tensor,
     numbers: Mapping[str, float],
     rows: Tensor,
@@ -36,32 +35,32 @@ def spike(
 ) -> Spike | None:
     """Return why a minibatch is not to be learnt from, or None.
 
-    ``change`` [B, R] is log p_new - log p_old of each token, ``mask`` [B, R] its real tokens,
+    ``log_ratio`` [B, R] is log p_new - log p_old of each token, ``mask`` [B, R] its real tokens,
     ``numbers`` the minibatch's loss and gradients' norms by name, and ``rows`` [B] the responses'
     places in the round.
     """
-    change = change.masked_fill(~mask, 0.0)
-    worst = change.abs().nan_to_num(math.inf).amax(1)
+    log_ratio = log_ratio.masked_fill(~mask, 0.0)
+    worst = log_ratio.abs().nan_to_num(math.inf).amax(1)
     order = worst.argsort(descending=True, stable=True)
-    named = rows[order].tolist()
-    if not bool(change.isfinite().all()):
-        return Spike("a token's log-probability is not finite", named)
+    worst_first = rows[order].tolist()
+    if not bool(log_ratio.isfinite().all()):
+        return Spike("a token's log-probability is not finite", worst_first)
     for name, number in numbers.items():
         if not math.isfinite(number):
-            return Spike(f"the {name} is {number}, not a number to learn from", named)
+            return Spike(f"the {name} is {number}, not a number to learn from", worst_first)
     if config.log_ratio is not None and float(worst.max()) > config.log_ratio:
         return Spike(
             f"a token's log-probability moved by {float(worst.max()):.1f} since it was drawn; "
             f"guards.log_ratio allows {config.log_ratio:g}",
-            named,
+            worst_first,
         )
-    if config.update_kl is not None and bool(mask.any()):
-        update_kl = float((change.exp() - 1 - change)[mask].mean())
-        if update_kl > config.update_kl:
+    if config.approx_kl is not None and bool(mask.any()):
+        approx_kl = float((log_ratio.exp() - 1 - log_ratio)[mask].mean())
+        if approx_kl > config.approx_kl:
             return Spike(
-                f"the policy is {update_kl:.2f} nats a token from the one that drew the responses; "
-                f"guards.update_kl allows {config.update_kl:g}",
-                named,
+                f"the policy is {approx_kl:.2f} nats per token from the one that drew the "
+                f"responses; guards.approx_kl allows {config.approx_kl:g}",
+                worst_first,
             )
     return None
 
@@ -78,58 +77,59 @@ class Guard:
     @property
     def limits_change(self) -> bool:
         """Whether it says how far a step may lead."""
-        return self._config.log_ratio is not None or self._config.update_kl is not None
+        return self._config.log_ratio is not None or self._config.approx_kl is not None
 
-    def stops(
+    def blocks_step(
         self,
         rollout: Rollout,
-        change: Tensor,
+        log_ratio: Tensor,
         numbers: Mapping[str, float],
         rows: Tensor,
         iteration: int,
     ) -> bool:
         """Return whether a minibatch's step must be skipped.
 
-        ``rollout`` is the round, ``rows`` the minibatch's places in it and ``change`` [len(rows),
-        R] what became of its log-probabilities; ``numbers`` as in `spike`. Raises `ModelError`
-        where a spike ends training.
+        ``rollout`` is the round, ``rows`` [B] the minibatch in it, and ``log_ratio`` [B, R] how
+        far its log-probabilities moved; ``numbers`` as in `spike`. Raises `ModelError` where a
+        spike ends training.
         """
-        found = spike(change, rollout.mask[rows], numbers, rows, self._config)
-        if found is None:
+        cause = spike(log_ratio, rollout.mask[rows], numbers, rows, self._config)
+        if cause is None:
             return False
-        file = self._trace(rollout, change, rows, found, iteration)
+        file = self._trace(rollout, log_ratio, rows, cause, iteration)
         if self._config.action == "stop":
             raise ModelError(
-                f"Round {iteration + 1}: {found.what}. Training ends, as guards.action is stop; "
-                f"the responses are in {file}. A lower learning rate, fewer epochs or a larger "
+                f"Round {iteration + 1}: {cause.reason}. Training ends, as guards.action is stop; "
+                f"the responses are in {file}. A lower learning rate, fewer ppo_epochs or a larger "
                 "kl.coefficient keep the policy nearer."
             )
         self._say(
-            f"[yellow]round {iteration + 1}: {found.what}; a step is skipped, see {file}[/yellow]"
+            f"[yellow]round {iteration + 1}: {cause.reason}; a step is skipped, see {file}[/yellow]"
         )
         return True
 
-    def forget_after(self, iteration: int) -> None:
+    def drop_traces_after(self, iteration: int) -> None:
         """Drop traces of rounds that will be gone through again."""
         for file in self._folder.glob("round-*.jsonl"):
             if int(file.stem.removeprefix("round-")) > iteration:
                 file.unlink()
 
     def _trace(
-        self, rollout: Rollout, change: Tensor, rows: Tensor, found: Spike, iteration: int
+        self, rollout: Rollout, log_ratio: Tensor, rows: Tensor, cause: Spike, iteration: int
     ) -> Path:
         """Write the worst responses of a minibatch, token by token."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"round-{iteration + 1}.jsonl"
         places = {int(row): place for place, row in enumerate(rows)}
         with file.open("a", encoding="utf-8") as lines:
-            for row in found.rows[:_MOST_TRACED]:
-                line = {"why": found.what, **_row(rollout, row, change[places[row]], self._policy)}
+            for row in cause.rows[:_MOST_TRACED]:
+                traced = _row(rollout, row, log_ratio[places[row]], self._policy)
+                line = {"reason": cause.reason, **traced}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         return file
 
 
-def _row(rollout: Rollout, row: int, change: Tensor, policy: Policy) -> dict[str, Any]:
+def _row(rollout: Rollout, row: int, log_ratio: Tensor, policy: Policy) -> dict[str, Any]:
     batch = rollout.batch.rows(slice(row, row + 1))
     width = batch.response_mask.shape[1]
     real = batch.attention_mask[0, -width:].bool()
@@ -142,8 +142,8 @@ def _row(rollout: Rollout, row: int, change: Tensor, policy: Policy) -> dict[str
         "kl": _number(rollout.kl[row]),
         "tokens": policy.tokenizer.convert_ids_to_tokens(ids),
         "old_logprobs": _numbers(rollout.logprobs[row][real]),
-        "reference_logprobs": _numbers(rollout.reference[row][real]),
-        "change": _numbers(change[: len(real)][real]),
+        "reference_logprobs": _numbers(rollout.reference_logprobs[row][real]),
+        "log_ratio": _numbers(log_ratio[: len(real)][real]),
         "advantages": _numbers(rollout.advantages[row][real]),
     }
 
@@ -155,11 +155,3 @@ def _number(value: Tensor) -> float | str:
 
 def _numbers(values: Tensor) -> list[float | str]:
     return [_number(value) for value in values.detach()]
-
-
-def widened(parts: list[tuple[Tensor, Tensor]], rows: int, width: int) -> Tensor:
-    """Put parts of a minibatch, (places [n], values [n, r]), together as [rows, width]."""
-    whole = torch.zeros(rows, width, device=parts[0][1].device)
-    for places, values in parts:
-        whole[places, : values.shape[1]] = values
-    return whole

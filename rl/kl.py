@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
-Estimator = Literal["k1", "k2", "k3"]
+from plumbline.tables import Table
 
 
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
@@ -36,14 +37,40 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     return difference.exp() - 1 - difference
 
 
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+@dataclass(frozen=True)
+class KLEstimator:
+    """One estimator of the KL from policy to reference, token by token."""
+
+    name: str
+    function: Callable[[Tensor, Tensor], Tensor]
+    """From log-probabilities [B, R] of policy and reference to nats [B, R]."""
+    has_gradient: bool = True
+    """Whether its gradient as a loss is other than 0 on average."""
 
 
-def adapted(coefficient: float, kl: float, target: float, responses: int, horizon: int) -> float:
+KL_ESTIMATORS = Table(
+    "KL estimator",
+    [
+        KLEstimator("k1", k1, has_gradient=False),
+        KLEstimator("k2", k2),
+        KLEstimator("k3", k3),
+    ],
+    from_function=KLEstimator,
+)
+
+
+def response_kl(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Return the KL estimate of each response, [B], in nats: k1, summed over the mask [B, R]."""
+    return k1(logprobs, reference_logprobs).masked_fill(~mask, 0.0).sum(1)
+
+
+def next_kl_coefficient(
+    coefficient: float, kl: float, target: float, responses: int, horizon: int
+) -> float:
     """Return the next coefficient of an adaptive penalty (Ziegler et al., 2019, section 2.2).
 
     e = clip((kl - target) / target, -0.2, 0.2) and beta' = beta (1 + e n / horizon), where ``kl``
-    is the mean over the last ``responses`` responses, in nats a response.
+    is the mean over the last ``responses`` responses, in nats per response.
     """
     error = min(0.2, max(-0.2, (kl - target) / target))
     return coefficient * (1 + error * responses / horizon)

@@ -1,37 +1,69 @@
-"""Proximal policy optimisation and its relatives: the algorithm, and nothing but its sequence.
+"""Proximal policy optimisation and its relatives: the whole algorithm, from top to bottom.
 
-Written on torch, accelerate and transformers, since TRL has had no PPO since September 2026. One
-round: sample responses, score them, estimate advantages, then take a few passes of policy and value
-steps over them. Where it departs from Ziegler et al. (2019), docs/ppo.md says so, detail by detail.
+Where it departs from Schulman et al. (2017) and Ziegler et al. (2019), see docs/ppo.md, too:
+
+1. The value model has weights of its own, by default an adapter and a head that starts at 0.
+2. An episode ends with its end token, which gets the score; one that was cut pays a penalty.
+3. Advantages are whitened over the round; both losses are means over the policy's own tokens.
+4. The coefficient of the KL penalty stays as it is unless ``kl.target`` is set.
+5. A guard sees each minibatch before its step: a step that would wreck the policy is not taken.
+
+A relative replaces the estimator of advantages, the policy's loss, what it is averaged over, or the
+estimator of KL, by another row of its table. Shapes: ``B`` responses, ``R`` positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from plumbline.data.records import Conversation
-from plumbline.dropped import Dropped
-from plumbline.errors import ConfigError, DataError, ModelError
+from plumbline.errors import ModelError
 from plumbline.hooks import EvaluationHook, Scorer
+from plumbline.lm.batches import by_length
+from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
-from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tuning import parameter_counts
+from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.milestones import milestones
+from plumbline.seeds import derive
+from rl.advantages import token_rewards
+from rl.budget import KLBudget
+from rl.checkpoints import Evaluations, Stateful, restore_checkpoint, save_checkpoint, save_policy
 from rl.config import PPOConfig
-from rl.engines import make_engine
-from rl.episodes import Environment, stops
+from rl.environments import Environment
+from rl.episodes import Episode
 from rl.guards import Guard
-from rl.learning import Learner, learn
-from rl.reward_hacking import signs
-from rl.roles import Roles
-from rl.rollouts import divergence, judged
-from rl.sampler import Upcoming
-from rl.state import State, figures_of, keep, restore
+from rl.kl import KL_ESTIMATORS, next_kl_coefficient, response_kl
+from rl.losses import (
+    POLICY_LOSSES,
+    REDUCTIONS,
+    clipped_value_loss,
+    token_mean,
+    truncated_weights,
+)
+from rl.metrics import RoundLog, RunningMeans
+from rl.roles import Roles, make_roles
+from rl.rollouts import Rollout, collate_episodes, logprobs_and_values, logprobs_of, score_episodes
+from rl.sampler import make_sampler
+from rl.shaping import MISSING_EOS, shape_rewards
+from rl.state import TrainingState
+
+
+class Term(NamedTuple):
+    """A term of a micro-batch's loss, and what it shows."""
+
+    loss: Tensor
+    """[] weighed over the minibatch."""
+    metrics: dict[str, Tensor]
+    """[B, R] each, without gradient."""
 
 
 @stage("policy")
@@ -51,163 +83,317 @@ def train_ppo(
     """Train a policy against a scorer; its own start is the reference.
 
     With an ``environment``, which answers the policy's turns, each episode is a dialogue. Scorers
-    that are ``watched`` are shown beside the scorer that pays, and never trained on.
+    that are ``watched`` are logged but do not contribute to the reward.
     """
     silence_libraries()
-    from accelerate import Accelerator
-
-    accelerator = Accelerator()
-    if accelerator.num_processes > 1:
-        raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
-
-    # 1. The roles, and one optimiser for each of those that learn.
+    # 1. Policy, reference, value model and scorer; what samples; what watches.
     torch.manual_seed(seed)
-    roles = Roles(
-        policy,
-        config.tuning,
-        config.value if config.has_values else None,
-        follows=config.kl.reference_decay is not None,
-    )
-    scorer = roles.mount(scorer)
-    if config.has_values and config.value.start == "reward":
-        roles.start_values_from(scorer)
-    learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
-    if config.has_values:
-        learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
-    if len({scorer.name for scorer in watched}) < len(watched):
-        raise ConfigError("Two watched scorers have one name, under which each figure stands once.")
-    if environment is not None and config.shaping.stop_at is not None:
-        raise ConfigError("shaping.stop_at cuts turns, which an environment could not continue.")
-    stops(roles.policy, config.shaping.stop_at)  # refused now rather than after the first round
-    prompts = fitting_prompts(stage, roles, prompts, config)
-    engine = make_engine(config.rollouts, config.sampling)
-    upcoming = Upcoming(engine, roles.policy, prompts, config, seed, environment)
-    if roles.shares_trunk:
-        upcoming.note_values(roles.value_of)
+    log = RoundLog(stage, config.guards, watched)
+    roles, scorer = make_roles(policy, config, scorer)
     guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
-    judged_at = milestones(config.iterations, config.evaluations)
+    ppo = PPO(roles, config, guard, seed)
+    sampler = make_sampler(stage, roles, prompts, config, seed, environment)
+    budget = KLBudget(config, stage.say)
+    evaluations = Evaluations(stage, roles, hook, config, policy)
 
-    # 2. Go on from where a killed attempt stopped.
-    state = restore(stage, learners, roles) or State(kl_coefficient=config.kl.coefficient)
-    guard.forget_after(state.iteration)
+    # 2. Resume from the last checkpoint.
+    parts: dict[str, Stateful] = {"ppo": ppo, "sampler": sampler, "budget": budget, "log": log}
+    restore_checkpoint(stage, parts)
+    guard.drop_traces_after(ppo.iteration)
 
-    def judge(iteration: int) -> None:
-        if iteration not in judged_at:
-            return
-        if config.keep_checkpoints and iteration:
-            save(roles, stage, f"checkpoints/step-{iteration}", policy, iteration)
-        folder = stage.folder / "evaluations"
-        stage.metrics.log(iteration, hook(roles.policy, roles.first, iteration, folder))
-
-    # 3. Rounds of sampling and learning.
+    # 3. Rounds: sample responses, score them, estimate advantages, and learn from them.
     with stage.bar("proximal policy optimisation", config.iterations) as bar:
-        if state.iteration == 0:
-            judge(0)
-        bar.update(state.iteration)
-        while state.iteration < config.iterations and not state.stopped:
-            episodes = upcoming.take(state)
-            with compute_precision(config.precision, roles.model.device):
-                rollout = judged(
-                    roles,
-                    scorer,
-                    episodes,
-                    config,
-                    state.kl_coefficient,
-                    recompute=upcoming.recomputes,
-                )
-            drawn_after = state.iteration - min(state.iteration, config.rollouts.steps_behind)
-            if state.is_beyond_budget(float(rollout.kl.mean()), config, drawn_after):
-                state.go_back(roles, learners)
-                stage.say(state.stopped)
+        if ppo.iteration == 0:
+            evaluations.after(0)
+        bar.update(ppo.iteration)
+        while ppo.iteration < config.iterations:
+            episodes = sampler.next(ppo.iteration)
+            rollout = ppo.build_rollout(episodes, scorer, recompute=sampler.recomputes_logprobs)
+            if budget.ends_training(ppo, rollout.kl):
                 break
-            state.remember(learners, config)
-            upcoming.start(state)
-            with compute_precision(config.precision, roles.model.device):
-                losses = learn(
-                    roles,
-                    learners,
-                    rollout,
-                    config,
-                    accelerator,
-                    guard,
-                    iteration=state.iteration,
-                    kl_coefficient=state.kl_coefficient,
-                    seed=seed,
-                )
-            if config.kl.reference_decay is not None:
-                roles.follow(config.kl.reference_decay)
-            figures = figures_of(rollout, episodes, watched, losses)
-            state.advance(rollout, figures, config)
-            upcoming.finish(state)
-            shown = signs(state.history, config.guards)
-            if not state.figures["steps"]:
-                shown["nothing_learnt"] = (
-                    "no step was taken: every response was rejected or skipped"
-                )
-            for name, sentence in shown.items():
-                state.figures[f"sign/{name}"] = 1.0
-                if state.is_new(name):
-                    stage.say(f"[yellow]round {state.iteration}: {sentence}[/yellow]")
-            stage.metrics.log(state.iteration, state.figures)
-            if state.iteration == config.iterations and config.kl.budget is not None:
+            with sampler.drawing_ahead(ppo.iteration):
+                metrics = ppo.round(rollout)
+            log.record(ppo.iteration, rollout, episodes, metrics)
+            if ppo.iteration == config.iterations and budget.max_kl is not None:
                 # No round follows that would show where the last steps led.
-                tried = upcoming.try_out(state)
-                with compute_precision(config.precision, roles.model.device):
-                    kl = divergence(roles, tried, config, recompute=upcoming.recomputes)
-                if state.is_beyond_budget(float(kl.mean()), config, state.iteration):
-                    state.go_back(roles, learners)
-                    stage.say(state.stopped)
+                episodes = sampler.sample_current(ppo.iteration)
+                kl = ppo.kl_of(episodes, recompute=sampler.recomputes_logprobs)
+                if budget.ends_training(ppo, kl, staleness=0):
                     break
-            judge(state.iteration)
-            if state.iteration % config.checkpoint_every == 0:
-                keep(stage, state, learners, roles)
-            bar.update(state.iteration, {name: state.figures[name] for name in ("score", "kl")})
+            evaluations.after(ppo.iteration)
+            if ppo.iteration % config.checkpoint_every == 0:
+                save_checkpoint(stage, ppo.iteration, parts)
+            bar.update(ppo.iteration, {name: log.metrics[name] for name in ("score", "kl")})
 
-    # 4. Keep the policy. The value model has done its work.
-    save(roles, stage, ".", policy, state.iteration)
-    return {
-        "score": state.figures.get("score"),
-        "kl": state.figures.get("kl"),
-        "kl_coefficient": state.kl_coefficient,
-        "rounds": float(state.iteration),
-        "responses": float(state.iteration * config.batch),
-        "tokens_sampled": float(state.tokens_sampled),
-        "tokens_seen": float(state.tokens_seen),
-        "steps": float(state.steps),
-        "signs": float(len(state.told)),
-        **parameter_counts(roles.model),
-    }
+    # 4. Save the policy. The value model has done its work.
+    save_policy(stage, ".", roles, policy, ppo.iteration)
+    return {**log.totals(), **ppo.totals(), **parameter_counts(roles.model)}
 
 
-def save(roles: Roles, stage: Stage, place: str, policy: Artifact, iteration: int) -> None:
-    """Save the policy as it is."""
-    card = model_card(
-        "Policy aligned by proximal policy optimisation",
-        f"After {iteration} rounds, from {policy.id}.",
-    )
-    folder = stage.folder / place
-    save_model(roles.model, roles.tokenizer, folder, source=policy.path, card=card)
+class PPO(TrainingState):
+    """Policy, reference and value model in training: their optimisers, a guard, the settings."""
 
+    def __init__(self, roles: Roles, config: PPOConfig, guard: Guard, seed: int) -> None:
+        from accelerate import Accelerator
 
-def fitting_prompts(
-    stage: Stage, roles: Roles, prompts: Sequence[Conversation], config: PPOConfig
-) -> list[Conversation]:
-    """Return the prompts that leave room for a response in the model's context."""
-    context = getattr(roles.model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return list(prompts)
-    room = context - config.sampling.max_new_tokens
-    kept, dropped = [], Dropped()
-    for number, prompt in enumerate(prompts, 1):
-        if len(roles.policy.encode(prompt)) <= room:
-            kept.append(prompt)
-        else:
-            dropped.add("prompts", number, f"is longer than {room} tokens", prompt)
-    stage.report_dropped(dropped)
-    needed = config.batch // config.group
-    if len(kept) < needed:
-        raise DataError(
-            f"{len(kept)} of {len(prompts)} prompts fit, fewer than the {needed} of one round. "
-            "Give more prompts, or lower ppo.batch or sampling.max_new_tokens."
+        super().__init__(roles, config)
+        self.accelerator = Accelerator()
+        if self.accelerator.num_processes > 1:
+            raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
+        self.guard, self.seed = guard, seed
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return compute_precision(self.config.precision, self.roles.model.device)
+
+    @torch.no_grad()
+    def build_rollout(
+        self, episodes: Sequence[Episode], scorer: Scorer, *, recompute: bool = False
+    ) -> Rollout:
+        """Score a round's responses, let every role read them, and estimate advantages.
+
+        ``recompute``: whoever drew the responses had other weights, or other arithmetic, than the
+        policy that will learn, so log-probabilities are computed anew.
+        """
+        with self._precision():
+            roles, config = self.roles, self.config
+            # 1. Responses as tensors, with the log-probabilities that they were drawn with.
+            batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
+            mask, device = batch.response_mask, batch.ids.device
+            finished = torch.tensor([episode.finished for episode in episodes], device=device)
+
+            # 2. Log-probabilities and values that learning starts from; those of the reference.
+            logprobs, values = logprobs_and_values(
+                roles, episodes, batch, sampled_logprobs, config, recompute=recompute
+            )
+            reference_logprobs = logprobs_of(roles.reference, batch, config)
+
+            # 3. The reward of each response: its score, clipped, less a penalty if it was cut.
+            scores = torch.tensor(
+                score_episodes(scorer, episodes), dtype=torch.float32, device=device
+            )
+            rewards = shape_rewards(scores, finished, config.shaping)
+
+            # 4. The reward of each token: minus beta KL, unless the loss has that penalty; plus the
+            # response's reward at its last token.
+            kl = KL_ESTIMATORS[config.kl_estimator].function(logprobs, reference_logprobs)
+            beta = 0.0 if config.kl_in_loss else self.kl_coefficient
+            per_token = token_rewards(rewards, kl.masked_fill(~mask, 0.0), mask, beta)
+
+            # 5. Advantages and returns. gae: delta_t = r_t + gamma V_t+1 - V_t, and
+            # A_t = delta_t + gamma lambda A_t+1. A response that was cut may leave the loss.
+            estimate = config.estimator(per_token, values, mask, config.estimator_settings)
+            rejects = MISSING_EOS[config.shaping.missing_eos].rejects
+            kept = finished if rejects else torch.ones_like(finished)
+
+            # KL is that of the policy that drew the responses, which may be a stale one.
+            drawn_with = sampled_logprobs if config.rollouts.max_staleness else logprobs
+            cap = config.rollouts.max_importance_weight
+            return Rollout(
+                batch=batch,
+                mask=mask & kept.unsqueeze(1),
+                logprobs=logprobs,
+                importance_weights=truncated_weights(logprobs, sampled_logprobs, cap),
+                reference_logprobs=reference_logprobs,
+                values=values,
+                advantages=estimate.advantages,
+                returns=estimate.returns,
+                kl=response_kl(drawn_with, reference_logprobs, mask),
+                scores=scores,
+                finished=finished,
+            )
+
+    def round(self, rollout: Rollout) -> dict[str, float]:
+        """Learn from one rollout, then move the reference and the KL coefficient."""
+        config, kl_coefficient = self.config, self.kl_coefficient
+        metrics = self.update(rollout)
+        if config.kl.reference_decay is not None:
+            self.roles.update_reference(config.kl.reference_decay)
+        if config.kl.target is not None:
+            self.kl_coefficient = next_kl_coefficient(
+                kl_coefficient,
+                float(rollout.kl.mean()),
+                config.kl.target,
+                config.batch_size,
+                config.kl.horizon,
+            )
+        passes = 2 if config.has_values and config.value.trunk == "own" else 1
+        self.tokens_sampled += int(rollout.batch.response_mask.sum())
+        self.tokens_seen += passes * config.ppo_epochs * int(rollout.batch.attention_mask.sum())
+        self.steps += int(metrics["steps"])
+        self.iteration += 1
+        return {"kl_coefficient": kl_coefficient, **metrics}
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Take ``ppo_epochs`` passes over a rollout, with one step for each minibatch."""
+        with self._precision():
+            config, mask, metrics = self.config, rollout.mask, RunningMeans()
+            if int(mask.sum()) < 2:
+                return {"skipped": 1.0, "steps": 0.0}  # every response was rejected
+            if config.advantage.whitens:
+                rollout = rollout._replace(advantages=masked_whiten(rollout.advantages, mask))
+            for learner in self.learners.values():
+                learner.set_learning_rate(self.iteration)
+            steps = 0
+            for epoch in range(config.ppo_epochs):
+                for rows in self._minibatches(epoch):
+                    if not bool(mask[rows].any()):
+                        continue  # all rejected; a step would follow the optimiser's momentum alone
+                    loss, log_ratio = self.accumulate_gradients(rollout.rows(rows), metrics)
+                    taken = self._step(rollout, rows, loss, log_ratio, metrics)
+                    metrics.add("skipped", float(not taken))
+                    steps += taken
+            if config.has_values:
+                variance = masked_var(rollout.returns, mask)
+                unexplained = masked_var(rollout.returns - rollout.values, mask)
+                metrics.add("explained_variance", 1 - unexplained / (variance + 1e-8))
+            return metrics.means() | {"steps": float(steps)}
+
+    def _minibatches(self, epoch: int) -> Sequence[Tensor]:
+        """Return the rows of each minibatch, in an order of the epoch's own."""
+        config = self.config
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.iteration, epoch))
+        order = torch.randperm(config.batch_size, generator=generator)
+        return torch.split(order.to(self.roles.model.device), config.minibatch_size)
+
+    def accumulate_gradients(
+        self, minibatch: Rollout, metrics: RunningMeans
+    ) -> tuple[float, Tensor]:
+        """Add a minibatch's gradients, a micro-batch at a time.
+
+        Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
+        cut changes nothing. Returns the policy's loss, and [B, R] the log-ratio of each token.
+        """
+        config, mask = self.config, minibatch.mask
+        weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
+        value_weights = token_mean(mask)
+        total, log_ratio = 0.0, torch.zeros(mask.shape, device=mask.device)
+        for rows in by_length(minibatch.batch.lengths, config.micro_batch_size):
+            part = minibatch.rows(rows).trimmed()
+            columns = slice(part.mask.shape[1])
+            terms, log_ratio[rows, columns] = self._backward(
+                part, weights[rows, columns], value_weights[rows, columns]
+            )
+            total += float(terms[0].loss.detach())
+            share = float(value_weights[rows, columns].sum())  # of the minibatch's tokens
+            for name, tensor in (pair for term in terms for pair in term.metrics.items()):
+                metrics.add(name, masked_mean(tensor.float(), part.mask), share)
+        metrics.add("policy_loss", total)
+        return total, log_ratio
+
+    def _backward(
+        self, part: Rollout, weights: Tensor, value_weights: Tensor
+    ) -> tuple[list[Term], Tensor]:
+        """Add the gradients of a micro-batch: from one pass through a shared trunk, or from two.
+
+        Returns the policy's term, the value model's if there is one, and the log-ratio [B, R].
+        """
+        config, roles = self.config, self.roles
+        temperature, entropy_gradient = config.sampling.temperature, config.loss.entropy > 0
+        if roles.shares_trunk:
+            new, values = roles.logprobs_and_values(
+                part.batch, temperature, entropy_gradient=entropy_gradient
+            )
+            policy, log_ratio = self._policy_term(new, part, weights)
+            value = self._value_term(values, part, value_weights)
+            self.accelerator.backward(policy.loss + config.value.coefficient * value.loss)
+            return [policy, value], log_ratio
+        with torch.set_grad_enabled("policy" in self.trainable):
+            new = roles.policy.logprobs(part.batch, temperature, entropy_gradient=entropy_gradient)
+        policy, log_ratio = self._policy_term(new, part, weights)
+        if "policy" in self.trainable:
+            self.accelerator.backward(policy.loss)  # before the next pass, which needs the memory
+        if not config.has_values:
+            return [policy], log_ratio
+        value = self._value_term(roles.values(part.batch), part, value_weights)
+        self.accelerator.backward(value.loss)
+        return [policy, value], log_ratio
+
+    def _policy_term(
+        self, new: TokenLogprobs, part: Rollout, weights: Tensor
+    ) -> tuple[Term, Tensor]:
+        """Return the surrogate, plus the KL penalty of the loss, less the entropy bonus."""
+        config, old_logprobs = self.config, part.logprobs
+        log_ratio = (new.logprobs - old_logprobs).detach()
+        ratio = log_ratio.exp()
+        # clip: -min(ratio A, clip(ratio, 1 - low, 1 + high) A)
+        surrogate = POLICY_LOSSES[config.loss.kind](
+            new.logprobs, old_logprobs, part.advantages, part.mask, config.loss.clip
         )
-    return kept
+        per_token = surrogate.loss * part.importance_weights
+        if config.kl_in_loss:
+            kl = KL_ESTIMATORS[config.kl_estimator].function(new.logprobs, part.reference_logprobs)
+            per_token = per_token + self.kl_coefficient * kl
+        if config.loss.entropy > 0:
+            per_token = per_token - config.loss.entropy * new.entropy
+        loss = (per_token.masked_fill(~part.mask, 0.0) * weights).sum()
+        metrics = {
+            "ratio": surrogate.ratio.detach(),
+            "clip_fraction": surrogate.clipped,
+            "approx_kl": ratio - 1 - log_ratio,  # k3: KL(old || new), never negative
+            "entropy": new.entropy.detach(),
+        }
+        return Term(loss, metrics), log_ratio
+
+    def _value_term(self, values: Tensor, part: Rollout, weights: Tensor) -> Term:
+        """Return the squared error of the values, or of the clipped ones where that is larger."""
+        # 0.5 max((V - return)^2, (V_old + clip(V - V_old, -c, c) - return)^2)
+        value = clipped_value_loss(values, part.values, part.returns, self.config.value.clip)
+        loss = (value.loss.masked_fill(~part.mask, 0.0) * weights).sum()
+        metrics = {"value_loss": value.loss.detach(), "value_clip_fraction": value.clipped}
+        return Term(loss, metrics)
+
+    def _step(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        loss: float,
+        log_ratio: Tensor,
+        metrics: RunningMeans,
+    ) -> bool:
+        """Clip the gradients and take one optimiser step; return False where the guard forbids it.
+
+        The guard sees, before each step, what the steps before it did. In a round of one step there
+        are none, so the guard sees that step afterwards, and it can be undone.
+        """
+        config, guard, trainable = self.config, self.guard, self.trainable
+        norms = {name: learner.clip_gradients() for name, learner in trainable.items()}
+        numbers = {"loss": loss, **{f"{name} gradient": norm for name, norm in norms.items()}}
+        if guard.blocks_step(rollout, log_ratio, numbers, rows, self.iteration):
+            for learner in self.learners.values():
+                learner.zero_grad()
+            return False
+        single = config.ppo_epochs * (config.batch_size // config.minibatch_size) == 1
+        checks_afterwards = single and guard.limits_change
+        before: dict[str, Any] = {}
+        if checks_afterwards:
+            before = {name: deepcopy(part.state_dict()) for name, part in trainable.items()}
+        for name, learner in self.learners.items():
+            if name in trainable:
+                learner.step()
+                metrics.add(f"{name}_grad_norm", norms[name])
+            else:
+                learner.zero_grad()
+        if checks_afterwards:
+            some = rows[: config.micro_batch_size]
+            log_ratio = self._log_ratio(rollout.rows(some))
+            if guard.blocks_step(rollout, log_ratio, {}, some, self.iteration):
+                for name, state in before.items():
+                    self.learners[name].load_state_dict(state)
+                return False
+        return True
+
+    @torch.no_grad()
+    def _log_ratio(self, part: Rollout) -> Tensor:
+        """Return how far each log-probability of some responses has moved, [B, R]."""
+        new = self.roles.policy.logprobs(part.batch, self.config.sampling.temperature)
+        return new.logprobs - part.logprobs
+
+    @torch.no_grad()
+    def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
+        """Return the KL to the reference of each response that the policy drew, [B], in nats."""
+        with self._precision():
+            roles, config = self.roles, self.config
+            batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
+            logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
+            reference_logprobs = logprobs_of(roles.reference, batch, config)
+            return response_kl(logprobs, reference_logprobs, batch.response_mask)

@@ -1,14 +1,15 @@
 """Policy, reference, value and reward: four roles, on one frozen base where they are adapters.
 
 With an adapter, the base is held once: the policy is one adapter on it, the value model another
-(with a head of its own), and the reference is the base alone or, where the policy went on from an
-earlier adapter or the reference is to follow it, one more. A reward model that is an adapter on
-the same base moves in, too. With full tuning each role has weights of its own, but for a value
+(with a head of its own), and the reference is the base alone or, where the policy is an adapter
+that goes on training or the reference is to follow it, one more. A reward model that is an adapter
+on the same base moves in, too. With full tuning each role has weights of its own, but for a value
 head on the policy's trunk.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,20 +25,20 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.trunk import response_states
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
-from rl.config import ValueConfig
+from rl.config import PPOConfig, ValueConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_REFERENCE, _FIRST = "reference", "first"
+_REFERENCE, _INITIAL = "reference", "initial"
 _VALUE = "value"
 
 
 class Roles:
-    """The roles, each able to look at a batch.
+    """The roles, each able to read a batch.
 
-    ``value=None``: there is no value model. ``follows``: the reference is to follow the policy, so
-    it must have weights of its own.
+    ``value=None``: there is no value model. ``moving_reference``: the reference is to follow the
+    policy, so it must have weights of its own.
     """
 
     def __init__(
@@ -46,61 +47,64 @@ class Roles:
         tuning: TuningConfig,
         value: ValueConfig | None = ValueConfig(),  # noqa: B008 - it is frozen
         *,
-        follows: bool = False,
+        moving_reference: bool = False,
     ) -> None:
         folder = policy_artifact.path
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
         self.model: Any = trainable_causal_lm(folder, tuning)
-        self.follows = follows
+        self.moving_reference = moving_reference
         self.has_values = value is not None
         self.shares_trunk = value is not None and value.trunk == "shared"
-        own_trunk = self.has_values and not self.shares_trunk
         if tuning.method == "full":
-            # An adapter that the policy had is merged into each of them alike.
-            self._value_model: Any = (
-                trainable_causal_lm(folder, tuning) if own_trunk else self.model
-            )
-            reference: Any = trainable_causal_lm(folder, tuning)
-            reference.requires_grad_(False)
-            self.reference = Policy(reference, self.tokenizer)
-            self.first = self.reference
-            if follows:
-                first = trainable_causal_lm(folder, tuning)
-                first.requires_grad_(False)
-                self.first = Policy(first, self.tokenizer)
+            self._add_models(folder, tuning)
         else:
-            self._value_model = self.model
-            # A new adapter starts as nothing on its base, so the base alone is the reference.
-            source = source_of(folder)
-            went_on = source.adapter is not None
-            goes_on = went_on or follows
-            first_role = (_FIRST if follows else _REFERENCE) if went_on else None
-            config = self.model.peft_config[ADAPTER]  # what a scorer that moves in compares
-            config.base_model_name_or_path = source.base.name_or_path
-            config.revision = source.base.revision
-            for role, needed in (
-                (_VALUE, own_trunk),
-                (_REFERENCE, goes_on),
-                (_FIRST, first_role == _FIRST),
-            ):
-                if needed:
-                    _copy_adapter(self.model, role)
-            self.model.set_adapter(ADAPTER)
-            self.reference = Policy(self.model, self.tokenizer, _REFERENCE if goes_on else None)
-            self.first = Policy(self.model, self.tokenizer, first_role)
-            for parameter in self._parameters(self.model, _VALUE).values():
-                parameter.requires_grad = True
-        for model in (self.model, self._value_model, self.reference.model, self.first.model):
+            self._add_adapters(folder)
+        _switch_dropout_off(self.model)
+        for model in (self._value_model, self.reference.model, self.initial_policy.model):
             _switch_dropout_off(model)
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
         hidden = self.model.config.get_text_config().hidden_size
-        self.head = nn.Linear(hidden, 1, device=self.model.device)
+        self.value_head = nn.Linear(hidden, 1, device=self.model.device)
         if value is not None and value.head == "normal":
-            nn.init.normal_(self.head.weight, std=1 / (hidden + 1) ** 0.5)
+            nn.init.normal_(self.value_head.weight, std=1 / (hidden + 1) ** 0.5)
         else:
             # The first values are all 0, and so advantages start as plain returns.
-            nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+            nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def _add_models(self, folder: Path, tuning: TuningConfig) -> None:
+        """Give each role weights of its own. An adapter that the policy had is merged in all."""
+        own_trunk = self.has_values and not self.shares_trunk
+        self._value_model: Any = trainable_causal_lm(folder, tuning) if own_trunk else self.model
+        frozen = [
+            Policy(trainable_causal_lm(folder, tuning).requires_grad_(False), self.tokenizer)
+            for _ in range(2 if self.moving_reference else 1)
+        ]
+        self.reference, self.initial_policy = frozen[0], frozen[-1]
+
+    def _add_adapters(self, folder: Path) -> None:
+        """Give each role an adapter on the policy's base, where the base alone does not serve."""
+        self._value_model = self.model
+        # A new adapter starts as nothing on its base, so the base alone is the reference.
+        source = source_of(folder)
+        had_adapter = source.adapter is not None
+        reference = _REFERENCE if had_adapter or self.moving_reference else None
+        initial = (_INITIAL if self.moving_reference else _REFERENCE) if had_adapter else None
+        config = self.model.peft_config[ADAPTER]  # what a scorer that moves in compares
+        config.base_model_name_or_path = source.base.name_or_path
+        config.revision = source.base.revision
+        for role, needed in (
+            (_VALUE, self.has_values and not self.shares_trunk),
+            (_REFERENCE, reference is not None),
+            (_INITIAL, initial == _INITIAL),
+        ):
+            if needed:
+                _copy_adapter(self.model, role)
+        self.model.set_adapter(ADAPTER)
+        self.reference = Policy(self.model, self.tokenizer, reference)
+        self.initial_policy = Policy(self.model, self.tokenizer, initial)
+        for parameter in self._parameters(self.model, _VALUE).values():
+            parameter.requires_grad = True
 
     def mount(self, scorer: Scorer) -> Scorer:
         """Return the scorer, moved in to the roles' own base where it is an adapter on that."""
@@ -124,20 +128,20 @@ class Roles:
             )
         values = self._parameters(self.model, _VALUE)
         rewards = self._parameters(self.model, adapter)
-        theirs = {name.replace(f".{adapter}.", f".{_VALUE}."): p for name, p in rewards.items()}
+        renamed = {name.replace(f".{adapter}.", f".{_VALUE}."): p for name, p in rewards.items()}
         configs = self.model.peft_config
         if configs[adapter].lora_alpha != configs[_VALUE].lora_alpha or {
-            name: p.shape for name, p in theirs.items()
+            name: p.shape for name, p in renamed.items()
         } != {name: p.shape for name, p in values.items()}:
             raise ModelError(
-                "value.start is reward, but the reward model's adapter is not of the policy's "
-                "form. Give both the same rank, alpha and target_modules."
+                "value.start is reward, but the reward model's adapter has another form than the "
+                "policy's. Give both the same rank, alpha and target_modules."
             )
         for name, parameter in values.items():
-            parameter.data.copy_(theirs[name].data)
+            parameter.data.copy_(renamed[name].data)
         weight, bias = scorer.linear()  # type: ignore[attr-defined]
-        self.head.weight.data.copy_(weight)
-        self.head.bias.data.copy_(bias)
+        self.value_head.weight.data.copy_(weight)
+        self.value_head.bias.data.copy_(bias)
 
     def values(self, batch: Batch) -> Tensor:
         """Return the value of the state before each response token, [B, R]."""
@@ -150,28 +154,28 @@ class Roles:
     def logprobs_and_values(
         self, batch: Batch, temperature: float, *, entropy_gradient: bool = False
     ) -> tuple[TokenLogprobs, Tensor]:
-        """Return what the policy says and the values, from one pass through their shared trunk."""
+        """Return the policy's log-probabilities and the values, from one pass."""
         batch = batch.to(self.model.device)
         mask = batch.response_mask
         with using_adapter(self.model, ADAPTER):
             states, logits = response_logits(self.model, batch)
-        said = token_logprobs(
+        tokens = token_logprobs(
             logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
         )
-        masked = TokenLogprobs(*(tensor.masked_fill(~mask, 0.0) for tensor in said))
+        masked = TokenLogprobs(*(tensor.masked_fill(~mask, 0.0) for tensor in tokens))
         return masked, self._values_of(states, batch)
 
     def value_of(self, states: Tensor) -> Tensor:
         """Return the value [...] of last hidden states [..., H] of the value model."""
         with torch.autocast(states.device.type, enabled=False):  # few numbers, and all that is kept
-            values: Tensor = self.head(states.to(self.head.weight.dtype)).squeeze(-1)
+            values: Tensor = self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1)
         return values.float()
 
     def _values_of(self, states: Tensor, batch: Batch) -> Tensor:
         return self.value_of(states).masked_fill(~batch.response_mask, 0.0)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
+    def update_reference(self, decay: float) -> None:
         """Move the reference towards the policy: decay * reference + (1 - decay) * policy."""
         policy = self.policy_parameters
         for name, parameter in self.reference_parameters.items():
@@ -187,13 +191,15 @@ class Roles:
         """The reference's own weights, by the names of the policy's; none where it has none."""
         if self.reference.model is not self.model:
             return self._parameters(self.reference.model, ADAPTER)
-        own = self._parameters(self.model, _REFERENCE)
-        return {name.replace(f".{_REFERENCE}.", f".{ADAPTER}."): p for name, p in own.items()}
+        parameters = self._parameters(self.model, _REFERENCE)
+        return {
+            name.replace(f".{_REFERENCE}.", f".{ADAPTER}."): p for name, p in parameters.items()
+        }
 
     @property
     def value_parameters(self) -> dict[str, nn.Parameter]:
         """The value model's trainable weights by name, its head among them."""
-        head = {f"value_head.{name}": p for name, p in self.head.named_parameters()}
+        head = {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         if self.shares_trunk:
             return head
         return self._parameters(self._value_model, _VALUE) | head
@@ -202,6 +208,20 @@ class Roles:
         if not hasattr(model, "peft_config"):
             return dict(model.named_parameters())
         return {name: p for name, p in model.named_parameters() if f".{adapter}." in name}
+
+
+def make_roles(policy: Artifact, config: PPOConfig, scorer: Scorer) -> tuple[Roles, Scorer]:
+    """Return the roles that a config asks for, and the scorer, which may have moved in."""
+    roles = Roles(
+        policy,
+        config.tuning,
+        config.value if config.has_values else None,
+        moving_reference=config.kl.reference_decay is not None,
+    )
+    scorer = roles.mount(scorer)
+    if config.has_values and config.value.start == "reward":
+        roles.start_values_from(scorer)
+    return roles, scorer
 
 
 def _copy_adapter(model: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One round's experience: sampled responses, scored and looked at by every role."""
+"""One round's experience, and what the roles' passes over it say."""
 
 from __future__ import annotations
 
@@ -12,22 +12,9 @@ from plumbline.hooks import Scorer
 from plumbline.lm.batches import Batch, collate, pad_right
 from plumbline.lm.logprobs import each_in_parts, in_parts
 from plumbline.lm.policy import Policy
-from rl.advantages import (
-    Advantages,
-    generalized_advantages,
-    group_centered,
-    group_standardized,
-    leave_one_out,
-    returns_to_go,
-    spread,
-    token_rewards,
-)
 from rl.config import PPOConfig
 from rl.episodes import Episode
-from rl.kl import ESTIMATORS, k1
-from rl.losses import truncated_weights
 from rl.roles import Roles
-from rl.shaping import shaped
 
 
 class Rollout(NamedTuple):
@@ -38,9 +25,9 @@ class Rollout(NamedTuple):
     """[B, R] True at the tokens that are learnt from: the policy's, of responses not rejected."""
     logprobs: Tensor
     """[B, R] of the policy that learning starts from, at the sampling temperature."""
-    correction: Tensor
-    """[B, R] importance weights, 1 where that policy drew the tokens itself."""
-    reference: Tensor
+    importance_weights: Tensor
+    """[B, R] 1 where that policy drew the tokens itself."""
+    reference_logprobs: Tensor
     """[B, R] log-probabilities of the reference."""
     values: Tensor
     """[B, R] before each token; 0 where there is no value model."""
@@ -67,118 +54,50 @@ class Rollout(NamedTuple):
         return Rollout(batch, *short)
 
 
-@torch.no_grad()
-def judged(
-    roles: Roles,
-    scorer: Scorer,
-    episodes: Sequence[Episode],
-    config: PPOConfig,
-    kl_coefficient: float,
-    *,
-    recompute: bool,
-) -> Rollout:
-    """Let every role look at a round's responses; estimate advantages.
-
-    ``recompute``: whoever drew the responses had other weights, or other arithmetic, than the
-    policy that will learn.
-    """
-    # 1. Responses as tensors. What drew a token also said how likely it was.
-    batch, drawn = _tensors(roles, episodes)
-    own = batch.response_mask
-    finished = torch.tensor([e.finished for e in episodes], device=own.device)
-
-    # 2. What policy, value model and reference say of them.
-    logprobs, values = _said(roles, episodes, batch, drawn, config, recompute=recompute)
-    reference = _logprobs(roles.reference, batch, config)
-
-    # 3. Score the texts.
-    asked = [episode.judged for episode in episodes]
-    scores = torch.tensor(
-        scorer.score([prompt for prompt, _ in asked], [response for _, response in asked]),
-        dtype=torch.float32,
-        device=own.device,
-    )
-    rewards = shaped(scores, finished, config.shaping)
-
-    # 4. Rewards token by token, with the KL penalty where it is paid there; advantages.
-    penalty = ESTIMATORS[config.kl_estimator](logprobs, reference).masked_fill(~own, 0.0)
-    per_token = token_rewards(rewards, penalty, own, 0.0 if config.kl_in_loss else kl_coefficient)
-    estimate = advantages_of(per_token, values, own, config)
-    kept = finished if config.shaping.unfinished == "reject" else torch.ones_like(finished)
-    correction = truncated_weights(logprobs, drawn, config.loss.off_policy_cap)
-    return Rollout(
-        batch,
-        own & kept.unsqueeze(1),
-        logprobs,
-        correction,
-        reference,
-        values,
-        *estimate,
-        # Of the policy that drew them, which one step behind is not the one that will learn.
-        _of_responses(drawn if config.rollouts.steps_behind else logprobs, reference, own),
-        scores,
-        finished,
-    )
-
-
-@torch.no_grad()
-def divergence(
-    roles: Roles, episodes: Sequence[Episode], config: PPOConfig, *, recompute: bool
-) -> Tensor:
-    """Return the KL to the reference of each response that the policy drew, [B], in nats."""
-    batch, drawn = _tensors(roles, episodes)
-    logprobs = _logprobs(roles.policy, batch, config) if recompute else drawn
-    return _of_responses(logprobs, _logprobs(roles.reference, batch, config), batch.response_mask)
-
-
-def _of_responses(logprobs: Tensor, reference: Tensor, own: Tensor) -> Tensor:
-    return k1(logprobs, reference).masked_fill(~own, 0.0).sum(1)
-
-
-def _tensors(roles: Roles, episodes: Sequence[Episode]) -> tuple[Batch, Tensor]:
-    """Return a round's responses, and the log-probabilities [B, R] that came with them."""
+def collate_episodes(episodes: Sequence[Episode], policy: Policy) -> tuple[Batch, Tensor]:
+    """Return a round's responses, and the log-probabilities [B, R] that they were drawn with."""
     batch = collate(
         [episode.prompt_ids for episode in episodes],
-        [episode.ids for episode in episodes],
-        roles.policy.pad_id,
-        [episode.own for episode in episodes],
-    ).to(roles.model.device)
-    drawn = pad_right([e.logprobs for e in episodes], batch.response_mask.shape[1])
-    return batch, drawn.to(batch.ids.device)
+        [episode.response_ids for episode in episodes],
+        policy.pad_id,
+        [episode.policy_mask for episode in episodes],
+    ).to(policy.model.device)
+    sampled = pad_right([e.logprobs for e in episodes], batch.response_mask.shape[1])
+    return batch, sampled.to(batch.ids.device)
 
 
-def _logprobs(role: Policy, batch: Batch, config: PPOConfig) -> Tensor:
-    """Return what one role says of them, [B, R]."""
+def logprobs_of(role: Policy, batch: Batch, config: PPOConfig) -> Tensor:
+    """Return the log-probability of each response token under a role, [B, R]."""
     temperature = config.sampling.temperature
     return in_parts(
-        lambda part: role.logprobs(part, temperature).logprobs, batch, config.micro_batch
+        lambda part: role.logprobs(part, temperature).logprobs, batch, config.micro_batch_size
     )
 
 
-def _said(
+def logprobs_and_values(
     roles: Roles,
     episodes: Sequence[Episode],
     batch: Batch,
-    drawn: Tensor,
+    sampled_logprobs: Tensor,
     config: PPOConfig,
     *,
     recompute: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and values [B, R], with as few passes as they take.
+    """Return log-probabilities and values [B, R] that learning starts from, in as few passes.
 
     None where both were noted while the responses were drawn; one where policy and value model
     share a trunk.
     """
-    size = config.micro_batch
+    size = config.micro_batch_size
     if recompute and roles.shares_trunk:
 
         def both(part: Batch) -> tuple[Tensor, Tensor]:
-            said, values = roles.logprobs_and_values(part, config.sampling.temperature)
-            return said.logprobs, values
+            tokens, values = roles.logprobs_and_values(part, config.sampling.temperature)
+            return tokens.logprobs, values
 
         logprobs, values = each_in_parts(both, batch, size)
         return logprobs, values
-    logprobs = _logprobs(roles.policy, batch, config) if recompute else drawn
+    logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
     noted = [episode.values for episode in episodes if episode.values is not None]
     if not config.has_values:
         values = torch.zeros_like(logprobs)
@@ -189,19 +108,7 @@ def _said(
     return logprobs, values
 
 
-def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, config: PPOConfig) -> Advantages:
-    """Return the advantages [B, R] that the config asks for, of rewards [B, R]."""
-    how = config.advantage
-    if how.estimator == "gae":
-        return generalized_advantages(rewards, values, mask, how.gamma, how.lam)
-    nothing = torch.zeros_like(rewards)
-    if how.estimator == "reinforce_pp":
-        return Advantages(returns_to_go(rewards, mask, how.gamma), nothing)
-    of_responses = rewards.sum(1)
-    if how.estimator == "rloo":
-        better = leave_one_out(of_responses, config.group)
-    elif how.estimator == "grpo":
-        better = group_standardized(of_responses, config.group)
-    else:
-        better = group_centered(of_responses, config.group)
-    return Advantages(spread(better, mask), nothing)
+def score_episodes(scorer: Scorer, episodes: Sequence[Episode]) -> list[float]:
+    """Return the score of each episode's last turn, after all that was said before it."""
+    turns = [episode.scored_turn for episode in episodes]
+    return scorer.score([before for before, _ in turns], [response for _, response in turns])

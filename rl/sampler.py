@@ -1,32 +1,35 @@
-"""The next round's responses: drawn when they are asked for, or while the policy learns.
+"""Each round's responses: drawn when they are needed, or while the policy learns.
 
-One step behind, a round's responses are drawn by the policy that the round before began with. An
-engine that works elsewhere draws them while that round is learnt from; one in this process draws
-them first, which saves no time and gives the same responses.
+With ``rollouts.max_staleness: 1``, a round's responses are drawn by the policy that the round
+before began with. An engine that works elsewhere draws them while that round is learnt from; one in
+this process draws them first, which saves no time and gives the same responses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from plumbline.data.records import Conversation
+from plumbline.dropped import Dropped
+from plumbline.errors import ConfigError, DataError
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
+from plumbline.runs.stage import Stage
 from plumbline.seeds import derive, rng
 from rl.config import PPOConfig
-from rl.engines import OwnEngine, RolloutEngine
-from rl.episodes import Environment, Episode, play
+from rl.engines import ENGINES, NativeEngine, RolloutEngine
+from rl.environments import Environment
+from rl.episodes import Episode, context_window, play, stop_token_ids
+from rl.roles import Roles
 
-if TYPE_CHECKING:
-    from rl.state import State
 
-
-class Upcoming:
-    """Hands out each round's responses."""
+class RolloutSampler:
+    """Draws the responses of one round after the other."""
 
     def __init__(
         self,
@@ -37,25 +40,32 @@ class Upcoming:
         seed: int,
         environment: Environment | None = None,
     ) -> None:
+        if environment is not None and config.shaping.stop_at is not None:
+            raise ConfigError(
+                f"shaping.stop_at is {config.shaping.stop_at!r}, which cuts turns, and an "
+                "environment cannot answer a turn that was cut. Leave it out."
+            )
         self._engine, self._policy, self._prompts = engine, policy, prompts
         self._config, self._seed, self._environment = config, seed, environment
-        self._behind = config.rollouts.steps_behind > 0
-        self._future: Future[list[Episode]] | None = None
-        self._thread = ThreadPoolExecutor(1) if self._behind and engine.remote else None
+        self._stop_token_ids = stop_token_ids(policy, config.shaping.stop_at)
+        self._stale = config.rollouts.max_staleness > 0
+        self._thread = ThreadPoolExecutor(1) if self._stale and engine.remote else None
+        self.pending: list[Episode] | None = None
+        """The responses of the next round, where they are drawn already."""
 
     @property
-    def recomputes(self) -> bool:
+    def recomputes_logprobs(self) -> bool:
         """Whether log-probabilities must be computed anew, as training computes them.
 
         Sampling and training take different ways through the same weights. In float32 that is a
         matter of rounding; where either computes in less, or in another format, it is not.
         """
-        asked = self._config.rollouts.recompute_logprobs
-        if asked is not None:
-            return asked
+        setting = self._config.rollouts.recompute_logprobs
+        if setting is not None:
+            return setting
         held: torch.dtype = self._policy.model.get_input_embeddings().weight.dtype
         same = self._config.precision == "model" and held.itemsize >= torch.float32.itemsize
-        return self._behind or not self._engine.exact or not same
+        return self._stale or not self._engine.exact or not same
 
     def note_values(self, head: ValueHead) -> bool:
         """Let the engine note values with a head on the policy's trunk; return whether it will.
@@ -64,46 +74,76 @@ class Upcoming:
         learning, nor where they are computed anew with the log-probabilities. Only our own loop
         sees the states.
         """
-        if self._behind or self.recomputes or not isinstance(self._engine, OwnEngine):
+        if self._stale or self.recomputes_logprobs or not isinstance(self._engine, NativeEngine):
             return False
         self._engine.value_head = head
         return True
 
-    def take(self, state: State) -> list[Episode]:
-        """Return the responses of the round that begins."""
-        if state.pending is not None:
-            return state.pending
-        self._engine.refresh(self._policy, state.iteration)
-        return self._draw(state.iteration)
+    def next(self, iteration: int) -> list[Episode]:
+        """Return the responses of a round that begins."""
+        return self.sample_current(iteration) if self.pending is None else self.pending
 
-    def start(self, state: State) -> None:
-        """One step behind: begin to draw the next round's responses, by the policy as it is."""
-        following = state.iteration + 1
-        if not self._behind or following >= self._config.iterations:
-            return
-        self._engine.refresh(self._policy, state.iteration)
-        if self._thread is not None:
-            self._future = self._thread.submit(self._draw, following)
-        else:
-            self._future = Future()
-            self._future.set_result(self._draw(following))
+    def sample_current(self, iteration: int) -> list[Episode]:
+        """Return what the policy as it is answers to a round's prompts."""
+        self._engine.refresh(self._policy, iteration)
+        return self._draw(iteration)
 
-    def try_out(self, state: State) -> list[Episode]:
-        """Return what the policy as it is answers to the next round's prompts."""
-        self._engine.refresh(self._policy, state.iteration)
-        return self._draw(state.iteration)
-
-    def finish(self, state: State) -> None:
-        """Put what was begun where the next round, or a checkpoint, finds it."""
-        state.pending = self._future.result() if self._future is not None else None
-        self._future = None
+    @contextmanager
+    def drawing_ahead(self, iteration: int) -> Iterator[None]:
+        """With stale rollouts: draw the next round by the policy as it is, while the block runs."""
+        future: Future[list[Episode]] | None = None
+        if self._stale and iteration + 1 < self._config.iterations:
+            self._engine.refresh(self._policy, iteration)
+            if self._thread is not None:
+                future = self._thread.submit(self._draw, iteration + 1)
+            else:
+                future = Future()
+                future.set_result(self._draw(iteration + 1))
+        yield
+        self.pending = future.result() if future is not None else None
 
     def _draw(self, iteration: int) -> list[Episode]:
         config = self._config
-        asked = prompts_of_round(self._prompts, config.batch // config.group, iteration, self._seed)
-        grouped = [prompt for prompt in asked for _ in range(config.group)]
-        seeds = [derive(self._seed, "rollout", iteration, n) for n in range(config.batch)]
-        return play(self._engine, self._policy, grouped, seeds, config, self._environment)
+        count = config.batch_size // config.group_size
+        prompts = prompts_of_round(self._prompts, count, iteration, self._seed)
+        grouped = [prompt for prompt in prompts for _ in range(config.group_size)]
+        seeds = [derive(self._seed, "rollout", iteration, n) for n in range(config.batch_size)]
+        return play(
+            self._engine,
+            self._policy,
+            grouped,
+            seeds,
+            config.sampling.max_new_tokens,
+            stop_token_ids=self._stop_token_ids,
+            environment=self._environment,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must keep; streams are derived from the seed."""
+        pending = self.pending
+        return {"pending": None if pending is None else [list(episode) for episode in pending]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        pending = state["pending"]
+        self.pending = None if pending is None else [Episode(*row) for row in pending]
+
+
+def make_sampler(
+    stage: Stage,
+    roles: Roles,
+    prompts: Sequence[Conversation],
+    config: PPOConfig,
+    seed: int,
+    environment: Environment | None,
+) -> RolloutSampler:
+    """Return the sampler that a config asks for; prompts that do not fit are reported."""
+    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    fitting = prompts_that_fit(stage, roles.policy, prompts, config)
+    sampler = RolloutSampler(engine, roles.policy, fitting, config, seed, environment)
+    if roles.shares_trunk:
+        sampler.note_values(roles.value_of)
+    return sampler
 
 
 def prompts_of_round(
@@ -121,3 +161,34 @@ def prompts_of_round(
         start, end = (min(max(place - number * size, 0), size) for place in (first, first + count))
         chosen += [prompts[row] for row in order[start:end]]
     return chosen
+
+
+def prompts_that_fit(
+    stage: Stage, policy: Policy, prompts: Sequence[Conversation], config: PPOConfig
+) -> list[Conversation]:
+    """Return the prompts that leave room for a response in the model's context.
+
+    Raises `DataError` where fewer are left than one round needs.
+    """
+    context = context_window(policy)
+    if context is None:
+        return list(prompts)
+    room = context - config.sampling.max_new_tokens
+    reason = (
+        f"is longer than {room} tokens: the model reads {context}, and sampling.max_new_tokens "
+        f"({config.sampling.max_new_tokens}) are kept for the response"
+    )
+    fitting, dropped = [], Dropped()
+    for number, prompt in enumerate(prompts, 1):
+        if len(policy.encode(prompt)) <= room:
+            fitting.append(prompt)
+        else:
+            dropped.add("prompts", number, reason, prompt)
+    stage.report_dropped(dropped)
+    needed = config.batch_size // config.group_size
+    if len(fitting) < needed:
+        raise DataError(
+            f"{len(fitting)} of {len(prompts)} prompts fit, fewer than the {needed} of one round. "
+            "Give more prompts, or lower ppo.batch_size or sampling.max_new_tokens."
+        )
+    return fitting

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from plumbline.lm.generation import Generation, SamplingConfig, ValueHead, generate
 from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.tuning import TuningConfig
+from plumbline.tables import Table
 
 if TYPE_CHECKING:
     from rl.config import RolloutConfig
@@ -21,7 +24,7 @@ class RolloutEngine(Protocol):
     """Whether it samples elsewhere, so that learning may go on meanwhile."""
 
     def refresh(self, policy: Policy, iteration: int) -> None:
-        """Take up the policy's weights as they are now."""
+        """Take over the policy's weights as they are now."""
         ...
 
     def sample(
@@ -31,7 +34,7 @@ class RolloutEngine(Protocol):
         ...
 
 
-class OwnEngine:
+class NativeEngine:
     """Our own decode loop, in this process."""
 
     remote = False
@@ -40,7 +43,7 @@ class OwnEngine:
 
     def __init__(self, sampling: SamplingConfig) -> None:
         self._sampling = sampling
-        self.exact = getattr(sampling, "precision", "model") == "model"
+        self.exact = sampling.precision == "model"
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Do nothing: the weights are the policy's own."""
@@ -61,14 +64,70 @@ class OwnEngine:
             )
 
 
-def make_engine(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
-    """Return the engine that the config names."""
-    if config.engine == "continuous":
-        from rl.engines.continuous import ContinuousEngine
+def _native(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+    return NativeEngine(sampling)
 
-        return ContinuousEngine(sampling)
-    if config.engine == "vllm":
-        from rl.engines.vllm import VLLMEngine
 
-        return VLLMEngine(config, sampling)
-    return OwnEngine(sampling)
+def _continuous(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+    from rl.engines.continuous import ContinuousEngine
+
+    return ContinuousEngine(sampling)
+
+
+def _vllm(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+    from rl.engines.vllm import VLLMEngine
+
+    return VLLMEngine(config, sampling)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine, and what it can do."""
+
+    name: str
+    make: Callable[[RolloutConfig, SamplingConfig], RolloutEngine]
+    is_server: bool = False
+    """Whether it is reached at ``rollouts.url``, and takes weights as adapters."""
+    filters: bool = False
+    """Whether it may sample with top-k and top-p, and still give log-probabilities before them."""
+    sets_precision: bool = False
+    """Whether ``sampling.precision`` may be other than the model's."""
+
+    def check(self, url: str | None, sampling: SamplingConfig, tuning: TuningConfig) -> None:
+        """Raise `ValueError` where other settings ask for what the engine cannot do."""
+        for name, value in (("top_k", sampling.top_k), ("top_p", sampling.top_p)):
+            if value is not None and not self.filters:
+                raise ValueError(
+                    f"sampling.{name} is {value}, but the engine {self.name} gives "
+                    "log-probabilities of the filtered distribution, by which no importance can be "
+                    f"corrected. Leave sampling.{name} out (a lower temperature does much the "
+                    "same), or take rollouts.engine: native"
+                )
+        if sampling.precision != "model" and not self.sets_precision:
+            raise ValueError(
+                f"sampling.precision is {sampling.precision!r}, which the engine {self.name} "
+                "cannot set: continuous batching decodes in the model's own, and a vLLM server as "
+                "it was started (--dtype). Leave sampling.precision at model, or take "
+                "rollouts.engine: native"
+            )
+        if self.is_server and url is None:
+            raise ValueError(
+                f"rollouts.engine is {self.name}; set rollouts.url to the server's address"
+            )
+        if self.is_server and tuning.method == "full":
+            raise ValueError(
+                f"rollouts.engine is {self.name}, and tuning.method is full: weights reach the "
+                "server as an adapter, and with full tuning there is none. Set tuning.method to "
+                "lora, or rollouts.engine to native or continuous"
+            )
+
+
+ENGINES = Table(
+    "engine",
+    [
+        Engine("native", _native, filters=True, sets_precision=True),
+        Engine("continuous", _continuous),
+        Engine("vllm", _vllm, is_server=True),
+    ],
+    renamed={"own": "native"},
+)

@@ -40,8 +40,8 @@ dpo:
 ppo:
   tuning: {rank: 4}
   iterations: 4
-  batch: 16
-  minibatch: 8
+  batch_size: 16
+  minibatch_size: 8
   checkpoint_every: 1
   evaluations: 2
   kl: {target: 2.0}

@@ -1,0 +1,57 @@
+"""Some weights and their optimiser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rl.config import PPOConfig
+
+
+class Learner:
+    """The trainable weights of one role, with AdamW."""
+
+    def __init__(
+        self, parameters: dict[str, nn.Parameter], learning_rate: float, config: PPOConfig
+    ) -> None:
+        self.parameters = parameters
+        self._learning_rate, self._config = learning_rate, config
+        self.optimizer = torch.optim.AdamW(
+            parameters.values(),
+            lr=learning_rate,
+            eps=config.adam_epsilon,
+            weight_decay=0.0,
+            fused=True,
+        )
+
+    def set_learning_rate(self, iteration: int) -> None:
+        """Set the learning rate of a round."""
+        left = 1 - iteration / self._config.iterations
+        factor = left if self._config.schedule == "linear" else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate * factor
+
+    def clip_gradients(self) -> float:
+        """Clip the accumulated gradients to ``max_grad_norm``; return their norm before."""
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm))
+
+    def step(self) -> None:
+        """Take one step along the accumulated gradients."""
+        self.optimizer.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Drop the accumulated gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must keep."""
+        return {"weights": self.parameters, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, value in state["weights"].items():
+            self.parameters[name].data.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])

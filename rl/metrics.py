@@ -1,0 +1,115 @@
+"""What a round shows: means over its steps, figures of its responses, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from plumbline.errors import ConfigError
+from plumbline.hooks import Scorer
+from plumbline.runs.stage import Stage
+from rl.config import GuardConfig
+from rl.episodes import Episode
+from rl.reward_hacking import COMPARED, repetition, reward_hacking_warnings
+from rl.rollouts import Rollout, score_episodes
+
+
+class RunningMeans:
+    """Sums over the optimiser steps of a round, for means."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
+
+    def add(self, name: str, value: Tensor | float, weight: float = 1.0) -> None:
+        """Add a value with its weight in the mean."""
+        self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
+        self._counts[name] = self._counts.get(name, 0.0) + weight
+
+    def means(self) -> dict[str, float]:
+        """Return the weighted mean of each."""
+        return {name: total / max(self._counts[name], 1e-12) for name, total in self._sums.items()}
+
+
+class RoundLog:
+    """Writes each round's metrics, and warns once of each way in which a reward is gamed."""
+
+    def __init__(self, stage: Stage, config: GuardConfig, watched: Sequence[Scorer]) -> None:
+        if len({scorer.name for scorer in watched}) < len(watched):
+            raise ConfigError(
+                "Two watched scorers have one name, under which the log has one column. Give each "
+                "a name of its own."
+            )
+        self._stage, self._config, self._watched = stage, config, watched
+        self.metrics: dict[str, float] = {}
+        """Of the last round."""
+        self.history: list[dict[str, float]] = []
+        """Of every round, what warnings are decided by."""
+        self.reported: list[str] = []
+        """Warnings that were said already."""
+
+    def record(
+        self,
+        iteration: int,
+        rollout: Rollout,
+        episodes: Sequence[Episode],
+        losses: Mapping[str, float],
+    ) -> None:
+        """Log the metrics of a finished round, and say what they warn of for the first time."""
+        metrics = rollout_metrics(rollout, episodes, self._watched) | dict(losses)
+        self.history.append(
+            {
+                name: value
+                for name, value in metrics.items()
+                if name in COMPARED or name.startswith("watched/")
+            }
+        )
+        warnings = reward_hacking_warnings(self.history, self._config)
+        if not metrics["steps"]:
+            warnings["no_step"] = "no step was taken: every response was rejected or skipped"
+        for name, sentence in warnings.items():
+            metrics[f"warning/{name}"] = 1.0
+            if name not in self.reported:
+                self.reported.append(name)
+                self._stage.say(f"[yellow]round {iteration}: {sentence}[/yellow]")
+        self._stage.metrics.log(iteration, metrics)
+        self.metrics = metrics
+
+    def totals(self) -> dict[str, float | None]:
+        """Return what the whole training came to."""
+        return {
+            "score": self.metrics.get("score"),
+            "kl": self.metrics.get("kl"),
+            "warnings": float(len(self.reported)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must keep."""
+        return {"metrics": self.metrics, "history": self.history, "reported": self.reported}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.metrics, self.history = state["metrics"], state["history"]
+        self.reported = state["reported"]
+
+
+def rollout_metrics(
+    rollout: Rollout, episodes: Sequence[Episode], watched: Sequence[Scorer]
+) -> dict[str, float]:
+    """Return the metrics of a round's responses."""
+    lengths = rollout.batch.response_mask.sum(1).float()
+    metrics = {
+        "score": float(rollout.scores.mean()),
+        "score_std": float(rollout.scores.std()),
+        "kl": float(rollout.kl.mean()),
+        "tokens": float(lengths.mean()),
+        "finished": float(rollout.finished.float().mean()),
+        "repetition": sum(repetition(e.response_ids, e.policy_mask) for e in episodes)
+        / len(episodes),
+    }
+    for scorer in watched:
+        scores = score_episodes(scorer, episodes)
+        metrics[f"watched/{scorer.name}"] = sum(scores) / len(scores)
+    return metrics
