@@ -460,6 +460,7 @@ def work_ours(setting: Setting) -> None:
     import plumbline.trunk
     import torch
     from accelerate import Accelerator
+    from rl.learning import Learner, learn
 
     import reward.scorer
     from plumbline.lm.attention import use_products
@@ -470,7 +471,6 @@ def work_ours(setting: Setting) -> None:
     from rl.engines import OwnEngine
     from rl.episodes import Episode
     from rl.guards import Guard
-    from rl.learning import Learner, learn
     from rl.roles import Roles
     from rl.rollouts import judged
 

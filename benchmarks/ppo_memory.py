@@ -232,6 +232,7 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
 
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
     from accelerate import Accelerator
+    from rl.learning import Learner, learn
 
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.tuning import TuningConfig
@@ -241,7 +242,6 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
     from rl.engines import make_engine
     from rl.episodes import play
     from rl.guards import Guard
-    from rl.learning import Learner, learn
     from rl.roles import Roles
     from rl.rollouts import judged
 

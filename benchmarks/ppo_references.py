@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "clip, sequence_mean, k3": {"loss_type": "grpo", "beta": BETA},
     "clip, token_mean": {"loss_type": "bnpo"},
     "clip-higher, token_mean": {"loss_type": "dapo", "high": 0.28},
-    "clip, constant": {"loss_type": "dr_grpo"},
+    "clip, fixed_length": {"loss_type": "dr_grpo"},
     "cispo, token_mean": {"loss_type": "cispo", "high": 1.28},
     "gspo, sequence_mean": {"loss_type": "grpo", "level": "sequence", "low": 0.05, "high": 0.05},
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from plumbline.errors import ConfigError, ModelError
+from plumbline.errors import ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy, using_adapter
 from plumbline.seeds import derive
@@ -23,24 +23,17 @@ class ContinuousEngine:
 
     - There is one stream of random numbers for a whole call, and which row draws when is decided
       by the scheduler's thread. A run that is repeated is therefore another draw from the same
-      policy, and a run that was killed goes on soundly but not with the same bytes.
+      policy, and a run that was killed resumes soundly but not with the same bytes.
     - Attention is computed page by page, so log-probabilities differ from training's by rounding.
       They are computed anew by default, and the difference is corrected for.
-    - They are those after the temperature, and would be those after top-k and top-p: these two
-      are refused, since no policy gradient belongs to a filtered distribution.
+    - They are those after the temperature, and would be those after top-k and top-p: the config
+      refuses these two, since no policy gradient belongs to a filtered distribution.
     """
 
     exact = False
     remote = False
 
     def __init__(self, sampling: SamplingConfig) -> None:
-        refuse_filters(sampling, "continuous")
-        if sampling.precision != "model":
-            raise ConfigError(
-                f"sampling.precision is {sampling.precision!r}, which continuous batching has not: "
-                "it decodes in the model's own. Leave precision at model, or take "
-                "rollouts.engine: own."
-            )
         self._sampling = sampling
 
     def refresh(self, policy: Policy, iteration: int) -> None:
@@ -72,14 +65,14 @@ class ContinuousEngine:
         was_training = model.training
         # The seed goes to torch's own generators, which nothing else shall notice.
         with using_adapter(model, policy.adapter), torch.random.fork_rng():
-            found = whole.generate_batch(
+            outputs = whole.generate_batch(
                 [list(prompt) for prompt in prompts],
                 generation_config=generation,
                 continuous_batching_config=batching,
                 warmup=False,
             )
         model.train(was_training)
-        return self._generations(list(found.values()), len(prompts), policy.end_ids)
+        return self._generations(list(outputs.values()), len(prompts), policy.end_ids)
 
     def _cpu_cache(
         self, prompts: Sequence[Sequence[int]], device: torch.device
@@ -97,13 +90,13 @@ class ContinuousEngine:
         }
 
     @staticmethod
-    def _generations(found: list[Any], asked: int, end_ids: frozenset[int]) -> list[Generation]:
-        failed = [output.error for output in found if output.error is not None]
-        if failed or len(found) != asked:
+    def _generations(outputs: list[Any], count: int, end_ids: frozenset[int]) -> list[Generation]:
+        failed = [output.error for output in outputs if output.error is not None]
+        if failed or len(outputs) != count:
             raise ModelError(
-                f"Continuous batching answered {len(found) - len(failed)} of {asked} prompts"
-                f"{': ' + str(failed[0]) if failed else ''}. If memory ran out, lower batch (on "
-                "a CPU sampling.batch_size does), or take rollouts.engine: own."
+                f"Continuous batching answered {len(outputs) - len(failed)} of {count} prompts"
+                f"{': ' + str(failed[0]) if failed else ''}. If memory ran out, lower batch_size "
+                "(on a CPU, sampling.batch_size), or take rollouts.engine: native."
             )
         return [
             Generation(
@@ -111,18 +104,5 @@ class ContinuousEngine:
                 list(output.logprobs),
                 bool(output.generated_tokens) and output.generated_tokens[-1] in end_ids,
             )
-            for output in found
+            for output in outputs
         ]
-
-
-def refuse_filters(sampling: SamplingConfig, engine: str) -> None:
-    """Raise `ConfigError` where responses would be drawn from a filtered distribution."""
-    for name in ("top_k", "top_p"):
-        value = getattr(sampling, name)
-        if value is not None:
-            raise ConfigError(
-                f"sampling.{name} is {value}, but the engine {engine} gives log-probabilities of "
-                "the filtered distribution, by which no importance can be corrected. Leave "
-                f"sampling.{name} out (a lower temperature does much the same), or take "
-                "rollouts.engine: own."
-            )

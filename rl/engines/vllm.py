@@ -27,7 +27,6 @@ from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
-from rl.engines.continuous import refuse_filters
 
 if TYPE_CHECKING:
     import httpx
@@ -64,12 +63,6 @@ class VLLMEngine:
     ) -> None:
         import httpx
 
-        refuse_filters(sampling, "vllm")
-        if sampling.precision != "model":
-            raise ConfigError(
-                f"sampling.precision is {sampling.precision!r}, but the server computes as it was "
-                "started. Leave precision at model, and start vLLM with --dtype."
-            )
         assert config.url is not None  # the config sees to it
         self._url, self._sampling, self._waits = config.url.rstrip("/"), sampling, waits
         self._base = config.model
@@ -93,7 +86,7 @@ class VLLMEngine:
             raise ConfigError(
                 "rollouts.engine is vllm, and tuning.method is full: weights reach the server as "
                 "an adapter, and with full tuning there is none. Set tuning.method to lora, or "
-                "rollouts.engine to own or continuous."
+                "rollouts.engine to native or continuous."
             )
         if self._base is None:
             self._base = str(policy.model.peft_config[ADAPTER].base_model_name_or_path)
@@ -156,8 +149,8 @@ class VLLMEngine:
 
     def _generation(self, choice: Mapping[str, Any], end_ids: frozenset[int]) -> Generation:
         ids = choice.get("token_ids")
-        given = (choice.get("logprobs") or {}).get("token_logprobs")
-        if ids is None or given is None or len(ids) != len(given):
+        logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
+        if ids is None or logprobs is None or len(ids) != len(logprobs):
             raise ModelError(
                 f"The server at {self._url} did not say which tokens it drew and how likely each "
                 "was: it knows no return_token_ids, or leaves out logprobs. It needs vLLM 0.10.2 "
@@ -170,9 +163,9 @@ class VLLMEngine:
                 f"which is no end token of the policy ({sorted(end_ids)}). Does it serve the same "
                 "base with the same tokenizer?"
             )
-        if not all(math.isfinite(logprob) for logprob in given):
+        if not all(math.isfinite(logprob) for logprob in logprobs):
             raise ModelError(f"The server at {self._url} gave a log-probability that is no number.")
-        return Generation(list(ids), list(given), finished)
+        return Generation(list(ids), list(logprobs), finished)
 
     def _check_model(self, base: str) -> None:
         """Raise `ModelError` where the server has another base than the policy."""
@@ -223,7 +216,7 @@ class VLLMEngine:
                     raise ModelError(
                         f"No vLLM server answers at {self._url}: {error or type(error).__name__} "
                         f"(tried {len(self._waits) + 1} times). Start it, or set rollouts.url; "
-                        "the same command then goes on from the last checkpoint."
+                        "the same command then resumes from the last checkpoint."
                     ) from error
             else:
                 if answer.is_success:
@@ -240,7 +233,7 @@ class VLLMEngine:
 
     def _refusal(self, path: str, answer: httpx.Response) -> ModelError:
         """Return what a refusal means, with the server's own words."""
-        said = _message(answer)
+        message = _message(answer)
         if path == "/v1/load_lora_adapter":
             if answer.status_code in (404, 405):
                 means = (
@@ -253,7 +246,7 @@ class VLLMEngine:
                     f"{self._folder} (rollouts.adapters sets the folder), and its --max-lora-rank "
                     "must be no less than tuning.rank"
                 )
-        elif "context length" in said or "max_model_len" in said:
+        elif "context length" in message or "max_model_len" in message:
             means = (
                 f"A prompt with sampling.max_new_tokens ({self._sampling.max_new_tokens}) is "
                 "longer than its context. Start it with a larger --max-model-len, or lower "
@@ -261,14 +254,14 @@ class VLLMEngine:
             )
         elif answer.status_code == 404 and path == "/v1/completions":
             means = (
-                "It has lost the policy's adapter, perhaps by a restart. The same command goes "
-                "on from the last checkpoint and sends it again"
+                "It has lost the policy's adapter, perhaps by a restart. The same command resumes "
+                "from the last checkpoint and sends it again"
             )
         else:
             means = "It refused the request"
         return ModelError(
             f"The vLLM server at {self._url} answered {path} with {answer.status_code}. {means}. "
-            f"It says: {said}"
+            f"It says: {message}"
         )
 
 
@@ -281,16 +274,16 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     """Return the answer's object; adapters are answered in plain text."""
     if not answer.headers.get("content-type", "").startswith("application/json"):
         return {}
-    found = answer.json()
-    return found if isinstance(found, dict) else {}
+    content = answer.json()
+    return content if isinstance(content, dict) else {}
 
 
 def _message(answer: httpx.Response) -> str:
-    """Return the words of an error in the one or the other of vLLM's forms."""
+    """Return the words of an error, in either of vLLM's forms."""
     try:
-        found = answer.json()
+        content = answer.json()
     except ValueError:
         return answer.text.strip()[:300] or answer.reason_phrase
-    error = found.get("error", found) if isinstance(found, dict) else found
+    error = content.get("error", content) if isinstance(content, dict) else content
     words = error.get("message", error) if isinstance(error, dict) else error
     return str(words)[:300]

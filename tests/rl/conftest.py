@@ -11,6 +11,8 @@ import torch
 
 from plumbline.lm.batches import collate
 from plumbline.runs.artifacts import Artifact
+from rl.guards import Guard
+from rl.ppo import PPO
 
 LETTERS = "abcdef"
 SPECIAL = ("<|pad|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -22,6 +24,20 @@ class Folder(Artifact):
     @property
     def id(self) -> str:
         return self.path.name
+
+
+def make_ppo(roles, config, folder=Path("never-written"), *, kl_coefficient=None, say=print):
+    """The algorithm itself, without the stage around it."""
+    ppo = PPO(roles, config, Guard(config.guards, roles.policy, folder, say), seed=0)
+    if kl_coefficient is not None:
+        ppo.kl_coefficient = kl_coefficient
+    return ppo
+
+
+def build_rollout(roles, scorer, episodes, config, kl_coefficient=0.0, *, recompute=False):
+    """One round's experience."""
+    ppo = make_ppo(roles, config, kl_coefficient=kl_coefficient)
+    return ppo.build_rollout(episodes, scorer, recompute=recompute)
 
 
 def make_tokenizer(letters=LETTERS, special=SPECIAL):

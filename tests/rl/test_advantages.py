@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from plumbline.masked import last_position, masked_mean, masked_var, masked_whiten
 from rl.advantages import (
+    ADVANTAGE_ESTIMATORS,
+    EstimatorSettings,
+    broadcast_to_tokens,
     generalized_advantages,
     group_centered,
     group_standardized,
     leave_one_out,
     returns_to_go,
-    spread,
     token_rewards,
 )
-from rl.config import AdvantageConfig, PPOConfig
-from rl.rollouts import advantages_of
 
 #: Numbers that other implementations gave; the file says which, of what version, and how.
 REFERENCES = json.loads((Path(__file__).parent / "references.json").read_text("utf-8"))
@@ -88,7 +88,7 @@ def test_advantages_equal_the_definition_whatever_the_padding(lengths, gamma, la
         assert not found.returns[row, length:].any()
 
 
-def test_lambda_one_is_return_less_value_and_lambda_nought_is_one_step():
+def test_lambda_one_is_return_less_value_and_lambda_zero_is_one_step():
     rewards, values = torch.randn(3, 6), torch.randn(3, 6)
     mask = torch.ones(3, 6, dtype=torch.bool)
     to_go = rewards.flip(1).cumsum(1).flip(1)
@@ -194,8 +194,8 @@ def test_returns_to_go_by_hand():
     assert returns_to_go(rewards, mask, 0.5).tolist() == [[3.0, 4.0, 4.0, 0.0]]
 
 
-def test_spread_gives_each_token_its_response_s_value():
-    assert spread(torch.tensor([2.0, 3.0]), HOLES).tolist() == [
+def test_each_token_gets_its_response_s_value():
+    assert broadcast_to_tokens(torch.tensor([2.0, 3.0]), HOLES).tolist() == [
         [2, 2, 0, 0, 2, 2],
         [3, 0, 3, 0, 0, 0],
     ]
@@ -226,9 +226,9 @@ def test_each_estimator_by_hand(estimator, expected):
     # Responses worth 1 and 0.5 + 1.5 = 2; gamma and lambda 1.
     rewards = torch.tensor([[1.0, 0.0], [0.5, 1.5]])
     mask = torch.tensor([[True, False], [True, True]])
-    config = PPOConfig(group=2, advantage=AdvantageConfig(estimator=estimator, lam=1.0))
-    found = advantages_of(rewards, torch.zeros(2, 2), mask, config).advantages
-    torch.testing.assert_close(found, torch.tensor(expected), atol=2e-4, rtol=0)
+    settings = EstimatorSettings(gamma=1.0, lam=1.0, group_size=2)
+    found = ADVANTAGE_ESTIMATORS[estimator](rewards, torch.zeros(2, 2), mask, settings)
+    torch.testing.assert_close(found.advantages, torch.tensor(expected), atol=2e-4, rtol=0)
 
 
 # Parity with other implementations.

@@ -21,7 +21,7 @@ from rl.config import (
     ValueConfig,
 )
 from rl.ppo import train_ppo
-from rl.sampler import Upcoming
+from rl.sampler import RolloutSampler
 from tests.rl.conftest import answers, distribution
 
 pytestmark = pytest.mark.slow
@@ -31,20 +31,20 @@ CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
     sampling=SamplingConfig(max_new_tokens=MOST),
     iterations=3,
-    batch=144,  # each of the toy's prompts, four times
-    group=4,
-    minibatch=72,
-    micro_batch=72,
-    epochs=2,
+    batch_size=144,  # each of the toy's prompts, four times
+    group_size=4,
+    minibatch_size=72,
+    micro_batch_size=72,
+    ppo_epochs=2,
     learning_rate=7e-3,
     schedule="constant",
     value=ValueConfig(learning_rate=1e-2),
     kl=KLConfig(coefficient=0.0),
-    guards=GuardConfig(log_ratio=None, update_kl=None),
-    shaping=ShapingConfig(unfinished="keep"),
+    guards=GuardConfig(log_ratio=None, approx_kl=None),
+    shaping=ShapingConfig(missing_eos="keep"),
     evaluations=0,
 )
-BEHIND = RolloutConfig(steps_behind=1)
+BEHIND = RolloutConfig(max_staleness=1)
 
 
 class LikesTheLetterE:
@@ -73,13 +73,13 @@ def train(toy, tmp_path):
         stage = Stage(tmp_path / name, Reporter(quiet=True))
         start, some, exact = Policy.load(toy.folder), toy.prompts, []
         if monkeypatch is not None:
-            take = Upcoming.take
+            draw = RolloutSampler.next
 
-            def noticed(self, state):
+            def noticed(self, iteration):
                 exact.append(exact_kl(self._policy, start, some))
-                return take(self, state)
+                return draw(self, iteration)
 
-            monkeypatch.setattr(Upcoming, "take", noticed)
+            monkeypatch.setattr(RolloutSampler, "next", noticed)
         figures = train_ppo(
             stage,
             config=config,
@@ -98,7 +98,7 @@ def train(toy, tmp_path):
 
 @pytest.mark.parametrize("behind", [0, 1])
 def test_the_kl_of_a_round_is_that_of_the_policy_that_drew_it(train, monkeypatch, behind):
-    said, exact, _ = train(monkeypatch, rollouts=RolloutConfig(steps_behind=behind))
+    said, exact, _ = train(monkeypatch, rollouts=RolloutConfig(max_staleness=behind))
     drew = exact[:3] if behind == 0 else [exact[0], *exact[:2]]
     assert drew[-1] > 0.8
     for one, other in zip(said, drew, strict=True):
@@ -113,11 +113,11 @@ def test_what_is_saved_is_the_last_policy_that_was_within(train, monkeypatch, ro
     assert sorted(free) == free
     for last in range(3):
         budget = (free[last] + free[last + 1]) / 2
-        kl = KLConfig(coefficient=0.0, budget=budget)
+        kl = KLConfig(coefficient=0.0, max_kl=budget)
         _, exact, figures = train(name=str(last), rollouts=rollouts, kl=kl)
         assert exact[-1] <= budget
         # One step behind, round 2 judges the policy of round 1, and none that of round 2.
-        known = min(last, 1) if rollouts.steps_behind else last
+        known = min(last, 1) if rollouts.max_staleness else last
         assert exact[-1] == pytest.approx(free[known], abs=1e-5)
         assert figures["rounds"] == known
         assert figures["steps"] == 4 * known
@@ -126,7 +126,7 @@ def test_what_is_saved_is_the_last_policy_that_was_within(train, monkeypatch, ro
 def test_within_its_budget_the_last_policy_is_kept(train, monkeypatch):
     with monkeypatch.context() as patch:
         _, free, _ = train(patch, name="free", iterations=2)
-    _, exact, figures = train(iterations=2, kl=KLConfig(coefficient=0.0, budget=free[-1] + 1))
+    _, exact, figures = train(iterations=2, kl=KLConfig(coefficient=0.0, max_kl=free[-1] + 1))
     assert exact[-1] == pytest.approx(free[-1], abs=1e-6)
     assert figures["rounds"] == 2
 

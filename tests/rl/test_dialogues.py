@@ -9,15 +9,15 @@ import pytest
 from plumbline.data.records import assistant, user
 from plumbline.lm.generation import SamplingConfig
 from plumbline.runs.artifacts import Artifact
+from plumbline.world.customer import HelpDeskCustomer
 from plumbline.world.gold import GoldUtility
 from rl.dialogues import (
     DialogueJudge,
     compare_dialogues,
-    figures,
+    dialogue_metrics,
     read_dialogues,
     write_dialogues,
 )
-from rl.environments import HelpDeskCustomer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_same_policy_has_the_same_dialogues(judge, policy, tmp_path):
     rows = judge.judge(policy)
     assert rows == judge.judge(policy)
     found = judge(policy, policy, 3, tmp_path / "looks")
-    assert found["eval/score"] == pytest.approx(figures(rows)["score"])
+    assert found["eval/score"] == pytest.approx(dialogue_metrics(rows)["score"])
     lines = (tmp_path / "looks" / "step-3.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows
     utility = GoldUtility(0)
@@ -47,7 +47,7 @@ def test_signs_that_end_lines_elsewhere_are_read_as_they_were_written(tmp_path):
 
 
 def test_a_comparison_by_hand(stage, tmp_path):
-    """Gains 1, 0 and 3: mean 4/3, deviation sqrt(7/3), error sqrt(7)/3; better 2 + 1/2 of 3."""
+    """Gains 1, 0 and 3: mean 4/3, std sqrt(7/3), standard error sqrt(7)/3; better 2 + 1/2 of 3."""
 
     def dialogues(name, scores, turns):
         folder = tmp_path / name
@@ -68,7 +68,7 @@ def test_a_comparison_by_hand(stage, tmp_path):
     before, after = dialogues("before", [1, 2, 0], 1), dialogues("after", [2, 2, 3], 3)
     found = compare_dialogues(stage, before=before, after=after)
     assert found["gain"] == pytest.approx(4 / 3)
-    assert found["gain_error"] == pytest.approx(7**0.5 / 3)
+    assert found["gain_se"] == pytest.approx(7**0.5 / 3)
     assert found["better"] == pytest.approx(2.5 / 3)
     summary = json.loads((stage.folder / "summary.json").read_text())
     assert summary["before"]["turns"] == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.batches import collate, pad_right
@@ -25,11 +26,12 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl.config import KLConfig, PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines import OwnEngine, make_engine
+from rl.engines import ENGINES, NativeEngine
 from rl.engines.continuous import ContinuousEngine
 from rl.engines.vllm import VLLMEngine
-from rl.ppo import train_ppo
+from rl.ppo import PPO, train_ppo
 from rl.roles import Roles
+from tests.rl.conftest import build_rollout
 
 SAMPLING = SamplingConfig(max_new_tokens=12)
 
@@ -173,15 +175,20 @@ def engine_for(server, sampling=SAMPLING, **options):
 # --- Every engine. ------------------------------------------------------------------------------
 
 
+def make_engine(config, sampling=SAMPLING):
+    return ENGINES[config.engine].make(config, sampling)
+
+
 def test_the_config_names_the_engine():
-    assert isinstance(make_engine(RolloutConfig(), SAMPLING), OwnEngine)
-    assert isinstance(make_engine(RolloutConfig(engine="continuous"), SAMPLING), ContinuousEngine)
-    vllm = make_engine(RolloutConfig(engine="vllm", url="http://127.0.0.1:9"), SAMPLING)
+    assert set(ENGINES) == {"native", "continuous", "vllm"}
+    assert isinstance(make_engine(RolloutConfig()), NativeEngine)
+    assert isinstance(make_engine(RolloutConfig(engine="continuous")), ContinuousEngine)
+    vllm = make_engine(RolloutConfig(engine="vllm", url="http://127.0.0.1:9"))
     assert isinstance(vllm, VLLMEngine)
     assert vllm.remote
 
 
-@pytest.mark.parametrize("kind", ["own", "continuous", "vllm"])
+@pytest.mark.parametrize("kind", ["native", "continuous", "vllm"])
 def test_log_probabilities_are_the_policy_s(kind, roles, prompts, serve):
     """Of the policy as it is, adapter and temperature included, and not of its base."""
     sampling = SamplingConfig(max_new_tokens=12, temperature=0.8)
@@ -220,17 +227,29 @@ def test_continuous_batching_ends_responses_and_leaves_no_trace(roles, prompts):
     assert roles.model.config._attn_implementation == attention
 
 
-@pytest.mark.parametrize("engine", ["continuous", "vllm"])
-def test_filters_are_refused_where_they_cannot_be_corrected_for(engine):
-    config = RolloutConfig(engine=engine, url="http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match=r"top_p is 0\.9"):
-        make_engine(config, SamplingConfig(top_p=0.9))
+CONTINUOUS = RolloutConfig(engine="continuous")
+VLLM = RolloutConfig(engine="vllm", url="http://127.0.0.1:9")
 
 
-def test_a_precision_that_the_server_does_not_follow_is_refused():
-    config = RolloutConfig(engine="vllm", url="http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="start vLLM with --dtype"):
-        make_engine(config, SamplingConfig(precision="bfloat16"))
+@pytest.mark.parametrize("rollouts", [CONTINUOUS, VLLM], ids=["continuous", "vllm"])
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (SamplingConfig(top_k=5), r"top_k is 5, but the engine"),
+        (SamplingConfig(top_p=0.9), r"top_p is 0\.9, but the engine"),
+        (SamplingConfig(precision="bfloat16"), "a vLLM server as it was started"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_before_anything_runs(rollouts, sampling, message):
+    with pytest.raises(ValidationError, match=message):
+        PPOConfig(rollouts=rollouts, sampling=sampling)
+
+
+def test_a_server_needs_its_address_and_an_adapter():
+    with pytest.raises(ValidationError, match=r"set rollouts\.url to the server's address"):
+        PPOConfig(rollouts=RolloutConfig(engine="vllm"))
+    with pytest.raises(ValidationError, match=r"tuning\.method is full"):
+        PPOConfig(rollouts=VLLM, tuning=TuningConfig(method="full"))
 
 
 # --- The server's engine. -----------------------------------------------------------------------
@@ -243,7 +262,7 @@ def test_a_server_draws_what_our_own_loop_draws(roles, prompts, serve):
     engine = engine_for(serve())
     engine.refresh(roles.policy, 0)
     theirs = engine.sample(roles.policy, asked, seeds)
-    ours = OwnEngine(SAMPLING).sample(roles.policy, asked, [5, *seeds[1:]])
+    ours = NativeEngine(SAMPLING).sample(roles.policy, asked, [5, *seeds[1:]])
     assert [g.ids for g in theirs] == [g.ids for g in ours]
     assert [g.finished for g in theirs] == [g.finished for g in ours]
 
@@ -352,12 +371,12 @@ CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
     sampling=SamplingConfig(max_new_tokens=12),
     iterations=3,
-    batch=8,
-    minibatch=4,
+    batch_size=8,
+    minibatch_size=4,
     learning_rate=5e-3,
-    epochs=1,
+    ppo_epochs=1,
     kl=KLConfig(coefficient=0.0),
-    shaping=ShapingConfig(unfinished="keep"),
+    shaping=ShapingConfig(missing_eos="keep"),
     evaluations=0,
     checkpoint_every=2,
 )
@@ -392,15 +411,15 @@ def train(folder, base_folder, config, scorer=None):
     return stage
 
 
-def with_server(server, steps_behind=0, **more):
-    rollouts = RolloutConfig(engine="vllm", url=server.url, steps_behind=steps_behind)
+def with_server(server, max_staleness=0, **more):
+    rollouts = RolloutConfig(engine="vllm", url=server.url, max_staleness=max_staleness)
     return CONFIG.model_copy(update={"rollouts": rollouts, **more})
 
 
 def test_training_with_a_server_is_training_with_our_own_loop(base_folder, tmp_path, serve):
     ours, theirs = (
         read_metrics(train(tmp_path / name, base_folder, config).folder / "metrics.jsonl")
-        for name, config in (("own", CONFIG), ("vllm", with_server(serve())))
+        for name, config in (("native", CONFIG), ("vllm", with_server(serve())))
     )
     for own, vllm in zip(ours, theirs, strict=True):
         for figure in ("score", "kl", "tokens"):
@@ -410,13 +429,12 @@ def test_training_with_a_server_is_training_with_our_own_loop(base_folder, tmp_p
 def test_a_server_s_other_arithmetic_is_corrected_for(roles, prompts, serve):
     """Its log-probabilities are off by 0.3, so each token weighs exp(-0.3)."""
     from rl.episodes import play
-    from rl.rollouts import judged
 
     engine = engine_for(serve(blur=0.3))
     engine.refresh(roles.policy, 0)
-    episodes = play(engine, roles.policy, prompts, range(len(prompts)), CONFIG)
-    rollout = judged(roles, LikesTheLetterE(), episodes, CONFIG, 0.0, recompute=True)
-    weights = rollout.correction[rollout.mask]
+    episodes = play(engine, roles.policy, prompts, range(len(prompts)), 12)
+    rollout = build_rollout(roles, LikesTheLetterE(), episodes, CONFIG, recompute=True)
+    weights = rollout.importance_weights[rollout.mask]
     torch.testing.assert_close(weights, torch.full_like(weights, 0.7408182), atol=1e-4, rtol=1e-4)
     ours = roles.policy.logprobs(rollout.batch).logprobs
     torch.testing.assert_close(rollout.logprobs, ours, atol=1e-5, rtol=1e-4)
@@ -424,28 +442,26 @@ def test_a_server_s_other_arithmetic_is_corrected_for(roles, prompts, serve):
 
 def test_one_step_behind_the_server_draws_while_we_learn(base_folder, tmp_path, serve, monkeypatch):
     """Learning waits here for the server: drawn one after the other, it would wait in vain."""
-    import rl.ppo
-
     server, rounds = serve(), []
 
-    def learn(*arguments, **named):
-        rounds.append(named["iteration"])
+    def update(self, rollout):
+        rounds.append(self.iteration)
         if len(rounds) < CONFIG.iterations:  # after the last round, nothing is left to draw
-            wanted, patience = (len(rounds) + 1) * CONFIG.batch, time.monotonic() + 60
+            wanted, patience = (len(rounds) + 1) * CONFIG.batch_size, time.monotonic() + 60
             while server.answered < wanted and time.monotonic() < patience:
                 time.sleep(0.01)
             assert server.answered == wanted
-        return real(*arguments, **named)
+        return real(self, rollout)
 
-    real = rl.ppo.learn
-    monkeypatch.setattr(rl.ppo, "learn", learn)
-    train(tmp_path / "a", base_folder, with_server(server, steps_behind=1))
+    real = PPO.update
+    monkeypatch.setattr(PPO, "update", update)
+    train(tmp_path / "a", base_folder, with_server(server, max_staleness=1))
     assert rounds == list(range(CONFIG.iterations))
-    assert server.answered == CONFIG.iterations * CONFIG.batch
+    assert server.answered == CONFIG.iterations * CONFIG.batch_size
 
 
 def test_what_was_drawn_ahead_survives_a_kill(base_folder, tmp_path, serve):
-    config = with_server(serve(), steps_behind=1, iterations=5)
+    config = with_server(serve(), max_staleness=1, iterations=5)
     whole = train(tmp_path / "whole", base_folder, config)
 
     class Killed(LikesTheLetterE):
@@ -459,14 +475,14 @@ def test_what_was_drawn_ahead_survives_a_kill(base_folder, tmp_path, serve):
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", base_folder, config, Killed())
-    pending = Stage(tmp_path / "cut", Reporter(quiet=True)).checkpoints.load()["state"]["pending"]
-    assert len(pending) == config.batch
+    pending = Stage(tmp_path / "cut", Reporter(quiet=True)).checkpoints.load()
+    assert len(pending["parts"]["sampler"]["pending"]) == config.batch_size
     other = serve()  # the first one is gone, and all that it held
     again = config.model_copy(
         update={"rollouts": config.rollouts.model_copy(update={"url": other.url})}
     )
     cut = train(tmp_path / "cut", base_folder, again)
     drawn = [body for path, body in other.seen if path == "/v1/completions"]
-    assert len(drawn) == 2 * config.batch  # rounds 4 and 5; the third was in the checkpoint
+    assert len(drawn) == 2 * config.batch_size  # rounds 4 and 5; the third was in the checkpoint
     for name in ("metrics.jsonl", "adapter_model.safetensors"):
         assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()

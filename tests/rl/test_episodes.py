@@ -14,23 +14,22 @@ from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig
-from rl.engines import OwnEngine
+from rl.engines import NativeEngine
 from rl.episodes import play
-from rl.guards import Guard
-from rl.learning import Learner, learn
 from rl.roles import Roles
-from rl.rollouts import judged
+from tests.rl.conftest import build_rollout, make_ppo
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
     sampling=SamplingConfig(max_new_tokens=24),
     iterations=1,
-    batch=4,
-    minibatch=4,
-    micro_batch=4,
-    epochs=1,
-    shaping=ShapingConfig(unfinished="keep"),
+    batch_size=4,
+    minibatch_size=4,
+    micro_batch_size=4,
+    ppo_epochs=1,
+    shaping=ShapingConfig(missing_eos="keep"),
 )
+MOST = CONFIG.sampling.max_new_tokens
 PROMPTS = [
     [user("How much are the saws?")],
     [user("Hi."), assistant("Hello. What may I do?"), user("Where are the lamps, please?")],
@@ -43,7 +42,7 @@ class Echo:
     name = "echo"
 
     def __init__(self, turns, said="Is it true that"):
-        self.turns, self._said = turns, said
+        self.max_turns, self._said = turns, said
 
     def reply(self, dialogue):
         return user(f"{self._said}: {dialogue[-1]['content']}?")
@@ -84,7 +83,7 @@ SAID = ["The saws cost $5.", "Yes.", "Certainly, $5."]
 def test_a_dialogue_is_the_conversation_encoded_at_once(tokenizer, policy, turns):
     engine = Scripted(tokenizer, SAID)
     environment = Echo(turns)
-    episodes = play(engine, policy, PROMPTS, [10, 20], CONFIG, environment)
+    episodes = play(engine, policy, PROMPTS, [10, 20], MOST, environment=environment)
     for prompt, episode in zip(PROMPTS, episodes, strict=True):
         messages = [*prompt]
         for number, text in enumerate(SAID[:turns]):
@@ -93,24 +92,26 @@ def test_a_dialogue_is_the_conversation_encoded_at_once(tokenizer, policy, turns
                 messages.append(environment.reply(messages))
         whole = encode_conversation(tokenizer, messages)
         first = len(encode_prompt(tokenizer, prompt))
-        assert [*episode.prompt_ids, *episode.ids] == whole.ids
+        assert [*episode.prompt_ids, *episode.response_ids] == whole.ids
         assert len(episode.prompt_ids) == first
-        assert episode.own == [bool(speaks) for speaks in whole.assistant_mask[first:]]
+        assert episode.policy_mask == [bool(speaks) for speaks in whole.assistant_mask[first:]]
         assert episode.turns == messages[len(prompt) :]
-        assert episode.judged == (messages[:-1], SAID[turns - 1])
-        assert [lp for lp, own in zip(episode.logprobs, episode.own, strict=True) if own] == (
-            [-0.5] * sum(episode.own)
+        assert episode.scored_turn == (messages[:-1], SAID[turns - 1])
+        assert [
+            lp for lp, own in zip(episode.logprobs, episode.policy_mask, strict=True) if own
+        ] == ([-0.5] * sum(episode.policy_mask))
+        assert not any(
+            lp for lp, own in zip(episode.logprobs, episode.policy_mask, strict=True) if not own
         )
-        assert not any(lp for lp, own in zip(episode.logprobs, episode.own, strict=True) if not own)
 
 
 def test_each_turn_is_asked_with_all_before_it_and_draws_from_a_stream_of_its_own(
     tokenizer, policy
 ):
     engine = Scripted(tokenizer, SAID)
-    (episode,) = play(engine, policy, PROMPTS[:1], [10], CONFIG, Echo(3))
+    (episode,) = play(engine, policy, PROMPTS[:1], [10], MOST, environment=Echo(3))
     assert engine.seeds == [[10], [11], [12]]
-    whole = [*episode.prompt_ids, *episode.ids]
+    whole = [*episode.prompt_ids, *episode.response_ids]
     for (asked,) in engine.asked:
         assert whole[: len(asked)] == asked
         assert whole[len(asked) - 1] == tokenizer.convert_tokens_to_ids("<|assistant|>")
@@ -122,22 +123,24 @@ def test_log_probabilities_of_a_dialogue_are_those_of_the_whole_conversation(rol
     asked = prompts[:4]
     # A tiny model hardly ever ends a turn by itself.
     with ending_often(policy):
-        episodes = play(OwnEngine(CONFIG.sampling), policy, asked, range(4), CONFIG, Echo(3, "So"))
+        episodes = play(
+            NativeEngine(CONFIG.sampling), policy, asked, range(4), MOST, environment=Echo(3, "So")
+        )
         assert max(len(e.turns) for e in episodes) > 1
         batch = collate(
             [e.prompt_ids for e in episodes],
-            [e.ids for e in episodes],
+            [e.response_ids for e in episodes],
             policy.pad_id,
-            [e.own for e in episodes],
+            [e.policy_mask for e in episodes],
         )
         said = policy.logprobs(batch).logprobs
         for row, episode in enumerate(episodes):
-            ids = torch.tensor([*episode.prompt_ids, *episode.ids])
+            ids = torch.tensor([*episode.prompt_ids, *episode.response_ids])
             with torch.no_grad():
                 logits = policy.model(input_ids=ids[None]).logits[0]
             by_hand = logits.log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
             by_hand = by_hand[len(episode.prompt_ids) - 1 :]
-            own = torch.tensor(episode.own)
+            own = torch.tensor(episode.policy_mask)
             ours = said[row, : len(own)]
             torch.testing.assert_close(ours[own], by_hand[own], atol=1e-4, rtol=1e-4)
             assert not ours[~own].any()
@@ -161,7 +164,7 @@ def ending_often(policy):
 def test_an_environment_s_tokens_get_no_gradient(tokenizer, roles, tmp_path):
     """In a real step, the logits that say the policy's tokens have a gradient, and no others."""
     engine = Scripted(tokenizer, SAID)
-    episodes = play(engine, roles.policy, PROMPTS * 2, range(4), CONFIG, Echo(3))
+    episodes = play(engine, roles.policy, PROMPTS * 2, range(4), MOST, environment=Echo(3))
     config = CONFIG.model_copy(
         update={
             "advantage": AdvantageConfig(whiten=False, lam=1.0),
@@ -175,14 +178,15 @@ def test_an_environment_s_tokens_get_no_gradient(tokenizer, roles, tmp_path):
         def score(self, prompts, responses):
             return [1.0] * len(responses)
 
-    rollout = judged(roles, Ones(), episodes, config, 0.0, recompute=True)
+    ppo = make_ppo(roles, config, tmp_path, kl_coefficient=0.0)
+    rollout = ppo.build_rollout(episodes, Ones(), recompute=True)
     own, real = (
         rollout.batch.response_mask,
-        rollout.batch.attention_mask[:, -len(episodes[1].ids) :],
+        rollout.batch.attention_mask[:, -len(episodes[1].response_ids) :],
     )
     assert torch.equal(own, rollout.mask)
     assert int(own.sum()) < int(real.sum())  # there is something to leave out
-    # Every own token is as good as the last: the values are nought and nothing is discounted.
+    # Every own token is as good as the last: the values are 0 and nothing is discounted.
     torch.testing.assert_close(rollout.advantages, own.float())
     torch.testing.assert_close(rollout.returns, own.float())
 
@@ -196,18 +200,8 @@ def test_an_environment_s_tokens_get_no_gradient(tokenizer, roles, tmp_path):
         return keep
 
     roles.model.get_output_embeddings().register_forward_hook(note("logits"))
-    roles.head.register_forward_hook(note("values"))
-    learners = {
-        "policy": Learner(roles.policy_parameters, 1e-3, config),
-        "value": Learner(roles.value_parameters, 1e-3, config),
-    }
-    from accelerate import Accelerator
-
-    guard = Guard(config.guards, roles.policy, tmp_path, print)
-    learn(
-        roles, learners, rollout, config, Accelerator(), guard,
-        iteration=0, kl_coefficient=0.0, seed=0,
-    )  # fmt: skip
+    roles.value_head.register_forward_hook(note("values"))
+    ppo.update(rollout)
     for name in ("logits", "values"):
         grad = gradients[name]
         touched = grad.flatten(2).abs().sum(-1)[:, -own.shape[1] - (name == "logits") :]
@@ -219,22 +213,21 @@ def test_an_environment_s_tokens_get_no_gradient(tokenizer, roles, tmp_path):
 def test_a_dialogue_ends_where_the_next_turn_would_not_fit(tokenizer, policy):
     context = policy.model.config.max_position_embeddings  # 256
     for most in (24, 60, 100):
-        config = CONFIG.model_copy(update={"sampling": SamplingConfig(max_new_tokens=most)})
         engine = Scripted(tokenizer, ["word " * 12] * 30)
-        (episode,) = play(engine, policy, PROMPTS[:1], [0], config, Echo(30, "And"))
-        assert len(episode.prompt_ids) + len(episode.ids) <= context
+        (episode,) = play(engine, policy, PROMPTS[:1], [0], most, environment=Echo(30, "And"))
+        assert len(episode.prompt_ids) + len(episode.response_ids) <= context
         assert all(len(asked[0]) + most <= context for asked in engine.asked)
         assert episode.turns[-1]["role"] == "assistant"
-        assert episode.own[-1]
+        assert episode.policy_mask[-1]
         # One turn more would not have fitted.
         said = Echo(30, "And").reply(episode.turns)
         more = len(tokenizer.encode(said["content"], add_special_tokens=False))
-        assert len(episode.prompt_ids) + len(episode.ids) + more + 3 + most > context
+        assert len(episode.prompt_ids) + len(episode.response_ids) + more + 3 + most > context
 
 
 def test_a_cut_turn_ends_the_dialogue(tokenizer, policy):
     engine = Scripted(tokenizer, SAID, finished=False)
-    (episode,) = play(engine, policy, PROMPTS[:1], [0], CONFIG, Echo(3))
+    (episode,) = play(engine, policy, PROMPTS[:1], [0], MOST, environment=Echo(3))
     assert len(episode.turns) == 1
     assert not episode.finished
 
@@ -260,14 +253,14 @@ def test_the_score_belongs_to_the_last_turn(tokenizer, roles):
         update={"advantage": AdvantageConfig(lam=0.0, whiten=False), "kl": KLConfig(coefficient=0)}
     )
     engine = Scripted(tokenizer, SAID)
-    episodes = play(engine, roles.policy, PROMPTS, [0, 1], config, Leaves(3))
+    episodes = play(engine, roles.policy, PROMPTS, [0, 1], MOST, environment=Leaves(3))
     assert [len(e.turns) for e in episodes] == [5, 1]
-    rollout = judged(roles, Noting(), episodes, config, 0.0, recompute=False)
-    assert seen == [e.judged for e in episodes]
+    rollout = build_rollout(roles, Noting(), episodes, config)
+    assert seen == [e.scored_turn for e in episodes]
     assert seen[0][1] == SAID[2]
     assert [m["role"] for m in seen[0][0]] == ["user", "assistant"] * 2 + ["user"]
-    # With lambda 0 and values nought, an advantage is the token's own reward.
+    # With lambda 0 and values 0, an advantage is the token's own reward.
     expected = torch.zeros_like(rollout.advantages)
     for row, (episode, score) in enumerate(zip(episodes, (1.0, 2.0), strict=True)):
-        expected[row, max(n for n, own in enumerate(episode.own) if own)] = score
+        expected[row, max(n for n, own in enumerate(episode.policy_mask) if own)] = score
     torch.testing.assert_close(rollout.advantages, expected)

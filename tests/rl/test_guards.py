@@ -13,7 +13,7 @@ from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.policy import Policy
 from rl.config import GuardConfig
-from rl.guards import Guard, spike, widened
+from rl.guards import Guard, spike
 from rl.rollouts import Rollout
 
 MASK = torch.tensor([[True, True, False], [True, True, True]])
@@ -27,29 +27,29 @@ def test_small_changes_are_no_spike():
 
 
 def test_a_log_ratio_beyond_its_limit_is_a_spike_and_its_row_comes_first():
-    change = CALM.clone()
-    change[1, 2] = -21.0
-    found = spike(change, MASK, FINE, ROWS, GuardConfig())
+    log_ratio = CALM.clone()
+    log_ratio[1, 2] = -21.0
+    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig())
     assert found is not None
-    assert "moved by 21.0" in found.what
+    assert "moved by 21.0" in found.reason
     assert found.rows == [4, 7]
-    assert spike(change, MASK, FINE, ROWS, GuardConfig(log_ratio=22, update_kl=None)) is None
-    assert spike(change, MASK, FINE, ROWS, GuardConfig(log_ratio=None, update_kl=None)) is None
+    assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=22, approx_kl=None)) is None
+    assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=None, approx_kl=None)) is None
 
 
 def test_what_lies_off_the_mask_is_no_spike():
-    change = CALM.clone()
-    change[0, 2] = math.nan
-    assert spike(change, MASK, FINE, ROWS, GuardConfig()) is None
+    log_ratio = CALM.clone()
+    log_ratio[0, 2] = math.nan
+    assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig()) is None
 
 
 def test_the_distance_of_an_update_is_the_mean_of_k3():
     # exp(1) - 1 - 1 = 0.718 at each of five tokens.
-    change = torch.ones(2, 3)
-    assert spike(change, MASK, FINE, ROWS, GuardConfig(update_kl=0.72)) is None
-    found = spike(change, MASK, FINE, ROWS, GuardConfig(update_kl=0.71))
+    log_ratio = torch.ones(2, 3)
+    assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(approx_kl=0.72)) is None
+    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(approx_kl=0.71))
     assert found is not None
-    assert "0.72 nats" in found.what
+    assert "0.72 nats" in found.reason
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -57,24 +57,19 @@ def test_the_distance_of_an_update_is_the_mean_of_k3():
 def test_what_is_no_number_is_a_spike(name, number):
     found = spike(CALM, MASK, FINE | {name: number}, ROWS, GuardConfig())
     assert found is not None
-    assert found.what.startswith(f"the {name} is {number}")
+    assert found.reason.startswith(f"the {name} is {number}")
 
 
 def test_a_change_that_is_no_number_is_a_spike_whose_row_comes_first():
-    change = CALM.clone()
-    change[1, 0] = math.nan
-    found = spike(change, MASK, FINE, ROWS, GuardConfig(log_ratio=None, update_kl=None))
+    log_ratio = CALM.clone()
+    log_ratio[1, 0] = math.nan
+    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=None, approx_kl=None))
     assert found is not None
     assert found.rows == [4, 7]
 
 
 def test_an_empty_minibatch_is_no_spike():
     assert spike(CALM, MASK & False, FINE, ROWS, GuardConfig()) is None
-
-
-def test_parts_of_a_minibatch_are_put_together_by_hand():
-    parts = [(torch.tensor([2, 0]), torch.ones(2, 1)), (torch.tensor([1]), torch.ones(1, 3) * 2)]
-    assert widened(parts, 3, 3).tolist() == [[1, 0, 0], [2, 2, 2], [1, 0, 0]]
 
 
 @pytest.fixture
@@ -93,10 +88,10 @@ def test_a_spike_leaves_a_trace_and_is_said(rollout, tmp_path):
     said = []
     guard = Guard(GuardConfig(), policy, tmp_path / "traces", said.append)
     rows = torch.tensor([1, 0])
-    assert not guard.stops(rollout, torch.zeros(2, 3), FINE, rows, 4)
+    assert not guard.blocks_step(rollout, torch.zeros(2, 3), FINE, rows, 4)
     assert not (tmp_path / "traces").exists()
-    change = torch.tensor([[0.0, 30.0, 0.0], [0.0, 0.0, 0.0]])  # of rows 1 and 0
-    assert guard.stops(rollout, change, FINE, rows, 4)
+    log_ratio = torch.tensor([[0.0, 30.0, 0.0], [0.0, 0.0, 0.0]])  # of rows 1 and 0
+    assert guard.blocks_step(rollout, log_ratio, FINE, rows, 4)
     (sentence,) = said
     assert "round 5" in sentence
     first, second = [
@@ -104,10 +99,10 @@ def test_a_spike_leaves_a_trace_and_is_said(rollout, tmp_path):
     ]
     assert first["response"] == "cd<|eos|>"
     assert first["tokens"] == ["c", "d", "<|eos|>"]
-    assert first["change"] == [0.0, 30.0, 0.0]
+    assert first["log_ratio"] == [0.0, 30.0, 0.0]
     assert first["kl"] == "inf"
     assert second["response"] == "ab"
-    assert second["change"] == [0.0, 0.0]
+    assert second["log_ratio"] == [0.0, 0.0]
     assert "aa" in second["prompt"]
 
 
@@ -115,12 +110,12 @@ def test_stop_ends_training_with_an_error_that_says_what_to_do(rollout, tmp_path
     policy, rollout = rollout
     guard = Guard(GuardConfig(action="stop"), policy, tmp_path, lambda _: None)
     with pytest.raises(ModelError, match=r"guards\.action is stop.*learning rate"):
-        guard.stops(rollout, torch.full((2, 3), 50.0), FINE, torch.tensor([0, 1]), 0)
+        guard.blocks_step(rollout, torch.full((2, 3), 50.0), FINE, torch.tensor([0, 1]), 0)
 
 
 def test_traces_of_rounds_that_come_again_are_dropped(tmp_path):
     """Else a training that was killed and went on would have them twice."""
     for number in (2, 3, 10):
         (tmp_path / f"round-{number}.jsonl").write_text("{}\n")
-    Guard(GuardConfig(), SimpleNamespace(), tmp_path, print).forget_after(2)
+    Guard(GuardConfig(), SimpleNamespace(), tmp_path, print).drop_traces_after(2)
     assert [file.name for file in tmp_path.iterdir()] == ["round-2.jsonl"]

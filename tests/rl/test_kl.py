@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rl.kl import adapted, k1, k2, k3
+from rl.kl import k1, k2, k3, next_kl_coefficient
 
 #: Logits of a distribution over four tokens, and the probabilities of its reference.
 LOGITS = torch.tensor([1.0, -0.5, 0.3, 0.1], dtype=torch.float64)
@@ -87,9 +87,9 @@ def test_gradients_equal_finite_differences(estimator):
 
 def test_the_coefficient_adapts_by_hand():
     # error (3 - 2) / 2 = 0.5, cut to 0.2; 64 of 2000 responses: 0.1 * (1 + 0.2 * 0.032).
-    assert adapted(0.1, 3.0, 2.0, 64, 2000) == pytest.approx(0.1 * 1.0064)
+    assert next_kl_coefficient(0.1, 3.0, 2.0, 64, 2000) == pytest.approx(0.1 * 1.0064)
     # error -0.05, uncut.
-    assert adapted(0.1, 1.9, 2.0, 100, 1000) == pytest.approx(0.1 * 0.995)
+    assert next_kl_coefficient(0.1, 1.9, 2.0, 100, 1000) == pytest.approx(0.1 * 0.995)
     # error -1, cut to -0.2.
-    assert adapted(0.1, 0.0, 2.0, 100, 1000) == pytest.approx(0.1 * 0.98)
-    assert adapted(0.1, 2.0, 2.0, 64, 2000) == 0.1
+    assert next_kl_coefficient(0.1, 0.0, 2.0, 100, 1000) == pytest.approx(0.1 * 0.98)
+    assert next_kl_coefficient(0.1, 2.0, 2.0, 64, 2000) == 0.1

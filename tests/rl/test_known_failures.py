@@ -21,22 +21,23 @@ from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from reward.scorer import RewardModelScorer
+from rl.checkpoints import restore_checkpoint, save_checkpoint
 from rl.config import AdvantageConfig, KLConfig, LossConfig, PPOConfig, ShapingConfig
-from rl.engines import OwnEngine
+from rl.engines import NativeEngine
 from rl.episodes import Episode, play
-from rl.guards import Guard
-from rl.learning import Figures, Learner, _accumulate, learn
+from rl.learner import Learner
+from rl.losses import REDUCTIONS
+from rl.metrics import RunningMeans
 from rl.roles import Roles
-from rl.rollouts import judged
-from rl.state import State, keep, restore
+from tests.rl.conftest import build_rollout, make_ppo
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="full"),
     sampling=SamplingConfig(max_new_tokens=5),
-    batch=8,
-    minibatch=8,
+    batch_size=8,
+    minibatch_size=8,
     kl=KLConfig(coefficient=0.0),
-    shaping=ShapingConfig(unfinished="keep"),
+    shaping=ShapingConfig(missing_eos="keep"),
 )
 LORA = TuningConfig(method="lora", rank=2)
 
@@ -51,9 +52,10 @@ class Length:
 
 
 def sampled(roles, toy, config):
-    seeds = range(config.batch)
+    seeds = range(config.batch_size)
     asked = [toy.prompts[n] for n in seeds]
-    return play(OwnEngine(config.sampling), roles.policy, asked, list(seeds), config)
+    engine, most = NativeEngine(config.sampling), config.sampling.max_new_tokens
+    return play(engine, roles.policy, asked, list(seeds), most)
 
 
 def answered(policy, prompt, ids, finished=True):
@@ -133,13 +135,15 @@ def test_a_kl_that_ignores_the_temperature(toy, roles):
         update={"sampling": SamplingConfig(max_new_tokens=5, temperature=0.5)}
     )
     episodes = sampled(roles, toy, config)
-    rollout = judged(roles, Length(), episodes, config, 0.1, recompute=False)
+    rollout = build_rollout(roles, Length(), episodes, config, 0.1, recompute=False)
     # The policy is its own reference, so nothing separates them, at whatever temperature.
     torch.testing.assert_close(rollout.kl, torch.zeros(8), atol=1e-4, rtol=0)
     for row, episode in enumerate(episodes):
-        expected = plainly(roles.model, episode.prompt_ids, episode.ids, 0.5)
-        width = len(episode.ids)
-        torch.testing.assert_close(rollout.reference[row, :width], expected, atol=1e-4, rtol=1e-4)
+        expected = plainly(roles.model, episode.prompt_ids, episode.response_ids, 0.5)
+        width = len(episode.response_ids)
+        torch.testing.assert_close(
+            rollout.reference_logprobs[row, :width], expected, atol=1e-4, rtol=1e-4
+        )
         torch.testing.assert_close(rollout.logprobs[row, :width], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -147,7 +151,7 @@ def test_a_kl_that_ignores_the_temperature(toy, roles):
 def test_log_probabilities_after_the_logits_processors(toy, roles, filters):
     config = CONFIG.model_copy(update={"sampling": SamplingConfig(max_new_tokens=5, **filters)})
     for episode in sampled(roles, toy, config):
-        expected = plainly(roles.model, episode.prompt_ids, episode.ids)
+        expected = plainly(roles.model, episode.prompt_ids, episode.response_ids)
         torch.testing.assert_close(torch.tensor(episode.logprobs), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -162,52 +166,47 @@ def test_padding_that_equals_the_end_token(toy, tmp_path, roles):
     end = roles.tokenizer.eos_token_id
     episodes = [answered(roles.policy, toy.prompts[0], ids) for ids in ([6, end], [7, 7, 7, end])]
     roles.policy.pad_id = end  # even then, padding is known by length
-    rollout = judged(roles, Length(), episodes, CONFIG, 0.0, recompute=True)
+    rollout = build_rollout(roles, Length(), episodes, CONFIG, 0.0, recompute=True)
     assert rollout.mask.tolist() == [[True, True, False, False], [True] * 4]
     assert rollout.batch.attention_mask[:, -4:].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
 
 
 def test_a_critic_that_is_not_checkpointed(toy, stage, roles):
-    learners = {
-        "policy": Learner(roles.policy_parameters, 0.01, CONFIG),
-        "value": Learner(roles.value_parameters, 0.01, CONFIG),
-    }
+    ppo = make_ppo(roles, CONFIG, kl_coefficient=0.3)
+    ppo.iteration = 2
     batch = collate([[6, 7, 8]], [[9, 10]], roles.policy.pad_id)
     for _ in range(2):
         roles.values(batch).sub(1).square().sum().backward()
-        learners["value"].step()
+        ppo.learners["value"].step()
     expected = roles.values(batch).detach()
     assert expected.abs().sum() > 0
-    keep(stage, State(kl_coefficient=0.3, iteration=2), learners, roles)
+    save_checkpoint(stage, 2, {"ppo": ppo})
 
     torch.manual_seed(5)
     fresh = Roles(toy.artifact, CONFIG.tuning, CONFIG.value)
-    others = {
-        "policy": Learner(fresh.policy_parameters, 0.01, CONFIG),
-        "value": Learner(fresh.value_parameters, 0.01, CONFIG),
-    }
-    state = restore(stage, others, fresh)
-    assert (state.iteration, state.kl_coefficient) == (2, 0.3)
+    other = make_ppo(fresh, CONFIG)
+    restore_checkpoint(stage, {"ppo": other})
+    assert (other.iteration, other.kl_coefficient) == (2, 0.3)
     torch.testing.assert_close(fresh.values(batch), expected)
     moments = [
-        sum(float(s["exp_avg_sq"].sum()) for s in which["value"].optimizer.state.values())
-        for which in (learners, others)
+        sum(float(s["exp_avg_sq"].sum()) for s in which.learners["value"].optimizer.state.values())
+        for which in (ppo, other)
     ]
     assert moments[0] == moments[1] > 0
 
 
 def test_a_reward_model_with_another_tokenizer_than_the_policy(toy, roles, scorer):
     """What is handed over is text: the policy's ids mean something else to the reward model."""
-    config = CONFIG.model_copy(update={"batch": 2, "minibatch": 2})
+    config = CONFIG.model_copy(update={"batch_size": 2, "minibatch_size": 2})
     end = roles.tokenizer.eos_token_id
     episodes = [
         answered(roles.policy, prompt, [6, 8, end]) for prompt in (toy.prompts[1], toy.prompts[9])
     ]
-    rollout = judged(roles, scorer, episodes, config, 0.0, recompute=True)
+    rollout = build_rollout(roles, scorer, episodes, config, 0.0, recompute=True)
     for row, prompt in enumerate((toy.prompts[1], toy.prompts[9])):
         text = [*prompt, {"role": "assistant", "content": "ac"}]
         ids = scorer.tokenizer.apply_chat_template(text, return_dict=True)["input_ids"]
-        assert ids != [*episodes[row].prompt_ids, *episodes[row].ids]
+        assert ids != [*episodes[row].prompt_ids, *episodes[row].response_ids]
         with torch.no_grad():
             expected = scorer.model(input_ids=torch.tensor([ids])).logits[0, 0]
         torch.testing.assert_close(rollout.scores[row], expected, atol=1e-5, rtol=1e-4)
@@ -249,38 +248,33 @@ def test_a_reference_that_drifts(toy, tmp_path, tuning):
     torch.testing.assert_close(said(saved), said(roles.policy), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "constant"])
+@pytest.mark.parametrize("reduction", list(REDUCTIONS))
 @pytest.mark.parametrize("kind", ["clip", "gspo"])
 def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind):
     """A mean over each part weighs the tokens of a part with few of them more."""
-    from accelerate import Accelerator
-
     config = CONFIG.model_copy(
         update={
             "loss": LossConfig(kind=kind, reduction=reduction, entropy=0.1),
-            "kl": KLConfig(coefficient=0.1, place="loss", estimator="k2"),
+            "kl": KLConfig(coefficient=0.1, apply_to="loss", estimator="k2"),
         }
     )
     episodes = sampled(roles, toy, config)
-    assert len({len(episode.ids) for episode in episodes}) > 1
-    rollout = judged(roles, Length(), episodes, config, 0.1, recompute=False)
-    learners = {
-        "policy": Learner(roles.policy_parameters, 0.0, config),
-        "value": Learner(roles.value_parameters, 0.0, config),
-    }
+    assert len({len(episode.response_ids) for episode in episodes}) > 1
+    ppo = make_ppo(roles, config, kl_coefficient=0.1)
+    rollout = ppo.build_rollout(episodes, Length())
     found = []
     for size in (8, 3, 1):
-        cut = config.model_copy(update={"micro_batch": size})
-        loss, _ = _accumulate(roles, rollout, cut, Accelerator(), Figures(), learners, 0.1)
+        ppo.config = config.model_copy(update={"micro_batch_size": size})
+        loss, _ = ppo.accumulate_gradients(rollout, RunningMeans())
         grads = [
             p.grad.flatten()
-            for learner in learners.values()
+            for learner in ppo.learners.values()
             for p in learner.parameters.values()
             if p.grad is not None
         ]
         found.append((loss, torch.cat(grads).clone()))
-        for learner in learners.values():
-            learner.forget()
+        for learner in ppo.learners.values():
+            learner.zero_grad()
     for loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-4, abs=1e-6)
         torch.testing.assert_close(gradient, found[0][1], atol=1e-5, rtol=1e-3)
@@ -288,20 +282,25 @@ def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind
 
 def test_a_last_partial_batch_is_refused():
     with pytest.raises(ValidationError, match="last partial minibatch"):
-        PPOConfig(batch=10, minibatch=4)
+        PPOConfig(batch_size=10, minibatch_size=4)
     with pytest.raises(ValidationError, match="partial group"):
-        PPOConfig(batch=8, minibatch=8, group=3, advantage=AdvantageConfig(estimator="rloo"))
+        PPOConfig(
+            batch_size=8,
+            minibatch_size=8,
+            group_size=3,
+            advantage=AdvantageConfig(estimator="rloo"),
+        )
 
 
 def test_a_padding_id_that_was_sampled_in_mid_answer(toy, roles):
     pad, end = roles.tokenizer.pad_token_id, roles.tokenizer.eos_token_id
     ids = [6, pad, 7, end]
     episodes = [answered(roles.policy, toy.prompts[n], i) for n, i in enumerate((ids, [6, end]))]
-    rollout = judged(roles, Length(), episodes, CONFIG, 0.0, recompute=True)
+    rollout = build_rollout(roles, Length(), episodes, CONFIG, 0.0, recompute=True)
     assert rollout.mask[0].all()
     expected = plainly(roles.model, episodes[0].prompt_ids, ids)
     torch.testing.assert_close(rollout.logprobs[0], expected, atol=1e-5, rtol=1e-4)
-    assert episodes[0].judged[1] == "a<|pad|>b"  # whoever scores it sees it
+    assert episodes[0].scored_turn[1] == "a<|pad|>b"  # whoever scores it sees it
 
 
 def test_position_ids_that_count_padding_on_the_left(toy, roles):
@@ -340,7 +339,7 @@ def test_an_end_reward_on_the_wrong_token(toy, roles):
         answered(roles.policy, toy.prompts[1], [6, 7, 8, 9, 10], finished=False),
         answered(roles.policy, toy.prompts[2], [end]),
     ]
-    rollout = judged(roles, Length(), episodes, config, 0.0, recompute=True)
+    rollout = build_rollout(roles, Length(), episodes, config, 0.0, recompute=True)
     # Values are 0 and lambda is 0, so the advantage is the reward of each token.
     expected = [[0, 0, 2, 0, 0], [0, 0, 0, 0, 5], [0, 0, 0, 0, 0]]
     assert rollout.advantages.tolist() == expected
@@ -350,10 +349,10 @@ def test_an_end_reward_on_the_wrong_token(toy, roles):
 def test_dropout_that_makes_ratios_random(toy):
     """Adapters with dropout, each of them: policy, value and reference say the same twice."""
     tuning = TuningConfig(method="lora", rank=2, dropout=0.5)
-    roles = Roles(toy.artifact, tuning, CONFIG.value, follows=True)
+    roles = Roles(toy.artifact, tuning, CONFIG.value, moving_reference=True)
     batch = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     with torch.no_grad():
-        roles.head.weight.normal_()
+        roles.value_head.weight.normal_()
         for name, parameter in roles.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
@@ -367,45 +366,36 @@ def test_dropout_that_makes_ratios_random(toy):
 
 
 def test_rejected_responses_are_not_learnt_from(toy, roles, tmp_path):
-    from accelerate import Accelerator
-
-    config = CONFIG.model_copy(update={"shaping": ShapingConfig(unfinished="reject")})
+    config = CONFIG.model_copy(
+        update={
+            "shaping": ShapingConfig(missing_eos="reject"),
+            "batch_size": 2,
+            "minibatch_size": 1,
+            "ppo_epochs": 1,
+            "advantage": AdvantageConfig(estimator="reinforce_pp"),
+        }
+    )
     end = roles.tokenizer.eos_token_id
     episodes = [
         answered(roles.policy, toy.prompts[0], [6, end]),
         answered(roles.policy, toy.prompts[1], [6, 7], finished=False),
     ]
-    rollout = judged(roles, Length(), episodes, config, 0.0, recompute=True)
+    ppo = make_ppo(roles, config, tmp_path)
+    rollout = ppo.build_rollout(episodes, Length(), recompute=True)
     assert rollout.mask.tolist() == [[True, True], [False, False]]
 
     # Where a whole minibatch was rejected no step is taken, not even by the optimiser's momentum.
-    accelerator, guard = Accelerator(), Guard(config.guards, roles.policy, tmp_path, print)
-    learners = {"policy": Learner(roles.policy_parameters, 0.1, config)}
-    config = config.model_copy(
-        update={
-            "batch": 2,
-            "minibatch": 1,
-            "epochs": 1,
-            "advantage": AdvantageConfig(estimator="rloo"),
-        }
-    )
     steps = []
-    learners["policy"].step = lambda: steps.append(1)
-    learn(
-        roles, learners, rollout, config, accelerator, guard,
-        iteration=0, kl_coefficient=0.0, seed=0,
-    )  # fmt: skip
+    ppo.learners["policy"].step = lambda: steps.append(1)
+    ppo.update(rollout)
     assert len(steps) == 1
     none = rollout._replace(mask=rollout.mask & False)
-    assert learn(
-        roles, learners, none, config, accelerator, guard,
-        iteration=0, kl_coefficient=0.0, seed=0,
-    ) == {"skipped": 1.0, "steps": 0.0}  # fmt: skip
+    assert ppo.update(none) == {"skipped": 1.0, "steps": 0.0}
     assert len(steps) == 1
 
 
 def test_scores_that_are_whole_numbers(toy, roles):
     ints = SimpleNamespace(name="int", score=lambda p, r: [len(text) for text in r])
-    config = CONFIG.model_copy(update={"shaping": ShapingConfig(clip=None, unfinished="keep")})
-    rollout = judged(roles, ints, sampled(roles, toy, config), config, 0.0, recompute=False)
+    config = CONFIG.model_copy(update={"shaping": ShapingConfig(clip=None, missing_eos="keep")})
+    rollout = build_rollout(roles, ints, sampled(roles, toy, config), config, 0.0, recompute=False)
     assert rollout.scores.dtype == torch.float32

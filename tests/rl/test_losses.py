@@ -11,20 +11,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.config import LossConfig, PPOConfig
+from rl.config import LossConfig
 from rl.kl import k3
-from rl.learning import surrogate
 from rl.losses import (
+    POLICY_LOSSES,
+    REDUCTIONS,
+    Clip,
     cispo_loss,
     clipped_policy_loss,
     clipped_value_loss,
     gspo_loss,
-    token_weights,
+    token_mean,
     truncated_weights,
 )
 
 #: Numbers that other implementations gave; the file says which, of what version, and how.
 REFERENCES = json.loads((Path(__file__).parent / "references.json").read_text("utf-8"))
+
+
+EVERYWHERE = torch.tensor([[True]])
 
 
 def at(*numbers: float) -> list[torch.Tensor]:
@@ -42,7 +47,8 @@ def at(*numbers: float) -> list[torch.Tensor]:
     ],
 )
 def test_policy_loss_by_hand(ratio, advantage, loss, clipped):
-    found = clipped_policy_loss(*at(math.log(ratio) - 1, -1.0, advantage), 0.2, 0.3)
+    tensors = at(math.log(ratio) - 1, -1.0, advantage)
+    found = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.3))
     assert found.loss.item() == pytest.approx(loss)
     assert found.ratio.item() == pytest.approx(ratio)
     assert found.clipped.item() is clipped
@@ -58,7 +64,8 @@ def test_policy_loss_by_hand(ratio, advantage, loss, clipped):
     ],
 )
 def test_dual_clip_by_hand(ratio, advantage, loss, clipped):
-    found = clipped_policy_loss(*at(math.log(ratio), 0.0, advantage), 0.2, 0.2, dual_clip=3.0)
+    tensors = at(math.log(ratio), 0.0, advantage)
+    found = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.2, dual=3.0))
     assert found.loss.item() == pytest.approx(loss)
     assert found.clipped.item() is clipped
 
@@ -66,14 +73,15 @@ def test_dual_clip_by_hand(ratio, advantage, loss, clipped):
 def test_cispo_by_hand_keeps_the_gradient_of_clipped_tokens():
     # Ratios 2 and 0.5, clipped to 1.3 and 0.8: weights times -A log p, log p = log 2 and log 0.5.
     new = torch.tensor([[math.log(2.0), math.log(0.5)]], requires_grad=True)
-    found = cispo_loss(new, torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), 0.2, 0.3)
+    old, advantages, mask = torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), EVERYWHERE.expand(1, 2)
+    found = cispo_loss(new, old, advantages, mask, Clip(0.2, 0.3))
     expected = [[-1.3 * 3 * math.log(2), 0.8 * math.log(0.5)]]
     torch.testing.assert_close(found.loss, torch.tensor(expected))
     assert found.clipped.all()
     found.loss.sum().backward()
     torch.testing.assert_close(new.grad, torch.tensor([[-1.3 * 3, 0.8]]))
     clipped = new.detach().requires_grad_()
-    other = clipped_policy_loss(clipped, torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), 0.2, 0.3)
+    other = clipped_policy_loss(clipped, old, advantages, mask, Clip(0.2, 0.3))
     other.loss.sum().backward()
     assert not clipped.grad.any()
 
@@ -83,7 +91,7 @@ def test_gspo_by_hand():
     new, old = torch.tensor([[0.3, 0.1, 9.0]] * 2), torch.zeros(2, 3)
     mask = torch.tensor([[True, True, False]] * 2)
     advantages = torch.tensor([[2.0] * 3, [-2.0] * 3])
-    found = gspo_loss(new, old, advantages, mask, 0.1, 0.1)
+    found = gspo_loss(new, old, advantages, mask, Clip(0.1, 0.1))
     torch.testing.assert_close(found.ratio, torch.full((2, 3), math.exp(0.2)))
     expected = torch.tensor([[-2.2] * 2, [2 * math.exp(0.2)] * 2])
     torch.testing.assert_close(found.loss[:, :2], expected)
@@ -111,12 +119,12 @@ def test_value_loss_by_hand(value, old, target, loss, clipped):
 def test_token_weights_by_hand():
     # Two responses of 3 and 1 tokens, the first with a hole where an environment spoke.
     mask = torch.tensor([[True, False, True, True], [True, False, False, False]])
-    by = {how: token_weights(mask, how, 8) for how in ("token_mean", "sequence_mean", "constant")}
+    by = {name: reduction.weights(mask, 8) for name, reduction in REDUCTIONS.items()}
     quarter, sixth, sixteenth = 1 / 4, 1 / 6, 1 / 16
     for how, (first, second) in {
         "token_mean": (quarter, quarter),
         "sequence_mean": (sixth, 1 / 2),
-        "constant": (sixteenth, sixteenth),
+        "fixed_length": (sixteenth, sixteenth),
     }.items():
         torch.testing.assert_close(
             by[how], torch.tensor([[first, 0, first, first], [second, 0, 0, 0]])
@@ -125,11 +133,11 @@ def test_token_weights_by_hand():
 
 def test_a_response_without_tokens_weighs_nothing_and_breaks_nothing():
     mask = torch.tensor([[True, True], [False, False]])
-    for how in ("token_mean", "sequence_mean", "constant"):
-        weights = token_weights(mask, how, 4)
+    for reduction in REDUCTIONS.values():
+        weights = reduction.weights(mask, 4)
         assert weights.isfinite().all()
         assert not weights[1].any()
-    assert not token_weights(torch.zeros(2, 2, dtype=torch.bool), "token_mean", 4).any()
+    assert not token_mean(torch.zeros(2, 2, dtype=torch.bool)).any()
 
 
 def test_truncated_weights_by_hand():
@@ -148,13 +156,6 @@ KINDS = {
 }
 
 
-class Part:
-    """What `surrogate` reads of a rollout."""
-
-    def __init__(self, old, advantages, mask):
-        self.logprobs, self.advantages, self.mask = old, advantages, mask
-
-
 def some(seed=0, rows=4, width=6, spread=0.4):
     generator = torch.Generator().manual_seed(seed)
     new, old, advantages = (
@@ -166,7 +167,8 @@ def some(seed=0, rows=4, width=6, spread=0.4):
 
 
 def loss_of(kind, new, old, advantages, mask):
-    return surrogate(new, Part(old, advantages, mask), PPOConfig(loss=KINDS[kind])).loss
+    config = KINDS[kind]
+    return POLICY_LOSSES[config.kind](new, old, advantages, mask, config.clip).loss
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,13 +212,13 @@ def test_a_row_alone_and_a_mask_as_a_slice_give_the_same_losses(kind):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    reduction=st.sampled_from(["token_mean", "sequence_mean", "constant"]),
+    reduction=st.sampled_from(list(REDUCTIONS)),
     size=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
 def test_however_a_minibatch_is_cut_the_sum_is_the_same(reduction, size, seed):
     new, old, advantages, mask = some(seed, rows=5)
-    weights = token_weights(mask, reduction, 6)
+    weights = REDUCTIONS[reduction].weights(mask, 6)
     whole = (loss_of("clip", new, old, advantages, mask) * weights).sum()
     parts = sum(
         (loss_of("clip", *(x[r : r + size] for x in (new, old, advantages, mask)))
@@ -229,9 +231,9 @@ def test_however_a_minibatch_is_cut_the_sum_is_the_same(reduction, size, seed):
 def test_the_environment_s_tokens_change_no_weight():
     mask = torch.tensor([[True, False, False, True], [True, True, False, False]])
     closed = torch.tensor([[True, True], [True, True]])
-    for how in ("token_mean", "sequence_mean", "constant"):
+    for reduction in REDUCTIONS.values():
         torch.testing.assert_close(
-            token_weights(mask, how, 5)[mask], token_weights(closed, how, 5)[closed]
+            reduction.weights(mask, 5)[mask], reduction.weights(closed, 5)[closed]
         )
 
 
@@ -244,7 +246,7 @@ TRL = {
     "clip, sequence_mean, k3": (LossConfig(), "sequence_mean", 0.05),
     "clip, token_mean": (LossConfig(), "token_mean", 0.0),
     "clip-higher, token_mean": (LossConfig(clip_high=0.28), "token_mean", 0.0),
-    "clip, constant": (LossConfig(), "constant", 0.0),
+    "clip, fixed_length": (LossConfig(), "fixed_length", 0.0),
     # TRL has no lower clip here; a ratio is never below 0.
     "cispo, token_mean": (
         LossConfig(kind="cispo", clip_low=1.0, clip_high=0.28),
@@ -260,10 +262,10 @@ def test_losses_and_gradients_equal_trl_s(name):
     how, reduction, beta = TRL[name]
     new = GIVEN["new"].clone().requires_grad_()
     advantages = GIVEN["advantages"].unsqueeze(1).expand_as(new)
-    part = Part(GIVEN["old"], advantages, MASK)
-    per_token = surrogate(new, part, PPOConfig(loss=how)).loss
+    per_token = POLICY_LOSSES[how.kind](new, GIVEN["old"], advantages, MASK, how.clip).loss
     per_token = per_token + beta * k3(new, GIVEN["reference"])
-    loss = (per_token.masked_fill(~MASK, 0.0) * token_weights(MASK, reduction, 8)).sum()
+    weights = REDUCTIONS[reduction].weights(MASK, 8)
+    loss = (per_token.masked_fill(~MASK, 0.0) * weights).sum()
     loss.backward()
     theirs = REFERENCES["trl_1_16"][name]
     assert loss.item() == pytest.approx(theirs["loss"], abs=1e-6)
@@ -275,8 +277,8 @@ def test_ppo_s_losses_equal_those_of_trl_s_ppo_trainer():
     advantages = torch.zeros(4, 5)
     for row, values in enumerate(theirs["whitened"]):
         advantages[row, : len(values)] = torch.tensor(values)
-    weights = token_weights(MASK, "token_mean", 1)
-    policy = clipped_policy_loss(GIVEN["new"], GIVEN["old"], advantages, 0.2, 0.2)
+    weights = token_mean(MASK)
+    policy = clipped_policy_loss(GIVEN["new"], GIVEN["old"], advantages, MASK, Clip(0.2, 0.2))
     assert (policy.loss * weights).sum().item() == pytest.approx(theirs["policy_loss"], abs=1e-6)
     value = clipped_value_loss(GIVEN["new_values"], GIVEN["values"], GIVEN["rewards"], 0.2)
     assert (value.loss * weights).sum().item() == pytest.approx(theirs["value_loss"], abs=1e-6)

@@ -14,26 +14,24 @@ from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.seeds import derive
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig, ValueConfig
-from rl.engines import OwnEngine
+from rl.engines import NativeEngine
 from rl.episodes import play
-from rl.guards import Guard
-from rl.learning import Learner, learn
 from rl.roles import Roles
-from rl.rollouts import judged
+from tests.rl.conftest import make_ppo
 
 BASE = PPOConfig(
     tuning=TuningConfig(method="full"),
     sampling=SamplingConfig(max_new_tokens=1),
-    batch=256,
-    minibatch=256,
-    micro_batch=256,
-    epochs=1,
+    batch_size=256,
+    minibatch_size=256,
+    micro_batch_size=256,
+    ppo_epochs=1,
     iterations=60,
     learning_rate=1e-2,
     value=ValueConfig(learning_rate=1e-2, clip=None),
     advantage=AdvantageConfig(lam=1.0, whiten=False),
     kl=KLConfig(coefficient=0.0),
-    shaping=ShapingConfig(unfinished="keep"),
+    shaping=ShapingConfig(missing_eos="keep"),
 )
 
 
@@ -56,27 +54,17 @@ def number(*names) -> float:
 
 def solve(toy, config, prompts, scorer, tmp_path, seed=0):
     """The rounds of `rl.ppo.train_ppo`, without what is written and said between them."""
-    from accelerate import Accelerator
-
     torch.manual_seed(seed)
     roles = Roles(toy.artifact, config.tuning, config.value if config.has_values else None)
-    learners = {"policy": Learner(roles.policy_parameters, config.learning_rate, config)}
-    if config.has_values:
-        learners["value"] = Learner(roles.value_parameters, config.value.learning_rate, config)
     encoded = {prompt[0]["content"]: roles.policy.encode(prompt) for prompt in prompts}
     roles.policy.encode = lambda prompt: list(encoded[prompt[0]["content"]])  # to save time
-    engine = OwnEngine(config.sampling)
-    guard = Guard(config.guards, roles.policy, tmp_path, lambda _: None)
-    accelerator = Accelerator()
-    asked = [prompts[n // config.group % len(prompts)] for n in range(config.batch)]
+    ppo = make_ppo(roles, config, tmp_path)
+    engine, most = NativeEngine(config.sampling), config.sampling.max_new_tokens
+    asked = [prompts[n // config.group_size % len(prompts)] for n in range(config.batch_size)]
     for iteration in range(config.iterations):
-        seeds = [derive(seed, iteration, n) for n in range(config.batch)]
-        episodes = play(engine, roles.policy, asked, seeds, config)
-        rollout = judged(roles, scorer, episodes, config, config.kl.coefficient, recompute=False)
-        learn(
-            roles, learners, rollout, config, accelerator, guard,
-            iteration=iteration, kl_coefficient=config.kl.coefficient, seed=seed,
-        )  # fmt: skip
+        seeds = [derive(seed, iteration, n) for n in range(config.batch_size)]
+        episodes = play(engine, roles.policy, asked, seeds, most)
+        ppo.round(ppo.build_rollout(episodes, scorer))
     return roles
 
 
@@ -90,9 +78,9 @@ def test_a_bandit_is_solved(toy, tmp_path, estimator):
     config = BASE.model_copy(
         update={
             "advantage": AdvantageConfig(estimator=estimator),
-            "group": 8,
-            "batch": 128,
-            "minibatch": 128,
+            "group_size": 8,
+            "batch_size": 128,
+            "minibatch_size": 128,
             "iterations": 20,
             "learning_rate": 2e-2,
         }
@@ -114,9 +102,9 @@ def test_copying_is_learnt(toy, tmp_path):
         update={
             "sampling": SamplingConfig(max_new_tokens=2),
             "advantage": AdvantageConfig(),
-            "epochs": 2,
-            "batch": 128,
-            "minibatch": 64,
+            "ppo_epochs": 2,
+            "batch_size": 128,
+            "minibatch_size": 64,
             "iterations": 25,
         }
     )
@@ -206,12 +194,12 @@ def test_with_a_penalty_the_optimum_is_the_tilted_reference(
         update={
             "sampling": SamplingConfig(max_new_tokens=most),
             # Where whitening is the only baseline, it stays.
-            "advantage": AdvantageConfig(
-                estimator=estimator, lam=1.0, whiten=estimator == "reinforce_pp"
+            "advantage": BASE.advantage.model_copy(
+                update={"estimator": estimator, "whiten": estimator == "reinforce_pp"}
             ),
-            "kl": KLConfig(coefficient=beta, place=place, estimator=kl),
-            "group": 8,
-            "epochs": 4 if most == 2 else 2,
+            "kl": KLConfig(coefficient=beta, apply_to=place, estimator=kl),
+            "group_size": 8,
+            "ppo_epochs": 4 if most == 2 else 2,
             "iterations": 50 if most == 2 else 40,
         }
     )

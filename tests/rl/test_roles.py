@@ -72,7 +72,7 @@ def one_step(roles, batch, which: str) -> None:
     optimizer.step()
 
 
-def test_policy_and_reference_start_equal_and_the_value_at_nought(roles, batch):
+def test_policy_and_reference_start_equal_and_the_value_at_0(roles, batch):
     from plumbline.lm.logprobs import response_logprobs
 
     start = response_logprobs(roles.start, batch).logprobs
@@ -207,7 +207,7 @@ def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, mo
 
 
 def test_moving_in_changes_no_other_role(toy, tmp_path):
-    roles = Roles(toy.artifact, TUNING, ValueConfig(head="normal"), follows=True)
+    roles = Roles(toy.artifact, TUNING, ValueConfig(head="normal"), moving_reference=True)
     shaken(roles.model, 0.3)
     rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
 
@@ -274,7 +274,7 @@ def test_without_a_reward_model_on_the_base_values_cannot_start_from_it(toy):
 
 @pytest.mark.parametrize("tuning", [TUNING, TuningConfig(method="full")], ids=["lora", "full"])
 def test_a_reference_follows_by_hand(toy, tuning):
-    roles = Roles(toy.artifact, tuning, None, follows=True)
+    roles = Roles(toy.artifact, tuning, None, moving_reference=True)
     start = {name: p.detach().clone() for name, p in roles.reference_parameters.items()}
     assert set(start) == set(roles.policy_parameters)
     shaken(roles.model, 0.1)
@@ -282,7 +282,7 @@ def test_a_reference_follows_by_hand(toy, tuning):
         if tuning.method == "lora":
             p.data.copy_(start[name])
     moved = {name: p.detach().clone() for name, p in roles.policy_parameters.items()}
-    roles.follow(0.75)
+    roles.update_reference(0.75)
     for name, parameter in roles.reference_parameters.items():
         expected = 0.75 * start[name] + 0.25 * moved[name]
         torch.testing.assert_close(parameter.detach(), expected)
@@ -355,7 +355,9 @@ def test_full_tuning_trains_in_float32_whatever_the_base_is_stored_in(toy, tmp_p
     tokenizer = load_tokenizer(toy.folder)
     load_causal_lm(toy.folder).bfloat16().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    roles = Roles(Artifact(tmp_path), TuningConfig(method="full"), ValueConfig(), follows=True)
+    roles = Roles(
+        Artifact(tmp_path), TuningConfig(method="full"), ValueConfig(), moving_reference=True
+    )
     for parameters in (
         roles.policy_parameters, roles.value_parameters, roles.reference_parameters
     ):  # fmt: skip
@@ -381,16 +383,16 @@ def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_
         folder.mkdir()
         model = shaken(trainable_causal_lm(toy.folder, TUNING), 0.2)
         save_model(model, load_tokenizer(toy.folder), folder, source=toy.folder, card="")
-    roles = Roles(Artifact(folder), TUNING, ValueConfig(), follows=True)
+    roles = Roles(Artifact(folder), TUNING, ValueConfig(), moving_reference=True)
     rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     start = roles.policy.logprobs(rows).logprobs.detach()
-    torch.testing.assert_close(roles.first.logprobs(rows).logprobs, start)
+    torch.testing.assert_close(roles.initial_policy.logprobs(rows).logprobs, start)
     with torch.no_grad():
         for parameter in roles.policy_parameters.values():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    roles.follow(0.2)
+    roles.update_reference(0.2)
     assert not torch.allclose(roles.reference.logprobs(rows).logprobs, start, atol=1e-2)
-    torch.testing.assert_close(roles.first.logprobs(rows).logprobs, start)
+    torch.testing.assert_close(roles.initial_policy.logprobs(rows).logprobs, start)
 
 
 def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):
@@ -418,9 +420,9 @@ def test_roles_say_what_base_and_revision_they_are_on(toy, tmp_path):
     assert (config.base_model_name_or_path, config.revision) == (str(toy.folder), "v2")
 
 
-def test_a_normal_head_has_the_paper_s_deviation(toy):
+def test_a_normal_head_has_the_paper_s_standard_deviation(toy):
     torch.manual_seed(0)
-    heads = [Roles(toy.artifact, TUNING, ValueConfig(head="normal")).head for _ in range(4)]
+    heads = [Roles(toy.artifact, TUNING, ValueConfig(head="normal")).value_head for _ in range(4)]
     weights = torch.cat([head.weight.detach().flatten() for head in heads])
     assert weights.std().item() == pytest.approx(33**-0.5, rel=0.2)  # 128 draws
     assert not any(head.bias.any() for head in heads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import rl.ppo
 from plumbline.data.records import user
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
@@ -14,24 +13,24 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl import roles as roles_module
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig, ValueConfig
-from rl.engines import OwnEngine, make_engine
+from rl.engines import ENGINES, NativeEngine
 from rl.episodes import play
-from rl.ppo import train_ppo
+from rl.ppo import PPO, train_ppo
 from rl.roles import Roles
-from rl.rollouts import judged
-from rl.sampler import Upcoming
+from rl.sampler import RolloutSampler
+from tests.rl.conftest import build_rollout
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
     sampling=SamplingConfig(max_new_tokens=10, temperature=0.8),
     rollouts=RolloutConfig(recompute_logprobs=False),
     iterations=3,
-    batch=8,
-    minibatch=4,
-    micro_batch=3,
+    batch_size=8,
+    minibatch_size=4,
+    micro_batch_size=3,
     learning_rate=1e-2,
     value=ValueConfig(trunk="shared", head="normal", learning_rate=1e-2),
-    shaping=ShapingConfig(unfinished="keep"),
+    shaping=ShapingConfig(missing_eos="keep"),
     evaluations=0,
 )
 
@@ -46,7 +45,7 @@ class Length:
 class Asks:
     """Has one more question, of a length of its own."""
 
-    name, turns = "asks", 3
+    name, max_turns = "asks", 3
 
     def reply(self, dialogue):
         return user("And " + str(dialogue[-1]["content"])[:7])
@@ -59,7 +58,7 @@ def ready(folder, method, config=CONFIG):
     with torch.no_grad():
         for parameter in made.policy_parameters.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        made.head.bias.fill_(0.3)
+        made.value_head.bias.fill_(0.3)
     # A fifth of the vocabulary ends a turn: some responses are short, and dialogues go on.
     made.policy.end_ids = frozenset(range(0, len(made.tokenizer), 5)) | made.policy.end_ids
     return made
@@ -71,20 +70,21 @@ def roles(request, base_folder):
 
 
 def sampled(roles, prompts, config=CONFIG, environment=None):
-    engine = OwnEngine(config.sampling)
+    engine = NativeEngine(config.sampling)
     engine.value_head = roles.value_of
-    return play(engine, roles.policy, prompts[:8], range(8), config, environment)
+    most = config.sampling.max_new_tokens
+    return play(engine, roles.policy, prompts[:8], range(8), most, environment=environment)
 
 
 def plain(roles, episodes, recompute=False, config=CONFIG):
     """The same rollout with no value noted."""
     bare = [episode._replace(values=None) for episode in episodes]
-    return judged(roles, Length(), bare, config, 0.1, recompute=recompute)
+    return build_rollout(roles, Length(), bare, config, 0.1, recompute=recompute)
 
 
 def test_values_noted_while_sampling_are_those_of_a_pass(roles, prompts, monkeypatch):
     episodes = sampled(roles, prompts)
-    assert len({len(episode.ids) for episode in episodes}) > 2
+    assert len({len(episode.response_ids) for episode in episodes}) > 2
     expected = plain(roles, episodes)
     assert expected.values.std() > 0.01
 
@@ -92,7 +92,7 @@ def test_values_noted_while_sampling_are_those_of_a_pass(roles, prompts, monkeyp
         raise AssertionError("a pass for the values")
 
     monkeypatch.setattr(roles, "values", refuse)
-    found = judged(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
+    found = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
     for name, one, other in zip(found._fields[1:], found[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4, msg=name)
 
@@ -100,7 +100,7 @@ def test_values_noted_while_sampling_are_those_of_a_pass(roles, prompts, monkeyp
 def test_in_a_dialogue_values_stand_at_the_policy_s_own_tokens(roles, prompts):
     episodes = sampled(roles, prompts, environment=Asks())
     assert max(len(episode.turns) for episode in episodes) == 5
-    found = judged(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
+    found = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
     assert not found.values[~found.batch.response_mask].any()
     torch.testing.assert_close(found.values, plain(roles, episodes).values, atol=1e-4, rtol=1e-4)
 
@@ -111,7 +111,7 @@ def test_in_bfloat16_they_are_off_by_its_rounding(base_folder, prompts):
     )
     roles = ready(base_folder, "lora")
     episodes = sampled(roles, prompts, config)
-    found = judged(roles, Length(), episodes, config, 0.1, recompute=False)
+    found = build_rollout(roles, Length(), episodes, config, 0.1, recompute=False)
     exact = plain(roles, episodes).values
     error = float((found.values - exact).norm() / exact.norm())
     assert 1e-5 < error < 0.04  # states have 8 bits
@@ -126,17 +126,17 @@ def test_where_log_probabilities_are_computed_anew_so_are_values_in_the_same_pas
     said = roles.policy.logprobs(expected.batch, CONFIG.sampling.temperature).logprobs.detach()
     torch.testing.assert_close(expected.logprobs, said, atol=1e-5, rtol=1e-4)
 
-    stale = [e._replace(values=[9.0] * len(e.ids)) for e in episodes]
+    stale = [e._replace(values=[9.0] * len(e.response_ids)) for e in episodes]
     passes = []
     look = roles_module.response_logits
 
     def counted(model, batch):
-        passes.append(len(batch.ids))
+        passes.append(len(batch.response_ids))
         return look(model, batch)
 
     monkeypatch.setattr(roles_module, "response_logits", counted)
     monkeypatch.setattr(roles.policy, "logprobs", None)
-    found = judged(roles, Length(), stale, CONFIG, 0.1, recompute=True)
+    found = build_rollout(roles, Length(), stale, CONFIG, 0.1, recompute=True)
     assert sorted(passes) == [2, 3, 3]  # each row once
     torch.testing.assert_close(found.values, expected.values)
     torch.testing.assert_close(found.logprobs, expected.logprobs)
@@ -145,8 +145,10 @@ def test_where_log_probabilities_are_computed_anew_so_are_values_in_the_same_pas
 def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
     config = CONFIG.model_copy(update={"value": ValueConfig(head="normal")})
     roles = ready(base_folder, "lora", config)
-    stale = [e._replace(values=[9.0] * len(e.ids)) for e in sampled(roles, prompts, config)]
-    found = judged(roles, Length(), stale, config, 0.1, recompute=False)
+    stale = [
+        e._replace(values=[9.0] * len(e.response_ids)) for e in sampled(roles, prompts, config)
+    ]
+    found = build_rollout(roles, Length(), stale, config, 0.1, recompute=False)
     torch.testing.assert_close(found.values, plain(roles, stale, config=config).values)
 
 
@@ -156,7 +158,7 @@ def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
         ({}, True),
         ({"rollouts": RolloutConfig()}, True),
         ({"rollouts": RolloutConfig(recompute_logprobs=True)}, False),
-        ({"rollouts": RolloutConfig(recompute_logprobs=False, steps_behind=1)}, False),
+        ({"rollouts": RolloutConfig(recompute_logprobs=False, max_staleness=1)}, False),
         ({"rollouts": RolloutConfig(engine="continuous", recompute_logprobs=False)}, False),
         ({"rollouts": RolloutConfig(), "precision": "bfloat16"}, False),
     ],
@@ -164,9 +166,9 @@ def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
 def test_values_are_noted_only_where_learning_will_start_from_them(toy, update, notes):
     config = CONFIG.model_copy(update=update)
     roles = Roles(toy.artifact, config.tuning, config.value)
-    engine = make_engine(config.rollouts, config.sampling)
-    upcoming = Upcoming(engine, roles.policy, toy.prompts, config, seed=0)
-    assert upcoming.note_values(roles.value_of) is notes
+    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    sampler = RolloutSampler(engine, roles.policy, toy.prompts, config, seed=0)
+    assert sampler.note_values(roles.value_of) is notes
 
 
 @pytest.mark.parametrize("behind", [0, 1])
@@ -176,16 +178,18 @@ def test_in_training_values_are_those_of_the_weights_as_they_are(
     """Round by round, while trunk and head move."""
     rounds = []
 
-    def checked(roles, scorer, episodes, config, coefficient, *, recompute):
-        found = judged(roles, scorer, episodes, config, coefficient, recompute=recompute)
+    build = PPO.build_rollout
+
+    def checked(self, episodes, scorer, *, recompute):
+        found = build(self, episodes, scorer, recompute=recompute)
         with torch.no_grad():
-            expected = roles.values(found.batch)
+            expected = self.roles.values(found.batch)
         torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=1e-4)
         rounds.append((episodes[0].values is not None, float(expected.abs().mean())))
         return found
 
-    monkeypatch.setattr(rl.ppo, "judged", checked)
-    rollouts = RolloutConfig(recompute_logprobs=False, steps_behind=behind)
+    monkeypatch.setattr(PPO, "build_rollout", checked)
+    rollouts = RolloutConfig(recompute_logprobs=False, max_staleness=behind)
     train_ppo(
         Stage(tmp_path, Reporter(quiet=True)),
         config=CONFIG.model_copy(update={"rollouts": rollouts}),

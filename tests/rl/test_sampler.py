@@ -9,23 +9,21 @@ from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.seeds import derive
-from rl.config import LossConfig, PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines import OwnEngine
+from rl.config import PPOConfig, RolloutConfig, ShapingConfig
+from rl.engines import NativeEngine
 from rl.episodes import Episode
 from rl.roles import Roles
-from rl.rollouts import judged
-from rl.sampler import Upcoming, prompts_of_round
-from rl.state import State
+from rl.sampler import RolloutSampler, prompts_of_round
+from tests.rl.conftest import build_rollout
 
 CONFIG = PPOConfig(
     tuning=TuningConfig(method="lora", rank=4),
     sampling=SamplingConfig(max_new_tokens=12, temperature=0.9),
-    rollouts=RolloutConfig(steps_behind=1),
     iterations=3,
-    batch=6,
-    minibatch=6,
-    shaping=ShapingConfig(unfinished="keep"),
-    loss=LossConfig(off_policy_cap=1.5),
+    batch_size=6,
+    minibatch_size=6,
+    shaping=ShapingConfig(missing_eos="keep"),
+    rollouts=RolloutConfig(max_staleness=1, max_importance_weight=1.5),
 )
 
 
@@ -48,54 +46,52 @@ def weights_of(roles):
 
 
 def by_hand(roles, weights, prompts, iteration):
-    """What the policy with these weights answers in a round, drawn without `Upcoming`."""
+    """What the policy with these weights answers in a round, drawn without `RolloutSampler`."""
     for name, value in weights.items():
         roles.policy_parameters[name].data.copy_(value)
-    asked = prompts_of_round(prompts, CONFIG.batch, iteration, seed=7)
-    seeds = [derive(7, "rollout", iteration, n) for n in range(CONFIG.batch)]
+    asked = prompts_of_round(prompts, CONFIG.batch_size, iteration, seed=7)
+    seeds = [derive(7, "rollout", iteration, n) for n in range(CONFIG.batch_size)]
     encoded = [roles.policy.encode(prompt) for prompt in asked]
     return roles.policy.sample(encoded, seeds, CONFIG.sampling)
 
 
 def rounds(roles, prompts, config):
     """Go through all rounds, moving the policy in each; return weights and responses of each."""
-    upcoming = Upcoming(OwnEngine(config.sampling), roles.policy, prompts, config, seed=7)
-    state, weights, drawn = State(kl_coefficient=0.0), [], []
+    sampler = RolloutSampler(NativeEngine(config.sampling), roles.policy, prompts, config, seed=7)
+    weights, drawn = [], []
     for iteration in range(config.iterations):
         weights.append(weights_of(roles))
-        drawn.append(upcoming.take(state))
-        upcoming.start(state)
-        move(roles, iteration)
-        state.iteration += 1
-        upcoming.finish(state)
-    assert state.pending is None  # nothing is drawn for a round that does not come
-    return upcoming, weights, drawn
+        drawn.append(sampler.next(iteration))
+        with sampler.drawing_ahead(iteration):
+            move(roles, iteration)
+    assert sampler.pending is None  # nothing is drawn for a round that does not come
+    return sampler, weights, drawn
 
 
 def test_one_step_behind_a_round_is_drawn_by_the_policy_of_the_round_before(roles, prompts):
     move(roles, 99)
-    upcoming, weights, drawn = rounds(roles, prompts, CONFIG)
-    assert upcoming.recomputes
+    sampler, weights, drawn = rounds(roles, prompts, CONFIG)
+    assert sampler.recomputes_logprobs
     drew = [weights[0], weights[0], weights[1]]
     for iteration, (episodes, by) in enumerate(zip(drawn, drew, strict=True)):
         expected = by_hand(roles, by, prompts, iteration)
-        assert [e.ids for e in episodes] == [g.ids for g in expected]
+        assert [e.response_ids for e in episodes] == [g.ids for g in expected]
         assert [e.logprobs for e in episodes] == [g.logprobs for g in expected]
     newest = by_hand(roles, weights[2], prompts, 2)
-    assert [e.ids for e in drawn[2]] != [g.ids for g in newest]
+    assert [e.response_ids for e in drawn[2]] != [g.ids for g in newest]
 
 
 def test_in_step_a_round_is_drawn_by_the_policy_as_it_is(roles, prompts):
     config = CONFIG.model_copy(update={"rollouts": RolloutConfig()})
-    upcoming, weights, drawn = rounds(roles, prompts, config)
-    assert not upcoming.recomputes
+    sampler, weights, drawn = rounds(roles, prompts, config)
+    assert not sampler.recomputes_logprobs
     for iteration, (episodes, by) in enumerate(zip(drawn, weights, strict=True)):
         expected = by_hand(roles, by, prompts, iteration)
-        assert [e.ids for e in episodes] == [g.ids for g in expected]
+        assert [e.response_ids for e in episodes] == [g.ids for g in expected]
 
 
 @pytest.mark.parametrize(
-    ("steps_behind", "precision", "asked", "recomputes"),
+    ("max_staleness", "precision", "asked", "recomputes"),
     [
         (0, "model", None, False),
         (1, "model", None, True),
@@ -106,10 +102,10 @@ def test_in_step_a_round_is_drawn_by_the_policy_as_it_is(roles, prompts):
 )
 @pytest.mark.parametrize("how", ["as it is", "learning in bfloat16", "weights in bfloat16"])
 def test_log_probabilities_are_computed_anew_where_they_must(
-    roles, prompts, steps_behind, precision, asked, recomputes, how
+    roles, prompts, max_staleness, precision, asked, recomputes, how
 ):
     sampling = SamplingConfig(max_new_tokens=12, precision=precision)
-    rollouts = RolloutConfig(steps_behind=steps_behind, recompute_logprobs=asked)
+    rollouts = RolloutConfig(max_staleness=max_staleness, recompute_logprobs=asked)
     learning = "bfloat16" if how == "learning in bfloat16" else "model"
     config = CONFIG.model_copy(
         update={"rollouts": rollouts, "sampling": sampling, "precision": learning}
@@ -118,8 +114,9 @@ def test_log_probabilities_are_computed_anew_where_they_must(
         recomputes = asked is not False
     if how == "weights in bfloat16":
         roles.model.bfloat16()
-    engine = OwnEngine(sampling)
-    assert Upcoming(engine, roles.policy, prompts, config, seed=0).recomputes is recomputes
+    engine = NativeEngine(sampling)
+    sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
+    assert sampler.recomputes_logprobs is recomputes
 
 
 class Ones:
@@ -133,28 +130,28 @@ def test_correction_weights_are_those_by_hand(roles, prompts):
     """Per token min(p_now / p_then, cap), both from the model's logits at the temperature."""
     config = CONFIG.model_copy(update={"advantage": CONFIG.advantage.model_copy(
         update={"estimator": "reinforce_pp"})})  # fmt: skip
-    upcoming = Upcoming(OwnEngine(config.sampling), roles.policy, prompts, config, seed=7)
-    state = State(kl_coefficient=0.0)
-    upcoming.take(state)
-    upcoming.start(state)
+    sampler = RolloutSampler(NativeEngine(config.sampling), roles.policy, prompts, config, seed=7)
+    sampler.next(0)
     then = weights_of(roles)
-    move(roles, 1)
-    state.iteration += 1
-    upcoming.finish(state)
-    episodes = upcoming.take(state)
+    with sampler.drawing_ahead(0):
+        move(roles, 1)
+    episodes = sampler.next(1)
     now = weights_of(roles)
-    rollout = judged(roles, Ones(), episodes, config, 0.0, recompute=upcoming.recomputes)
+    recompute = sampler.recomputes_logprobs
+    rollout = build_rollout(roles, Ones(), episodes, config, recompute=recompute)
 
     ratios = []
     for row, episode in enumerate(episodes):
         new, old = (logprobs_by_hand(roles, weights, episode) for weights in (now, then))
         ratio = (new - old).exp()
         ratios.append(ratio)
-        width = len(episode.ids)
+        width = len(episode.response_ids)
         expected = ratio.clamp(max=1.5)
-        torch.testing.assert_close(rollout.correction[row, :width], expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            rollout.importance_weights[row, :width], expected, atol=1e-3, rtol=1e-3
+        )
         torch.testing.assert_close(rollout.logprobs[row, :width], new, atol=1e-4, rtol=1e-4)
-        assert (rollout.correction[row, width:] == 1).all()
+        assert (rollout.importance_weights[row, width:] == 1).all()
     every = torch.cat(ratios)
     assert (every > 1.5).any()  # the cap is met, and so is what lies below it
     assert ((every - 1).abs() > 0.05).any()
@@ -164,7 +161,7 @@ def test_correction_weights_are_those_by_hand(roles, prompts):
 def logprobs_by_hand(roles, weights, episode: Episode):
     for name, value in weights.items():
         roles.policy_parameters[name].data.copy_(value)
-    ids = torch.tensor([*episode.prompt_ids, *episode.ids])
+    ids = torch.tensor([*episode.prompt_ids, *episode.response_ids])
     with torch.no_grad():
         logits = roles.model(input_ids=ids[None]).logits[0]
     said = (logits / CONFIG.sampling.temperature).log_softmax(-1)
@@ -172,14 +169,15 @@ def logprobs_by_hand(roles, weights, episode: Episode):
 
 
 def test_what_is_pending_is_taken_and_not_drawn_again(roles, prompts):
-    class Never(OwnEngine):
+    class Never(NativeEngine):
         def sample(self, *_):
             raise AssertionError("nothing is to be drawn")
 
     pending = [Episode(list(p), [1], [2], [True], [-1.0], True, []) for p in prompts[:6]]
-    state = State(kl_coefficient=0.0, iteration=1, pending=pending)
-    upcoming = Upcoming(Never(CONFIG.sampling), roles.policy, prompts, CONFIG, seed=7)
-    assert upcoming.take(state) is pending
+    sampler = RolloutSampler(Never(CONFIG.sampling), roles.policy, prompts, CONFIG, seed=7)
+    sampler.load_state_dict({"pending": [list(episode) for episode in pending]})
+    assert sampler.next(1) == pending
+    assert sampler.state_dict() == {"pending": [list(episode) for episode in pending]}
 
 
 @pytest.mark.parametrize(("size", "count"), [(31, 16), (10, 3), (7, 7), (5, 4)])
