@@ -11,9 +11,10 @@ are Llamas of 5.26 million random weights. TRL runs in an environment of its own
 user's cache). Every setting runs in a process of its own, and the processes take turns, a round
 each, so that a slow minute of the machine falls on all of them; the first rounds are warm-up.
 
-Settings come one lever after another. "fp32" is the mathematics and the precision of TRL; "bf16"
-keeps float32 weights and computes in bfloat16, which TRL's PPO cannot; "shared" lets policy and
-value share a trunk, which is another model than TRL's two and is shown apart.
+Settings are those that users have, one more in each line. "fp32" is the mathematics and the
+precision of TRL; "bf16" keeps float32 weights and computes in bfloat16, which TRL's PPO cannot;
+"shared" lets policy and value share a trunk, which is another model than TRL's two and is shown
+apart.
 
 The last line is one JSON object: ratios, peer's time over ours, higher is better for us.
 """
@@ -66,18 +67,15 @@ ENDS = tuple(range(100, 100 + VOCABULARY // 32))
 
 @dataclass(frozen=True)
 class Setting:
-    """One way of doing the work."""
+    """One way of doing the work. Ours are settings of `rl.config.PPOConfig`, as users set them."""
 
     name: str
     kind: str  # trl, ours, hf or decode
-    snapshot: bool = False
-    onednn: bool = False
-    products: bool = False
-    passes: bool = False
-    learning: str = "model"
-    decoding: str = "model"
-    trunk: str = "own"
-    noted: bool = False
+    snapshot: bool = True  # sampling.snapshot
+    learning: str = "model"  # precision
+    decoding: str = "model"  # sampling.precision
+    recompute: bool | None = None  # rollouts.recompute_logprobs
+    trunk: str = "own"  # value.trunk
     batch: int = 64
     answer: int = 64
     micro_batch: int = MICRO_BATCH
@@ -85,24 +83,18 @@ class Setting:
 
 
 TRL = Setting("TRL 1.12.0, fp32", "trl")
-ON = (True,) * 4  # snapshot, onednn, products, passes
+BF16: dict[str, Any] = {"learning": "bfloat16", "decoding": "bfloat16"}
 LEVERS = (
-    Setting("ours, plain: no padding, logits at answers only", "ours"),
-    Setting("+ decoding from a snapshot", "ours", snapshot=True),
-    Setting("+ oneDNN in scoring and learning", "ours", True, True),
-    Setting("+ attention by products", "ours", True, True, True),
-    Setting("+ own passes of known decoders (= fp32)", "ours", *ON),
-    Setting("+ bf16 learning", "ours", *ON, "bfloat16"),
-    Setting("+ bf16 decoding (= bf16, two models)", "ours", *ON, *["bfloat16"] * 2),
-    Setting("+ shared trunk", "ours", *ON, *["bfloat16"] * 2, "shared"),
-    Setting(
-        "+ values noted while sampling (= best)", "ours", *ON, *["bfloat16"] * 2, "shared", True
-    ),
+    Setting("ours, without a snapshot for sampling", "ours", snapshot=False),
+    Setting("+ sampling from a snapshot (= fp32)", "ours"),
+    Setting("+ learning in bf16", "ours", learning="bfloat16"),
+    Setting("+ sampling in bf16 (= bf16, two models)", "ours", **BF16, recompute=False),
+    Setting("+ shared trunk (= best)", "ours", **BF16, recompute=False, trunk="shared"),
 )
-FP32, SEPARATE, BEST = LEVERS[4], LEVERS[6], LEVERS[8]
+FP32, SEPARATE, BEST = LEVERS[1], LEVERS[3], LEVERS[4]
 HF, HF_BF16 = Setting("generate, fp32", "hf"), Setting("generate, bf16", "hf", decoding="bfloat16")
-DECODE = Setting("ours, fp32", "decode", True, True)
-DECODE_BF16 = Setting("ours, bf16", "decode", True, True, decoding="bfloat16")
+DECODE = Setting("ours, fp32", "decode")
+DECODE_BF16 = Setting("ours, bf16", "decode", decoding="bfloat16")
 GENERATION = (HF, HF_BF16, DECODE, DECODE_BF16)
 
 
@@ -177,7 +169,7 @@ def compare_generation(repeats: int, warm_up: int) -> dict[str, float]:
         settings = [Setting(**{**vars(setting), "ends": ends}) for setting in GENERATION]
         times = alternate(settings, repeats, warm_up)
         title = "1 token in 32 ends a response" if ends else "responses of full length"
-        print(f"\nSampling, 64 prompts, {title}: tokens a second, median (least to most)\n")
+        print(f"\nSampling, 64 prompts, {title}: tokens per second, median (least to most)\n")
         speed = {}
         for setting in settings:
             rates = sorted(row["tokens"] / row["sampling"] for row in times[setting.name])
@@ -196,7 +188,7 @@ def compare_generation(repeats: int, warm_up: int) -> dict[str, float]:
 
 
 def growth(options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens a second and time by part of our best setting, and of its two-model form."""
+    """Tokens per second and time by part of our best setting, and of its two-model form."""
     sizes = [(batch, 64) for batch in (8, 16, 32, 64, 128, 256)]
     sizes += [(64, answer) for answer in (128, 256, 512, 1024)]
     if options.quick:
@@ -278,7 +270,7 @@ def _round(worker: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def _turns() -> Iterator[None]:
-    """Wait for one's turn, again and again."""
+    """Wait for the signal to do a round, again and again."""
     for _ in sys.stdin:
         yield
 
@@ -455,24 +447,18 @@ def _stdout_silent() -> Iterator[None]:
 
 
 def work_ours(setting: Setting) -> None:
-    """The project's own rounds: `judged` and `learn`, with sampling before."""
-    import plumbline.logprobs
-    import plumbline.trunk
+    """The project's own rounds, by the very objects that `rl.ppo.train_ppo` has."""
     import torch
-    from accelerate import Accelerator
-    from rl.learning import Learner, learn
 
-    import reward.scorer
-    from plumbline.lm.attention import use_products
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.precision import compute_precision
     from plumbline.lm.tuning import TuningConfig
-    from rl.config import AdvantageConfig, PPOConfig, ValueConfig
-    from rl.engines import OwnEngine
-    from rl.episodes import Episode
+    from rl.config import PPOConfig, RolloutConfig, ValueConfig
+    from rl.engines import ENGINES
     from rl.guards import Guard
-    from rl.roles import Roles
-    from rl.rollouts import judged
+    from rl.ppo import PPO
+    from rl.roles import make_roles
+    from rl.sampler import RolloutSampler
 
     folder = Path(tempfile.mkdtemp(dir="."))
     _policy().save_pretrained(folder)
@@ -482,84 +468,53 @@ def work_ours(setting: Setting) -> None:
         sampling=SamplingConfig(
             max_new_tokens=setting.answer, snapshot=setting.snapshot, precision=setting.decoding
         ),
+        rollouts=RolloutConfig(recompute_logprobs=setting.recompute),
+        precision=setting.learning,
         iterations=1_000_000,
-        batch=setting.batch,
-        minibatch=setting.batch,
-        micro_batch=min(setting.micro_batch, setting.batch),
-        epochs=EPOCHS,
+        batch_size=setting.batch,
+        minibatch_size=setting.batch,
+        micro_batch_size=min(setting.micro_batch, setting.batch),
+        ppo_epochs=EPOCHS,
         learning_rate=3e-6,
-        advantage=AdvantageConfig(),
         value=ValueConfig(learning_rate=3e-6, trunk=setting.trunk),
     )
     torch.manual_seed(0)
     artifact: Any = SimpleNamespace(path=folder, id="benchmark")
-    roles = Roles(artifact, config.tuning, config.value)
-    learners = {
-        "policy": Learner(roles.policy_parameters, config.learning_rate, config),
-        "value": Learner(roles.value_parameters, config.value.learning_rate, config),
-    }
+    reward_model = _reward_model(config.micro_batch_size)
+    roles, scorer = make_roles(artifact, config, reward_model)
     guard = Guard(config.guards, roles.policy, folder, lambda text: print(text, file=sys.stderr))
-    engine = OwnEngine(config.sampling)
-    engine.value_head = roles.value_of if setting.noted else None
-    rewarder = _rewarder(config.micro_batch)
-    if setting.products:
-        for model in (roles.model, roles._value_model, roles.reference.model, rewarder.model):
-            use_products(model)
-    if not setting.passes:
-        for module in (plumbline.lm.logprobs, plumbline.lm.trunk, reward.scorer):
-            module.is_supported = lambda model: False
-    prompts = _prompts(setting.batch)
-    prompt: Any = [{"role": "user", "content": ""}]
-    turn: Any = {"role": "assistant", "content": ""}
-    accelerator = Accelerator(cpu=True)
-    for iteration, _ in enumerate(_turns()):
-        times = [clock()]
-        seeds = [iteration * setting.batch + row for row in range(setting.batch)]
-        roles.policy.end_ids = frozenset()
-        drawn = engine.sample(roles.policy, prompts, seeds)
-        times.append(clock())
-        with compute_precision(setting.learning, "cpu", fast_float32=setting.onednn):
-            episodes = [
-                Episode(
-                    prompt,
-                    ids,
-                    g.ids,
-                    [True] * len(g.ids),
-                    g.logprobs,
-                    g.finished,
-                    [turn],
-                    g.values,
-                )
-                for ids, g in zip(prompts, drawn, strict=True)
-            ]
-            rewarder.rows = [[*e.prompt_ids, *e.ids] for e in episodes]
-            recompute = setting.decoding != setting.learning
-            rollout = judged(roles, rewarder, episodes, config, 0.05, recompute=recompute)
+    ppo = PPO(roles, config, guard, seed=0)
+    # Prompts of one length and responses without an end: the same work for both sides.
+    ids = _prompts(setting.batch)
+    prompts: Any = [[{"role": "user", "content": str(row)}] for row in range(setting.batch)]
+    roles.policy.encode = lambda prompt: ids[int(prompt[0]["content"])]  # type: ignore[method-assign]
+    roles.policy.end_ids = frozenset()
+    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
+    if roles.shares_trunk:
+        sampler.note_values(roles.value_of)
+    with compute_precision("model", "cpu"):  # as around the whole of `train_ppo`
+        for _ in _turns():
+            times = [clock()]
+            episodes = sampler.next(ppo.iteration)
             times.append(clock())
-            learn(
-                roles,
-                learners,
-                rollout,
-                config,
-                accelerator,
-                guard,
-                iteration=iteration,
-                kl_coefficient=0.05,
-                seed=0,
-            )
-        times.append(clock())
-        sampling, scoring, learning = (after - before for before, after in pairwise(times))
-        _say(sampling=sampling, scoring=scoring, learning=learning)
+            reward_model.rows = [[*e.prompt_ids, *e.response_ids] for e in episodes]
+            rollout = ppo.build_rollout(episodes, scorer, recompute=sampler.recomputes_logprobs)
+            times.append(clock())
+            ppo.round(rollout)
+            times.append(clock())
+            sampling, scoring, learning = (after - before for before, after in pairwise(times))
+            _say(sampling=sampling, scoring=scoring, learning=learning)
 
 
-def _rewarder(size: int) -> Any:
+def _reward_model(size: int) -> Any:
     """Return the project's scorer with a reward model of the policy's size.
 
     It is asked about the ids of the responses themselves (``rows``): their text is of no language.
     """
     from reward.scorer import RewardModelScorer
 
-    class Rewarder(RewardModelScorer):
+    class OfIds(RewardModelScorer):
         rows: list[list[int]]
 
         def _encode(self, prompt: Any, response: Any) -> list[int]:
@@ -572,7 +527,7 @@ def _rewarder(size: int) -> Any:
     folder = Path(tempfile.mkdtemp(dir="."))
     _scorer(1).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
-    return Rewarder(folder, batch_size=size)
+    return OfIds(folder, batch_size=size)
 
 
 def work_hf(setting: Setting) -> None:

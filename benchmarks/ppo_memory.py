@@ -150,7 +150,7 @@ class Memory:
         return self._status("VmRSS:")
 
     def end_of(self, phase: str) -> None:
-        """Note the largest since the phase before, and start anew."""
+        """Note the largest since the phase before, and start again."""
         peak = self._status("VmHWM:")
         self._whole = max(self._whole, peak)
         self.phases[phase] = max(self.phases.get(phase, 0), peak)
@@ -231,58 +231,48 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
 
 
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
-    from accelerate import Accelerator
-    from rl.learning import Learner, learn
-
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.tuning import TuningConfig
     from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
     from rl.config import PPOConfig
-    from rl.engines import make_engine
-    from rl.episodes import play
+    from rl.engines import ENGINES
     from rl.guards import Guard
-    from rl.roles import Roles
-    from rl.rollouts import judged
+    from rl.ppo import PPO
+    from rl.roles import Roles, make_roles
+    from rl.sampler import RolloutSampler
 
     config = PPOConfig(
         tuning=TuningConfig(method=method, rank=RANK),
         sampling=SamplingConfig(max_new_tokens=ANSWER, snapshot=what == "ppo-snapshot"),
         iterations=1,
-        batch=BATCH,
-        minibatch=MICRO,
-        micro_batch=MICRO,
-        epochs=1,
+        batch_size=BATCH,
+        minibatch_size=MICRO,
+        micro_batch_size=MICRO,
+        ppo_epochs=1,
     )
-    roles = Roles(Artifact(folder / "base"), config.tuning, config.value)
     scorer: Any = RewardModelScorer(folder / "reward", batch_size=MICRO)
     if what == "separate":
+        roles = Roles(Artifact(folder / "base"), config.tuning, config.value)
         _separate(roles, scorer, folder, config)
     else:
-        scorer = roles.mount(scorer)
+        roles, scorer = make_roles(Artifact(folder / "base"), config, scorer)
         assert scorer.adapter == "reward"
-    learners = {
-        "policy": Learner(roles.policy_parameters, config.learning_rate, config),
-        "value": Learner(roles.value_parameters, config.value.learning_rate, config),
-    }
-    guard = Guard(config.guards, roles.policy, folder / "traces", print)
+    ppo = PPO(roles, config, Guard(config.guards, roles.policy, folder / "traces", print), seed=0)
     memory.end_of("loading")
 
-    engine = make_engine(config.rollouts, config.sampling)
-    engine.refresh(roles.policy, 0)
-    episodes = play(engine, roles.policy, prompts(size), range(BATCH), config)
-    assert sum(len(e.ids) for e in episodes) > 0.9 * BATCH * ANSWER
+    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    sampler = RolloutSampler(engine, roles.policy, prompts(size), config, seed=0)
+    episodes = sampler.next(0)
+    assert sum(len(e.response_ids) for e in episodes) > 0.9 * BATCH * ANSWER
     memory.end_of("sampling")
-    # The log-probabilities of the policy are asked for, too: the most that this phase may need.
-    rollout = judged(roles, scorer, episodes, config, 0.05, recompute=True)
-    memory.end_of("judging")
-    figures = learn(
-        roles, learners, rollout, config, Accelerator(), guard,
-        iteration=0, kl_coefficient=0.05, seed=0,
-    )  # fmt: skip
-    assert figures["skipped"] == 0
-    assert figures["value_grad_norm"] > 0
-    assert all(learner.optimizer.state for learner in learners.values())
+    # The log-probabilities of the policy are computed again, too: the most that this may need.
+    rollout = ppo.build_rollout(episodes, scorer, recompute=True)
+    memory.end_of("scoring")
+    metrics = ppo.round(rollout)
+    assert metrics["skipped"] == 0
+    assert metrics["value_grad_norm"] > 0
+    assert all(learner.optimizer.state for learner in ppo.learners.values())
     memory.end_of("learning")
 
 

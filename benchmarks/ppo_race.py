@@ -265,7 +265,7 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
     tokenizer = AutoTokenizer.from_pretrained(job["policy"], padding_side="left")
     data = Dataset.from_dict({"input_ids": asked["ids"]})
     value = scorer()
-    # Like ours: the value model starts as the policy, and its head at nought.
+    # Like ours: the value model starts as the policy, and its head at zero.
     policy = AutoModelForCausalLM.from_pretrained(job["policy"])
     value.model.load_state_dict(policy.model.state_dict())
     with torch.no_grad():
@@ -339,7 +339,7 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
     best = job["name"] == "best"
     stage = Stage(Path(tempfile.mkdtemp()), Reporter(quiet=True))
     scorer = RewardModelScorer(Path(job["reward"]))
-    scorer.mean = asked["shift"]  # the deviation is in the head already
+    scorer.mean = asked["shift"]  # the standard deviation is in the head already
     train_ppo(
         stage,
         config=PPOConfig(
@@ -351,13 +351,13 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
                 **({"precision": "bfloat16"} if best else {}),
             ),
             iterations=job["rounds"],
-            batch=BATCH,
-            minibatch=BATCH,
-            micro_batch=MICRO_BATCH,
-            epochs=EPOCHS,
+            batch_size=BATCH,
+            minibatch_size=BATCH,
+            micro_batch_size=MICRO_BATCH,
+            ppo_epochs=EPOCHS,
             learning_rate=LEARNING_RATE,
             value=ValueConfig(learning_rate=LEARNING_RATE, trunk="shared" if best else "own"),
-            shaping=ShapingConfig(clip=None, penalty=PENALTY),
+            shaping=ShapingConfig(clip=None, missing_eos_penalty=PENALTY),
             kl=KLConfig(coefficient=KL),
             evaluations=0,
             checkpoint_every=10_000,

@@ -1,6 +1,6 @@
 """What other implementations of PPO and its relatives say: the numbers of tests/rl/references.json.
 
-    python benchmarks/ppo_references.py            # compute them anew, and compare
+    python benchmarks/ppo_references.py            # compute them again, and compare
     python benchmarks/ppo_references.py --write    # and replace the file
 
 Each reference is called on the file's inputs: stable-baselines3's rollout buffer, the losses and
@@ -254,7 +254,7 @@ def rloo(inputs: dict[str, Any]) -> Any:
 
 
 def standardized(inputs: dict[str, Any]) -> Any:
-    """Advantages by the formula of TRL's GRPOTrainer, with its own deviation."""
+    """Advantages by the formula of TRL's GRPOTrainer, with its own standard deviation."""
     from trl.trainer.grpo_trainer import GRPOTrainer
     from trl.trainer.utils import nanstd
 

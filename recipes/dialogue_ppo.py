@@ -1,8 +1,8 @@
 """Align a policy in dialogues: the customers of a help desk answer back while it learns.
 
 From a base model through demonstrations and supervised fine-tuning to PPO in episodes of several
-turns. The policy answers, a customer of the embedded world asks again, goes on or leaves, and the
-answer to the last question is paid for. Only what the policy says is learnt from.
+turns. The policy answers; a customer of the embedded world asks again, asks something else, or
+leaves; the reward is that of the last response. The policy learns from its own turns alone.
 
     plumbline run dialogue_ppo --config dialogue
 

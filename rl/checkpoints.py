@@ -18,7 +18,7 @@ from rl.roles import Roles
 
 
 class Stateful(Protocol):
-    """A part of a training that changes while it goes on."""
+    """A part of a training that changes from round to round."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""

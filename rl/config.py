@@ -187,7 +187,7 @@ class GuardConfig(Config):
 
 
 class RolloutConfig(Config):
-    """How responses come about."""
+    """How responses are sampled."""
 
     renamed: ClassVar = {"steps_behind": "max_staleness"}
 
@@ -215,19 +215,19 @@ class RolloutConfig(Config):
     """A folder that this process writes adapters to and the server reads them from, at the same
     path. Null: a temporary one, which a server on the same machine can read."""
     max_staleness: Literal[0, 1] = 0
-    """1: a round's responses are drawn by the policy of the round before, while that one learns.
-    The importance of each token is corrected."""
+    """1: a round's responses are sampled by the policy of the round before, while that one learns.
+    Importance weights correct for it."""
     recompute_logprobs: bool | None = None
-    """Compute the log-probabilities of what was drawn anew, as training would. Null: only where
-    the engine's are not those of training (another precision, another server, stale weights)."""
+    """Compute the log-probabilities of sampled responses again, as training does. Null: only where
+    the engine's differ from those of training (another precision, a server, stale weights)."""
     max_importance_weight: float = only_when(
         lambda rollouts: rollouts.recompute_logprobs is not False,
         "recompute_logprobs: null or true",
         2.0,
         ge=1,
     )
-    """Where the responses come from other weights or another precision: the most that a token's
-    importance weight may be."""
+    """The most that the importance weight of a token may be, where responses are sampled with other
+    weights or in another precision."""
 
 
 class PPOConfig(Config):
@@ -247,7 +247,7 @@ class PPOConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     """How responses are drawn; log-probabilities are taken at the same temperature."""
     rollouts: RolloutConfig = RolloutConfig()
-    """How responses come about."""
+    """How responses are sampled."""
     precision: Literal["model", "bfloat16"] = "model"
     """Arithmetic of learning and scoring. bfloat16: matrix products in bfloat16 over the weights as
     they are held, optimiser states and losses in float32. See sampling.precision, too."""

@@ -18,14 +18,14 @@ from plumbline.data.records import Message
 
 
 class Environment(Protocol):
-    """Answers the policy's turns, so that a dialogue goes on."""
+    """Replies to the policy's turns in a dialogue."""
 
     name: str
     max_turns: int
     """Most turns of the policy in one episode."""
 
     def reply(self, dialogue: Sequence[Message]) -> Message | None:
-        """Return what is said to the policy's last turn, or None where the dialogue is over."""
+        """Return the reply to the policy's last turn, or None where the dialogue is over."""
         ...
 
 

@@ -15,7 +15,7 @@ from rl.shaping import truncate_at_stop
 
 
 class Episode(NamedTuple):
-    """One prompt and all that followed."""
+    """One prompt and everything that followed."""
 
     prompt: Conversation
     prompt_ids: list[int]
@@ -24,7 +24,7 @@ class Episode(NamedTuple):
     policy_mask: list[bool]
     """Which of these are the policy's."""
     logprobs: list[float]
-    """Of the policy's tokens, by whoever drew them; 0 at the environment's."""
+    """Of the policy's tokens, by the engine that sampled them; 0 at the environment's."""
     finished: bool
     """Whether the policy's last turn came to an end."""
     turns: list[Message]
@@ -49,7 +49,7 @@ def play(
     stop_token_ids: frozenset[int] = frozenset(),
     environment: Environment | None = None,
 ) -> list[Episode]:
-    """Let the policy answer each prompt, and go on while the environment has something to say.
+    """Let the policy answer each prompt, and continue while the environment replies.
 
     An episode also ends where its next turn, of ``max_new_tokens``, would not fit in the model's
     context.

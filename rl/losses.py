@@ -156,7 +156,7 @@ def sequence_mean(mask: Tensor, length: int = 1) -> Tensor:
 def fixed_length(mask: Tensor, length: int) -> Tensor:
     """Return 1 / (B * ``length``) as the weight of each token, [B, R], 0 off the mask.
 
-    The same for every token whatever the lengths; Dr. GRPO takes the most tokens that a response
+    The same for every token at any lengths; Dr. GRPO takes the most tokens that a response
     may have, so that no length is favoured.
     """
     return mask.float() / (len(mask) * length)

@@ -1,8 +1,8 @@
 """Policy, reference, value and reward: four roles, on one frozen base where they are adapters.
 
 With an adapter, the base is held once: the policy is one adapter on it, the value model another
-(with a head of its own), and the reference is the base alone or, where the policy is an adapter
-that goes on training or the reference is to follow it, one more. A reward model that is an adapter
+(with a head of its own), and the reference is the base alone or, where the policy started as
+an adapter or the reference is to follow it, one more. A reward model that is an adapter
 on the same base moves in, too. With full tuning each role has weights of its own, but for a value
 head on the policy's trunk.
 """

@@ -42,8 +42,8 @@ class RolloutSampler:
     ) -> None:
         if environment is not None and config.shaping.stop_at is not None:
             raise ConfigError(
-                f"shaping.stop_at is {config.shaping.stop_at!r}, which cuts turns, and an "
-                "environment cannot answer a turn that was cut. Leave it out."
+                f"shaping.stop_at is {config.shaping.stop_at!r}, which cuts turns, but an "
+                "environment replies to whole turns only. Leave it out."
             )
         self._engine, self._policy, self._prompts = engine, policy, prompts
         self._config, self._seed, self._environment = config, seed, environment
@@ -55,7 +55,7 @@ class RolloutSampler:
 
     @property
     def recomputes_logprobs(self) -> bool:
-        """Whether log-probabilities must be computed anew, as training computes them.
+        """Whether log-probabilities must be computed again, as training computes them.
 
         Sampling and training take different ways through the same weights. In float32 that is a
         matter of rounding; where either computes in less, or in another format, it is not.
@@ -71,7 +71,7 @@ class RolloutSampler:
         """Let the engine note values with a head on the policy's trunk; return whether it will.
 
         Only where learning will start from them: not where the trunk moves between sampling and
-        learning, nor where they are computed anew with the log-probabilities. Only our own loop
+        learning, nor where they are computed again with the log-probabilities. Only our own loop
         sees the states.
         """
         if self._stale or self.recomputes_logprobs or not isinstance(self._engine, NativeEngine):

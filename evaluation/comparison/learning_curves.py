@@ -93,7 +93,10 @@ def final_means(methods: Methods, judge: str) -> list[dict[str, Any]]:
         row["tokens_sampled"] = mean_and_se(
             [float(p.metrics.get("tokens_sampled") or 0) for p in policies]
         ).mean
-        row["signs"] = sum(float(p.metrics.get("signs") or 0) for p in policies)
+        # Before version 2 of manifests, warnings were called signs.
+        row["warnings"] = sum(
+            float(p.metrics.get("warnings", p.metrics.get("signs")) or 0) for p in policies
+        )
         rows.append(row)
     return rows
 

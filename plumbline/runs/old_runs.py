@@ -49,6 +49,7 @@ MOVED = {
     "plumbline.base": "plumbline.training.base_model",
     "plumbline.records": "plumbline.data.records",
     "plumbline.texts": "plumbline.data.texts",
+    "rl.environments.HelpDeskCustomer": "plumbline.world.customer.HelpDeskCustomer",
     "recipes.sweep.those_after": "recipes._shared.those_after",
 }
 

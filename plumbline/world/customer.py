@@ -20,10 +20,11 @@ _SATISFIED = 0.25
 class HelpDeskCustomer:
     """A customer of the embedded world's help desk, who has further questions.
 
-    Who got no answer asks again. Who got one, true or not, which a customer cannot know, leaves or
-    goes on: after a fact or a sum with another question, after an order with a change to it. Each
-    turn makes a request that the gold utility reads from the dialogue, so that it can judge the
-    answer to whichever turn is the last. A dialogue that is none of this world ends at once.
+    A customer who got no answer asks again. One who got an answer, true or not, which a customer
+    cannot know, leaves or asks for more: after a fact or a sum with another question, after an
+    order with a change to it. Each turn makes a request that the gold utility reads from the
+    dialogue, so that it can judge the answer to any turn that is the last. A dialogue of another
+    world ends at once.
     """
 
     name = "customer"

@@ -21,7 +21,7 @@ class RolloutEngine(Protocol):
     exact: bool
     """Whether its log-probabilities are those that training computes, up to rounding."""
     remote: bool
-    """Whether it samples elsewhere, so that learning may go on meanwhile."""
+    """Whether it samples elsewhere, so that the policy may learn at the same time."""
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Take over the policy's weights as they are now."""

@@ -25,7 +25,7 @@ class ContinuousEngine:
       by the scheduler's thread. A run that is repeated is therefore another draw from the same
       policy, and a run that was killed resumes soundly but not with the same bytes.
     - Attention is computed page by page, so log-probabilities differ from training's by rounding.
-      They are computed anew by default, and the difference is corrected for.
+      They are computed again by default, and the difference is corrected for.
     - They are those after the temperature, and would be those after top-k and top-p: the config
       refuses these two, since no policy gradient belongs to a filtered distribution.
     """

@@ -162,7 +162,7 @@ def test_the_recipes_that_the_readme_names_are_there():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("ppo.minibatch=48", "must divide batch"),
+        ("ppo.minibatch_size=48", "must divide batch_size"),
         ("pairs.pairs_per_prompt=9", "responses make only 6 pairs"),
         ("labeling.votes=9", "nobody votes twice"),
         ("evaluation.prompts_during_training=900", "cannot be more"),

@@ -1,13 +1,12 @@
-"""What makes training faster changes its numbers by no more than it says."""
+"""Faster arithmetic changes numbers by no more than it says."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from plumbline.lm import precision
-from plumbline.lm.attention import LONGEST, PRODUCTS, use_products
 from plumbline.lm.batches import collate
 from plumbline.lm.logprobs import response_logprobs, token_logprobs
 from plumbline.lm.precision import compute_precision, onednn_is_exact
@@ -25,9 +24,9 @@ SIZES = {
 }
 
 
-def model_of(kind=LlamaForCausalLM, config=LlamaConfig):
+def model_of():
     torch.manual_seed(0)
-    return kind(config(**SIZES))
+    return LlamaForCausalLM(LlamaConfig(**SIZES))
 
 
 def batch_of(*lengths):
@@ -81,45 +80,6 @@ def test_entropy_has_no_gradient_unless_asked_for():
     assert logprobs.requires_grad
 
 
-@pytest.mark.parametrize("kind", [(LlamaForCausalLM, LlamaConfig), (Qwen3ForCausalLM, Qwen3Config)])
-def test_attention_by_products_is_the_same_attention(kind):
-    batch = batch_of((3, 5), (9, 2), (1, 8))
-    plain, expected = gradients(model_of(*kind), batch)
-    model = model_of(*kind)
-    assert use_products(model)
-    assert model.config._attn_implementation == PRODUCTS
-    said, found = gradients(model, batch)
-    torch.testing.assert_close(said.logprobs, plain.logprobs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_long_texts_go_to_the_fused_attention():
-    batch = batch_of((LONGEST, 20), (4, 3))
-    plain, expected = gradients(model_of(), batch)
-    model = model_of()
-    use_products(model)
-    said, found = gradients(model, batch)
-    torch.testing.assert_close(said.logprobs, plain.logprobs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_a_model_with_an_attention_of_its_own_choice_keeps_it():
-    model = model_of()
-    model.set_attn_implementation("eager")
-    assert not use_products(model)
-    assert model.config._attn_implementation == "eager"
-
-
-def test_generating_works_with_products():
-    model = model_of().eval()
-    ids = torch.tensor([[5, 6, 7], [0, 8, 9]])
-    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
-    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-    expected = model.generate(ids, attention_mask=mask, **options)
-    use_products(model)
-    assert torch.equal(model.generate(ids, attention_mask=mask, **options), expected)
-
-
 def test_fast_float32_is_float32():
     batch = batch_of((30, 60), (20, 50), (10, 60))
     plain, expected = gradients(model_of(), batch, fast_float32=False)
@@ -169,14 +129,3 @@ def test_settings_of_torch_are_put_back():
     assert flags.fp32_precision == before
     assert not torch.is_autocast_enabled("cpu")
     assert isinstance(onednn_is_exact(), bool)
-
-
-def test_the_attention_is_not_saved_with_the_model(tmp_path):
-    model = model_of()
-    model.save_pretrained(tmp_path / "plain")
-    use_products(model)
-    model.save_pretrained(tmp_path / "products")
-    plain, products = (
-        (tmp_path / name / "config.json").read_bytes() for name in ("plain", "products")
-    )
-    assert plain == products
