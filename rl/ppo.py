@@ -151,8 +151,8 @@ class PPO(TrainingState):
     ) -> Rollout:
         """Score a round's responses, let every role read them, and estimate advantages.
 
-        ``recompute``: the responses were sampled with other weights, or other arithmetic, than those
-        of the policy that will learn, so its log-probabilities are computed again.
+        ``recompute``: the responses were sampled with other weights or other arithmetic than the
+        policy that will learn has, so its log-probabilities are computed again.
         """
         with self._precision():
             roles, config = self.roles, self.config

@@ -5,9 +5,9 @@ Start it so, with the same base that the policy has:
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 16 \
         --max-loras 2 --logprobs-mode processed_logprobs
 
-Weights are sent as files: each refresh saves the adapter to a folder that the server can read, loads
-it there under a new name, and unloads the one before. With the old name, the server would answer
-from its cache of prefixes that the old weights computed.
+Weights are sent as files: each refresh saves the adapter to a folder that the server can read,
+loads it there under a new name, and unloads the one before. With the old name, the server would
+answer from its cache of prefixes that the old weights computed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _SEEDS = 2**63
 class VLLMEngine:
     """Samples from a vLLM server.
 
-    Its log-probabilities come from other kernels, mostly in bfloat16, so they are computed again and
-    importance weights correct for the difference. Each response has a seed of its own; with the
+    Its log-probabilities come from other kernels, mostly in bfloat16, so they are computed again
+    and importance weights correct for the difference. Each response has a seed of its own; with the
     same seed vLLM samples the same tokens where it computes the same numbers, and batching or
     another version changes these. A repeated run is the same up to such rounding, not to the byte.
     """
