@@ -18,7 +18,6 @@ The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -52,14 +51,15 @@ def main() -> None:
     if options.worker:
         work(json.loads(options.worker))
         return
+    sys.path.insert(0, str(HERE.parent))
     home = options.home or Path(tempfile.mkdtemp())
     prepared = prepare(home)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SETTINGS}
     for seed in range(options.seeds):
         for name in SETTINGS:  # the sides take turns, alone on the machine
             rounds = options.rounds if name == "trl" else options.rounds * 3 // 2
-            found[name].append(race(name, seed, rounds, options.clock, prepared))
-            last = found[name][-1]
+            runs[name].append(race(name, seed, rounds, options.clock, prepared))
+            last = runs[name][-1]
             say(
                 f"{SETTINGS[name]:<24} seed {seed}: {last['seconds'][-1]:.0f} s, reward "
                 f"{final(last, 'reward'):.3f}, KL {final(last, 'kl'):.2f} at the end"
@@ -70,12 +70,12 @@ def main() -> None:
     for name in ("ours", "best"):
         ratios = [
             arrival(ours, final(trl, "reward"), final(trl, "kl")) / trl["seconds"][-1]
-            for trl, ours in zip(found["trl"], found[name], strict=True)
+            for trl, ours in zip(runs["trl"], runs[name], strict=True)
         ]
         by_objective = [
             arrival(with_objective(ours), final(with_objective(trl), "reward"), float("inf"))
             / trl["seconds"][-1]
-            for trl, ours in zip(found["trl"], found[name], strict=True)
+            for trl, ours in zip(runs["trl"], runs[name], strict=True)
         ]
         result[name] = {
             "share_of_trl_seconds": [shown(ratio) for ratio in ratios],
@@ -85,26 +85,14 @@ def main() -> None:
         result[f"{name}_final"] = [
             {"reward": round(final(r, "reward"), 3), "kl": round(final(r, "kl"), 3),
              "seconds": round(r["seconds"][-1], 1)}
-            for r in found[name]
+            for r in runs[name]
         ]  # fmt: skip
     for name in SETTINGS:
         result[f"{name}_rounds"] = [
             {figure: [round(v, 3) for v in values] for figure, values in r.items()}
-            for r in found[name]
+            for r in runs[name]
         ]
     print(json.dumps(result))
-
-
-def peer_python() -> Path:
-    """Return the interpreter of TRL's environment, as `ppo.py` beside this makes it."""
-    spec = importlib.util.spec_from_file_location("benchmark_ppo", HERE / "ppo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_ppo"] = module
-    spec.loader.exec_module(module)
-    found: Path = module.peer_python()
-    return found
 
 
 def say(text: str) -> None:
@@ -154,8 +142,8 @@ def prepare(home: Path) -> dict[str, str]:
     from reward.scorer import RewardModelScorer
 
     folders = {name: str(home / name) for name in ("policy", "reward")}
-    asked = home / "prompts.json"
-    if not asked.exists():
+    saved = home / "prompts.json"
+    if not saved.exists():
         configs = Path(_shared.__file__).parent / "configs"
         config = load(DpoVsPpoConfig, configs / "quickstart.yaml")
         run = Run(home / "runs", "race", "dpo_vs_ppo", config, Reporter())
@@ -172,7 +160,7 @@ def prepare(home: Path) -> dict[str, str]:
         tokenizer.save_pretrained(folders["reward"])
         policy_of = Policy(policy, tokenizer)
         conversations = prompts(0, 2000, "preferences")
-        asked.write_text(
+        saved.write_text(
             json.dumps(
                 {
                     "shift": scorer.calibration.mean / scorer.calibration.std,
@@ -181,7 +169,7 @@ def prepare(home: Path) -> dict[str, str]:
                 }
             )
         )
-    return {**folders, "prompts": str(asked)}
+    return {**folders, "prompts": str(saved)}
 
 
 def merged(model: Any) -> Any:
@@ -193,6 +181,8 @@ def race(
     name: str, seed: int, rounds: int, clock: str, prepared: dict[str, str]
 ) -> dict[str, list[float]]:
     """Run one side in a process of its own; return reward, KL and seconds of each round."""
+    from benchmarks.peer import peer_python
+
     interpreter = peer_python() if name == "trl" else Path(sys.executable)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rounds.json"
@@ -215,8 +205,8 @@ def race(
         )
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        found: dict[str, list[float]] = json.loads(out.read_text())
-    return found
+        run: dict[str, list[float]] = json.loads(out.read_text())
+    return run
 
 
 def clock_of(job: dict[str, Any]) -> Callable[[], float]:
@@ -224,8 +214,8 @@ def clock_of(job: dict[str, Any]) -> Callable[[], float]:
 
 
 def work(job: dict[str, Any]) -> None:
-    found = work_trl(job) if job["name"] == "trl" else work_ours(job)
-    Path(job["out"]).write_text(json.dumps(found))
+    run = work_trl(job) if job["name"] == "trl" else work_ours(job)
+    Path(job["out"]).write_text(json.dumps(run))
 
 
 def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
@@ -240,7 +230,7 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     now = clock_of(job)
-    asked = json.loads(Path(job["prompts"]).read_text())
+    setup = json.loads(Path(job["prompts"]).read_text())
     started: list[float] = []
     sample = ppo_trainer.batch_generation
 
@@ -250,20 +240,20 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
         return sample(*arguments, **options)
 
     ppo_trainer.batch_generation = noticed
-    found: dict[str, list[float]] = {"reward": [], "kl": [], "seconds": []}
+    run: dict[str, list[float]] = {"reward": [], "kl": [], "seconds": []}
 
     class Notes(TrainerCallback):
         def on_log(self, *arguments: Any, logs: Any = None, **more: Any) -> None:
             if logs and "objective/scores" in logs:
-                found["reward"].append(float(logs["objective/scores"]) - asked["shift"])
-                found["kl"].append(float(logs["objective/kl"]))
-                found["seconds"].append(now() - started[0])
+                run["reward"].append(float(logs["objective/scores"]) - setup["shift"])
+                run["kl"].append(float(logs["objective/kl"]))
+                run["seconds"].append(now() - started[0])
 
     def scorer() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(job["reward"], num_labels=1)
 
     tokenizer = AutoTokenizer.from_pretrained(job["policy"], padding_side="left")
-    data = Dataset.from_dict({"input_ids": asked["ids"]})
+    data = Dataset.from_dict({"input_ids": setup["ids"]})
     value = scorer()
     # Like ours: the value model starts as the policy, and its head at zero.
     policy = AutoModelForCausalLM.from_pretrained(job["policy"])
@@ -305,7 +295,7 @@ def work_trl(job: dict[str, Any]) -> dict[str, list[float]]:
         callbacks=[Notes()],
     )
     trainer.train()
-    return found
+    return run
 
 
 def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
@@ -327,7 +317,7 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
             return "race"
 
     now = clock_of(job)
-    asked = json.loads(Path(job["prompts"]).read_text())
+    setup = json.loads(Path(job["prompts"]).read_text())
     moments: list[float] = []
     play = rl.sampler.play
 
@@ -339,7 +329,7 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
     best = job["name"] == "best"
     stage = Stage(Path(tempfile.mkdtemp()), Reporter(quiet=True))
     scorer = RewardModelScorer(Path(job["reward"]))
-    scorer.mean = asked["shift"]  # the standard deviation is in the head already
+    scorer.mean = setup["shift"]  # the standard deviation is in the head already
     train_ppo(
         stage,
         config=PPOConfig(
@@ -363,7 +353,7 @@ def work_ours(job: dict[str, Any]) -> dict[str, list[float]]:
             checkpoint_every=10_000,
         ),
         policy=Folder(Path(job["policy"])),
-        prompts=asked["prompts"],
+        prompts=setup["prompts"],
         scorer=scorer,
         hook=lambda *_: {},
         seed=job["seed"],
