@@ -261,7 +261,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
     ppo = PPO(roles, config, Guard(config.guards, roles.policy, folder / "traces", print), seed=0)
     memory.end_of("loading")
 
-    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
     sampler = RolloutSampler(engine, roles.policy, prompts(size), config, seed=0)
     episodes = sampler.next(0)
     assert sum(len(e.response_ids) for e in episodes) > 0.9 * BATCH * ANSWER

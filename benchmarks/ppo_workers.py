@@ -249,7 +249,7 @@ def work_ours(setting: Setting) -> None:
     prompts: Any = [[{"role": "user", "content": str(row)}] for row in range(setting.batch)]
     roles.policy.encode = lambda prompt: ids[int(prompt[0]["content"])]  # type: ignore[method-assign]
     roles.policy.end_ids = frozenset()
-    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
     sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
     if roles.shares_trunk:
         sampler.note_values(roles.value_of)

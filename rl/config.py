@@ -11,7 +11,7 @@ from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
-from rl.engines import ENGINES
+from rl.engines import ENGINES, Server
 from rl.kl import KL_ESTIMATORS
 from rl.losses import POLICY_LOSSES, REDUCTIONS, Clip
 from rl.shaping import MISSING_EOS
@@ -228,6 +228,11 @@ class RolloutConfig(Config):
     )
     """The most that the importance weight of a token may be, where responses are sampled with other
     weights or in another precision."""
+
+    @property
+    def server(self) -> Server:
+        """The server that samples, where the engine is one."""
+        return Server(self.url, self.model, self.adapters)
 
 
 class PPOConfig(Config):

@@ -73,7 +73,7 @@ def calculate(expression: str) -> str:
         try:
             tree = ast.parse(expression.strip(), mode="eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError):
-            raise _CannotError("it is no sum that I can read") from None
+            raise _CannotError("it is not a sum that I can read") from None
         return _written(_value(tree.body))
     except _CannotError as reason:
         return f"Error: {reason}."

@@ -128,7 +128,7 @@ def context_window(policy: Policy) -> int | None:
 
 
 def stop_token_ids(policy: Policy, stop_at: str | None) -> frozenset[int]:
-    """Return the ids at which responses are cut. Raises `ConfigError` where it is no one token."""
+    """Return the ids at which responses are cut. Raises `ConfigError` unless it is one token."""
     if stop_at is None:
         return frozenset()
     ids = policy.tokenizer.encode(stop_at, add_special_tokens=False)

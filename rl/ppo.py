@@ -15,7 +15,6 @@ estimator of KL, by another row of its table. Shapes: ``B`` responses, ``R`` pos
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -142,9 +141,6 @@ class PPO(TrainingState):
             raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
         self.guard, self.seed = guard, seed
 
-    def _precision(self) -> AbstractContextManager[None]:
-        return compute_precision(self.config.precision, self.roles.model.device)
-
     @torch.no_grad()
     def build_rollout(
         self, episodes: Sequence[Episode], scorer: Scorer, *, recompute: bool = False
@@ -154,7 +150,7 @@ class PPO(TrainingState):
         ``recompute``: the responses were sampled with other weights or other arithmetic than the
         policy that will learn has, so its log-probabilities are computed again.
         """
-        with self._precision():
+        with self.precision():
             roles, config = self.roles, self.config
             # 1. Responses as tensors, with the log-probabilities that they were drawn with.
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
@@ -171,7 +167,9 @@ class PPO(TrainingState):
             scores = torch.tensor(
                 score_episodes(scorer, episodes), dtype=torch.float32, device=device
             )
-            rewards = shape_rewards(scores, finished, config.shaping)
+            shaping, missing_eos = config.shaping, MISSING_EOS[config.shaping.missing_eos]
+            rewards = shape_rewards(scores, whiten=shaping.whiten, clip=shaping.clip)
+            rewards = missing_eos.rewards(rewards, finished, shaping.missing_eos_penalty)
 
             # 4. The reward of each token: minus beta KL, unless the loss has that penalty; plus the
             # response's reward at its last token.
@@ -182,8 +180,7 @@ class PPO(TrainingState):
             # 5. Advantages and returns. gae: delta_t = r_t + gamma V_t+1 - V_t, and
             # A_t = delta_t + gamma lambda A_t+1. A response that was cut may leave the loss.
             estimate = config.estimator(per_token, values, mask, config.estimator_settings)
-            rejects = MISSING_EOS[config.shaping.missing_eos].rejects
-            kept = finished if rejects else torch.ones_like(finished)
+            kept = finished if missing_eos.rejects else torch.ones_like(finished)
 
             # KL is that of the policy that drew the responses, which may be a stale one.
             drawn_with = sampled_logprobs if config.rollouts.max_staleness else logprobs
@@ -225,7 +222,7 @@ class PPO(TrainingState):
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Take ``ppo_epochs`` passes over a rollout, with one step for each minibatch."""
-        with self._precision():
+        with self.precision():
             config, mask, metrics = self.config, rollout.mask, RunningMeans()
             if int(mask.sum()) < 2:
                 return {"skipped": 1.0, "steps": 0.0}  # every response was rejected
@@ -391,7 +388,7 @@ class PPO(TrainingState):
     @torch.no_grad()
     def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
         """Return the KL to the reference of each response that the policy drew, [B], in nats."""
-        with self._precision():
+        with self.precision():
             roles, config = self.roles, self.config
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
             logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs

@@ -123,8 +123,8 @@ class Roles:
         adapter = getattr(scorer, "adapter", None)
         if adapter is None:
             raise ModelError(
-                "value.start is reward, but the reward model is no adapter on the policy's base. "
-                "Leave value.start at policy, or train the reward model as an adapter."
+                "value.start is reward, but the reward model is not an adapter on the policy's "
+                "base. Leave value.start at policy, or train the reward model as an adapter."
             )
         values = self._parameters(self.model, _VALUE)
         rewards = self._parameters(self.model, adapter)

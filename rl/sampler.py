@@ -138,7 +138,7 @@ def make_sampler(
     environment: Environment | None,
 ) -> RolloutSampler:
     """Return the sampler that a config asks for; prompts that do not fit are reported."""
-    engine = ENGINES[config.rollouts.engine].make(config.rollouts, config.sampling)
+    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
     fitting = prompts_that_fit(stage, roles.policy, prompts, config)
     sampler = RolloutSampler(engine, roles.policy, fitting, config, seed, environment)
     if roles.shares_trunk:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from plumbline.tables import Table
 
-if TYPE_CHECKING:
-    from rl.config import ShapingConfig
-
 
 @dataclass(frozen=True)
 class MissingEOS:
-    """What becomes of a response that was cut before its end token."""
+    """What becomes of a response that was cut before its end token.
+
+    ``penalize`` subtracts a penalty from its reward, ``replace`` sets a fixed low reward.
+    """
 
     name: str
     rewards: Callable[[Tensor, Tensor, float], Tensor] = lambda rewards, finished, penalty: rewards
@@ -47,18 +46,14 @@ MISSING_EOS = Table(
 )
 
 
-def shape_rewards(scores: Tensor, finished: Tensor, config: ShapingConfig) -> Tensor:
-    """Return the reward of each response, [B].
-
-    In this order: whitened over the batch (if set), clipped, and then what was cut before it ended
-    pays (``penalize``) or gets a fixed low reward (``replace``). ``scores`` [B], ``finished`` [B].
-    """
+def shape_rewards(scores: Tensor, *, whiten: bool, clip: float | None) -> Tensor:
+    """Return the reward of each response, [B]: its score, whitened over the batch, then clipped."""
     rewards = scores
-    if config.whiten:
+    if whiten:
         rewards = (rewards - rewards.mean()) * (rewards.var() + 1e-8).rsqrt()
-    if config.clip is not None:
-        rewards = rewards.clamp(-config.clip, config.clip)
-    return MISSING_EOS[config.missing_eos].rewards(rewards, finished, config.missing_eos_penalty)
+    if clip is not None:
+        rewards = rewards.clamp(-clip, clip)
+    return rewards
 
 
 def truncate_at_stop(
@@ -66,8 +61,8 @@ def truncate_at_stop(
 ) -> tuple[list[int], bool]:
     """Cut a response behind its first stop token; say whether it counts as finished.
 
-    What was drawn after that token is no part of the response: it is not scored, and no loss sees
-    it (Stiennon et al., 2020, cut summaries so at the first newline).
+    What was sampled after that token does not belong to the response: it is not scored, and no loss
+    sees it (Stiennon et al., 2020, cut summaries so at the first newline).
     """
     for place, token in enumerate(ids):
         if token in stop_token_ids:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
+from plumbline.lm.precision import compute_precision
 from rl.config import PPOConfig
 from rl.learner import Learner
 from rl.roles import Roles
@@ -35,6 +37,10 @@ class TrainingState:
         if self.config.has_values and self.iteration < self.config.value.warm_up:
             return {"value": self.learners["value"]}
         return self.learners
+
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the number format in which the roles compute, as a context."""
+        return compute_precision(self.config.precision, self.roles.model.device)
 
     def totals(self) -> dict[str, float]:
         """Return what the whole training came to."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from plumbline.lm.generation import Generation, SamplingConfig, ValueHead, generate
 from plumbline.lm.policy import Policy, using_adapter
 from plumbline.lm.tuning import TuningConfig
 from plumbline.tables import Table
 
-if TYPE_CHECKING:
-    from rl.config import RolloutConfig
+
+class Server(NamedTuple):
+    """A server that samples; what the settings of the same names say."""
+
+    url: str | None
+    model: str | None
+    adapters: Path | None
 
 
 class RolloutEngine(Protocol):
@@ -64,20 +70,20 @@ class NativeEngine:
             )
 
 
-def _native(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+def _native(sampling: SamplingConfig, server: Server) -> RolloutEngine:
     return NativeEngine(sampling)
 
 
-def _continuous(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+def _continuous(sampling: SamplingConfig, server: Server) -> RolloutEngine:
     from rl.engines.continuous import ContinuousEngine
 
     return ContinuousEngine(sampling)
 
 
-def _vllm(config: RolloutConfig, sampling: SamplingConfig) -> RolloutEngine:
+def _vllm(sampling: SamplingConfig, server: Server) -> RolloutEngine:
     from rl.engines.vllm import VLLMEngine
 
-    return VLLMEngine(config, sampling)
+    return VLLMEngine(sampling, server)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Engine:
     """One engine, and what it can do."""
 
     name: str
-    make: Callable[[RolloutConfig, SamplingConfig], RolloutEngine]
+    make: Callable[[SamplingConfig, Server], RolloutEngine]
     is_server: bool = False
     """Whether it is reached at ``rollouts.url``, and takes weights as adapters."""
     filters: bool = False

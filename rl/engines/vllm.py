@@ -27,11 +27,10 @@ from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
+from rl.engines import Server
 
 if TYPE_CHECKING:
     import httpx
-
-    from rl.config import RolloutConfig
 
 #: Requests on their way at once; the server batches them.
 _AT_ONCE = 64
@@ -57,23 +56,23 @@ class VLLMEngine:
 
     def __init__(
         self,
-        config: RolloutConfig,
         sampling: SamplingConfig,
+        server: Server,
         waits: Sequence[float] = _WAITS,
     ) -> None:
         import httpx
 
-        assert config.url is not None  # the config sees to it
-        self._url, self._sampling, self._waits = config.url.rstrip("/"), sampling, waits
-        self._base = config.model
+        assert server.url is not None  # the config sees to it
+        self._url, self._sampling, self._waits = server.url.rstrip("/"), sampling, waits
+        self._base = server.model
         self._client = httpx.Client(
             base_url=self._url,
             timeout=httpx.Timeout(_PATIENCE, connect=10.0),
             limits=httpx.Limits(max_connections=_AT_ONCE),
         )
-        if config.adapters is not None:
-            config.adapters.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=config.adapters)).resolve()
+        if server.adapters is not None:
+            server.adapters.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=server.adapters)).resolve()
         self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
         self._refreshes = 0
         self._adapter: str | None = None
@@ -160,11 +159,13 @@ class VLLMEngine:
         if finished and (not ids or ids[-1] not in end_ids):
             raise ModelError(
                 f"The server at {self._url} ended a response at token {ids[-1] if ids else None}, "
-                f"which is no end token of the policy ({sorted(end_ids)}). Does it serve the same "
-                "base with the same tokenizer?"
+                f"which does not end a response of the policy ({sorted(end_ids)} do). Does it "
+                "serve the same base with the same tokenizer?"
             )
         if not all(math.isfinite(logprob) for logprob in logprobs):
-            raise ModelError(f"The server at {self._url} gave a log-probability that is no number.")
+            raise ModelError(
+                f"The server at {self._url} gave a log-probability that is not a number."
+            )
         return Generation(list(ids), list(logprobs), finished)
 
     def _check_model(self, base: str) -> None:

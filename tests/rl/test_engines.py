@@ -169,14 +169,14 @@ def roles(base_folder):
 
 def engine_for(server, sampling=SAMPLING, **options):
     config = RolloutConfig(engine="vllm", url=server.url, **options)
-    return VLLMEngine(config, sampling, waits=(0.01, 0.01))
+    return VLLMEngine(sampling, config.server, waits=(0.01, 0.01))
 
 
 # --- Every engine. ------------------------------------------------------------------------------
 
 
 def make_engine(config, sampling=SAMPLING):
-    return ENGINES[config.engine].make(config, sampling)
+    return ENGINES[config.engine].make(sampling, config.server)
 
 
 def test_the_config_names_the_engine():

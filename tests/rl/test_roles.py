@@ -265,7 +265,7 @@ def test_a_value_model_of_another_form_cannot_start_as_the_reward_model(toy, tmp
 
 def test_without_a_reward_model_on_the_base_values_cannot_start_from_it(toy):
     roles = Roles(toy.artifact, TUNING, ValueConfig(start="reward"))
-    with pytest.raises(ModelError, match="no adapter on the policy's base"):
+    with pytest.raises(ModelError, match="not an adapter on the policy's base"):
         roles.start_values_from(object())
 
 

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from rl.config import ShapingConfig
 from rl.shaping import MISSING_EOS, shape_rewards, truncate_at_stop
 
 SCORES = torch.tensor([7.0, -9.0, 1.0, 0.5])
@@ -15,40 +14,39 @@ FINISHED = torch.tensor([True, True, False, False])
 
 
 @pytest.mark.parametrize(
-    ("missing_eos", "rewards"),
+    ("name", "rewards", "rejects"),
     [
-        ("penalize", [5.0, -5.0, -1.0, -1.5]),
-        ("replace", [5.0, -5.0, -2.0, -2.0]),
-        ("reject", [5.0, -5.0, 1.0, 0.5]),  # they leave the loss, which is not done here
-        ("keep", [5.0, -5.0, 1.0, 0.5]),
+        ("penalize", [7.0, -9.0, -1.0, -1.5], False),
+        ("replace", [7.0, -9.0, -2.0, -2.0], False),
+        ("reject", [7.0, -9.0, 1.0, 0.5], True),  # they leave the loss, which is not done here
+        ("keep", [7.0, -9.0, 1.0, 0.5], False),
     ],
 )
-def test_rewards_by_hand(missing_eos, rewards):
+def test_what_becomes_of_cut_responses_by_hand(name, rewards, rejects):
     assert set(MISSING_EOS) == {"penalize", "replace", "reject", "keep"}
-    config = ShapingConfig(missing_eos=missing_eos).model_copy(update={"missing_eos_penalty": 2.0})
-    found = shape_rewards(SCORES, FINISHED, config)
+    found = MISSING_EOS[name].rewards(SCORES, FINISHED, 2.0)
     torch.testing.assert_close(found, torch.tensor(rewards))
+    assert MISSING_EOS[name].rejects is rejects
+    assert MISSING_EOS[name].has_penalty is (not torch.equal(found, SCORES))
 
 
-def test_whitening_comes_before_the_clip_and_the_penalty():
-    # Mean 2, standard deviation 2 (Bessel: (4 + 0 + 4) / 2 = 4): -1, 0, 1; clipped to 0.5; then 3
-    # to pay.
-    config = ShapingConfig(whiten=True, clip=0.5, missing_eos_penalty=3.0)
-    found = shape_rewards(torch.tensor([0.0, 2.0, 4.0]), torch.tensor([True, False, True]), config)
-    torch.testing.assert_close(found, torch.tensor([-0.5, -3.0, 0.5]))
+def test_scores_are_clipped():
+    assert shape_rewards(SCORES, whiten=False, clip=5.0).tolist() == [5.0, -5.0, 1.0, 0.5]
+
+
+def test_whitening_comes_before_the_clip():
+    # Mean 2, standard deviation 2 (Bessel: (4 + 0 + 4) / 2 = 4): -1, 0, 1; clipped to 0.5.
+    found = shape_rewards(torch.tensor([0.0, 2.0, 4.0]), whiten=True, clip=0.5)
+    torch.testing.assert_close(found, torch.tensor([-0.5, 0.0, 0.5]))
 
 
 def test_equal_scores_are_whitened_to_zero():
-    found = shape_rewards(
-        torch.full((4,), 3.0), FINISHED, ShapingConfig(whiten=True, missing_eos="keep")
-    )
-    assert found.tolist() == [0.0] * 4
+    assert shape_rewards(torch.full((4,), 3.0), whiten=True, clip=5.0).tolist() == [0.0] * 4
 
 
 def test_without_a_clip_scores_stay_as_they_are():
-    found = shape_rewards(SCORES, FINISHED, ShapingConfig(clip=None, missing_eos="keep"))
-    assert found.tolist() == SCORES.tolist()
-    assert math.isnan(shape_rewards(torch.tensor([math.nan] * 4), FINISHED, ShapingConfig())[0])
+    assert shape_rewards(SCORES, whiten=False, clip=None).tolist() == SCORES.tolist()
+    assert math.isnan(shape_rewards(torch.tensor([math.nan] * 4), whiten=False, clip=5.0)[0])
 
 
 def test_responses_are_cut_behind_their_first_stop_token():

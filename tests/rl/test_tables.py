@@ -76,7 +76,7 @@ def test_every_other_row_has_numbers_of_its_own(table):
 
 @pytest.mark.parametrize("setting", TABLES)
 def test_an_unknown_name_is_refused_before_anything_runs(setting):
-    with pytest.raises(ConfigError, match="'nothing' is no"):
+    with pytest.raises(ConfigError, match=f"there is no {TABLES[setting].what} 'nothing'"):
         load(PPOConfig, None, [f"{setting}=nothing"])
 
 
