@@ -236,7 +236,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
     from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
     from rl.config import PPOConfig
-    from rl.engines import ENGINES
+    from rl.engines.table import ENGINES
     from rl.guards import Guard
     from rl.ppo import PPO
     from rl.roles import Roles, make_roles

@@ -214,7 +214,7 @@ def work_ours(setting: Setting) -> None:
     from plumbline.lm.precision import compute_precision
     from plumbline.lm.tuning import TuningConfig
     from rl.config import PPOConfig, RolloutConfig, ValueConfig
-    from rl.engines import ENGINES
+    from rl.engines.table import ENGINES
     from rl.guards import Guard
     from rl.ppo import PPO
     from rl.roles import make_roles

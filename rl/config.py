@@ -11,7 +11,8 @@ from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
-from rl.engines import ENGINES, Server
+from rl.engines.engine import Server
+from rl.engines.table import ENGINES
 from rl.kl import KL_ESTIMATORS
 from rl.losses import POLICY_LOSSES, REDUCTIONS, Clip
 from rl.shaping import MISSING_EOS

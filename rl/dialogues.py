@@ -16,7 +16,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from rl.engines import NativeEngine
+from rl.engines.native import NativeEngine
 from rl.environments import Environment
 from rl.episodes import play
 from rl.rollouts import score_episodes

@@ -9,7 +9,7 @@ from plumbline.data.records import Conversation, Message, assistant
 from plumbline.errors import ConfigError
 from plumbline.lm.chat import encode_turns
 from plumbline.lm.policy import Policy
-from rl.engines import RolloutEngine
+from rl.engines.engine import RolloutEngine
 from rl.environments import Environment
 from rl.shaping import truncate_at_stop
 

@@ -22,7 +22,9 @@ from plumbline.lm.policy import Policy
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive, rng
 from rl.config import PPOConfig
-from rl.engines import ENGINES, NativeEngine, RolloutEngine
+from rl.engines.engine import RolloutEngine
+from rl.engines.native import NativeEngine
+from rl.engines.table import ENGINES
 from rl.environments import Environment
 from rl.episodes import Episode, context_window, play, stop_token_ids
 from rl.roles import Roles

@@ -27,7 +27,7 @@ from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
-from rl.engines import Server
+from rl.engines.engine import Server
 
 if TYPE_CHECKING:
     import httpx

@@ -26,8 +26,9 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl.config import KLConfig, PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines import ENGINES, NativeEngine
 from rl.engines.continuous import ContinuousEngine
+from rl.engines.native import NativeEngine
+from rl.engines.table import ENGINES
 from rl.engines.vllm import VLLMEngine
 from rl.ppo import PPO, train_ppo
 from rl.roles import Roles

@@ -14,7 +14,7 @@ from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig
-from rl.engines import NativeEngine
+from rl.engines.native import NativeEngine
 from rl.episodes import play
 from rl.roles import Roles
 from tests.rl.conftest import build_rollout, make_ppo

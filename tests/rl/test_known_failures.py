@@ -23,7 +23,7 @@ from plumbline.lm.tuning import TuningConfig
 from reward.scorer import RewardModelScorer
 from rl.checkpoints import restore_checkpoint, save_checkpoint
 from rl.config import AdvantageConfig, KLConfig, LossConfig, PPOConfig, ShapingConfig
-from rl.engines import NativeEngine
+from rl.engines.native import NativeEngine
 from rl.episodes import Episode, play
 from rl.learner import Learner
 from rl.losses import REDUCTIONS

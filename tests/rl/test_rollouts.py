@@ -13,7 +13,8 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl import roles as roles_module
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig, ValueConfig
-from rl.engines import ENGINES, NativeEngine
+from rl.engines.native import NativeEngine
+from rl.engines.table import ENGINES
 from rl.episodes import play
 from rl.ppo import PPO, train_ppo
 from rl.roles import Roles

@@ -10,7 +10,7 @@ from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.seeds import derive
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines import NativeEngine
+from rl.engines.native import NativeEngine
 from rl.episodes import Episode
 from rl.roles import Roles
 from rl.sampler import RolloutSampler, prompts_of_round

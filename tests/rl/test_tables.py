@@ -14,7 +14,7 @@ from plumbline.config.declare import condition_of
 from plumbline.errors import ConfigError, ModelError
 from rl.advantages import ADVANTAGE_ESTIMATORS, EstimatorSettings
 from rl.config import PPOConfig
-from rl.engines import ENGINES
+from rl.engines.table import ENGINES
 from rl.kl import KL_ESTIMATORS
 from rl.losses import POLICY_LOSSES, REDUCTIONS, Clip
 from rl.shaping import MISSING_EOS

@@ -1,0 +1,37 @@
+"""What every engine does: it samples from a policy whose weights change between rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from plumbline.lm.generation import Generation
+from plumbline.lm.policy import Policy
+
+
+class RolloutEngine(Protocol):
+    """Samples from a policy whose weights change between rounds."""
+
+    exact: bool
+    """Whether its log-probabilities are those that training computes, up to rounding."""
+    remote: bool
+    """Whether it samples elsewhere, so that the policy may learn at the same time."""
+
+    def refresh(self, policy: Policy, iteration: int) -> None:
+        """Take over the policy's weights as they are now."""
+        ...
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> list[Generation]:
+        """Return one response to each prompt (as ids), in their order."""
+        ...
+
+
+class Server(NamedTuple):
+    """A server that samples; what the settings of the same names say."""
+
+    url: str | None
+    model: str | None
+    adapters: Path | None
