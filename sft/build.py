@@ -39,7 +39,7 @@ def build_demonstrations(
             f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
             f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
         )
-    for note in source.notes:
+    for note in source.notes():
         stage.say(note)
     stage.report_dropped(dropped)
     counts = write_dataset(
@@ -47,7 +47,7 @@ def build_demonstrations(
         {"train": train, "test": test},
         kind="messages",
         title="Demonstrations",
-        description="\n\n".join([_DESCRIPTION, *source.notes]),
+        description="\n\n".join([_DESCRIPTION, *source.notes()]),
         dropped=dropped,
     )
     forms = Counter(row["form"] for row in rows)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plumbline.data.reader import ExampleReader, ReadRow
+from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
 from plumbline.data.records import Conversation, Row
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
@@ -26,8 +25,12 @@ class Demonstrations:
 
     rows: list[Row]
     dropped: Dropped = field(default_factory=Dropped)
-    notes: Sequence[str] = ()
-    """What is worth saying of how they were read."""
+    report: ReadReport | None = None
+    """How a file was read."""
+
+    def notes(self) -> list[str]:
+        """Return what is worth saying of how they were read."""
+        return [] if self.report is None else self.report.notes()
 
 
 def from_rows(rows: list[Row], origin: str) -> Demonstrations:
@@ -55,7 +58,7 @@ def from_file(
         if entry.example.tools:
             row["tools"] = json.dumps(list(entry.example.tools), ensure_ascii=False)
         rows.append(row | {"origin": reader.report.origin, "row": entry.number})
-    return Demonstrations(rows, reader.report.dropped, reader.report.notes())
+    return Demonstrations(rows, reader.report.dropped, reader.report)
 
 
 def _problem(entry: ReadRow) -> str | None:

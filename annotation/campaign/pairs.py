@@ -14,7 +14,7 @@ from annotation.questions.form import problem_with_showing
 from plumbline.data.labels import Choice
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport, ReadRow
 from plumbline.data.records import Conversation, problem_with, prompt_id
-from plumbline.data.sources import Rows
+from plumbline.data.sources import Rows, Source
 from plumbline.data.uses import USES
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
@@ -42,13 +42,19 @@ class Pair:
         return {"pair_id": self.id, "prompt": self.prompt, "a": self.a, "b": self.b}
 
 
-def read_pairs(path: Path, config: DataFormatConfig | None = None) -> tuple[list[Pair], ReadReport]:
+def read_pairs(
+    path: Path | Source, config: DataFormatConfig | None = None
+) -> tuple[list[Pair], ReadReport]:
     """Read pairs from a file in any format of docs/formats.md, or from an artifact's folder.
 
     A row has a ``prompt`` and the responses ``a`` and ``b``, or ``chosen`` and ``rejected``, which
     become a and b; each is text or messages. It may have a ``pair_id`` (else one is made of its
     text), an ``answer`` and ``reasons``. Rows that are no pairs are kept with the reason.
     """
+    if isinstance(path, Source):
+        return _pairs_in(ExampleReader(path, USES["pairs"], config))
+    if isinstance(path, Source):
+        return _pairs_in(ExampleReader(path, USES["pairs"], config))
     file = path / "train.parquet" if path.is_dir() else path
     if not file.is_file():
         raise DataError(

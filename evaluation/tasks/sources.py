@@ -53,26 +53,10 @@ def dataset_task(dataset: Artifact, split: str) -> Task:
 def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_seed: int) -> Task:
     """Return the prompts of a file in any format of docs/formats.md, with their references.
 
-    Rows with the same prompt become one, with the references of both. Raises `DataError` with file
-    and row where a row cannot be read, unless ``leave_out_bad_rows`` is set: a benchmark with rows
-    left out is another benchmark.
+    Raises `DataError` with file and row where a row cannot be read, unless ``leave_out_bad_rows``
+    is set: a benchmark with rows left out is another benchmark.
     """
-    reader = ExampleReader(
-        file,
-        USES["prompts"],
-        config,
-        also={"subset": config.subset} if config.subset else {},
-        strict=not config.leave_out_bad_rows,
-    )
-    readable = []
-    for entry in reader:
-        item = _item_of(entry.example)
-        problem = _problem(item, config)
-        if problem is None:
-            readable.append(item)
-        else:
-            reader.leave_out(entry, problem)
-    name, items = reader.report.origin, unique(readable)
+    items, report = read_items(file, config)
     if config.split != "all":
         held_out = config.split == "held_out"
         items = tuple(
@@ -81,16 +65,38 @@ def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_see
             if is_held_out(item.prompt, config.held_out_share, data_seed) == held_out
         )
     if config.rows is not None and config.rows < len(items):
-        random = rng(data_seed, "task", name)
+        random = rng(data_seed, "task", report.origin)
         items = tuple(items[n] for n in sorted(random.sample(range(len(items)), config.rows)))
     if len(items) < 2:
-        left_out = reader.report.dropped.reasons()
+        left_out = report.dropped.reasons()
         raise DataError(
-            f"{name} holds {len(items)} prompts of the split {config.split!r}, and an evaluation "
-            "with its errors needs two. Take another split or file."
+            f"{report.origin} holds {len(items)} prompts of the split {config.split!r}, and an "
+            "evaluation with its errors needs two. Take another split or file."
             + (f" Left out: {left_out}." if left_out else "")
         )
-    return Task(Path(name).stem, items, notes=_notes(reader.report))
+    return Task(Path(report.origin).stem, items, _notes(report))
+
+
+def read_items(
+    file: Source | SourceFile | Path, config: TaskFileConfig
+) -> tuple[tuple[Item, ...], ReadReport]:
+    """Read the prompts of a file; rows with the same prompt become one, with all references."""
+    reader = ExampleReader(
+        file,
+        USES["prompts"],
+        config,
+        also={"subset": config.subset} if config.subset else {},
+        strict=not config.leave_out_bad_rows,
+    )
+    items = []
+    for entry in reader:
+        item = _item_of(entry.example)
+        problem = _problem(item, config)
+        if problem is None:
+            items.append(item)
+        else:
+            reader.leave_out(entry, problem)
+    return unique(items), reader.report
 
 
 def _notes(report: ReadReport) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate
+from plumbline.commands import annotate, data
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
@@ -168,6 +168,7 @@ def doctor(
 
 
 app.add_typer(annotate.app, name="annotate")
+app.add_typer(data.app, name="data")
 app.command()(compare)
 app.command()(evaluate)
 app.command()(watch)

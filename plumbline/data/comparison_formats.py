@@ -12,7 +12,10 @@ from plumbline.data.messages import is_missing, kind_of, messages_from, structur
 from plumbline.data.records import assistant, user
 
 _PAIR = made(("a", "b"), of=("chosen", "rejected"))
-_BETTER = made(("chosen", "rejected"), of=("a", "b", "verdict"))
+_BETTER = (
+    *made(("chosen", "rejected"), of=("a", "b", "verdict")),
+    *made(("prompt",), of=("a", "b")),
+)
 _SUBSET: Names = {"subset": ("subset", "category")}
 _ASKED = ("prompt", "instruction", "question", "query", "conversations", "conversation", "messages")
 

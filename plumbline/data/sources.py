@@ -106,23 +106,20 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
     or by a configuration and a split: ``org/name:main:test``.
     """
     text = str(place)
-    path = folder / text
-    if path.is_file():
-        return Source(str(path))
+    whole = folder / text  # an absolute path stays as it is
+    if whole.is_file():
+        return Source(str(whole))
     name, *rest = text.split(":")
-    if len(rest) <= 2 and name and not Path(text).is_absolute() | path.exists():
-        config, split = (None, *rest)[-2:] if rest else (None, None)
-        if (folder / name).is_dir():
-            return Source(str(folder / name), split, config, is_dataset=True)
-        if _HUB_ID.fullmatch(name) and not Path(name).suffix[1:].isalpha():
-            return Source(name, split, config, is_dataset=True)
-    if len(rest) <= 2 and name and Path(name).is_dir():
-        config, split = (None, *rest)[-2:] if rest else (None, None)
+    if len(rest) > 2:
+        name, rest = text, []
+    config, split = ([None] * 2 + rest)[-2:] if rest else (None, None)
+    if name and (folder / name).is_dir():
+        return Source(str(folder / name), split, config, is_dataset=True)
+    # org/name, but not folder/rows.jsonl
+    if _HUB_ID.fullmatch(name) and not Path(name).suffix[1:].isalpha():
         return Source(name, split, config, is_dataset=True)
-    if path.is_dir():
-        return Source(str(path), is_dataset=True)
     raise DataError(
-        f"There is no file {path} (looked for from {Path.cwd()}), and it is no dataset of the hub "
+        f"There is no file {whole} (looked for from {Path.cwd()}), and it is no dataset of the hub "
         "(org/name). Set its path in the config, or with --set."
     )
 

@@ -1,0 +1,97 @@
+"""``plumbline data check | formats``: try a file before a run, and what can be read at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Try files of data, and list the formats.")
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders that `datasets` reads, or datasets of the hub (org/name:split).",
+            show_default=False,
+        ),
+    ],
+    use: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="USE",
+            help="What for: demonstrations, preferences, unpaired, prompts, pairs, labels or "
+            "samples.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="A model's folder: show a row as it sees it, and count tokens."
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="PART=COLUMN",
+            help="Which column holds a part of the row (prompt=question); may be repeated, or "
+            "several with commas between.",
+        ),
+    ] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Read the rows as this format, or by your own module.function."
+        ),
+    ] = None,
+    ignored: Annotated[
+        str | None,
+        typer.Option("--ignore", metavar="COLUMNS", help="Columns to pass over, with commas."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same as one JSON object.")
+    ] = False,
+) -> None:
+    """Read files as a stage would, and say what became of every row.
+
+    The format, the rows that are left out and why, the columns that are used and not used, and one
+    row as it is learnt from. Exits with 3 where a file has no row that can be used.
+    """
+    import json
+
+    from plumbline.commands import data_check, data_show
+    from plumbline.data.reader import DataFormatConfig
+
+    settings = data_check.as_settings(columns, format_name, ignored)
+    config = DataFormatConfig(**settings)
+    checks = [data_check.check(name, use, config, model) for name in files]
+    if as_json:
+        found = {one.file: one.as_dict() for one in checks}
+        single = next(iter(found.values())) if len(checks) == 1 else {"files": found}
+        typer.echo(json.dumps(single, ensure_ascii=False))
+    else:
+        for one in checks:
+            data_show.show(one)
+    if not all(one.kept for one in checks):
+        raise typer.Exit(3)
+
+
+@app.command()
+def formats(
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables of docs/formats.md.")
+    ] = False,
+) -> None:
+    """List the formats that are recognized, and the parts of a row that they may have."""
+    from plumbline.commands import data_show
+
+    if as_markdown:
+        typer.echo(data_show.formats_as_markdown())
+    else:
+        data_show.show_formats()

@@ -1,0 +1,352 @@
+"""Reading a file as each stage does, and what is worth knowing of it before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from plumbline.data.parts import nearest
+from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
+from plumbline.data.records import Conversation, Row, problem_with
+from plumbline.data.sources import Source, source_at
+from plumbline.data.uses import USES
+from plumbline.dropped import Dropped
+from plumbline.errors import ConfigError, DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MEASURED_ROWS = 2000
+"""Rows whose tokens are counted: the first ones."""
+
+
+class Learnt(NamedTuple):
+    """What a model reads in one go, and what of it is learnt."""
+
+    title: str
+    messages: Conversation
+    """Turns; the learnt ones are those of the assistant's that are not in the prompt."""
+    prompt: int
+    """Messages at the start that are given and not learnt."""
+    tools: str | None = None
+
+
+@dataclass
+class Read:
+    """What a stage's reader made of a file."""
+
+    report: ReadReport
+    kept: int
+    rows: Sequence[Sequence[Learnt]] = ()
+    """For each row, what a model reads of it."""
+    warnings: Sequence[str] = ()
+
+
+@dataclass
+class Check:
+    """What became of a file's rows."""
+
+    file: str
+    use: str
+    format: str | None = None
+    rows: int = 0
+    kept: int = 0
+    dropped: Dropped = field(default_factory=Dropped)
+    columns_used: dict[str, str] = field(default_factory=dict)
+    columns_unused: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    example: Sequence[Learnt] = ()
+    seen: list[list[tuple[str, bool]]] = field(default_factory=list)
+    """The example as the model sees it: texts, and whether each is learnt."""
+    tokens: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        return {
+            "file": self.file,
+            "use": self.use,
+            "format": self.format,
+            "rows": self.rows,
+            "kept": self.kept,
+            "dropped": self.dropped.reasons(),
+            "dropped_rows": {
+                reason: [row["row"] for row in self.dropped.rows if row["reason"] == reason][:8]
+                for reason in self.dropped.reasons()
+            },
+            "columns_used": self.columns_used,
+            "columns_unused": self.columns_unused,
+            "warnings": self.warnings,
+            "example": [
+                {"title": one.title, "messages": one.messages, "given": one.prompt}
+                for one in self.example
+            ],
+            "tokens": self.tokens,
+        }
+
+
+def check(name: str, use: str, config: DataFormatConfig, model: Path | None) -> Check:
+    """Read a file for a use; that it cannot be read is an answer, too."""
+    if use not in READERS:
+        raise ConfigError(
+            f"--as is {use!r}; data are read as {', '.join(READERS)}.{nearest(use, READERS)}"
+        )
+    found = Check(name, use)
+    try:
+        read = READERS[use](source_at(name), config)
+    except DataError as error:
+        found.warnings.append(str(error))
+        return found
+    report = read.report
+    found.format, found.rows, found.kept = report.format or None, report.rows, read.kept
+    found.dropped = report.dropped
+    found.columns_used = report.columns_used
+    found.columns_unused = dict(report.columns_unused)
+    found.warnings += [*read.warnings, *_warnings(report)]
+    if read.rows:
+        found.example = read.rows[0]
+    if model is not None:
+        _see(found, read, model)
+    return found
+
+
+def as_settings(
+    columns: Sequence[str] | None, format_name: str | None, ignored: str | None
+) -> dict[str, Any]:
+    """Return the settings of reading that options give."""
+    named = {}
+    for part in ",".join(columns or ()).split(","):
+        if part.strip():
+            name, mark, column = part.partition("=")
+            if not mark or not column.strip():
+                raise ConfigError(f"--columns takes PART=COLUMN, such as prompt=question: {part!r}")
+            named[name.strip()] = column.strip()
+    passed_over = tuple(name.strip() for name in (ignored or "").split(",") if name.strip())
+    return {"columns": named, "format": format_name, "ignored_columns": passed_over}
+
+
+def _warnings(report: ReadReport) -> Iterator[str]:
+    if report.repaired:
+        yield f"half characters were replaced by U+FFFD in {report.repaired} rows"
+    if not report.rows:
+        yield "there are no rows in it"
+    elif not report.kept:
+        yield "no row can be used"
+
+
+# ----------------------------------------------------------------------------- reading by use
+
+
+def _settings(schema: Any, config: DataFormatConfig) -> Any:
+    """Return a stage's settings with the ways of reading that were asked for."""
+    return schema(**{name: getattr(config, name) for name in DataFormatConfig.model_fields})
+
+
+def _demonstrations(source: Source, config: DataFormatConfig) -> Read:
+    from sft.build import clean, deduplicate
+    from sft.config import DemonstrationsConfig
+    from sft.sources import from_file
+
+    settings = _settings(DemonstrationsConfig, config)
+    demonstrations = from_file(source, settings)
+    rows, dropped = clean(demonstrations.rows, settings, demonstrations.dropped)
+    rows = deduplicate(rows, dropped)
+    report = demonstrations.report
+    assert report is not None
+    report.dropped = dropped
+    learnt = [[Learnt("learnt", row["messages"], 0, row.get("tools"))] for row in rows]
+    return Read(report, len(rows), learnt)
+
+
+def _preferences(source: Source, config: DataFormatConfig) -> Read:
+    from preference.config import PreferenceFileConfig
+    from preference.sources import read_preferences
+
+    rows, report = read_preferences(source, _settings(PreferenceFileConfig, config))
+    return Read(report, len(rows), [_sides(row, "chosen", "rejected") for row in rows])
+
+
+def _unpaired(source: Source, config: DataFormatConfig) -> Read:
+    reader = ExampleReader(source, USES["unpaired"], config)
+    rows = []
+    for entry in reader:
+        example = entry.example
+        problem = problem_with(example.messages)
+        if problem is not None:
+            reader.leave_out(entry, problem)
+            continue
+        title = "good" if example.label else "bad"
+        rows.append([Learnt(title, example.messages, len(example.prompt))])
+    return Read(reader.report, len(rows), rows)
+
+
+def _prompts(source: Source, config: DataFormatConfig) -> Read:
+    from evaluation.tasks.sources import TaskFileConfig, read_items
+
+    settings = _settings(TaskFileConfig, config).model_copy(update={"leave_out_bad_rows": True})
+    items, report = read_items(source, settings)
+    warnings = []
+    if report.dropped.rows:
+        warnings.append(
+            "an evaluation refuses this file unless file.leave_out_bad_rows is set: a benchmark "
+            "with rows left out is another benchmark"
+        )
+    without = sum(not item.references for item in items)
+    if without:
+        warnings.append(f"{without} of {len(items)} prompts have no reference")
+    rows = [
+        [Learnt("asked, and its references", item.prompt, len(item.prompt))]
+        + [Learnt("reference", [_assistant(text)], 0) for text in item.references]
+        for item in items
+    ]
+    return Read(report, len(items), rows, warnings)
+
+
+def _pairs(source: Source, config: DataFormatConfig) -> Read:
+    from annotation.campaign.config import CampaignConfig
+    from annotation.campaign.pairs import leave_out, read_pairs
+
+    pairs, report = read_pairs(source, config)
+    kept, unfit = leave_out(pairs, CampaignConfig().near_identical, report.origin)
+    report.dropped.rows += unfit.rows
+    rows = [
+        [Learnt(side, [*pair.prompt, _assistant(text)], len(pair.prompt))
+         for side, text in (("a", pair.a), ("b", pair.b))]
+        for pair in kept
+    ]  # fmt: skip
+    return Read(report, len(kept), rows)
+
+
+def _labels(source: Source, config: DataFormatConfig) -> Read:
+    from annotation.sources.label_tables import Columns, read_votes
+
+    named = config.columns
+    item = named.get("item")
+    table = read_votes(
+        Path(source.place),
+        Columns(item=(item,) if item else (), person=named.get("person"), label=named.get("vote")),
+    )
+    columns = table.columns
+    used = dict.fromkeys(columns.people, "vote") | dict.fromkeys(columns.item, "item")
+    used |= dict.fromkeys(filter(None, [columns.person]), "person")
+    used |= dict.fromkeys(filter(None, [columns.label]), "vote")
+    count = int((table.votes.codes >= 0).sum())
+    report = ReadReport(source.name, f"{table.form} table of votes", count, count)
+    report.columns_used = used
+    missing = [f"{n} cells without a vote: {what}" for what, n in table.missing.items()]
+    return Read(report, count, (), missing)
+
+
+def _samples(source: Source, config: DataFormatConfig) -> Read:
+    from evaluation.comparison.external_samples import read_samples_file
+
+    if config.columns or config.format:
+        raise ConfigError("Samples have columns of their own (docs/comparison.md), not --columns.")
+    trained = read_samples_file(Path(source.place))
+    rows = [row for one in trained for look in one.looks for row in look.rows]
+    report = ReadReport(source.name, format="samples", rows=len(rows), kept=len(rows))
+    report.columns_used = {"prompt": "prompt", "response": "response", "model": "model"}
+    learnt = [
+        [Learnt("sampled", [*row["prompt"], _assistant(row["response"])], len(row["prompt"]))]
+        for row in rows[:1]
+    ]
+    return Read(report, len(rows), learnt)
+
+
+#: How the stage of each use reads a source.
+READERS: Mapping[str, Callable[[Source, DataFormatConfig], Read]] = {
+    "demonstrations": _demonstrations,
+    "preferences": _preferences,
+    "unpaired": _unpaired,
+    "prompts": _prompts,
+    "pairs": _pairs,
+    "labels": _labels,
+    "samples": _samples,
+}
+
+
+def _assistant(text: str) -> Any:
+    return {"role": "assistant", "content": text}
+
+
+def _sides(row: Row, *names: str) -> list[Learnt]:
+    return [Learnt(name, [*row["prompt"], *row[name]], len(row["prompt"])) for name in names]
+
+
+# ---------------------------------------------------------------------------- as a model sees it
+
+
+def _see(found: Check, read: Read, folder: Path) -> None:
+    """Add the example as a model sees it, and how many tokens rows have."""
+    from plumbline.lm.tokenizer import load_tokenizer
+
+    if not folder.is_dir():
+        raise ModelError(f"There is no model's folder {folder} (looked for from {Path.cwd()}).")
+    tokenizer = load_tokenizer(folder)
+    window = _window(folder)
+    lengths: list[int] = []
+    for parts in islice(read.rows, MEASURED_ROWS):
+        try:
+            encoded = [_encoded(tokenizer, part) for part in parts]
+        except ModelError as error:
+            found.warnings.append(f"a row cannot be written for this model: {error}")
+            break
+        if not lengths:
+            found.seen = [_segments(tokenizer, ids, learnt) for ids, learnt in encoded]
+        lengths.append(max(len(ids) for ids, _ in encoded))
+    if lengths:
+        lengths.sort()
+        found.tokens = {
+            "measured_rows": len(lengths),
+            "shortest": lengths[0],
+            "median": lengths[len(lengths) // 2],
+            "longest": lengths[-1],
+            "window": window,
+            "longer_than_the_window": sum(length > window for length in lengths),
+        }
+        if found.tokens["longer_than_the_window"]:
+            found.warnings.append(
+                f"{found.tokens['longer_than_the_window']} of {len(lengths)} rows are longer than "
+                f"the model's window of {window} tokens"
+            )
+
+
+def _window(folder: Path) -> int:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    return int(getattr(config, "max_position_embeddings", 0) or 0)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> tuple[list[int], list[int]]:
+    """Return ids, and 1 where a token is learnt."""
+    from plumbline.lm.chat import encode_conversation, encode_prompt, encode_response
+
+    if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
+        encoded = encode_conversation(tokenizer, part.messages)
+        return encoded.ids, encoded.assistant_mask
+    given, after = part.messages[: part.prompt], part.messages[part.prompt :]
+    if not after:
+        ids = encode_prompt(tokenizer, given)
+        return ids, [0] * len(ids)
+    if not given:
+        ids = list(tokenizer(after[-1]["content"], add_special_tokens=False)["input_ids"])
+        return ids, [0] * len(ids)
+    prompt_ids, response_ids = encode_response(tokenizer, given, after[-1]["content"])
+    return [*prompt_ids, *response_ids], [0] * len(prompt_ids) + [1] * len(response_ids)
+
+
+def _segments(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], learnt: Sequence[int]
+) -> list[tuple[str, bool]]:
+    """Return the text of ids in pieces, each learnt or not."""
+    pieces: list[tuple[str, bool]] = []
+    start = 0
+    for place in range(1, len(ids) + 1):
+        if place == len(ids) or learnt[place] != learnt[start]:
+            text = tokenizer.decode(ids[start:place], skip_special_tokens=False)
+            pieces.append((str(text), bool(learnt[start])))
+            start = place
+    return pieces
