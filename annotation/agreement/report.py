@@ -103,15 +103,16 @@ class AgreementReport:
 def report_on(
     file: Path,
     columns: Columns = Columns(),  # noqa: B008 - it is frozen
+    no_vote: Sequence[str] = (),
     order: Sequence[str] | None = None,
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 - it is frozen
 ) -> AgreementReport:
     """Read a table of labels and measure agreement in it."""
     if is_own_labels(file):
-        if columns != Columns():
+        if columns != Columns() or no_vote:
             raise ConfigError(
                 f"{file} holds labels as Plumbline writes them, whose columns are known. Leave out "
-                "--people, --item, --person and --label."
+                "--people, --item, --person, --label and --missing."
             )
         labels = read_own_labels(file)
         if order is not None:
@@ -119,7 +120,7 @@ def report_on(
         folder = file if file.is_dir() else file.parent
         measured = measure_labels(labels, read_gold(folder), order or ORDER, bootstrap)
         return AgreementReport(file, measured.choice, labels=measured)
-    table = read_votes(file, columns)
+    table = read_votes(file, columns, no_vote)
     if order is not None:
         check_order(order, table.votes.categories)
     return AgreementReport(file, measure_agreement(table.votes, order, bootstrap), table)

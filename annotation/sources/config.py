@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from plumbline.config import Config
+from plumbline.data.parts import Columns
 
 
 class LabelerConfig(Config):
@@ -51,12 +53,15 @@ class LabelingConfig(Config):
 class LabelFileConfig(Config):
     """How a file of labels is read: which columns hold what, and what its answers mean."""
 
-    pair_id: str = "pair_id"
-    """Column with the pair."""
-    annotator: str = "annotator"
-    """Column with who answered."""
-    choice: str = "choice"
-    """Column with the answer."""
+    renamed: ClassVar[Mapping[str, str]] = {
+        "pair_id": "columns.item",
+        "annotator": "columns.person",
+        "choice": "columns.vote",
+    }
+
+    columns: Columns = Field(default_factory=dict)
+    """Which column holds which part of a label: ``{item: pair, person: who, vote: answer}``. Those
+    left out are ``pair_id``, ``annotator``, ``choice``, and the others by their own names."""
     choices: dict[str, Literal["a", "b", "tie", "both_bad"]] = Field(
         {"a": "a", "b": "b", "tie": "tie", "both_bad": "both_bad"}
     )

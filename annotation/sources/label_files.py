@@ -1,9 +1,9 @@
-"""Labels from a file that somebody else's tool wrote: CSV, JSON, JSON lines or Parquet.
+"""Labels from a file that somebody else's tool wrote, of any kind that is read.
 
-Three columns are needed (`LabelFileConfig` names them): the pair, who answered, and the answer.
-These are read where they are there, by their own names: ``created_at`` (ISO 8601), ``shown_first``,
-``rationale``, ``strength``, ``flags`` (a list, or text separated by semicolons) and ``purpose``.
-A time without a zone is taken for UTC. Every label gets the source ``file``.
+Three columns are needed: the pair, who answered, and the answer. Others are read where they are
+there: ``created_at`` (ISO 8601), ``shown_first``, ``rationale``, ``strength``, ``flags`` (a list,
+or text separated by semicolons) and ``purpose``. The setting ``columns`` names any of them. A time
+without a zone is taken for UTC. Every label gets the source ``file``.
 
 Where the file does not say which response was shown first, ``a`` is written, and how many labels
 that concerns is among the figures: what is found of preferences for a place then means nothing.
@@ -11,16 +11,16 @@ that concerns is among the figures: what is found of preferences for a place the
 
 from __future__ import annotations
 
-import csv
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotation.sources.config import LabelFileConfig
-from plumbline.data.files import read_records
+from plumbline.data.files import read_rows
 from plumbline.data.labels import PURPOSES, Label, write_labels
+from plumbline.data.messages import is_missing, kind_of
+from plumbline.data.parts import nearest
 from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
@@ -28,6 +28,26 @@ from plumbline.runs.stage import Stage, stage
 UNKNOWN_TIME = "1970-01-01T00:00:00+00:00"
 """When a label was given whose file does not say: long ago, so that any dated label is later."""
 _SHOWN = 10
+#: What each part is called where the setting ``columns`` does not say.
+_OWN_NAMES = {
+    "item": "pair_id",
+    "person": "annotator",
+    "vote": "choice",
+    "created_at": "created_at",
+    "shown_first": "shown_first",
+    "rationale": "rationale",
+    "strength": "strength",
+    "flags": "flags",
+    "purpose": "purpose",
+}
+
+
+class LabelFile(NamedTuple):
+    """The labels in a file."""
+
+    labels: list[Label]
+    order_unknown: int
+    """Labels of which the file does not say which response was shown first."""
 
 
 @stage("labels")
@@ -35,9 +55,8 @@ def import_labels(
     stage: Stage, *, config: LabelFileConfig, file: SourceFile
 ) -> Mapping[str, float | None]:
     """Make labels of a file's rows. Raises `DataError` with all rows that are wrong."""
-    labels = read_label_file(file.path, config)
+    labels, order_unknown = read_label_file(file.path, config)
     write_labels(stage.folder, labels)
-    placed = sum(_value(record, "shown_first") is not None for _, record in _records(file.path))
     undated = sum(label.created_at == UNKNOWN_TIME for label in labels)
     if undated:
         stage.say(f"{undated} labels have no time, and are taken for older than any that has one")
@@ -46,90 +65,86 @@ def import_labels(
         "pairs": float(len({label.pair_id for label in labels})),
         "annotators": float(len({label.annotator for label in labels})),
         "undated": float(undated),
-        "order_unknown": float(len(labels) - placed),
+        "order_unknown": float(order_unknown),
     }
 
 
-def read_label_file(path: Path, config: LabelFileConfig) -> list[Label]:
-    """Read labels from a file; every problem is reported at once, with file and row.
-
-    Rows count from 1, in CSV without the line of names; in JSON lines a row is its line.
-    """
+def read_label_file(path: Path, config: LabelFileConfig) -> LabelFile:
+    """Read labels from a file; every problem is reported at once, with file and row."""
     labels: list[Label] = []
     problems: list[str] = []
-    for number, record in _records(path):
-        missing = _missing(record, config)
-        if missing is not None and not labels:  # the file's columns are others than stated
-            raise DataError(f"{path}, row {number}: {missing}")
-        try:
-            labels.append(label_of(record, config))
-        except ValueError as problem:
-            problems.append(f"{path}, row {number}: {problem}")
+    order_unknown = 0
+    for row in read_rows(path):
+        problem = row.problem
+        if row.record is not None:
+            missing = _missing_column(row.record, config)
+            if missing is not None and not labels:  # the file's columns are others than stated
+                raise DataError(f"{path}, {row.place}: {missing}")
+            try:
+                labels.append(label_of(row.record, config))
+            except ValueError as error:
+                problem = str(error)
+            else:
+                order_unknown += _value(row.record, _column("shown_first", config)) is None
+        if problem is not None:
+            problems.append(f"{path}, {row.place}: {problem}")
     if problems:
         more = len(problems) - _SHOWN
         shown = [*problems[:_SHOWN], *([f"… and {more} more rows"] if more > 0 else [])]
         raise DataError("\n".join(shown))
     if not labels:
         raise DataError(f"{path} has no row, so there is no label to import.")
-    return labels
+    return LabelFile(labels, order_unknown)
 
 
 def label_of(record: Mapping[str, Any], config: LabelFileConfig) -> Label:
     """Return the label that a record states. Raises `ValueError` with what is wrong with it."""
-    missing = _missing(record, config)
+    missing = _missing_column(record, config)
     if missing is not None:
         raise ValueError(missing)
-    if None in record:  # where csv.DictReader puts what is too much
-        raise ValueError("the row has more cells than there are columns")
+    column = {part: _column(part, config) for part in _OWN_NAMES}
     return Label(
-        pair_id=_text(record, config.pair_id),
-        annotator=_text(record, config.annotator),
+        pair_id=_text(record, column["item"]),
+        annotator=_text(record, column["person"]),
         source="file",
-        choice=_one_of(record, config.choice, config.choices),
-        created_at=_time(record),
-        shown_first=_one_of(record, "shown_first", {"a": "a", "b": "b"}, "a"),
-        rationale=str(_value(record, "rationale") or ""),
-        strength=_strength(record),
-        flags=_flags(record),
-        purpose=_one_of(record, "purpose", {p: p for p in PURPOSES}, config.purpose),
+        choice=_one_of(record, column["vote"], config.choices),
+        created_at=_time(record, column["created_at"]),
+        shown_first=_one_of(record, column["shown_first"], {"a": "a", "b": "b"}, "a"),
+        rationale=str(_value(record, column["rationale"]) or ""),
+        strength=_strength(record, column["strength"]),
+        flags=_flags(record, column["flags"]),
+        purpose=_one_of(record, column["purpose"], {p: p for p in PURPOSES}, config.purpose),
     )
 
 
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if path.suffix.lower() != ".csv":
-        yield from read_records(path)
-        return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield from enumerate(csv.DictReader(stream, strict=True), 1)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}.") from None
+def _column(part: str, config: LabelFileConfig) -> str:
+    return config.columns.get(part, _OWN_NAMES[part])
 
 
-def _missing(record: Mapping[str, Any], config: LabelFileConfig) -> str | None:
-    for setting in ("pair_id", "annotator", "choice"):
-        column: str = getattr(config, setting)
+def _missing_column(record: Mapping[str, Any], config: LabelFileConfig) -> str | None:
+    for part in ("item", "person", "vote"):
+        column = _column(part, config)
         if column not in record:
-            names = [str(name) for name in record]
-            close = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            names = ", ".join(map(str, record))
             return (
-                f"there is no column {column!r}, which the setting {setting!r} names; there are "
-                f"{', '.join(names)}.{hint}"
+                f"there is no column {column!r} with the {part}; there are {names}."
+                f"{nearest(column, map(str, record))} The setting columns.{part} names it"
             )
     return None
 
 
 def _value(record: Mapping[str, Any], column: str) -> Any:
-    """Return a value, or None where it is absent, null or empty."""
+    """Return a value, or None where it is absent, null, NaN or empty."""
     value = record.get(column)
-    return None if value is None or value == "" else value
+    return None if is_missing(value) or value == "" else value
 
 
 def _text(record: Mapping[str, Any], column: str) -> str:
     value = _value(record, column)
     if value is None or not str(value).strip():
         raise ValueError(f"{column!r} is empty")
+    if isinstance(value, Mapping | list):
+        raise ValueError(f"{column!r} holds {kind_of(value)}, not text")
     return str(value).strip()
 
 
@@ -143,37 +158,37 @@ def _one_of(
         raise ValueError(f"{column!r} is empty")
     key = str(value).strip()
     if key not in meanings:
-        close = difflib.get_close_matches(key, list(meanings), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        what = " Set what it means under 'choices'." if default is None and not close else ""
+        hint = nearest(key, meanings)
+        what = " Set what it means under 'choices'." if default is None and not hint else ""
         raise ValueError(
             f"{column!r} is {key!r}, which is none of {', '.join(meanings)}.{hint}{what}"
         )
     return meanings[key]
 
 
-def _time(record: Mapping[str, Any]) -> str:
-    value = _value(record, "created_at")
+def _time(record: Mapping[str, Any], column: str) -> str:
+    value = _value(record, column)
     if value is None:
         return UNKNOWN_TIME
     try:
         time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
-        raise ValueError(f"'created_at' is {value!r}, which is not ISO 8601") from None
+        raise ValueError(f"{column!r} is {value!r}, which is not ISO 8601") from None
     zoned = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return zoned.astimezone(UTC).isoformat()
 
 
-def _strength(record: Mapping[str, Any]) -> int | None:
-    value = _value(record, "strength")
+def _strength(record: Mapping[str, Any], column: str) -> int | None:
+    value = _value(record, column)
     if value is None:
         return None
-    if str(value).strip() not in ("1", "2", "3"):
-        raise ValueError(f"'strength' is {value!r}, which is none of 1, 2, 3")
-    return int(value)
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if text.strip() not in ("1", "2", "3"):
+        raise ValueError(f"{column!r} is {value!r}, which is none of 1, 2, 3")
+    return int(text)
 
 
-def _flags(record: Mapping[str, Any]) -> tuple[str, ...]:
-    value = _value(record, "flags")
-    given = value if isinstance(value, list | tuple) else str(value or "").split(";")
-    return tuple(str(flag).strip() for flag in given if str(flag).strip())
+def _flags(record: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    value = _value(record, column)
+    flags = value if isinstance(value, list | tuple) else str(value or "").split(";")
+    return tuple(str(flag).strip() for flag in flags if str(flag).strip())

@@ -15,36 +15,24 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from annotation.sources.table_files import TableRow, read_table
 from annotation.vote_table import Vote, VoteTable
+from plumbline.data.files import read_rows
+from plumbline.data.label_formats import ITEM_NAMES, PERSON_NAMES, VOTE_NAMES
 from plumbline.data.labels import LABELS_FILE, Label, read_labels
 from plumbline.errors import ConfigError, DataError
 
 Form = Literal["wide", "long"]
-#: Usual names, the more telling first.
-ITEM_NAMES = (
-    "item", "item_id", "pair_id", "pair", "unit", "unit_id", "record_id", "record", "example_id",
-    "example", "sample_id", "sample", "task_id", "task", "question_id", "doc_id", "document_id",
-    "prompt_id", "id", "idx", "index",
-)  # fmt: skip
-PERSON_NAMES = (
-    "person", "annotator", "annotator_id", "labeller", "labeler", "labeller_id", "labeler_id",
-    "rater", "rater_id", "coder", "coder_id", "worker", "worker_id", "judge", "reviewer",
-    "evaluator", "username", "user", "user_id",
-)  # fmt: skip
-LABEL_NAMES = (
-    "label", "choice", "vote", "rating", "annotation", "category", "verdict", "judgement",
-    "judgment", "answer", "winner", "preference", "score",
-)  # fmt: skip
 #: By which Plumbline's own labels are known.
 OWN_COLUMNS = frozenset(("pair_id", "annotator", "source", "choice", "shown_first", "purpose"))
 _NUMBERED_PERSON = re.compile(
     rf"(?:{'|'.join((*PERSON_NAMES, 'expert', 'human', 'participant'))})[ _.-]?\d+", re.IGNORECASE
 )
 #: Texts that say that there is no vote, beside an empty cell and null.
-NO_VOTE = ("NA", "N/A", "NaN", "nan", "null")
+NO_VOTE = (
+    "NA", "N/A", "N.A.", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "Null", "null", "None",
+)  # fmt: skip
 #: A column with more different values than this is not guessed to be somebody's votes.
 _FEW = 10
 #: Nor is it taken for labels where somebody says so.
@@ -53,7 +41,7 @@ _TOO_MANY = 100
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what; what is empty is to be guessed."""
+    """Which columns hold what. What is empty is to be guessed."""
 
     people: tuple[str, ...] = ()
     """One a person, in a wide table."""
@@ -73,7 +61,7 @@ class LabelTable:
     guessed: tuple[str, ...] = ()
     """Which of the columns were guessed."""
     missing: Mapping[str, int] = field(default_factory=dict)
-    """Cells without a vote, by what stands in them."""
+    """TableRows without a vote, by what stands in them."""
     look_alikes: tuple[tuple[str, ...], ...] = ()
     """Categories that differ in capitals alone; they are taken as different."""
 
@@ -101,8 +89,29 @@ def read_own_labels(path: Path) -> list[Label]:
         ) from None
 
 
-def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
-    """Read a CSV, TSV, JSON, JSONL or Parquet file of labels.
+class TableRow(NamedTuple):
+    """A row of a table: where it stands in the file, and its columns."""
+
+    place: str
+    record: Mapping[str, Any]
+
+
+def read_table(path: Path) -> list[TableRow]:
+    """Read every row of a table. Raises `DataError` with the first one that cannot be read."""
+    rows = []
+    for row in read_rows(path):
+        if row.record is None:
+            raise DataError(f"{path}, {row.place} {row.problem}.")
+        rows.append(TableRow(row.place, row.record))
+    if not rows:
+        raise DataError(f"{path} has no rows.")
+    return rows
+
+
+def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] = ()) -> LabelTable:
+    """Read a file of labels of any kind that is read (docs/formats.md).
+
+    ``no_vote`` are texts that say that there is no vote, beside the usual ones (`NO_VOTE`).
 
     Raises `ConfigError` where the columns asked for contradict each other, and `DataError`, with
     file and row, where the file is not as they say or where they cannot be guessed.
@@ -113,25 +122,25 @@ def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
             "with a row a vote. Give one or the other."
         )
     rows = read_table(path)
-    found = list(dict.fromkeys(column for row in rows for column in row.cells))
-    if columns == Columns() and set(found) >= OWN_COLUMNS:
+    names = list(dict.fromkeys(column for row in rows for column in row.record))
+    if columns == Columns() and set(names) >= OWN_COLUMNS:
         raise DataError(
             f"{path} seems to hold labels as Plumbline writes them, in which gold items and "
             f"repeats are no votes. Name it {LABELS_FILE}, or name its columns to count every row."
         )
-    _require(path, found, columns)
-    chosen = _choose(path, rows, found, columns)
-    missing: Counter[str] = Counter()
+    _require(path, names, columns)
+    reader = _Reader(path, rows, frozenset((*NO_VOTE, *no_vote)))
+    chosen = reader.choose(names, columns)
     if chosen.people:
-        votes = _wide(path, rows, chosen, missing, own_items=bool(columns.item))
+        votes = reader.wide(chosen, own_items=bool(columns.item))
     else:
-        votes = _long(path, rows, chosen, missing)
+        votes = reader.long(chosen)
     if not votes.categories:
-        raise DataError(f"{path} has {len(rows)} rows, but no vote in {_said(chosen)}.")
+        raise DataError(f"{path} has {len(rows)} rows, but no vote in {_listed_votes(chosen)}.")
     if len(votes.categories) > _TOO_MANY:
         raise DataError(
-            f"{path}: {_said(chosen)} holds {len(votes.categories)} different values, such as "
-            f"{', '.join(map(repr, votes.categories[:3]))}. These are no labels; name other "
+            f"{path}: {_listed_votes(chosen)} holds {len(votes.categories)} different values, such "
+            f"as {', '.join(map(repr, votes.categories[:3]))}. These are no labels; name other "
             "columns."
         )
     return LabelTable(
@@ -139,16 +148,16 @@ def read_votes(path: Path, columns: Columns = Columns()) -> LabelTable:
         "wide" if chosen.people else "long",
         chosen,
         guessed=tuple(
-            one.name
-            for one in fields(Columns)
-            if getattr(chosen, one.name) != getattr(columns, one.name)
+            column.name
+            for column in fields(Columns)
+            if getattr(chosen, column.name) != getattr(columns, column.name)
         ),
-        missing=dict(missing),
+        missing=dict(reader.missing),
         look_alikes=_look_alikes(votes.categories),
     )
 
 
-def _require(path: Path, found: Sequence[str], columns: Columns) -> None:
+def _require(path: Path, present: Sequence[str], columns: Columns) -> None:
     """Refuse names of columns that are not there."""
     for option, names in (
         ("--people", columns.people),
@@ -157,172 +166,168 @@ def _require(path: Path, found: Sequence[str], columns: Columns) -> None:
         ("--label", (columns.label,)),
     ):
         for name in names:
-            if name is None or name in found:
+            if name is None or name in present:
                 continue
-            close = difflib.get_close_matches(name, found, n=2)
+            close = difflib.get_close_matches(name, present, n=2)
             raise DataError(
                 f"{path} has no column {name!r} ({option}). "
                 + (f"Did you mean {' or '.join(map(repr, close))}? " if close else "")
-                + f"Its columns are: {_listed(found)}."
+                + f"Its columns are: {_listed(present)}."
             )
         if len(set(names)) < len(names):
             raise ConfigError(f"{option} names a column twice: {', '.join(map(str, names))}.")
 
 
-def _choose(path: Path, rows: Sequence[TableRow], found: Sequence[str], asked: Columns) -> Columns:
-    """Complete the columns that were asked for by those that are meant clearly."""
-    item = asked.item or tuple(_usual(found, ITEM_NAMES)[:1])
-    if asked.people:
-        return replace(asked, item=item)
-    people = [asked.person] if asked.person else _usual(found, PERSON_NAMES)
-    labels = [asked.label] if asked.label else _usual(found, LABEL_NAMES)
-    by_row = bool(item) and len(people) == 1 and len(labels) == 1
-    numbered = tuple(
-        column for column in found if _NUMBERED_PERSON.fullmatch(column) and column not in item
-    )
-    by_column = len(numbered) > 1 and not (asked.person or asked.label)
-    if by_row and not by_column:
-        return Columns(item=item, person=people[0], label=labels[0])
-    if by_column and not by_row:
-        return Columns(people=numbered, item=item)
-    if not (by_row or by_column or asked.person or asked.label):
-        alike = _columns_alike(rows, found, item)
-        if alike is not None:
-            return alike
-    raise DataError(
-        f"{path}: it is not clear which columns hold the votes. Its columns are: "
-        f"{_listed(found)}. Say --people with the columns of a table with one column a person "
-        "(ana,ben), or --item, --person and --label for a table with one row a vote"
-        + (f"; several could be the person: {_listed(people)}" if len(people) > 1 else "")
-        + (f"; several could be the label: {_listed(labels)}" if len(labels) > 1 else "")
-        + "."
-    )
+class _Reader:
+    """Reads the votes of a table, and counts the cells without one by what stands in them."""
 
+    def __init__(self, path: Path, rows: Sequence[TableRow], no_vote: frozenset[str]) -> None:
+        self._path, self._rows, self._no_vote = path, rows, no_vote
+        self.missing: Counter[str] = Counter()
 
-def _columns_alike(
-    rows: Sequence[TableRow], found: Sequence[str], item: tuple[str, ...]
-) -> Columns | None:
-    """Take a table for wide whose columns share a few values, all but one that names the item."""
-    values = {
-        column: {text for row in rows if (text := _text(row.cells.get(column))[0]) is not None}
-        for column in found
-        if column not in item
-    }
-    few = {column: kinds for column, kinds in values.items() if 0 < len(kinds) <= _FEW}
-    others = [column for column in values if column not in few]
-    if not item and len(others) == 1:
-        item, others = (others[0],), []
-    together = Counter(kind for kinds in few.values() for kind in kinds)
-    shared = all(any(together[kind] > 1 for kind in kinds) for kinds in few.values())
-    if others or len(few) < 2 or len(together) > _FEW or not shared:
-        return None
-    return Columns(people=tuple(few), item=item)
-
-
-def _wide(
-    path: Path,
-    rows: Sequence[TableRow],
-    columns: Columns,
-    missing: Counter[str],
-    *,
-    own_items: bool,
-) -> VoteTable:
-    """Read rows that are items. A guessed item column counts only where it tells rows apart."""
-    items = [_item(path, row, columns.item) if columns.item else row.where for row in rows]
-    twice = _first_repeated(items)
-    if twice is not None and own_items:
-        first, second = (rows[number].where for number in twice)
-        raise DataError(
-            f"{path}: {first} and {second} are both the item {items[twice[0]]!r}, but with one "
-            "column a person an item has one row. Name more columns in --item, or none."
+    def choose(self, names: Sequence[str], asked: Columns) -> Columns:
+        """Complete the columns that were asked for by those that are meant clearly."""
+        item = asked.item or tuple(_usual(names, ITEM_NAMES)[:1])
+        if asked.people:
+            return replace(asked, item=item)
+        people = [asked.person] if asked.person else _usual(names, PERSON_NAMES)
+        labels = [asked.label] if asked.label else _usual(names, VOTE_NAMES)
+        by_row = bool(item) and len(people) == 1 and len(labels) == 1
+        numbered = tuple(
+            column for column in names if _NUMBERED_PERSON.fullmatch(column) and column not in item
         )
-    if twice is not None:
-        items = [row.where for row in rows]
-    votes = [
-        Vote(name, person, category)
-        for name, row in zip(items, rows, strict=True)
-        for person in columns.people
-        if (category := _category(path, row, person, missing)) is not None
-    ]
-    return VoteTable.of(votes, items=items, people=columns.people)
+        by_column = len(numbered) > 1 and not (asked.person or asked.label)
+        if by_row and not by_column:
+            return Columns(item=item, person=people[0], label=labels[0])
+        if by_column and not by_row:
+            return Columns(people=numbered, item=item)
+        if not (by_row or by_column or asked.person or asked.label):
+            alike = self._columns_alike(names, item)
+            if alike is not None:
+                return alike
+        raise DataError(
+            f"{self._path}: it is not clear which columns hold the votes. Its columns are: "
+            f"{_listed(names)}. Say --people with the columns of a table with one column a person "
+            "(ana,ben), or --item, --person and --label for a table with one row a vote"
+            + (f"; several could be the person: {_listed(people)}" if len(people) > 1 else "")
+            + (f"; several could be the label: {_listed(labels)}" if len(labels) > 1 else "")
+            + "."
+        )
 
+    def _columns_alike(self, names: Sequence[str], item: tuple[str, ...]) -> Columns | None:
+        """Take a table for wide whose columns share a few values, but for one that names items."""
+        values = {
+            column: {
+                text
+                for row in self._rows
+                if (text := self._text(row.record.get(column))[0]) is not None
+            }
+            for column in names
+            if column not in item
+        }
+        few = {column: kinds for column, kinds in values.items() if 0 < len(kinds) <= _FEW}
+        others = [column for column in values if column not in few]
+        if not item and len(others) == 1:
+            item, others = (others[0],), []
+        together = Counter(kind for kinds in few.values() for kind in kinds)
+        shared = all(any(together[kind] > 1 for kind in kinds) for kinds in few.values())
+        if others or len(few) < 2 or len(together) > _FEW or not shared:
+            return None
+        return Columns(people=tuple(few), item=item)
 
-def _long(
-    path: Path, rows: Sequence[TableRow], columns: Columns, missing: Counter[str]
-) -> VoteTable:
-    """Read rows that are votes."""
-    assert columns.person is not None and columns.label is not None
-    seen: dict[tuple[str, str], str] = {}
-    items: dict[str, None] = {}
-    votes = []
-    for row in rows:
-        item, person = _item(path, row, columns.item), _item(path, row, (columns.person,))
-        items[item] = None
-        category = _category(path, row, columns.label, missing)
-        if category is None:
-            continue
-        if (item, person) in seen:
+    def wide(self, columns: Columns, *, own_items: bool) -> VoteTable:
+        """Read rows that are items. A guessed item column counts only where it tells rows apart."""
+        items = [self._item(row, columns.item) if columns.item else row.place for row in self._rows]
+        twice = _first_repeated(items)
+        if twice is not None and own_items:
+            first, second = (self._rows[number].place for number in twice)
             raise DataError(
-                f"{path}: {seen[item, person]} and {row.where} are both a vote of {person!r} on "
-                f"{item!r}. Agreement between people needs one vote each: leave one out, or name "
-                "more columns in --item if these are different items."
+                f"{self._path}: {first} and {second} are both the item {items[twice[0]]!r}, but "
+                "with one column a person an item has one row. Name more columns in --item, or none."
             )
-        seen[item, person] = row.where
-        votes.append(Vote(item, person, category))
-    return VoteTable.of(votes, items=list(items))
+        if twice is not None:
+            items = [row.place for row in self._rows]
+        votes = [
+            Vote(name, person, category)
+            for name, row in zip(items, self._rows, strict=True)
+            for person in columns.people
+            if (category := self._category(row, person)) is not None
+        ]
+        return VoteTable.of(votes, items=items, people=columns.people)
 
+    def long(self, columns: Columns) -> VoteTable:
+        """Read rows that are votes."""
+        assert columns.person is not None and columns.label is not None
+        seen: dict[tuple[str, str], str] = {}
+        items: dict[str, None] = {}
+        votes = []
+        for row in self._rows:
+            item, person = self._item(row, columns.item), self._item(row, (columns.person,))
+            items[item] = None
+            category = self._category(row, columns.label)
+            if category is None:
+                continue
+            if (item, person) in seen:
+                raise DataError(
+                    f"{self._path}: {seen[item, person]} and {row.place} are both a vote of "
+                    f"{person!r} on {item!r}. Agreement between people needs one vote each: leave "
+                    "one out, or name more columns in --item if these are different items."
+                )
+            seen[item, person] = row.place
+            votes.append(Vote(item, person, category))
+        return VoteTable.of(votes, items=list(items))
 
-def _item(path: Path, row: TableRow, columns: Sequence[str]) -> str:
-    """Return what names an item or a person in a row."""
-    parts = []
-    for column in columns:
-        text, empty = _text(row.cells.get(column))
+    def _item(self, row: TableRow, columns: Sequence[str]) -> str:
+        """Return what names an item or a person in a row."""
+        parts = []
+        for column in columns:
+            text, empty = self._text(row.record.get(column))
+            if text is None:
+                raise DataError(
+                    f"{self._path}, {row.place}: {column!r} is {empty}, so it is not known whose "
+                    "vote this is or on what."
+                )
+            parts.append(text)
+        return " / ".join(parts)
+
+    def _category(self, row: TableRow, column: str) -> str | None:
+        """Return a vote, or None where there is none; which is counted."""
+        value = row.record.get(column)
+        if isinstance(value, Mapping) or (
+            isinstance(value, Sequence) and not isinstance(value, str)
+        ):
+            raise DataError(
+                f"{self._path}, {row.place}: {column!r} holds {type(value).__name__} and not a "
+                f"label: {str(value)[:80]}"
+            )
+        text, empty = self._text(value)
         if text is None:
-            raise DataError(
-                f"{path}, {row.where}: {column!r} is {empty}, so it is not known whose vote this "
-                "is or on what."
-            )
-        parts.append(text)
-    return " / ".join(parts)
+            self.missing[empty] += 1
+        return text
+
+    def _text(self, value: Any) -> tuple[str | None, str]:
+        """Return a value as text, or None and what stands there instead.
+
+        The same number is the same text however it was written: a spreadsheet with a hole in a
+        column of whole numbers saves ``1.0`` for 1.
+        """
+        if isinstance(value, bool):
+            return str(value).lower(), ""
+        if isinstance(value, float):
+            if math.isnan(value):
+                return None, "NaN"
+            return str(int(value)) if value.is_integer() else repr(value), ""
+        text = "" if value is None else str(value).strip()
+        if not text:
+            return None, "empty"
+        if text in self._no_vote:
+            return None, text
+        return re.sub(r"^(-?\d+)\.0+$", r"\1", text), ""
 
 
-def _category(path: Path, row: TableRow, column: str, missing: Counter[str]) -> str | None:
-    """Return a vote, or None where there is none; which is counted."""
-    value = row.cells.get(column)
-    if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str)):
-        raise DataError(
-            f"{path}, {row.where}: {column!r} holds {type(value).__name__} and not a label: "
-            f"{str(value)[:80]}"
-        )
-    text, empty = _text(value)
-    if text is None:
-        missing[empty] += 1
-    return text
-
-
-def _text(value: Any) -> tuple[str | None, str]:
-    """Return a value as text, or None and what stands there instead.
-
-    The same number is the same text however it was written: a spreadsheet with a hole in a column
-    of whole numbers saves ``1.0`` for 1.
-    """
-    if isinstance(value, bool):
-        return str(value).lower(), ""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None, "NaN"
-        return str(int(value)) if value.is_integer() else repr(value), ""
-    text = "" if value is None else str(value).strip()
-    if not text:
-        return None, "empty"
-    if text in NO_VOTE:
-        return None, text
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text), ""
-
-
-def _usual(found: Sequence[str], names: Sequence[str]) -> list[str]:
+def _usual(columns: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the columns that bear a usual name, the more telling first."""
-    by_name = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in found}
+    by_name = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in columns}
     return [by_name[name] for name in names if name in by_name]
 
 
@@ -343,7 +348,7 @@ def _look_alikes(categories: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in alike.values() if len(names) > 1)
 
 
-def _said(columns: Columns) -> str:
+def _listed_votes(columns: Columns) -> str:
     if columns.people:
         return f"the columns {_listed(columns.people)}"
     return f"the column {columns.label!r}"

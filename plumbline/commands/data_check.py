@@ -232,7 +232,7 @@ def _labels(source: Source, config: DataFormatConfig) -> Read:
     used = dict.fromkeys(columns.people, "vote") | dict.fromkeys(columns.item, "item")
     used |= dict.fromkeys(filter(None, [columns.person]), "person")
     used |= dict.fromkeys(filter(None, [columns.label]), "vote")
-    count = int((table.votes.codes >= 0).sum())
+    count = table.votes.votes
     report = ReadReport(source.name, f"{table.form} table of votes", count, count)
     report.columns_used = used
     missing = [f"{n} cells without a vote: {what}" for what, n in table.missing.items()]

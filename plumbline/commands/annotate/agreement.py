@@ -37,6 +37,13 @@ Person = Annotated[
 Label = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="With one row per vote: the column of votes.")
 ]
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXTS",
+        help="Texts that mean no vote, with commas (-,?), besides NA, NULL, None and the like.",
+    ),
+]
 Ordinal = Annotated[
     str | None,
     typer.Option(
@@ -58,6 +65,7 @@ def agreement(
     item: Item = None,
     person: Person = None,
     label: Label = None,
+    missing: Missing = None,
     ordinal: Ordinal = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -76,6 +84,7 @@ def agreement(
     report = report_on(
         file,
         Columns(people=_names(people), item=_names(item), person=person, label=label),
+        no_vote=_names(missing),
         order=_names(ordinal) or None,
         bootstrap=Bootstrap(resamples, seed),
     )

@@ -12,8 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from annotation.gold_answers import write_gold
-from annotation.sources.label_tables import Columns, read_votes
-from annotation.sources.table_files import read_table
+from annotation.sources.label_tables import Columns, read_table, read_votes
 from plumbline.commands.annotate.agreement import app
 from plumbline.data.labels import Label, write_labels
 from plumbline.errors import ConfigError, DataError
@@ -86,7 +85,7 @@ def test_other_dresses_of_csv(tmp_path):
     packed.write_bytes(gzip.compress(separated(LONG).encode()))
     assert said(read_votes(packed)) == EVERYTHING
     path.write_text('item,ana,ben\n"one, ""two""\nthree",a,a\n\ny,b,a\n')
-    assert [row.where for row in read_table(path)] == ["line 2", "line 5"]
+    assert [row.place for row in read_table(path)] == ["line 2", "line 5"]
     assert read_votes(path).votes.items == ('one, "two"\nthree', "y")
 
 
@@ -103,6 +102,16 @@ def test_the_same_number_is_the_same_category_however_it_is_written(tmp_path):
     table = read_votes(write(tmp_path / "votes.parquet", rows), Columns(people=("r1", "r2")))
     assert said(table) == {("7", "r1"): "1", ("7", "r2"): "true", ("8", "r2"): "false"}
     assert table.missing == {"NaN": 1}
+
+
+def test_what_stands_for_no_vote(tmp_path):
+    path = tmp_path / "votes.csv"
+    marks = ("NULL", "None", "N.A.", "NA", "<NA>", "#N/A", "", "-", "?")
+    lines = "".join(f"{n},a,{mark}\n" for n, mark in enumerate(marks))
+    path.write_text(f"item,ana,ben\n{lines}x,a,b\n")
+    table = read_votes(path, Columns(people=("ana", "ben")), no_vote=("-", "?"))
+    assert table.votes.categories == ("a", "b")
+    assert table.missing == {mark or "empty": 1 for mark in marks}
 
 
 def test_pandalm_is_read_as_it_lies(real_file):
@@ -171,7 +180,7 @@ def test_columns_that_cannot_be_guessed_are_named(tmp_path, rows, pattern):
     [
         ("v.csv", "item,ana,ben\nx,a\n", r"v.csv, line 2 has 2 cells, .* 3 columns"),
         ("v.csv", "item,ana,ana\nx,a,b\n", r"names 'ana' more than once"),
-        ("v.csv", 'item,ana,ben\nx,a,b\ny,"a,b\n', r"line 3: this is not CSV"),
+        ("v.csv", 'item,ana,ben\nx,a,b\ny,"a,b\n', r"line 3 is not CSV"),
         ("v.csv", "item,ana,ben\n", "has no rows"),
         ("v.csv", "", "has no rows"),
         ("v.csv", b"item,ana,ben\nx,\xff,b\n", r"line 2 is not UTF-8"),
@@ -181,7 +190,7 @@ def test_columns_that_cannot_be_guessed_are_named(tmp_path, rows, pattern):
         ("v.json", "[", "cannot be read"),
         ("v.jsonl", '{"item": "x"}\nnonsense\n', "line 2 is not JSON"),
         ("v.parquet", b"no parquet at all", "is not Parquet"),
-        ("v.xlsx", b"PK", r"'.xlsx' is none that can be read: .csv"),
+        ("v.xlsx", b"PK", r"'.xlsx' is none that can be read: .*Save its sheet as CSV"),
         ("v.csv", "pair,person,vote\nx,p,a\n,q,b\n", r"line 3: 'pair' is empty"),
         ("v.csv", "pair,person,vote\nx,p,a\nx,,b\n", r"line 3: 'person' is empty"),
         ("v.csv", "pair,person,vote\nx,p,\nx,q,NA\n", r"2 rows, but no vote in the column 'vote'"),

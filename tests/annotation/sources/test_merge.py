@@ -13,10 +13,11 @@ from annotation.gold_answers import read_gold, write_gold
 from annotation.sources.config import LabelFileConfig
 from annotation.sources.label_files import UNKNOWN_TIME, import_labels, read_label_file
 from annotation.sources.merge import COVERAGE_FILE, coverage, merge, merge_labels
+from plumbline.config import load
 from plumbline.data.labels import CHOICES, Label, read_labels, write_labels
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.dropped import Dropped
-from plumbline.errors import DataError
+from plumbline.errors import ConfigError, DataError
 from plumbline.runs.artifacts import Manifest, Store
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.progress import Reporter
@@ -143,7 +144,8 @@ ROWS = [
      "shown_first": "b", "strength": 2, "flags": ["unsafe"], "purpose": "gold"},
 ]  # fmt: skip
 CONFIG = LabelFileConfig(
-    pair_id="item", annotator="who", choice="better", choices={"1": "a", "2": "b", "0": "tie"}
+    columns={"item": "item", "person": "who", "vote": "better"},
+    choices={"1": "a", "2": "b", "0": "tie"},
 )
 
 
@@ -175,7 +177,7 @@ def test_files_of_labels_are_read(tmp_path, suffix):
     if suffix == "parquet":  # has its columns from the first row
         rows[0] = dict.fromkeys(ROWS[1]) | ROWS[0]
         rows[1] = rows[1] | {"rationale": None}
-    found = read_label_file(write(tmp_path / f"labels.{suffix}", rows), CONFIG)
+    found = read_label_file(write(tmp_path / f"labels.{suffix}", rows), CONFIG).labels
     assert found == [
         Label("p-0", "ana", "file", "a", UNKNOWN_TIME, "a", rationale="shorter, clearer"),
         Label(
@@ -187,8 +189,15 @@ def test_files_of_labels_are_read(tmp_path, suffix):
 
 def test_a_time_without_a_zone_is_in_utc(tmp_path):
     row = {"pair_id": "p", "annotator": "x", "choice": "a", "created_at": "2026-02-01 10:00:00"}
-    found = read_label_file(write(tmp_path / "labels.jsonl", [row]), LabelFileConfig())
+    found = read_label_file(write(tmp_path / "labels.jsonl", [row]), LabelFileConfig()).labels
     assert found[0].created_at == "2026-02-01T10:00:00+00:00"
+
+
+def test_old_names_of_settings_are_refused_with_the_new_ones(tmp_path):
+    path = tmp_path / "labels.yaml"
+    path.write_text("pair_id: item\n")
+    with pytest.raises(ConfigError, match=r"'pair_id' is now called 'columns\.item'"):
+        load(LabelFileConfig, path)
 
 
 def test_the_stage_says_what_a_file_does_not_tell(tmp_path):
@@ -220,7 +229,7 @@ def test_every_wrong_row_is_named(tmp_path):
         read_label_file(path, LabelFileConfig())
     lines = str(error.value).splitlines()
     assert lines[0] == (
-        f"{path}, row 2: 'choice' is 'bothbad', which is none of a, b, tie, both_bad. "
+        f"{path}, line 2: 'choice' is 'bothbad', which is none of a, b, tie, both_bad. "
         "Did you mean 'both_bad'?"
     )
     wrong = (
@@ -233,7 +242,7 @@ def test_every_wrong_row_is_named(tmp_path):
         "no column 'choice'",
     )
     for row, (line, words) in enumerate(zip(lines, wrong, strict=True), 2):
-        assert f"row {row}: " in line
+        assert f"line {row}: " in line
         assert words in line
 
 
@@ -252,16 +261,16 @@ def test_columns_with_other_names_are_said_at_once(tmp_path):
     with pytest.raises(DataError, match=r"no column 'pair_id'.*there are pair, annotators, choice"):
         read_label_file(path, LabelFileConfig())
     with pytest.raises(DataError, match="Did you mean 'annotators'"):
-        read_label_file(path, LabelFileConfig(pair_id="pair"))
+        read_label_file(path, LabelFileConfig(columns={"item": "pair"}))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("pair_id,annotator,choice\np,x,a,b\n", "row 1: the row has more cells"),
-        ("pair_id,annotator,choice\np,x,a\np,x\n", "row 2: 'choice' is empty"),
+        ("pair_id,annotator,choice\np,x,a,b\n", "line 2: has 4 cells, .* 3 columns"),
+        ("pair_id,annotator,choice\np,x,a\np,x\n", "line 3: has 2 cells"),
         ("pair_id,annotator,choice\n", "has no row"),
-        ('pair_id,annotator,choice\np,"x"y,a\n', "cannot be read as CSV"),
+        ('pair_id,annotator,choice\np,"x"y,a\n', "cannot be read: line 2 is not CSV"),
     ],
 )
 def test_broken_csv_is_refused(tmp_path, text, words):

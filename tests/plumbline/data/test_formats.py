@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,10 +74,9 @@ def test_the_example_of_a_format_of_your_own_works(read, tmp_path, monkeypatch):
     (tmp_path / "my_formats.py").write_text(function)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_formats", raising=False)
     exec(test, {})
     (row,) = blocks("json")
-    import json
-
     examples, report = read([json.loads(row), {"essay": "x"}], format="my_formats.essays")
     (example,) = examples
     assert example.messages[0]["content"] == "Write a short essay on: Saws."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from plumbline.data.records import assistant, problem_with, user
@@ -379,7 +381,7 @@ def test_a_setting_of_columns_that_cannot_be_says_what_is_meant(read):
         read(
             [{"question": "x", "answer": "y"}], columns={"prompt": "quesion", "response": "answer"}
         )
-    with pytest.raises(ValueError, match=r"'promt' is no part of a row\. Did you mean 'prompt'"):
+    with pytest.raises(ValueError, match=r"no part of a row 'promt'\. Did you mean 'prompt'"):
         read([{"q": "x"}], columns={"promt": "q"})
     with pytest.raises(ValueError, match=r"'q' is given to more than one part"):
         read([{"q": "x"}], columns={"prompt": "q", "response": "q"})
@@ -393,7 +395,7 @@ def test_a_format_can_be_named(read):
     examples, report = read([row], format="prompt_completion")
     assert only(examples).prompt == [user("Q: x")]
     assert report.columns_unused == {"question": 1, "answer": 1}
-    with pytest.raises(ValueError, match=r"'promt_completion' is no data format\. Did you mean"):
+    with pytest.raises(ValueError, match=r"no data format 'promt_completion'\. Did you mean"):
         read([row], format="promt_completion")
 
 
@@ -408,6 +410,8 @@ def test_a_function_of_your_own_is_a_format(read, tmp_path, monkeypatch):
         "    return record['nothing']\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_formats", raising=False)
     rows = [{"essay": "Saws\nThey cut."}, {"essay": 5}]
     examples, report = read(rows, format="my_formats.essays")
     assert only(examples).messages == [user("Write on Saws."), assistant("They cut.")]
