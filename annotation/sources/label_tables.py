@@ -243,7 +243,8 @@ class _Reader:
             first, second = (self._rows[number].place for number in twice)
             raise DataError(
                 f"{self._path}: {first} and {second} are both the item {items[twice[0]]!r}, but "
-                "with one column a person an item has one row. Name more columns in --item, or none."
+                "with one column a person an item has one row. Name more columns in "
+                "--item, or none."
             )
         if twice is not None:
             items = [row.place for row in self._rows]

@@ -1,84 +1,111 @@
-"""Samples of anyone's tool, as JSON lines, entering a comparison on equal terms.
+"""Samples of any tool, entering a comparison on equal terms.
 
-One answer a line: ``prompt`` (text or messages), ``response`` (text or messages), ``model`` (the
-method's name); and where they are known ``seed``, ``checkpoint``, ``logprob`` and
-``reference_logprob`` (of the whole response, nats), ``tokens``, ``finished``, ``subset``,
-``tokenizer`` (its name), ``scores`` (name to number) and ``costs`` (``responses``, ``tokens``,
-``steps``, ``seconds`` by then). Scores that are missing are computed by the comparison's own
-scorers.
+One response per row, in a file of any kind that is read (docs/formats.md): ``prompt`` (text or
+messages), ``response`` (text or messages), ``model`` (the method's name); and where they are known
+``seed``, ``checkpoint``, ``logprob`` and ``reference_logprob`` (of the whole response, nats),
+``tokens``, ``finished``, ``subset``, ``tokenizer`` (its name), ``scores`` (name to number) and
+``costs`` (``responses``, ``tokens``, ``steps``, ``seconds`` by then). Scores that are missing are
+computed by the comparison's own scorers.
+
+Each value is checked for its meaning: a log-probability is at most 0, a cost at least 0. A file is
+taken whole or not at all.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import re
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluation.comparison.training_runs import (
     COSTS,
+    NO_SCORES,
     CheckpointEval,
     TrainingRun,
     numeric_columns,
     prompts_digest,
 )
 from evaluation.words import words_of
-from plumbline.data.records import Conversation, Row, prompt_id, user
+from plumbline.data.messages import is_missing, kind_of
+from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
+from plumbline.data.records import Row, prompt_id
+from plumbline.data.uses import USES
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 
-_NUMBERS = ("logprob", "reference_logprob", "tokens")
-#: Columns of an answer that are no scores.
-_OTHERS = ("tokens", "words", *_NUMBERS)
+#: Columns of a response that are no scores.
+_OTHERS = ("tokens", "words", "logprob", "reference_logprob")
+_SCORE_NAME = re.compile(r"[\w][\w +:()-]{0,59}")
+_ROUNDING = 1e-6
+"""By so much a log-probability may be above 0."""
+_STANDARD_ERRORS = 4
+"""So many standard errors below 0, a KL is no chance."""
 _SHOWN = 5
 
 
-def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[TrainingRun]:
-    """Read a file of samples; one `Trained` a model and seed.
+class Sample(NamedTuple):
+    """A response, and whose it is."""
 
-    Raises `DataError` that lists what is wrong, with line numbers; a file is taken whole or not.
+    row: Row
+    key: tuple[str, str]
+    """Model and seed."""
+    checkpoint: int
+    costs: Mapping[str, float]
+    tokenizer: str | None
+
+
+def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[TrainingRun]:
+    """Read a file of samples; one `TrainingRun` per model and seed.
+
+    Raises `DataError` that lists what is wrong, with line numbers.
     """
-    if not path.is_file():
-        raise DataError(f"There is no file {path} (looked for from {Path.cwd()}).")
-    problems: list[str] = []
+    samples, report = samples_in(path)
+    _refuse(report, path)
+    if not samples:
+        raise DataError(f"{path} has no samples: no row in it has a prompt and a response.")
     responses: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    costs: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+    costs: dict[tuple[str, str, int], Mapping[str, float]] = {}
     tokenizers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    first_lines: dict[tuple[str, str, int, str], int] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row, key, checkpoint, record = _row(line)
-            except ValueError as error:
-                problems.append(f"{path}, line {number}: {error}")
-                continue
-            key_of_response = (*key, checkpoint, row["prompt_id"])
-            if key_of_response in first_lines:
-                problems.append(
-                    f"{path}, line {number}: model {key[0]!r}, seed {key[1]!r}, checkpoint "
-                    f"{checkpoint} responds to this prompt in line {first_lines[key_of_response]} "
-                    "already"
-                )
-                continue
-            first_lines[key_of_response] = number
-            responses[key][checkpoint].append(row)
-            if record.get("costs"):
-                costs[(*key, checkpoint)] = record["costs"]
-            if record.get("tokenizer"):
-                tokenizers[key].add(str(record["tokenizer"]))
-    _refuse(problems, path)
-    if not responses:
-        raise DataError(f"{path} has no samples: no line in it has a prompt and a response.")
+    for sample in samples:
+        responses[sample.key][sample.checkpoint].append(sample.row)
+        if sample.costs:
+            costs[(*sample.key, sample.checkpoint)] = sample.costs
+        if sample.tokenizer is not None:
+            tokenizers[sample.key].add(sample.tokenizer)
     runs = [
         _training_run(path, key, checkpoints, costs, sorted(tokenizers[key]))
         for key, checkpoints in responses.items()
     ]
     return [scored(run, scorers) for run in runs]
+
+
+def samples_in(path: Path) -> tuple[list[Sample], ReadReport]:
+    """Read the samples in a file, and what is wrong with the other rows."""
+    reader = ExampleReader(path, USES["samples"])
+    samples: list[Sample] = []
+    first_rows: dict[tuple[str, str, int, str], str] = {}
+    for entry in reader:
+        try:
+            sample = _sample(entry)
+        except ValueError as problem:
+            reader.leave_out(entry, str(problem))
+            continue
+        place = (*sample.key, sample.checkpoint, sample.row["prompt_id"])
+        if place in first_rows:
+            reader.leave_out(
+                entry,
+                f"is a response of model {sample.key[0]!r}, seed {sample.key[1]!r}, checkpoint "
+                f"{sample.checkpoint} to the prompt of {first_rows[place]} again",
+            )
+            continue
+        first_rows[place] = entry.place
+        samples.append(sample)
+    return samples, reader.report
 
 
 def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
@@ -96,84 +123,106 @@ def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
     return replace(run, scorers=list(names))
 
 
-def _row(line: str) -> tuple[Row, tuple[str, str], int, Mapping[str, Any]]:
-    """Return one line as a judged answer, its model and seed, its checkpoint and what it gave."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error.msg})") from None
-    if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
-    for name in ("prompt", "response", "model"):
-        if record.get(name) in (None, "", []) and not (name == "response" and name in record):
-            raise ValueError(f"it has no {name!r}; it has {', '.join(map(repr, record))}")
-    prompt = _messages(record["prompt"])
-    response = _text(record["response"])
+def _sample(entry: ReadRow) -> Sample:
+    """Return a row as a response whose values mean what they say."""
+    record, example = entry.record, entry.example
+    turns = example.response or []
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        last = turns[-1]["role"] if turns else "nobody"
+        raise ValueError(
+            f"has {len(turns)} messages as the response, the last by {last}; a response is one "
+            "message of the assistant's"
+        )
+    text = turns[0]["content"]
     row: Row = {
-        "prompt_id": prompt_id(prompt),
-        "prompt": prompt,
-        "response": response,
-        "tokens": None,
-        "words": len(words_of(response)),
-        "finished": bool(record.get("finished", True)),
+        "prompt_id": prompt_id(example.prompt),
+        "prompt": example.prompt,
+        "response": text,
+        "tokens": _number(record, "tokens", least=0),
+        "words": len(words_of(text)),
+        "finished": _is_finished(record),
+        "logprob": _number(record, "logprob", most=_ROUNDING),
+        "reference_logprob": _number(record, "reference_logprob", most=_ROUNDING),
     }
-    for name in _NUMBERS:
-        row[name] = _number(record, name)
-    if record.get("subset") is not None:
-        row["subset"] = str(record["subset"])
-    scores = record.get("scores") or {}
-    if not isinstance(scores, dict):
-        raise ValueError("'scores' must be an object of names and numbers")
+    if example.subset is not None:
+        row["subset"] = example.subset
+    scores = _object(record, "scores")
     for name in scores:
+        if not _SCORE_NAME.fullmatch(name) or name in NO_SCORES:
+            raise ValueError(
+                f"has the score {name!r}: a name of a score has letters, digits, blanks and "
+                f"_+:()- and is none of {', '.join(sorted(NO_SCORES))}"
+            )
         row[name] = _number(scores, name)
-    if not isinstance(record.get("costs") or {}, dict):
-        raise ValueError("'costs' must be an object of names and numbers")
+    costs = _object(record, "costs")
+    unknown = sorted(set(costs) - set(COSTS))
+    if unknown:
+        raise ValueError(f"has the cost {unknown[0]!r}, which is none of {', '.join(COSTS)}")
+    known = {name: cost for name in costs if (cost := _number(costs, name, least=0)) is not None}
+    tokenizer = record.get("tokenizer")
+    key = (str(record[entry.columns["model"]]), str(record.get("seed", 0)))
+    return Sample(
+        row, key, _checkpoint(record), known, None if tokenizer is None else str(tokenizer)
+    )
+
+
+def _is_finished(record: Mapping[str, Any]) -> bool:
+    finished = record.get("finished")
+    if is_missing(finished):
+        return True
+    if not isinstance(finished, bool):
+        raise ValueError(f"'finished' is {finished!r}, not true or false")
+    return finished
+
+
+def _checkpoint(record: Mapping[str, Any]) -> int:
     checkpoint = record.get("checkpoint", 0)
     if isinstance(checkpoint, str) and checkpoint.isdigit():
-        checkpoint = int(checkpoint)
-    if not isinstance(checkpoint, int) or isinstance(checkpoint, bool):
+        return int(checkpoint)
+    if not isinstance(checkpoint, int) or isinstance(checkpoint, bool) or checkpoint < 0:
         raise ValueError(f"'checkpoint' is {checkpoint!r}, not the number of a step")
-    return row, (str(record["model"]), str(record.get("seed", 0))), checkpoint, record
+    return checkpoint
 
 
-def _messages(prompt: Any) -> Conversation:
-    if isinstance(prompt, str):
-        return [user(prompt)]
-    if isinstance(prompt, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in prompt
-    ):
-        return [{"role": m["role"], "content": m["content"]} for m in prompt]
-    raise ValueError("'prompt' is neither a text nor a list of messages with role and content")
+def _object(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = record.get(name)
+    if is_missing(value):
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name!r} is {kind_of(value)}, not an object of names and numbers")
+    return value
 
 
-def _text(response: Any) -> str:
-    if isinstance(response, str):
-        return response
-    if isinstance(response, list) and response:
-        last = _messages(response)[-1]
-        return str(last["content"])
-    raise ValueError("'response' is neither a text nor a list of messages")
-
-
-def _number(record: Mapping[str, Any], name: str) -> float | None:
+def _number(
+    record: Mapping[str, Any], name: str, least: float = -math.inf, most: float = math.inf
+) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name!r} is {value!r}, not a finite number")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name!r} is {str(value)[:40]!r}, not a finite number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name!r} is {number}, not a finite number")
+    if number < least:
+        raise ValueError(f"{name!r} is {number:g}, which cannot be below {least:g}")
+    if number > most:
+        raise ValueError(f"{name!r} is {number:g}; the logarithm of a probability is at most 0")
+    return number
 
 
 def _training_run(
     path: Path,
     key: tuple[str, str],
     rows_by_step: Mapping[int, Sequence[Row]],
-    costs: Mapping[tuple[str, str, int], Mapping[str, Any]],
+    costs: Mapping[tuple[str, str, int], Mapping[str, float]],
     tokenizers: Sequence[str],
 ) -> TrainingRun:
     model, seed = key
-    found = [
+    checkpoints = [
         CheckpointEval(
             checkpoint,
             rows,
@@ -181,20 +230,41 @@ def _training_run(
         )
         for checkpoint, rows in sorted(rows_by_step.items())
     ]
-    terms = {"prompts": prompts_digest(found[-1].rows)}
+    final = checkpoints[-1]
+    terms = {"prompts": prompts_digest(final.rows)}
     if tokenizers:
         terms["tokenizer"] = ", ".join(tokenizers)
-    scorers = [name for name in numeric_columns(found[-1].rows) if name not in _OTHERS]
-    return TrainingRun(model, seed, found, str(path), terms=terms, scorers=scorers)
+    scorers = [name for name in numeric_columns(final.rows) if name not in _OTHERS]
+    problems = [text for c in checkpoints if (text := _kl_problem(c)) is not None]
+    return TrainingRun(
+        model, seed, checkpoints, str(path), terms=terms, scorers=scorers, problems=problems
+    )
 
 
-def _refuse(problems: Sequence[str], path: Path) -> None:
-    if not problems:
+def _kl_problem(checkpoint: CheckpointEval) -> str | None:
+    """Say where a KL is so far below 0 that it cannot be one."""
+    ratios = checkpoint.log_ratios
+    if len(ratios) < 2:
+        return None
+    mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
+    if mean + _STANDARD_ERRORS * error >= -_ROUNDING:
+        return None
+    return (
+        f"its KL to the reference at step {checkpoint.step} is {mean:.2f} nats per response, and a "
+        "KL is never below 0: the log-probabilities are of other tokens, another temperature or "
+        "another reference"
+    )
+
+
+def _refuse(report: ReadReport, path: Path) -> None:
+    """Raise `DataError` with the first rows that are wrong."""
+    rows = report.dropped.rows
+    if not rows:
         return
-    shown = list(problems[:_SHOWN])
-    if len(problems) > _SHOWN:
-        shown.append(f"and {len(problems) - _SHOWN} more")
+    shown = [f"{path}, {report.unit} {row['row']}: {row['reason']}" for row in rows[:_SHOWN]]
+    if len(rows) > _SHOWN:
+        shown.append(f"and {len(rows) - _SHOWN} more")
     raise DataError(
-        "\n".join(shown) + f"\nNothing of {path} was taken. Every line needs prompt, response and "
+        "\n".join(shown) + f"\nNothing of {path} was taken. Every row needs prompt, response and "
         "model; docs/comparison.md lists what else may stand in it."
     )

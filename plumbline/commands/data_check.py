@@ -233,26 +233,30 @@ def _labels(source: Source, config: DataFormatConfig) -> Read:
     used |= dict.fromkeys(filter(None, [columns.person]), "person")
     used |= dict.fromkeys(filter(None, [columns.label]), "vote")
     count = table.votes.votes
-    report = ReadReport(source.name, f"{table.form} table of votes", count, count)
+    report = ReadReport(source.name, f"{table.form} table of votes", rows=count, kept=count)
     report.columns_used = used
     missing = [f"{n} cells without a vote: {what}" for what, n in table.missing.items()]
     return Read(report, count, (), missing)
 
 
 def _samples(source: Source, config: DataFormatConfig) -> Read:
-    from evaluation.comparison.external_samples import read_samples_file
+    from evaluation.comparison.external_samples import read_samples_file, samples_in
 
     if config.columns or config.format:
         raise ConfigError("Samples have columns of their own (docs/comparison.md), not --columns.")
-    trained = read_samples_file(Path(source.place))
-    rows = [row for one in trained for look in one.looks for row in look.rows]
-    report = ReadReport(source.name, format="samples", rows=len(rows), kept=len(rows))
-    report.columns_used = {"prompt": "prompt", "response": "response", "model": "model"}
+    path = Path(source.place)
+    samples, report = samples_in(path)
+    warnings = []
+    if report.dropped.rows:
+        warnings.append("plumbline compare takes a file whole, and refuses one with a wrong row")
+    elif samples:
+        runs = read_samples_file(path)
+        warnings += [f"{run.name}: {problem}" for run in runs for problem in run.problems]
     learnt = [
         [Learnt("sampled", [*row["prompt"], _assistant(row["response"])], len(row["prompt"]))]
-        for row in rows[:1]
+        for row in (sample.row for sample in samples[:1])
     ]
-    return Read(report, len(rows), learnt)
+    return Read(report, len(samples), learnt, warnings)
 
 
 #: How the stage of each use reads a source.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plumbline.data.format import Format
+from plumbline.data.format import AROUND, Format
 
 #: Usual names of columns, the more telling first.
 ITEM_NAMES = (
@@ -18,6 +18,12 @@ PERSON_NAMES = (
 VOTE_NAMES = (
     "label", "choice", "vote", "rating", "annotation", "category", "verdict", "judgement",
     "judgment", "answer", "winner", "preference", "score",
+)  # fmt: skip
+
+#: What else a sample may say; the comparison reads these by their own names.
+SAMPLE_COLUMNS = (
+    "seed", "checkpoint", "logprob", "reference_logprob", "tokens", "finished", "tokenizer",
+    "scores", "costs",
 )  # fmt: skip
 
 LABELS = (
@@ -46,6 +52,8 @@ LABELS = (
             "response": ("response", "output", "completion"),
             "model": ("model", "generator", "method"),
             "subset": ("subset", "category", "dataset"),
+            **AROUND,
+            **{name: (name,) for name in SAMPLE_COLUMNS},
         },
         marks=("prompt", "response", "model"),
         example={"prompt": "Name a colour", "response": "Red", "model": "ours"},

@@ -66,6 +66,8 @@ class ReadRow(NamedTuple):
     record: Record
     nth: int
     """Which of the examples that the row makes: 0 for the first."""
+    columns: Mapping[str, str]
+    """The column of each part."""
 
 
 @dataclass
@@ -74,6 +76,8 @@ class ReadReport:
 
     origin: str
     format: str = ""
+    unit: str = "row"
+    """What rows are counted by: lines of a text, or rows."""
     rows: int = 0
     kept: int = 0
     """Rows of which an example was made."""
@@ -129,6 +133,8 @@ class ExampleReader:
         rows = islice(self._source.rows(), self._max_rows)
         first = list(islice(rows, FIRST_ROWS))
         self._decide([row.record for row in first if row.record is not None])
+        if first:
+            self.report.unit = first[0].place.split()[0]
         for row in chain(first, rows):
             self.report.rows += 1
             yield from self._examples_of(row)
@@ -169,7 +175,8 @@ class ExampleReader:
         }
         self.report.format = form.name
         self.report.columns_used = {
-            column: part if part in PARTS else "response" for part, column in used.items()
+            column: part if part in PARTS or part in needed else "response"
+            for part, column in used.items()
         }
         self._used = frozenset(self._columns[part] for part in used)
 
@@ -217,7 +224,7 @@ class ExampleReader:
         self._count_unused(row.record)
         self.report.kept += 1
         for nth, example in enumerate(examples):
-            yield ReadRow(row.number, row.place, example, row.record, nth)
+            yield ReadRow(row.number, row.place, example, row.record, nth, self._columns)
 
     def _read(self, record: Record) -> list[Example]:
         """Return the examples of a row; raise `ValueError` with the reason where there is none."""

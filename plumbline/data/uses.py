@@ -65,7 +65,8 @@ USES = Table(
             "samples",
             "responses of any tool, to be compared",
             "prompt response model",
-            "subset",
+            "subset seed checkpoint logprob reference_logprob tokens finished tokenizer scores "
+            "costs",
         ),
     ),
 )

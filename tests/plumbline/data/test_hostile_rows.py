@@ -98,7 +98,7 @@ def outcome(path, use):
     return found
 
 
-@pytest.mark.parametrize("use", [use for use in READERS if use != "samples"])
+@pytest.mark.parametrize("use", READERS)
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_holds_no_rows(tmp_path, use, name):
     path = tmp_path / name
