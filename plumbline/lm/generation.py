@@ -16,19 +16,18 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from plumbline.config import Config, not_in_identity
 from plumbline.lm.batches import pad_left, position_ids
 from plumbline.lm.decoding.decoder import Decoder
 from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
+from plumbline.lm.drawing import Drawn, draw_tokens, uniform_numbers
 from plumbline.lm.trunk import last_hidden_states
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
-#: The vocabulary is searched for a token in two steps: first for a part of this many, then in it.
-_PART = 64
-
+#: On a GPU, steps between two looks at which rows are done: the host waits for the GPU there.
+_LOOK_EVERY = 16
 ValueHead = Callable[[Tensor], Tensor]
 """Maps the last hidden states [B, D] to values [B]."""
 
@@ -89,26 +88,55 @@ def generate(
     results: dict[int, Generation] = {}
     was_training = model.training
     model.eval()
-    snapshot = _snapshot(model, prompts, config)
+    sample = _sampler(model, prompts, config, end_ids, pad_id, value_head)
     for start in range(0, len(order), config.batch_size):
         rows = order[start : start + config.batch_size]
-        asked = [prompts[row] for row in rows]
-        decoder: _Decoder
         # Decoding has a number format of its own, whatever the caller computes in.
         with torch.autocast(model.device.type, enabled=False):
-            if snapshot is None:
-                ids, mask = (tensor.to(model.device) for tensor in pad_left(asked, pad_id))
-                decoder = _PlainDecoder(model, ids, mask, config.precision)
-            else:
-                decoder = _decoder(snapshot, asked, config, pad_id)
-            batch = _generate_batch(
-                decoder, [seeds[r] for r in rows], config, end_ids, value_head, model.device
-            )
+            batch = sample([prompts[row] for row in rows], [seeds[row] for row in rows])
         results |= dict(zip(rows, batch, strict=True))
         if on_progress is not None:
             on_progress(len(rows))
     model.train(was_training)
     return [results[row] for row in range(len(prompts))]
+
+
+def _sampler(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    end_ids: frozenset[int],
+    pad_id: int,
+    value_head: ValueHead | None,
+) -> Callable[[Sequence[Sequence[int]], Sequence[int]], list[Generation]]:
+    """Return what samples some of the prompts with their seeds: the fastest way for the model."""
+    device = model.device
+    if device.type == "cuda" and prompts:
+        from plumbline.lm.gpu.sampling import generate_static, static_decoder
+
+        static = static_decoder(model, prompts, config)
+        if static is not None:
+
+            def by_static_cache(
+                some: Sequence[Sequence[int]], seeds: Sequence[int]
+            ) -> list[Generation]:
+                uniforms = uniform_numbers(seeds, config.max_new_tokens)
+                drawn = generate_static(static, some, uniforms, config, end_ids, value_head)
+                return _generations(drawn, has_values=value_head is not None)
+
+            return by_static_cache
+    snapshot = _snapshot(model, prompts, config)
+
+    def step_by_step(some: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generation]:
+        decoder: _Decoder
+        if snapshot is None:
+            ids, mask = (tensor.to(device) for tensor in pad_left(some, pad_id))
+            decoder = _PlainDecoder(model, ids, mask, config.precision)
+        else:
+            decoder = _decoder(snapshot, some, config, pad_id)
+        return _generate_batch(decoder, seeds, config, end_ids, value_head, device)
+
+    return step_by_step
 
 
 def _snapshot(
@@ -204,7 +232,7 @@ def _generate_batch(
     device: torch.device,
 ) -> list[Generation]:
     steps = config.max_new_tokens
-    uniforms = _uniforms(seeds, steps).to(device)  # [B, R]
+    uniforms = uniform_numbers(seeds, steps).to(device)  # [B, R]
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
     # Written a column a step while rows are live, and gathered when they leave.
     rows = len(seeds)
@@ -215,6 +243,7 @@ def _generate_batch(
 
     live = torch.arange(rows, device=device)  # which rows the decoder holds
     done = torch.zeros(rows, dtype=torch.bool, device=device)  # of these, which have ended
+    look_every = 1 if device.type == "cpu" else _LOOK_EVERY
     for step in range(steps):
         chosen, logprob = sample_tokens(decoder.logits(), uniforms[live, step], config)
         tokens[live, step], logprobs[live, step] = chosen, logprob
@@ -222,91 +251,39 @@ def _generate_batch(
             values[live, step] = value_head(decoder.state).float()
 
         ending = torch.isin(chosen, ends) & ~done
-        if bool(ending.any()):
-            lengths[live[ending]] = step + 1
-            finished[live[ending]] = True
-            done = done | ending
-        if step + 1 == steps or bool(done.all()):
+        lengths[live] = lengths[live].masked_fill(ending, step + 1)
+        finished[live] |= ending
+        done = done | ending
+        if step + 1 == steps:
             break
-        if float(done.float().mean()) >= _SHARE_DONE_TO_COMPACT:
+        if (step + 1) % look_every == 0:  # on a GPU, the host waits for its word here
             keep = (~done).nonzero().squeeze(1)
-            decoder.keep(keep)
-            live, chosen, done = live[keep], chosen[keep], done[keep]
+            if len(keep) == 0:
+                break
+            if 1 - len(keep) / len(done) >= _SHARE_DONE_TO_COMPACT:
+                decoder.keep(keep)
+                live, chosen, done = live[keep], chosen[keep], done[keep]
         decoder.step(chosen)
+    drawn = Drawn(tokens, logprobs, values, lengths, finished)
+    return _generations(drawn, has_values=value_head is not None)
+
+
+def _generations(drawn: Drawn, *, has_values: bool) -> list[Generation]:
+    """Return responses, read from the device at once."""
+    tokens, logprobs, values, lengths, finished = (tensor.tolist() for tensor in drawn)
     return [
         Generation(
-            tokens[row, :length].tolist(),
-            logprobs[row, :length].tolist(),
-            ended,
-            None if value_head is None else values[row, :length].tolist(),
+            tokens[row][:length],
+            logprobs[row][:length],
+            finished[row],
+            values[row][:length] if has_values else None,
         )
-        for row, (length, ended) in enumerate(zip(lengths.tolist(), finished.tolist(), strict=True))
+        for row, length in enumerate(lengths)
     ]
 
 
 def sample_tokens(
     logits: Tensor, uniforms: Tensor, config: SamplingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting its distribution at a uniform number.
-
-    ``logits`` [B, V] and ``uniforms`` [B] in [0, 1) give tokens [B] and their log-probabilities
-    [B] at the temperature, before top-k and top-p.
-    """
-    scaled = logits.float()
-    if config.temperature != 1.0:
-        scaled = scaled / config.temperature
-    whole = torch.softmax(scaled, dim=-1)
-    tokens = _invert(_filter(whole, config), uniforms)
-    return tokens, whole.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
-
-
-def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """Return the first index at which the cumulative share exceeds ``uniforms``, row by row.
-
-    Sums in float64, of parts first and inside one part then, so that the whole vocabulary is read
-    once. Each search is scaled by the true sum, so that rounding (or a filter) never points past
-    the last possible token.
-    """
-    rows, size = probabilities.shape
-    parts = F.pad(probabilities, (0, -size % _PART)).view(rows, -1, _PART)
-    part, left = _search(parts.sum(-1), uniforms.double())
-    token, _ = _search(parts[torch.arange(rows, device=parts.device), part], left)
-    return part * _PART + token
-
-
-def _search(shares: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the index [B] in ``shares`` [B, N], and how far into its share the number points."""
-    cumulative = shares.cumsum(-1, dtype=torch.float64)
-    target = uniforms.unsqueeze(1) * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, target, right=True)
-    index = index.clamp(max=shares.shape[1] - 1)
-    share = shares.gather(1, index).double()
-    into = (target - cumulative.gather(1, index) + share) / share
-    return index.squeeze(1), into.clamp(0.0, 1.0 - 2.0**-53).squeeze(1)
-
-
-def _filter(probabilities: Tensor, config: SamplingConfig) -> Tensor:
-    """Set to 0 what top-k and top-p exclude; the most likely token always stays."""
-    if config.top_k is None and config.top_p is None:
-        return probabilities
-    ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
-    keep = torch.ones_like(ordered, dtype=torch.bool)
-    if config.top_k is not None:
-        keep[:, config.top_k :] = False
-    if config.top_p is not None:
-        # A token stays while the mass before it is under top_p.
-        mass = ordered.cumsum(-1, dtype=torch.float64)
-        keep &= mass - ordered < config.top_p
-        keep[:, 0] = True
-    return torch.zeros_like(probabilities).scatter(-1, index, ordered * keep)
-
-
-def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
-    """Return numbers in [0, 1) [B, R]; row by row, each from a generator of its own."""
-    generator = torch.Generator()
-    return torch.stack(
-        [
-            torch.rand(steps, generator=generator.manual_seed(seed), dtype=torch.float64)
-            for seed in seeds
-        ]
-    )
+    """Draw one token per row, [B], as a config says; see `plumbline.lm.drawing.draw_tokens`."""
+    return draw_tokens(logits, uniforms, config.temperature, config.top_k, config.top_p)

@@ -24,10 +24,22 @@ _ERROR = 32.0
 class Linear:
     """x W^T + b for rows x [N, in], a matrix W [out, in] and a bias b [out] or none."""
 
-    def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, matrix: Tensor, bias: Tensor | None, *, packed: bool = True) -> None:
+        """Lay a matrix out; ``packed=False`` leaves it as it is, for `tensors`."""
         self._bias = bias
-        self._packed = packs(matrix.device.type, matrix.dtype)
-        self._matrix: Tensor = _pack(matrix) if self._packed else matrix.t().contiguous()
+        self._packed = packed and packs(matrix.device.type, matrix.dtype)
+        # Plain products of a matrix [in, out] are the faster ones on a CPU.
+        plain = matrix.t().contiguous() if packed else matrix.t()
+        self._matrix: Tensor = _pack(matrix) if self._packed else plain
+
+    @property
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix [out, in] and the bias, of a layer that is not packed."""
+        return self._matrix.t(), self._bias
+
+    def tensors(self) -> list[Tensor]:
+        """Return what it holds."""
+        return [self._matrix] if self._bias is None else [self._matrix, self._bias]
 
     def of(self, x: Tensor) -> Tensor:
         """Return [N, out]."""

@@ -49,6 +49,12 @@ class LayerWeights:
     down: Linear
     """From F to D."""
 
+    def tensors(self) -> list[Tensor]:
+        """Return all that it holds."""
+        linear = [self.qkv, self.out, self.gate_up, self.down]
+        norms = [] if self.head_norms is None else [self.head_norms]
+        return norms + [tensor for layer in linear for tensor in layer.tensors()]
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -92,8 +98,12 @@ class Snapshot:
 
 
 @torch.no_grad()
-def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | None:
+def take_snapshot(
+    model: Any, dtype: torch.dtype | None = None, *, packed: bool = True
+) -> Snapshot | None:
     """Return a decoder's weights, in its own number format or in ``dtype``.
+
+    ``packed``: see `plumbline.lm.decoding.products.Linear`.
 
     None where the model is of no kind that we know, its weights are quantised, or its adapter
     does more than add two low-rank matrices.
@@ -104,8 +114,8 @@ def take_snapshot(model: Any, dtype: torch.dtype | None = None) -> Snapshot | No
     config, decoder = whole.config, whole.model
     dtype = dtype or decoder.embed_tokens.weight.dtype
     try:
-        layers = tuple(_layer(layer, dtype) for layer in decoder.layers)
-        head = _fused([whole.lm_head], dtype)
+        layers = tuple(layer_weights(layer, dtype, packed=packed) for layer in decoder.layers)
+        head = head_weights(whole, dtype, packed=packed)
         embedding = _plain_embedding(decoder.embed_tokens).to(dtype)
     except UnknownLayerError:
         return None
@@ -160,7 +170,13 @@ def is_known(model: Any) -> bool:
     return len({parameter.device for parameter in model.parameters()}) == 1 and len(norms) == 1
 
 
-def _layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
+def head_weights(model: Any, dtype: torch.dtype, *, packed: bool = True) -> Linear:
+    """Return the weights of a language model's head."""
+    return _fused([model.lm_head], dtype, packed=packed)
+
+
+def layer_weights(layer: Any, dtype: torch.dtype, *, packed: bool = True) -> LayerWeights:
+    """Return one layer's weights; raise `UnknownLayerError` if it does more than we know of."""
     attention, mlp = layer.self_attn, layer.mlp
     scale = float(attention.scaling)
     norms = None
@@ -177,13 +193,17 @@ def _layer(layer: Any, dtype: torch.dtype) -> LayerWeights:
             dtype,
             norm=layer.input_layernorm.weight,
             scales=(scale, 1.0, 1.0),
+            packed=packed,
         ),
         head_norms=norms,
-        out=_fused([attention.o_proj], dtype),
+        out=_fused([attention.o_proj], dtype, packed=packed),
         gate_up=_fused(
-            [mlp.gate_proj, mlp.up_proj], dtype, norm=layer.post_attention_layernorm.weight
+            [mlp.gate_proj, mlp.up_proj],
+            dtype,
+            norm=layer.post_attention_layernorm.weight,
+            packed=packed,
         ),
-        down=_fused([mlp.down_proj], dtype),
+        down=_fused([mlp.down_proj], dtype, packed=packed),
     )
 
 
@@ -193,6 +213,7 @@ def _fused(
     *,
     norm: Tensor | None = None,
     scales: tuple[float, ...] = (1.0, 1.0),
+    packed: bool = True,
 ) -> Linear:
     """Return linear layers side by side as one.
 
@@ -207,12 +228,12 @@ def _fused(
         biases.append(None if bias is None else bias.float() * scale)
     matrix = torch.cat([weight.to(dtype) for weight in weights])
     if all(bias is None for bias in biases):
-        return Linear(matrix, None)
+        return Linear(matrix, None, packed=packed)
     full = [
         torch.zeros(weight.shape[0], device=weight.device) if bias is None else bias
         for weight, bias in zip(weights, biases, strict=True)
     ]
-    return Linear(matrix, torch.cat(full).to(dtype))
+    return Linear(matrix, torch.cat(full).to(dtype), packed=packed)
 
 
 def plain_weights(layer: Any) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,134 @@
+"""Causal attention within each sequence of a packing.
+
+On a GPU by torch's kernel for sequences of different lengths, which takes 16-bit numbers; elsewhere
+in a rectangle [S, longest] of padded sequences. Padding stands behind a sequence, where a causal
+mask keeps it from being seen, so that no other mask is needed.
+
+Shapes: ``N`` tokens, ``S`` sequences, ``Q`` query heads, ``G`` key heads, ``E`` head size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from plumbline.lm.gpu.packing import Packing
+
+#: The kernel takes heads of at most this size, and of a multiple of 8.
+_LARGEST_HEAD = 256
+
+
+class Layout(NamedTuple):
+    """Where the sequences of a packing are; as in `Packing`."""
+
+    offsets: Tensor
+    places: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, packing: Packing) -> Layout:
+        """Return the layout of a packing."""
+        return cls(packing.offsets, packing.places, packing.longest)
+
+
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None, kernel: str
+) -> Tensor:
+    """Return what each head mixes, [N, Q, E], from queries [N, Q, E], keys and values [N, G, E].
+
+    ``window``: a token sees so many tokens, itself among them. ``kernel``: see `kernel_for`.
+    """
+    if kernel == "rectangle":
+        return _in_rectangle(q, k, v, layout, scale, window)
+    if kernel == "repeated":
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    from torch.nn.attention.varlen import varlen_attn
+
+    options = {"enable_gqa": True} if _has_option() and kernel == "grouped" else {}
+    sees = (-1 if window is None else window - 1, 0)
+    offsets, longest = layout.offsets, layout.longest
+    mixed: Tensor = varlen_attn(
+        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=sees, **options
+    )
+    return mixed
+
+
+@cache
+def kernel_for(device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int) -> str:
+    """Return the fastest way that works here, found by trying.
+
+    ``grouped``: torch's kernel, with fewer key heads than query heads. ``repeated``: the same, with
+    each key head as often as it is needed. ``rectangle``: padded sequences.
+    """
+    if device.type != "cuda" or dtype.itemsize != 2 or size % 8 or size > _LARGEST_HEAD:
+        return "rectangle"
+    for kernel in ("grouped", "repeated"):
+        try:
+            if _is_right(kernel, device, dtype, heads, groups, size):
+                return kernel
+        except (ImportError, RuntimeError, TypeError, ValueError):
+            continue  # this torch has no such kernel, or not for these heads
+    return "rectangle"
+
+
+def _is_right(
+    kernel: str, device: torch.device, dtype: torch.dtype, heads: int, groups: int, size: int
+) -> bool:
+    """Return whether a kernel and its gradients agree with the rectangle on random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([5, 1, 130, 24])
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+    positions = torch.cat([torch.arange(int(length)) for length in lengths])
+    sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    layout = Layout(offsets.to(device), (sequence * 256 + positions).to(device), 256)
+    drawn = [
+        torch.randn(len(positions), number, size, generator=generator).to(device)
+        for number in (heads, groups, groups, heads)
+    ]
+
+    def attend(kernel: str, dtype: torch.dtype, window: int | None) -> Tensor:
+        q, k, v, weights = (x.to(dtype).requires_grad_() for x in drawn)
+        mixed = packed_attention(q, k, v, layout, size**-0.5, window, kernel)
+        gradients = torch.autograd.grad((mixed * weights.detach()).sum(), (q, k, v))
+        return torch.cat([x.detach().float().flatten() for x in (mixed, *gradients)])
+
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for window in (None, 7):
+            exact = attend("rectangle", torch.float32, window)
+            error = (attend(kernel, dtype, window) - exact).norm() / exact.norm()
+            if not bool(error < 2.0**-6):
+                return False
+    return True
+
+
+@cache
+def _has_option() -> bool:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def _in_rectangle(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None
+) -> Tensor:
+    rows, length = layout.offsets.shape[0] - 1, layout.longest
+    mask = None
+    if window is not None and window < length:
+        distance = torch.arange(length, device=q.device).unsqueeze(1)
+        distance = distance - torch.arange(length, device=q.device)
+        mask = (distance >= 0) & (distance < window)
+
+    def laid_out(x: Tensor) -> Tensor:
+        flat = x.new_zeros(rows * length, *x.shape[1:]).index_copy(0, layout.places, x)
+        return flat.view(rows, length, *x.shape[1:]).transpose(1, 2)
+
+    mixed = F.scaled_dot_product_attention(
+        laid_out(q), laid_out(k), laid_out(v),
+        attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    return mixed.transpose(1, 2).flatten(0, 1)[layout.places]

@@ -1,0 +1,155 @@
+"""Rows of a batch as one long sequence without padding.
+
+A packing is made on the CPU, where the lengths of the rows are known, and then moved to a device
+in a few transfers that the device does not wait for.
+
+Shapes: ``S`` sequences, ``N`` tokens of all of them, ``M`` response tokens, ``B`` rows of the
+batch, ``R`` response positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plumbline.lm.batches import Batch, position_ids
+
+#: ``N`` is a multiple of this: products of round shapes are faster, and fewer shapes are seen.
+_MULTIPLE = 64
+#: The longest sequence is stated as at least this, and as a power of two: kernels are made for it.
+_SHORTEST = 128
+
+
+class Packing(NamedTuple):
+    """Sequences behind each other. The last one is padding, and may be empty."""
+
+    ids: Tensor
+    """[N] token ids."""
+    positions: Tensor
+    """[N] the position of each token in its own sequence."""
+    offsets: Tensor
+    """[S + 1] int32: where each sequence begins, and where the last one ends."""
+    places: Tensor
+    """[N] where each token stands if the sequences are laid out as [S, longest]."""
+    longest: int
+    """No sequence is longer."""
+    predicts: Tensor
+    """[M] the token before each response token."""
+    response_ids: Tensor
+    """[M] the ids of the response tokens."""
+    response_places: Tensor
+    """[M] where each of them stands in [B, R], laid out flat."""
+    shape: tuple[int, int]
+    """B and R."""
+
+    @property
+    def sequences(self) -> int:
+        """S."""
+        return len(self.offsets) - 1
+
+    def to(self, device: torch.device | str) -> Packing:
+        """Return the packing on a device."""
+        return Packing(
+            *(move(part, device) if isinstance(part, Tensor) else part for part in self)  # type: ignore[arg-type]
+        )
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """Return values of the response tokens, [M], as [B, R] with 0 elsewhere."""
+        rows, width = self.shape
+        flat = values.new_zeros(rows * width)
+        return flat.index_copy(0, self.response_places, values).view(rows, width)
+
+
+def pack(batch: Batch) -> Packing:
+    """Pack a batch. On the CPU this costs no wait for a device."""
+    mask, response = batch.attention_mask.cpu().bool(), batch.response_mask.cpu()
+    rows, width = response.shape
+    prompts = mask.shape[1] - width
+    real = mask.flatten().nonzero().squeeze(1)
+    number = mask.flatten().cumsum(0).sub_(1).view(mask.shape)  # of each token among the real ones
+    wanted = response.flatten().nonzero().squeeze(1)
+    # The token before the response token in column c stands in column c - 1.
+    before = number[:, prompts - 1 : -1].flatten()[wanted]
+    ids = batch.ids.cpu()
+    return _packing(
+        ids.flatten()[real],
+        position_ids(mask.long()).flatten()[real],
+        mask.sum(1),
+        before,
+        ids[:, prompts:].flatten()[wanted],
+        wanted,
+        (rows, width),
+    )
+
+
+def pack_texts(texts: Sequence[Sequence[int]]) -> Packing:
+    """Pack texts; as response tokens stand the ones behind the end of each, which have no id.
+
+    So ``predicts`` [S] are the last tokens, and `Packing.unpack` gives [S, 1].
+    """
+    lengths = torch.tensor([len(text) for text in texts])
+    ids = torch.tensor([token for text in texts for token in text])
+    positions = torch.cat([torch.arange(len(text)) for text in texts])
+    number = torch.arange(len(texts))
+    last = lengths.cumsum(0) - 1
+    return _packing(ids, positions, lengths, last, torch.zeros_like(last), number, (len(texts), 1))
+
+
+def side_by_side(packing: Packing, copies: int) -> Packing:
+    """Return a packing with all sequences several times, and the padding behind the last copy.
+
+    Response tokens stand in the order of the copies: ``B`` grows, ``R`` stays.
+    """
+    if copies == 1:
+        return packing
+    length = int(packing.offsets[-2])
+    rows, width = packing.shape
+    starts = torch.arange(copies).unsqueeze(1)
+    return _packing(
+        packing.ids[:length].repeat(copies),
+        packing.positions[:length].repeat(copies),
+        packing.offsets[:-1].diff().repeat(copies),
+        (packing.predicts + starts * length).flatten(),
+        packing.response_ids.repeat(copies),
+        (packing.response_places + starts * rows * width).flatten(),
+        (copies * rows, width),
+    )
+
+
+def move(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device; the host goes on while it travels to a GPU."""
+    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _packing(
+    ids: Tensor,
+    positions: Tensor,
+    lengths: Tensor,
+    predicts: Tensor,
+    response_ids: Tensor,
+    response_places: Tensor,
+    shape: tuple[int, int],
+) -> Packing:
+    padding = -len(ids) % _MULTIPLE
+    lengths = torch.cat([lengths, lengths.new_tensor([padding])])
+    positions = torch.cat([positions, torch.arange(padding)])
+    longest = _SHORTEST
+    while longest < int(lengths.max()):
+        longest *= 2
+    sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    return Packing(
+        torch.cat([ids, ids.new_zeros(padding)]),
+        positions,
+        torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+        sequence * longest + positions,
+        longest,
+        predicts,
+        response_ids,
+        response_places,
+        shape,
+    )

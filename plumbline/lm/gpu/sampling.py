@@ -1,0 +1,128 @@
+"""Sampling on a GPU: which decoder is used, how long it is kept, and whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from plumbline.lm.decoding.snapshot import UnknownLayerError
+from plumbline.lm.drawing import Drawn, draw_tokens
+from plumbline.lm.gpu.decode_weights import DecodeWeights
+from plumbline.lm.gpu.decoder import StaticDecoder
+from plumbline.lm.gpu.regions import free_rows, region
+from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
+
+if TYPE_CHECKING:
+    from plumbline.lm.generation import SamplingConfig, ValueHead
+
+#: A decoder is kept for the next call where it takes less than this share of the GPU's memory, so
+#: that its graphs need not be captured again.
+_SHARE_KEPT = 0.15
+#: Largest error of the first logits, relative to their size, that passes for rounding.
+_ERROR = {2: 0.05, 4: 1e-3, 8: 1e-6}  # by bytes per number
+
+_draw_tokens = region(draw_tokens)
+_kept: WeakKeyDictionary[Any, StaticDecoder] = WeakKeyDictionary()
+
+
+def static_decoder(
+    model: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig
+) -> StaticDecoder | None:
+    """Return a decoder with the weights that a model has now; None where there is none for it."""
+    device, kind = model.device, kind_of(model)
+    known = finding(FastPath.DECODING, device, kind)
+    if not config.snapshot or (known is not None and not known.on):
+        return None
+    rows = min(len(prompts), config.batch_size)
+    columns = max(map(len, prompts)) + config.max_new_tokens
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else None
+    held = _kept.get(model)
+    if held is not None and held.fits(rows, columns, config.max_new_tokens, dtype):
+        held.weights.refresh(model)
+        return held
+    _kept.pop(model, None)
+    try:
+        weights = DecodeWeights(model, dtype)
+    except UnknownLayerError:
+        switch_off(FastPath.DECODING, device, "it is not one of the decoders that we know", kind)
+        return None
+    window = weights.snapshot.window
+    if window is not None and columns > window:
+        return None  # the plain way keeps the window, for these texts
+    decoder = StaticDecoder(weights, rows, columns, config.max_new_tokens)
+    if known is None and not _is_right(decoder, model, kind):
+        return None
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        if decoder.bytes + weights.bytes < _SHARE_KEPT * total:
+            _kept[model] = decoder
+    return decoder
+
+
+def generate_static(
+    decoder: StaticDecoder,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    config: SamplingConfig,
+    end_ids: frozenset[int],
+    value_head: ValueHead | None,
+) -> Drawn:
+    """Return a response to each prompt, drawn by ``uniforms`` [B, R]."""
+    settings = (config.temperature, config.top_k, config.top_p)
+
+    def draw(logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        free_rows(logits, numbers)
+        return _draw_tokens(logits, numbers, *settings)
+
+    return decoder.generate(prompts, uniforms, draw, end_ids, value_head, settings)
+
+
+def kind_of(model: Any) -> str:
+    """Return the name of a model's architecture."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return type(whole).__name__
+
+
+@torch.no_grad()
+def _is_right(decoder: StaticDecoder, model: Any, kind: str) -> bool:
+    """Compare the first two steps of a few rows with the model's own logits."""
+    device = model.device
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    prompts = [
+        [1 + (7 * row + 3 * place) % (vocabulary - 1) for place in range(3 + row)]
+        for row in range(2)
+    ]
+    prompts = [prompt[: decoder.columns - 2] for prompt in prompts][: decoder.rows]
+    seen: list[Tensor] = []
+
+    def draw(logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(logits[: len(prompts)].float())
+        return logits.argmax(-1), torch.zeros(len(logits), device=device)
+
+    steps = min(2, decoder.new_tokens)
+    uniforms = torch.zeros(len(prompts), steps, dtype=torch.float64)
+    drawn = decoder.generate(prompts, uniforms, draw, frozenset(), None, ("check",))
+    tokens = drawn.tokens[:, :steps].tolist()
+    worst = 0.0
+    for row, (prompt, response) in enumerate(zip(prompts, tokens, strict=True)):
+        ids = torch.tensor([[*prompt, *response]], device=device)
+        with torch.autocast(device.type, decoder.dtype, enabled=decoder.dtype.itemsize == 2):
+            own = model(input_ids=ids, use_cache=False).logits[0].float()
+        for step in range(steps):
+            expected = own[len(prompt) - 1 + step]
+            error = (seen[step][row] - expected).norm() / expected.norm()
+            worst = max(worst, float(error) if bool(error.isfinite()) else float("inf"))
+    if worst < _ERROR[decoder.dtype.itemsize]:
+        switch_on(FastPath.DECODING, device, kind, f"off by {worst:.1e} of the plain logits")
+        return True
+    switch_off(
+        FastPath.DECODING,
+        device,
+        f"its first logits are off by {worst:.1e} of the plain ones",
+        kind,
+    )
+    return False
