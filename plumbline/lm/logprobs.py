@@ -12,10 +12,19 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.batches import Batch, by_length
+from plumbline.lm.gpu.checks import has_packed_pass
+from plumbline.lm.gpu.packing import pack
+from plumbline.lm.gpu.passes import packed_logprobs
+from plumbline.lm.gpu.states import packed_states
+from plumbline.lm.gpu.weights import active_role
 from plumbline.lm.trunk import is_supported, last_hidden_states, response_states
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
+
+
+ValueHead = Callable[[Tensor], Tensor]
+"""Maps last hidden states [..., D] to values [...]."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -36,12 +45,54 @@ def response_logprobs(
     are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
     from, too.
     """
-    _, logits = response_logits(model, batch)
+    tokens, _ = logprobs_and_values(
+        model, batch, None, temperature, entropy_gradient=entropy_gradient
+    )
+    return tokens
+
+
+def logprobs_and_values(
+    model: Any,
+    batch: Batch,
+    value_head: ValueHead | None,
+    temperature: float = 1.0,
+    *,
+    entropy_gradient: bool = False,
+) -> tuple[TokenLogprobs, Tensor]:
+    """Return log-probabilities, and a value for each state before a response token, [B, R].
+
+    The batch may lie on any device; the results lie on the model's. ``value_head`` maps states
+    [..., D] to values [...]; without it, values are 0.
+    """
+    if has_packed_pass(model):
+        packing = pack(batch)
+        said = packed_logprobs(
+            model, packing, active_role(model), temperature, entropy_gradient=entropy_gradient
+        )
+        values = torch.zeros_like(said.logprobs) if value_head is None else value_head(said.states)
+        packing = packing.to(values.device)
+        tokens = TokenLogprobs(packing.unpack(said.logprobs), packing.unpack(said.entropy))
+        return tokens, packing.unpack(values)
+    batch = batch.to(model.device)
+    states, logits = response_logits(model, batch)
     logprobs, entropy = token_logprobs(
         logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
     )
     mask = batch.response_mask
-    return TokenLogprobs(logprobs.masked_fill(~mask, 0.0), entropy.masked_fill(~mask, 0.0))
+    values = torch.zeros_like(logprobs) if value_head is None else value_head(states)
+    masked = [tensor.masked_fill(~mask, 0.0) for tensor in (logprobs, entropy, values)]
+    return TokenLogprobs(*masked[:2]), masked[2]
+
+
+def response_values(model: Any, batch: Batch, value_head: ValueHead) -> Tensor:
+    """Return a value for the state before each response token, [B, R], on the model's device."""
+    if has_packed_pass(model):
+        packing = pack(batch)
+        values = value_head(packed_states(model, packing))
+        return packing.to(values.device).unpack(values)
+    batch = batch.to(model.device)
+    values = value_head(response_states(model, batch))
+    return values.masked_fill(~batch.response_mask, 0.0)
 
 
 def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
