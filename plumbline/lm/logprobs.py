@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.batches import Batch, by_length
+from plumbline.lm.generation import ValueHead
 from plumbline.lm.gpu.checks import has_packed_pass
+from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
 from plumbline.lm.gpu.packing import pack
 from plumbline.lm.gpu.passes import packed_logprobs
 from plumbline.lm.gpu.states import packed_states
@@ -21,10 +23,6 @@ from plumbline.lm.trunk import is_supported, last_hidden_states, response_states
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
-
-
-ValueHead = Callable[[Tensor], Tensor]
-"""Maps last hidden states [..., D] to values [...]."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -118,30 +116,41 @@ def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
+def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int, model: Any = None) -> Tensor:
     """Return what ``look`` says of every row, [B, R], computed ``size`` rows at a time.
 
     Rows of similar length go together and padding that they all have is left away, which changes
-    the time it takes and not the result. ``look`` maps a batch to [B, R].
+    the time it takes and not the result. ``look`` maps a batch to [B, R]. With a ``model`` on a
+    GPU, as many tokens as its memory holds are looked at at a time, whatever ``size`` says.
     """
-    (result,) = each_in_parts(lambda part: (look(part),), batch, size)
+    (result,) = each_in_parts(lambda part: (look(part),), batch, size, model)
     return result
 
 
 @torch.no_grad()
 def each_in_parts(
-    look: Callable[[Batch], Sequence[Tensor]], batch: Batch, size: int
+    look: Callable[[Batch], Sequence[Tensor]], batch: Batch, size: int, model: Any = None
 ) -> tuple[Tensor, ...]:
     """Do the same where ``look`` says several things of a batch in one pass."""
+    if model is None or model.device.type != "cuda":
+        return _look_at_parts(look, batch, by_length(batch.lengths, size))
+    lengths = batch.lengths.cpu()
+    room = Room(tokens_that_fit(model, learns=False))
+    return room.use(lambda most: _look_at_parts(look, batch, rows_by_tokens(lengths, most)))
+
+
+def _look_at_parts(
+    look: Callable[[Batch], Sequence[Tensor]], batch: Batch, parts: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     results: list[Tensor] = []
-    for rows in by_length(batch.lengths, size):
+    for rows in parts:
         part = batch.rows(rows).trimmed()
         said = look(part)
         if not results:
-            shape, device = batch.response_mask.shape, batch.ids.device
-            results = [torch.zeros(shape, device=device) for _ in said]
+            shape = batch.response_mask.shape
+            results = [torch.zeros(shape, device=one.device) for one in said]
         for result, one in zip(results, said, strict=True):
-            result[rows, : part.response_mask.shape[1]] = one.to(result.device)
+            result[rows.to(result.device), : part.response_mask.shape[1]] = one.to(result.dtype)
     return tuple(results)
 
 

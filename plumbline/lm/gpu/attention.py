@@ -11,29 +11,38 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from plumbline.lm.gpu.packing import Packing
+from plumbline.lm.gpu.regions import free_rows
 
 #: The kernel takes heads of at most this size, and of a multiple of 8.
 _LARGEST_HEAD = 256
 
 
 class Layout(NamedTuple):
-    """Where the sequences of a packing are; as in `Packing`."""
+    """Where the sequences of a packing are; as in `Packing`.
+
+    The longest length is the size of a tensor, since a region that is compiled for sizes that
+    change would be compiled anew for each number.
+    """
 
     offsets: Tensor
     places: Tensor
-    longest: int
+    span: Tensor
+    """[longest], of no meaning."""
 
     @classmethod
     def of(cls, packing: Packing) -> Layout:
-        """Return the layout of a packing."""
-        return cls(packing.offsets, packing.places, packing.longest)
+        """Return the layout of a packing, for regions."""
+        span = torch.empty(packing.longest, dtype=torch.uint8, device=packing.offsets.device)
+        layout = cls(packing.offsets, packing.places, span)
+        free_rows(*layout)
+        return layout
 
 
 def packed_attention(
@@ -49,13 +58,13 @@ def packed_attention(
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     from torch.nn.attention.varlen import varlen_attn
 
-    options = {"enable_gqa": True} if _has_option() and kernel == "grouped" else {}
+    options: Any = {"enable_gqa": True} if _has_option() and kernel == "grouped" else {}
     sees = (-1 if window is None else window - 1, 0)
-    offsets, longest = layout.offsets, layout.longest
-    mixed: Tensor = varlen_attn(
+    offsets, longest = layout.offsets, layout.span.shape[0]
+    mixed: Any = varlen_attn(
         q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=sees, **options
     )
-    return mixed
+    return mixed  # type: ignore[no-any-return]
 
 
 @cache
@@ -85,7 +94,8 @@ def _is_right(
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
     positions = torch.cat([torch.arange(int(length)) for length in lengths])
     sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
-    layout = Layout(offsets.to(device), (sequence * 256 + positions).to(device), 256)
+    span = torch.empty(256, dtype=torch.uint8, device=device)
+    layout = Layout(offsets.to(device), (sequence * 256 + positions).to(device), span)
     drawn = [
         torch.randn(len(positions), number, size, generator=generator).to(device)
         for number in (heads, groups, groups, heads)
@@ -116,7 +126,7 @@ def _has_option() -> bool:
 def _in_rectangle(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None
 ) -> Tensor:
-    rows, length = layout.offsets.shape[0] - 1, layout.longest
+    rows, length = layout.offsets.shape[0] - 1, layout.span.shape[0]
     mask = None
     if window is not None and window < length:
         distance = torch.arange(length, device=q.device).unsqueeze(1)

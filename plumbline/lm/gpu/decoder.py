@@ -149,7 +149,7 @@ class StaticDecoder:
             return flags.clone(), None
         here = torch.empty(rows, dtype=torch.bool, pin_memory=True)
         here.copy_(flags, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return here, event
 
@@ -233,7 +233,6 @@ class StaticDecoder:
         x = held.embedding[packing.ids]
         cos, sin = (table[packing.positions].unsqueeze(1) for table in (self._cos, self._sin))
         layout = Layout.of(packing)
-        free_rows(layout.offsets, layout.places)
         for layer, keys, values in zip(held.layers, self._keys, self._values, strict=True):
             q, k, v = self._before(x, layer, cos, sin)
             keys.index_put_(to, k[source])

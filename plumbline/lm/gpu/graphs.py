@@ -8,6 +8,7 @@ second call on the graph is replayed.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ class Graphs:
         self._device = device
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self._seen: set[Hashable] = set()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def run(self, kind: Hashable, step: Callable[[], None]) -> None:
         """Take a step."""

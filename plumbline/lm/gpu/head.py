@@ -85,11 +85,11 @@ class _HeadLogprobs(torch.autograd.Function):
         slope = _slope_with_entropy if ctx.entropy_gradient else _slope
         for start in range(0, len(states), ctx.size):
             part = slice(start, start + ctx.size)
-            each = [states[part], ids[part], top[part], rest[part], entropy[part]]
-            each += [gradient[part] for gradient in gradients]
-            free_rows(*each)
-            x, *others = each
-            slopes = slope(x, matrix, offset, *others, ctx.temperature)  # [C, V]
+            x, wanted = states[part], ids[part]
+            kept = (top[part], rest[part], entropy[part])
+            wants = (gradients[0][part], gradients[1][part])
+            free_rows(x, wanted, *kept, *wants)
+            slopes = slope(x, matrix, offset, wanted, kept, wants, ctx.temperature)  # [C, V]
             if of_states is not None:
                 torch.mm(slopes, matrix, out=of_states[part])
             if of_weight is not None:
@@ -149,17 +149,18 @@ def _slope(
     matrix: Tensor,
     offset: Tensor | None,
     ids: Tensor,
-    top: Tensor,
-    rest: Tensor,
-    entropy: Tensor,
-    of_logprobs: Tensor,
-    of_entropy: Tensor,
+    kept: tuple[Tensor, Tensor, Tensor],
+    wants: tuple[Tensor, Tensor],
     temperature: float,
 ) -> Tensor:
-    """Return the gradient of the logits, [C, V]: d log p(i) / dz = onehot(i) - p."""
-    normed = _logits(x, matrix, offset, temperature) - top.unsqueeze(1) - rest.unsqueeze(1)
-    is_drawn = torch.arange(normed.shape[1], device=x.device) == ids.unsqueeze(1)
-    slopes = (is_drawn.float() - normed.exp()) * of_logprobs.unsqueeze(1)
+    """Return the gradient of the logits, [C, V]: d log p(i) / dz = onehot(i) - p.
+
+    ``kept`` are the summands of the logsumexp and the entropy, [C] each; ``wants`` the gradients
+    of log-probabilities and entropies.
+    """
+    top, rest, _ = kept
+    normed, is_drawn = _normed(_logits(x, matrix, offset, temperature), ids, top, rest)
+    slopes = (is_drawn - normed.exp()) * wants[0].unsqueeze(1)
     return (slopes / temperature).to(x.dtype)
 
 
@@ -169,17 +170,20 @@ def _slope_with_entropy(
     matrix: Tensor,
     offset: Tensor | None,
     ids: Tensor,
-    top: Tensor,
-    rest: Tensor,
-    entropy: Tensor,
-    of_logprobs: Tensor,
-    of_entropy: Tensor,
+    kept: tuple[Tensor, Tensor, Tensor],
+    wants: tuple[Tensor, Tensor],
     temperature: float,
 ) -> Tensor:
     """Do the same with dH / dz = -p (log p + H) added."""
-    normed = _logits(x, matrix, offset, temperature) - top.unsqueeze(1) - rest.unsqueeze(1)
-    is_drawn = torch.arange(normed.shape[1], device=x.device) == ids.unsqueeze(1)
+    top, rest, entropy = kept
+    normed, is_drawn = _normed(_logits(x, matrix, offset, temperature), ids, top, rest)
     share = normed.exp()
-    slopes = (is_drawn.float() - share) * of_logprobs.unsqueeze(1)
-    slopes = slopes - share * (normed + entropy.unsqueeze(1)) * of_entropy.unsqueeze(1)
+    slopes = (is_drawn - share) * wants[0].unsqueeze(1)
+    slopes = slopes - share * (normed + entropy.unsqueeze(1)) * wants[1].unsqueeze(1)
     return (slopes / temperature).to(x.dtype)
+
+
+def _normed(z: Tensor, ids: Tensor, top: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities [C, V], and 1 at the drawn tokens."""
+    is_drawn = torch.arange(z.shape[1], device=z.device) == ids.unsqueeze(1)
+    return z - top.unsqueeze(1) - rest.unsqueeze(1), is_drawn.float()

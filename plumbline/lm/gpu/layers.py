@@ -6,7 +6,7 @@ width. Sums of squares are in float32, all else is in the number format of the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
     """See `plumbline.lm.gpu.attention.kernel_for`."""
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "swish": F.silu,
     "gelu": F.gelu,
@@ -59,7 +59,7 @@ def decoder_layer(
     ``token_roles`` [N] is the number of each token's role, where there are several.
     """
     q, k, v = (
-        part.unflatten(1, (-1, shape.size))
+        part.view(part.shape[0], -1, shape.size)
         for part in _project(norm(x, layer.norm, shape.epsilon), layer.qkv, token_roles)
     )
     if layer.head_norms is not None:
@@ -119,7 +119,7 @@ def _project(x: Tensor, layers: Sequence[Linear], token_roles: Tensor | None) ->
 
 def _own_columns(low: Tensor, adapters: Sequence[Adapter], token_roles: Tensor) -> Tensor:
     """Set to 0 what an adapter says of tokens of another role."""
-    columns = low.split([len(adapter.first) for adapter in adapters], dim=1)
+    columns = torch.split(low, [len(adapter.first) for adapter in adapters], dim=1)
     return torch.cat(
         [
             column.masked_fill((token_roles != adapter.role).unsqueeze(1), 0.0)

@@ -19,8 +19,6 @@ from plumbline.lm.batches import Batch, position_ids
 
 #: ``N`` is a multiple of this: products of round shapes are faster, and fewer shapes are seen.
 _MULTIPLE = 64
-#: The longest sequence is stated as at least this, and as a power of two: kernels are made for it.
-_SHORTEST = 128
 
 
 class Packing(NamedTuple):
@@ -35,7 +33,7 @@ class Packing(NamedTuple):
     places: Tensor
     """[N] where each token stands if the sequences are laid out as [S, longest]."""
     longest: int
-    """No sequence is longer."""
+    """No sequence is longer; a multiple, too."""
     predicts: Tensor
     """[M] the token before each response token."""
     response_ids: Tensor
@@ -138,9 +136,8 @@ def _packing(
     padding = -len(ids) % _MULTIPLE
     lengths = torch.cat([lengths, lengths.new_tensor([padding])])
     positions = torch.cat([positions, torch.arange(padding)])
-    longest = _SHORTEST
-    while longest < int(lengths.max()):
-        longest *= 2
+    longest = int(lengths.max())
+    longest += -longest % _MULTIPLE
     sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
     return Packing(
         torch.cat([ids, ids.new_zeros(padding)]),

@@ -1,14 +1,14 @@
 """Which functions are compiled, and where: on a GPU by `torch.compile`, nowhere else.
 
-A region is a pure function of tensors. Compiled regions are kept for the whole process, and a
-region that fails to compile is called as it is, with a message.
+A region is a pure function of tensors. Compiled regions are kept for the whole process.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -23,8 +23,24 @@ SETTING = "PLUMBLINE_COMPILE"
 _VARIANTS = 64
 
 
+_off = False
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Call regions as they are for a while."""
+    global _off  # noqa: PLW0603 - one switch of the process, for a check that lasts a moment
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
+
+
 def compiles(device: torch.device | str) -> bool:
     """Return whether regions are compiled on a device."""
+    if _off:
+        return False
     asked = os.environ.get(SETTING)
     return asked == "1" if asked in ("0", "1") else torch.device(device).type == "cuda"
 

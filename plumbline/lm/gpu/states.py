@@ -29,18 +29,20 @@ def packed_states(
     roles: Sequence[Role] | None = None,
     *,
     checkpointing: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return the normalised last hidden states at ``packing.predicts``, [M, D].
 
     ``roles``: the adapters that are used, whatever adapter is active. Where there are several, the
     sequences of the packing are cut into as many equal runs (`side_by_side`), one for each role in
-    turn. ``checkpointing`` keeps no more than each layer's input for the backward pass.
+    turn. ``checkpointing`` keeps no more than each layer's input for the backward pass. ``dtype``
+    is what is computed in, whatever autocast says.
 
     Raises `UnknownLayerError` where a part of the model is not one that we know.
     """
     roles = (active_role(model),) if roles is None else tuple(roles)
     trunk = backbone(model)
-    dtype = compute_dtype(trunk)
+    dtype = dtype or compute_dtype(trunk)
     layers = [layer_weights(layer, roles) for layer in trunk.layers]
     shapes = [
         _shape(trunk, layer, weights, dtype)
@@ -54,7 +56,7 @@ def packed_states(
         x = _embed(trunk.embed_tokens, packing.ids).to(dtype)
         cos, sin = _rotation(trunk, packing.positions, dtype)
         layout = Layout.of(packing)
-        free_rows(cos, sin, token_roles, layout.offsets, layout.places)
+        free_rows(cos, sin, token_roles)
         for weights, shape in zip(layers, shapes, strict=True):
             free_rows(x)
             given = (x, cos, sin, token_roles, layout, weights, shape)

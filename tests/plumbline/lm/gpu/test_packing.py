@@ -17,7 +17,7 @@ def test_a_batch_by_hand():
     assert not packing.ids[7:].any()
     assert packing.offsets.tolist() == [0, 4, 7, 64]
     assert packing.offsets.dtype == torch.int32
-    assert packing.longest == 128
+    assert packing.longest == 64
     # The token before 21 is 8, and that before 31 is 9. 32 is not the policy's.
     assert packing.predicts.tolist() == [2, 4]
     assert packing.response_ids.tolist() == [21, 31]
@@ -39,8 +39,8 @@ def test_places_are_those_of_a_rectangle():
     assert rectangle.view(3, -1)[1, :4].tolist() == [9, 31, 32, -1]
 
 
-def test_the_longest_sequence_is_stated_as_a_power_of_two():
-    assert pack(collate([[7] * 200], [[7] * 57], 0)).longest == 512
+def test_the_longest_sequence_is_stated_as_a_round_number():
+    assert pack(collate([[7] * 200], [[7] * 57], 0)).longest == 320
 
 
 def test_side_by_side_repeats_all_but_the_padding():

@@ -65,7 +65,7 @@ def test_the_responses_are_those_of_the_plain_loop(kind, make, prompts, more):
     config = SamplingConfig(max_new_tokens=24, **more)
     expected = plainly(model, prompts, config)
     assert {generation.finished for generation in expected} == {True, False}
-    made, drawn = statically(model, prompts, config)
+    _, drawn = statically(model, prompts, config)
     assert_same(drawn, expected)
     assert finding(FastPath.DECODING, CPU, type(model).__name__).on
 
