@@ -18,11 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from plumbline.config import Config, not_in_identity
+from plumbline.lm.backbone import last_hidden_states
 from plumbline.lm.batches import pad_left, position_ids
 from plumbline.lm.decoding.decoder import Decoder
 from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
 from plumbline.lm.drawing import Drawn, draw_tokens, uniform_numbers
-from plumbline.lm.trunk import last_hidden_states
+from plumbline.lm.gpu.sampling import generate_static, static_decoder
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
@@ -111,17 +112,22 @@ def _sampler(
 ) -> Callable[[Sequence[Sequence[int]], Sequence[int]], list[Generation]]:
     """Return what samples some of the prompts with their seeds: the fastest way for the model."""
     device = model.device
-    if device.type == "cuda" and prompts:
-        from plumbline.lm.gpu.sampling import generate_static, static_decoder
-
-        static = static_decoder(model, prompts, config)
+    if device.type == "cuda" and prompts and config.snapshot:
+        static = static_decoder(
+            model,
+            rows=min(len(prompts), config.batch_size),
+            columns=max(map(len, prompts)) + config.max_new_tokens,
+            new_tokens=config.max_new_tokens,
+            dtype=torch.bfloat16 if config.precision == "bfloat16" else None,
+        )
         if static is not None:
+            settings = (config.temperature, config.top_k, config.top_p)
 
             def by_static_cache(
                 some: Sequence[Sequence[int]], seeds: Sequence[int]
             ) -> list[Generation]:
                 uniforms = uniform_numbers(seeds, config.max_new_tokens)
-                drawn = generate_static(static, some, uniforms, config, end_ids, value_head)
+                drawn = generate_static(static, some, uniforms, settings, end_ids, value_head)
                 return _generations(drawn, has_values=value_head is not None)
 
             return by_static_cache

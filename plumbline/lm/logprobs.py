@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from plumbline.lm.backbone import last_hidden_states
 from plumbline.lm.batches import Batch, by_length
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.gpu.checks import has_packed_pass
@@ -19,7 +20,7 @@ from plumbline.lm.gpu.packing import pack
 from plumbline.lm.gpu.passes import packed_logprobs
 from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.gpu.weights import active_role
-from plumbline.lm.trunk import is_supported, last_hidden_states, response_states
+from plumbline.lm.trunk import is_supported, response_states
 
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18

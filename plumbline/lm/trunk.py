@@ -11,16 +11,18 @@ Shapes: ``B`` rows, ``T`` positions, ``N = B T``, ``D`` width, ``Q`` query heads
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import Batch, position_ids
 from plumbline.lm.decoding.snapshot import UnknownLayerError, is_known, plain_weights
+from plumbline.lm.gpu.checks import has_packed_pass
+from plumbline.lm.gpu.packing import pack, pack_last
+from plumbline.lm.gpu.states import packed_states
 
 #: An adapter is added to its base's weights for the time of a pass, which then holds both. Models
 #: of more parameters keep them apart.
@@ -34,29 +36,13 @@ def response_states(model: Any, batch: Batch) -> Tensor:
 
     The state before the first response token is that after the last prompt token.
     """
+    if has_packed_pass(model):
+        packing = pack(batch)
+        found = packed_states(model, packing)
+        return packing.to(found.device).unpack(found)
     width = batch.response_mask.shape[1]
     found = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
     return found[:, :-1]
-
-
-def backbone(model: Any) -> Any:
-    """Return the decoder without its language-model head; adapters in it stay in place."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return whole.base_model
-
-
-@contextmanager
-def last_hidden_states(model: Any) -> Iterator[list[Tensor]]:
-    """Note the last hidden states [B, T, D] of each pass through a model, as its head reads them.
-
-    Nothing else of the pass is kept, unlike with transformers' ``output_hidden_states``.
-    """
-    seen: list[Tensor] = []
-    hook = backbone(model).register_forward_hook(lambda *call: seen.append(call[-1][0]))
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def last_states(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -64,6 +50,8 @@ def last_states(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
 
     ``ids`` and ``attention_mask`` are [B, T], padded on the right.
     """
+    if has_packed_pass(model):
+        return packed_states(model, pack_last(ids, attention_mask))
     # With the padding moved to the left, every last token is in the last column, and the last
     # layer has only that to finish.
     width = ids.shape[1]

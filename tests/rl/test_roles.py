@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from plumbline.errors import ModelError
+from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
 from plumbline.lm.generation import SamplingConfig, generate
 from plumbline.lm.load import (
@@ -19,7 +20,6 @@ from plumbline.lm.model_folder import Reference
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.lm.trunk import backbone
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from reward.calibration import Calibration

@@ -14,18 +14,21 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import Batch, collate
 from plumbline.lm.gpu.packing import pack
 from plumbline.lm.gpu.regions import uncompiled
 from plumbline.lm.gpu.states import compute_dtype, packed_states, unknown_part
 from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
-from plumbline.lm.trunk import backbone
 
 #: Errors of states and of gradients, relative to their size, that pass for rounding: in 16 bits,
 #: and in more.
 _FEW_BITS, _MANY_BITS = (0.02, 0.05), (1e-3, 1e-2)
 #: In 16 bits the error of one pass may be so many times that of the other.
 _TIMES = 3.0
+
+#: Where a decoder keeps transformers' own ``forward``, if its place is taken by a packed one.
+PLAIN_FORWARD = "_plain_forward"
 
 _known: WeakKeyDictionary[Any, dict[tuple[object, ...], str | None]] = WeakKeyDictionary()
 
@@ -144,7 +147,7 @@ def _plain_states(model: Any, batch: Batch) -> Tensor:
     """Return the states before the response tokens, [M, D], by the model's own pass."""
     trunk = backbone(model)
     batch = batch.to(trunk.embed_tokens.weight.device)
-    hidden: Tensor = trunk(
+    hidden: Tensor = getattr(trunk, PLAIN_FORWARD, trunk)(
         input_ids=batch.ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,

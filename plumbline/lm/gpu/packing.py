@@ -55,10 +55,10 @@ class Packing(NamedTuple):
         )
 
     def unpack(self, values: Tensor) -> Tensor:
-        """Return values of the response tokens, [M], as [B, R] with 0 elsewhere."""
+        """Return values of the response tokens, [M, ...], as [B, R, ...] with 0 elsewhere."""
         rows, width = self.shape
-        flat = values.new_zeros(rows * width)
-        return flat.index_copy(0, self.response_places, values).view(rows, width)
+        flat = values.new_zeros(rows * width, *values.shape[1:])
+        return flat.index_copy(0, self.response_places, values).view(rows, width, *values.shape[1:])
 
 
 def pack(batch: Batch) -> Packing:
@@ -80,6 +80,38 @@ def pack(batch: Batch) -> Packing:
         ids[:, prompts:].flatten()[wanted],
         wanted,
         (rows, width),
+    )
+
+
+def pack_padded(ids: Tensor, attention_mask: Tensor) -> Packing:
+    """Pack rows [B, T] with their attention mask; every token counts as a response token.
+
+    So ``predicts`` [M] are all tokens, and `Packing.unpack` gives [B, T].
+    """
+    ids, mask = ids.cpu(), attention_mask.cpu().bool()
+    places = mask.flatten().nonzero().squeeze(1)
+    tokens, rows = ids.flatten()[places], (ids.shape[0], ids.shape[1])
+    return _packing(
+        tokens,
+        position_ids(mask.long()).flatten()[places],
+        mask.sum(1),
+        torch.arange(len(tokens)),
+        tokens,
+        places,
+        rows,
+    )
+
+
+def pack_last(ids: Tensor, attention_mask: Tensor) -> Packing:
+    """Pack rows [B, T] with their attention mask; ``predicts`` [B] are their last tokens."""
+    packing = pack_padded(ids, attention_mask)
+    last = attention_mask.cpu().sum(1).cumsum(0) - 1
+    number = torch.arange(len(ids))
+    return packing._replace(
+        predicts=last,
+        response_ids=torch.zeros_like(last),
+        response_places=number,
+        shape=(len(ids), 1),
     )
 
 

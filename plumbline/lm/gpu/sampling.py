@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,9 +16,6 @@ from plumbline.lm.gpu.decoder import StaticDecoder
 from plumbline.lm.gpu.regions import free_rows, region
 from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
 
-if TYPE_CHECKING:
-    from plumbline.lm.generation import SamplingConfig, ValueHead
-
 #: A decoder is kept for the next call where it takes less than this share of the GPU's memory, so
 #: that its graphs need not be captured again.
 _SHARE_KEPT = 0.15
@@ -30,18 +27,19 @@ _kept: WeakKeyDictionary[Any, StaticDecoder] = WeakKeyDictionary()
 
 
 def static_decoder(
-    model: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig
+    model: Any, *, rows: int, columns: int, new_tokens: int, dtype: torch.dtype | None = None
 ) -> StaticDecoder | None:
-    """Return a decoder with the weights that a model has now; None where there is none for it."""
+    """Return a decoder with the weights that a model has now; None where there is none for it.
+
+    It has room for ``rows`` texts of ``columns`` tokens, ``new_tokens`` of them new. ``dtype`` is
+    that of decoding, None the model's own.
+    """
     device, kind = model.device, kind_of(model)
     known = finding(FastPath.DECODING, device, kind)
-    if not config.snapshot or (known is not None and not known.on):
+    if known is not None and not known.on:
         return None
-    rows = min(len(prompts), config.batch_size)
-    columns = max(map(len, prompts)) + config.max_new_tokens
-    dtype = torch.bfloat16 if config.precision == "bfloat16" else None
     held = _kept.get(model)
-    if held is not None and held.fits(rows, columns, config.max_new_tokens, dtype):
+    if held is not None and held.fits(rows, columns, new_tokens, dtype):
         held.weights.refresh(model)
         return held
     _kept.pop(model, None)
@@ -53,7 +51,7 @@ def static_decoder(
     window = weights.snapshot.window
     if window is not None and columns > window:
         return None  # the plain way keeps the window, for these texts
-    decoder = StaticDecoder(weights, rows, columns, config.max_new_tokens)
+    decoder = StaticDecoder(weights, rows, columns, new_tokens)
     if known is None and not _is_right(decoder, model, kind):
         return None
     if device.type == "cuda":
@@ -67,12 +65,14 @@ def generate_static(
     decoder: StaticDecoder,
     prompts: Sequence[Sequence[int]],
     uniforms: Tensor,
-    config: SamplingConfig,
+    settings: tuple[float, int | None, float | None],
     end_ids: frozenset[int],
-    value_head: ValueHead | None,
+    value_head: Callable[[Tensor], Tensor] | None,
 ) -> Drawn:
-    """Return a response to each prompt, drawn by ``uniforms`` [B, R]."""
-    settings = (config.temperature, config.top_k, config.top_p)
+    """Return a response to each prompt, drawn by ``uniforms`` [B, R].
+
+    ``settings`` are temperature, top-k and top-p.
+    """
 
     def draw(logits: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         free_rows(logits, numbers)

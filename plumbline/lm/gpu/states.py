@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from plumbline.lm.backbone import backbone
 from plumbline.lm.decoding.snapshot import UnknownLayerError, is_known
 from plumbline.lm.gpu.attention import Layout, kernel_for
 from plumbline.lm.gpu.layers import ACTIVATIONS, Shape, decoder_layer, norm
 from plumbline.lm.gpu.packing import Packing, move
 from plumbline.lm.gpu.regions import free_rows
 from plumbline.lm.gpu.weights import Layer, Role, active_role, layer_weights
-from plumbline.lm.trunk import backbone
 
 
 def packed_states(
@@ -72,6 +72,8 @@ def unknown_part(model: Any) -> str | None:
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not is_known(whole):
         return f"{type(whole).__name__} is not one of the decoders that we know"
+    if any(type(p) is not nn.Parameter or not p.numel() for p in model.parameters()):
+        return "its weights are quantised, or spread over processes"
     if type(whole.model.embed_tokens) is not nn.Embedding:
         return "the embedding has an adapter"
     if whole.config.hidden_act not in ACTIVATIONS:

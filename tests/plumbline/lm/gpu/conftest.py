@@ -16,8 +16,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
-from plumbline.lm.trunk import backbone
 
 SIZES = {
     "vocab_size": 120,

@@ -37,12 +37,23 @@ def plainly(model, prompts, config, end_ids=END_IDS, value_head=None):
     )
 
 
+def decoder_for(model, prompts, config):
+    new = config.max_new_tokens
+    columns = max(map(len, prompts)) + new
+    return static_decoder(model, rows=len(prompts), columns=columns, new_tokens=new)
+
+
+def draw(made, prompts, config, end_ids=END_IDS, value_head=None):
+    uniforms = uniform_numbers(range(len(prompts)), config.max_new_tokens)
+    settings = (config.temperature, config.top_k, config.top_p)
+    return generate_static(made, prompts, uniforms, settings, end_ids, value_head)
+
+
 def statically(model, prompts, config, end_ids=END_IDS, value_head=None):
     model.eval()
-    made = static_decoder(model, prompts, config)
+    made = decoder_for(model, prompts, config)
     assert made is not None
-    uniforms = uniform_numbers(range(len(prompts)), config.max_new_tokens)
-    return made, generate_static(made, prompts, uniforms, config, end_ids, value_head)
+    return made, draw(made, prompts, config, end_ids, value_head)
 
 
 def assert_same(drawn, expected):
@@ -177,8 +188,7 @@ def test_a_decoder_goes_on_with_weights_that_have_moved(make, prompts):
     model.load_state_dict(other.state_dict())
     made.weights.refresh(model)
     assert [t.data_ptr() for t in made.weights.snapshot.layers[0].tensors()] == addresses
-    uniforms = uniform_numbers(range(len(prompts)), 20)
-    drawn = generate_static(made, prompts, uniforms, config, END_IDS, None)
+    drawn = draw(made, prompts, config)
     assert_same(drawn, plainly(other, prompts, config))
 
 
@@ -190,8 +200,7 @@ def test_fewer_rows_and_fewer_tokens_fit_into_a_decoder_that_is_there(make, prom
     assert not made.fits(3, 30, 41)
     assert not made.fits(20, 30, 10)
     assert not made.fits(3, 30, 10, torch.bfloat16)
-    uniforms = uniform_numbers(range(3), 10)
-    drawn = generate_static(made, few, uniforms, config, END_IDS, None)
+    drawn = draw(made, few, config)
     assert_same(drawn, plainly(model, few, config))
 
 
@@ -199,14 +208,14 @@ def test_a_decoder_that_is_wrong_is_not_used(make, prompts, monkeypatch, caplog)
     model = make("qwen2").eval()
     monkeypatch.setattr(sampling.DecodeWeights, "__init__", spoiled(sampling.DecodeWeights))
     config = SamplingConfig(max_new_tokens=8)
-    assert static_decoder(model, prompts, config) is None
+    assert decoder_for(model, prompts, config) is None
     found = finding(FastPath.DECODING, CPU, "Qwen2ForCausalLM")
     assert not found.on
     assert "off by" in found.reason
     assert "decoding from a static cache: off for Qwen2ForCausalLM" in caplog.text
     # It is said once, and not tried again.
     caplog.clear()
-    assert static_decoder(model, prompts, config) is None
+    assert decoder_for(model, prompts, config) is None
     assert not caplog.text
 
 
@@ -224,12 +233,12 @@ def test_what_has_no_snapshot_has_no_static_decoder(prompts):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=120, n_embd=32, n_layer=2, n_head=2)).eval()
-    assert static_decoder(gpt2, prompts, SamplingConfig(max_new_tokens=8)) is None
+    assert decoder_for(gpt2, prompts, SamplingConfig(max_new_tokens=8)) is None
     assert not finding(FastPath.DECODING, CPU, "GPT2LMHeadModel").on
 
 
 def test_a_window_shorter_than_the_texts_is_decoded_plainly(make, prompts):
     model = make("mistral, short window").eval()
-    assert static_decoder(model, prompts, SamplingConfig(max_new_tokens=8)) is None
+    assert decoder_for(model, prompts, SamplingConfig(max_new_tokens=8)) is None
     assert finding(FastPath.DECODING, CPU, "MistralForCausalLM") is None
-    assert static_decoder(model, [[5]], SamplingConfig(max_new_tokens=4)) is not None
+    assert decoder_for(model, [[5]], SamplingConfig(max_new_tokens=4)) is not None
