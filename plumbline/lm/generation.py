@@ -11,7 +11,7 @@ Decoders that we know are sampled from through a snapshot of their weights
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from plumbline.lm.decoding.decoder import Decoder
 from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
 from plumbline.lm.drawing import Drawn, draw_tokens, uniform_numbers
 from plumbline.lm.gpu.sampling import generate_static, static_decoder
+from plumbline.lm.precision import Precision, computes_in_bfloat16
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
@@ -44,8 +45,9 @@ class SamplingConfig(Config):
     """Keep the most likely tokens up to this probability mass. Null keeps all."""
     max_new_tokens: int = Field(96, ge=1)
     """Responses are cut here; a cut response has no end token."""
-    precision: Literal["model", "bfloat16"] = "model"
-    """Number format of decoding: the model's, or bfloat16, which is faster and less exact."""
+    precision: Precision = "auto"
+    """Number format of decoding: the model's, or bfloat16, which is faster and less exact. auto:
+    bfloat16 on a GPU that has it, the model's elsewhere."""
     batch_size: int = not_in_identity(256, ge=1)
     """Rows generated at once. Changes speed and memory, not the responses."""
     snapshot: bool = not_in_identity(True)
@@ -118,7 +120,7 @@ def _sampler(
             rows=min(len(prompts), config.batch_size),
             columns=max(map(len, prompts)) + config.max_new_tokens,
             new_tokens=config.max_new_tokens,
-            dtype=torch.bfloat16 if config.precision == "bfloat16" else None,
+            dtype=_dtype(config, device),
         )
         if static is not None:
             settings = (config.temperature, config.top_k, config.top_p)
@@ -137,7 +139,7 @@ def _sampler(
         decoder: _Decoder
         if snapshot is None:
             ids, mask = (tensor.to(device) for tensor in pad_left(some, pad_id))
-            decoder = _PlainDecoder(model, ids, mask, config.precision)
+            decoder = _PlainDecoder(model, ids, mask, _dtype(config, device))
         else:
             decoder = _decoder(snapshot, some, config, pad_id)
         return _generate_batch(decoder, seeds, config, end_ids, value_head, device)
@@ -145,12 +147,17 @@ def _sampler(
     return step_by_step
 
 
+def _dtype(config: SamplingConfig, device: torch.device) -> torch.dtype | None:
+    """Return the number format of decoding; None for the model's own."""
+    return torch.bfloat16 if computes_in_bfloat16(config.precision, device) else None
+
+
 def _snapshot(
     model: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig
 ) -> Snapshot | None:
     if not config.snapshot:
         return None
-    snapshot = take_snapshot(model, torch.bfloat16 if config.precision == "bfloat16" else None)
+    snapshot = take_snapshot(model, _dtype(config, model.device))
     longest = max(map(len, prompts), default=0) + config.max_new_tokens
     if snapshot is None or (snapshot.window is not None and longest > snapshot.window):
         return None
@@ -190,9 +197,9 @@ class _Decoder(Protocol):
 class _PlainDecoder:
     """Any model of transformers, as it is."""
 
-    def __init__(self, model: Any, ids: Tensor, mask: Tensor, precision: str) -> None:
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, dtype: torch.dtype | None) -> None:
         self._model, self._mask = model, mask
-        self._half = precision == "bfloat16"
+        self._half = dtype is not None
         self._positions = position_ids(mask)
         self._cache: Any = None
         self._read(ids)

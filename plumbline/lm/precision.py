@@ -14,17 +14,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Precision = Literal["model", "bfloat16"]
+Precision = Literal["auto", "model", "bfloat16"]
+"""A setting: that of the weights, bfloat16, or (auto) bfloat16 on a GPU that has it, and that of
+the weights elsewhere."""
 #: Largest error, in float32 roundings times the square root of the summed length, that counts as
 #: float32. Products in true bfloat16 are off by some 10,000.
 _FLOAT32_ERROR = 32.0
+
+
+def computes_in_bfloat16(precision: Precision, device: torch.device | str) -> bool:
+    """Return what a setting means on a device."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    on_gpu = torch.device(device).type == "cuda"
+    return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextmanager
 def compute_precision(
     precision: Precision, device: torch.device | str, *, fast_float32: bool = True
 ) -> Iterator[None]:
-    """Compute in a number format for a while: ``model`` leaves it to the weights.
+    """Compute in a number format for a while.
 
     Which library multiplies is a flag of the whole process. Enter this once around all that a
     stage does, before it starts threads, and only then again inside: flipped in one thread while
@@ -34,7 +44,10 @@ def compute_precision(
     """
     kind = torch.device(device).type
     half = torch.autocast(
-        kind, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+        kind,
+        torch.bfloat16,
+        enabled=computes_in_bfloat16(precision, device),
+        cache_enabled=False,
     )
     with _fast_float32(kind, wanted=fast_float32), half:
         yield

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, not_in_identity
+from plumbline.lm.precision import computes_in_bfloat16
+from plumbline.training.optimizers import OPTIMIZERS
 
 
 class TrainingConfig(Config):
@@ -33,8 +36,11 @@ class TrainingConfig(Config):
     """AdamW's second-moment decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    bf16: bool = False
-    """Compute in bfloat16 where the device supports it."""
+    bf16: bool | None = None
+    """Compute in bfloat16 over the weights as they are held. Null: on a GPU that has it."""
+    optimizer: Annotated[str, OPTIMIZERS] = "adamw"
+    """How AdamW holds its moments: in 32 or 8 bits, on the GPU or paged out where it is full. All
+    but adamw need bitsandbytes."""
     activation_checkpointing: bool = not_in_identity(False)
     """Recompute activations in the backward pass: less memory, more time."""
     log_every: int = Field(10, ge=1)
@@ -55,6 +61,13 @@ class TrainingConfig(Config):
         return self
 
     @property
+    def computes_in_bfloat16(self) -> bool:
+        """What ``bf16`` means on this machine."""
+        if self.bf16 is not None:
+            return self.bf16
+        return torch.cuda.is_available() and computes_in_bfloat16("auto", "cuda")
+
+    @property
     def examples_per_step(self) -> int:
         """Examples behind one optimiser step."""
         return self.batch_size * self.gradient_accumulation
@@ -73,7 +86,8 @@ class TrainingConfig(Config):
             "weight_decay": self.weight_decay,
             "adam_beta2": self.adam_beta2,
             "max_grad_norm": self.max_grad_norm,
-            "bf16": self.bf16,
+            "bf16": self.computes_in_bfloat16,
+            "optim": OPTIMIZERS[self.optimizer].transformers_name,
             "activation_checkpointing": self.activation_checkpointing,
             "logging_steps": self.log_every,
             "save_strategy": "steps",

@@ -2,12 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+
+from plumbline.errors import ModelError
+from plumbline.tables import Table
+
+
+@dataclass(frozen=True)
+class AdamWKind:
+    """A row of the table of optimisers: a form in which AdamW holds its moments."""
+
+    name: str
+    transformers_name: str
+    """As ``TrainingArguments`` call it."""
+    bitsandbytes_name: str | None = None
+    """Its class there; None for torch's own."""
+
+    def make(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        *,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> Optimizer:
+        """Return the optimiser; raise `ModelError` where it needs what is not installed."""
+        options: Any = {"lr": learning_rate, "eps": epsilon, "weight_decay": weight_decay}
+        if self.bitsandbytes_name is None:
+            return AdamW(parameters, fused=True, **options)
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"The optimizer {self.name} needs bitsandbytes, which is not installed: "
+                "pip install 'plumbline-rlhf[qlora]', or set optimizer: adamw."
+            )
+        import bitsandbytes
+
+        optimizer: Optimizer = getattr(bitsandbytes.optim, self.bitsandbytes_name)(
+            list(parameters), **options
+        )
+        return optimizer
+
+
+OPTIMIZERS = Table(
+    "optimizer",
+    (
+        AdamWKind("adamw", "adamw_torch_fused"),
+        AdamWKind("adamw_8bit", "adamw_8bit", "AdamW8bit"),
+        AdamWKind("paged_adamw", "paged_adamw_32bit", "PagedAdamW32bit"),
+        AdamWKind("paged_adamw_8bit", "paged_adamw_8bit", "PagedAdamW8bit"),
+    ),
+)
+"""Forms of AdamW. 8 bits take a quarter of the memory for its moments; paged ones move out to the
+machine's memory where the GPU's is full."""
 
 
 class Together(Optimizer):

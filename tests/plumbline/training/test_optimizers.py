@@ -1,96 +1,61 @@
-"""Optimisers that step together: as each alone, with one scheduler, and resumable."""
+"""Forms of AdamW: the same steps, up to the bits in which moments are held."""
 
 from __future__ import annotations
 
-import copy
+import importlib.util
 
 import pytest
 import torch
-from torch.optim import AdamW, Muon
-from torch.optim.lr_scheduler import LambdaLR
 
-from plumbline.lm.load import load_causal_lm
-from plumbline.training.optimizers import muon_with_adamw
+from plumbline.errors import ModelError
+from plumbline.training import optimizers
+from plumbline.training.config import TrainingConfig
+from plumbline.training.optimizers import OPTIMIZERS
 
-
-def make(model):
-    return muon_with_adamw(
-        model, muon_learning_rate=0.02, learning_rate=3e-3, weight_decay=0.1, adam_beta2=0.95
-    )
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 
 
-def step(model, optimizer, scheduler=None):
-    ids = torch.tensor([[5, 20, 30, 40, 50]])
-    model(input_ids=ids, labels=ids).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    if scheduler is not None:
-        scheduler.step()
+def steps(name):
+    """A few steps along the same gradients, from the same weights."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(64, 128, generator=generator))
+    optimizer = OPTIMIZERS[name].make([weight], 1e-2, epsilon=1e-5, weight_decay=0.1)
+    for _ in range(5):
+        weight.grad = torch.randn(64, 128, generator=generator)
+        optimizer.step()
+    return weight.detach()
 
 
-@pytest.fixture
-def model(base_folder):
-    torch.manual_seed(0)
-    return load_causal_lm(base_folder).eval()
+@needs_bitsandbytes
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize(
+    ("name", "error"), [("adamw_8bit", 0.1), ("paged_adamw", 1e-5), ("paged_adamw_8bit", 0.1)]
+)
+def test_steps_are_those_of_torchs_adamw(name, error):
+    expected = steps("adamw")
+    moved = expected - torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    assert float((steps(name) - expected).norm() / moved.norm()) < error
 
 
-def test_every_weight_has_one_optimizer_and_matrices_have_muon(model):
-    together = make(model)
-    muon, adam = together.optimizers
-    ids = [id(p) for group in together.param_groups for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in model.parameters())
-    named = {id(p): name for name, p in model.named_parameters()}
-    inside = {named[id(p)] for group in muon.param_groups for p in group["params"]}
-    assert all("layers." in name and "norm" not in name for name in inside)
-    assert len(inside) == 7 * 2
-    assert isinstance(adam, AdamW)
+def test_one_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(optimizers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="bitsandbytes"):
+        OPTIMIZERS["adamw_8bit"].make([torch.nn.Parameter(torch.zeros(2))], 0.1)
 
 
-def test_together_is_each_alone(model):
-    other = copy.deepcopy(model)
-    together = make(model)
-    inside = [p for n, p in other.named_parameters() if p.ndim == 2 and "layers." in n]
-    rest = [p for n, p in other.named_parameters() if not (p.ndim == 2 and "layers." in n)]
-    alone = [
-        Muon(inside, lr=0.02, weight_decay=0.1),
-        AdamW(rest, lr=3e-3, weight_decay=0.1, betas=(0.9, 0.95)),
-    ]
-    for _ in range(3):
-        step(model, together)
-        ids = torch.tensor([[5, 20, 30, 40, 50]])
-        other(input_ids=ids, labels=ids).loss.backward()
-        for optimizer in alone:
-            optimizer.step()
-            optimizer.zero_grad()
-    for one, two in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(one, two)
+def test_trainers_of_transformers_get_their_own_name_of_it(tmp_path):
+    assert TrainingConfig().arguments(tmp_path, 0)["optim"] == "adamw_torch_fused"
+    config = TrainingConfig(optimizer="paged_adamw_8bit")
+    assert config.arguments(tmp_path, 0)["optim"] == "paged_adamw_8bit"
 
 
-def test_one_scheduler_sets_both_rates(model):
-    together = make(model)
-    scheduler = LambdaLR(together, lambda step: 0.5**step)
-    step(model, together, scheduler)
-    rates = [group["lr"] for optimizer in together.optimizers for group in optimizer.param_groups]
-    assert rates == pytest.approx([0.01, 1.5e-3])
-
-
-def test_a_restored_state_goes_on_exactly(model):
-    together = make(model)
-    scheduler = LambdaLR(together, lambda step: 0.9**step)
-    for _ in range(2):
-        step(model, together, scheduler)
-    twin = copy.deepcopy(model)
-    restored = make(twin)
-    twin_scheduler = LambdaLR(restored, lambda step: 0.9**step)
-    restored.load_state_dict(copy.deepcopy(together.state_dict()))
-    twin_scheduler.load_state_dict(scheduler.state_dict())
-    for _ in range(2):
-        step(model, together, scheduler)
-        step(twin, restored, twin_scheduler)
-    for one, two in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
-def test_a_closure_is_refused(model):
-    with pytest.raises(ValueError, match="no closure"):
-        make(model).step(lambda: 0.0)
+def test_bfloat16_is_the_default_on_a_gpu_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not TrainingConfig().arguments(tmp_path, 0)["bf16"]
+    assert TrainingConfig(bf16=True).arguments(tmp_path, 0)["bf16"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    assert TrainingConfig().arguments(tmp_path, 0)["bf16"]
+    assert not TrainingConfig(bf16=False).arguments(tmp_path, 0)["bf16"]
