@@ -45,6 +45,7 @@ def findings(*, offline: bool) -> Iterator[Finding]:
         yield "GPU", True, f"{here['device']}, {size(memory)}"
     else:
         yield "GPU", False, "none; everything runs on the CPU"
+    yield from _fast_paths()
     yield "bfloat16", True, _attempt(_bfloat16)[1]
     for package, version in found.items():
         yield package, True, version
@@ -60,6 +61,18 @@ def findings(*, offline: bool) -> Iterator[Finding]:
         not reporting,
         "off" if not reporting else f"allowed by {', '.join(reporting)}",
     )
+
+
+def _fast_paths() -> Iterator[Finding]:
+    """Try each fast path of a GPU on a small model; say which are on, and why others are not."""
+    from plumbline.lm.gpu.trial import try_fast_paths
+
+    good, said = _attempt(try_fast_paths)
+    yield "fast paths", good, said
+    from plumbline.lm.gpu.status import findings
+
+    for (path, _, kind), found in findings().items():
+        yield path.value, found.on, ", ".join(filter(None, (kind, found.reason))) or "on"
 
 
 def _attempt(check: Callable[[], str]) -> tuple[bool, str]:

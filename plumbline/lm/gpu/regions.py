@@ -1,11 +1,14 @@
 """Which functions are compiled, and where: on a GPU by `torch.compile`, nowhere else.
 
-A region is a pure function of tensors. Compiled regions are kept for the whole process.
+A region is a pure function of tensors. Its first compiled result on a device is compared with the
+plain one. A region that does not compile, or says something else, is called as it is from then on,
+with a message.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -21,7 +26,9 @@ T = TypeVar("T")
 SETTING = "PLUMBLINE_COMPILE"
 #: One function is compiled for several models, with and without gradients and adapters.
 _VARIANTS = 64
-
+#: Largest error, relative to the size of the result, that passes for rounding, by bytes per number;
+#: and the share of whole numbers (drawn tokens) that may differ for it.
+_ERRORS, _SHARE_OF_WHOLE = {2: 0.03, 4: 1e-3, 8: 1e-6}, 0.1
 
 _off = False
 
@@ -51,18 +58,38 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
     Only the first dimension of a tensor may change without compiling anew, and only where it is
     marked by `free_rows`.
     """
+    name = function.__name__.strip("_")
     compiled: list[Callable[P, T]] = []
 
     @functools.wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> T:
         tensor: Any = arguments[0]
-        if not compiles(tensor.device):
+        device: torch.device = tensor.device
+        if not compiles(device):
+            return function(*arguments, **options)
+        found = finding(FastPath.COMPILED, device, name)
+        if found is not None and not found.on:
             return function(*arguments, **options)
         if not compiled:
             config: Any = torch._dynamo.config
             config.recompile_limit = max(config.recompile_limit, _VARIANTS)
             compiled.append(torch.compile(function, dynamic=False))
-        return compiled[0](*arguments, **options)
+        try:
+            result = compiled[0](*arguments, **options)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler fails with must not stop the run
+            switch_off(FastPath.COMPILED, device, f"{type(error).__name__}: {error}", name)
+            return function(*arguments, **options)
+        if found is None:
+            with torch.no_grad():
+                off_by = _error(result, function(*arguments, **options))
+            if off_by >= 1.0:
+                reason = f"its result is off by {off_by:.1f} times what rounding explains"
+                switch_off(FastPath.COMPILED, device, reason, name)
+                return function(*arguments, **options)
+            switch_on(FastPath.COMPILED, device, name)
+        return result
 
     return call
 
@@ -72,3 +99,17 @@ def free_rows(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and compiles(tensor.device):
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
+
+
+def _error(result: Any, expected: Any) -> float:
+    """Return the largest error of a region's tensors, in what rounding explains."""
+    if isinstance(result, tuple | list):
+        errors = [_error(*pair) for pair in zip(result, expected, strict=True)]
+        return max(errors, default=0.0)
+    if not isinstance(result, Tensor) or not result.numel():
+        return 0.0
+    if not result.dtype.is_floating_point:
+        return float((result != expected).float().mean()) / _SHARE_OF_WHOLE
+    one, other = result.detach().double(), expected.detach().double()
+    error = float((one - other).norm() / other.norm().clamp(min=1e-12))
+    return error / _ERRORS[result.dtype.itemsize] if math.isfinite(error) else math.inf
