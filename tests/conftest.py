@@ -29,6 +29,19 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU unless it is asked for, and there is one."""
+    if os.environ.get("PLUMBLINE_TEST_GPU") == "1":
+        import torch
+
+        if torch.cuda.is_available():
+            return
+    reason = "needs a GPU, and PLUMBLINE_TEST_GPU=1"
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @contextmanager
 def headless_chromium():
     """Open a browser that reaches nothing but this machine; skip where there is none."""
