@@ -1,7 +1,7 @@
 """Sampling: the one place where a policy is made to speak.
 
 Each row draws from a random stream of its own, which depends on its seed alone. The same prompt
-with the same seed therefore gets the same response in whatever batch it lands, next to whichever
+with the same seed therefore gets the same response in any batch, next to any
 neighbours (up to the rounding of the logits, which batching may change in the last bits).
 
 Decoders that we know are sampled from through a snapshot of their weights
@@ -28,7 +28,7 @@ from plumbline.lm.precision import Precision, computes_in_bfloat16
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
-#: On a GPU, steps between two looks at which rows are done: the host waits for the GPU there.
+#: On a GPU the host reads which rows are done once per this many steps: it waits for the GPU then.
 _LOOK_EVERY = 16
 ValueHead = Callable[[Tensor], Tensor]
 """Maps the last hidden states [B, D] to values [B]."""
@@ -82,7 +82,7 @@ def generate(
 ) -> list[Generation]:
     """Sample one response to each prompt.
 
-    ``seeds`` has one seed a prompt. ``on_progress`` is called with the number of responses that
+    ``seeds`` has one seed per prompt. ``on_progress`` is called with the number of responses that
     each batch adds. The order of the results is that of the prompts. ``value_head`` is asked for
     the value of every state on the way.
     """
@@ -94,7 +94,7 @@ def generate(
     sample = _sampler(model, prompts, config, end_ids, pad_id, value_head)
     for start in range(0, len(order), config.batch_size):
         rows = order[start : start + config.batch_size]
-        # Decoding has a number format of its own, whatever the caller computes in.
+        # Decoding has a number format of its own.
         with torch.autocast(model.device.type, enabled=False):
             batch = sample([prompts[row] for row in rows], [seeds[row] for row in rows])
         results |= dict(zip(rows, batch, strict=True))
@@ -191,7 +191,7 @@ class _Decoder(Protocol):
         """Read one more token a row, [B]."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows only."""
+        """Keep some of the rows only."""
 
 
 class _PlainDecoder:
@@ -247,7 +247,7 @@ def _generate_batch(
     steps = config.max_new_tokens
     uniforms = uniform_numbers(seeds, steps).to(device)  # [B, R]
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    # Written a column a step while rows are live, and gathered when they leave.
+    # Written one column per step while rows are live, and gathered when they leave.
     rows = len(seeds)
     tokens = torch.zeros(rows, steps, dtype=torch.long, device=device)
     logprobs, values = torch.zeros(2, rows, steps, device=device)

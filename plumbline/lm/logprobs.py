@@ -27,7 +27,7 @@ _PART = 1 << 18
 
 
 class TokenLogprobs(NamedTuple):
-    """What a model says of the tokens of a response."""
+    """Log-probabilities and entropies of the tokens of responses."""
 
     logprobs: Tensor
     """[B, R] log-probability of each response token; 0 at padding."""
@@ -60,17 +60,19 @@ def logprobs_and_values(
 ) -> tuple[TokenLogprobs, Tensor]:
     """Return log-probabilities, and a value for each state before a response token, [B, R].
 
-    The batch may lie on any device; the results lie on the model's. ``value_head`` maps states
+    The batch may be on any device; the results are on the model's. ``value_head`` maps states
     [..., D] to values [...]; without it, values are 0.
     """
     if has_packed_pass(model):
         packing = pack(batch)
-        said = packed_logprobs(
+        packed = packed_logprobs(
             model, packing, active_role(model), temperature, entropy_gradient=entropy_gradient
         )
-        values = torch.zeros_like(said.logprobs) if value_head is None else value_head(said.states)
+        values = (
+            torch.zeros_like(packed.logprobs) if value_head is None else value_head(packed.states)
+        )
         packing = packing.to(values.device)
-        tokens = TokenLogprobs(packing.unpack(said.logprobs), packing.unpack(said.entropy))
+        tokens = TokenLogprobs(packing.unpack(packed.logprobs), packing.unpack(packed.entropy))
         return tokens, packing.unpack(values)
     batch = batch.to(model.device)
     states, logits = response_logits(model, batch)
@@ -118,11 +120,11 @@ def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int, model: Any = None) -> Tensor:
-    """Return what ``look`` says of every row, [B, R], computed ``size`` rows at a time.
+    """Return the result of ``look`` for every row, [B, R], computed ``size`` rows at a time.
 
     Rows of similar length go together and padding that they all have is left away, which changes
     the time it takes and not the result. ``look`` maps a batch to [B, R]. With a ``model`` on a
-    GPU, as many tokens as its memory holds are looked at at a time, whatever ``size`` says.
+    GPU, parts are as large as its memory holds, and ``size`` is not used.
     """
     (result,) = each_in_parts(lambda part: (look(part),), batch, size, model)
     return result
@@ -132,7 +134,7 @@ def in_parts(look: Callable[[Batch], Tensor], batch: Batch, size: int, model: An
 def each_in_parts(
     look: Callable[[Batch], Sequence[Tensor]], batch: Batch, size: int, model: Any = None
 ) -> tuple[Tensor, ...]:
-    """Do the same where ``look`` says several things of a batch in one pass."""
+    """Do the same where ``look`` returns several tensors."""
     if model is None or model.device.type != "cuda":
         return _look_at_parts(look, batch, by_length(batch.lengths, size))
     lengths = batch.lengths.cpu()
@@ -146,11 +148,11 @@ def _look_at_parts(
     results: list[Tensor] = []
     for rows in parts:
         part = batch.rows(rows).trimmed()
-        said = look(part)
+        outputs = look(part)
         if not results:
             shape = batch.response_mask.shape
-            results = [torch.zeros(shape, device=one.device) for one in said]
-        for result, one in zip(results, said, strict=True):
+            results = [torch.zeros(shape, device=one.device) for one in outputs]
+        for result, one in zip(results, outputs, strict=True):
             result[rows.to(result.device), : part.response_mask.shape[1]] = one.to(result.dtype)
     return tuple(results)
 
@@ -161,7 +163,7 @@ def token_logprobs(
     """Return log-probability and entropy of ``ids`` [B, R] under ``logits`` [B, R, V].
 
     With z = logits / temperature: log p(i) = z_i - logsumexp(z), and
-    H = logsumexp(z) - sum_i p_i z_i. Both in float32, whatever the logits are in. The entropy has
+    H = logsumexp(z) - sum_i p_i z_i. Both in float32. The entropy has
     a gradient only where ``entropy_gradient`` asks for one.
     """
     logprobs, entropy = _TokenLogprobs.apply(logits, ids, temperature)  # type: ignore[no-untyped-call]
@@ -171,7 +173,7 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     """The same as by `torch.log_softmax`, without holding [B, R, V] in float32 even once.
 
-    Forward reads the logits a part at a time and keeps them with three numbers a token; backward
+    Forward reads the logits a part at a time and keeps them with three numbers per token; backward
     writes their gradient at once, with no other tensor of that size.
     """
 

@@ -28,7 +28,7 @@ class Layout(NamedTuple):
     """Where the sequences of a packing are; as in `Packing`.
 
     The longest length is the size of a tensor, since a region that is compiled for sizes that
-    change would be compiled anew for each number.
+    change would be compiled again for each number.
     """
 
     offsets: Tensor

@@ -74,7 +74,7 @@ def _kind(model: Any) -> str:
 
 
 class _Reading(NamedTuple):
-    """What one pass says of a few rows."""
+    """The result of one pass over a few rows."""
 
     states: Tensor
     gradient: Tensor
@@ -99,9 +99,9 @@ def _compare(model: Any, device: torch.device, kind: str) -> None:
 def _agree(model: Any) -> tuple[bool, str]:
     """Return whether the two passes agree, and what was found.
 
-    In 16 bits both differ from the exact pass by rounding alone if each one's error is near the
-    other's, with our pass in float32 as the measure. Were our formula wrong, the plain pass would
-    seem to be far off; were a kernel wrong, ours would.
+    In 16 bits both differ from the exact pass by rounding alone if their errors are alike, with our
+    pass in float32 as the measure. Were our formula wrong, the plain pass would seem to be far off;
+    were a kernel wrong, ours would.
     """
     batch, parameters = _few_rows(model), _some_parameters(model)
     try:
@@ -118,7 +118,7 @@ def _agree(model: Any) -> tuple[bool, str]:
                 one, other = _relative(ours, right), _relative(theirs, right)
                 errors.append(_relative(ours, theirs))
                 good &= one < floor + _TIMES * other and other < floor + _TIMES * one
-    except Exception as error:  # whatever fails in a fast path must not stop the run
+    except Exception as error:  # no failure of a fast path may stop the run
         return False, f"it failed: {type(error).__name__}: {error}"
     return (
         good,

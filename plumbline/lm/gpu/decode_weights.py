@@ -5,8 +5,8 @@ the norms' scales and that of the attention scores folded in. Graphs that were c
 at the same addresses after `refresh`, which copies the model's weights of today over them.
 
 What merging costs in bfloat16: W + B A is rounded once, so that a change of less than 1/512 of a
-weight may be lost, where the training pass adds the adapter's own product to the base's. Both are
-policies a little apart; whoever trains on the responses computes their log-probabilities anew, as
+weight may be lost, where the training pass adds the adapter's own product to the base's. These are
+two policies a little apart. PPO therefore computes the log-probabilities of responses again, as
 training does, and corrects for the difference.
 """
 

@@ -1,8 +1,8 @@
 """Decoding on a GPU: a static cache, steps as graphs, and no wait for the GPU at any token.
 
-A step reads one token per row, and draws the next. Everything it needs and makes lies in tensors
-at fixed addresses. Every few steps the host looks, one window late, at which rows have ended:
-when few enough are left, they move together, and the steps go on with fewer rows.
+A step reads one token per row, and draws the next. Everything that it reads and writes is in
+tensors at fixed addresses. Every few steps the host reads which rows have ended, one window late:
+when few enough are left, they move together, and the steps continue with fewer rows.
 
 Shapes: ``B`` rows, ``C`` columns of the cache, ``Q`` query heads, ``G`` key heads, ``E`` head size,
 ``R`` most new tokens, ``V`` vocabulary.
@@ -25,7 +25,7 @@ from plumbline.lm.gpu.layers import ACTIVATIONS
 from plumbline.lm.gpu.packing import move, pack_texts
 from plumbline.lm.gpu.regions import free_rows, region
 
-#: Steps between two looks at which rows have ended.
+#: The host reads which rows have ended once per this many steps.
 LOOK_EVERY = 8
 #: Attention looks at this many columns of the cache, and then at twice as many.
 _FEWEST_COLUMNS = 128
@@ -101,7 +101,7 @@ class StaticDecoder:
     ) -> Drawn:
         """Return a response to each prompt, drawn by ``uniforms`` [B, R].
 
-        ``what`` names the draw: with another name, steps are captured anew.
+        ``what`` names the draw: with another name, steps are captured again.
         """
         if (what, tuple(sorted(end_ids)), value_head) != self._what:
             device = self._step.device
@@ -264,9 +264,9 @@ class StaticDecoder:
         here = torch.arange(rows, device=positions.device)
         x = held.embedding[self._tokens[:rows]]
         cos, sin = (table[positions].unsqueeze(1) for table in (self._cos, self._sin))
-        unseen = torch.arange(columns, device=x.device) > positions.unsqueeze(1)
+        hidden = torch.arange(columns, device=x.device) > positions.unsqueeze(1)
         bias = torch.zeros(rows, columns, dtype=x.dtype, device=x.device)
-        bias = bias.masked_fill_(unseen, float("-inf"))[:, None, None]
+        bias = bias.masked_fill_(hidden, float("-inf"))[:, None, None]
         shape = (rows, held.key_heads, -1, held.head_size)
         for layer, keys, values in zip(held.layers, self._keys, self._values, strict=True):
             q, k, v = self._before(x, layer, cos, sin)

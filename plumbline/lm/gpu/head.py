@@ -1,7 +1,7 @@
 """Log-probabilities straight from hidden states: the logits are never held all at once.
 
 The head's product and the log-softmax are computed for some tokens at a time, forward and, by
-computing the logits anew, backward. What is kept between the two is a few numbers per token.
+computing the logits again, backward. What is kept between the two is a few numbers per token.
 
 Shapes: ``M`` tokens, ``D`` width, ``V`` vocabulary, ``C`` tokens of a part.
 """

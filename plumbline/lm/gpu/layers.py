@@ -89,11 +89,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _project(x: Tensor, layers: Sequence[Linear], token_roles: Tensor | None) -> list[Tensor]:
-    """Return what linear layers say of the same x [N, in], each with its adapters.
+    """Return the outputs of linear layers on the same x [N, in], each with its adapters.
 
     The first matrices of all adapters are one product, which is cut into columns by layer.
     """
-    said = [
+    outputs = [
         F.linear(
             x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype)
         )
@@ -101,7 +101,7 @@ def _project(x: Tensor, layers: Sequence[Linear], token_roles: Tensor | None) ->
     ]
     adapters = [adapter for layer in layers for adapter in layer.adapters]
     if not adapters:
-        return said
+        return outputs
     first = torch.cat([adapter.first for adapter in adapters]).to(x.dtype)
     low = F.linear(x, first)
     if token_roles is not None:
@@ -112,13 +112,13 @@ def _project(x: Tensor, layers: Sequence[Linear], token_roles: Tensor | None) ->
             continue
         ranks = sum(len(adapter.first) for adapter in layer.adapters)
         second = torch.cat([a.second * a.scale for a in layer.adapters], dim=1).to(x.dtype)
-        said[number] = said[number] + F.linear(low[:, start : start + ranks], second)
+        outputs[number] = outputs[number] + F.linear(low[:, start : start + ranks], second)
         start += ranks
-    return said
+    return outputs
 
 
 def _own_columns(low: Tensor, adapters: Sequence[Adapter], token_roles: Tensor) -> Tensor:
-    """Set to 0 what an adapter says of tokens of another role."""
+    """Set an adapter's outputs to 0 at tokens of another role."""
     columns = torch.split(low, [len(adapter.first) for adapter in adapters], dim=1)
     return torch.cat(
         [

@@ -150,7 +150,7 @@ def side_by_side(packing: Packing, copies: int) -> Packing:
 
 
 def move(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return a tensor on a device; the host goes on while it travels to a GPU."""
+    """Return a tensor on a device; the host does not wait while it travels to a GPU."""
     if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What models say of responses, by packed passes: log-probabilities, values and last states."""
+"""Log-probabilities of responses by packed passes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.gpu.weights import Linear, Role, linear
 
 
-class Said(NamedTuple):
-    """What a role says of the response tokens of a packing."""
+class PackedLogprobs(NamedTuple):
+    """The result of a role's pass, for the response tokens of a packing."""
 
     states: Tensor
     """[M, D] the last hidden states before them."""
@@ -31,7 +31,7 @@ def packed_logprobs(
     *,
     entropy_gradient: bool = False,
     checkpointing: bool = False,
-) -> Said:
+) -> PackedLogprobs:
     """Return the log-probability of every response token of a packing, under one role."""
     states = packed_states(model, packing, (role,), checkpointing=checkpointing)
     return logprobs_of_states(
@@ -47,15 +47,15 @@ def logprobs_of_states(
     temperature: float = 1.0,
     *,
     entropy_gradient: bool = False,
-) -> Said:
-    """Return what a role's head says after states [M, D] that were computed before."""
+) -> PackedLogprobs:
+    """Return the same from states [M, D] that were computed before."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = linear(whole.get_output_embeddings(), (role,))
     ids = packing.to(states.device).response_ids
     logprobs, entropy = head_logprobs(
         states, _merged(head), head.bias, ids, temperature, entropy_gradient=entropy_gradient
     )
-    return Said(states, logprobs, entropy)
+    return PackedLogprobs(states, logprobs, entropy)
 
 
 def _merged(layer: Linear) -> Tensor:

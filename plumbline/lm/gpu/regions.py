@@ -1,7 +1,7 @@
 """Which functions are compiled, and where: on a GPU by `torch.compile`, nowhere else.
 
 A region is a pure function of tensors. Its first compiled result on a device is compared with the
-plain one. A region that does not compile, or says something else, is called as it is from then on,
+plain one. A region that does not compile, or gives another result, is called as it is from then on,
 with a message.
 """
 
@@ -55,7 +55,7 @@ def compiles(device: torch.device | str) -> bool:
 def region(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function a region; its first argument must be a tensor, whose device decides.
 
-    Only the first dimension of a tensor may change without compiling anew, and only where it is
+    Only the first dimension of a tensor may change without compiling again, and only where it is
     marked by `free_rows`.
     """
     name = function.__name__.strip("_")
@@ -78,7 +78,7 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
             result = compiled[0](*arguments, **options)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a compiler fails with must not stop the run
+        except Exception as error:  # no failure of a compiler may stop the run
             switch_off(FastPath.COMPILED, device, f"{type(error).__name__}: {error}", name)
             return function(*arguments, **options)
         if found is None:

@@ -33,10 +33,10 @@ def packed_states(
 ) -> Tensor:
     """Return the normalised last hidden states at ``packing.predicts``, [M, D].
 
-    ``roles``: the adapters that are used, whatever adapter is active. Where there are several, the
+    ``roles``: the adapters that are used, instead of the active one. Where there are several, the
     sequences of the packing are cut into as many equal runs (`side_by_side`), one for each role in
     turn. ``checkpointing`` keeps no more than each layer's input for the backward pass. ``dtype``
-    is what is computed in, whatever autocast says.
+    is the number format of the pass, instead of autocast's.
 
     Raises `UnknownLayerError` where a part of the model is not one that we know.
     """
