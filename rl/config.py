@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
 from rl.engines.engine import Server
@@ -254,9 +255,10 @@ class PPOConfig(Config):
     """How responses are drawn; log-probabilities are taken at the same temperature."""
     rollouts: RolloutConfig = RolloutConfig()
     """How responses are sampled."""
-    precision: Literal["model", "bfloat16"] = "model"
+    precision: Precision = "auto"
     """Arithmetic of learning and scoring. bfloat16: matrix products in bfloat16 over the weights as
-    they are held, optimiser states and losses in float32. See sampling.precision, too."""
+    they are held, optimiser states and losses in float32. auto: bfloat16 on a GPU that has it. See
+    sampling.precision, too."""
     iterations: int = Field(40, ge=1)
     """Rounds of sampling and learning."""
     batch_size: int = Field(64, ge=2)

@@ -19,6 +19,7 @@ from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
+from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive, rng
 from rl.config import PPOConfig
@@ -66,7 +67,8 @@ class RolloutSampler:
         if setting is not None:
             return setting
         held: torch.dtype = self._policy.model.get_input_embeddings().weight.dtype
-        same = self._config.precision == "model" and held.itemsize >= torch.float32.itemsize
+        half = computes_in_bfloat16(self._config.precision, self._policy.model.device)
+        same = not half and held.itemsize >= torch.float32.itemsize
         return self._stale or not self._engine.exact or not same
 
     def note_values(self, head: ValueHead) -> bool:

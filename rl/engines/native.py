@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from plumbline.lm.generation import Generation, SamplingConfig, ValueHead, generate
 from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.precision import computes_in_bfloat16
 
 
 class NativeEngine:
@@ -17,7 +20,8 @@ class NativeEngine:
 
     def __init__(self, sampling: SamplingConfig) -> None:
         self._sampling = sampling
-        self.exact = sampling.precision == "model"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.exact = not computes_in_bfloat16(sampling.precision, device)
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Do nothing: the weights are the policy's own."""

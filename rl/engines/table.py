@@ -51,11 +51,11 @@ class Engine:
                     f"corrected. Leave sampling.{name} out (a lower temperature does much the "
                     "same), or take rollouts.engine: native"
                 )
-        if sampling.precision != "model" and not self.sets_precision:
+        if sampling.precision == "bfloat16" and not self.sets_precision:
             raise ValueError(
                 f"sampling.precision is {sampling.precision!r}, which the engine {self.name} "
                 "cannot set: continuous batching decodes in the model's own, and a vLLM server as "
-                "it was started (--dtype). Leave sampling.precision at model, or take "
+                "it was started (--dtype). Leave sampling.precision out, or take "
                 "rollouts.engine: native"
             )
         if self.is_server and url is None:
