@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.model_folder import ADAPTER, source_of
-from plumbline.lm.policy import using_adapter
 from plumbline.lm.trunk import last_states
 from reward.calibration import Calibration
 from reward.text_scorer import TextScorer

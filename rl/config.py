@@ -11,6 +11,7 @@ from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig
+from plumbline.training.optimizers import OPTIMIZERS
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
 from rl.engines.engine import Server
 from rl.engines.table import ENGINES
@@ -268,7 +269,15 @@ class PPOConfig(Config):
     minibatch_size: int = Field(32, ge=1)
     """Responses in one optimiser step; must divide batch_size."""
     micro_batch_size: int = not_in_identity(16, ge=1)
-    """Most responses in one forward and backward pass. Smaller saves memory, and padding."""
+    """On a CPU: most responses in one forward and backward pass. Smaller saves memory, and
+    padding."""
+    micro_batch_tokens: int | None = not_in_identity(None, ge=1)
+    """On a GPU: most tokens in one pass, prompts included. Null: as many as its memory holds."""
+    activation_checkpointing: bool = not_in_identity(False)
+    """On a GPU: compute activations again in backward passes. Less memory, a third more time."""
+    optimizer: Annotated[str, OPTIMIZERS] = "adamw"
+    """How AdamW holds its moments: in 32 or 8 bits, on the GPU or paged out where it is full. All
+    but adamw need bitsandbytes."""
     ppo_epochs: int = Field(2, ge=1)
     """Passes over the responses of a round."""
     learning_rate: float = Field(5e-4, gt=0)

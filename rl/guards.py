@@ -13,6 +13,7 @@ from torch import Tensor
 from plumbline.errors import ModelError
 from plumbline.lm.policy import Policy
 from rl.config import GuardConfig
+from rl.metrics import read_numbers
 from rl.rollouts import Rollout
 
 _MOST_TRACED = 16
@@ -29,7 +30,7 @@ class Spike(NamedTuple):
 def spike(
     log_ratio: Tensor,
     mask: Tensor,
-    numbers: Mapping[str, float],
+    numbers: Mapping[str, Tensor | float],
     rows: Tensor,
     config: GuardConfig,
 ) -> Spike | None:
@@ -41,28 +42,31 @@ def spike(
     """
     log_ratio = log_ratio.masked_fill(~mask, 0.0)
     worst = log_ratio.abs().nan_to_num(math.inf).amax(1)
-    order = worst.argsort(descending=True, stable=True)
-    worst_first = rows[order].tolist()
-    if not bool(log_ratio.isfinite().all()):
-        return Spike("a token's log-probability is not finite", worst_first)
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            return Spike(f"the {name} is {number}, not a number to learn from", worst_first)
-    if config.log_ratio is not None and float(worst.max()) > config.log_ratio:
-        return Spike(
-            f"a token's log-probability moved by {float(worst.max()):.1f} since it was drawn; "
-            f"guards.log_ratio allows {config.log_ratio:g}",
-            worst_first,
+    k3 = (log_ratio.exp() - 1 - log_ratio).sum() / mask.sum().clamp(min=1)
+    finite, most, approx_kl, *known = read_numbers(
+        [log_ratio.isfinite().all(), worst.max(), k3, *numbers.values()]
+    )
+    reason = None
+    wrong = {n: x for n, x in zip(numbers, known, strict=True) if not math.isfinite(x)}
+    if not finite:
+        reason = "a token's log-probability is not finite"
+    elif wrong:
+        name, number = next(iter(wrong.items()))
+        reason = f"the {name} is {number}, not a number to learn from"
+    elif config.log_ratio is not None and most > config.log_ratio:
+        reason = (
+            f"a token's log-probability moved by {most:.1f} since it was drawn; "
+            f"guards.log_ratio allows {config.log_ratio:g}"
         )
-    if config.approx_kl is not None and bool(mask.any()):
-        approx_kl = float((log_ratio.exp() - 1 - log_ratio)[mask].mean())
-        if approx_kl > config.approx_kl:
-            return Spike(
-                f"the policy is {approx_kl:.2f} nats per token from the one that drew the "
-                f"responses; guards.approx_kl allows {config.approx_kl:g}",
-                worst_first,
-            )
-    return None
+    elif config.approx_kl is not None and approx_kl > config.approx_kl:
+        reason = (
+            f"the policy is {approx_kl:.2f} nats per token from the one that drew the "
+            f"responses; guards.approx_kl allows {config.approx_kl:g}"
+        )
+    if reason is None:
+        return None
+    order = worst.argsort(descending=True, stable=True).cpu()
+    return Spike(reason, rows[order].tolist())
 
 
 class Guard:
@@ -83,7 +87,7 @@ class Guard:
         self,
         rollout: Rollout,
         log_ratio: Tensor,
-        numbers: Mapping[str, float],
+        numbers: Mapping[str, Tensor | float],
         rows: Tensor,
         iteration: int,
     ) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from plumbline.training.optimizers import OPTIMIZERS
 from rl.config import PPOConfig
 
 
@@ -18,12 +18,8 @@ class Learner:
     ) -> None:
         self.parameters = parameters
         self._learning_rate, self._config = learning_rate, config
-        self.optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=learning_rate,
-            eps=config.adam_epsilon,
-            weight_decay=0.0,
-            fused=True,
+        self.optimizer = OPTIMIZERS[config.optimizer].make(
+            parameters.values(), learning_rate, epsilon=config.adam_epsilon
         )
 
     def set_learning_rate(self, iteration: int) -> None:
@@ -33,9 +29,9 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate * factor
 
-    def clip_gradients(self) -> float:
-        """Clip the accumulated gradients to ``max_grad_norm``; return their norm before."""
-        return float(nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm))
+    def clip_gradients(self) -> Tensor:
+        """Clip the accumulated gradients to ``max_grad_norm``; return their norm before, []."""
+        return nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm)
 
     def step(self) -> None:
         """Take one step along the accumulated gradients."""

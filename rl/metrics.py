@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from plumbline.errors import ConfigError
@@ -17,20 +18,43 @@ from rl.rollouts import Rollout, score_episodes
 
 
 class RunningMeans:
-    """Sums over the optimiser steps of a round, for means."""
+    """Weighted means over the optimiser steps of a round.
+
+    Values stay where they are until the means are asked for: reading a number from a GPU waits for
+    all that it has to do before.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, float] = {}
+        self._entries: list[tuple[str, Tensor | float, Tensor | float]] = []
 
-    def add(self, name: str, value: Tensor | float, weight: float = 1.0) -> None:
+    def add(self, name: str, value: Tensor | float, weight: Tensor | float = 1.0) -> None:
         """Add a value with its weight in the mean."""
-        self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
-        self._counts[name] = self._counts.get(name, 0.0) + weight
+        self._entries.append((name, value, weight))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def cut(self, length: int) -> None:
+        """Drop what was added after there were ``length`` entries."""
+        del self._entries[length:]
 
     def means(self) -> dict[str, float]:
         """Return the weighted mean of each."""
-        return {name: total / max(self._counts[name], 1e-12) for name, total in self._sums.items()}
+        numbers = iter(read_numbers([n for _, *pair in self._entries for n in pair]))
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for name, *_ in self._entries:
+            value, weight = next(numbers), next(numbers)
+            sums[name] = sums.get(name, 0.0) + value * weight
+            counts[name] = counts.get(name, 0.0) + weight
+        return {name: total / max(counts[name], 1e-12) for name, total in sums.items()}
+
+
+def read_numbers(numbers: Sequence[Tensor | float]) -> list[float]:
+    """Return numbers, those on a device read from it at once."""
+    tensors = [n.detach().reshape(()) for n in numbers if isinstance(n, Tensor)]
+    read = iter(torch.stack([t.double() for t in tensors]).tolist() if tensors else [])
+    return [next(read) if isinstance(n, Tensor) else float(n) for n in numbers]
 
 
 class RoundLog:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from plumbline.data.records import Conversation
 from plumbline.errors import ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.batches import by_length
+from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tuning import parameter_counts
@@ -50,7 +52,7 @@ from rl.losses import (
 )
 from rl.metrics import RoundLog, RunningMeans
 from rl.roles import Roles, make_roles
-from rl.rollouts import Rollout, collate_episodes, logprobs_and_values, logprobs_of, score_episodes
+from rl.rollouts import Rollout, collate_episodes, logprobs_of, read_by_roles, score_episodes
 from rl.sampler import make_sampler
 from rl.shaping import MISSING_EOS, shape_rewards
 from rl.state import TrainingState
@@ -154,14 +156,14 @@ class PPO(TrainingState):
             roles, config = self.roles, self.config
             # 1. Responses as tensors, with the log-probabilities that they were drawn with.
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
-            mask, device = batch.response_mask, batch.ids.device
+            device = roles.model.device
+            mask = batch.response_mask.to(device)
             finished = torch.tensor([episode.finished for episode in episodes], device=device)
 
             # 2. Log-probabilities and values that learning starts from; those of the reference.
-            logprobs, values = logprobs_and_values(
+            logprobs, reference_logprobs, values = read_by_roles(
                 roles, episodes, batch, sampled_logprobs, config, recompute=recompute
             )
-            reference_logprobs = logprobs_of(roles.reference, batch, config)
 
             # 3. The reward of each response: its score, clipped, less a penalty if it was cut.
             scores = torch.tensor(
@@ -231,9 +233,10 @@ class PPO(TrainingState):
             for learner in self.learners.values():
                 learner.set_learning_rate(self.iteration)
             steps = 0
+            learnt_from = mask.any(1).cpu()
             for epoch in range(config.ppo_epochs):
                 for rows in self._minibatches(epoch):
-                    if not bool(mask[rows].any()):
+                    if not bool(learnt_from[rows].any()):
                         continue  # all rejected; a step would follow the optimiser's momentum alone
                     loss, log_ratio = self.accumulate_gradients(rollout.rows(rows), metrics)
                     taken = self._step(rollout, rows, loss, log_ratio, metrics)
@@ -250,28 +253,65 @@ class PPO(TrainingState):
         config = self.config
         generator = torch.Generator().manual_seed(derive(self.seed, "order", self.iteration, epoch))
         order = torch.randperm(config.batch_size, generator=generator)
-        return torch.split(order.to(self.roles.model.device), config.minibatch_size)
+        return torch.split(order, config.minibatch_size)
 
     def accumulate_gradients(
         self, minibatch: Rollout, metrics: RunningMeans
-    ) -> tuple[float, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Add a minibatch's gradients, a micro-batch at a time.
 
+        Returns the policy's loss [], and [B, R] the log-ratio of each token.
+        """
+        lengths = minibatch.batch.lengths
+        if self.roles.model.device.type != "cuda":
+            return self._add_gradients(
+                minibatch, metrics, by_length(lengths, self.config.micro_batch_size)
+            )
+        copies = 2 if self.roles.reads_together else 1
+        noted = len(metrics)
+
+        def undo() -> None:
+            metrics.cut(noted)
+            for learner in self.learners.values():
+                learner.zero_grad()
+
+        return self._room.use(
+            lambda tokens: self._add_gradients(
+                minibatch, metrics, rows_by_tokens(lengths, tokens // copies)
+            ),
+            undo,
+        )
+
+    @cached_property
+    def _room(self) -> Room:
+        """How many tokens go through a model at once on a GPU."""
+        checkpointing = self.config.activation_checkpointing
+        tokens = self.config.micro_batch_tokens
+        return Room(
+            tokens or tokens_that_fit(self.roles.model, learns=True, checkpointing=checkpointing)
+        )
+
+    def _add_gradients(
+        self, minibatch: Rollout, metrics: RunningMeans, parts: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same for a minibatch that is cut into parts.
+
         Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
-        cut changes nothing. Returns the policy's loss, and [B, R] the log-ratio of each token.
+        cut changes nothing.
         """
         config, mask = self.config, minibatch.mask
         weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
         value_weights = token_mean(mask)
-        total, log_ratio = 0.0, torch.zeros(mask.shape, device=mask.device)
-        for rows in by_length(minibatch.batch.lengths, config.micro_batch_size):
+        log_ratio = torch.zeros(mask.shape, device=mask.device)
+        total = torch.zeros((), dtype=torch.float64, device=mask.device)
+        for rows in parts:
             part = minibatch.rows(rows).trimmed()
             columns = slice(part.mask.shape[1])
             terms, log_ratio[rows, columns] = self._backward(
                 part, weights[rows, columns], value_weights[rows, columns]
             )
-            total += float(terms[0].loss.detach())
-            share = float(value_weights[rows, columns].sum())  # of the minibatch's tokens
+            total += terms[0].loss.detach()
+            share = value_weights[rows, columns].sum()  # of the minibatch's tokens
             for name, tensor in (pair for term in terms for pair in term.metrics.items()):
                 metrics.add(name, masked_mean(tensor.float(), part.mask), share)
         metrics.add("policy_loss", total)
@@ -280,19 +320,22 @@ class PPO(TrainingState):
     def _backward(
         self, part: Rollout, weights: Tensor, value_weights: Tensor
     ) -> tuple[list[Term], Tensor]:
-        """Add the gradients of a micro-batch: from one pass through a shared trunk, or from two.
+        """Add the gradients of a micro-batch: from one pass where both models allow, or from two.
 
         Returns the policy's term, the value model's if there is one, and the log-ratio [B, R].
         """
         config, roles = self.config, self.roles
         temperature, entropy_gradient = config.sampling.temperature, config.loss.entropy > 0
-        if roles.shares_trunk:
+        together = roles.reads_together and "policy" in self.trainable
+        if roles.shares_trunk or together:
             new, values = roles.logprobs_and_values(
                 part.batch, temperature, entropy_gradient=entropy_gradient
             )
             policy, log_ratio = self._policy_term(new, part, weights)
             value = self._value_term(values, part, value_weights)
-            self.accelerator.backward(policy.loss + config.value.coefficient * value.loss)
+            # Weights of its own need no weight beside the policy's loss.
+            coefficient = 1.0 if together else config.value.coefficient
+            self.accelerator.backward(policy.loss + coefficient * value.loss)
             return [policy, value], log_ratio
         with torch.set_grad_enabled("policy" in self.trainable):
             new = roles.policy.logprobs(part.batch, temperature, entropy_gradient=entropy_gradient)
@@ -343,7 +386,7 @@ class PPO(TrainingState):
         self,
         rollout: Rollout,
         rows: Tensor,
-        loss: float,
+        loss: Tensor,
         log_ratio: Tensor,
         metrics: RunningMeans,
     ) -> bool:
@@ -393,4 +436,5 @@ class PPO(TrainingState):
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
             logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
             reference_logprobs = logprobs_of(roles.reference, batch, config)
-            return response_kl(logprobs, reference_logprobs, batch.response_mask)
+            mask = batch.response_mask.to(logprobs.device)
+            return response_kl(logprobs, reference_logprobs, mask)

@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from plumbline.errors import ModelError
 from plumbline.hooks import Mountable, Scorer
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.batches import Batch
+from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.load import trainable_causal_lm
-from plumbline.lm.logprobs import TokenLogprobs, response_logits, token_logprobs
+from plumbline.lm.logprobs import (
+    TokenLogprobs,
+    logprobs_and_values,
+    logprobs_and_values_by_roles,
+    response_values,
+)
 from plumbline.lm.model_folder import ADAPTER, source_of
-from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.policy import Policy
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.lm.trunk import response_states
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from rl.config import PPOConfig, ValueConfig
@@ -106,6 +113,15 @@ class Roles:
         for parameter in self._parameters(self.model, _VALUE).values():
             parameter.requires_grad = True
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations a second time in backward passes; raise `ModelError` elsewhere."""
+        if self.model.device.type != "cuda":
+            raise ModelError(
+                "activation_checkpointing is on, which PPO has on a GPU alone, and there is none. "
+                "Leave it out; a smaller micro_batch_size takes less memory, too."
+            )
+        self.policy.checkpointing = True
+
     def mount(self, scorer: Scorer) -> Scorer:
         """Return the scorer, moved in to the roles' own base where it is an adapter on that."""
         if isinstance(scorer, Mountable) and hasattr(self.model, "peft_config"):
@@ -118,8 +134,6 @@ class Roles:
 
         Raises `ModelError` where the scorer has not moved in, or has adapters of another shape.
         """
-        from plumbline.errors import ModelError
-
         adapter = getattr(scorer, "adapter", None)
         if adapter is None:
             raise ModelError(
@@ -143,36 +157,74 @@ class Roles:
         self.value_head.weight.data.copy_(weight)
         self.value_head.bias.data.copy_(bias)
 
+    @property
+    def reads_together(self) -> bool:
+        """Whether policy and value model read the same rows in one pass, each by its own tokens.
+
+        On a GPU, where both are adapters on one base.
+        """
+        own_adapters = self.has_values and not self.shares_trunk and self._value_model is self.model
+        return own_adapters and has_packed_pass(self.model)
+
     def values(self, batch: Batch) -> Tensor:
         """Return the value of the state before each response token, [B, R]."""
-        batch = batch.to(self.model.device)
-        adapter = ADAPTER if self.shares_trunk else _VALUE
-        with using_adapter(self._value_model, adapter):
-            states = response_states(self._value_model, batch)
-        return self._values_of(states, batch)
+        return response_values(
+            self._value_model,
+            batch,
+            self.value_of,
+            role=ADAPTER if self.shares_trunk else _VALUE,
+            checkpointing=self.policy.checkpointing,
+        )
 
     def logprobs_and_values(
         self, batch: Batch, temperature: float, *, entropy_gradient: bool = False
     ) -> tuple[TokenLogprobs, Tensor]:
-        """Return the policy's log-probabilities and the values, from one pass."""
-        batch = batch.to(self.model.device)
-        mask = batch.response_mask
-        with using_adapter(self.model, ADAPTER):
-            states, logits = response_logits(self.model, batch)
-        tokens = token_logprobs(
-            logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
+        """Return the policy's log-probabilities and the values, from one pass.
+
+        Only where they share a trunk, or read together.
+        """
+        how: dict[str, bool] = {
+            "entropy_gradient": entropy_gradient,
+            "checkpointing": self.policy.checkpointing,
+        }
+        if self.shares_trunk:
+            return logprobs_and_values(
+                self.model, batch, self.value_of, temperature, role=ADAPTER, **how
+            )
+        (tokens,), values = logprobs_and_values_by_roles(
+            self.model, batch, (ADAPTER,), (_VALUE, self.value_of), temperature, **how
         )
-        masked = TokenLogprobs(*(tensor.masked_fill(~mask, 0.0) for tensor in tokens))
-        return masked, self._values_of(states, batch)
+        assert values is not None
+        return tokens, values
+
+    def read_by_adapters(
+        self, batch: Batch, temperature: float, *, policy: bool, values: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Return log-probabilities of policy and reference, and values, [B, R], from one pass.
+
+        Only where all roles are adapters and the base has packed passes. Without ``policy`` or
+        ``values``, these are None.
+        """
+        roles = [ADAPTER] if policy else []
+        tokens, value = logprobs_and_values_by_roles(
+            self.model,
+            batch,
+            [*roles, self.reference.adapter],
+            (_VALUE, self.value_of) if values else None,
+            temperature,
+        )
+        return tokens[0].logprobs if policy else None, tokens[-1].logprobs, value
+
+    @property
+    def share_base(self) -> bool:
+        """Whether policy, reference and value model are adapters that can read in one pass."""
+        return self.reference.model is self.model and has_packed_pass(self.model)
 
     def value_of(self, states: Tensor) -> Tensor:
         """Return the value [...] of last hidden states [..., H] of the value model."""
         with torch.autocast(states.device.type, enabled=False):  # few numbers, and all that is kept
             values: Tensor = self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1)
         return values.float()
-
-    def _values_of(self, states: Tensor, batch: Batch) -> Tensor:
-        return self.value_of(states).masked_fill(~batch.response_mask, 0.0)
 
     @torch.no_grad()
     def update_reference(self, decay: float) -> None:
@@ -218,6 +270,8 @@ def make_roles(policy: Artifact, config: PPOConfig, scorer: Scorer) -> tuple[Rol
         config.value if config.has_values else None,
         moving_reference=config.kl.reference_decay is not None,
     )
+    if config.activation_checkpointing:
+        roles.checkpoint_activations()
     scorer = roles.mount(scorer)
     if config.has_values and config.value.start == "reward":
         roles.start_values_from(scorer)

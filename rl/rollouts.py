@@ -55,26 +55,78 @@ class Rollout(NamedTuple):
 
 
 def collate_episodes(episodes: Sequence[Episode], policy: Policy) -> tuple[Batch, Tensor]:
-    """Return a round's responses, and the log-probabilities [B, R] that they were drawn with."""
+    """Return a round's responses, and the log-probabilities [B, R] that they were drawn with.
+
+    The batch stays on the CPU, where its lengths are read; the rest is on the policy's device.
+    """
     batch = collate(
         [episode.prompt_ids for episode in episodes],
         [episode.response_ids for episode in episodes],
         policy.pad_id,
         [episode.policy_mask for episode in episodes],
-    ).to(policy.model.device)
+    )
     sampled = pad_right([e.logprobs for e in episodes], batch.response_mask.shape[1])
-    return batch, sampled.to(batch.ids.device)
+    return batch, sampled.to(policy.model.device)
 
 
 def logprobs_of(role: Policy, batch: Batch, config: PPOConfig) -> Tensor:
     """Return the log-probability of each response token under a role, [B, R]."""
     temperature = config.sampling.temperature
     return in_parts(
-        lambda part: role.logprobs(part, temperature).logprobs, batch, config.micro_batch_size
+        lambda part: role.logprobs(part, temperature).logprobs,
+        batch,
+        config.micro_batch_size,
+        role.model,
     )
 
 
-def logprobs_and_values(
+class RoleReadings(NamedTuple):
+    """What the roles say before anything is learnt, [B, R] each."""
+
+    logprobs: Tensor
+    """Of the policy that learning starts from."""
+    reference_logprobs: Tensor
+    values: Tensor
+
+
+def read_by_roles(
+    roles: Roles,
+    episodes: Sequence[Episode],
+    batch: Batch,
+    sampled_logprobs: Tensor,
+    config: PPOConfig,
+    *,
+    recompute: bool,
+) -> RoleReadings:
+    """Let the roles read a round's responses in as few passes as they allow.
+
+    One pass for all on a GPU where they are adapters on one base.
+    """
+    own_values = config.has_values and not roles.shares_trunk
+    if roles.share_base and (own_values or not config.has_values):
+        wanted = [recompute, True, own_values]
+
+        def together(part: Batch) -> list[Tensor]:
+            read = roles.read_by_adapters(
+                part, config.sampling.temperature, policy=recompute, values=own_values
+            )
+            return [tensor for tensor in read if tensor is not None]
+
+        found = iter(each_in_parts(together, batch, config.micro_batch_size, roles.model))
+        logprobs, reference, values = (next(found) if want else None for want in wanted)
+        assert reference is not None
+        return RoleReadings(
+            sampled_logprobs if logprobs is None else logprobs,
+            reference,
+            torch.zeros_like(sampled_logprobs) if values is None else values,
+        )
+    logprobs, values = _logprobs_and_values(
+        roles, episodes, batch, sampled_logprobs, config, recompute=recompute
+    )
+    return RoleReadings(logprobs, logprobs_of(roles.reference, batch, config), values)
+
+
+def _logprobs_and_values(
     roles: Roles,
     episodes: Sequence[Episode],
     batch: Batch,
@@ -95,7 +147,7 @@ def logprobs_and_values(
             tokens, values = roles.logprobs_and_values(part, config.sampling.temperature)
             return tokens.logprobs, values
 
-        logprobs, values = each_in_parts(both, batch, size)
+        logprobs, values = each_in_parts(both, batch, size, roles.model)
         return logprobs, values
     logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
     noted = [episode.values for episode in episodes if episode.values is not None]
@@ -104,7 +156,7 @@ def logprobs_and_values(
     elif roles.shares_trunk and len(noted) == len(episodes):
         values = pad_right(noted, logprobs.shape[1]).to(logprobs.device)
     else:
-        values = in_parts(roles.values, batch, size)
+        values = in_parts(roles.values, batch, size, roles.model)
     return logprobs, values
 
 

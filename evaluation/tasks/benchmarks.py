@@ -17,7 +17,8 @@ from pydantic import Field
 
 from plumbline.config import Config, not_in_identity
 from plumbline.errors import ConfigError, DataError
-from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.adapters import using_adapter
+from plumbline.lm.policy import Policy
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, sha256, write_json
 from plumbline.runs.stage import Stage, stage

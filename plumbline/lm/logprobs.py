@@ -11,17 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from plumbline.lm.adapters import ACTIVE, Role, using_adapter
 from plumbline.lm.backbone import last_hidden_states
 from plumbline.lm.batches import Batch, by_length
+from plumbline.lm.decoding.snapshot import plain_weights
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.gpu.checks import has_packed_pass
+from plumbline.lm.gpu.head import head_logprobs
 from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
-from plumbline.lm.gpu.packing import pack
-from plumbline.lm.gpu.passes import packed_logprobs
+from plumbline.lm.gpu.packing import pack, side_by_side
+from plumbline.lm.gpu.passes import logprobs_of_states, packed_logprobs
 from plumbline.lm.gpu.states import packed_states
-from plumbline.lm.gpu.weights import active_role
 from plumbline.lm.trunk import is_supported, response_states
 
+#: Logits of more bytes than this are never held at once, by computing them a second time for the
+#: backward pass.
+_MOST_LOGITS = 1 << 28
 #: Logits are looked at in parts of about this many numbers, which stay in a processor's cache.
 _PART = 1 << 18
 
@@ -36,16 +41,29 @@ class TokenLogprobs(NamedTuple):
 
 
 def response_logprobs(
-    model: Any, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
+    model: Any,
+    batch: Batch,
+    temperature: float = 1.0,
+    *,
+    entropy_gradient: bool = False,
+    role: Role = ACTIVE,
+    checkpointing: bool = False,
 ) -> TokenLogprobs:
-    """Return the log-probability of every response token under a model.
+    """Return the log-probability of every response token under a model, [B, R].
 
     The distribution is softmax(logits / temperature), before any top-k or top-p filter: filters
-    are a way of sampling, not part of the policy. ``entropy_gradient``: the entropy is learnt
-    from, too.
+    are a way of sampling, not part of the policy. The batch may be on any device; the results are
+    on the model's. ``entropy_gradient``: the entropy is learnt from, too. ``role``: the adapter
+    that is used. ``checkpointing``: a packed pass keeps no activations for its backward pass.
     """
     tokens, _ = logprobs_and_values(
-        model, batch, None, temperature, entropy_gradient=entropy_gradient
+        model,
+        batch,
+        None,
+        temperature,
+        entropy_gradient=entropy_gradient,
+        role=role,
+        checkpointing=checkpointing,
     )
     return tokens
 
@@ -57,43 +75,111 @@ def logprobs_and_values(
     temperature: float = 1.0,
     *,
     entropy_gradient: bool = False,
+    role: Role = ACTIVE,
+    checkpointing: bool = False,
 ) -> tuple[TokenLogprobs, Tensor]:
     """Return log-probabilities, and a value for each state before a response token, [B, R].
 
-    The batch may be on any device; the results are on the model's. ``value_head`` maps states
-    [..., D] to values [...]; without it, values are 0.
+    Both from one pass. ``value_head`` maps states [..., D] to values [...]; without it, values
+    are 0. The rest is as in `response_logprobs`.
     """
     if has_packed_pass(model):
-        packing = pack(batch)
+        packing = pack(batch).to(model.device)
         packed = packed_logprobs(
-            model, packing, active_role(model), temperature, entropy_gradient=entropy_gradient
+            model,
+            packing,
+            role,
+            temperature,
+            entropy_gradient=entropy_gradient,
+            checkpointing=checkpointing,
         )
-        values = (
-            torch.zeros_like(packed.logprobs) if value_head is None else value_head(packed.states)
-        )
-        packing = packing.to(values.device)
+        head = value_head or _no_value
         tokens = TokenLogprobs(packing.unpack(packed.logprobs), packing.unpack(packed.entropy))
-        return tokens, packing.unpack(values)
+        return tokens, packing.unpack(head(packed.states))
     batch = batch.to(model.device)
-    states, logits = response_logits(model, batch)
-    logprobs, entropy = token_logprobs(
-        logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient
-    )
+    with using_adapter(model, role):
+        states, logprobs, entropy = _plain_logprobs(model, batch, temperature, entropy_gradient)
     mask = batch.response_mask
     values = torch.zeros_like(logprobs) if value_head is None else value_head(states)
     masked = [tensor.masked_fill(~mask, 0.0) for tensor in (logprobs, entropy, values)]
     return TokenLogprobs(*masked[:2]), masked[2]
 
 
-def response_values(model: Any, batch: Batch, value_head: ValueHead) -> Tensor:
+def response_values(
+    model: Any,
+    batch: Batch,
+    value_head: ValueHead,
+    *,
+    role: Role = ACTIVE,
+    checkpointing: bool = False,
+) -> Tensor:
     """Return a value for the state before each response token, [B, R], on the model's device."""
     if has_packed_pass(model):
-        packing = pack(batch)
-        values = value_head(packed_states(model, packing))
-        return packing.to(values.device).unpack(values)
+        packing = pack(batch).to(model.device)
+        states = packed_states(model, packing, (role,), checkpointing=checkpointing)
+        return packing.unpack(value_head(states))
     batch = batch.to(model.device)
-    values = value_head(response_states(model, batch))
+    with using_adapter(model, role):
+        values = value_head(response_states(model, batch))
     return values.masked_fill(~batch.response_mask, 0.0)
+
+
+def logprobs_and_values_by_roles(
+    model: Any,
+    batch: Batch,
+    roles: Sequence[Role],
+    value: tuple[Role, ValueHead] | None,
+    temperature: float = 1.0,
+    *,
+    entropy_gradient: bool = False,
+    checkpointing: bool = False,
+) -> tuple[list[TokenLogprobs], Tensor | None]:
+    """Return the log-probabilities of several roles, and the values of one more, from one pass.
+
+    The rows of all roles are beside each other, so that the base's products are computed at once.
+    Only for models with packed passes (`has_packed_pass`).
+    """
+    packing = pack(batch)
+    everyone = [*roles, value[0]] if value is not None else list(roles)
+    states = packed_states(
+        model, side_by_side(packing, len(everyone)), everyone, checkpointing=checkpointing
+    ).chunk(len(everyone))
+    packing = packing.to(model.device)
+    tokens = []
+    for role, of_role in zip(roles, states, strict=False):
+        packed = logprobs_of_states(
+            model, of_role, packing, role, temperature, entropy_gradient=entropy_gradient
+        )
+        tokens.append(
+            TokenLogprobs(packing.unpack(packed.logprobs), packing.unpack(packed.entropy))
+        )
+    return tokens, None if value is None else packing.unpack(value[1](states[-1]))
+
+
+def _plain_logprobs(
+    model: Any, batch: Batch, temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return states [B, R, D], log-probabilities and entropies [B, R] by a padded pass."""
+    options: dict[str, bool] = {"entropy_gradient": entropy_gradient}
+    head = model.get_output_embeddings()
+    if not is_supported(model) or _size_of_logits(head, batch) <= _MOST_LOGITS:
+        states, logits = response_logits(model, batch)
+        return states, *token_logprobs(logits, batch.response_ids, temperature, **options)
+    states = response_states(model, batch)
+    weight, bias = plain_weights(head)
+    ids = batch.response_ids
+    logprobs, entropy = head_logprobs(
+        states.flatten(0, 1), weight, bias, ids.flatten(), temperature, **options
+    )
+    return states, logprobs.view(ids.shape), entropy.view(ids.shape)
+
+
+def _size_of_logits(head: Any, batch: Batch) -> int:
+    return batch.response_mask.numel() * int(head.out_features) * 4
+
+
+def _no_value(states: Tensor) -> Tensor:
+    return torch.zeros(len(states), device=states.device)
 
 
 def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

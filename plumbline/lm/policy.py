@@ -6,12 +6,12 @@ it must not leave. A `Policy` knows which adapter is its own and switches to it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.data.records import Message
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.chat import decode_response, encode_prompt
 from plumbline.lm.generation import Generation, SamplingConfig, generate
 from plumbline.lm.load import load_causal_lm
@@ -25,33 +25,6 @@ if TYPE_CHECKING:
     from plumbline.lm.batches import Batch
 
 
-@contextmanager
-def using_adapter(model: Any, name: str | None) -> Iterator[None]:
-    """Make one adapter the active one, or none (``name=None``: the base alone), for a while.
-
-    Does nothing to a model without adapters. Which weights train stays as it was: PEFT switches
-    that with the adapter, and a backward pass after the switch would then leave them out.
-    """
-    from peft import PeftModel
-
-    if not isinstance(model, PeftModel):
-        yield
-        return
-    training = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    before = model.active_adapter
-    try:
-        if name is None:
-            with model.disable_adapter():
-                yield
-        else:
-            model.set_adapter(name)
-            yield
-    finally:
-        model.set_adapter(before)
-        for parameter, trains in training:
-            parameter.requires_grad = trains
-
-
 class Policy:
     """A language model with its tokenizer, in the role of one adapter (or of none)."""
 
@@ -61,6 +34,8 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.adapter = adapter
+        self.checkpointing = False
+        """Whether a backward pass computes activations again, where packed passes can."""
         self.pad_id = int(tokenizer.pad_token_id)
         self.end_ids = _end_ids(model, tokenizer)
 
@@ -102,13 +77,14 @@ class Policy:
         self, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
     ) -> TokenLogprobs:
         """Return what the policy says of the responses in a batch."""
-        with using_adapter(self.model, self.adapter):
-            return response_logprobs(
-                self.model,
-                batch.to(self.model.device),
-                temperature,
-                entropy_gradient=entropy_gradient,
-            )
+        return response_logprobs(
+            self.model,
+            batch,
+            temperature,
+            entropy_gradient=entropy_gradient,
+            role=self.adapter,
+            checkpointing=self.checkpointing,
+        )
 
 
 def _end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from plumbline.errors import ModelError
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.generation import Generation, SamplingConfig
-from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.policy import Policy
 from plumbline.seeds import derive
 
 #: On a CPU the cache has a size of its own; on a GPU it takes what is free.

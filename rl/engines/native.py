@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.generation import Generation, SamplingConfig, ValueHead, generate
-from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
 
 

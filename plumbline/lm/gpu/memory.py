@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from plumbline.lm.gpu.checks import has_packed_pass
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -47,17 +49,20 @@ def tokens_that_fit(model: Any, *, learns: bool, checkpointing: bool = False) ->
 def bytes_per_token(model: Any, learns: bool, checkpointing: bool = False) -> int:
     """Return about how much memory a token takes in a pass.
 
-    In a layer: the residual stream twice, what is normed twice, queries, keys, values and what
-    attention mixes; gate, up and their product. 2 bytes each in 16 bits.
+    Of a model without packed passes, all logits are held, too. In a layer: the residual stream
+    twice, what is normed twice, queries, keys, values and what attention mixes; gate, up and their
+    product. 2 bytes each in 16 bits.
     """
     config = model.config.get_text_config()
     width, layers = config.hidden_size, config.num_hidden_layers
     inner = getattr(config, "intermediate_size", None) or 4 * width
     size = 2 if torch.is_autocast_enabled(model.device.type) else model.dtype.itemsize
     of_layer = int((9 * width + 3 * inner) * size)
+    of_logits = 0 if has_packed_pass(model) else 10 * int(config.vocab_size)
     if not learns:
-        return of_layer
-    return int(layers * width * size + 2 * of_layer if checkpointing else layers * of_layer)
+        return of_layer + of_logits
+    kept = layers * width * size + 2 * of_layer if checkpointing else layers * of_layer
+    return int(kept + of_logits)
 
 
 def rows_by_tokens(lengths: Tensor, most: int) -> list[Tensor]:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from plumbline.lm.adapters import ACTIVE, Role, active_adapter
 from plumbline.lm.gpu.head import head_logprobs
 from plumbline.lm.gpu.packing import Packing
 from plumbline.lm.gpu.states import packed_states
-from plumbline.lm.gpu.weights import Linear, Role, linear
+from plumbline.lm.gpu.weights import Linear, linear
 
 
 class PackedLogprobs(NamedTuple):
@@ -50,6 +51,7 @@ def logprobs_of_states(
 ) -> PackedLogprobs:
     """Return the same from states [M, D] that were computed before."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    role = active_adapter(model) if role == ACTIVE else role
     head = linear(whole.get_output_embeddings(), (role,))
     ids = packing.to(states.device).response_ids
     logprobs, entropy = head_logprobs(

@@ -14,33 +14,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from plumbline.lm.adapters import ACTIVE, Role, active_adapter
 from plumbline.lm.backbone import backbone
 from plumbline.lm.decoding.snapshot import UnknownLayerError, is_known
 from plumbline.lm.gpu.attention import Layout, kernel_for
 from plumbline.lm.gpu.layers import ACTIVATIONS, Shape, decoder_layer, norm
 from plumbline.lm.gpu.packing import Packing, move
 from plumbline.lm.gpu.regions import free_rows
-from plumbline.lm.gpu.weights import Layer, Role, active_role, layer_weights
+from plumbline.lm.gpu.weights import Layer, layer_weights
 
 
 def packed_states(
     model: Any,
     packing: Packing,
-    roles: Sequence[Role] | None = None,
+    roles: Sequence[Role] = (ACTIVE,),
     *,
     checkpointing: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return the normalised last hidden states at ``packing.predicts``, [M, D].
 
-    ``roles``: the adapters that are used, instead of the active one. Where there are several, the
-    sequences of the packing are cut into as many equal runs (`side_by_side`), one for each role in
-    turn. ``checkpointing`` keeps no more than each layer's input for the backward pass. ``dtype``
-    is the number format of the pass, instead of autocast's.
+    ``roles``: the adapters that are used. Where there are several, the sequences of the packing are
+    cut into as many equal runs (`side_by_side`), one for each role in turn. ``checkpointing`` keeps
+    no more than each layer's input for the backward pass. ``dtype`` is the number format of the
+    pass, instead of autocast's.
 
     Raises `UnknownLayerError` where a part of the model is not one that we know.
     """
-    roles = (active_role(model),) if roles is None else tuple(roles)
+    roles = tuple(active_adapter(model) if role == ACTIVE else role for role in roles)
     trunk = backbone(model)
     dtype = dtype or compute_dtype(trunk)
     layers = [layer_weights(layer, roles) for layer in trunk.layers]

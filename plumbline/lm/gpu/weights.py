@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from plumbline.lm.adapters import Role
 from plumbline.lm.decoding.snapshot import UnknownLayerError
-
-Role = str | None
-"""The name of an adapter; None for the base alone."""
 
 
 class Adapter(NamedTuple):
@@ -96,21 +94,3 @@ def linear(module: Any, roles: Sequence[Role]) -> Linear:
             raise UnknownLayerError
         adapters.append(Adapter(first.weight, second.weight, module.scaling[role], number))
     return Linear(base.weight, base.bias, tuple(adapters))
-
-
-def active_role(model: Any) -> Role:
-    """Return the adapter that a model has active.
-
-    Raises `UnknownLayerError` where several are active at once.
-    """
-    if not hasattr(model, "peft_config"):
-        return None
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    first = next((m for m in model.modules() if isinstance(m, BaseTunerLayer)), None)
-    if first is None or first.disable_adapters:
-        return None
-    active = list(first.active_adapters)
-    if len(active) > 1:
-        raise UnknownLayerError
-    return active[0] if active else None

@@ -18,10 +18,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.decoding import products
 from plumbline.lm.decoding.snapshot import take_snapshot
 from plumbline.lm.generation import SamplingConfig, generate, sample_tokens
-from plumbline.lm.policy import using_adapter
 
 V, PAD, END = 200, 0, 7
 SIZES = {

@@ -11,6 +11,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from plumbline.errors import ConfigError, ModelError
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.load import (
     load_causal_lm,
     load_sequence_scorer,
@@ -18,7 +19,7 @@ from plumbline.lm.load import (
     trainable_sequence_scorer,
 )
 from plumbline.lm.model_folder import Reference, source_of
-from plumbline.lm.policy import Policy, using_adapter
+from plumbline.lm.policy import Policy
 from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, parameter_counts

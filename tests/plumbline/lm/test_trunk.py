@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from plumbline.lm import trunk
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
-from plumbline.lm.policy import using_adapter
 
 SIZES = {
     "vocab_size": 120,

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from plumbline.lm import logprobs
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.gpu import checks, layers, states, status
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.gpu.status import findings
 from plumbline.lm.logprobs import logprobs_and_values, response_logprobs, response_values
-from plumbline.lm.policy import using_adapter
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.lm.gpu import memory
 from plumbline.lm.gpu.memory import Room, bytes_per_token, rows_by_tokens
 
 
@@ -57,9 +58,13 @@ def test_it_is_tried_no_third_time():
     assert asked == [8, 4]
 
 
-def test_bytes_of_a_token_by_hand(make):
+def test_bytes_of_a_token_by_hand(make, monkeypatch):
+    monkeypatch.setattr(memory, "has_packed_pass", lambda model: True)
     # 3 layers of width 48 and inner width 80, 4 bytes: (9 * 48 + 3 * 80) * 4 = 2,688 a layer.
     model = make("qwen2")
     assert bytes_per_token(model, learns=False) == 2688
     assert bytes_per_token(model, learns=True) == 3 * 2688
     assert bytes_per_token(model, learns=True, checkpointing=True) == 3 * 48 * 4 + 2 * 2688
+    # Without packed passes, the logits of 120 tokens are held in several forms.
+    monkeypatch.setattr(memory, "has_packed_pass", lambda model: False)
+    assert bytes_per_token(model, learns=True) == 3 * 2688 + 1200

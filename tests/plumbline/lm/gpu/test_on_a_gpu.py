@@ -10,6 +10,7 @@ import gc
 import pytest
 import torch
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.batches import collate
 from plumbline.lm.drawing import uniform_numbers
 from plumbline.lm.generation import SamplingConfig, generate
@@ -23,7 +24,6 @@ from plumbline.lm.gpu.sampling import generate_static, static_decoder
 from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.gpu.status import FastPath, finding, findings
 from plumbline.lm.logprobs import response_logprobs
-from plumbline.lm.policy import using_adapter
 from plumbline.lm.precision import compute_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.gpu.packing import pack, pack_texts, side_by_side
 from plumbline.lm.gpu.states import packed_states, unknown_part
-from plumbline.lm.policy import using_adapter
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plumbline.lm.adapters import using_adapter
 from plumbline.lm.drawing import uniform_numbers
 from plumbline.lm.generation import SamplingConfig, generate
 from plumbline.lm.gpu import decoder, sampling, status
 from plumbline.lm.gpu.sampling import generate_static, static_decoder
 from plumbline.lm.gpu.status import FastPath, finding
-from plumbline.lm.policy import using_adapter
 
 CPU = torch.device("cpu")
 END_IDS = frozenset(range(3, 9))  # about one token in twenty ends a response
