@@ -129,13 +129,13 @@ def test_where_log_probabilities_are_computed_anew_so_are_values_in_the_same_pas
 
     stale = [e._replace(values=[9.0] * len(e.response_ids)) for e in episodes]
     passes = []
-    look = roles_module.response_logits
+    look = roles_module.logprobs_and_values
 
-    def counted(model, batch):
+    def counted(model, batch, *rest, **options):
         passes.append(len(batch.response_ids))
-        return look(model, batch)
+        return look(model, batch, *rest, **options)
 
-    monkeypatch.setattr(roles_module, "response_logits", counted)
+    monkeypatch.setattr(roles_module, "logprobs_and_values", counted)
     monkeypatch.setattr(roles.policy, "logprobs", None)
     found = build_rollout(roles, Length(), stale, CONFIG, 0.1, recompute=True)
     assert sorted(passes) == [2, 3, 3]  # each row once
