@@ -198,7 +198,7 @@ def _add_scores(scorer: Scorer, rows: Sequence[Row]) -> None:
 
 
 def has_same_tokens(policy: Policy | None, reference: Policy) -> bool:
-    """Tell whether both read the same ids as the same text; without a policy, assume so."""
+    """Return whether both read the same ids as the same text; without a policy, assume so."""
     if policy is None or policy.tokenizer is reference.tokenizer:
         return True
     return bool(

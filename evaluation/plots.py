@@ -53,7 +53,7 @@ def write_report(
 ) -> None:
     """Write a page and its Markdown from ``TEMPLATE.html.jinja`` and ``TEMPLATE.md.jinja``.
 
-    The templates lie in the folder ``templates`` of the package. Charts are written beside them as
+    The templates are in the folder ``templates`` of the package. Charts are written beside them as
     ``plots/NAME.svg``; in the templates they are ``charts``.
     """
     specs = {name: specification(chart) for name, chart in charts.items()}

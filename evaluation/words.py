@@ -50,7 +50,7 @@ _PARTS = re.compile(f"[{_UNSPACED}][{_MARKS}]*|[^{_UNSPACED}]+")
 
 
 def has_unspaced_script(text: str) -> bool:
-    """Tell whether a text holds characters of a script that is written without spaces."""
+    """Return whether a text holds characters of a script that is written without spaces."""
     return _ANY_UNSPACED.search(text) is not None
 
 

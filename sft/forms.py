@@ -25,7 +25,7 @@ def chain_of_thought(question: str, steps: Sequence[str], answer: str) -> Conver
 
 
 def form_of(messages: Sequence[Message]) -> Form:
-    """Tell which form a conversation has, where its source does not say."""
+    """Return which form a conversation has, where its source does not say."""
     if sum(message["role"] == "user" for message in messages) > 1:
         return "multi_turn"
     return "chain_of_thought" if _RESULT.search(messages[-1]["content"]) else "single_turn"

@@ -68,7 +68,7 @@ def pair_responses(
 def blind_pairs(
     rows: Sequence[Row], baseline_rows: Sequence[Row], data_seed: int
 ) -> tuple[list[Row], Dropped]:
-    """Return the pairs in the order of ``rows``, with sides drawn by the seed, and what is no pair.
+    """Return the pairs in the order of ``rows``, sides drawn by the seed, and what is not a pair.
 
     Raises `DataError` where the two policies responded to different prompts.
     """
@@ -109,5 +109,5 @@ def pair_id(identity: str) -> str:
 
 
 def side_of(name: str, data_seed: int) -> Side:
-    """Return the side of the first policy's response in a pair: a coin toss by the seed."""
+    """Return the side of the response that comes first in a row: a coin toss by the seed."""
     return "a" if rng(data_seed, "side", name).random() < 0.5 else "b"

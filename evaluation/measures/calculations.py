@@ -54,7 +54,7 @@ def _key(calculation: Calculation) -> str:
 def _equations(text: str) -> list[Calculation]:
     equations = []
     for run in _RUN.findall(text):
-        # A full stop or comma that ends a sentence is no part of the number.
+        # A full stop or comma that ends a sentence is not part of the number.
         sides = [side.strip().rstrip(".,").rstrip() for side in run.split("=")]
         for left, right in pairwise(sides):
             calculation = _check(left, right)

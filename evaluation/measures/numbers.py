@@ -1,7 +1,7 @@
 r"""The number that a response comes to: one exact value, or none.
 
 Read are decimals with a point or a comma, groups of thousands, signs, fractions and mixed numbers
-(also ``\frac``), per cent, exponents, currency signs and words such as "million". What is no single
+(also ``\frac``), per cent, exponents, currency signs and words such as "million". What is not one
 number has no value: times and ratios (3:30), dates, ranges (3-4), expressions, coordinates,
 variables (5x). So a text has its own value or none, and never that of a part of it.
 
@@ -78,7 +78,7 @@ _FRAC = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 
 
 class Number(NamedTuple):
-    """A number in a text: its place, and its value, None where it is no single number."""
+    """A number in a text: its place, and its value, None where it is not one number."""
 
     start: int
     end: int
@@ -111,7 +111,7 @@ def result_of(text: str) -> Fraction | None:
 
 
 def numbers_in(text: str) -> Iterator[Number]:
-    """Yield every number of a text in order; the value is None where it is no single number."""
+    """Yield every number of a text in order; the value is None where it is not one number."""
     for match in _NUMBER.finditer(text):
         start, value = match.start(), _value(match)
         left, right = text[max(0, start - 40) : start], text[match.end() : match.end() + 12]
@@ -130,7 +130,7 @@ def numbers_in(text: str) -> Iterator[Number]:
 
 
 def _is_sign(sign: str, left: str) -> bool:
-    """Tell whether a dash before a number is its sign: nothing stands right before it."""
+    """Return whether a dash before a number is its sign: nothing stands right before it."""
     if sign != sign.strip():  # "- 5": a sign after "=" or ":" or an opening bracket
         return left.rstrip()[-1:] in tuple("=:([{") and bool(left.strip())
     return not left or left[-1].isspace() or left[-1] in "=:([{,;$€£*_`\"'“‘«>≈~"

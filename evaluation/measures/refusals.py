@@ -37,7 +37,7 @@ def refusal(phrases: SourceFile | None = None) -> Measure:
 
 
 def is_refusal(text: str, phrases: Sequence[str] = REFUSALS) -> bool:
-    """Tell whether a response starts like a refusal."""
+    """Return whether a response starts like a refusal."""
     opening = " ".join(text.replace("’", "'").lower().split())[:_OPENING]
     return any(re.search(rf"(?<!\w){re.escape(phrase)}", opening) is not None for phrase in phrases)
 

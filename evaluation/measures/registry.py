@@ -4,7 +4,7 @@ Adding a measure is one function that returns a `Measure`, and one row in `MEASU
 your own needs no row: a setting names it by its dotted path (docs/extending/measure.md).
 
 A recipe hands measures over as deferred calls (`select_measures`). Each is identified by the code
-of its own module, so the code of one measure is no part of the identity of anything that does not
+of its own module, so the code of one measure is not part of the identity of anything that does not
 use it.
 """
 
@@ -72,8 +72,8 @@ def measure_from_path(path: str, code: str) -> Measure:
     measure = None if required else function()
     if not isinstance(measure, Measure):
         raise ConfigError(
-            f"{path} is no measure. Give a function of one argument, the text of a response, that "
-            "returns a number or None; or a function without arguments that returns an "
+            f"{path} is not a measure. Give a function of one argument, the text of a response, "
+            "that returns a number or None; or a function without arguments that returns an "
             "evaluation.measures.measure.Measure (docs/extending/measure.md)."
         )
     return measure

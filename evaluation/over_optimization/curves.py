@@ -151,7 +151,7 @@ def verdict(reward: str, drop: Mapping[str, Any]) -> str:
     spans = [span for span in ("from_peak", "from_start") if _is_over_optimized(drop[span])]
     span = spans[0] if spans else "from_peak"
     gold, proxy = drop[span]["gold"], drop[span]["proxy"]
-    start = f"KL {drop['peak_kl']:.2f}" if span == "from_peak" else "the first policy"
+    start = f"KL {drop['peak_kl']:.2f}" if span == "from_peak" else "the SFT policy"
     changes = (
         f"from {start} to KL {drop['last_kl']:.2f} nats, gold changed by {gold['mean']:+.2f} "
         f"points ({gold['low']:+.2f} to {gold['high']:+.2f}) and the reward that was trained on by "

@@ -15,7 +15,7 @@ from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 
 CODE_BESIDE = "templates"
-_AXIS = "root of the KL to the first policy, √nats"
+_AXIS = "root of the KL to the SFT policy, √nats"
 
 
 @stage("over-optimisation")
@@ -33,7 +33,7 @@ def report_over_optimization(
     """Write the report: ``report.html``, ``report.md``, plots and ``summary.json``.
 
     ``policies``: by the reward that they were trained on and by seed. ``proxies``: the scorer of
-    each reward. ``responses``: many responses to each prompt by the first policy, and ``rankings``
+    each reward. ``responses``: many responses to each prompt by the SFT policy, and ``rankings``
     the columns by which each reward ranks them.
     """
     summary = summarize_rewards(policies, proxies, gold)

@@ -63,7 +63,7 @@ def ranking(
     """Return the methods from the strongest to the weakest, each with an interval.
 
     ``scores``: for each method its scores [S, P] on the same prompts. Every seed of a method meets
-    every seed of another, and each pair of methods weighs as much as P comparisons, whatever the
+    every seed of another, and each pair of methods weighs as much as P comparisons, for any
     number of seeds. Intervals treat prompts and training seeds as random: the influence of each
     prompt and each seed on the strengths (the sandwich of the Bradley-Terry score) goes through
     the same variance components as ``contrast``. Strengths are relative to the mean of these

@@ -210,7 +210,7 @@ def _scores(rows: Sequence[dict[str, Any]], methods: list[str]) -> plots.Chart:
     """Draw the score of each trial against its KL; winners have a ring."""
     scale = alt.Scale(domain=methods, range=plots.PALETTE[: len(methods)])
     base = alt.Chart(alt.Data(values=[row | {"kl": max(0.0, row["kl"])} for row in rows])).encode(
-        x=alt.X("kl:Q", title="KL to the first policy, nats (root scale)",
+        x=alt.X("kl:Q", title="KL to the SFT policy, nats (root scale)",
                 scale=alt.Scale(type="sqrt")),
         y=alt.Y("score:Q", title="mean score on the tuning prompts", scale=alt.Scale(zero=False)),
         tooltip=["method:N", "number:Q", alt.Tooltip("kl:Q", format=".3f"),

@@ -1,9 +1,9 @@
 """Search spaces: which settings a sweep changes, over which ranges, and the settings it tries.
 
 Settings are drawn by a scrambled Sobol sequence, which fills a space more evenly than random
-draws. Unlike a search that learns from its results, it draws the same settings whatever the results
-of earlier trials and however many trials run at once. A longer sweep starts with the settings of a
-shorter one.
+draws. Unlike a search that learns from its results, its draws do not depend on the
+results of earlier trials or on the number of trials that run at once. A longer sweep starts with
+the settings of a shorter one.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class SearchConfig(Config):
     prompts: int = Field(100, ge=2)
     """Prompts that trials are evaluated on; none is a held-out prompt of the comparison."""
     kl_limit: float | None = Field(None, gt=0)
-    """A trial farther than this from the first policy (nats, mean over seeds) cannot win."""
+    """A trial farther than this from the SFT policy (nats, mean over seeds) cannot win."""
     draw_seed: int = Field(0, ge=0)
     """Seed of the settings that are drawn."""
 

@@ -1,6 +1,6 @@
 """Benchmarks of lm-evaluation-harness, public ones and your own.
 
-Tasks in a folder of your own work without a network, as long as their data lie there.
+Tasks in a folder of your own work without a network, as long as their data are there.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def digest_of(folder: str | None) -> str | None:
     files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
     if not files:
         raise DataError(
-            f"There are no tasks in {folder}: it is no folder, or it is empty. Give a folder with "
-            "tasks as YAML."
+            f"There are no tasks in {folder}: it is not a folder, or it is empty. Give a folder "
+            "with tasks as YAML."
         )
     text = "".join(f"{file.relative_to(folder)}\0{sha256(file)}\n" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

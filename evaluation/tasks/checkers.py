@@ -27,7 +27,7 @@ class Pattern:
             self._pattern = re.compile(expression, re.MULTILINE)
         except re.error as problem:
             raise ConfigError(
-                f"{expression!r} is no regular expression ({problem}), so no answer could be "
+                f"{expression!r} is not a regular expression ({problem}), so no answer could be "
                 "checked by it."
             ) from None
 

@@ -30,7 +30,7 @@ class TaskFileConfig(DataFormatConfig):
     rows: int | None = Field(None, ge=1)
     """At most this many, drawn at random by the data seed. Null takes all, in the file's order."""
     subset: str | None = None
-    """Column that says to which kind of prompts a row belongs. Null: subset or category, if there
+    """Column with the kind of prompt. Null: subset or category, if there
     is one."""
     leave_out_bad_rows: bool = False
     """Leave out rows that cannot be read, and count them. False: the first one is an error, since

@@ -102,7 +102,7 @@ def example_from(parts: Parts) -> Example:
 
 
 def has_something(value: Any) -> bool:
-    """Tell whether a cell holds anything: not null, NaN, an empty text, list or object."""
+    """Return whether a cell holds anything: not null, NaN, an empty text, list or object."""
     if is_missing(value) or value is False:
         return False
     if isinstance(value, str):
@@ -353,7 +353,7 @@ def _length_of_start(turns: Conversation, prompt: Conversation) -> int | None:
 
 
 def _are_same(some: Conversation, others: Conversation) -> bool:
-    """Tell whether turns are the same but for white space around their texts."""
+    """Return whether turns are the same but for white space around their texts."""
     return len(some) == len(others) and all(
         one["role"] == other["role"]
         and one["content"].strip() == other["content"].strip()

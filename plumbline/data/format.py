@@ -84,7 +84,7 @@ class Format:
         return found | {part for part, needed in self.makes if found.issuperset(needed)}
 
     def is_of(self, record: Record) -> bool:
-        """Tell whether a row is of this format: it has what marks it, in the right shape."""
+        """Return whether a row is of this format: it has what marks it, in the right shape."""
         found = self.find_columns(record)
         return all(
             mark in found and not is_missing(record[found[mark]]) for mark in self.marks

@@ -50,7 +50,7 @@ def json_rows(stream: BinaryIO, path: Path, name: str) -> Iterator[RawRow]:
 
 
 def _is_spread_over_lines(head: bytes, name: str) -> bool:
-    """Tell whether a text of objects has them on several lines each, as far as it can be seen."""
+    """Return whether a text of objects has them on several lines each, as far as it can be seen."""
     line, end, _ = head.partition(b"\n")
     if not head.startswith(b"{") or not end:
         return False

@@ -56,7 +56,7 @@ _LARGEST_LITERAL = 1_000_000
 
 
 def is_missing(value: object) -> bool:
-    """Tell whether a cell holds nothing: null, or the NaN that tables write for an empty cell."""
+    """Return whether a cell holds nothing: null, or the NaN that tables write for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -271,7 +271,7 @@ def _add_reasoning_and_weight(message: Message, turn: Mapping[str, Any], number:
 
 
 def _holds_messages(turns: Any) -> bool:
-    """Tell whether a structure in a text is messages, and no answer that happens to be JSON."""
+    """Return whether a structure in a text is messages, and no answer that happens to be JSON."""
     if isinstance(turns, Mapping):
         turns = [turns]
     return bool(turns) and all(
@@ -283,7 +283,7 @@ def _holds_messages(turns: Any) -> bool:
 
 
 def _is_transposed(turns: Mapping[str, Any]) -> bool:
-    """Tell whether messages are written by column, as older versions of ``datasets`` do."""
+    """Return whether messages are written by column, as older versions of ``datasets`` do."""
     return bool(turns) and all(isinstance(held, list) for held in turns.values())
 
 

@@ -288,7 +288,7 @@ class ExampleReader:
                 )
 
     def _suits(self, parts: Mapping[str, Any]) -> bool:
-        """Tell whether one of several examples of a row has what this use needs."""
+        """Return whether one of several examples of a row has what this use needs."""
         own = set(parts) | ({"response"} if "messages" in parts else set())
         return own >= self._use.needs - {"prompt"}
 

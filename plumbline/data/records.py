@@ -88,7 +88,7 @@ def _spoken(message: Message) -> list[Any]:
 
 
 def is_held_out(prompt: Sequence[Message], share: float, data_seed: int) -> bool:
-    """Tell whether a prompt belongs to the held-out share: its text and the data seed decide."""
+    """Return whether a prompt belongs to the held-out share: its text and the data seed decide."""
     return derive(data_seed, "held out", prompt_id(prompt)) / 2**63 < share
 
 

@@ -60,7 +60,7 @@ def pack(view: View) -> dict[str, Any]:
 def as_json(view: View) -> bytes:
     """Return the packed responses as JSON."""
     text = json.dumps(pack(view), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone surrogate is no character, and UTF-8 has no bytes for it.
+    # UTF-8 has no bytes for a lone surrogate.
     return text.encode("utf-8", "replace")
 
 

@@ -98,6 +98,6 @@ def _budget(text: str) -> tuple[str, float | None]:
         limit = 0.0
     if not 0 < limit < float("inf"):
         raise ConfigError(
-            f"--budget {text!r}: the limit {value!r} is no positive number. Write {by}=NUMBER."
+            f"--budget {text!r}: the limit {value!r} is not a positive number. Write {by}=NUMBER."
         )
     return by, limit

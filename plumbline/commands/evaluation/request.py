@@ -133,5 +133,5 @@ def _refuse_ineffective(config: EvaluateConfig, request: EvaluateRequest, *, pai
 
 
 def is_sampled(task: str) -> bool:
-    """Tell whether a policy responds to the prompts of a task; else only likelihoods are needed."""
+    """Return whether a task needs responses of a policy, and not likelihoods alone."""
     return not task.startswith(("text:", "lm-eval:"))

@@ -44,7 +44,7 @@ def watch(
 
 
 def _has_screen() -> bool:
-    """Tell whether a browser would open in a window and not in this terminal."""
+    """Return whether a browser would open in a window and not in this terminal."""
     import os
     import sys
 

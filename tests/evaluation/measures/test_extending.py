@@ -82,7 +82,7 @@ def test_what_is_no_measure_is_refused_before_anything_runs(my_measures, name, m
 def test_a_function_of_another_kind_is_refused(my_measures):
     my_measures.write_text("def two(a, b):\n    return 1\n\ndef text():\n    return 'x'\n")
     for name in ("two", "text"):
-        with pytest.raises(ConfigError, match="is no measure"):
+        with pytest.raises(ConfigError, match="is not a measure"):
             MEASURES[f"my_measures.{name}"].load()
 
 

@@ -1,6 +1,6 @@
 """Start the labelling server: ``python -m plumbline_site SITE.json``.
 
-The file says where the site lives and how it is reached; secrets lie in files of their own beside
+The file says where the site is and how it is reached; secrets are in files of their own beside
 it. Exits with a code other than 0, and the reason on the last line, where it cannot start.
 """
 
@@ -173,7 +173,7 @@ async def _prepare(home: Path) -> None:
             )
         elif there.api_key != owner["api_key"]:
             # A reset was cut short between the database and the file. The file is what counts:
-            # whoever can read it can do anything here.
+            # anyone who can read it can do anything here.
             await there.update(db, **access)
     async with async_engine.begin() as connection:
         for statement in [*text_index.statements(), jobs.RECONCILE]:

@@ -43,7 +43,7 @@ _LARGEST_OFFSET = 2**62
 
 @SearchEngine.register(NAME)
 class SQLiteSearchEngine(SearchEngine):
-    """Answers from the tables; whatever writes an index does nothing, as there is none."""
+    """Answers from the tables. Methods that write an index do nothing, because there is none."""
 
     _database: AsyncEngine | None = None
 
@@ -66,12 +66,12 @@ class SQLiteSearchEngine(SearchEngine):
         """Keep the connections: an engine is made for every request."""
 
     async def ping(self) -> bool:
-        """Tell whether the database answers."""
+        """Return whether the database answers."""
         await self._rows("SELECT 1", {})
         return True
 
     async def info(self) -> dict[str, Any]:
-        """Return what the status page says of this engine."""
+        """Return what the status page shows about this engine."""
         version = (await self._rows("SELECT sqlite_version()", {}))[0][0]
         return {"search_engine": f"Plumbline on SQLite {version}, FTS5"}
 
@@ -173,7 +173,7 @@ class SQLiteSearchEngine(SearchEngine):
         )
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
-        """Return how many answers a person gave, in all and by status."""
+        """Return the number of a person's answers, in total and by status."""
         if dataset.is_draft:
             return {}
         return await self._counts(

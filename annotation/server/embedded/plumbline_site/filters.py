@@ -223,5 +223,5 @@ def _stored(name: str, value: Any, sign: str) -> str:
         if moment.tzinfo is not None:
             moment = moment.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
-        raise ValueError(f"{value!r} is no time such as 2026-01-31T12:00:00.") from None
+        raise ValueError(f"{value!r} is not a time such as 2026-01-31T12:00:00.") from None
     return moment.isoformat(sep=" ", timespec="microseconds")

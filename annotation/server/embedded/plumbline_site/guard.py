@@ -64,7 +64,7 @@ def content_security_policy(pages: Iterable[str]) -> str:
 
 
 class OnlyFrom:
-    """Lets in only the named proxies; whoever goes around them is turned away."""
+    """Accepts requests from the named proxies only."""
 
     def __init__(self, app: App, proxies: Iterable[str]) -> None:
         self._app = app
@@ -129,7 +129,7 @@ class Guard:
         host = _name_of(headers.get(b"host", b"").decode("latin-1"))
         added = [*self._headers]
         if self._secure and not _is_this_machine(host):
-            # Of this machine's own name it would go for whatever else is served here.
+            # For this machine's own name it would also hold for other sites that it serves.
             added.append((b"strict-transport-security", b"max-age=31536000"))
         ours = {name for name, _ in added}
 
@@ -144,7 +144,7 @@ class Guard:
             await _refuse(
                 send_guarded,
                 421,
-                f"This site does not answer to the name {host!r}. Whoever runs it can add the "
+                f"This site does not answer to the name {host!r}. Its administrator can add the "
                 "name: plumbline annotate up --allow-host NAME",
             )
         elif _is_login(scope):
@@ -155,7 +155,7 @@ class Guard:
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]
     ) -> None:
-        """Pass a request on unless it is too large, whatever length it says it has."""
+        """Pass a request on unless it is too large; the length that it claims is not trusted."""
         too_large = f"A request may be {_LARGEST_BODY // 2**20} MiB at most."
         if _length(headers) > _LARGEST_BODY:
             await _refuse(send, 413, too_large)
@@ -206,7 +206,7 @@ class Guard:
                 send,
                 429,
                 f"Too many wrong passwords. Try again in {max(1, round(wait / 60))} minutes, or "
-                "ask whoever runs this site: plumbline annotate users unlock NAME",
+                "ask the administrator of this site: plumbline annotate users unlock NAME",
                 [(b"retry-after", str(max(1, round(wait))).encode())],
             )
             return
@@ -246,7 +246,7 @@ class Guard:
 
 
 def _is_login(scope: Scope) -> bool:
-    """Tell whether a request may reach the login, however its path is spelt."""
+    """Return whether a request may reach the login, however its path is spelt."""
     parts = [part for part in re.split(r"[/\s]+", scope["path"]) if part not in ("", ".")]
     return scope["method"] == "POST" and parts == LOGIN.strip("/").split("/")
 

@@ -3,7 +3,7 @@
 Argilla hands jobs to Redis for a worker to take. A Redis without a worker would swallow them in
 silence. Here the two jobs that matter run as tasks of the server, and those that need the hub are
 refused with the reason. A task dies with the process: record statuses are set right at the next
-start (`RECONCILE`), and whoever waits for a webhook also polls.
+start (`RECONCILE`), and clients that wait for a webhook also poll.
 """
 
 from __future__ import annotations

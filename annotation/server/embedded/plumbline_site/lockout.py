@@ -1,7 +1,7 @@
 """Counts wrong passwords, and says who has to wait.
 
 Three counts, so that neither a guesser gets through nor an outsider can shut a labeller out with a
-few wrong guesses: one person from one address (`PAIR`), one address whatever the names (`ADDRESS`),
+few wrong guesses: one person from one address (`PAIR`), one address with any names (`ADDRESS`),
 and one person from wherever (`PERSON`). An attempt counts as wrong until it proves right, so that
 many at once get no further than one after another.
 """

@@ -21,7 +21,7 @@ class Discreet(logging.Formatter):
             record.msg, record.args = _described(error), ()
             record.exc_text = None
             if type(error).__name__ == "RequestValidationError":
-                record.exc_info = None  # whoever asked was told; here a line is enough
+                record.exc_info = None  # the client was told; here a line is enough
         return super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
@@ -38,7 +38,7 @@ class Discreet(logging.Formatter):
 
 
 def install() -> None:
-    """Write the server's log this way, whatever was set before (migrations set their own)."""
+    """Write the server's log this way, replacing earlier settings (migrations set their own)."""
     handler = logging.StreamHandler()
     handler.setFormatter(Discreet())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -50,7 +50,7 @@ def install() -> None:
 
 
 def _quotes(error: BaseException) -> bool:
-    """Tell whether an error is one of validation: pydantic's and FastAPI's have ``errors``."""
+    """Return whether an error is one of validation: pydantic's and FastAPI's have ``errors``."""
     return callable(getattr(error, "errors", None))
 
 

@@ -1,7 +1,7 @@
 """Sign-ins that end when a person's password or key is changed, and keys that can be changed.
 
-Argilla's tokens last a day whatever happens to the person, and its API has no way to give anyone a
-new key. Whoever resets a person's access wants the old access gone.
+Argilla's tokens last a day even if the person is removed, and its API cannot give anyone a new
+key. Resetting a person's access must end the old access.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def statements() -> list[str]:
     """Return the SQL that makes the index, or finds it made; safe to run at every start."""
     made = [*_TABLES]
     for name, body in _TRIGGERS.items():
-        # Argilla's migrations may remake its tables, and triggers go with a table: made anew.
+        # Argilla's migrations may remake its tables, and triggers go with a table: make them again.
         made += [f"DROP TRIGGER IF EXISTS {name}", f"CREATE TRIGGER {name} {body}"]
     return [*made, _CATCH_UP]
 

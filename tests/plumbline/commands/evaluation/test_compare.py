@@ -67,7 +67,11 @@ def test_nothing_to_compare_is_an_error():
 
 @pytest.mark.parametrize(
     ("budget", "said"),
-    [("kll", "Did you mean 'kl'"), ("kl=0", "no positive number"), ("kl=x", "no positive number")],
+    [
+        ("kll", "Did you mean 'kl'"),
+        ("kl=0", "not a positive number"),
+        ("kl=x", "no positive number"),
+    ],
 )
 def test_a_wrong_budget_is_explained(samples, budget, said):
     error = run("--samples", samples, "--budget", budget).exception
