@@ -67,7 +67,7 @@ class LabelTable:
 
 
 def is_own_labels(path: Path) -> bool:
-    """Tell whether a path is where Plumbline's own labels lie: an artefact's folder or file."""
+    """Return whether a path is where Plumbline's own labels lie: an artefact's folder or file."""
     return path.is_dir() or path.name == LABELS_FILE
 
 
@@ -118,8 +118,8 @@ def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] 
     """
     if columns.people and (columns.person or columns.label):
         raise ConfigError(
-            "--people is for a table with one column a person; --person and --label are for one "
-            "with a row a vote. Give one or the other."
+            "--people is for a table with one column per person; --person and --label are for one "
+            "with a row per vote. Give one or the other."
         )
     rows = read_table(path)
     names = list(dict.fromkeys(column for row in rows for column in row.record))
@@ -207,8 +207,8 @@ class _Reader:
                 return alike
         raise DataError(
             f"{self._path}: it is not clear which columns hold the votes. Its columns are: "
-            f"{_listed(names)}. Say --people with the columns of a table with one column a person "
-            "(ana,ben), or --item, --person and --label for a table with one row a vote"
+            f"{_listed(names)}. Say --people with the columns of a table with a column per person "
+            "(ana,ben), or --item, --person and --label for a table with one row per vote"
             + (f"; several could be the person: {_listed(people)}" if len(people) > 1 else "")
             + (f"; several could be the label: {_listed(labels)}" if len(labels) > 1 else "")
             + "."
@@ -243,7 +243,7 @@ class _Reader:
             first, second = (self._rows[number].place for number in twice)
             raise DataError(
                 f"{self._path}: {first} and {second} are both the item {items[twice[0]]!r}, but "
-                "with one column a person an item has one row. Name more columns in "
+                "with one column per person an item has one row. Name more columns in "
                 "--item, or none."
             )
         if twice is not None:

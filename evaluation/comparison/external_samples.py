@@ -44,7 +44,7 @@ _SCORE_NAME = re.compile(r"[\w][\w +:()-]{0,59}")
 _ROUNDING = 1e-6
 """By so much a log-probability may be above 0."""
 _STANDARD_ERRORS = 4
-"""So many standard errors below 0, a KL is no chance."""
+"""A mean KL this many standard errors below 0 does not arise by chance."""
 _SHOWN = 5
 
 

@@ -70,7 +70,7 @@ def test_nothing_to_compare_is_an_error():
     [
         ("kll", "Did you mean 'kl'"),
         ("kl=0", "not a positive number"),
-        ("kl=x", "no positive number"),
+        ("kl=x", "not a positive number"),
     ],
 )
 def test_a_wrong_budget_is_explained(samples, budget, said):
