@@ -16,6 +16,7 @@ from torch import Tensor
 from plumbline.data.records import Message
 from plumbline.lm.batches import pad_right_ids
 from plumbline.lm.chat import encode_response
+from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.trunk import is_supported, last_states
 from reward.calibration import Calibration
 
@@ -72,7 +73,7 @@ class TextScorer(ABC):
 def classifier_outputs(model: Any, ids: Tensor, attention_mask: Tensor) -> list[float]:
     """Return what a sequence classifier with one label says of each row [B, T]."""
     ids, attention_mask = ids.to(model.device), attention_mask.to(model.device)
-    if not is_supported(model):
+    if not is_supported(model) and not has_packed_pass(model):
         plain: list[float] = (
             model(input_ids=ids, attention_mask=attention_mask).logits[:, 0].tolist()
         )
