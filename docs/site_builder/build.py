@@ -64,7 +64,8 @@ def build(folder: Path, root: Path = ROOT) -> Path:
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     command += ["--config-file", str(folder / "mkdocs.yml")]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, cwd=folder, check=False, env=os.environ | {"PYTHONPATH": path})
+    environment = os.environ | {"PYTHONPATH": path, "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=folder, check=False, env=environment)
     if done.returncode:
         raise SiteError("zensical found what it printed above")
     for file in site.rglob("*.html"):

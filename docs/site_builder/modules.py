@@ -38,9 +38,13 @@ def page_path(name: str, root: Path = ROOT) -> str:
 
 
 def names_in(name: str, root: Path = ROOT) -> dict[str, bool]:
-    """Return the names that a module defines, methods with their class; True: public."""
-    tree = ast.parse(module_file(name, root).read_text(encoding="utf-8"))
-    return {defined: not _is_private(defined) for defined, _ in _definitions(tree.body)}
+    """Return the names that a module defines, methods with their class; True: on its page."""
+    text = module_file(name, root).read_text(encoding="utf-8")
+    lines = text.split("\n")
+    return {
+        defined: not _is_private(defined) and _is_documented(node, lines)
+        for defined, node in _definitions(ast.parse(text).body)
+    }
 
 
 def undocumented(name: str, root: Path = ROOT) -> list[str]:
@@ -109,6 +113,14 @@ def _definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, 
                     yield prefix + target.id, node
         elif isinstance(node, ast.If | ast.Try):  # a name that depends on what is installed
             yield from _definitions(node.body, prefix)
+
+
+def _is_documented(node: ast.stmt, lines: list[str]) -> bool:
+    """Whether a class or function has a docstring, or a variable a text above or below it."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return bool(ast.get_docstring(node))
+    above, below = lines[node.lineno - 2], lines[node.end_lineno or node.lineno :]
+    return above.strip().startswith("#:") or bool(below and below[0].strip().startswith('"""'))
 
 
 def _order(file: Path) -> tuple[str, ...]:

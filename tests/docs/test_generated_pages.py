@@ -120,7 +120,7 @@ def test_tables_keep_bars_as_text_and_leave_code_alone():
 
 def test_tables_in_docstrings_become_markdown():
     pytest.importorskip("griffe", reason="the extra `docs` is not installed")
-    from site_builder.docstring_tables import with_markdown_tables
+    from site_builder.docstrings import with_markdown_tables
 
     text = """A folder.
 
@@ -141,6 +141,15 @@ After."""
     bare = "=====  ==\na      1\n=====  =="
     assert "|  |  |\n| --- | --- |\n| a | 1 |" in with_markdown_tables(bare)
     assert with_markdown_tables("a == b\n\n====\n") == "a == b\n\n====\n"
+
+
+def test_a_comment_above_a_variable_is_its_documentation(tmp_path):
+    pytest.importorskip("griffe", reason="the extra `docs` is not installed")
+    from site_builder.docstrings import comment_above
+
+    lines = ["x = 1", "#: The rate,", "#: per step.", "rate = 1", "y = 2"]
+    assert comment_above(lines, 4) == "The rate,\nper step."
+    assert comment_above(lines, 1) == comment_above(lines, 5) == ""
 
 
 def test_mathematics_becomes_mathml():

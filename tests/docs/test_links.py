@@ -19,7 +19,7 @@ def repository(tmp_path):
         "rl/__init__.py": '"""A room."""\n',
         "rl/losses.py": '"""Losses."""\n\n\ndef clipped(x):\n    """Clip."""\n\n\n'
         'class Loss:\n    """A loss."""\n\n    def ratio(self):\n        """Return it."""\n\n\n'
-        "def _inner():\n    pass\n",
+        "def _inner():\n    pass\n\n\n#: Documented.\nRATE = 1\n\nOTHER = 2\n",
         "recipes/configs/small.yaml": "seed: 0\n",
         "docs/ppo.md": "# PPO\n",
         "docs/report.md": "# Report\n",
@@ -41,6 +41,8 @@ def repository(tmp_path):
         ("[`clipped`](../rl/losses.py)", "[`clipped`](api/rl/losses.md#rl.losses.clipped)"),
         ("[`Loss`](../rl/losses.py)", "[`Loss`](api/rl/losses.md#rl.losses.Loss)"),
         ("[`ratio`](../rl/losses.py)", "[`ratio`](api/rl/losses.md#rl.losses.Loss.ratio)"),
+        ("[`RATE`](../rl/losses.py)", "[`RATE`](api/rl/losses.md#rl.losses.RATE)"),
+        ("[`OTHER`](../rl/losses.py)", "[`OTHER`](api/rl/losses.md)"),
         ("[`_inner`](../rl/losses.py)", "[`_inner`](api/rl/losses.md)"),
         ("[`rl/losses.py`](../rl/losses.py)", "[`rl/losses.py`](api/rl/losses.md)"),
         ("[`losses.py`](../rl/losses.py)", "[`losses.py`](api/rl/losses.md)"),

@@ -1,17 +1,14 @@
-"""Tables in docstrings, for the site: columns below lines of ``====`` become Markdown tables.
+"""What mkdocstrings does not read by itself: tables in docstrings, and comments of variables.
 
-Docstrings write tables as they read well in an editor::
-
-    ============  ======================
-    file          what it holds
-    ============  ======================
-    config.yaml   every setting
-    ============  ======================
+Docstrings write tables as they read well in an editor, with columns below lines of ``====``; on the
+site they are Markdown tables. A variable's documentation is the ``#:`` comment above it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -21,13 +18,30 @@ from site_builder.pages import table
 _RULE = re.compile(r"=+( +=+)+")
 
 
-class DocstringTables(griffe.Extension):
-    """Rewrites the tables in every docstring that griffe reads."""
+class Docstrings(griffe.Extension):
+    """Completes what griffe reads from the source."""
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **kwargs: Any) -> None:
+        """Document a variable by the comment above it."""
+        if attr.docstring is None and attr.lineno and isinstance(attr.filepath, Path):
+            lines = attr.filepath.read_text(encoding="utf-8").split("\n")
+            if text := comment_above(lines, attr.lineno):
+                attr.docstring = griffe.Docstring(text, parent=attr)
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Rewrite the docstring of a module, class, function or attribute."""
+        """Rewrite the tables in a docstring."""
         if obj.docstring is not None:
             obj.docstring.value = with_markdown_tables(obj.docstring.value)
+
+
+def comment_above(lines: Sequence[str], number: int) -> str:
+    """Return the ``#:`` comment that ends above a line, which counts from 1."""
+    found: list[str] = []
+    for line in reversed(lines[: number - 1]):
+        if not line.strip().startswith("#:"):
+            break
+        found.insert(0, line.strip().removeprefix("#:").strip())
+    return "\n".join(found)
 
 
 def with_markdown_tables(text: str) -> str:
