@@ -285,10 +285,16 @@ class PPO(TrainingState):
     @cached_property
     def _room(self) -> Room:
         """How many tokens go through a model at once on a GPU."""
-        checkpointing = self.config.activation_checkpointing
-        tokens = self.config.micro_batch_tokens
+        if self.config.micro_batch_tokens is not None:
+            return Room(self.config.micro_batch_tokens)
+        learners = self.learners.values()
         return Room(
-            tokens or tokens_that_fit(self.roles.model, learns=True, checkpointing=checkpointing)
+            tokens_that_fit(
+                self.roles.model,
+                learns=True,
+                checkpointing=self.config.activation_checkpointing,
+                trained=[weight for part in learners for weight in part.parameters.values()],
+            )
         )
 
     def _add_gradients(

@@ -20,6 +20,15 @@ from torch.nn import functional as F
 from plumbline.lm.gpu.packing import Packing
 from plumbline.lm.gpu.regions import free_rows
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+
+    #: Newer versions want to be told that there are fewer key heads than query heads.
+    _IS_TOLD_OF_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+except ImportError:  # before torch 2.10
+    varlen_attn = None  # type: ignore[assignment]
+    _IS_TOLD_OF_GROUPS = False
+
 #: The kernel takes heads of at most this size, and of a multiple of 8.
 _LARGEST_HEAD = 256
 
@@ -56,9 +65,7 @@ def packed_attention(
         return _in_rectangle(q, k, v, layout, scale, window)
     if kernel == "repeated":
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    from torch.nn.attention.varlen import varlen_attn
-
-    options: Any = {"enable_gqa": True} if _has_option() and kernel == "grouped" else {}
+    options: Any = {"enable_gqa": True} if _IS_TOLD_OF_GROUPS and kernel == "grouped" else {}
     sees = (-1 if window is None else window - 1, 0)
     offsets, longest = layout.offsets, layout.span.shape[0]
     mixed: Any = varlen_attn(
@@ -74,13 +81,14 @@ def kernel_for(device: torch.device, dtype: torch.dtype, heads: int, groups: int
     ``grouped``: torch's kernel, with fewer key heads than query heads. ``repeated``: the same, with
     each key head as often as it is needed. ``rectangle``: padded sequences.
     """
-    if device.type != "cuda" or dtype.itemsize != 2 or size % 8 or size > _LARGEST_HEAD:
+    fits = dtype.itemsize == 2 and size % 8 == 0 and size <= _LARGEST_HEAD
+    if device.type != "cuda" or varlen_attn is None or not fits:
         return "rectangle"
     for kernel in ("grouped", "repeated"):
         try:
             if _is_right(kernel, device, dtype, heads, groups, size):
                 return kernel
-        except (ImportError, RuntimeError, TypeError, ValueError):
+        except (RuntimeError, TypeError, ValueError):
             continue  # this torch has no such kernel, or not for these heads
     return "rectangle"
 
@@ -114,13 +122,6 @@ def _is_right(
             if not bool(error < 2.0**-6):
                 return False
     return True
-
-
-@cache
-def _has_option() -> bool:
-    from torch.nn.attention.varlen import varlen_attn
-
-    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _in_rectangle(

@@ -8,7 +8,7 @@ as many tokens, once, with a message.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -28,18 +28,25 @@ _FEWEST, _MOST_UNLEARNT = 1024, 1 << 16
 _BYTES_PER_TRAINED = 12
 
 
-def tokens_that_fit(model: Any, *, learns: bool, checkpointing: bool = False) -> int:
+def tokens_that_fit(
+    model: Any,
+    *,
+    learns: bool,
+    checkpointing: bool = False,
+    trained: Iterable[Tensor] | None = None,
+) -> int:
     """Return how many tokens can go through a model at once, a multiple of 1,024.
 
     ``learns``: a backward pass follows. Memory for gradients and optimiser states that are not
-    there yet is left free.
+    there yet is left free: those of ``trained``, or of the model's own weights that train.
     """
     device = model.device
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if learns:
-        trained = [p for p in model.parameters() if p.requires_grad and p.grad is None]
-        free -= _BYTES_PER_TRAINED * sum(p.numel() for p in trained)
+        weights = list(model.parameters() if trained is None else trained)
+        new = [p for p in weights if p.requires_grad and p.grad is None]
+        free -= _BYTES_PER_TRAINED * sum(p.numel() for p in new)
     fitting = int(_SHARE * max(free, 0) / bytes_per_token(model, learns, checkpointing))
     if not learns:
         fitting = min(fitting, _MOST_UNLEARNT)
