@@ -234,6 +234,10 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
             "tokens_at_once": getattr(ppo.__dict__.get("_room"), "tokens", None),
         }
         print("round", result, flush=True)
+    from plumbline.lm.gpu.status import findings
+
+    for (path, _, kind), found in findings().items():
+        print("path", path.name, kind, "on" if found.on else "OFF", found.reason, flush=True)
     model = roles.model
     some = prompts_of(vocabulary, ROWS)
     generate_config = SamplingConfig(max_new_tokens=new)
