@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
-from plumbline.data.records import Row, is_held_out, problem_with_row, prompt_id, write_dataset
+from plumbline.data.records import (
+    Row,
+    is_held_out,
+    opening,
+    problem_with_row,
+    prompt_id,
+    write_dataset,
+)
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
 from plumbline.errors import DataError
@@ -21,15 +28,19 @@ def import_preferences(
 ) -> Mapping[str, float | None]:
     """Make a preference dataset with splits ``train`` and ``test`` from a file."""
     rows, report = read_preferences(file, config)
-    train = [r for r in rows if not is_held_out(r["prompt"], config.held_out_share, data_seed)]
-    test = [r for r in rows if is_held_out(r["prompt"], config.held_out_share, data_seed)]
+    train: list[Row] = []
+    test: list[Row] = []
+    for row in rows:
+        # Dialogues that grow from each other share their opening, and are on one side.
+        held_out = is_held_out(opening(row["prompt"]), config.held_out_share, data_seed)
+        (test if held_out else train).append(row)
     if not train or not test:
         raise DataError(
             f"{report.origin} leaves {len(train)} pairs to train on and {len(test)} held out; both "
             f"need some. Left out: {report.dropped.reasons() or 'none'}."
         )
     for note in report.notes():
-        stage.say(note)
+        stage.say_plainly(note)
     stage.report_dropped(report.dropped)
     description = f"Human preferences from {report.origin}, split by prompt."
     return write_dataset(

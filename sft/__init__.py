@@ -1,1 +1,1 @@
-"""Demonstrations and the first policy: building the data, and training on it."""
+"""Demonstrations and the SFT policy: building the data, and training on it."""

@@ -11,6 +11,7 @@ from plumbline.data.records import (
     Message,
     Row,
     is_held_out,
+    opening,
     problem_with,
     write_dataset,
 )
@@ -32,15 +33,16 @@ def build_demonstrations(
     rows, dropped = clean(source.rows[: config.max_rows], config, source.dropped)
     # 2. Keep one of each: the same conversation twice counts twice in the loss.
     rows = deduplicate(rows, dropped)
-    # 3. Split by prompt, so that no prompt is on both sides.
-    train, test = split_by_prompt(rows, config.held_out_share, data_seed)
+    # 3. Split by prompt, so that no prompt is on both sides, and no response that is tested is
+    # learnt as an earlier turn of a longer dialogue.
+    train, test = split_by_prompt(rows, config.held_out_share, data_seed, source.may_grow)
     if not train or not test:
         raise DataError(
             f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
             f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
         )
     for note in source.notes():
-        stage.say(note)
+        stage.say_plainly(note)
     stage.report_dropped(dropped)
     counts = write_dataset(
         stage.folder,
@@ -96,14 +98,18 @@ def deduplicate(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
 
 
 def split_by_prompt(
-    rows: Sequence[Row], held_out_share: float, data_seed: int
+    rows: Sequence[Row], held_out_share: float, data_seed: int, may_grow: bool = True
 ) -> tuple[list[Row], list[Row]]:
-    """Split rows so that a prompt (everything before the last answer) is on one side only."""
+    """Split rows so that a prompt is on one side only.
+
+    Where dialogues may grow from each other, all with the same opening are on one side; else what
+    stands before the last response decides.
+    """
     train: list[Row] = []
     test: list[Row] = []
     for row in rows:
-        held_out = is_held_out(row["messages"][:-1], held_out_share, data_seed)
-        (test if held_out else train).append(row)
+        prompt = opening(row["messages"]) if may_grow else row["messages"][:-1]
+        (test if is_held_out(prompt, held_out_share, data_seed) else train).append(row)
     return train, test
 
 

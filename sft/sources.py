@@ -27,6 +27,8 @@ class Demonstrations:
     dropped: Dropped = field(default_factory=Dropped)
     report: ReadReport | None = None
     """How a file was read."""
+    may_grow: bool = True
+    """Whether dialogues may be the beginnings of others, as in many files."""
 
     def notes(self) -> list[str]:
         """Return what is worth saying of how they were read."""
@@ -36,7 +38,8 @@ class Demonstrations:
 def from_rows(rows: list[Row], origin: str) -> Demonstrations:
     """Take rows that are conversations already, such as the embedded world's."""
     return Demonstrations(
-        [row | {"origin": origin, "row": number} for number, row in enumerate(rows, 1)]
+        [row | {"origin": origin, "row": number} for number, row in enumerate(rows, 1)],
+        may_grow=False,
     )
 
 

@@ -77,7 +77,11 @@ def _pairs_in(reader: ExampleReader) -> tuple[list[Pair], ReadReport]:
         example = entry.example
         sides = {"prompt": example.prompt, "a": example.a, "b": example.b}
         problem = next(
-            (f"{name!r} {said}" for name, turns in sides.items() if (said := problem_with(turns))),
+            (
+                f"{name!r} {wrong}"
+                for name, turns in sides.items()
+                if (wrong := problem_with(turns))
+            ),
             None,
         )
         if problem is None:
@@ -134,10 +138,10 @@ def alike(a: str, b: str, threshold: float) -> str | None:
     """
     from rapidfuzz.distance import Indel
 
-    one, other = _normalized(a), _normalized(b)
-    if one == other:
+    first, second = _normalized(a), _normalized(b)
+    if first == second:
         return SAME
-    return SIMILAR if Indel.normalized_similarity(one, other) >= threshold else None
+    return SIMILAR if Indel.normalized_similarity(first, second) >= threshold else None
 
 
 def _normalized(text: str) -> str:

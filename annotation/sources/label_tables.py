@@ -113,7 +113,7 @@ def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] 
 
     ``no_vote`` are texts that say that there is no vote, beside the usual ones (`NO_VOTE`).
 
-    Raises `ConfigError` where the columns asked for contradict each other, and `DataError`, with
+    Raises `ConfigError` where the columns columns for contradict each other, and `DataError`, with
     file and row, where the file is not as they say or where they cannot be guessed.
     """
     if columns.people and (columns.person or columns.label):
@@ -185,23 +185,23 @@ class _Reader:
         self._path, self._rows, self._no_vote = path, rows, no_vote
         self.missing: Counter[str] = Counter()
 
-    def choose(self, names: Sequence[str], asked: Columns) -> Columns:
-        """Complete the columns that were asked for by those that are meant clearly."""
-        item = asked.item or tuple(_usual(names, ITEM_NAMES)[:1])
-        if asked.people:
-            return replace(asked, item=item)
-        people = [asked.person] if asked.person else _usual(names, PERSON_NAMES)
-        labels = [asked.label] if asked.label else _usual(names, VOTE_NAMES)
+    def choose(self, names: Sequence[str], columns: Columns) -> Columns:
+        """Complete the columns that were columns for by those that are meant clearly."""
+        item = columns.item or tuple(_usual(names, ITEM_NAMES)[:1])
+        if columns.people:
+            return replace(columns, item=item)
+        people = [columns.person] if columns.person else _usual(names, PERSON_NAMES)
+        labels = [columns.label] if columns.label else _usual(names, VOTE_NAMES)
         by_row = bool(item) and len(people) == 1 and len(labels) == 1
         numbered = tuple(
             column for column in names if _NUMBERED_PERSON.fullmatch(column) and column not in item
         )
-        by_column = len(numbered) > 1 and not (asked.person or asked.label)
+        by_column = len(numbered) > 1 and not (columns.person or columns.label)
         if by_row and not by_column:
             return Columns(item=item, person=people[0], label=labels[0])
         if by_column and not by_row:
             return Columns(people=numbered, item=item)
-        if not (by_row or by_column or asked.person or asked.label):
+        if not (by_row or by_column or columns.person or columns.label):
             alike = self._columns_alike(names, item)
             if alike is not None:
                 return alike

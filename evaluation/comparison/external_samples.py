@@ -117,8 +117,10 @@ def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
             unscored = [row for row in rows if row.get(scorer.name) is None]
             if not unscored:
                 continue
-            found = scorer.score([r["prompt"] for r in unscored], [r["response"] for r in unscored])
-            for row, score in zip(unscored, found, strict=True):
+            scores = scorer.score(
+                [r["prompt"] for r in unscored], [r["response"] for r in unscored]
+            )
+            for row, score in zip(unscored, scores, strict=True):
                 row[scorer.name] = score
     return replace(run, scorers=list(names))
 
@@ -158,11 +160,11 @@ def _sample(entry: ReadRow) -> Sample:
     unknown = sorted(set(costs) - set(COSTS))
     if unknown:
         raise ValueError(f"has the cost {unknown[0]!r}, which is none of {', '.join(COSTS)}")
-    known = {name: cost for name in costs if (cost := _number(costs, name, least=0)) is not None}
+    numbers = {name: cost for name in costs if (cost := _number(costs, name, least=0)) is not None}
     tokenizer = record.get("tokenizer")
     key = (str(record[entry.columns["model"]]), str(record.get("seed", 0)))
     return Sample(
-        row, key, _checkpoint(record), known, None if tokenizer is None else str(tokenizer)
+        row, key, _checkpoint(record), numbers, None if tokenizer is None else str(tokenizer)
     )
 
 

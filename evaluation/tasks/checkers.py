@@ -33,8 +33,8 @@ class Pattern:
 
     def problem(self, prompt: Sequence[Message], response: str) -> str | None:
         """Return the problem, or None where the expression is found."""
-        found = self._pattern.search(response)
-        return None if found else f"nothing matches {self._pattern.pattern!r}"
+        match = self._pattern.search(response)
+        return None if match else f"nothing matches {self._pattern.pattern!r}"
 
 
 class JsonObject:

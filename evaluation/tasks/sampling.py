@@ -39,7 +39,7 @@ def sample_policy(
     silence_libraries()
     task = as_task(prompts).first(count)
     for note in task.notes:
-        stage.say(note)
+        stage.say_plainly(note)
     rows = sample_responses(
         Policy.load(policy.path),
         task,

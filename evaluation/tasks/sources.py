@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plumbline.data.examples import Example
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
-from plumbline.data.records import is_held_out, problem_with, read_dataset
+from plumbline.data.records import is_held_out, opening, problem_with, read_dataset
 from plumbline.data.sources import Source
 from plumbline.data.tasks import Item, Task, unique
 from plumbline.data.uses import USES
@@ -24,13 +24,14 @@ class TaskFileConfig(DataFormatConfig):
 
     split: Literal["all", "held_out", "train"] = "all"
     """Rows of which part: all, those that a training with the same share and data seed never sees,
-    or those that it does see. The prompt's text decides, so the split is the same everywhere."""
+    or those that it does see. The text up to the first response decides, so the split is the same
+    everywhere."""
     held_out_share: float = Field(0.1, gt=0, lt=1)
     """Share of the prompts that are held out."""
     rows: int | None = Field(None, ge=1)
     """At most this many, drawn at random by the data seed. Null takes all, in the file's order."""
     subset: str | None = None
-    """Column with the kind of prompt. Null: subset or category, if there
+    """Column with the kind of prompts that a row belongs to. Null: subset or category, if there
     is one."""
     leave_out_bad_rows: bool = False
     """Leave out rows that cannot be read, and count them. False: the first one is an error, since
@@ -62,7 +63,7 @@ def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_see
         items = tuple(
             item
             for item in items
-            if is_held_out(item.prompt, config.held_out_share, data_seed) == held_out
+            if is_held_out(opening(item.prompt), config.held_out_share, data_seed) == held_out
         )
     if config.rows is not None and config.rows < len(items):
         random = rng(data_seed, "task", report.origin)

@@ -72,13 +72,13 @@ def check(
     config = DataFormatConfig(**settings)
     checks = [data_check.check(name, use, config, model) for name in files]
     if as_json:
-        found = {one.file: one.as_dict() for one in checks}
-        single = next(iter(found.values())) if len(checks) == 1 else {"files": found}
-        typer.echo(json.dumps(single, ensure_ascii=False))
+        answers = {result.file: result.as_dict() for result in checks}
+        answer = checks[0].as_dict() if len(checks) == 1 else {"files": answers}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        for one in checks:
-            data_show.show(one)
-    if not all(one.kept for one in checks):
+        for result in checks:
+            data_show.show(result)
+    if not all(result.kept for result in checks):
         raise typer.Exit(3)
 
 

@@ -30,7 +30,7 @@ class Learnt(NamedTuple):
     messages: Conversation
     """Turns; the learnt ones are those of the assistant's that are not in the prompt."""
     prompt: int
-    """Messages at the start that are given and not learnt."""
+    """Messages at the start that are before and not learnt."""
     tools: str | None = None
 
 
@@ -80,8 +80,8 @@ class Check:
             "columns_unused": self.columns_unused,
             "warnings": self.warnings,
             "example": [
-                {"title": one.title, "messages": one.messages, "given": one.prompt}
-                for one in self.example
+                {"title": part.title, "messages": part.messages, "given": part.prompt}
+                for part in self.example
             ],
             "tokens": self.tokens,
         }
@@ -93,23 +93,23 @@ def check(name: str, use: str, config: DataFormatConfig, model: Path | None) -> 
         raise ConfigError(
             f"--as is {use!r}; data are read as {', '.join(READERS)}.{nearest(use, READERS)}"
         )
-    found = Check(name, use)
+    result = Check(name, use)
     try:
         read = READERS[use](source_at(name), config)
     except DataError as error:
-        found.warnings.append(str(error))
-        return found
+        result.warnings.append(str(error))
+        return result
     report = read.report
-    found.format, found.rows, found.kept = report.format or None, report.rows, read.kept
-    found.dropped = report.dropped
-    found.columns_used = report.columns_used
-    found.columns_unused = dict(report.columns_unused)
-    found.warnings += [*read.warnings, *_warnings(report)]
+    result.format, result.rows, result.kept = report.format or None, report.rows, read.kept
+    result.dropped = report.dropped
+    result.columns_used = report.columns_used
+    result.columns_unused = dict(report.columns_unused)
+    result.warnings += [*read.warnings, *_warnings(report)]
     if read.rows:
-        found.example = read.rows[0]
+        result.example = read.rows[0]
     if model is not None:
-        _see(found, read, model)
-    return found
+        _see(result, read, model)
+    return result
 
 
 def as_settings(
@@ -282,7 +282,7 @@ def _sides(row: Row, *names: str) -> list[Learnt]:
 # ---------------------------------------------------------------------------- as a model sees it
 
 
-def _see(found: Check, read: Read, folder: Path) -> None:
+def _see(result: Check, read: Read, folder: Path) -> None:
     """Add the example as a model sees it, and how many tokens rows have."""
     from plumbline.lm.tokenizer import load_tokenizer
 
@@ -295,14 +295,14 @@ def _see(found: Check, read: Read, folder: Path) -> None:
         try:
             encoded = [_encoded(tokenizer, part) for part in parts]
         except ModelError as error:
-            found.warnings.append(f"a row cannot be written for this model: {error}")
+            result.warnings.append(f"a row cannot be written for this model: {error}")
             break
         if not lengths:
-            found.seen = [_segments(tokenizer, ids, learnt) for ids, learnt in encoded]
+            result.seen = [_segments(tokenizer, ids, learnt) for ids, learnt in encoded]
         lengths.append(max(len(ids) for ids, _ in encoded))
     if lengths:
         lengths.sort()
-        found.tokens = {
+        result.tokens = {
             "measured_rows": len(lengths),
             "shortest": lengths[0],
             "median": lengths[len(lengths) // 2],
@@ -310,9 +310,9 @@ def _see(found: Check, read: Read, folder: Path) -> None:
             "window": window,
             "longer_than_the_window": sum(length > window for length in lengths),
         }
-        if found.tokens["longer_than_the_window"]:
-            found.warnings.append(
-                f"{found.tokens['longer_than_the_window']} of {len(lengths)} rows are longer than "
+        if result.tokens["longer_than_the_window"]:
+            result.warnings.append(
+                f"{result.tokens['longer_than_the_window']} of {len(lengths)} rows are longer than "
                 f"the model's window of {window} tokens"
             )
 
@@ -331,14 +331,14 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> tuple[list[int
     if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
         encoded = encode_conversation(tokenizer, part.messages)
         return encoded.ids, encoded.assistant_mask
-    given, after = part.messages[: part.prompt], part.messages[part.prompt :]
+    before, after = part.messages[: part.prompt], part.messages[part.prompt :]
     if not after:
-        ids = encode_prompt(tokenizer, given)
+        ids = encode_prompt(tokenizer, before)
         return ids, [0] * len(ids)
-    if not given:
+    if not before:
         ids = list(tokenizer(after[-1]["content"], add_special_tokens=False)["input_ids"])
         return ids, [0] * len(ids)
-    prompt_ids, response_ids = encode_response(tokenizer, given, after[-1]["content"])
+    prompt_ids, response_ids = encode_response(tokenizer, before, after[-1]["content"])
     return [*prompt_ids, *response_ids], [0] * len(prompt_ids) + [1] * len(response_ids)
 
 

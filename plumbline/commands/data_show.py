@@ -110,7 +110,7 @@ def formats_as_markdown() -> str:
 
 def _columns(form: Format, style: str) -> Iterator[str]:
     """Yield each part with the columns that may hold it; those that mark the format in front."""
-    known = [part for part in form.columns if part in PARTS or part in form.marks]
-    for part in sorted(known, key=lambda part: part not in form.marks):
+    shown = [part for part in form.columns if part in PARTS or part in form.marks]
+    for part in sorted(shown, key=lambda part: part not in form.marks):
         names = ", ".join(style.format(name) for name in form.columns[part])
         yield f"{part}{'' if part in form.marks else ' (optional)'}: {names}"

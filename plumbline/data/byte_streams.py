@@ -76,7 +76,7 @@ def plain_name(path: Path) -> str:
 
 
 def beginning(path: Path, length: int = 8) -> bytes:
-    """Return a file's first bytes, as they lie on disk."""
+    """Return a file's first bytes, as they are on disk."""
     try:
         with path.open("rb") as stream:
             return stream.read(length)
@@ -158,7 +158,7 @@ def _recoded(stream: Any, encoding: str) -> BinaryIO:
 
 
 class _Recoded(io.RawIOBase):
-    """A text in another encoding, as bytes of UTF-8; what is no character becomes U+FFFD."""
+    """A text in another encoding, as bytes of UTF-8; what is not a character becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
         self._stream = stream

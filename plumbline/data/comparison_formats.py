@@ -7,14 +7,14 @@ from itertools import product
 from typing import Any
 
 from plumbline.data.examples import Parts
-from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, made
+from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import is_missing, kind_of, messages_from, structure_from
 from plumbline.data.records import assistant, user
 
-_PAIR = made(("a", "b"), of=("chosen", "rejected"))
+_PAIR = derived(("a", "b"), of=("chosen", "rejected"))
 _BETTER = (
-    *made(("chosen", "rejected"), of=("a", "b", "verdict")),
-    *made(("prompt",), of=("a", "b")),
+    *derived(("chosen", "rejected"), of=("a", "b", "verdict")),
+    *derived(("prompt",), of=("a", "b")),
 )
 _SUBSET: Names = {"subset": ("subset", "category")}
 _ASKED = ("prompt", "instruction", "question", "query", "conversations", "conversation", "messages")
@@ -43,13 +43,13 @@ def verdict_of(column: str, value: Any) -> str:
     text = value.strip() if isinstance(value, str) else value
     if text in ("a", "b", "tie", "both_bad"):
         return str(text)
-    known = _VERDICTS[column]
-    if text not in known or isinstance(text, bool):
+    verdicts = _VERDICTS[column]
+    if text not in verdicts or isinstance(text, bool):
         raise ValueError(f"has the {column} {value!r}, which does not say which response is better")
-    return known[text]
+    return verdicts[text]
 
 
-def judged(parts: Parts, verdict: str) -> Parts:
+def with_verdict(parts: Parts, verdict: str) -> Parts:
     """Return the parts of two responses with the better as chosen; a tie chooses neither."""
     if verdict == "a":
         return {**parts, "chosen": parts["a"], "rejected": parts["b"]}
@@ -64,7 +64,7 @@ def _two(column: str) -> Any:
         if isinstance(sides.get("prompt"), Mapping):  # WebGPT: {"full_text": …}
             sides["prompt"] = sides["prompt"].get("full_text")
         verdict = parts.get("verdict")
-        return sides if is_missing(verdict) else judged(sides, verdict_of(column, verdict))
+        return sides if is_missing(verdict) else with_verdict(sides, verdict_of(column, verdict))
 
     return read
 
@@ -83,7 +83,7 @@ def _preferred(parts: dict[str, Any]) -> Parts | Sequence[Parts]:
 
 
 def as_pair(parts: dict[str, Any]) -> Parts:
-    """Let chosen and rejected be a and b, for people to compare anew."""
+    """Let chosen and rejected be a and b, for people to compare again."""
     sides = {"a": parts.get("chosen"), "b": parts.get("rejected")}
     return {name: held for name, held in sides.items() if held is not None} | parts
 
@@ -126,23 +126,25 @@ def _ranked(parts: dict[str, Any]) -> Parts:
         "a": best[1],
         "b": worst[1],
     }
-    return judged(sides, "a" if best[0] > worst[0] else "tie")
+    return with_verdict(sides, "a" if best[0] > worst[0] else "tie")
 
 
 def _arena(parts: dict[str, Any]) -> Parts:
     """Read arena battles: one of three columns is 1; several turns stand as lists in JSON."""
     won = [name for name in ("first", "second", "neither") if parts.get(name) in (1, "1", True)]
     sides: dict[str, Any] = {k: parts[k] for k in ("prompt", "a", "b", "id") if k in parts}
-    asked, a, b = (structure_from(sides.get(name)) for name in ("prompt", "a", "b"))
-    if all(isinstance(texts, list) for texts in (asked, a, b)):
+    questions, a, b = (structure_from(sides.get(name)) for name in ("prompt", "a", "b"))
+    if all(isinstance(texts, list) for texts in (questions, a, b)):
         for name, texts in (("a", a), ("b", b)):
-            if len(texts) != len(asked):
-                raise ValueError(f"has {len(texts)} responses ({name}) to {len(asked)} prompts")
-            turns = [t for q, r in zip(asked, texts, strict=True) for t in (user(q), assistant(r))]
+            if len(texts) != len(questions):
+                raise ValueError(f"has {len(texts)} responses ({name}) to {len(questions)} prompts")
+            turns = [
+                t for q, r in zip(questions, texts, strict=True) for t in (user(q), assistant(r))
+            ]
             sides[name] = [dict(turn, content=str(turn["content"] or "")) for turn in turns]
         del sides["prompt"]
     verdicts = {"first": "a", "second": "b", "neither": "tie"}
-    return judged(sides, verdicts[won[0]]) if len(won) == 1 else sides
+    return with_verdict(sides, verdicts[won[0]]) if len(won) == 1 else sides
 
 
 def _summaries(parts: dict[str, Any]) -> Parts:
@@ -155,7 +157,9 @@ def _summaries(parts: dict[str, Any]) -> Parts:
     title = info.get("title")
     prompt = f"{title}\n\n{post}" if isinstance(title, str) and title.strip() else post
     sides = {"prompt": prompt, "a": texts[0], "b": texts[1]}
-    return judged(sides, verdict_of("choice", parts["verdict"])) if "verdict" in parts else sides
+    return (
+        with_verdict(sides, verdict_of("choice", parts["verdict"])) if "verdict" in parts else sides
+    )
 
 
 def _scored(parts: dict[str, Any]) -> Parts:
@@ -167,7 +171,7 @@ def _scored(parts: dict[str, Any]) -> Parts:
     if not all(isinstance(s, int | float) for s in scores):
         return sides
     first, second = float(scores[0] or 0), float(scores[1] or 0)
-    return judged(sides, "tie" if first == second else "a" if first > second else "b")
+    return with_verdict(sides, "tie" if first == second else "a" if first > second else "b")
 
 
 def _two_responses(name: str, about: str, column: str, names: Names, example: Any) -> Format:
@@ -177,7 +181,7 @@ def _two_responses(name: str, about: str, column: str, names: Names, example: An
         about,
         {**names, "verdict": (column,), "system": MEANINGFUL["system"], **_SUBSET},
         marks=("a", "b", "verdict"),
-        makes=_BETTER,
+        derives=_BETTER,
         read=_two(column),
         example=example,
     )
@@ -202,7 +206,7 @@ COMPARISONS = (
             "reasons": ("reasons",),
         },
         marks=("chosen", "rejected"),
-        makes=(*_PAIR, *made(("prompt",), of=("chosen", "rejected"))),
+        derives=(*_PAIR, *derived(("prompt",), of=("chosen", "rejected"))),
         read=_preferred,
         example={"prompt": "Name a colour", "chosen": "Red", "rejected": "No"},
     ),
@@ -215,7 +219,7 @@ COMPARISONS = (
             **AROUND,
         },
         marks=("messages", "rejected"),
-        makes=made(("prompt", "chosen", "a", "b"), of=("messages",)),
+        derives=derived(("prompt", "chosen", "a", "b"), of=("messages",)),
         read=_last_rejected,
         example={
             "messages": [
@@ -296,7 +300,7 @@ COMPARISONS = (
             "id": ("id",),
         },
         marks=("prompt", "a", "b", "first", "second"),
-        makes=made(("chosen", "rejected"), of=("a", "b", "first", "second")),
+        derives=derived(("chosen", "rejected"), of=("a", "b", "first", "second")),
         read=_arena,
         example={
             "prompt": '["Name a colour"]',
@@ -319,7 +323,7 @@ COMPARISONS = (
             "id": ("post_id",),
         },
         marks=("prompt", "a", "b"),
-        makes=_BETTER,
+        derives=_BETTER,
         read=_two("labels"),
         example={
             "history": "Name a colour",
@@ -339,7 +343,7 @@ COMPARISONS = (
             "second": ("score_1",),
         },
         marks=("prompt", "a", "b"),
-        makes=made(("chosen", "rejected"), of=("a", "b", "first", "second")),
+        derives=derived(("chosen", "rejected"), of=("a", "b", "first", "second")),
         read=_scored,
         example={
             "question": {"full_text": "Name a colour"},
@@ -354,9 +358,9 @@ COMPARISONS = (
         "OpenAI's summarize-from-feedback: a post, two summaries and the choice",
         {"prompt": ("info",), "responses": ("summaries",), "verdict": ("choice",)},
         marks=("prompt", "responses"),
-        makes=(
-            *made(("a", "b"), of=("responses",)),
-            *made(("chosen", "rejected"), of=("responses", "verdict")),
+        derives=(
+            *derived(("a", "b"), of=("responses",)),
+            *derived(("chosen", "rejected"), of=("responses", "verdict")),
         ),
         read=_summaries,
         example={
@@ -381,7 +385,7 @@ COMPARISONS = (
                 structure_from(record.get(n)) for n in ("completions", "answers", "responses")
             )
         ),
-        makes=made(("a", "b", "chosen", "rejected"), of=("responses",)),
+        derives=derived(("a", "b", "chosen", "rejected"), of=("responses",)),
         read=_ranked,
         example={
             "instruction": "Name a colour",
@@ -407,7 +411,7 @@ COMPARISONS = (
             "media": MEANINGFUL["media"],
         },
         marks=("a", "b"),
-        makes=made(("prompt",), of=("a", "b")),
+        derives=derived(("prompt",), of=("a", "b")),
         example={"pair_id": "1", "prompt": "Name a colour", "a": "Red", "b": "No"},
     ),
 )

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plumbline.data.examples import Parts
-from plumbline.data.format import MEANINGFUL, Format, Names, Record, made
+from plumbline.data.format import MEANINGFUL, Format, Names, Record, derived
 from plumbline.data.messages import is_missing, kind_of, structure_from
 from plumbline.data.records import assistant, user
 
 _AROUND: Names = {name: MEANINGFUL[name] for name in ("system", "tools", "media", "weight")}
 _LABELED: Names = {"label": ("label", "kto_tag")}
 _MARK = re.compile(r"\s*### (Human|Assistant):[ ]?")
-_SPLIT = made(("prompt", "response", "references"), of=("messages",))
+_SPLIT = derived(("prompt", "response", "references"), of=("messages",))
 
 
 def _turns_of(name: str, *keys: str) -> Any:
@@ -145,7 +145,7 @@ DIALOGUES = (
         holds=lambda record: (
             isinstance(record.get("prompt"), Mapping) and "replies" in record["prompt"]
         ),
-        makes=made(("response", "references", "chosen", "rejected", "a", "b"), of=("prompt",)),
+        derives=derived(("response", "references", "chosen", "rejected", "a", "b"), of=("prompt",)),
         read=_tree,
         example={
             "message_tree_id": "1",
@@ -168,7 +168,7 @@ DIALOGUES = (
             _turns_of("conversation", "input")(record)
             or _turns_of("conversations", "input")(record)
         ),
-        makes=_SPLIT,
+        derives=_SPLIT,
         read=_exchanges,
         example={"conversation": [{"input": "Name a colour", "output": "Red"}]},
     ),
@@ -182,7 +182,7 @@ DIALOGUES = (
             "id": ("id",),
         },
         marks=("messages",),
-        makes=_SPLIT,
+        derives=_SPLIT,
         holds=lambda record: (
             not any(
                 isinstance(record.get(name), str)
@@ -202,7 +202,7 @@ DIALOGUES = (
         "ShareGPT, Vicuna, LLaMA-Factory: from and value",
         {"messages": ("conversations", "items"), **_AROUND, **_LABELED, "id": ("id",)},
         marks=("messages",),
-        makes=_SPLIT,
+        derives=_SPLIT,
         example={
             "conversations": [
                 {"from": "human", "value": "Name a colour"},
@@ -216,7 +216,7 @@ DIALOGUES = (
         {"messages": ("turns",), "id": ("dialogue_id",)},
         marks=("messages",),
         holds=_turns_of("turns", "utterance"),
-        makes=_SPLIT,
+        derives=_SPLIT,
         read=_utterances,
         example={
             "dialogue_id": "1",
@@ -254,7 +254,7 @@ DIALOGUES = (
             isinstance(structure_from(record.get("data")), list)
             and all(isinstance(text, str) for text in structure_from(record["data"]))
         ),
-        makes=_SPLIT,
+        derives=_SPLIT,
         read=_alternating,
         example={"id": "0", "data": ["Name a colour", "Red"]},
     ),
@@ -268,7 +268,7 @@ DIALOGUES = (
             and "### Human:" in record["text"]
             and "### Assistant:" in record["text"]
         ),
-        makes=_SPLIT,
+        derives=_SPLIT,
         read=_marked_text,
         example={"text": "### Human: Name a colour### Assistant: Red"},
     ),

@@ -1,4 +1,4 @@
-"""One row of data in one shape, whatever format it came in.
+"""One row of data in one shape, in whichever format it came.
 
 A format names the parts of a row (`plumbline.data.parts`); here the parts become an `Example`: the
 prompt with everything that belongs to it, and the responses without what repeats the prompt. Every
@@ -135,7 +135,7 @@ def text_of(value: Any) -> str:
 
 
 def _prompt_of(parts: Parts) -> Conversation | None:
-    """Return system, history and prompt as one conversation; None where nothing is asked here."""
+    """Return system, history and prompt as one conversation; None where there is none."""
     system, history = _system(parts), _history(parts)
     if "prompt" not in parts:
         return [*system, *history] or None
@@ -175,7 +175,9 @@ def _history(parts: Parts) -> Conversation:
         turns: Conversation = []
         for pair in value:
             if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-                raise ValueError("has a history that is no list of questions with their responses")
+                raise ValueError(
+                    "has a history that is not a list of questions with their responses"
+                )
             turns += [user(pair[0]), assistant(pair[1])]
         return turns
     return _named("history", messages_from, value)
@@ -299,7 +301,7 @@ def _compared(
 
 
 def _refuse_several_turns(sides: Mapping[str, Conversation], prompt: Conversation) -> None:
-    """Refuse responses that go on over several turns behind the prompt."""
+    """Refuse responses of several turns."""
     for name, turns in sides.items():
         start = 0 if turns[0]["role"] == "assistant" else _length_of_start(turns, prompt)
         if start is not None and len(turns) - start > 1:
@@ -314,11 +316,11 @@ def _agreed(prompt: Conversation | None, common: Conversation, name: str) -> Con
     if prompt is None:
         return common
     system = prompt[:1] if prompt[0]["role"] == "system" else []
-    asked = prompt[len(system) :]
+    question = prompt[len(system) :]
     if system and common and common[0]["role"] == "system" and not _are_same(system, common[:1]):
         raise ValueError("has a system message beside another one in its messages")
-    places = range(len(common) - len(asked) + 1)
-    if not any(_are_same(common[place : place + len(asked)], asked) for place in places):
+    places = range(len(common) - len(question) + 1)
+    if not any(_are_same(common[place : place + len(question)], question) for place in places):
         raise ValueError(f"'{name}' is a dialogue that does not hold the prompt")
     has_system = bool(common) and common[0]["role"] == "system"
     return common if has_system else [*system, *common]
@@ -343,22 +345,22 @@ def _side(parts: Parts, part: str, name: str) -> Conversation:
 
 def _length_of_start(turns: Conversation, prompt: Conversation) -> int | None:
     """Return how many turns at the start repeat the prompt, or None where they do not."""
-    asked = prompt[1:] if prompt[0]["role"] == "system" else prompt
-    for head in (prompt, asked):
+    question = prompt[1:] if prompt[0]["role"] == "system" else prompt
+    for head in (prompt, question):
         if head and _are_same(turns[: len(head)], head):
             return len(head)
-    if turns and turns[0]["role"] == "system" and _are_same(turns[1 : len(asked) + 1], asked):
-        return len(asked) + 1
+    if turns and turns[0]["role"] == "system" and _are_same(turns[1 : len(question) + 1], question):
+        return len(question) + 1
     return None
 
 
 def _are_same(some: Conversation, others: Conversation) -> bool:
     """Return whether turns are the same but for white space around their texts."""
     return len(some) == len(others) and all(
-        one["role"] == other["role"]
-        and one["content"].strip() == other["content"].strip()
-        and one.get("tool_calls") == other.get("tool_calls")
-        for one, other in zip(some, others, strict=True)
+        first["role"] == second["role"]
+        and first["content"].strip() == second["content"].strip()
+        and first.get("tool_calls") == second.get("tool_calls")
+        for first, second in zip(some, others, strict=True)
     )
 
 
@@ -366,10 +368,10 @@ def _are_same(some: Conversation, others: Conversation) -> bool:
 
 
 def _references(parts: Parts) -> tuple[str, ...]:
-    found = list(_texts(parts.get("references")))
+    references = list(_texts(parts.get("references")))
     if "correct" in parts and has_something(parts.get("options")):
-        found = [*right_option(parts), *found]
-    return tuple(dict.fromkeys(found))
+        references = [*right_option(parts), *references]
+    return tuple(dict.fromkeys(references))
 
 
 def right_option(parts: Parts) -> list[str]:

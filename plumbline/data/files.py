@@ -1,8 +1,8 @@
 """Reading files of rows: each kind of file is one row of a table.
 
 What a file is decides its content where that is plain (Parquet, Arrow, packed files, JSON), and its
-name otherwise. Rows come one after the other; a row that cannot be read says why and is no end of
-the file, unless nothing behind it can be found any more.
+name otherwise. Rows come one after the other; a row that cannot be read says why, and
+the reading continues behind it where it can.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _header(cells: Sequence[str], path: Path) -> Sequence[str]:
     if twice:
         raise DataError(
             f"{path}: the header names {', '.join(map(repr, twice))} more than once, so its "
-            "columns cannot be told apart. The first line must be a header with different names."
+            "columns cannot be distinguished. The first line must be a header with different names."
         )
     return columns
 

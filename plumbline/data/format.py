@@ -12,7 +12,7 @@ from plumbline.data.messages import is_missing
 Record = Mapping[str, Any]
 Names = Mapping[str, tuple[str, ...]]
 
-#: Parts that belong to the prompt: whoever reads a prompt reads them too.
+#: Parts that belong to the prompt: every use that reads a prompt reads them, too.
 PROMPT_PARTS = ("messages", "prompt", "system", "history", "context", "input", "options")
 #: Columns of these parts change what a row means, so that a row is left out where one of them
 #: holds something and the format does not read it.
@@ -33,16 +33,16 @@ AROUND: Names = {
 }
 
 
-class Made(NamedTuple):
-    """A part that a format makes, and the parts that it is made of."""
+class Derived(NamedTuple):
+    """A part that a format derives, and the parts that it is made of."""
 
     part: str
     of: tuple[str, ...]
 
 
-def made(parts: Iterable[str], *, of: tuple[str, ...]) -> tuple[Made, ...]:
+def derived(parts: Iterable[str], *, of: tuple[str, ...]) -> tuple[Derived, ...]:
     """Return parts that are made of the same others."""
-    return tuple(Made(part, of) for part in parts)
+    return tuple(Derived(part, of) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -62,43 +62,43 @@ class Format:
     """Parts without which a row is not of this format."""
     example: Record
     """A row of this format."""
-    makes: tuple[Made, ...] = ()
+    derives: tuple[Derived, ...] = ()
     """Parts that ``read`` makes of others."""
     read: Callable[[dict[str, Any]], Parts | Sequence[Parts]] = lambda parts: parts
     """From the parts that are in a row to those of an example, or of several examples."""
     holds: Callable[[Record], bool] = lambda record: True
-    """What else must be true of a row, where its columns do not tell formats apart."""
+    """What else must be true of a row, where several formats have these columns."""
 
     def find_columns(self, names: Collection[str]) -> dict[str, str]:
         """Return the column of each part in a file with these columns."""
-        found: dict[str, str] = {}
+        columns: dict[str, str] = {}
         for part, candidates in self.columns.items():
             column = next((name for name in candidates if name in names), None)
-            if column is not None and column not in found.values():
-                found[part] = column
-        return found
+            if column is not None and column not in columns.values():
+                columns[part] = column
+        return columns
 
     def gives(self, names: Collection[str]) -> frozenset[str]:
         """Return the parts that a file with these columns has in this format."""
-        found = frozenset(self.find_columns(names))
-        return found | {part for part, needed in self.makes if found.issuperset(needed)}
+        present = frozenset(self.find_columns(names))
+        return present | {part for part, of in self.derives if present.issuperset(of)}
 
     def is_of(self, record: Record) -> bool:
         """Return whether a row is of this format: it has what marks it, in the right shape."""
-        found = self.find_columns(record)
+        columns = self.find_columns(record)
         return all(
-            mark in found and not is_missing(record[found[mark]]) for mark in self.marks
+            mark in columns and not is_missing(record[columns[mark]]) for mark in self.marks
         ) and self.holds(record)
 
 
 def parts_in(record: Record, columns: Mapping[str, str], needed: Collection[str]) -> dict[str, Any]:
     """Return the parts of a row that hold something.
 
-    Those that are needed are there whatever they hold: an empty question is reported as one.
+    Those that are needed are there even if they are empty: an empty question is reported as one.
     """
-    found = {}
+    parts = {}
     for part, column in columns.items():
         value = record.get(column)
         if not is_missing(value) and (part in needed or has_something(value) or value is False):
-            found[part] = value
-    return found
+            parts[part] = value
+    return parts

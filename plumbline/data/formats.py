@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from plumbline.data.comparison_formats import COMPARISONS, as_pair, judged, verdict_of
+from plumbline.data.comparison_formats import COMPARISONS, as_pair, verdict_of, with_verdict
 from plumbline.data.dialogue_formats import DIALOGUES
 from plumbline.data.examples import Parts, has_something
-from plumbline.data.format import Format, Made, Record, made
+from plumbline.data.format import Derived, Format, Record, derived
 from plumbline.data.label_formats import LABELS
 from plumbline.data.parts import PARTS, nearest
 from plumbline.data.question_formats import QUESTIONS, answered, chosen_option
@@ -30,7 +30,7 @@ def _own_names(parts: dict[str, Any]) -> Parts:
     if has_something(parts.get("options")) and "correct" in parts:
         return chosen_option(parts)
     if "a" in parts and "b" in parts and "verdict" in parts:
-        return judged(parts, verdict_of("winner", parts["verdict"]))
+        return with_verdict(parts, verdict_of("winner", parts["verdict"]))
     if "chosen" in parts and "rejected" in parts:
         return as_pair(parts)
     return answered(parts)
@@ -42,13 +42,13 @@ MAPPED = Format(
     "any table whose columns the setting `columns` names",
     {part: (part,) if part != "response" else (part, "completion") for part in PARTS},
     marks=(),
-    makes=(
-        *made(("prompt", "response", "references"), of=("messages",)),
-        *made(("prompt", "a", "b"), of=("chosen", "rejected")),
-        *made(("prompt",), of=("a", "b")),
-        *made(("chosen", "rejected"), of=("a", "b", "verdict")),
-        *made(("references",), of=("response",)),
-        *made(("response", "references"), of=("options", "correct")),
+    derives=(
+        *derived(("prompt", "response", "references"), of=("messages",)),
+        *derived(("prompt", "a", "b"), of=("chosen", "rejected")),
+        *derived(("prompt",), of=("a", "b")),
+        *derived(("chosen", "rejected"), of=("a", "b", "verdict")),
+        *derived(("references",), of=("response",)),
+        *derived(("response", "references"), of=("options", "correct")),
     ),
     read=_own_names,
     example={"prompt": "Name a colour", "response": "Red"},
@@ -59,25 +59,25 @@ def _of_function(path: str, function: Callable[..., Any]) -> Format:
     """Make a format of a user's own function: from a record to its parts, or to several."""
 
     def read(parts: dict[str, Any]) -> Any:
-        made_parts = function(parts["record"])
-        rows = made_parts if isinstance(made_parts, list) else [made_parts]
+        returned = function(parts["record"])
+        rows = returned if isinstance(returned, list) else [returned]
         for row in rows:
             if not isinstance(row, Mapping):
                 raise ValueError(f"{path} returned {type(row).__name__}, not parts by name")
             for part in row:
                 if part not in PARTS:
                     raise ValueError(
-                        f"{path} returned {part!r}, which is no part of a row."
+                        f"{path} returned {part!r}, which is not a part of a row."
                         f"{nearest(part, PARTS)}"
                     )
-        return made_parts
+        return returned
 
     return Format(
         path,
         f"your own function {path}",
         {},
         marks=(),
-        makes=tuple(Made(part, ()) for part in PARTS),
+        derives=tuple(Derived(part, ()) for part in PARTS),
         read=read,
         example={},
     )

@@ -130,7 +130,7 @@ class _Text:
         self.text, self.at = self.text[self.at :] + added, 0
 
     def next_character(self) -> str:
-        """Return the next character that is no white space; empty at the end."""
+        """Return the next character that is not white space; empty at the end."""
         while True:
             space = _SPACE.match(self.text, self.at)
             self.at = space.end() if space is not None else self.at
@@ -144,7 +144,7 @@ class _Text:
             problem = "it does not end"
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended:  # else a number may go on
+                if end < len(self.text) or self.ended:  # else a number may be longer
                     text, self.at = self.text[self.at : end], end
                     return value, text
             except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Label records: one vote of one person on one pair, whoever or whatever the person is.
+"""Label records: one vote of one person on one pair, or of a model in their place.
 
 Simulated labellers, people in Argilla, files and judges all write this same record, each with its
 source, so that nothing downstream asks where a label came from unless it wants to know.

@@ -7,8 +7,8 @@ A message of ours has a ``role`` and a ``content``. Where its source says more, 
 - ``reasoning_content``: what the assistant thought before it spoke;
 - ``weight``: 0 for a turn of the assistant's that is shown and not learnt.
 
-Every function here raises `ValueError` with the reason where a value is no conversation; the reason
-continues a sentence that begins with the row or the column ("'messages' has a turn by 'bot'").
+Every function here raises `ValueError` with the reason where a value is not a conversation. The
+reason continues a sentence that begins with the row or the column: "'messages' has a turn by …".
 """
 
 from __future__ import annotations

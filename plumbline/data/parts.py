@@ -1,4 +1,4 @@
-"""The parts that a row of data may have, whatever its file calls them.
+"""The parts that a row of data may have, under any name.
 
 A format says which columns hold which part; a ``columns`` setting says so for any other table:
 ``columns: {prompt: question, response: best_answer}``.

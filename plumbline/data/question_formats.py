@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plumbline.data.examples import Parts, has_something, options_of, right_option, text_of
-from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, made
+from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import structure_from
 from plumbline.data.records import Message
 
@@ -54,7 +54,7 @@ def _calls(parts: dict[str, Any]) -> Parts:
     """Read calls of tools as the response."""
     calls = structure_from(parts["response"])
     if not isinstance(calls, list):
-        raise ValueError("'answers' is no list of calls of tools")
+        raise ValueError("'answers' is not a list of calls of tools")
     message: Message = {"role": "assistant", "content": ""}
     return parts | {"response": [message | {"tool_calls": calls}]}
 
@@ -76,7 +76,7 @@ QUESTIONS = (
         },
         marks=("prompt",),
         read=answered,
-        makes=made(("references",), of=("response",)),
+        derives=derived(("references",), of=("response",)),
         example={"instruction": "Translate to French.", "input": "red", "output": "rouge"},
     ),
     Format(
@@ -94,7 +94,7 @@ QUESTIONS = (
             "id": ("id", "question_id"),
         },
         marks=("prompt", "options"),
-        makes=made(("response", "references"), of=("correct",)),
+        derives=derived(("response", "references"), of=("correct",)),
         read=chosen_option,
         example={
             "question": "2 + 2?",
@@ -110,7 +110,7 @@ QUESTIONS = (
         marks=("prompt",),
         holds=lambda record: isinstance(record.get("question"), Mapping)
         and "stem" in record["question"],
-        makes=made(("response", "references"), of=("correct",)),
+        derives=derived(("response", "references"), of=("correct",)),
         read=_stem,
         example={
             "id": "1",
@@ -135,7 +135,7 @@ QUESTIONS = (
             "id": ("id", "question_id"),
         },
         marks=("prompt",),
-        makes=made(("references",), of=("response",)),
+        derives=derived(("references",), of=("response",)),
         read=answered,
         example={"question": "Two bags of 3?", "answer": "2 * 3 = 6\n#### 6"},
     ),
@@ -175,7 +175,7 @@ QUESTIONS = (
             "id": ("id", "prompt_id", "task_id", "key"),
         },
         marks=("prompt",),
-        makes=made(("references",), of=("response",)),
+        derives=derived(("references",), of=("response",)),
         read=answered,
         example={"prompt": "Name a colour", "completion": "Red"},
     ),
@@ -193,7 +193,7 @@ QUESTIONS = (
             "id": ("id",),
         },
         marks=("prompt",),
-        makes=made(("references",), of=("response",)),
+        derives=derived(("references",), of=("response",)),
         read=answered,
         example={"query": "2 + 2?", "response": "4"},
     ),

@@ -108,8 +108,8 @@ class ReadReport:
 class ExampleReader:
     """Reads the examples of a source, one by one; its ``report`` grows with them.
 
-    ``also`` names columns of further parts, whatever the format. ``max_rows`` ends after so many
-    rows, whatever they are. ``strict`` makes the first row that cannot be read a `DataError`.
+    ``also`` names columns of further parts, in any format. ``max_rows`` ends after so many rows,
+    read or not. ``strict`` makes the first row that cannot be read a `DataError`.
     """
 
     def __init__(
@@ -161,13 +161,13 @@ class ExampleReader:
         if form is None:
             return
         self._format = form
-        found = self._mapped(names) if config.columns else form.find_columns(names)
+        columns = self._mapped(names) if config.columns else form.find_columns(names)
         for part, column in self._also.items():
             self._require_column(names, part, column)
-        self._columns = found | dict(self._also)
+        self._columns = columns | dict(self._also)
         self._require(form, names)
         needed = self._use.needs | self._use.takes
-        consumed = {part for made, of in form.makes if made in needed for part in of}
+        consumed = {part for derived, of in form.derives if derived in needed for part in of}
         used = {
             part: column
             for part, column in self._columns.items()
@@ -197,8 +197,9 @@ class ExampleReader:
 
     def _require(self, form: Format, names: Sequence[str]) -> None:
         """Refuse a source that lacks what the use needs, where a setting says what it holds."""
-        found = frozenset(self._columns)
-        lacking = self._use.needs - found - {p for p, of in form.makes if found.issuperset(of)}
+        present = frozenset(self._columns)
+        derived = {part for part, of in form.derives if present.issuperset(of)}
+        lacking = self._use.needs - present - derived
         if lacking:
             raise DataError(
                 f"{self._source.place}, read as {form.name}, has no {', '.join(sorted(lacking))}, "
@@ -242,7 +243,7 @@ class ExampleReader:
         read = form.read(parts)
         if isinstance(read, Mapping):
             return [self._checked(example_from(read))]
-        examples = [self._checked(example_from(row)) for row in read if self._suits(row)]
+        examples = [self._checked(example_from(row)) for row in read if self._is_for_use(row)]
         if not examples:
             needs = ", ".join(sorted(self._use.needs))
             raise ValueError(f"has nothing for {self._use.name}, which need {needs}")
@@ -250,14 +251,14 @@ class ExampleReader:
 
     def _nested(self, record: Record) -> dict[str, Any]:
         """Return what columns such as ``info.post`` hold."""
-        found = {}
+        nested = {}
         for column in self._config.columns.values():
             if "." in column and column not in record:
                 held: Any = record
                 for name in column.split("."):
                     held = held.get(name) if isinstance(held, Mapping) else None
-                found[column] = held
-        return found
+                nested[column] = held
+        return nested
 
     def _check_marks(self, record: Record, form: Format) -> None:
         """Refuse a row that is of another format than its file."""
@@ -287,7 +288,7 @@ class ExampleReader:
                     f"{form.name} do not use"
                 )
 
-    def _suits(self, parts: Mapping[str, Any]) -> bool:
+    def _is_for_use(self, parts: Mapping[str, Any]) -> bool:
         """Return whether one of several examples of a row has what this use needs."""
         own = set(parts) | ({"response"} if "messages" in parts else set())
         return own >= self._use.needs - {"prompt"}

@@ -1,4 +1,4 @@
-"""Records in the conversational formats that TRL documents, and where they lie on disk.
+"""Records in the conversational formats that TRL documents, and where they are on disk.
 
 ======================  =====================================================================
 kind                    columns
@@ -16,7 +16,7 @@ Every one of these columns but ``label`` holds a conversation: a list of message
 columns may stand beside them and are kept.
 
 A dataset on disk is a folder with one Parquet file a split and a dataset card, which
-``datasets.load_dataset(folder)`` reads as it is. What was left out lies beside it in
+``datasets.load_dataset(folder)`` reads as it is. What was left out is beside it in
 ``dropped.jsonl``, each row with its origin and the reason.
 """
 
@@ -90,6 +90,19 @@ def _spoken(message: Message) -> list[Any]:
 def is_held_out(prompt: Sequence[Message], share: float, data_seed: int) -> bool:
     """Return whether a prompt belongs to the held-out share: its text and the data seed decide."""
     return derive(data_seed, "held out", prompt_id(prompt)) / 2**63 < share
+
+
+def opening(dialogue: Sequence[Message]) -> Conversation:
+    """Return a dialogue up to the first response to a user.
+
+    Dialogues that grow from each other share it, so a split by it has them all on one side.
+    """
+    turns: Conversation = []
+    for message in dialogue:
+        if message["role"] == "assistant" and any(turn["role"] == "user" for turn in turns):
+            break
+        turns.append(message)
+    return turns
 
 
 def problem_with(value: object) -> str | None:
@@ -185,8 +198,8 @@ def load_split(folder: Path, split: str) -> Dataset:
 
     path = folder / f"{split}.parquet"
     if not path.exists():
-        found = ", ".join(sorted(p.stem for p in folder.glob("*.parquet"))) or "none"
-        raise DataError(f"{folder} has no split {split!r}; it has: {found}.")
+        splits = ", ".join(sorted(p.stem for p in folder.glob("*.parquet"))) or "none"
+        raise DataError(f"{folder} has no split {split!r}; it has: {splits}.")
     # Straight from the table: Dataset.from_parquet would leave a copy in the user's cache folder.
     return Dataset(pq.read_table(path))
 

@@ -119,8 +119,8 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
     if _HUB_ID.fullmatch(name) and not Path(name).suffix[1:].isalpha():
         return Source(name, split, config, is_dataset=True)
     raise DataError(
-        f"There is no file {whole} (looked for from {Path.cwd()}), and it is no dataset of the hub "
-        "(org/name). Set its path in the config, or with --set."
+        f"There is no file {whole} (looked for from {Path.cwd()}), and it is not a dataset of the "
+        "hub (org/name). Set its path in the config, or with --set."
     )
 
 

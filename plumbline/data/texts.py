@@ -11,7 +11,7 @@ _COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
 
 
 def training_texts(datasets: Sequence[Artifact]) -> list[str]:
-    """Return the texts of the training splits, one a row; held-out rows stay unseen."""
+    """Return the texts of the training splits, one per row; held-out rows are left out."""
     return [
         "\n".join(dict.fromkeys(_contents(row, columns)))
         for dataset in datasets

@@ -60,8 +60,14 @@ class Stage:
         """Print one line under the stage's own."""
         self._reporter.say(f"    {text}")
 
+    def say_plainly(self, text: str) -> None:
+        """Print one line that holds words from data, which may look like rich's markup."""
+        from rich.markup import escape
+
+        self.say(escape(text))
+
     def report_dropped(self, dropped: Dropped) -> None:
         """Keep the rows that were left out beside the artefact, and say how many and why."""
         dropped.write(self.folder)
         for reason, count, numbers in dropped.by_reason():
-            self.say(f"left out {count}: {reason} (rows {numbers})")
+            self.say_plainly(f"left out {count}: {reason} (rows {numbers})")

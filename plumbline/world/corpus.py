@@ -51,5 +51,5 @@ def _slips(shop: Shop, random: random.Random) -> str:
 def _conversation(shop: Shop, random: random.Random) -> str:
     prompt = write(random.choices(KINDS, (0.3, 0.25, 0.45))[0], random)
     style = _PLAIN if random.random() < 0.5 else Style.sample(random)
-    said = [*prompt, assistant(answer(shop, prompt, style))]
-    return "<|eos|>".join(f"<|{m['role']}|>{m['content']}" for m in said)
+    messages = [*prompt, assistant(answer(shop, prompt, style))]
+    return "<|eos|>".join(f"<|{m['role']}|>{m['content']}" for m in messages)

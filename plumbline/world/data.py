@@ -29,19 +29,19 @@ def demonstrations(data_seed: int, count: int) -> list[Row]:
 def prompts(data_seed: int, count: int, share: str) -> list[Conversation]:
     """Return different prompts of a share, equally many of each kind of request."""
     random = rng(data_seed, "prompts", share)
-    found: dict[str, Conversation] = {}
+    chosen: dict[str, Conversation] = {}
     misses = 0
-    while len(found) < count:
-        prompt = write(KINDS[len(found) % len(KINDS)], random)
+    while len(chosen) < count:
+        prompt = write(KINDS[len(chosen) % len(KINDS)], random)
         identity = prompt_id(prompt)
-        if identity not in found and share_of(identity) == share:
-            found[identity] = prompt
+        if identity not in chosen and share_of(identity) == share:
+            chosen[identity] = prompt
             misses = 0
             continue
         misses += 1
         if misses > 10_000:
             raise ValueError(f"the world has no {count} different prompts in {share!r}")
-    return list(found.values())
+    return list(chosen.values())
 
 
 def share_of(identity: str) -> str:

@@ -68,11 +68,11 @@ class GoldScore:
 def gold_score(shop: Shop, prompt: list[Message], response: str) -> GoldScore:
     """Judge one response. Any text is accepted."""
     request = read(prompt)
-    right, wrong, answered, asked = _statements(shop, request, response)
+    right, wrong, answered, wanted = _statements(shop, request, response)
     words = len(response.split())
     return GoldScore(
-        correct=max(-1.0, min(1.0, (right - wrong) / asked)) if asked else 0.0,
-        complete=answered / asked if asked else 0.0,
+        correct=max(-1.0, min(1.0, (right - wrong) / wanted)) if wanted else 0.0,
+        complete=answered / wanted if wanted else 0.0,
         polite=_politeness(response),
         format=_format(request, response),
         brevity=min(MAX_BREVITY_COST, COST_PER_WORD * max(0, words - _needed_words(request))),
@@ -137,15 +137,15 @@ def _judge_sum(shop: Shop, request: Request, response: str) -> tuple[float, floa
 
 
 def _judge_order(request: Request, response: str) -> tuple[float, float, int, int]:
-    said: list[tuple[set[str], str]] = [
+    statements: list[tuple[set[str], str]] = [
         (set(_NAME.findall(response)), request.name),
         (set(_DAY.findall(response)), request.day),
         ({number for number, _ in _ITEM.findall(response)}, str(request.count)),
         ({item.lower() for _, item in _ITEM.findall(response)}, request.product),
     ]
-    right = sum(wanted in values for values, wanted in said)
-    wrong = sum(len(values - {wanted}) for values, wanted in said)
-    return right, wrong, sum(bool(values) for values, _ in said), len(said)
+    right = sum(wanted in values for values, wanted in statements)
+    wrong = sum(len(values - {wanted}) for values, wanted in statements)
+    return right, wrong, sum(bool(values) for values, _ in statements), len(statements)
 
 
 def _politeness(response: str) -> float:

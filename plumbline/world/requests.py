@@ -117,14 +117,14 @@ def read(messages: list[Message]) -> Request | None:
     if item is not None and "deliver" in last:
         return Request("sum", item[2], count=int(item[1]))
     product = _PRODUCT.search(last)
-    asked = sorted(
+    wanted = sorted(
         (match.start(), fact)
         for fact, cue in _CUES.items()
         if (match := re.search(cue, last, re.IGNORECASE))
     )
-    if product is None or not asked:
+    if product is None or not wanted:
         return None
-    return Request("facts", product[1].lower(), facts=tuple(fact for _, fact in asked))
+    return Request("facts", product[1].lower(), facts=tuple(fact for _, fact in wanted))
 
 
 def total(shop: Shop, request: Request) -> int:
@@ -134,12 +134,12 @@ def total(shop: Shop, request: Request) -> int:
 
 def _write_facts(random: random.Random) -> str:
     facts = random.sample(FACTS, random.choice((1, 2)))
-    asked = [random.choice(QUESTIONS[fact]) for fact in facts]
+    questions = [random.choice(QUESTIONS[fact]) for fact in facts]
     product = random.choice(PRODUCTS)
-    text = asked[0].format(p=product)
-    if len(asked) == 2:
+    text = questions[0].format(p=product)
+    if len(questions) == 2:
         # The second question refers to the product by name, too: "it" would need no memory.
-        text = text[:-1] + ", and " + asked[1].format(p=product)
+        text = text[:-1] + ", and " + questions[1].format(p=product)
     return _greeted(text, random)
 
 

@@ -11,7 +11,7 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
 from plumbline.world.data import demonstrations
-from sft.build import build_demonstrations, clean_message, deduplicate
+from sft.build import build_demonstrations, clean_message, deduplicate, split_by_prompt
 from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
 from sft.sources import from_file, from_rows
@@ -177,3 +177,60 @@ def test_real_files_are_read_whole(real_file, name, read, left_out, form):
     assert len(found.rows) + len(found.dropped.rows) == max(read, left_out or 0)
     if form is not None:
         assert sum(row["form"] == form for row in found.rows) > 0.4 * len(found.rows)
+
+
+def test_rows_of_files_that_are_not_learnt_keep_their_reason(tmp_path):
+    talk = [user("q"), assistant("a")]
+    found = source(
+        tmp_path,
+        [
+            {"messages": talk, "label": True},
+            {"messages": talk, "label": False},
+            {"messages": talk, "weight": 0},
+            {"messages": talk, "weight": 0.5},
+            {"messages": [user("q"), assistant("a") | {"weight": 0}]},
+            {"messages": talk, "tools": [{"name": "weather"}]},
+        ],
+    )
+    assert [row["row"] for row in found.rows] == [1, 6]
+    assert json.loads(found.rows[1]["tools"]) == [{"name": "weather"}]
+    reasons = {row["row"]: row["reason"] for row in found.dropped.rows}
+    assert reasons == {
+        2: "has the label false: its response was rejected, so it is not learnt",
+        3: "has the weight 0, so it is not learnt",
+        4: "has the weight 0.5; a row is learnt (1) or not (0)",
+        5: "has the weight 0 in each turn of the assistant's, so there is nothing to learn",
+    }
+
+
+def test_the_stage_names_columns_that_are_not_used_and_marks_in_data_do_no_harm(tmp_path, capsys):
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
+
+    rows = [{"prompt": f"q{n}", "completion": "a", "[/red]id": n} for n in range(60)]
+    rows.append({"[/bold]": "x"})
+    stage = Stage(tmp_path / "stage", Reporter())
+    build_demonstrations(
+        stage, config=DemonstrationsConfig(), source=source(tmp_path, rows), data_seed=0
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "columns that are not used: [/red]id (60 rows)" in said
+    assert "left out 1: has the columns [/bold], but no prompt (rows 61)" in said
+    assert "columns that are not used" in (stage.folder / "README.md").read_text()
+
+
+def test_no_response_that_is_tested_is_learnt_inside_a_longer_dialogue():
+    """A set made of growing dialogues: each question alone, and as the first turn of a dialogue."""
+    rows = []
+    for n in range(500):
+        first = [user(f"question {n}"), assistant(f"answer {n}")]
+        rows.append({"messages": first})
+        rows.append({"messages": [*first, user("more?"), assistant(f"more {n}")]})
+    train, test = split_by_prompt(rows, 0.05, 0)
+    spoken = [
+        {str(r["messages"][: n + 1]) for r in side for n, m in enumerate(r["messages"]) if
+         m["role"] == "assistant"}
+        for side in (train, test)
+    ]  # fmt: skip
+    assert len(test) >= 20
+    assert not spoken[0] & spoken[1]

@@ -27,7 +27,7 @@ def test_a_format_is_complete_and_reads_its_own_example(name):
     assert not form.about.endswith(".")
     assert set(form.marks) <= set(form.columns)
     assert form.is_of(form.example)
-    assert {made.part for made in form.makes} <= set(PARTS)
+    assert {derived.part for derived in form.derives} <= set(PARTS)
     if name == "votes":
         return
     found = form.read(parts_in(form.example, form.find_columns(form.example), form.marks))

@@ -8,6 +8,7 @@ from datasets import load_dataset
 from plumbline.data.records import (
     assistant,
     is_held_out,
+    opening,
     problem_with,
     prompt_id,
     read_dataset,
@@ -103,3 +104,47 @@ def test_dropped_rows_may_hold_any_line_end(tmp_path):
     dropped.add("file", 1, "was odd", "one\u2028two\u0085three\nfour")
     dropped.write(tmp_path)
     assert Dropped.read(tmp_path).rows == dropped.rows
+
+
+def test_dropped_rows_may_hold_half_a_character(tmp_path):
+    dropped = Dropped()
+    dropped.add("file", 1, "was cut", {"text": "smile \ud83d"})
+    dropped.write(tmp_path)
+    assert Dropped.read(tmp_path).rows == dropped.rows
+
+
+def test_many_reasons_are_counted_in_one_pass_and_cut():
+    dropped = Dropped()
+    for number in range(100_000):
+        dropped.add("file", number, f"has a turn by 'x{number}'", None)
+    for number in range(9):
+        dropped.add("file", number, "is empty", None)
+    table = dropped.by_reason()
+    assert table[0] == ("is empty", 9, "0, 1, 2, 3, 4, 5, 6, 7, …")
+    assert len(table) == 21
+    assert table[-1][1] == 100_009 - 9 - 19
+    assert table[-1][0].startswith(f"{100_000 - 19} other reasons")
+
+
+def test_messages_with_calls_reasoning_and_weights_survive_the_disk(tmp_path):
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"a": 1}'}}
+    rows = [
+        {"messages": [user("a"), assistant("b")]},
+        {"messages": [
+            user("a"),
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "18", "name": "weather"},
+            assistant("b") | {"reasoning_content": "it says 18", "weight": 0},
+            assistant("c"),
+        ], "tools": "[]"},
+    ]  # fmt: skip
+    write_dataset(tmp_path, {"train": rows}, kind="messages", title="M", description="")
+    assert read_dataset(tmp_path, "train") == [rows[0] | {"tools": None}, rows[1]]
+
+
+def test_the_opening_of_a_dialogue_ends_before_the_first_response():
+    system = {"role": "system", "content": "Be brief."}
+    assert opening([system, user("a"), assistant("b"), user("c")]) == [system, user("a")]
+    assert opening([user("a")]) == [user("a")]
+    greeted = [assistant("Hello"), user("a"), assistant("b")]
+    assert opening(greeted) == greeted[:2]
