@@ -418,7 +418,7 @@ def test_a_function_of_your_own_is_a_format(read, tmp_path, monkeypatch):
     assert "AttributeError" in reasons(report)[0][1]
     _, report = read(rows[:1], format="my_formats.wrong")
     assert (
-        "returned 'promt', which is no part of a row. Did you mean 'prompt'?"
+        "returned 'promt', which is not a part of a row. Did you mean 'prompt'?"
         in reasons(report)[0][1]
     )
     _, report = read(rows[:1], format="my_formats.broken")
