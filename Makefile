@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check docs format setup clean
+.PHONY: quickstart test test-gpu check docs format setup clean
 
 quickstart: setup
 	$(BIN)/plumbline run dpo_vs_ppo --config quickstart
 
+# A GPU is hidden from the tests; where there is one, those that are marked for it follow.
 test: check
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then $(MAKE) test-gpu; fi
+
+test-gpu: setup
+	HF_HUB_OFFLINE=1 PLUMBLINE_TEST_GPU=1 $(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,24 +1,34 @@
-"""What all tests share: no network, one small model, and where real data may lie."""
+"""What all tests share: no network, no GPU, one small model, and where real data may lie.
+
+A GPU must not change what the tests say, so it is hidden from them. With ``PLUMBLINE_TEST_GPU=1``
+it is seen, and the tests that are marked ``gpu`` run, and no others.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to a user's runs
+# Before torch is imported, here and in every process that a test starts.
+if os.environ.get("PLUMBLINE_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from filelock import FileLock
 
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.world.corpus import corpus
 
+GPU = os.environ.get("PLUMBLINE_TEST_GPU") == "1"
 #: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -29,17 +39,34 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Skip what needs a GPU unless it is asked for, and there is one."""
-    if os.environ.get("PLUMBLINE_TEST_GPU") == "1":
-        import torch
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run either the tests of the GPU or all others."""
+    elsewhere = [item for item in items if (item.get_closest_marker("gpu") is not None) != GPU]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
 
-        if torch.cuda.is_available():
-            return
-    reason = "needs a GPU, and PLUMBLINE_TEST_GPU=1"
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Make a folder once for all tests, in whichever of pytest's processes they run.
+
+    ``once(name, make)`` calls ``make(folder)`` where no other process has, and returns the folder.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # that of the process which started the workers
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
+        with FileLock(f"{folder}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
 
 
 @contextmanager
@@ -101,7 +128,7 @@ def stage(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def base_folder(tmp_path_factory):
+def base_folder(once):
     """A small model with the embedded model's architecture, tokenizer and template; untrained."""
     from plumbline.training.base_model import BaseModelConfig, ScratchConfig, build_base
     from plumbline.training.config import TrainingConfig
@@ -118,9 +145,12 @@ def base_folder(tmp_path_factory):
             training=TrainingConfig(learning_rate=3e-3, max_steps=20, batch_size=4),
         )
     )
-    made = Stage(tmp_path_factory.mktemp("base"), Reporter(quiet=True))
-    build_base(made, config=config, texts=corpus(0, 300), seed=0)
-    return made.folder
+
+    def build(folder: Path) -> None:
+        stage = Stage(folder, Reporter(quiet=True))
+        build_base(stage, config=config, texts=corpus(0, 300), seed=0)
+
+    return once("base", build) / "out"
 
 
 @pytest.fixture(scope="session")

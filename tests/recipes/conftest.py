@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,11 +87,20 @@ def start(small_config):
 
 
 @pytest.fixture(scope="session")
-def finished(start, tmp_path_factory) -> Path:
+def finished(start, once) -> Path:
     """The home folder of a chain that ran through undisturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(folder)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    (folder / "output.txt").write_text(output)
-    return folder / "home"
+
+    def run(folder: Path) -> None:
+        process = start(folder)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        (folder / "output.txt").write_text(output)
+
+    return once("undisturbed", run) / "home"
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of that home folder, for tests that run a command there: others read it meanwhile."""
+    shutil.copytree(finished, tmp_path / "home", symlinks=True)
+    return tmp_path / "home"

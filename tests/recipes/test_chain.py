@@ -116,19 +116,19 @@ def test_artifacts_open_in_the_tools_people_use(record, tmp_path):
     assert checkpoint.sample([prompt], [0], SamplingConfig(max_new_tokens=4))[0].ids
 
 
-def test_the_same_command_reuses_every_stage(finished, start):
-    before = (finished / "small" / "report.html").read_bytes()
+def test_the_same_command_reuses_every_stage(copied, start):
+    before = (copied / "small" / "report.html").read_bytes()
     started = time.monotonic()
-    process = start(finished.parent)
+    process = start(copied.parent)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert output.count("made before") == len(STAGES)
     assert time.monotonic() - started < 60
-    assert (finished / "small" / "report.html").read_bytes() == before
+    assert (copied / "small" / "report.html").read_bytes() == before
 
 
-def test_a_changed_setting_remakes_what_depends_on_it_and_no_more(finished, start):
-    process = start(finished.parent, "--set", "dpo.beta=0.2", "--set", "seeds=[0]", "--name", "two")
+def test_a_changed_setting_remakes_what_depends_on_it_and_no_more(copied, start):
+    process = start(copied.parent, "--set", "dpo.beta=0.2", "--set", "seeds=[0]", "--name", "two")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     made = [line.split()[1] for line in output.splitlines() if "✓" in line and "before" not in line]

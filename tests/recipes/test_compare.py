@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -58,9 +57,8 @@ def test_costs_settings_and_lineage_come_from_the_artifacts(finished):
     assert [p["costs"]["steps"] for p in checkpoints] == [0, 8, 16]
 
 
-def test_a_run_that_has_not_finished_shows_what_there_is(finished, tmp_path):
-    home = tmp_path / "home"
-    shutil.copytree(finished, home, symlinks=True)
+def test_a_run_that_has_not_finished_shows_what_there_is(copied):
+    home = copied
     state_file = home / "small" / "run.json"
     state = json.loads(state_file.read_text())
     # As it was while PPO's last seed trained: its files lie where they are being made.
