@@ -105,7 +105,7 @@ class HumanPreferencesConfig(SFTPolicyConfig):
 CONFIG = HumanPreferencesConfig
 
 
-class Labellers(NamedTuple):
+class Labelers(NamedTuple):
     """Who labels, and how they are asked: people by name, or simulated labellers."""
 
     campaign: CampaignConfig
@@ -136,13 +136,13 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     gold = run.make("gold", clearest_pairs, pairs=pool, utility=utility, count=config.gold_items)
 
     # 3. Round by round: choose pairs, push, wait, pull, train reward models, choose again.
-    labellers = who_labels(config, utility)
-    votes = label_in_rounds(run, config, labellers, policy, pool, gold)
+    labelers = who_labels(config, utility)
+    votes = label_in_rounds(run, config, labelers, policy, pool, gold)
 
     # 4. What the votes leave open goes to a senior labeller, whose decision stands beside them.
     labels = run.make("votes", merge_labels, labels=votes)
     if config.senior is not None:
-        decisions = ask_the_senior(run, config, labellers, pool, labels)
+        decisions = ask_the_senior(run, config, labelers, pool, labels)
         labels = run.make("labels", merge_labels, labels=[labels, decisions])
 
     # 5. Preferences, the reward model, and how far the people agree.
@@ -171,17 +171,17 @@ def main(run: Run, config: HumanPreferencesConfig) -> dict[str, Any]:
     }
 
 
-def who_labels(config: HumanPreferencesConfig, utility: Deferred[Any]) -> Labellers:
+def who_labels(config: HumanPreferencesConfig, utility: Deferred[Any]) -> Labelers:
     """Return who labels: each has a queue of their own."""
     asking = {"site": config.site, "wait": config.wait, "data_seed": config.data_seed}
     if not config.simulate:
-        return Labellers(config.campaign, (), asking)
+        return Labelers(config.campaign, (), asking)
     simulated = config.labeling.labelers
     queues = {
         "people": tuple(labeler.name for labeler in simulated),
         "overlap": config.labeling.votes,
     }
-    return Labellers(
+    return Labelers(
         config.campaign.model_copy(update=queues), simulated, asking | {"utility": utility}
     )
 
@@ -189,7 +189,7 @@ def who_labels(config: HumanPreferencesConfig, utility: Deferred[Any]) -> Labell
 def label_in_rounds(
     run: Run,
     config: HumanPreferencesConfig,
-    labellers: Labellers,
+    labelers: Labelers,
     policy: Artifact,
     pool: Artifact,
     gold: Artifact,
@@ -214,11 +214,11 @@ def label_in_rounds(
         labels = run.make(
             f"round-{number}/labels",
             collect_labels,
-            config=labellers.campaign,
+            config=labelers.campaign,
             pairs=batch,
             gold=defer(known_answers, pairs=gold),
-            labelers=labellers.simulated,
-            **labellers.asking,
+            labelers=labelers.simulated,
+            **labelers.asking,
         )
         batches.append(batch)
         votes.append(labels)
@@ -260,7 +260,7 @@ def train_ensemble(
 def ask_the_senior(
     run: Run,
     config: HumanPreferencesConfig,
-    labellers: Labellers,
+    labelers: Labelers,
     pool: Artifact,
     votes: Artifact,
 ) -> Artifact:
@@ -278,9 +278,9 @@ def ask_the_senior(
     return run.make(
         "decisions",
         collect_decisions,
-        config=labellers.campaign,
+        config=labelers.campaign,
         queue=queue,
         senior=config.senior,
         labeler=SENIOR.model_copy(update={"name": config.senior}) if config.simulate else None,
-        **labellers.asking,
+        **labelers.asking,
     )

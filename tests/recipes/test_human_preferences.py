@@ -42,6 +42,7 @@ def config(small_config, tmp_path):
 
     yaml = YAML(typ="safe")
     small, own = yaml.load(small_config.read_text()), yaml.load(LABELING)
+    del small["world"]["ppo_prompts"]  # nothing here is trained by PPO
     path = tmp_path / "labelling.yaml"
     with path.open("w") as out:
         YAML().dump({**own, **{name: small[name] for name in SHARED}}, out)
@@ -70,7 +71,8 @@ def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
         # Killed while people label: the whole process group, and the server with it.
         deadline = time.monotonic() + 300
         journal = site.home / "campaigns" / "preferences" / "labels.jsonl"
-        while not (journal.exists() and journal.stat().st_size > 0) and process.poll() is None:
+        while not (journal.exists() and journal.stat().st_size > 0):
+            assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert process.poll() is None, process.communicate()[0]
