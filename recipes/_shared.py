@@ -122,7 +122,7 @@ class SharedConfig(SFTPolicyConfig):
     reward: RewardConfig = RewardConfig()
     """The reward model."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """How every policy is judged."""
+    """How every policy is evaluated."""
     measures: MeasuresConfig = MeasuresConfig()
     """What is measured of finished policies' responses, beside what judges them."""
 
@@ -161,10 +161,10 @@ class World:
         return self.prompts("preferences", self._config.world.ppo_prompts)
 
     def heldout_task(self, count: int) -> Deferred[Any]:
-        """Return the prompts that every policy is judged by."""
+        """Return the prompts that every policy is evaluated on."""
         return defer(world_task, data_seed=self._data_seed, count=count)
 
-    def spare_prompts(self, count: int, judged: int) -> Deferred[Any]:
+    def spare_prompts(self, count: int, used: int) -> Deferred[Any]:
         """Return prompts that neither training nor `heldout_task` has: undemonstrated ones."""
         skip = self._config.world.demonstrations
         return defer(
@@ -233,13 +233,13 @@ class Files:
         return defer(dataset_prompts, dataset=self._preferences, split="train")
 
     def heldout_task(self, count: int) -> Deferred[Any]:
-        """Return the prompts that every policy is judged by: the first ``count`` are asked."""
+        """Return the prompts that every policy is evaluated on: the first ``count`` are asked."""
         return defer(dataset_task, dataset=self._preferences, split="test")
 
-    def spare_prompts(self, count: int, judged: int) -> Deferred[Any]:
-        """Return held-out prompts after the first ``judged``, which judge every policy."""
+    def spare_prompts(self, count: int, used: int) -> Deferred[Any]:
+        """Return held-out prompts after the first ``used``, on which every policy is evaluated."""
         held_out = defer(dataset_prompts, dataset=self._preferences, split="test")
-        return defer(those_after, prompts=held_out, skip=judged, count=count)
+        return defer(those_after, prompts=held_out, skip=used, count=count)
 
     def preferences(self, config: SharedConfig, policy: Artifact) -> Artifact:
         """Return the preferences of the file."""
@@ -247,7 +247,7 @@ class Files:
 
 
 class SharedStages(NamedTuple):
-    """What every method starts from and is judged by."""
+    """What every method starts from and is evaluated with."""
 
     source: World | Files
     """Where the data come from."""
@@ -312,18 +312,18 @@ def train_sft_policy(
 
 
 def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
-    """Make what every method starts from and is judged by."""
+    """Make what every method starts from and is evaluated with."""
     data_seed, count = config.data_seed, config.evaluation.prompts
     source = World(run, config) if config.files is None else Files(run, config, config.files)
-    judged_by = {
+    evaluation = {
         "config": config.evaluation,
         "prompts": source.heldout_task(count),
         "data_seed": data_seed,
     }
 
-    # 1. The SFT policy, and its responses to the prompts that every policy is judged by.
+    # 1. The SFT policy, and its responses to the prompts that every policy is evaluated on.
     sft_policy = train_sft_policy(
-        run, config, source, hook=defer(Harness, **judged_by, scorers=list(source.gold))
+        run, config, source, hook=defer(Harness, **evaluation, scorers=list(source.gold))
     )
     responses = run.make(
         "samples/sft",
@@ -345,14 +345,14 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         preferences=preferences,
         seed=config.seed,
         hook=defer(
-            Harness, **judged_by, scorers=list(source.gold), responses=responses, pairs=preferences
+            Harness, **evaluation, scorers=list(source.gold), responses=responses, pairs=preferences
         ),
     )
     scorer = defer(RewardModelScorer, model=reward_model)
 
     # 3. One judge for all: the same held-out prompts, random streams and scorers, gold first.
     # Measures are no part of what judges in training: adding one trains nothing again.
-    judged_by["scorers"] = [*source.gold, scorer]
+    evaluation["scorers"] = [*source.gold, scorer]
     measures = select_measures(config.measures, source.checker)
     start = {
         "samples": responses,
@@ -360,12 +360,12 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         "reference": sft_policy,
         "data_seed": data_seed,
     }
-    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **judged_by))
+    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **evaluation))
     baseline = run.make(
         "evaluation/sft",
         measure_samples,
         **start,
-        harness=defer(Harness, **judged_by, measures=measures),
+        harness=defer(Harness, **evaluation, measures=measures),
     )
     return SharedStages(
         source=source,
@@ -375,8 +375,8 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         scorer=scorer,
         rl_prompts=source.rl_prompts(),
         baseline=baseline,
-        harness=defer(Harness, **judged_by, baseline=scored, measures=measures),
-        hook=defer(Harness, **judged_by, baseline=scored),
+        harness=defer(Harness, **evaluation, baseline=scored, measures=measures),
+        hook=defer(Harness, **evaluation, baseline=scored),
     )
 
 

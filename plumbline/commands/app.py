@@ -62,11 +62,11 @@ def run(
 
     started = time.monotonic()
     reporter = Reporter()
-    found = recipe_book.find(recipe)
+    script = recipe_book.find(recipe)
     overrides = [*(overrides or []), *recipe_book.as_overrides(context.args)]
-    reporter.say(f"[bold]{found.name}[/bold]  {found.summary}")
+    reporter.say(f"[bold]{script.name}[/bold]  {script.summary}")
     try:
-        done = recipe_book.execute(found, config, overrides, home, reporter, name)
+        done = recipe_book.execute(script, config, overrides, home, reporter, name)
     except KeyboardInterrupt:  # typer would exit without a message
         typer.echo("\nStopped. The same command resumes from here.", err=True)
         raise typer.Exit(130) from None
@@ -125,12 +125,12 @@ def runs(home: Home = _HOME) -> None:
     from plumbline.runs.progress import duration
     from plumbline.runs.run import all_runs
 
-    found = all_runs(home)
-    if not found:
+    records = all_runs(home)
+    if not records:
         typer.echo(f"There are no runs in {home}.")
         return
     table = Table("run", "status", "started", "time", "stages", box=None, pad_edge=False)
-    for run in found:
+    for run in records:
         state = run.state
         seconds = state["seconds"]
         where = f" at {state['stage']}" if state["stage"] and run.status != "finished" else ""

@@ -29,7 +29,7 @@ def examine(console: Console, *, offline: bool) -> None:
 
 def findings(*, offline: bool) -> Iterator[Finding]:
     """Yield name, whether it is there, and what was found."""
-    found = versions()
+    packages = versions()
     import torch
 
     here = machine()
@@ -47,7 +47,7 @@ def findings(*, offline: bool) -> Iterator[Finding]:
         yield "GPU", False, "none; everything runs on the CPU"
     yield from _fast_paths()
     yield "bfloat16", True, _attempt(_bfloat16)[1]
-    for package, version in found.items():
+    for package, version in packages.items():
         yield package, True, version
     for package in ("bitsandbytes", "argilla"):
         if importlib.util.find_spec(package) is None:

@@ -39,12 +39,12 @@ class Recipe:
     @property
     def configs(self) -> dict[str, Path]:
         """Its configs by name: files in `configs/` whose first line names this recipe."""
-        found = {}
+        configs = {}
         for path in sorted((self.path.parent / "configs").glob("*.yaml")):
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            if first.strip() == f"# recipe: {self.name}":
-                found[path.stem] = path
-        return found
+            first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+            if first_line.strip() == f"# recipe: {self.name}":
+                configs[path.stem] = path
+        return configs
 
     def module(self) -> ModuleType:
         """Import it."""
@@ -128,9 +128,9 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
         if argument.startswith("--"):
             if key is not None:
                 overrides.append(f"{key}=true")
-            key, given, value = argument[2:].partition("=")
+            key, equals, value = argument[2:].partition("=")
             key = key.replace("-", "_")
-            if given:
+            if equals:
                 overrides.append(f"{key}={value}")
                 key = None
         elif key is None:

@@ -39,7 +39,7 @@ def _show_run(console: Console, run: RunRecord) -> None:
             artifact.id,
             duration(manifest.seconds),
             size(manifest.peak_memory_bytes),
-            figures(artifact, 3),
+            headline(artifact, 3),
         )
     console.print(table)
     for file in ("report.html", "report.md", "summary.json", "config.yaml", "metrics.jsonl"):
@@ -73,11 +73,11 @@ def _grow(tree: Tree, artifact: Artifact, store: Store, seen: set[str]) -> None:
             tree.add(f"[dim]{place}: {identity} (see above)[/dim]")
             continue
         seen.add(identity)
-        found = store.find(identity)
-        if found is None:
+        parent = store.find(identity)
+        if parent is None:
             tree.add(f"[red]{place}: {identity} (gone)[/red]")
         else:
-            _grow(tree.add(f"{place}: {identity}"), found, store, seen)
+            _grow(tree.add(f"{place}: {identity}"), parent, store, seen)
 
 
 def _verify(console: Console, artifacts: list[Artifact]) -> bool:
@@ -90,7 +90,7 @@ def _verify(console: Console, artifacts: list[Artifact]) -> bool:
     return not damaged
 
 
-def figures(artifact: Artifact, count: int) -> str:
-    """Return an artefact's first headline figures on one line."""
+def headline(artifact: Artifact, count: int) -> str:
+    """Return an artefact's first headline metrics on one line."""
     shown = list(artifact.metrics.items())[:count]
     return "  ".join(f"{name} {value:.4g}" for name, value in shown if value is not None)

@@ -56,8 +56,7 @@ class Config(BaseModel):
     def _every_setting_has_an_effect(self, info: ValidationInfo) -> Config:
         """Refuse settings without effect given to the constructor; `load` does the same."""
         if not info.context:
-            given = {name: getattr(self, name) for name in self.model_fields_set}
-            problems = [text for _, text in ineffective(self, type(self), given)]
+            problems = [text for _, text in ineffective(self, type(self), _as_mapping(self))]
             if problems:
                 raise ValueError("; ".join(problems))
         return self
@@ -69,13 +68,13 @@ def _spelled_out(value: Any) -> Any:
         return (value,)
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
-    found: list[int] = []
+    numbers: list[int] = []
     for part in value.split(","):
         low, dash, high = part.strip().partition("-")
         if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
             raise ValueError(f"{value!r} is not a list of seeds: write 0-4, 0,2,5-7 or [0, 1]")
-        found += range(int(low), int(high or low) + 1)
-    return tuple(found)
+        numbers += range(int(low), int(high or low) + 1)
+    return tuple(numbers)
 
 
 def _once_each(value: tuple[int, ...]) -> tuple[int, ...]:
@@ -130,10 +129,10 @@ def table_of(info: FieldInfo) -> Table[Any] | None:
 
 
 def ineffective(
-    config: Config, defaults: Config | type[Config], given: Mapping[str, Any], prefix: str = ""
+    config: Config, defaults: Config | type[Config], settings: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield path and message for each given value that is not its default and has no effect."""
-    for name, value in given.items():
+    for name, value in settings.items():
         info = type(config).model_fields.get(name)
         if info is None:
             continue
@@ -166,14 +165,14 @@ def _as_mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _differences(
-    value: Any, default: Any, given: Mapping[str, Any] | None, path: tuple[str, ...]
+    value: Any, default: Any, settings: Mapping[str, Any] | None, path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
     """Yield path, value and default of the given leaves that differ from their defaults."""
-    if given is None or not isinstance(value, Config):
+    if settings is None or not isinstance(value, Config):
         if value != default:
             yield path, value, default
         return
-    for name, below in given.items():
+    for name, below in settings.items():
         if name not in type(value).model_fields:
             continue
         child = getattr(value, name)

@@ -79,7 +79,7 @@ def _setting(key: str, info: FieldInfo, value: Any) -> Setting:
 def _configs_in(annotation: Any) -> list[type[Config]]:
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [found for part in typing.get_args(annotation) for found in _configs_in(part)]
+    return [config for part in typing.get_args(annotation) for config in _configs_in(part)]
 
 
 def _type_of(info: FieldInfo) -> str:
@@ -110,11 +110,11 @@ def _type_name(annotation: Any) -> str:
 
 
 def _bounds(info: FieldInfo) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = [
+    symbols = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
         f"{sign} {getattr(bound, name)}"
         for bound in info.metadata
-        for name, sign in signs.items()
+        for name, sign in symbols.items()
         if getattr(bound, name, None) is not None
     ]
-    return f" ({', '.join(found)})" if found else ""
+    return f" ({', '.join(bounds)})" if bounds else ""

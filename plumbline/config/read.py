@@ -62,28 +62,28 @@ def _refuse_ineffective(
         raise ConfigError("\n".join(problems))
 
 
-def _over_defaults(schema: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given values over the defaults of their place in the config.
+def _over_defaults(schema: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings over the defaults of their place in the config.
 
     A stage may give a shared config other defaults than its class does (its learning rate, for
     example). Setting one more key there must not restore the defaults of the class.
     """
-    values = dict(given)
+    values = dict(settings)
     for name, info in schema.model_fields.items():
         default = info.get_default(call_default_factory=True)
-        value, below = given.get(name), config_in(info.annotation)
+        value, below = settings.get(name), config_in(info.annotation)
         if isinstance(default, Config) and isinstance(value, Mapping):
             values[name] = _over(default, value)
         elif below is not None and isinstance(value, Mapping):
             values[name] = _over_defaults(below, value)
-        elif name not in given and isinstance(default, Path):
+        elif name not in settings and isinstance(default, Path):
             values[name] = str(default)  # JSON has no paths, and a strict reader takes text alone
     return values
 
 
-def _over(default: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+def _over(default: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = default.model_dump(mode="json")
-    for name, value in given.items():
+    for name, value in settings.items():
         child = getattr(default, name, None)
         if isinstance(child, Config) and isinstance(value, Mapping):
             value = _over(child, value)
@@ -99,7 +99,7 @@ def changed(config: C, changes: Mapping[str, Any]) -> C:
     data = CommentedMap(changes)
     try:
         values = json.dumps(_over(config, data), default=str)
-        made = type(config).model_validate_json(values, strict=True, context=_LOADING)
+        result = type(config).model_validate_json(values, strict=True, context=_LOADING)
     except ValidationError as error:
         raise ConfigError(
             "\n".join(
@@ -107,8 +107,8 @@ def changed(config: C, changes: Mapping[str, Any]) -> C:
                 for problem in error.errors(include_url=False)
             )
         ) from None
-    _refuse_ineffective(made, config, data, "the changes", [])
-    return made
+    _refuse_ineffective(result, config, data, "the changes", [])
+    return result
 
 
 def to_yaml(config: Config) -> str:

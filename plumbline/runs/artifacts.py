@@ -110,16 +110,16 @@ class Artifact:
 
     def problems(self, *, hashes: bool = False) -> list[str]:
         """Return what is wrong with the files: missing, of another size, or of another hash."""
-        found = []
+        problems = []
         for name, entry in self.manifest.files.items():
             file = self.path / name
             if not file.exists():
-                found.append(f"{name} is missing")
+                problems.append(f"{name} is missing")
             elif file.stat().st_size != entry.bytes:
-                found.append(f"{name} has {file.stat().st_size} bytes, not {entry.bytes}")
+                problems.append(f"{name} has {file.stat().st_size} bytes, not {entry.bytes}")
             elif hashes and sha256(file) != entry.sha256:
-                found.append(f"{name} was changed: its SHA-256 is another")
-        return found
+                problems.append(f"{name} was changed: its SHA-256 is another")
+        return problems
 
 
 class Store:

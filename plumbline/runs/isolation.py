@@ -27,7 +27,6 @@ from plumbline.runs import calls
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
-Body = Callable[[Reporter], Metrics]
 
 #: Imported once by the server. Imports only: nothing here may start a thread or touch a device.
 PRELOAD = ["plumbline.runs.preload"]
@@ -48,7 +47,7 @@ class StageDiedError(PlumblineError):
 
 
 class StageFailedError(PlumblineError):
-    """A stage raised an error that is none of ours; its traceback is kept."""
+    """A stage raised an error that is no `PlumblineError`; its traceback is kept."""
 
     def __init__(self, message: str, trace: str) -> None:
         super().__init__(message)
@@ -70,13 +69,15 @@ def run_isolated(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs, function, partial, arguments, threads))
+    parent_end, child_end = context.Pipe()
+    process = context.Process(
+        target=_child, args=(child_end, function, partial, arguments, threads)
+    )
     process.start()
-    theirs.close()
+    child_end.close()
     try:
         with ExitStack() as bars:
-            return _listen(ours, process, reporter, bars, tick)
+            return _listen(parent_end, process, reporter, bars, tick)
     finally:
         if process.is_alive():
             process.kill()
@@ -106,7 +107,7 @@ def peak_memory() -> int:
 
 
 def _listen(
-    ours: Connection,
+    parent_end: Connection,
     process: Any,
     reporter: Reporter,
     bars: ExitStack,
@@ -115,10 +116,10 @@ def _listen(
     shown: dict[int, tuple[Bar, ExitStack]] = {}
     while True:
         tick()
-        if not ours.poll(_TICK_SECONDS):
+        if not parent_end.poll(_TICK_SECONDS):
             continue
         try:
-            event, *content = ours.recv()
+            event, *content = parent_end.recv()
         except EOFError:
             process.join()
             raise StageDiedError(_obituary(process.exitcode)) from None
@@ -129,8 +130,8 @@ def _listen(
             stack = bars.enter_context(ExitStack())
             shown[number] = (stack.enter_context(reporter.bar(description, total)), stack)
         elif event == "update":
-            number, done, figures = content
-            shown[number][0].show(done, figures)
+            number, done, metrics = content
+            shown[number][0].show(done, metrics)
         elif event == "end":
             shown.pop(content[0])[1].close()
         elif event == "error":
@@ -152,7 +153,7 @@ def _obituary(exitcode: int | None) -> str:
 
 
 def _child(
-    theirs: Connection,
+    child_end: Connection,
     function: Callable[..., Metrics],
     partial: Path,
     arguments: Mapping[str, Any],
@@ -162,11 +163,11 @@ def _child(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and kills
     lock = threading.Lock()
-    threading.Thread(target=_die_with_the_parent, args=(theirs,), daemon=True).start()
+    threading.Thread(target=_die_with_the_parent, args=(child_end,), daemon=True).start()
 
     def send(*event: Any) -> None:
         with lock:
-            theirs.send(event)
+            child_end.send(event)
 
     try:
         if threads is not None:
@@ -182,9 +183,9 @@ def _child(
         send("failed", message, traceback.format_exc())
 
 
-def _die_with_the_parent(theirs: Connection) -> None:
+def _die_with_the_parent(child_end: Connection) -> None:
     try:
-        theirs.recv()  # nothing is ever sent: this returns when the parent is gone
+        child_end.recv()  # nothing is ever sent: this returns when the parent is gone
     except (EOFError, OSError):
         os._exit(1)
 
@@ -224,5 +225,5 @@ class _RemoteShow(Show):
     def __init__(self, send: Callable[..., None], number: int) -> None:
         self._send, self._number = send, number
 
-    def __call__(self, done: int, figures: str) -> None:
-        self._send("update", self._number, done, figures)
+    def __call__(self, done: int, metrics: str) -> None:
+        self._send("update", self._number, done, metrics)

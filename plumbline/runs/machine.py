@@ -18,18 +18,18 @@ PACKAGES_THAT_MATTER = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that matter to results."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES_THAT_MATTER:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
     """Return what results and speed may depend on; nothing that names the machine or its user."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),
         "cores": len(psutil.Process().cpu_affinity())
@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["threads"] = torch.get_num_threads()
+        facts["threads"] = torch.get_num_threads()
         cuda = torch.cuda.is_available()
-        found["device"] = torch.cuda.get_device_name(0) if cuda else "cpu"
-    return found
+        facts["device"] = torch.cuda.get_device_name(0) if cuda else "cpu"
+    return facts

@@ -83,7 +83,7 @@ def make_all(
         for future in futures.values():
             if future.done() and (error := future.exception()) is not None:
                 raise error
-    made = {}
+    artifacts = {}
     for name, future in futures.items():
         result = future.result()
         if isinstance(result, PlumblineError):
@@ -100,8 +100,8 @@ def make_all(
                 "same path: set --home to one on a shared file system."
             )
         run.adopt(name, artifact, reused=reused)
-        made[name] = artifact
-    return made
+        artifacts[name] = artifact
+    return artifacts
 
 
 Submit = Callable[[str, Job, bool], "Future[Made | PlumblineError]"]
@@ -182,11 +182,11 @@ def _ray_maker(pool: PoolConfig) -> Callable[..., Made]:
                 ray.cancel(task, force=True)
                 raise StoppedError(f"{name} was stopped, since another stage failed.")
         try:
-            made: Made = ray.get(task)
+            result: Made = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise cause if isinstance(cause, PlumblineError) else error from None
-        return made
+        return result
 
     return make
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: stages, bars with a time to go, figures as they come.
+"""What a person sees while a run goes on: stages, bars with a time to go, metrics as they come.
 
 On a terminal the bars live; elsewhere (a log file, CI) a plain line appears every few seconds.
 """
@@ -28,36 +28,36 @@ SECONDS_BETWEEN_LINES = 10.0
 class Show:
     """Where a bar's state goes: a terminal, a log, or the process that has one of these."""
 
-    def __call__(self, done: int, figures: str) -> None:
+    def __call__(self, done: int, metrics: str) -> None:
         """Show how far a step has come."""
 
 
 class Bar:
-    """One long step: tell it how far it has come and, if there are any, its figures."""
+    """One long step: tell it how far it has come and, if there are any, its metrics."""
 
     def __init__(self, show: Show) -> None:
         self.show = show
         self._done = 0
-        self._figures = ""
+        self._metrics = ""
 
-    def advance(self, by: int = 1, figures: Mapping[str, Any] | None = None) -> None:
+    def advance(self, by: int = 1, metrics: Mapping[str, Any] | None = None) -> None:
         """Note that ``by`` more units are done."""
-        self.update(self._done + by, figures)
+        self.update(self._done + by, metrics)
 
-    def update(self, done: int, figures: Mapping[str, Any] | None = None) -> None:
+    def update(self, done: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Note that ``done`` units are done in all."""
         self._done = done
-        if figures:
-            self._figures = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
-        self.show(self._done, self._figures)
+        if metrics:
+            self._metrics = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items())
+        self.show(self._done, self._metrics)
 
 
 class _LiveShow(Show):
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
-    def __call__(self, done: int, figures: str) -> None:
-        self._progress.update(self._task, completed=done, figures=figures)
+    def __call__(self, done: int, metrics: str) -> None:
+        self._progress.update(self._task, completed=done, metrics=metrics)
 
 
 class _LineShow(Show):
@@ -65,11 +65,11 @@ class _LineShow(Show):
         self._console, self._description, self._total = console, description, total
         self._last = time.monotonic()
 
-    def __call__(self, done: int, figures: str) -> None:
+    def __call__(self, done: int, metrics: str) -> None:
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            text = f"    {self._description} {done}/{self._total}  {figures}"
+            text = f"    {self._description} {done}/{self._total}  {metrics}"
             self._console.print(text.rstrip(), highlight=False)
 
 
@@ -98,10 +98,10 @@ class Reporter:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[figures]}"),
+            TextColumn("[dim]{task.fields[metrics]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(description, total=total, figures="")
+            task = progress.add_task(description, total=total, metrics="")
             yield Bar(_LiveShow(progress, task))
 
 

@@ -88,9 +88,9 @@ class Run:
 
     def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
         """Note that an artefact of this run's store is what a stage of this run made."""
-        figures = _figures(artifact.metrics)
+        shown = _shown(artifact.metrics)
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
-        self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{figures}[/dim]")
+        self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
         self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
         self._link(name, artifact)
         self._write()
@@ -232,10 +232,10 @@ def make_in(
             peak_memory_bytes=outcome.peak_memory_bytes,
             files=entries(partial / "out"),
         )
-        made = store.publish(partial / "out", manifest)
+        artifact = store.publish(partial / "out", manifest)
         shutil.rmtree(partial)
     Path(lock.lock_file).unlink(missing_ok=True)
-    return made, False
+    return artifact, False
 
 
 class RunRecord:
@@ -257,15 +257,15 @@ class RunRecord:
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artefacts by the stage's name in this run."""
-        found = {}
+        artifacts = {}
         for name, entry in self.state["stages"].items():
             artifact = self.store.find(entry["artifact"])
             if artifact is None:
                 raise ArtifactError(
                     f"Run {self.folder.name}: {entry['artifact']} ({name}) is gone."
                 )
-            found[name] = artifact
-        return found
+            artifacts[name] = artifact
+        return artifacts
 
 
 def all_runs(home: Path) -> list[RunRecord]:
@@ -290,9 +290,9 @@ class _Clock:
         write_json(self._path, {"seconds": self.seconds})
 
 
-def _figures(metrics: Mapping[str, float | None]) -> str:
-    shown = list(metrics.items())[:3]
-    return "  ".join(f"{name} {value:.4g}" for name, value in shown if value is not None)
+def _shown(metrics: Mapping[str, float | None]) -> str:
+    first_three = list(metrics.items())[:3]
+    return "  ".join(f"{name} {value:.4g}" for name, value in first_three if value is not None)
 
 
 def _now() -> str:

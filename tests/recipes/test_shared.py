@@ -22,7 +22,7 @@ def ids(prompts) -> list[str]:
 def test_spare_prompts_of_the_world_are_undemonstrated_ones(tmp_path):
     config = load(SharedConfig, None, ["world.demonstrations=50"])
     world = World(Run(tmp_path, "run", "test", config, isolate=False), config)
-    spare = set(ids(resolve(world.spare_prompts(30, judged=20))))
+    spare = set(ids(resolve(world.spare_prompts(30, used=20))))
     assert len(spare) == 30
     assert {share_of(identity) for identity in spare} == {"demonstrations"}
     assert not spare & set(ids(resolve(world.prompts("demonstrations", 50))))
@@ -59,7 +59,7 @@ def files(tmp_path):
 
 def test_spare_prompts_of_files_are_held_out_and_judge_nothing_else(files):
     held_out = [item.prompt for item in resolve(files.heldout_task(10)).items]
-    spare = resolve(files.spare_prompts(5, judged=10))
+    spare = resolve(files.spare_prompts(5, used=10))
     assert ids(spare) == ids(held_out)[10:15]
     assert not set(ids(spare)) & set(ids(resolve(files.rl_prompts())))
 
