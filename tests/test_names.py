@@ -62,7 +62,7 @@ STILL = {
 }  # fmt: skip
 
 BRITISH = re.compile(
-    r"behaviour|colour|centre|favour|honour|neighbour|labell(?!imit)|artefact|judgement|analyse|catalogue"
+    r"behaviour|colour|centre|favour|honour|neighbour|labell(?!imit)|artefact|judgement|analyse"
     r"|licence|travell|cancelled|modell|"
     r"(normal|optim|maxim|minim|initial|token|serial|penal|quant|summar|recogn|organ|general"
     r"|regular|vector|standard|random|real|util|final|emphas|character|visual|special|categor"
