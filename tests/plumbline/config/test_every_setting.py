@@ -92,7 +92,7 @@ def others(schema: type[Config], name: str) -> list[Any]:
             found += [True, False]
         elif part in (int, float):
             number = default if isinstance(default, int | float) else 1
-            found += [part(n) for n in (number + 1, number / 2, 0.5, 0, 1, 2, 3)]
+            found += [part(n) for n in (number + 1, number / 2, 0.1, 0.5, 0, 1, 2, 3, 50)]
         elif part in (str, Path):
             found.append("something-else")
         elif isinstance(part, type) and issubclass(part, Config):
