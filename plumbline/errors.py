@@ -7,6 +7,12 @@ them without a traceback and exits with the code of their kind.
 from __future__ import annotations
 
 
+def brief(value: object, most: int = 80) -> str:
+    """Return a value as a message quotes it: its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class PlumblineError(Exception):
     """An error with something that the user can do about it."""
 

@@ -24,7 +24,7 @@ from evaluation.harness import Harness
 from evaluation.measures.registry import MeasuresConfig, select_measures
 from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import dataset_task
-from plumbline.config import Config, not_in_identity, only_when
+from plumbline.config import Config, Seed, not_in_identity, only_when
 from plumbline.data.records import Conversation, dataset_prompts
 from plumbline.data.sources import source_at
 from plumbline.data.texts import training_texts
@@ -81,9 +81,9 @@ class FilesConfig(Config):
 class SFTPolicyConfig(Config):
     """Everything that may vary up to the SFT policy."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the models that all methods share."""
-    data_seed: int = Field(0, ge=0)
+    data_seed: Seed = 0
     """Seed of the data: the world, its prompts, votes and splits."""
     world: WorldConfig = WorldConfig()
     """How much of the embedded world is used."""

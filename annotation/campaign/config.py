@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from annotation.names import check_campaign_name, problem_with_name
 from annotation.questions.settings import FormConfig
-from plumbline.config import Config, not_in_identity, only_when
+from plumbline.config import Config, Seed, not_in_identity, only_when
 from plumbline.errors import ConfigError
 
 USUAL_OVERLAP = 3
@@ -43,7 +43,7 @@ class CampaignConfig(FormConfig):
     near_identical: float = Field(0.97, gt=0, le=1)
     """Pairs whose responses are this similar are left out and counted, because nobody can see
     a difference. 1 is the same text except for case and white space."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the order, the sides, the gold items, the repeats and who gets which pair."""
 
     @property

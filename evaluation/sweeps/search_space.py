@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, Seeds, only_when
+from plumbline.config import Config, Seed, Seeds, only_when
 from plumbline.seeds import derive
 
 Value = float | int | str | bool | None
@@ -119,7 +119,7 @@ class SearchConfig(Config):
     """Prompts that trials are evaluated on; none is a held-out prompt of the comparison."""
     kl_limit: float | None = Field(None, gt=0)
     """A trial farther than this from the SFT policy (nats, mean over seeds) cannot win."""
-    draw_seed: int = Field(0, ge=0)
+    draw_seed: Seed = 0
     """Seed of the settings that are drawn."""
 
     def rule(self, judge: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -17,6 +18,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from plumbline.errors import brief
 from plumbline.tables import Table, code_of
 
 
@@ -37,6 +39,7 @@ class Config(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         validate_default=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 
@@ -62,6 +65,11 @@ class Config(BaseModel):
         return self
 
 
+#: More trainings than this are a slip of the keyboard.
+MOST_SEEDS = 1_000
+_RANGE = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
+
+
 def _spelled_out(value: Any) -> Any:
     """Return the numbers that a text such as ``0-4`` or ``0,2,5-7`` stands for."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -70,21 +78,28 @@ def _spelled_out(value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
     numbers: list[int] = []
     for part in value.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-            raise ValueError(f"{value!r} is not a list of seeds: write 0-4, 0,2,5-7 or [0, 1]")
-        numbers += range(int(low), int(high or low) + 1)
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(f"{brief(value)} is not a list of seeds: write 0-4, 0,2,5-7 or [0, 1]")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if not low <= high < low + MOST_SEEDS:
+            raise ValueError(f"{part.strip()} is not a range of 1 to {MOST_SEEDS:,} seeds")
+        numbers += range(low, high + 1)
     return tuple(numbers)
 
 
 def _once_each(value: tuple[int, ...]) -> tuple[int, ...]:
-    if not value or min(value) < 0 or len(set(value)) < len(value):
-        raise ValueError(f"{list(value)} must be different seeds, each 0 or more, and at least one")
+    if not 1 <= len(set(value)) == len(value) <= MOST_SEEDS:
+        raise ValueError(
+            f"{brief(list(value))} must be different seeds, 1 to {MOST_SEEDS:,} of them"
+        )
     return value
 
 
+#: A seed. The bound is numpy's, whose generator a trainer seeds, too.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 #: Training seeds: a list, one number, or a text such as ``0-4``.
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_spelled_out), AfterValidator(_once_each)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_spelled_out), AfterValidator(_once_each)]
 
 
 def not_in_identity(default: Any, **constraints: Any) -> Any:
@@ -149,8 +164,9 @@ def ineffective(
                 shown = prefix + ".".join(path)
                 yield (
                     path,
-                    f"{shown} is {leaf!r}, which has no effect here: it needs {condition.needs}. "
-                    f"Leave {shown} out (its default is {was!r}), or set that",
+                    f"{shown} is {brief(leaf)}, which has no effect here: it needs "
+                    f"{condition.needs}. Leave {shown} out (its default is {brief(was)}), or "
+                    "set that",
                 )
         elif nested is not None:
             below = default if isinstance(default, Config) else type(child)

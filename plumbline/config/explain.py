@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from ruamel.yaml.comments import CommentedMap
 
 from plumbline.config.declare import Config
+from plumbline.errors import brief
 
 
 def explain(
@@ -30,14 +31,16 @@ def explain(
     if kind == "extra_forbidden":
         new = _new_name(schema, path)
         if new is not None:
-            return f"{place}: {key!r} is now called {new!r} (set to {value!r}). Rename it."
-        return f"{place}: there is no setting {key!r} (set to {value!r}). {_suggest(schema, path)}"
+            return f"{place}: {key!r} is now called {new!r} (set to {brief(value)}). Rename it."
+        hint = _suggest(schema, path)
+        return f"{place}: there is no setting {key!r} (set to {brief(value)}). {hint}"
     if kind == "missing":
         return f"{place}: {key!r} must be set. {_documentation(schema, path)}".rstrip()
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     if kind in ("value_error", "assertion_error"):
         return f"{place}: {key}: {message}."
-    return f"{place}: {key} is {value!r}, but it {message}. {_documentation(schema, path)}".rstrip()
+    documentation = _documentation(schema, path)
+    return f"{place}: {key} is {brief(value)}, but it {message}. {documentation}".rstrip()
 
 
 def _is_union_tag(part: object) -> bool:

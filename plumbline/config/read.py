@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
 
 from plumbline.config.declare import Config, ineffective
 from plumbline.config.explain import config_in, explain, where
-from plumbline.errors import ConfigError
+from plumbline.config.yaml_text import parse_yaml, read_yaml
+from plumbline.errors import ConfigError, brief
 
 C = TypeVar("C", bound=Config)
 
@@ -25,7 +25,7 @@ def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = (
 
     Raises `ConfigError` that lists every problem at once.
     """
-    data = _read_yaml(path) if path is not None else CommentedMap()
+    data = read_yaml(path) if path is not None else CommentedMap()
     origins = [_apply_override(data, override) for override in overrides]
     try:
         # Through JSON: strict ("3" is not a number), and paths and enums are still read.
@@ -119,38 +119,15 @@ def to_yaml(config: Config) -> str:
     return stream.getvalue()
 
 
-def _read_yaml(path: Path) -> CommentedMap:
-    if not path.exists():
-        raise ConfigError(f"There is no config file {path}.")
-    try:
-        data = YAML().load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}, line {mark.line + 1}" if mark is not None else str(path)
-        raise ConfigError(f"{where}: this is not valid YAML: {error.problem}.") from None
-    if data is None:
-        return CommentedMap()
-    if not isinstance(data, CommentedMap):
-        raise ConfigError(
-            f"{path} holds {type(data).__name__}, but a config must be keys and values."
-        )
-    return data
-
-
 def _apply_override(data: CommentedMap, override: str) -> tuple[str, ...]:
     """Put one ``key.path=value`` into ``data`` and return its path."""
     key, separator, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not separator or not all(path):
         raise ConfigError(
-            f"--set {override!r} does not read key=value, like ppo.learning_rate=1e-5."
+            f"--set {brief(override)} does not read key=value, like ppo.learning_rate=1e-5."
         )
-    try:
-        value = YAML(typ="safe").load(text)
-    except MarkedYAMLError as error:
-        raise ConfigError(
-            f"--set {override!r}: the value is not valid YAML: {error.problem}."
-        ) from None
+    value = parse_yaml(text, f"--set {brief(override)}")
     node: Any = data
     for depth, part in enumerate(path[:-1], 1):
         child = node.get(part)
@@ -158,7 +135,7 @@ def _apply_override(data: CommentedMap, override: str) -> tuple[str, ...]:
             child = node[part] = CommentedMap()
         if not isinstance(child, dict):
             raise ConfigError(
-                f"--set {override!r}: {'.'.join(path[:depth])} is {child!r}, "
+                f"--set {brief(override)}: {'.'.join(path[:depth])} is {child!r}, "
                 "which has no settings of its own."
             )
         node = child

@@ -14,6 +14,8 @@ MOVED = {
     "annotation.adjudication": "annotation.aggregation.adjudication",
     "annotation.aggregate": "annotation.aggregation.aggregate",
     "annotation.agreement_page": "annotation.agreement.page",
+    "annotation.campaign.collect.ask_people": "annotation.campaign.collect.collect_labels",
+    "annotation.campaign.senior.ask_senior": "annotation.campaign.adjudicate.collect_decisions",
     "annotation.imported": "annotation.sources.label_files",
     "annotation.judge": "annotation.llm_judge.judge",
     "annotation.known": "annotation.sources.gold_items",

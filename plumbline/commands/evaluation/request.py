@@ -15,7 +15,7 @@ from evaluation.measures.registry import MeasuresConfig
 from evaluation.tasks.sources import TaskFileConfig
 from evaluation.tasks.text_perplexity import TextsConfig
 from plumbline.commands.evaluation.judges import JUDGES, WORLD
-from plumbline.config import Config, load, to_yaml
+from plumbline.config import Config, Seed, load, to_yaml
 from plumbline.errors import ConfigError
 
 #: The number of prompts without a limit.
@@ -41,7 +41,7 @@ class EvaluateRequest:
 class EvaluateConfig(Config):
     """Settings of ``plumbline evaluate``."""
 
-    data_seed: int = Field(0, ge=0)
+    data_seed: Seed = 0
     """Seed of prompts, of samples and of the sides of pairs."""
     world_prompts: int = Field(300, ge=2)
     """Prompts of the embedded world."""
