@@ -6,7 +6,7 @@
 torch's parallel loops are OpenMP's, and its threads spin for a while at the end of each before they
 sleep. A thread that spins keeps its core from whoever would do the work it waits for, so on a busy
 machine (shared cores, a container's quota, a laptop) a run takes many times as long. How long they
-spin is read from GOMP_SPINCOUNT when torch is imported; `plumbline.threads` sets it.
+spin is read from GOMP_SPINCOUNT when torch is imported; `plumbline.runs.spinning` chooses it.
 
 Each measurement is a process of its own, since the count is read once. Settings alternate, so that
 what else happens on the machine meets all alike. Beside them run nothing (quiet), two processes
@@ -66,6 +66,14 @@ print(time.perf_counter() - started)
 """
 WORK = {"network": NETWORK.replace("PASSES", "150"), "decoder": DECODER.replace("PASSES", "10")}
 BUSY = "while True: pass"
+#: As a run does before its process server starts.
+CHOOSE = """
+import time
+from plumbline.runs import spinning
+before = spinning.Moment.now()
+time.sleep(1)
+spinning.choose(since=before)
+"""
 CROWD = NETWORK.replace("PASSES", "10**9")
 
 
@@ -81,7 +89,7 @@ def environment(setting: str) -> dict[str, str]:
 
 def measure(work: str, setting: str, limit: float) -> float:
     """Return the seconds of one process's work; ``limit`` where it took longer."""
-    code = ("import plumbline\n" if setting == "plumbline" else "") + WORK[work]
+    code = (CHOOSE if setting == "plumbline" else "") + WORK[work]
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -36,6 +36,7 @@ PRESENTATION = frozenset(
         "plumbline.privacy",
         "plumbline.runs.progress",
         "plumbline.runs.run",
+        "plumbline.runs.spinning",
         "plumbline.runs.stage",
         "plumbline.quiet",
         "plumbline.tables",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.errors import PlumblineError
-from plumbline.runs import calls
+from plumbline.runs import calls, spinning
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
@@ -31,6 +31,7 @@ Metrics = Mapping[str, float | None]
 #: Imported once by the server. Imports only: nothing here may start a thread or touch a device.
 PRELOAD = ["plumbline.runs.preload"]
 _TICK_SECONDS = 2.0
+_IMPORTED = spinning.Moment.now()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def run_isolated(
     ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
     null leaves that to the libraries.
     """
+    spinning.choose(since=_IMPORTED)  # the server reads it once, when it starts
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     parent_end, child_end = context.Pipe()
