@@ -58,15 +58,26 @@ def read_numbers(numbers: Sequence[Tensor | float]) -> list[float]:
 
 
 class RoundLog:
-    """Writes each round's metrics, and warns once of each way in which a reward is gamed."""
+    """Writes each round's metrics, and warns once of each way in which a reward is gamed.
 
-    def __init__(self, stage: Stage, config: GuardConfig, watched: Sequence[Scorer]) -> None:
+    ``kl_is_noisy``: ``kl`` compares log-probabilities that were computed in two ways.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: GuardConfig,
+        watched: Sequence[Scorer],
+        *,
+        kl_is_noisy: bool = False,
+    ) -> None:
         if len({scorer.name for scorer in watched}) < len(watched):
             raise ConfigError(
                 "Two watched scorers have one name, under which the log has one column. Give each "
                 "a name of its own."
             )
         self._stage, self._config, self._watched = stage, config, watched
+        self._kl_is_noisy = kl_is_noisy
         self.metrics: dict[str, float] = {}
         """Of the last round."""
         self.history: list[dict[str, float]] = []
@@ -83,6 +94,8 @@ class RoundLog:
     ) -> None:
         """Log the metrics of a finished round, and say what they warn of for the first time."""
         metrics = rollout_metrics(rollout, episodes, self._watched) | dict(losses)
+        if self._kl_is_noisy and iteration == 1:
+            self._say_kl_noise(rollout)
         self.history.append(
             {
                 name: value
@@ -100,6 +113,15 @@ class RoundLog:
                 self._stage.say(f"[yellow]round {iteration}: {sentence}[/yellow]")
         self._stage.metrics.log(iteration, metrics)
         self.metrics = metrics
+
+    def _say_kl_noise(self, rollout: Rollout) -> None:
+        """Say how far from 0 the KL is in the first round, in which the policy is its reference."""
+        self._stage.say(
+            f"kl compares log-probabilities of sampling with those of training, which are computed "
+            f"in another precision: of the policy to itself it is {float(rollout.kl.mean()):.4f} "
+            f"nats per response (standard deviation {float(rollout.kl.std()):.4f}), where 0 is "
+            "exact. With rollouts.recompute_logprobs: true and max_staleness: 0 it is 0."
+        )
 
     def totals(self) -> dict[str, float | None]:
         """Return what the whole training came to."""

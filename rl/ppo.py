@@ -89,12 +89,12 @@ def train_ppo(
     silence_libraries()
     # 1. Policy, reference, value model and scorer; what samples; what watches.
     torch.manual_seed(seed)
-    log = RoundLog(stage, config.guards, watched)
     roles, scorer = make_roles(policy, config, scorer)
     guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
     ppo = PPO(roles, config, guard, seed)
     sampler = make_sampler(stage, roles, prompts, config, seed, environment)
     budget = KLBudget(config, stage.say)
+    log = RoundLog(stage, config.guards, watched, kl_is_noisy=sampler.kl_is_noisy)
     evaluations = Evaluations(stage, roles, hook, config, policy)
 
     # 2. Resume from the last checkpoint.

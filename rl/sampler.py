@@ -58,18 +58,28 @@ class RolloutSampler:
 
     @property
     def recomputes_logprobs(self) -> bool:
-        """Whether log-probabilities must be computed again, as training computes them.
-
-        Sampling and training take different ways through the same weights. In float32 that is a
-        matter of rounding; where either computes in less, or in another format, it is not.
-        """
+        """Whether log-probabilities must be computed again, as training computes them."""
         setting = self._config.rollouts.recompute_logprobs
-        if setting is not None:
-            return setting
+        return self._stale or not self._is_exact if setting is None else setting
+
+    @property
+    def kl_is_noisy(self) -> bool:
+        """Whether ``kl`` compares log-probabilities of sampling with those of a training pass.
+
+        Where both are by the same pass, the KL of a policy to itself is 0.
+        """
+        return not self._is_exact and (self._stale or not self.recomputes_logprobs)
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether sampling and training compute the same log-probabilities, up to rounding.
+
+        They take different ways through the same weights. In float32 that is a matter of rounding;
+        where either computes in less, or in another format, it is not.
+        """
         held: torch.dtype = self._policy.model.get_input_embeddings().weight.dtype
         half = computes_in_bfloat16(self._config.precision, self._policy.model.device)
-        same = not half and held.itemsize >= torch.float32.itemsize
-        return self._stale or not self._engine.exact or not same
+        return self._engine.exact and not half and held.itemsize >= torch.float32.itemsize
 
     def note_values(self, head: ValueHead) -> bool:
         """Let the engine note values with a head on the policy's trunk; return whether it will.
