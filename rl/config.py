@@ -189,6 +189,13 @@ class GuardConfig(Config):
     """Rounds that are averaged before they are compared with the first ones."""
 
 
+_SERVERS = f"engine: {ENGINES.where(lambda row: row.is_server)}"
+
+
+def _samples_by_server(rollouts: RolloutConfig) -> bool:
+    return ENGINES[rollouts.engine].is_server
+
+
 class RolloutConfig(Config):
     """How responses are sampled."""
 
@@ -197,24 +204,11 @@ class RolloutConfig(Config):
     engine: Annotated[str, ENGINES] = "native"
     """native: our decode loop. continuous: transformers' continuous batching. vllm: a vLLM
     server."""
-    url: str | None = only_when(
-        lambda rollouts: ENGINES[rollouts.engine].is_server,
-        f"engine: {ENGINES.where(lambda row: row.is_server)}",
-        None,
-    )
+    url: str | None = only_when(_samples_by_server, _SERVERS, None)
     """The vLLM server's address, such as http://127.0.0.1:8000."""
-    model: str | None = only_when(
-        lambda rollouts: ENGINES[rollouts.engine].is_server,
-        f"engine: {ENGINES.where(lambda row: row.is_server)}",
-        None,
-    )
+    model: str | None = only_when(_samples_by_server, _SERVERS, None)
     """The name under which that server has the policy's base. Null: the base's own name or path."""
-    adapters: Path | None = only_when(
-        lambda rollouts: ENGINES[rollouts.engine].is_server,
-        f"engine: {ENGINES.where(lambda row: row.is_server)}",
-        None,
-        in_identity=False,
-    )
+    adapters: Path | None = only_when(_samples_by_server, _SERVERS, None, in_identity=False)
     """A folder that this process writes adapters to and the server reads them from, at the same
     path. Null: a temporary one, which a server on the same machine can read."""
     max_staleness: Literal[0, 1] = 0

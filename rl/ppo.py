@@ -15,9 +15,7 @@ estimator of KL, by another row of its table. Shapes: ``B`` responses, ``R`` pos
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +23,6 @@ from torch import Tensor
 from plumbline.data.records import Conversation
 from plumbline.errors import ModelError
 from plumbline.hooks import EvaluationHook, Scorer
-from plumbline.lm.batches import by_length
-from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tuning import parameter_counts
@@ -51,8 +47,9 @@ from rl.losses import (
     truncated_weights,
 )
 from rl.metrics import RoundLog, RunningMeans
+from rl.micro_batches import MicroBatches
 from rl.roles import Roles, make_roles
-from rl.rollouts import Rollout, collate_episodes, logprobs_of, read_by_roles, score_episodes
+from rl.rollouts import Rollout, collate_episodes, read_by_roles, score_episodes
 from rl.sampler import make_sampler
 from rl.shaping import MISSING_EOS, shape_rewards
 from rl.state import TrainingState
@@ -142,6 +139,7 @@ class PPO(TrainingState):
         if self.accelerator.num_processes > 1:
             raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
         self.guard, self.seed = guard, seed
+        self.micro_batches = MicroBatches(roles, config, self.learners.values())
 
     @torch.no_grad()
     def build_rollout(
@@ -260,68 +258,35 @@ class PPO(TrainingState):
     ) -> tuple[Tensor, Tensor]:
         """Add a minibatch's gradients, a micro-batch at a time.
 
-        Returns the policy's loss [], and [B, R] the log-ratio of each token.
+        Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
+        cut changes nothing. Returns the policy's loss [], and [B, R] the log-ratio of each token.
         """
-        lengths = minibatch.batch.lengths
-        if self.roles.model.device.type != "cuda":
-            return self._add_gradients(
-                minibatch, metrics, by_length(lengths, self.config.micro_batch_size)
-            )
-        copies = 2 if self.roles.reads_together else 1
-        noted = len(metrics)
+        config, mask, noted = self.config, minibatch.mask, len(metrics)
+        weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
+        value_weights = token_mean(mask)
+
+        def learn(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            log_ratio = torch.zeros(mask.shape, device=mask.device)
+            total = torch.zeros((), dtype=torch.float64, device=mask.device)
+            for rows in parts:
+                part = minibatch.rows(rows).trimmed()
+                columns = slice(part.mask.shape[1])
+                terms, log_ratio[rows, columns] = self._backward(
+                    part, weights[rows, columns], value_weights[rows, columns]
+                )
+                total += terms[0].loss.detach()
+                share = value_weights[rows, columns].sum()  # of the minibatch's tokens
+                for name, tensor in (pair for term in terms for pair in term.metrics.items()):
+                    metrics.add(name, masked_mean(tensor.float(), part.mask), share)
+            return total, log_ratio
 
         def undo() -> None:
             metrics.cut(noted)
-            for learner in self.learners.values():
-                learner.zero_grad()
+            self.zero_grad()
 
-        return self._room.use(
-            lambda tokens: self._add_gradients(
-                minibatch, metrics, rows_by_tokens(lengths, tokens // copies)
-            ),
-            undo,
-        )
-
-    @cached_property
-    def _room(self) -> Room:
-        """How many tokens go through a model at once on a GPU."""
-        if self.config.micro_batch_tokens is not None:
-            return Room(self.config.micro_batch_tokens)
-        learners = self.learners.values()
-        return Room(
-            tokens_that_fit(
-                self.roles.model,
-                learns=True,
-                checkpointing=self.config.activation_checkpointing,
-                trained=[weight for part in learners for weight in part.parameters.values()],
-            )
-        )
-
-    def _add_gradients(
-        self, minibatch: Rollout, metrics: RunningMeans, parts: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Do the same for a minibatch that is cut into parts.
-
-        Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
-        cut changes nothing.
-        """
-        config, mask = self.config, minibatch.mask
-        weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
-        value_weights = token_mean(mask)
-        log_ratio = torch.zeros(mask.shape, device=mask.device)
-        total = torch.zeros((), dtype=torch.float64, device=mask.device)
-        for rows in parts:
-            part = minibatch.rows(rows).trimmed()
-            columns = slice(part.mask.shape[1])
-            terms, log_ratio[rows, columns] = self._backward(
-                part, weights[rows, columns], value_weights[rows, columns]
-            )
-            total += terms[0].loss.detach()
-            share = value_weights[rows, columns].sum()  # of the minibatch's tokens
-            for name, tensor in (pair for term in terms for pair in term.metrics.items()):
-                metrics.add(name, masked_mean(tensor.float(), part.mask), share)
-        metrics.add("policy_loss", total)
-        return total, log_ratio
+        loss, log_ratio = self.micro_batches.run(minibatch.batch.lengths, learn, undo)
+        metrics.add("policy_loss", loss)
+        return loss, log_ratio
 
     def _backward(
         self, part: Rollout, weights: Tensor, value_weights: Tensor
@@ -405,26 +370,22 @@ class PPO(TrainingState):
         norms = {name: learner.clip_gradients() for name, learner in trainable.items()}
         numbers = {"loss": loss, **{f"{name} gradient": norm for name, norm in norms.items()}}
         if guard.blocks_step(rollout, log_ratio, numbers, rows, self.iteration):
-            for learner in self.learners.values():
-                learner.zero_grad()
+            self.zero_grad()
             return False
         single = config.ppo_epochs * (config.batch_size // config.minibatch_size) == 1
         checks_afterwards = single and guard.limits_change
-        before: dict[str, Any] = {}
-        if checks_afterwards:
-            before = {name: deepcopy(part.state_dict()) for name, part in trainable.items()}
+        restore = self.copy_of_trainable() if checks_afterwards else None
         for name, learner in self.learners.items():
             if name in trainable:
                 learner.step()
                 metrics.add(f"{name}_grad_norm", norms[name])
             else:
                 learner.zero_grad()
-        if checks_afterwards:
+        if restore is not None:
             some = rows[: config.micro_batch_size]
             log_ratio = self._log_ratio(rollout.rows(some))
             if guard.blocks_step(rollout, log_ratio, {}, some, self.iteration):
-                for name, state in before.items():
-                    self.learners[name].load_state_dict(state)
+                restore()
                 return False
         return True
 
@@ -433,14 +394,3 @@ class PPO(TrainingState):
         """Return how far each log-probability of some responses has moved, [B, R]."""
         new = self.roles.policy.logprobs(part.batch, self.config.sampling.temperature)
         return new.logprobs - part.logprobs
-
-    @torch.no_grad()
-    def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
-        """Return the KL to the reference of each response that the policy drew, [B], in nats."""
-        with self.precision():
-            roles, config = self.roles, self.config
-            batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
-            logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
-            reference_logprobs = logprobs_of(roles.reference, batch, config)
-            mask = batch.response_mask.to(logprobs.device)
-            return response_kl(logprobs, reference_logprobs, mask)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from plumbline.lm.precision import compute_precision
 from rl.config import PPOConfig
+from rl.episodes import Episode
+from rl.kl import response_kl
 from rl.learner import Learner
 from rl.roles import Roles
+from rl.rollouts import collate_episodes, logprobs_of
 
 _COUNTS = ("iteration", "kl_coefficient", "steps", "tokens_sampled", "tokens_seen")
 
@@ -41,6 +49,32 @@ class TrainingState:
     def precision(self) -> AbstractContextManager[None]:
         """Return the number format in which the roles compute, as a context."""
         return compute_precision(self.config.precision, self.roles.model.device)
+
+    def copy_of_trainable(self) -> Callable[[], None]:
+        """Copy what learns, with its optimisers; return a function that restores the copy."""
+        states = {name: deepcopy(learner.state_dict()) for name, learner in self.trainable.items()}
+
+        def restore() -> None:
+            for name, state in states.items():
+                self.learners[name].load_state_dict(state)
+
+        return restore
+
+    @torch.no_grad()
+    def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
+        """Return the KL to the reference of each response that the policy drew, [B], in nats."""
+        with self.precision():
+            roles, config = self.roles, self.config
+            batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
+            logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
+            reference_logprobs = logprobs_of(roles.reference, batch, config)
+            mask = batch.response_mask.to(logprobs.device)
+            return response_kl(logprobs, reference_logprobs, mask)
+
+    def zero_grad(self) -> None:
+        """Drop all accumulated gradients."""
+        for learner in self.learners.values():
+            learner.zero_grad()
 
     def totals(self) -> dict[str, float]:
         """Return what the whole training came to."""

@@ -28,6 +28,7 @@ from rl.episodes import Episode, play
 from rl.learner import Learner
 from rl.losses import REDUCTIONS
 from rl.metrics import RunningMeans
+from rl.micro_batches import MicroBatches
 from rl.roles import Roles
 from tests.rl.conftest import build_rollout, make_ppo
 
@@ -264,7 +265,8 @@ def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind
     rollout = ppo.build_rollout(episodes, Length())
     found = []
     for size in (8, 3, 1):
-        ppo.config = config.model_copy(update={"micro_batch_size": size})
+        cut = config.model_copy(update={"micro_batch_size": size})
+        ppo.micro_batches = MicroBatches(roles, cut, ppo.learners.values())
         loss, _ = ppo.accumulate_gradients(rollout, RunningMeans())
         grads = [
             p.grad.flatten()
