@@ -274,7 +274,7 @@ def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind
             for p in learner.parameters.values()
             if p.grad is not None
         ]
-        found.append((loss, torch.cat(grads).clone()))
+        found.append((float(loss), torch.cat(grads).clone()))
         for learner in ppo.learners.values():
             learner.zero_grad()
     for loss, gradient in found[1:]:
