@@ -202,7 +202,6 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
     from plumbline.dropped import Dropped
     from plumbline.lm.load import trainable_causal_lm
     from plumbline.lm.tokenizer import load_tokenizer
-    from plumbline.lm.tuning import TuningConfig
     from plumbline.seeds import rng
     from plumbline.training.config import TrainingConfig
     from sft.train import tokenize
@@ -215,7 +214,7 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
     ]
     data = tokenize(rows, tokenizer, 512, Dropped())
     assert {len(ids) for ids in data["input_ids"]} == {PROMPT + ANSWER}
-    model = trainable_causal_lm(folder / "base", TuningConfig(method=method, rank=RANK))
+    model = trainable_causal_lm(folder / "base", _tuning(method))
     memory.end_of("loading")
     config = TrainingConfig(batch_size=MICRO, max_steps=BATCH // MICRO)
     with tempfile.TemporaryDirectory() as scratch:
@@ -230,9 +229,16 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
     memory.end_of("learning")
 
 
+def _tuning(method: str) -> Any:
+    from plumbline.lm.tuning import TuningConfig
+
+    return (
+        TuningConfig(method="full") if method == "full" else TuningConfig(method=method, rank=RANK)
+    )
+
+
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
     from plumbline.lm.generation import SamplingConfig
-    from plumbline.lm.tuning import TuningConfig
     from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
     from rl.config import PPOConfig
@@ -243,7 +249,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
     from rl.sampler import RolloutSampler
 
     config = PPOConfig(
-        tuning=TuningConfig(method=method, rank=RANK),
+        tuning=_tuning(method),
         sampling=SamplingConfig(max_new_tokens=ANSWER, snapshot=what == "ppo-snapshot"),
         iterations=1,
         batch_size=BATCH,
@@ -298,10 +304,10 @@ def _quantized_scorer(folder: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     from plumbline.lm.model_folder import source_of
+    from plumbline.lm.quantized import nf4_config
 
-    source = source_of(folder)
     base = AutoModelForSequenceClassification.from_pretrained(
-        source.base.name_or_path, num_labels=1, **source.base.options(quantize=True)
+        source_of(folder).base.name_or_path, num_labels=1, quantization_config=nf4_config("auto")
     )
     return PeftModel.from_pretrained(base, folder).eval()
 

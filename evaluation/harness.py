@@ -19,13 +19,8 @@ from evaluation.tasks.sampling import Sampler, sample_responses
 from plumbline.data.records import Conversation, Row, prompt_id, read_dataset
 from plumbline.data.tasks import Item, Task, as_task
 from plumbline.hooks import Scorer
-from plumbline.lm.batches import collate
-from plumbline.lm.logprobs import in_parts
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
-
-#: Responses whose log-probabilities are computed in one batch.
-_MICRO_BATCH = 32
 
 
 class Harness:
@@ -169,15 +164,9 @@ class Harness:
         return bool(self._baseline)
 
     def _reference_logprobs(self, reference: Policy, rows: Sequence[Row]) -> list[float]:
-        batch = collate(
-            [reference.encode(row["prompt"]) for row in rows],
-            [row["ids"] for row in rows],
-            reference.pad_id,
-        )
-        temperature = self.config.sampling.temperature
-        logprobs = in_parts(
-            lambda part: reference.logprobs(part, temperature).logprobs, batch, _MICRO_BATCH
-        )
+        prompts = [reference.encode(row["prompt"]) for row in rows]
+        responses = [row["ids"] for row in rows]
+        logprobs = reference.logprobs_of(prompts, responses, self.config.sampling.temperature)
         return [float(value) for value in logprobs.sum(1)]
 
 

@@ -42,6 +42,12 @@ class Dropped:
             table.append((name, len(others), _listed(others, at_most)))
         return table
 
+    def summary(self) -> str:
+        """Return reasons with their counts and first row numbers, as one sentence part."""
+        return "; ".join(
+            f"{count} × {reason} (rows {numbers})" for reason, count, numbers in self.by_reason()
+        )
+
     def write(self, folder: Path) -> None:
         """Write the rows to ``dropped.jsonl``; an empty file says that nothing was dropped."""
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self.rows)

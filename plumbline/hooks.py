@@ -27,6 +27,17 @@ class Scorer(Protocol):
         ...
 
 
+def problem_with(scorer: Scorer, prompt: Sequence[Message]) -> str | None:
+    """Return why a scorer can score no response to a prompt, in words that follow its name.
+
+    None where it can, or where the scorer does not say: a scorer may have a ``problem_with`` of
+    its own, so that prompts its chat template refuses are left out before a run.
+    """
+    check = getattr(scorer, "problem_with", None)
+    problem: str | None = check(prompt) if check is not None else None
+    return problem
+
+
 @runtime_checkable
 class Mountable(Scorer, Protocol):
     """A scorer whose model can share a base that is already loaded, so that no base is held twice.

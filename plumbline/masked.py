@@ -6,9 +6,10 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of ``values`` where ``mask`` is true; 0 if it is true nowhere.
+    """Return the mean of ``values`` where ``mask`` is true; 0 if it is true nowhere.
 
-    ``values`` and ``mask`` have the same shape. With ``dim`` the mean is along it, else over all.
+    ``values`` and ``mask`` are [B, R], or have any one shape. With ``dim`` the mean is along it
+    (``dim=1``: [B]), else over all.
     """
     weights = mask.to(values.dtype)
     if dim is None:
@@ -17,7 +18,7 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
-    """Variance (with Bessel's correction) of ``values`` where ``mask`` is true.
+    """Return the variance (with Bessel's correction) of ``values`` [B, R] where ``mask`` is true.
 
     Raises `ValueError` for fewer than two real positions, which have no variance.
     """
@@ -29,10 +30,10 @@ def masked_var(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -> Tensor:
-    """Scale ``values`` to unit variance over the mask, and to zero mean by default.
+    """Return ``values`` [B, R] at unit variance over the mask, and at zero mean by default.
 
     ``subtract_mean=False`` keeps the mean where it was, as rewards need: their sign has a meaning.
-    Positions outside the mask are scaled, too, and mean nothing.
+    Values outside the mask are scaled as well, and are not to be used.
     """
     mean = masked_mean(values, mask)
     whitened = (values - mean) * (masked_var(values, mask) + 1e-8).rsqrt()
@@ -40,5 +41,8 @@ def masked_whiten(values: Tensor, mask: Tensor, *, subtract_mean: bool = True) -
 
 
 def last_position(mask: Tensor) -> Tensor:
-    """Return the place of the last True in each row, [B]; the last column's where there is none."""
+    """Return the place of the last True in each row of ``mask`` [B, R], [B].
+
+    The last column's place for a row without any.
+    """
     return mask.shape[1] - 1 - mask.flip(1).int().argmax(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, not_in_identity, only_when
+from plumbline.config import Config, only_when
 from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
@@ -71,5 +71,7 @@ class DPOConfig(Config):
     """How they are trained."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it."""
-    keep_checkpoints: bool = not_in_identity(True)
+    keep_checkpoints: bool = only_when(
+        lambda config: config.evaluations > 0, "evaluations above 0", True, in_identity=False
+    )
     """Keep the policy's weights at each of these evaluations."""

@@ -25,7 +25,7 @@ from plumbline.tables import Table
 
 
 class PairLogprobs(NamedTuple):
-    """What the policy and the reference say of both responses of each pair."""
+    """Log-probabilities of both responses of each pair, under the policy and the reference."""
 
     chosen: Tensor
     """[B] log-probability of the chosen response under the policy, summed over its tokens."""

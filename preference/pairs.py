@@ -28,32 +28,33 @@ def sample_pairs(
 ) -> Mapping[str, float | None]:
     """Make pairs of a policy's responses: columns ``prompt``, ``a`` and ``b``, in random order."""
     silence_libraries()
-    # 1. Sample k responses to every prompt, each from a seed of its own.
-    speaker = Policy.load(policy.path)
-    asked = [prompt for prompt in prompts for _ in range(config.responses)]
-    seeds = [
-        derive(seed, "pairs", prompt_id(prompt), number)
-        for prompt in prompts
-        for number in range(config.responses)
+    # 1. Sample k responses to every prompt that can be answered, each from a seed of its own.
+    current, dropped = Policy.load(policy.path), Dropped()
+    answerable = _answerable(current, prompts, config, dropped)
+    requests = [
+        (current.encode(prompt), derive(seed, "pairs", prompt_id(prompt), sample))
+        for _, prompt in answerable
+        for sample in range(config.responses)
     ]
-    generations = sample_in_chunks(
-        stage, speaker, [speaker.encode(p) for p in asked], seeds, config.sampling, "responses"
-    )
-    texts = [speaker.decode(generation.ids) for generation in generations]
+    ids, streams = zip(*requests, strict=True) if requests else ((), ())
+    generations = sample_in_chunks(stage, current, ids, streams, config.sampling, "responses")
+    texts = [current.decode(generation.ids) for generation in generations]
 
     # 2. Pair different ones.
-    rows, dropped = [], Dropped()
-    for number, prompt in enumerate(prompts):
-        answers = texts[number * config.responses : (number + 1) * config.responses]
-        pairs = make_pairs(prompt, answers, config.pairs_per_prompt, seed)
+    rows: list[Row] = []
+    for place, (number, prompt) in enumerate(answerable):
+        responses = texts[place * config.responses : (place + 1) * config.responses]
+        pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed)
         rows += pairs
         if not pairs:
-            dropped.add("sampled", number + 1, "all responses are the same or empty", prompt)
+            dropped.add("sampled", number, "all responses are the same or empty", prompt)
     if not rows:
         raise DataError(
-            "The policy gave the same response to every prompt each time, so there is nothing to "
-            "compare. Raise pairs.sampling.temperature, or train the policy for less long."
+            "There is nothing to compare: the policy gave the same response to every prompt each "
+            f"time, or could answer none ({dropped.summary()}). Raise "
+            "pairs.sampling.temperature, or train the policy for less long."
         )
+    stage.report_dropped(dropped)
     counts = write_dataset(
         stage.folder,
         {"train": rows},
@@ -72,14 +73,29 @@ def sample_pairs(
     }
 
 
-def make_pairs(prompt: Conversation, answers: Sequence[str], at_most: int, seed: int) -> list[Row]:
-    """Return pairs of different answers, at random, in random order, with an id each."""
+def _answerable(
+    policy: Policy, prompts: Sequence[Conversation], config: PairsConfig, dropped: Dropped
+) -> list[tuple[int, Conversation]]:
+    """Return the prompts that the policy can answer, with their numbers."""
+    answerable = []
+    for number, prompt in enumerate(prompts, 1):
+        problem = policy.problem_with(prompt, config.sampling.max_new_tokens)
+        if problem is None:
+            answerable.append((number, prompt))
+        else:
+            dropped.add("prompts", number, problem, prompt)
+    return answerable
+
+
+def make_pairs(
+    prompt: Conversation, responses: Sequence[str], at_most: int, seed: int
+) -> list[Row]:
+    """Return pairs of different responses, at random, in random order, with an id each."""
     random = rng(seed, "make pairs", prompt_id(prompt))
-    different = [answer for answer in dict.fromkeys(answers) if answer.strip()]
+    different = [response for response in dict.fromkeys(responses) if response.strip()]
     pairs = list(itertools.combinations(different, 2))
-    chosen = random.sample(pairs, min(at_most, len(pairs)))
     rows = []
-    for number, pair in enumerate(chosen):
+    for number, pair in enumerate(random.sample(pairs, min(at_most, len(pairs)))):
         a, b = random.sample(pair, 2)
         rows.append(
             {

@@ -28,7 +28,7 @@ class Calibration:
         if not file.exists():
             return cls()
         values = read_json(file)
-        # Written as "deviation" before version 0.2.
+        # Versions before 0.2 wrote the standard deviation under this other name.
         std = values.get("std", values.get("deviation", 1.0))
         return cls(values["mean"], std, values.get("max_length"))
 

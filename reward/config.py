@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 
 from plumbline.config import Config
@@ -12,11 +15,16 @@ from plumbline.training.config import TrainingConfig
 class RewardConfig(Config):
     """How the reward model is trained: pairwise logistic loss on preferences."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "center": "center_rewards",
+        "centre": "center_rewards",
+    }
+
     tuning: TuningConfig = TuningConfig(method="lora")
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
-    center: float = Field(0.01, ge=0)
+    center_rewards: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
     soft_labels: str | None = None
     """Column of the preferences with the probability that the chosen response is the better, such

@@ -7,7 +7,6 @@ which is where a policy goes that exploits the errors of one of them.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +18,9 @@ import numpy.typing as npt
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError
-from plumbline.hooks import Scorer
-from plumbline.lm.load import trainable_causal_lm
+from plumbline.hooks import Scorer, problem_with
+from plumbline.lm.load import base_with_idle_adapter
 from plumbline.lm.model_folder import source_of
-from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.tables import Table
 from reward.scorer import RewardModelScorer
@@ -131,6 +129,11 @@ class EnsembleScorer:
         """Return this ensemble with its members on a PEFT model's base, where they are of it."""
         return EnsembleScorer(self._models, self.how, self.weight, self._batch_size, on=model)
 
+    def problem_with(self, prompt: Sequence[Message]) -> str | None:
+        """Return why no response to a prompt can be scored; None where each can be."""
+        problems = (problem_with(member, prompt) for member in self.members)
+        return next((problem for problem in problems if problem is not None), None)
+
     def member_scores(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Scores:
@@ -155,16 +158,6 @@ class EnsembleScorer:
 
 
 def _shared_base(folders: Sequence[Path]) -> Any:
-    """Load the base of the first reward model that is an adapter; None where none is.
-
-    It comes with one idle adapter, as the others can only be added to a PEFT model.
-    """
-    sources = [source_of(folder) for folder in folders]
-    bases = [source.base for source in sources if source.adapter is not None]
-    if not bases:
-        return None
-    with tempfile.TemporaryDirectory() as named:
-        bases[0].write(Path(named))
-        model = trainable_causal_lm(Path(named), TuningConfig(method="lora", rank=1))
-    model.eval()
-    return model
+    """Load the base of the first reward model that is an adapter; None where none is."""
+    adapters = [folder for folder in folders if source_of(folder).adapter is not None]
+    return base_with_idle_adapter(adapters[0]) if adapters else None

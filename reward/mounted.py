@@ -25,11 +25,10 @@ def same_base(folder: Path, model: Any) -> bool:
     source = source_of(folder)
     if source.adapter is None or ADAPTER not in getattr(model, "peft_config", {}):
         return False
-    config = model.peft_config[ADAPTER]
-    if config.revision != source.base.revision:
-        return False
-    here, there = config.base_model_name_or_path, source.base.name_or_path
-    return here == there or Path(here).resolve() == Path(there).resolve()
+    config, base = model.peft_config[ADAPTER], source.reference
+    return bool(
+        config.revision == base.revision and config.base_model_name_or_path == base.name_or_path
+    )
 
 
 class MountedScorer(TextScorer):

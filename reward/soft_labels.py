@@ -37,7 +37,7 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor, probability: Tensor | f
 def probabilities_of(rows: Sequence[Row], column: str, origin: str) -> list[float]:
     """Return the soft labels of preference rows.
 
-    Raises `DataError` where there is no such column, or a value is no probability.
+    Raises `DataError` where there is no such column, or a value that is not a probability.
     """
     found = []
     for row in rows:
@@ -52,8 +52,8 @@ def probabilities_of(rows: Sequence[Row], column: str, origin: str) -> list[floa
         value = row[column]
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise DataError(
-                f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is no "
-                "probability that the chosen response is the better. Take a column that holds one "
+                f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is not "
+                "a probability that the chosen response is the better. Take a column that has one "
                 "for every pair, such as soft_label, or set soft_labels to null."
             )
         found.append(float(value))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Message
+from plumbline.errors import ModelError
 from plumbline.lm.batches import pad_right_ids
-from plumbline.lm.chat import encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_prompt, encode_response
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.trunk import is_supported, last_states
 from reward.calibration import Calibration
@@ -47,12 +48,28 @@ class TextScorer(ABC):
         """Return the calibrated reward of each response."""
         return [self.calibration.apply(raw) for raw in self.raw_scores(prompts, responses)]
 
+    def problem_with(self, prompt: Sequence[Message]) -> str | None:
+        """Return why no response to a prompt can be scored; None where each can be."""
+        try:
+            encode_prompt(self.tokenizer, prompt)
+        except ConversationRefusedError as error:
+            return f"cannot be scored: {error}"
+        return None
+
     @torch.no_grad()
     def raw_scores(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float]:
         """Return the model's own output for each response."""
-        rows = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
+        rows = []
+        for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True), 1):
+            try:
+                rows.append(self._encode(prompt, response))
+            except ConversationRefusedError as error:
+                raise ModelError(
+                    f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
+                    "Leave such prompts out, or take a reward model whose template takes them."
+                ) from None
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # less padding
         scores = [0.0] * len(rows)
         for start in range(0, len(order), self.batch_size):
@@ -71,7 +88,7 @@ class TextScorer(ABC):
 
 
 def classifier_outputs(model: Any, ids: Tensor, attention_mask: Tensor) -> list[float]:
-    """Return what a sequence classifier with one label says of each row [B, T]."""
+    """Return the output of a sequence classifier with one label for each row [B, T]."""
     ids, attention_mask = ids.to(model.device), attention_mask.to(model.device)
     if not is_supported(model) and not has_packed_pass(model):
         plain: list[float] = (

@@ -10,13 +10,14 @@ from plumbline.data.records import Message, Row, prompts_of, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
-from plumbline.lm.load import trainable_sequence_scorer
+from plumbline.lm.context import length_limit
+from plumbline.lm.load import load_config, trainable_sequence_scorer
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.fit import fit
+from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.calibration import Calibration
 from reward.config import RewardConfig
@@ -53,7 +54,8 @@ def train_reward_model(
     dropped = Dropped()
     train = read_dataset(preferences.path, "train")
     test = read_dataset(preferences.path, "test")
-    pairs = encode_pairs(train, tokenizer, config.max_length, dropped)
+    limit = length_limit(config.max_length, load_config(policy.path))
+    pairs = encode_pairs(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 
     # 2. The policy's weights under a new head.
@@ -62,33 +64,22 @@ def train_reward_model(
         model=trainable_sequence_scorer(policy.path, config.tuning),
         args=trl.RewardConfig(
             **config.training.trl_arguments(stage.scratch, seed),
-            center_rewards_coefficient=config.center or None,
+            center_rewards_coefficient=config.center_rewards or None,
         ),
         train_dataset=Dataset.from_list(_examples(pairs, config.soft_labels, preferences.id)),
         processing_class=tokenizer,
     )
 
     # 3. Train, with the harness at its milestones.
-    current = ScorerInTraining(trainer.model, tokenizer, config.max_length)
-
-    def evaluate(step: int) -> Mapping[str, float]:
-        assert hook is not None
-        return hook.judge_scorer(current, step, stage.folder / "evaluations")
-
-    fitted = fit(
-        trainer,
-        stage,
-        "reward model",
-        evaluations=config.evaluations,
-        evaluate=evaluate if hook is not None else None,
-    )
+    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens)
+    fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
 
     # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
     chosen, rejected = (scorer.raw_scores(*_responses(test, s)) for s in ("chosen", "rejected"))
-    calibrated([*chosen, *rejected], config.max_length).write(stage.folder)
+    calibrated([*chosen, *rejected], limit.tokens).write(stage.folder)
     return {
         "accuracy": pairwise_accuracy(chosen, rejected),
         "train_accuracy": fitted.last.get("accuracy"),
@@ -98,6 +89,20 @@ def train_reward_model(
         "dropped_rows": float(len(dropped.rows)),
         **fitted.metrics,
     }
+
+
+def _evaluator(
+    stage: Stage,
+    hook: ScorerHook | None,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> Evaluate | None:
+    """Return what evaluates the reward model in training."""
+    if hook is None:
+        return None
+    current, folder = ScorerInTraining(model, tokenizer, max_length), stage.folder / "evaluations"
+    return lambda step: hook.judge_scorer(current, step, folder)
 
 
 def calibrated(scores: Sequence[float], max_length: int) -> Calibration:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from plumbline.data.records import Conversation, Message, assistant
 from plumbline.errors import ConfigError
-from plumbline.lm.chat import encode_turns
+from plumbline.lm.chat import ConversationRefusedError, encode_turns
+from plumbline.lm.context import context_length
 from plumbline.lm.policy import Policy
 from rl.engines.engine import RolloutEngine
 from rl.environments import Environment
@@ -105,8 +106,11 @@ def _continued(
     reply = environment.reply([*episode.prompt, *episode.turns])
     if reply is None:
         return None
-    ids = encode_turns(policy.tokenizer, [*episode.prompt, *episode.turns], [reply])
-    context = context_window(policy)
+    try:
+        ids = encode_turns(policy.tokenizer, [*episode.prompt, *episode.turns], [reply])
+    except ConversationRefusedError:  # the chat template does not take such a reply
+        return None
+    context = context_length(policy.model.config)
     length = len(episode.prompt_ids) + len(episode.response_ids) + len(ids)
     if context is not None and length + max_new_tokens > context:
         return None
@@ -117,14 +121,6 @@ def _continued(
         values=_with_values(episode, [0.0] * len(ids), len(ids)),
         turns=[*episode.turns, reply],
     )
-
-
-def context_window(policy: Policy) -> int | None:
-    """Return the most tokens that the policy's model can read; None where it does not say."""
-    window: int | None = getattr(
-        policy.model.config.get_text_config(), "max_position_embeddings", None
-    )
-    return window
 
 
 def stop_token_ids(policy: Policy, stop_at: str | None) -> frozenset[int]:

@@ -89,7 +89,7 @@ def train_ppo(
     roles, scorer = make_roles(policy, config, scorer)
     guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
     ppo = PPO(roles, config, guard, seed)
-    sampler = make_sampler(stage, roles, prompts, config, seed, environment)
+    sampler = make_sampler(stage, roles, [scorer, *watched], prompts, config, seed, environment)
     budget = KLBudget(config, stage.say)
     log = RoundLog(stage, config.guards, watched, kl_is_noisy=sampler.kl_is_noisy)
     evaluations = Evaluations(stage, roles, hook, config, policy)

@@ -97,9 +97,6 @@ class Roles:
         had_adapter = source.adapter is not None
         reference = _REFERENCE if had_adapter or self.moving_reference else None
         initial = (_INITIAL if self.moving_reference else _REFERENCE) if had_adapter else None
-        config = self.model.peft_config[ADAPTER]  # what a scorer that moves in compares
-        config.base_model_name_or_path = source.base.name_or_path
-        config.revision = source.base.revision
         for role, needed in (
             (_VALUE, self.has_values and not self.shares_trunk),
             (_REFERENCE, reference is not None),

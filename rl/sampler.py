@@ -17,6 +17,7 @@ import torch
 from plumbline.data.records import Conversation
 from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError
+from plumbline.hooks import Scorer, problem_with
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
@@ -27,7 +28,7 @@ from rl.engines.engine import RolloutEngine
 from rl.engines.native import NativeEngine
 from rl.engines.table import ENGINES
 from rl.environments import Environment
-from rl.episodes import Episode, context_window, play, stop_token_ids
+from rl.episodes import Episode, play, stop_token_ids
 from rl.roles import Roles
 
 
@@ -146,14 +147,15 @@ class RolloutSampler:
 def make_sampler(
     stage: Stage,
     roles: Roles,
+    scorers: Sequence[Scorer],
     prompts: Sequence[Conversation],
     config: PPOConfig,
     seed: int,
     environment: Environment | None,
 ) -> RolloutSampler:
-    """Return the sampler that a config asks for; prompts that do not fit are reported."""
+    """Return the sampler that a config asks for; prompts that cannot be used are reported."""
     engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
-    fitting = prompts_that_fit(stage, roles.policy, prompts, config)
+    fitting = prompts_that_fit(stage, roles.policy, scorers, prompts, config)
     sampler = RolloutSampler(engine, roles.policy, fitting, config, seed, environment)
     if roles.shares_trunk:
         sampler.note_values(roles.value_of)
@@ -178,31 +180,35 @@ def prompts_of_round(
 
 
 def prompts_that_fit(
-    stage: Stage, policy: Policy, prompts: Sequence[Conversation], config: PPOConfig
+    stage: Stage,
+    policy: Policy,
+    scorers: Sequence[Scorer],
+    prompts: Sequence[Conversation],
+    config: PPOConfig,
 ) -> list[Conversation]:
-    """Return the prompts that leave room for a response in the model's context.
+    """Return the prompts that can be answered and scored.
 
-    Raises `DataError` where fewer are left than one round needs.
+    The others do not fit into the model's context together with a response, or the chat template
+    of the policy or of a scorer refuses them. They are reported. Raises `DataError` where fewer
+    are left than one round needs.
     """
-    context = context_window(policy)
-    if context is None:
-        return list(prompts)
-    room = context - config.sampling.max_new_tokens
-    reason = (
-        f"is longer than {room} tokens: the model reads {context}, and sampling.max_new_tokens "
-        f"({config.sampling.max_new_tokens}) are kept for the response"
-    )
     fitting, dropped = [], Dropped()
     for number, prompt in enumerate(prompts, 1):
-        if len(policy.encode(prompt)) <= room:
+        problems = [
+            policy.problem_with(prompt, config.sampling.max_new_tokens),
+            *(problem_with(scorer, prompt) for scorer in scorers),
+        ]
+        problem = next((problem for problem in problems if problem is not None), None)
+        if problem is None:
             fitting.append(prompt)
         else:
-            dropped.add("prompts", number, reason, prompt)
+            dropped.add("prompts", number, problem, prompt)
     stage.report_dropped(dropped)
     needed = config.batch_size // config.group_size
     if len(fitting) < needed:
         raise DataError(
-            f"{len(fitting)} of {len(prompts)} prompts fit, fewer than the {needed} of one round. "
-            "Give more prompts, or lower ppo.batch_size or sampling.max_new_tokens."
+            f"{len(fitting)} of {len(prompts)} prompts are left, fewer than the {needed} of one "
+            f"round. Left out: {dropped.summary() or 'none'}. Give more prompts, or lower "
+            "ppo.batch_size or sampling.max_new_tokens."
         )
     return fitting

@@ -29,12 +29,15 @@ class DemonstrationsConfig(DataFormatConfig):
 
 
 class SFTConfig(Config):
-    """How the first policy is trained."""
+    """How the SFT policy is trained."""
 
     tuning: TuningConfig = TuningConfig(method="full")
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)
     """Longest conversation, in tokens; longer ones are left out, and counted."""
+    loss_on: Literal["all_turns", "last_turn"] = "all_turns"
+    """Which of the assistant's turns are learnt. last_turn serves dialogues that share their first
+    turns, as growing dialogues do: each turn is then learnt once."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How they are trained."""
     evaluations: int = Field(4, ge=0)

@@ -1,4 +1,4 @@
-"""Training the first policy on demonstrations, on TRL's SFTTrainer and the shared skeleton."""
+"""Training the SFT policy on demonstrations, on TRL's SFTTrainer and the shared skeleton."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from plumbline.data.records import Row, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.chat import encode_conversation
-from plumbline.lm.load import trainable_causal_lm
+from plumbline.lm.chat import ConversationRefusedError, encode_demonstration
+from plumbline.lm.context import LengthLimit, length_limit
+from plumbline.lm.load import load_config, trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.fit import fit
+from plumbline.training.fit import Evaluate, fit
 from sft.config import SFTConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
-
-    from plumbline.lm.policy import Policy
 
 
 @stage("policy")
@@ -45,15 +44,15 @@ def train_sft(
     import trl
     from transformers import set_seed
 
-    from plumbline.lm.policy import Policy
     from sft.trainer import SFTTrainer
 
     # 1. Conversations become ids and labels, in our one place for that.
     tokenizer = load_tokenizer(base.path)
-    dropped = Dropped()
+    limit, dropped = length_limit(config.max_length, load_config(base.path)), Dropped()
+    last_turn = config.loss_on == "last_turn"
     train, test = (
-        tokenize(read_dataset(demonstrations.path, split), tokenizer, config.max_length, dropped)
-        for split in ("train", "test")
+        tokenize(rows, tokenizer, limit, dropped, last_turn_only=last_turn)
+        for rows in (read_dataset(demonstrations.path, split) for split in ("train", "test"))
     )
     stage.report_dropped(dropped)
 
@@ -71,21 +70,8 @@ def train_sft(
     )
 
     # 3. Train, with the harness at its milestones.
-    current = Policy(trainer.model, tokenizer)
-    reference = _reference(trainer.model, tokenizer, base, config) if hook is not None else None
-
-    def evaluate(step: int) -> Mapping[str, float]:
-        assert hook is not None
-        assert reference is not None
-        return hook(current, reference, step, stage.folder / "evaluations")
-
-    fitted = fit(
-        trainer,
-        stage,
-        "supervised fine-tuning",
-        evaluations=config.evaluations,
-        evaluate=evaluate if hook is not None else None,
-    )
+    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
+    fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
 
     # 4. How well does it predict demonstrations that it has not seen?
     held_out = trainer.held_out()
@@ -105,37 +91,61 @@ def train_sft(
     }
 
 
-def _reference(
-    model: Any, tokenizer: PreTrainedTokenizerBase, base: Artifact, config: SFTConfig
-) -> Policy:
-    """Return the base: under a new adapter where there is one, loaded again otherwise."""
+def _evaluator(
+    stage: Stage,
+    hook: EvaluationHook | None,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    base: Artifact,
+    config: SFTConfig,
+) -> Evaluate | None:
+    """Return what evaluates the policy in training; the reference is the base."""
     from plumbline.lm.policy import Policy
 
-    if config.tuning.method != "full" and source_of(base.path).adapter is None:
-        return Policy(model, tokenizer, adapter=None)
-    return Policy.load(base.path)
+    if hook is None:
+        return None
+    under_new_adapter = config.tuning.method != "full" and source_of(base.path).adapter is None
+    reference = (
+        Policy(model, tokenizer, adapter=None) if under_new_adapter else Policy.load(base.path)
+    )
+    current, folder = Policy(model, tokenizer), stage.folder / "evaluations"
+    return lambda step: hook(current, reference, step, folder)
 
 
 def tokenize(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, dropped: Dropped
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: Dropped,
+    *,
+    last_turn_only: bool = False,
 ) -> Dataset:
     """Return ``input_ids`` and ``labels``, -100 wherever the assistant does not speak."""
     from datasets import Dataset
 
-    kept: list[dict[str, Any]] = []
+    kept: list[dict[str, list[int]]] = []
     for row in rows:
-        encoded = encode_conversation(tokenizer, row["messages"])
-        if len(encoded.ids) > max_length:
-            reason = f"is longer than max_length ({max_length} tokens)"
-            dropped.add(row["origin"], row["row"], reason, row["messages"])
+        try:
+            sequences = encode_demonstration(
+                tokenizer, row["messages"], last_turn_only=last_turn_only
+            )
+        except ConversationRefusedError as error:
+            dropped.add(row["origin"], row["row"], str(error), row["messages"])
             continue
-        labels = [
-            token if speaks else -100
-            for token, speaks in zip(encoded.ids, encoded.assistant_mask, strict=True)
+        if max(len(sequence.ids) for sequence in sequences) > limit.tokens:
+            dropped.add(row["origin"], row["row"], limit.reason, row["messages"])
+            continue
+        kept += [
+            {
+                "input_ids": ids,
+                "labels": [
+                    token if speaks else -100 for token, speaks in zip(ids, mask, strict=True)
+                ],
+            }
+            for ids, mask in sequences
         ]
-        kept.append({"input_ids": encoded.ids, "labels": labels})
     if not kept:
         raise DataError(
-            f"None of {len(rows)} demonstrations fits into max_length ({max_length} tokens)."
+            f"None of {len(rows)} demonstrations can be trained on: {dropped.summary()}."
         )
     return Dataset.from_list(kept)

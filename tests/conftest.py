@@ -7,6 +7,7 @@ it is seen, and the tests that are marked ``gpu`` run, and no others.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import signal
 from collections.abc import Callable
@@ -151,6 +152,18 @@ def base_folder(once):
         build_base(stage, config=config, texts=corpus(0, 300), seed=0)
 
     return once("base", build) / "out"
+
+
+@pytest.fixture(scope="session")
+def model_of_kind(tmp_path_factory):
+    """Return the folder of a tiny model of a kind of tokenizer (tests/model_kinds.py)."""
+    make = runpy.run_path(str(Path(__file__).with_name("model_kinds.py")))["make_model"]
+    folder = tmp_path_factory.mktemp("kinds")
+
+    def find(kind: str) -> Path:
+        return folder / kind if (folder / kind).exists() else make(folder / kind, kind)
+
+    return find
 
 
 @pytest.fixture(scope="session")

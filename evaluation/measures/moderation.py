@@ -117,17 +117,10 @@ class ClassifierModerator:
         batch_size: int = 32,
         max_length: int = 512,
     ) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from plumbline.lm.load import load_classifier
 
         folder = model.path if isinstance(model, Artifact) else model
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._model = AutoModelForSequenceClassification.from_pretrained(folder)
-        except (OSError, ValueError) as problem:
-            raise ModelError(
-                f"{folder} holds no text classifier that transformers can load: {problem}"
-            ) from None
-        self._model.eval()
+        self._model, self._tokenizer = load_classifier(folder)
         self.name = name
         config = self._model.config
         self._labels = [str(config.id2label[number]) for number in range(len(config.id2label))]

@@ -94,18 +94,14 @@ def response_nats(
     batch_size: int = _MICRO_BATCH,
 ) -> list[tuple[float, int]]:
     """Return the negative log-probability of each response in nats, and its tokens with the end."""
-    from plumbline.lm.batches import collate
     from plumbline.lm.chat import encode_response
-    from plumbline.lm.logprobs import in_parts
 
     encoded = [
         encode_response(policy.tokenizer, prompt, text)
         for prompt, text in zip(prompts, texts, strict=True)
     ]
-    batch = collate(
-        [e.prompt_ids for e in encoded], [e.response_ids for e in encoded], policy.pad_id
-    )
-    logprobs = in_parts(lambda part: policy.logprobs(part).logprobs, batch, batch_size)
+    prompts, responses = zip(*encoded, strict=True)
+    logprobs = policy.logprobs_of(prompts, responses, batch_size=batch_size)
     return [
         (-float(value), len(e.response_ids))
         for value, e in zip(logprobs.double().sum(1), encoded, strict=True)

@@ -40,9 +40,6 @@ def text_likelihoods(
 
     ``window``: tokens that are read at once; by default the limit of the model.
     """
-    from plumbline.lm.batches import collate
-    from plumbline.lm.logprobs import in_parts
-
     tokenizer = policy.tokenizer
     width = window or _window_of(policy)
     first_token = (
@@ -56,10 +53,8 @@ def text_likelihoods(
     ]
     nats = [0.0] * len(texts)
     if parts:
-        batch = collate(
-            [before for _, before, _ in parts], [part for _, _, part in parts], policy.pad_id
-        )
-        logprobs = in_parts(lambda rows: policy.logprobs(rows).logprobs, batch, batch_size)
+        _, contexts, texts_after = zip(*parts, strict=True)
+        logprobs = policy.logprobs_of(contexts, texts_after, batch_size=batch_size)
         for (number, _, _), value in zip(parts, logprobs.double().sum(1).tolist(), strict=True):
             nats[number] -= value
     return [

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from evaluation.sample_files import SAMPLES, write_samples
 from evaluation.words import words_of
 from plumbline.data.records import Conversation, Row, prompt_id
-from plumbline.data.tasks import Task, as_task
+from plumbline.data.tasks import Item, Task, as_task
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
@@ -37,7 +39,7 @@ def sample_policy(
     Each row has the prompt, the response, its ``ids`` and the log-probability of each of them.
     """
     silence_libraries()
-    task = as_task(prompts).first(count)
+    task, dropped = as_task(prompts).first(count), Dropped()
     for note in task.notes:
         stage.say_plainly(note)
     rows = sample_responses(
@@ -48,7 +50,10 @@ def sample_policy(
         lambda sampled, encoded, seeds: sample_in_chunks(
             stage, sampled, encoded, seeds, sampling, "held-out responses"
         ),
+        dropped,
     )
+    if dropped.rows:
+        stage.report_dropped(dropped)
     write_samples(stage.folder / SAMPLES, rows)
     return {
         "prompts": float(len(rows)),
@@ -63,21 +68,61 @@ def sample_responses(
     sampling: SamplingConfig,
     data_seed: int,
     sampler: Sampler | None = None,
+    dropped: Dropped | None = None,
 ) -> list[Row]:
     """Return a policy's response to each prompt of a task, as rows.
 
     Every prompt has its own random stream, which depends on the data seed and the text of the
-    prompt only, so all policies draw from the same streams.
+    prompt only, so all policies draw from the same streams. Prompts that the policy's template
+    refuses, or that leave no room for a response, have no row; ``dropped`` receives them.
     """
-    encoded = [policy.encode(prompt) for prompt in task.prompts]
-    seeds = [derive(data_seed, "evaluation", prompt_id(prompt)) for prompt in task.prompts]
+    items = _answerable(policy, task, sampling, dropped if dropped is not None else Dropped())
+    encoded = [policy.encode(item.prompt) for item in items]
+    seeds = [derive(data_seed, "evaluation", prompt_id(item.prompt)) for item in items]
     if sampler is None:
         generations = policy.sample(encoded, seeds, sampling)
     else:
         generations = sampler(policy, encoded, seeds)
+    if not policy.samples_in_float32(sampling):
+        generations = _with_logprobs_of_a_pass(policy, encoded, generations, sampling)
     return [
         task.columns(item) | response_columns(policy.decode(generation.ids), generation)
-        for item, generation in zip(task.items, generations, strict=True)
+        for item, generation in zip(items, generations, strict=True)
+    ]
+
+
+def _answerable(
+    policy: Policy, task: Task, sampling: SamplingConfig, dropped: Dropped
+) -> list[Item]:
+    items = []
+    for number, item in enumerate(task.items, 1):
+        problem = policy.problem_with(item.prompt, sampling.max_new_tokens)
+        if problem is None:
+            items.append(item)
+        else:
+            dropped.add("prompts", number, problem, item.prompt)
+    if task.items and not items:
+        raise DataError(f"None of {len(task.items)} prompts can be answered: {dropped.summary()}.")
+    return items
+
+
+def _with_logprobs_of_a_pass(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    generations: Sequence[Generation],
+    sampling: SamplingConfig,
+) -> list[Generation]:
+    """Return generations with log-probabilities as a reference's are computed.
+
+    Sampling and passes over whole responses take different ways through the weights. In float32
+    that is rounding. In bfloat16 it is not, and a policy would have a KL to itself.
+    """
+    logprobs = policy.logprobs_of(
+        prompts, [generation.ids for generation in generations], sampling.temperature
+    )
+    return [
+        generation._replace(logprobs=row[: len(generation.ids)].tolist())
+        for generation, row in zip(generations, logprobs, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -284,22 +285,28 @@ def _sides(row: Row, *names: str) -> list[Learnt]:
 
 def _see(result: Check, read: Read, folder: Path) -> None:
     """Add the example as a model sees it, and how many tokens rows have."""
+    from plumbline.lm.chat import ConversationRefusedError
+    from plumbline.lm.context import context_length
+    from plumbline.lm.load import load_config
     from plumbline.lm.tokenizer import load_tokenizer
 
     if not folder.is_dir():
         raise ModelError(f"There is no model's folder {folder} (looked for from {Path.cwd()}).")
     tokenizer = load_tokenizer(folder)
-    window = _window(folder)
+    window = context_length(load_config(folder)) or 0
     lengths: list[int] = []
+    refused: Counter[str] = Counter()
     for parts in islice(read.rows, MEASURED_ROWS):
         try:
-            encoded = [_encoded(tokenizer, part) for part in parts]
-        except ModelError as error:
-            result.warnings.append(f"a row cannot be written for this model: {error}")
-            break
+            encoded = [turns for part in parts for turns in _encoded(tokenizer, part)]
+        except ConversationRefusedError as error:
+            refused[str(error)] += 1
+            continue
         if not lengths:
             result.seen = [_segments(tokenizer, ids, learnt) for ids, learnt in encoded]
         lengths.append(max(len(ids) for ids, _ in encoded))
+    for reason, count in refused.most_common():
+        result.warnings.append(f"{count} rows cannot be written for this model: {reason}")
     if lengths:
         lengths.sort()
         result.tokens = {
@@ -317,29 +324,22 @@ def _see(result: Check, read: Read, folder: Path) -> None:
             )
 
 
-def _window(folder: Path) -> int:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    return int(getattr(config, "max_position_embeddings", 0) or 0)
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> tuple[list[int], list[int]]:
-    """Return ids, and 1 where a token is learnt."""
-    from plumbline.lm.chat import encode_conversation, encode_prompt, encode_response
+def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[list[int], list[int]]]:
+    """Return the sequences of a part: ids, and 1 where a token is learnt."""
+    from plumbline.lm.chat import encode_demonstration, encode_prompt, encode_response
 
     if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
-        encoded = encode_conversation(tokenizer, part.messages)
-        return encoded.ids, encoded.assistant_mask
-    before, after = part.messages[: part.prompt], part.messages[part.prompt :]
+        return list(encode_demonstration(tokenizer, part.messages))
+    given, after = part.messages[: part.prompt], part.messages[part.prompt :]
     if not after:
-        ids = encode_prompt(tokenizer, before)
-        return ids, [0] * len(ids)
-    if not before:
+        ids = encode_prompt(tokenizer, given)
+        return [(ids, [0] * len(ids))]
+    if not given:
         ids = list(tokenizer(after[-1]["content"], add_special_tokens=False)["input_ids"])
-        return ids, [0] * len(ids)
-    prompt_ids, response_ids = encode_response(tokenizer, before, after[-1]["content"])
-    return [*prompt_ids, *response_ids], [0] * len(prompt_ids) + [1] * len(response_ids)
+        return [(ids, [0] * len(ids))]
+    prompt_ids, response_ids = encode_response(tokenizer, given, after[-1]["content"])
+    mask = [0] * len(prompt_ids) + [1] * len(response_ids)
+    return [([*prompt_ids, *response_ids], mask)]
 
 
 def _segments(

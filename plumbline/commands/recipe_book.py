@@ -166,6 +166,7 @@ def execute(
         ) from None
     with lock:
         run = Run(home, name, recipe.name, config, reporter)
+        _allow_code(config)
         try:
             run.finish(recipe.main()(run, config))
         except KeyboardInterrupt:
@@ -176,6 +177,18 @@ def execute(
             run.fail("failed", reason)
             raise
     return run
+
+
+def _allow_code(config: Config) -> None:
+    """Let the Python of a base model run if this command's config says so."""
+    from plumbline.training.base_model import BaseModelConfig, allow_code_of
+
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModelConfig):
+            allow_code_of(value)
+        elif isinstance(value, Config):
+            _allow_code(value)
 
 
 def run_name(

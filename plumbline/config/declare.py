@@ -128,7 +128,8 @@ def only_when(
     Elsewhere a value other than the default is refused. ``needs`` says what must be set, in words
     that follow "it needs": ``only_when(_has_gae, "estimator: gae", 0.95, ge=0, le=1)``.
     """
-    info = Field(default, **constraints)
+    field = Field if in_identity else not_in_identity
+    info: Any = field(default, **constraints)
     info.metadata.append(_OnlyWhen(holds, needs))
     return info
 

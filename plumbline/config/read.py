@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -23,24 +24,55 @@ C = TypeVar("C", bound=Config)
 def load(schema: type[C], path: Path | None = None, overrides: Sequence[str] = ()) -> C:
     """Read a config from YAML and ``key.path=value`` overrides.
 
+    An override decides: what the file sets and loses its effect by one has its default again.
     Raises `ConfigError` that lists every problem at once.
     """
     data = read_yaml(path) if path is not None else CommentedMap()
+    source = str(path) if path is not None else "the settings"
+    in_file = copy.deepcopy(data)
     origins = [_apply_override(data, override) for override in overrides]
+    config = _validated(schema, data, source, origins)
+    if overrides and path is not None:
+        lost = [place for place, _ in ineffective(config, schema, data) if place not in origins]
+        for place in _effective_in(schema, in_file, lost):
+            _remove(data, place)
+        config = _validated(schema, data, source, origins)
+    _refuse_ineffective(config, schema, data, source, origins)
+    return config
+
+
+def _validated(
+    schema: type[C], data: CommentedMap, source: str, origins: Sequence[tuple[str, ...]]
+) -> C:
     try:
         # Through JSON: strict ("3" is not a number), and paths and enums are still read.
         values = json.dumps(_over_defaults(schema, data), default=str)
-        config = schema.model_validate_json(values, strict=True, context=_LOADING)
+        return schema.model_validate_json(values, strict=True, context=_LOADING)
     except ValidationError as error:
-        source = str(path) if path is not None else "the settings"
         problems = [
             explain(schema, data, problem, source, origins)
             for problem in error.errors(include_url=False)
         ]
         raise ConfigError("\n".join(problems)) from None
-    source = str(path) if path is not None else "the settings"
-    _refuse_ineffective(config, schema, data, source, origins)
-    return config
+
+
+def _effective_in(
+    schema: type[Config], in_file: CommentedMap, places: Sequence[tuple[str, ...]]
+) -> list[tuple[str, ...]]:
+    """Return those of some settings that the file's own values do not leave without effect."""
+    try:
+        alone = _validated(schema, in_file, "", [])
+    except ConfigError:  # it needs the overrides to be whole
+        return list(places)
+    without = {place for place, _ in ineffective(alone, schema, in_file)}
+    return [place for place in places if place not in without]
+
+
+def _remove(data: CommentedMap, place: tuple[str, ...]) -> None:
+    node: Any = data
+    for part in place[:-1]:
+        node = node[part]
+    del node[place[-1]]
 
 
 #: Given to pydantic by `load`: every field is set then, and only `load` knows which were given.

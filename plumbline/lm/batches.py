@@ -76,7 +76,7 @@ def collate(
 ) -> Batch:
     """Lay prompts and responses out as one batch.
 
-    ``own`` tells of each response token whether it is the policy's; without it, all are.
+    ``own`` marks the response tokens that the policy produced; without it, those are all of them.
     """
     width_p = max(map(len, prompts))
     width_r = max(1, *map(len, responses))
@@ -92,7 +92,10 @@ def collate(
 
 
 def by_length(lengths: Tensor, size: int) -> list[Tensor]:
-    """Return the rows' numbers in parts of at most ``size``, rows of similar length together."""
+    """Return the rows' numbers in parts of at most ``size``, rows of similar length together.
+
+    ``lengths`` is [B].
+    """
     order = lengths.argsort(stable=True)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -128,5 +131,5 @@ def pad_right(rows: Sequence[Sequence[float]], width: int) -> Tensor:
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
-    """Return the position of each token in its own row, counted from 0."""
+    """Return the position of each token in its own row, counted from 0, [B, T]."""
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,20 +1,27 @@
 """From conversations to token ids and back: the one place where this is done.
 
-Four things go wrong when every stage does this by itself, and are settled here:
+A prompt's ids are what the chat template writes up to the start of the assistant's turn. A
+response's ids are what the template writes of it, tokenised on its own, up to the token that ends
+the turn. A conversation is its turns one after the other. So a model is trained on, and scored
+on, exactly the ids that a policy is given and those that it produces.
+
+Five things go wrong when every stage does this by itself, and are settled here:
 
 - a beginning-of-sequence token twice, because the template writes it and the tokenizer adds it;
-- an answer tokenized apart from its prompt, so that a reward model is trained on other ids than
-  it later scores;
-- a loss on what the user said, or none on the token that ends the answer;
-- an answer cut or hidden where the policy emits a special token in the middle of it.
+- a token across the border of prompt and response (a line break that merges with the next one),
+  which no policy produces;
+- a loss on what the user said, or none on the token that ends the response;
+- a turn that ends with another token than the tokenizer's end token, so that nothing sampled ends;
+- a response cut or hidden where the policy emits a special token in the middle of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
-from plumbline.data.records import Message, assistant
+from plumbline.data.records import Message, assistant, user
 from plumbline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,85 +44,120 @@ DEFAULT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
+#: Stands for a response where the text that a template puts around one is looked for.
+_MARK = "ResponseStandsHere"
 
-class Encoded(NamedTuple):
-    """A conversation as token ids; ``assistant_mask`` is 1 where the assistant speaks."""
 
-    ids: list[int]
-    assistant_mask: list[int]
+#: What a template may stumble over in a message, besides what it refuses by itself.
+_TEMPLATE_FAULTS = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
+
+class ConversationRefusedError(ModelError):
+    """A chat template cannot write a conversation. The row can be left out, with these words."""
 
 
 class EncodedResponse(NamedTuple):
-    """A prompt and the answer to it, tokenized together and split where the answer begins."""
+    """A prompt and a response to it, which ends with the end token."""
 
     prompt_ids: list[int]
     response_ids: list[int]
 
 
+class EncodedTurns(NamedTuple):
+    """Turns of a conversation in one sequence."""
+
+    ids: list[int]
+    assistant_mask: list[int]
+    """1 where the assistant speaks, the tokens that end its turns included."""
+
+
+class TurnEnd(NamedTuple):
+    """How a chat template ends the assistant's turn."""
+
+    id: int
+    """The token that ends it: the first special token after the response."""
+    written: bool
+    """Whether the template writes it. Where it writes none, we add the tokenizer's end token."""
+    text: str
+    """All that the template writes after the last response of a conversation."""
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> list[int]:
-    """Return the ids of a prompt up to and with the start of the assistant's turn."""
-    return _render(tokenizer, prompt, add_generation_prompt=True)
+    """Return the ids of a prompt up to and with the start of the assistant's turn.
+
+    Raises `ConversationRefusedError` where the template cannot write the prompt.
+    """
+    return _ids(tokenizer, _render(tokenizer, prompt, generation_prompt=True))
 
 
 def encode_response(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str
 ) -> EncodedResponse:
-    """Return the ids of a prompt and of a finished answer, which ends with the end token.
+    """Return the ids of a prompt and of a finished response, which ends with the end token.
 
-    The whole conversation is tokenized at once. Raises `ModelError` where the template does not
-    continue its own prompt, since the model would then be trained on what it never sees.
+    Each is tokenised on its own. Raises `ConversationRefusedError` where the template cannot write
+    one of them.
     """
-    prompt_ids = encode_prompt(tokenizer, prompt)
-    ids = _render(tokenizer, [*prompt, assistant(answer)])
-    _check_prefix(tokenizer, prompt_ids, ids)
-    response_ids = _up_to_the_end_token(tokenizer, ids[len(prompt_ids) :])
-    return EncodedResponse(prompt_ids, response_ids)
+    start = _render(tokenizer, prompt, generation_prompt=True)
+    return EncodedResponse(
+        _ids(tokenizer, start), _response_ids(tokenizer, prompt, response, start)
+    )
+
+
+def encode_demonstration(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, last_turn_only: bool = False
+) -> list[EncodedTurns]:
+    """Return the ids of a conversation, and where in it the assistant speaks.
+
+    Each turn of the assistant stands behind the very ids that a policy is given there. Turns whose
+    prompt continues the turn before share one sequence, and mostly that is all of them. A template
+    that writes earlier turns another way (some drop their reasoning) gets one sequence per turn.
+    ``last_turn_only`` returns the last turn alone.
+    """
+    spoken = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    sequences: list[EncodedTurns] = []
+    for number in spoken[-1:] if last_turn_only else spoken:
+        prompt_ids, response_ids = encode_response(
+            tokenizer, messages[:number], messages[number]["content"]
+        )
+        before = sequences[-1] if sequences else EncodedTurns([], [])
+        seen = len(before.ids)
+        if seen and prompt_ids[:seen] == before.ids:
+            sequences.pop()
+        else:
+            before, seen = EncodedTurns([], []), 0
+        sequences.append(
+            EncodedTurns(
+                prompt_ids + response_ids,
+                before.assistant_mask + [0] * (len(prompt_ids) - seen) + [1] * len(response_ids),
+            )
+        )
+    return sequences
 
 
 def encode_turns(
     tokenizer: PreTrainedTokenizerBase, before: Sequence[Message], turns: Sequence[Message]
 ) -> list[int]:
-    """Return the ids between the end of a dialogue's last turn and the start of the next answer.
+    """Return the ids between the end of a dialogue's last turn and the start of the next response.
 
-    ``before`` ends with the assistant's turn, up to and with its end token; ``turns`` follow.
+    ``before`` ends with the assistant's turn, whose ids the caller has, the end token included;
+    ``turns`` follow.
     """
-    ids = encode_prompt(tokenizer, [*before, *turns])
-    through = _up_to_the_end_token(tokenizer, _render(tokenizer, before))
-    _check_prefix(tokenizer, through, ids)
-    return ids[len(through) :]
-
-
-def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    """Return the ids of a whole conversation and where in it the assistant speaks.
-
-    Uses the template's generation markers where it has them; otherwise finds each assistant turn
-    by rendering the conversation up to it.
-    """
-    if "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer):
-        encoded = tokenizer.apply_chat_template(
-            list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
-        return Encoded(list(encoded["input_ids"]), list(encoded["assistant_masks"]))
-    ids = _render(tokenizer, messages)
-    mask = [0] * len(ids)
-    for turn, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = encode_prompt(tokenizer, messages[:turn])
-        through = _render(tokenizer, messages[: turn + 1])
-        _check_prefix(tokenizer, before, through)
-        _check_prefix(tokenizer, through, ids)
-        said = _up_to_the_end_token(tokenizer, through[len(before) :])
-        mask[len(before) : len(before) + len(said)] = [1] * len(said)
-    return Encoded(ids, mask)
+    marked = [*before[:-1], assistant(_MARK), *turns]
+    _, _, after = _render(tokenizer, marked, generation_prompt=True).rpartition(_MARK)
+    end, _, anchor = _facts(tokenizer)
+    ids = _ids_inside(tokenizer, after, anchor)
+    return ids[ids.index(end.id) + 1 :] if end.written and end.id in ids else ids
 
 
 def decode_response(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], end_ids: frozenset[int]
 ) -> str:
-    """Return the text of an answer without the token that ends it.
+    """Return the text of a response without the token that ends it.
 
-    Special tokens elsewhere in it stay visible: whoever judges the answer shall see them.
+    Special tokens elsewhere in it stay visible, so that a judge sees them.
     """
     ids = list(ids)
     if ids and ids[-1] in end_ids:
@@ -124,55 +166,147 @@ def decode_response(
     return text
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
+    """Return how the tokenizer's chat template ends the assistant's turn.
+
+    Often, but not always, with the tokenizer's end token: base models with a chat template may
+    have ``<|endoftext|>`` for one and ``<|im_end|>`` for the other. Raises `ModelError` where the
+    template does not write what the assistant says.
+    """
+    return _facts(tokenizer).end
+
+
+def end_token_ids(
+    tokenizer: PreTrainedTokenizerBase, more: int | Sequence[int] | None = None
+) -> frozenset[int]:
+    """Return every id that ends a response: the tokenizer's, the template's and ``more``.
+
+    ``more`` is what a model's generation config says; some models have several.
+    """
+    more = [more] if isinstance(more, int) else list(more or ())
+    return frozenset([int(tokenizer.eos_token_id), turn_end(tokenizer).id, *more])
+
+
+class _Facts(NamedTuple):
+    """What is found out once about a tokenizer with its template."""
+
+    end: TurnEnd
+    opening: str
+    """What the template writes before a response, such as an empty block for reasoning."""
+    anchor: str | None
+    """A special token behind which a text is tokenised as in the middle of a sequence."""
+
+
+_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, int, _Facts]] = WeakKeyDictionary()
+
+
+def _facts(tokenizer: PreTrainedTokenizerBase) -> _Facts:
+    template, eos_id = str(tokenizer.chat_template), int(tokenizer.eos_token_id)
+    known = _known.get(tokenizer)
+    if known is None or known[:2] != (template, eos_id):
+        known = (template, eos_id, _find_facts(tokenizer, eos_id))
+        _known[tokenizer] = known
+    return known[2]
+
+
+def _find_facts(tokenizer: PreTrainedTokenizerBase, eos_id: int) -> _Facts:
+    added = tokenizer.added_tokens_decoder
+    # A token that swallows the spaces behind it would take them from the text.
+    usable = eos_id in added and not added[eos_id].rstrip
+    anchor = str(tokenizer.eos_token) if usable else None
+    start = _render(tokenizer, [user("Hello")], generation_prompt=True)
+    text = _render(tokenizer, [user("Hello"), assistant(_MARK)], generation_prompt=False)
+    before, mark, after = text.rpartition(_MARK)
+    if not mark:
+        raise ModelError(
+            "The chat template does not write what the assistant says, so nothing could be learnt. "
+            "Save one that does beside the model, as chat_template.jinja."
+        )
+    special = {*added, *tokenizer.all_special_ids}
+    ids = _ids_inside(tokenizer, after, anchor)
+    end = next((id for id in ids if id in special), None)
+    return _Facts(
+        TurnEnd(eos_id if end is None else int(end), written=end is not None, text=after),
+        before[len(start) :] if before.startswith(start) else "",
+        anchor,
+    )
+
+
+def _response_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str, start: str
+) -> list[int]:
+    """Return the ids of a response as the template writes it behind ``start``."""
+    end, opening, anchor = _facts(tokenizer)
+    if opening.strip():
+        # A policy that learnt the opening writes it by itself, and is not to be given two.
+        response = response.removeprefix(opening)
+    written = _written_behind(tokenizer, prompt, response, start)
+    if written is None:  # the template writes the prompt another way once it is answered
+        written = response + end.text
+    if not end.written:
+        return [*_ids_inside(tokenizer, written.removesuffix(end.text), anchor), end.id]
+    ids = _ids_inside(tokenizer, written, anchor)
+    places = [place for place, id in enumerate(ids) if id == end.id]
+    # What a template writes after the end of a turn, such as a line break, belongs to no turn.
+    return ids[: places[-1] + 1] if places else [*ids, end.id]
+
+
+def _written_behind(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str, start: str
+) -> str | None:
+    """Return what the template writes behind ``start`` for a response; None where it differs."""
+    whole = _render(tokenizer, [*prompt, assistant(response)], generation_prompt=False)
+    return whole[len(start) :] if whole.startswith(start) else None
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generation_prompt: bool
+) -> str:
+    """Return what the template writes of messages. Raises `ConversationRefusedError`."""
+    from jinja2.exceptions import TemplateError
+
     if not tokenizer.chat_template:
         raise ModelError(
             "The tokenizer has no chat template. Load it with "
             "plumbline.lm.tokenizer.load_tokenizer, which gives it one, or save one beside the "
             "model as chat_template.jinja."
         )
-    template: str = tokenizer.get_chat_template()
-    return template
+    try:
+        text = str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=generation_prompt
+            )
+        )
+    except (TemplateError, *_TEMPLATE_FAULTS) as error:
+        raise ConversationRefusedError(f"the chat template refuses it: {error}") from None
+    for number, message in enumerate(messages, 1):
+        # Reasoning of earlier turns may be dropped; what others said may not.
+        if message["role"] != "assistant" and message["content"].strip() not in text:
+            raise ConversationRefusedError(
+                f"the chat template leaves out message {number} (of the role {message['role']!r})"
+            )
+    return text
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool = False,
-) -> list[int]:
-    _template(tokenizer)
-    # apply_chat_template tokenizes without adding special tokens: the template writes them all.
-    encoded = tokenizer.apply_chat_template(
-        list(messages),
-        tokenize=True,
-        return_dict=True,
-        add_generation_prompt=add_generation_prompt,
-    )
-    return list(encoded["input_ids"])
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text that begins a sequence; the template wrote all special tokens."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConversationRefusedError(
+            f"holds half a character ({text[error.start]!r}), which has no tokens"
+        ) from None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _check_prefix(
-    tokenizer: PreTrainedTokenizerBase, prefix: Sequence[int], whole: Sequence[int]
-) -> None:
-    if list(whole[: len(prefix)]) == list(prefix):
-        return
-    at = next(
-        (n for n, (a, b) in enumerate(zip(prefix, whole, strict=False)) if a != b), len(whole)
-    )
-    raise ModelError(
-        "The chat template does not continue its own prompt: with the answer added, the tokens "
-        f"differ from position {at} on, at {tokenizer.decode(prefix[at : at + 8])!r}. Training "
-        "would see other tokens than generation does. Use a template that renders a prompt the "
-        "same way with and without an answer (some drop reasoning or trim white space), saved as "
-        "chat_template.jinja beside the model."
-    )
+def _ids_inside(tokenizer: PreTrainedTokenizerBase, text: str, anchor: str | None) -> list[int]:
+    """Return the ids of a text in the middle of a sequence.
 
-
-def _up_to_the_end_token(
-    tokenizer: PreTrainedTokenizerBase, response_ids: Sequence[int]
-) -> list[int]:
-    """Cut what a template writes after the end of a turn, such as a line break."""
-    end = tokenizer.eos_token_id
-    positions = [n for n, token in enumerate(response_ids) if token == end]
-    return list(response_ids[: positions[-1] + 1]) if positions else list(response_ids)
+    Some tokenizers (SentencePiece's) put a space before a text that begins a sequence, and none
+    before one that stands behind a special token.
+    """
+    if anchor is not None:
+        ids = _ids(tokenizer, anchor + text)
+        if ids[:1] == [tokenizer.eos_token_id]:
+            return ids[1:]
+    return _ids(tokenizer, text)

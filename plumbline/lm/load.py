@@ -1,13 +1,32 @@
-"""Loading models from their folders: for use, or ready for training."""
+"""Loading models from their folders: for use, or ready for training.
+
+A weight that a library had to make up, because it is missing or of another shape, is an error:
+the model would give random responses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from plumbline.lm.model_folder import ADAPTER, Reference, Source, source_of, translate_errors
+from plumbline.errors import ModelError
+from plumbline.lm import model_folder
+from plumbline.lm.chat import end_token_ids
+from plumbline.lm.model_folder import ADAPTER, Reference, Source, source_of, translated
+from plumbline.lm.quantized import keep_unpacked, nf4_config
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
+
+#: Names of the layer on a decoder that makes a reward of it.
+_HEADS = ("score", "classifier")
+
+
+def load_config(folder: Path) -> Any:
+    """Load a model's config: its sizes, and how long a text it takes."""
+    from transformers import AutoConfig
+
+    return model_folder.load(AutoConfig.from_pretrained, source_of(folder).base)
 
 
 def load_causal_lm(folder: Path, *, quantize: bool = False, trainable: bool = False) -> Any:
@@ -15,7 +34,8 @@ def load_causal_lm(folder: Path, *, quantize: bool = False, trainable: bool = Fa
     from transformers import AutoModelForCausalLM
 
     source = source_of(folder)
-    model = _from_pretrained(AutoModelForCausalLM, folder, source.base, quantize=quantize)
+    model, report = _load_base(AutoModelForCausalLM, folder, source, quantize=quantize)
+    report.refuse(report.missing | report.unexpected, "a language model")
     return _with_adapter(model, source, trainable=trainable)
 
 
@@ -24,27 +44,58 @@ def load_sequence_scorer(folder: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     source = source_of(folder)
-    model = _from_pretrained(
-        AutoModelForSequenceClassification, folder, source.base, quantize=False, num_labels=1
+    model, report = _load_base(
+        AutoModelForSequenceClassification, folder, source, quantize=False, num_labels=1
     )
+    head = {name for name in report.missing if name.split(".")[0] in _HEADS}
+    in_adapter = source.adapter is not None and _has_head(source.adapter)
+    if head and not in_adapter:
+        raise ModelError(
+            f"{folder} has no trained reward head ({', '.join(sorted(head))} is not in it): it is "
+            "a language model, and its scores would be random. Give a reward model."
+        )
+    above = report.above_the_trunk if in_adapter else set()
+    report.refuse((report.missing | report.unexpected) - above, "a reward model")
     return _with_adapter(model, source, trainable=False)
+
+
+def load_classifier(folder: Path) -> tuple[Any, Any]:
+    """Load a text classifier with labels of its own, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    reference = Reference(str(folder))
+    tokenizer = model_folder.load(AutoTokenizer.from_pretrained, reference)
+    model, info = model_folder.load(
+        AutoModelForSequenceClassification.from_pretrained, reference, output_loading_info=True
+    )
+    report = LoadReport(str(folder), model, info)
+    report.refuse(report.missing | report.unexpected, "a text classifier")
+    return model.eval(), tokenizer
 
 
 def trainable_causal_lm(folder: Path, tuning: TuningConfig) -> Any:
     """Load a language model ready for training as the tuning says.
 
-    An adapter that the folder has goes on training. With ``method: full`` it is merged first.
+    An adapter that the folder has continues to train. With ``method: full`` it is merged first.
     """
-    from peft import get_peft_model
-
     source = source_of(folder)
     if tuning.method == "full":
         model = load_causal_lm(folder)
         return _whole(model if source.adapter is None else _merged(model))
     model = load_causal_lm(folder, quantize=tuning.quantized, trainable=True)
-    if source.adapter is not None:
-        return model
-    return get_peft_model(model, tuning.peft_config("CAUSAL_LM"), adapter_name=ADAPTER)
+    return model if source.adapter is not None else _with_new_adapter(model, source, tuning)
+
+
+def base_with_idle_adapter(folder: Path) -> Any:
+    """Load what a folder's adapter was trained on, with an adapter that changes nothing.
+
+    More adapters can then be added to it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source = source_of(folder)
+    model, _ = _load_base(AutoModelForCausalLM, folder, source, quantize=False)
+    return _with_new_adapter(model, source, TuningConfig(method="lora", rank=1)).eval()
 
 
 def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
@@ -63,26 +114,154 @@ def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     source = source_of(folder)
-    model = _from_pretrained(
+    model, report = _load_base(
         AutoModelForSequenceClassification,
         folder,
-        source.base,
+        source,
         quantize=tuning.quantized,
         num_labels=1,
     )
-    tokenizer = load_tokenizer(folder)
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    # The new head is to be missing, and the language model's head has no use here.
+    report.refuse((report.missing | report.unexpected) - report.above_the_trunk, "a language model")
     peft_config = tuning.peft_config("SEQ_CLS", modules_to_save=("score",))
     if source.adapter is None:
         return _whole(model) if tuning.method == "full" else get_peft_model(model, peft_config)
-    theirs = PeftConfig.from_pretrained(source.adapter)
+    policy_config = PeftConfig.from_pretrained(source.adapter)
     for name in ("r", "lora_alpha", "target_modules"):
-        setattr(peft_config, name, getattr(theirs, name))
+        setattr(peft_config, name, getattr(policy_config, name))
     model = get_peft_model(model, peft_config)
     # The head is new, so the policy's adapter has no weights for it.
     weights = get_peft_model_state_dict(model) | load_peft_weights(source.adapter)
     set_peft_model_state_dict(model, weights)
     return _whole(_merged(model)) if tuning.method == "full" else model
+
+
+class LoadReport:
+    """What a model's files lacked, and had too much of, as transformers reports it."""
+
+    def __init__(self, name: str, model: Any, info: dict[str, Any]) -> None:
+        self.name = name
+        self.missing = set(info["missing_keys"])
+        self.unexpected = set(info["unexpected_keys"])
+        self._trunk = f"{model.base_model_prefix}."
+
+    @property
+    def above_the_trunk(self) -> set[str]:
+        """Names of weights that stand on the decoder: the heads."""
+        return {n for n in self.missing | self.unexpected if not n.startswith(self._trunk)}
+
+    def refuse(self, names: Iterable[str], what: str) -> None:
+        """Raise `ModelError` if there are such names: the model is not ``what``."""
+        names = set(names)
+        missing, unexpected = names & self.missing, names & self.unexpected
+        if missing:
+            raise ModelError(
+                f"{self.name} is not the whole of {what}: {_listed(missing)} is not in its files, "
+                "and would be random. "
+                + (f"It has {_listed(unexpected)} instead. " if unexpected else "")
+                + "Fetch the model again, or give another."
+            )
+        if unexpected:
+            raise ModelError(
+                f"{self.name} has weights that {what} of its config has no place for: "
+                f"{_listed(unexpected)}. If they are not needed, load it with transformers and "
+                "save it again without them."
+            )
+
+
+def _load_base(
+    auto_class: Any, folder: Path, source: Source, *, quantize: bool, **options: Any
+) -> tuple[Any, LoadReport]:
+    """Load all that an artefact's own adapter stands on, and report what was missing."""
+    from peft import PeftModel
+
+    below = source.adapters[:-1]
+    if below and quantize:
+        raise ModelError(
+            f"{source.adapter} is an adapter on an adapter, {below[-1]}, which cannot be merged "
+            "into weights of 4 bits. Set method: lora, or merge it first (method: full)."
+        )
+    model, info = model_folder.load(
+        auto_class.from_pretrained,
+        source.base,
+        output_loading_info=True,
+        **options,
+        **_options(source.base, quantize=quantize),
+    )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{source.base.name_or_path} is a PEFT adapter and no whole model. Download it (hf "
+            "download NAME --local-dir FOLDER) and give the folder."
+        )
+    keep_unpacked(model)
+    for adapter in below:
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    tokenizer = load_tokenizer(folder)
+    _make_room(model, len(tokenizer))
+    # No row is left out of training because some config calls its token padding: masks do that.
+    model.get_input_embeddings().padding_idx = None
+    _set_end_tokens(model, end_token_ids(tokenizer, _ends_of(model)))
+    # By this a sequence classifier finds the last token before the padding.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model, LoadReport(source.base.name_or_path, model, info)
+
+
+def _options(reference: Reference, *, quantize: bool) -> dict[str, Any]:
+    """Return the keyword arguments with which a base's weights are loaded."""
+    import torch
+
+    options: dict[str, Any] = {
+        "attn_implementation": reference.attention,
+        "dtype": reference.dtype if reference.dtype == "auto" else getattr(torch, reference.dtype),
+    }
+    if quantize:
+        options["quantization_config"] = nf4_config(options["dtype"])
+    if torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
+    return options
+
+
+def _with_adapter(model: Any, source: Source, *, trainable: bool) -> Any:
+    if source.adapter is None:
+        return model
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    weights = translated(load_peft_weights, str(source.adapter), device="cpu")
+    model = translated(
+        lambda folder: PeftModel.from_pretrained(
+            model, folder, adapter_name=ADAPTER, is_trainable=trainable
+        ),
+        str(source.adapter),
+    )
+    missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - set(weights)
+    if missing:
+        raise ModelError(
+            f"{source.adapter} is not the whole of an adapter: {_listed(missing)} is not in its "
+            "files, and would be new. Fetch it again."
+        )
+    _name_base(model, source)
+    return model
+
+
+def _with_new_adapter(model: Any, source: Source, tuning: TuningConfig) -> Any:
+    from peft import get_peft_model
+
+    model = get_peft_model(model, tuning.peft_config("CAUSAL_LM"), adapter_name=ADAPTER)
+    _name_base(model, source)
+    return model
+
+
+def _name_base(model: Any, source: Source) -> None:
+    """Name what the adapter stands on by where it is now, not by what its files say."""
+    model.peft_config[ADAPTER].base_model_name_or_path = source.reference.name_or_path
+    model.peft_config[ADAPTER].revision = source.base.revision
+
+
+def _has_head(adapter: Path) -> bool:
+    from peft import load_peft_weights
+
+    names = translated(load_peft_weights, str(adapter), device="cpu")
+    return any(name.split(".")[-2] in _HEADS for name in names)
 
 
 def _whole(model: Any) -> Any:
@@ -102,25 +281,6 @@ def _merged(model: Any) -> Any:
     return whole
 
 
-def _with_adapter(model: Any, source: Source, *, trainable: bool) -> Any:
-    if source.adapter is None:
-        return model
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(
-        model, source.adapter, adapter_name=ADAPTER, is_trainable=trainable
-    )
-
-
-def _from_pretrained(
-    auto_class: Any, folder: Path, reference: Reference, *, quantize: bool, **options: Any
-) -> Any:
-    options |= reference.options(quantize=quantize)
-    model = translate_errors(auto_class.from_pretrained, reference.name_or_path, **options)
-    _make_room(model, len(load_tokenizer(folder)))
-    return model
-
-
 def _make_room(model: Any, rows: int) -> None:
     """Give the model a row for a padding token that was added to its tokenizer.
 
@@ -136,3 +296,20 @@ def _make_room(model: Any, rows: int) -> None:
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             if layer is not None:
                 layer.weight[have:] = layer.weight[:have].mean(0)
+
+
+def _ends_of(model: Any) -> Any:
+    """Return the end tokens that a model's generation config names."""
+    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
+def _set_end_tokens(model: Any, ids: frozenset[int]) -> None:
+    """Let generation end at every token that ends a response, also after the model is saved."""
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.eos_token_id = min(ids) if len(ids) == 1 else sorted(ids)
+
+
+def _listed(names: Iterable[str], at_most: int = 4) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - at_most} more" if len(ordered) > at_most else ""
+    return ", ".join(ordered[:at_most]) + more

@@ -6,21 +6,28 @@ A model artefact is one of three folders:
 - a PEFT adapter (``adapter_config.json``, ``adapter_model.safetensors``, tokenizer), which names
   its base,
 - a reference (``reference.json``) to a model in a local folder or on the hub, which is not copied.
+
+A base in a local folder is named by its path relative to the folder that names it, so both can be
+moved together.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plumbline.errors import ModelError
-from plumbline.runs.artifacts import read_json, write_json
+from plumbline.lm.remote_code import may_run
+from plumbline.runs.artifacts import published, read_json, write_json
 
 REFERENCE = "reference.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "default"
 """The name of the adapter that is being trained; PEFT writes that one at the folder's top."""
+#: Adapters on adapters, and references to references, end here at the latest.
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -28,87 +35,165 @@ class Reference:
     """A model that lies elsewhere, and how it is to be loaded."""
 
     name_or_path: str
+    """A hub id, or the absolute path of a folder."""
     revision: str | None = None
     dtype: str = "auto"
     attention: str = "sdpa"
     trust_remote_code: bool = False
+    """Whether the model needs Python of its own; it runs only if this command allows it."""
 
     def write(self, folder: Path) -> None:
         """Write ``reference.json``."""
-        write_json(folder / REFERENCE, asdict(self))
+        values = asdict(self) | {"name_or_path": portable(self.name_or_path, folder)}
+        if Path(self.name_or_path).is_dir():
+            values["absolute_path"] = self.name_or_path  # where only the folder here is moved
+        write_json(folder / REFERENCE, values)
 
-    def options(self, *, quantize: bool) -> dict[str, Any]:
-        """Return the keyword arguments of ``from_pretrained``."""
-        import torch
+    @classmethod
+    def read(cls, folder: Path) -> Reference:
+        """Read ``reference.json``."""
+        values = read_json(folder / REFERENCE)
+        absolute = values.pop("absolute_path", None)
+        return cls(**values | {"name_or_path": located(values["name_or_path"], folder, absolute)})
 
-        options: dict[str, Any] = {
-            "revision": self.revision,
-            "trust_remote_code": self.trust_remote_code,
-            "attn_implementation": self.attention,
-            "dtype": self.dtype if self.dtype == "auto" else getattr(torch, self.dtype),
-        }
-        if quantize:
-            options["quantization_config"] = _nf4(options["dtype"])
-        if torch.cuda.is_available():
-            options["device_map"] = {"": torch.cuda.current_device()}
-        return options
+    @property
+    def where(self) -> dict[str, Any]:
+        """The keyword arguments that every ``from_pretrained`` takes."""
+        trusted = self.trust_remote_code and may_run(self.name_or_path, self.revision)
+        return {"revision": self.revision, "trust_remote_code": trusted}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model artefact's weights are: a base, and perhaps an adapter on it."""
+    """What a model artefact is made of: a base, and adapters on it."""
 
     base: Reference
-    adapter: Path | None
+    adapters: tuple[Path, ...] = ()
+    """From the base on: all but the last are part of what the last was trained on."""
+
+    @property
+    def adapter(self) -> Path | None:
+        """The artefact's own adapter."""
+        return self.adapters[-1] if self.adapters else None
+
+    @property
+    def reference(self) -> Reference:
+        """What the artefact's own adapter stands on, or will if it has none yet."""
+        below = self.adapters[-2] if len(self.adapters) > 1 else None
+        return self.base if below is None else replace(self.base, name_or_path=str(below))
 
 
 def source_of(folder: Path) -> Source:
-    """Find out what a model artefact is made of."""
-    reference = folder / REFERENCE
-    base = Reference(**read_json(reference)) if reference.exists() else Reference(str(folder))
-    adapter_config = folder / ADAPTER_CONFIG
-    if not adapter_config.exists():
-        if not reference.exists() and not (folder / "config.json").exists():
-            raise ModelError(
-                f"{folder} holds no model: it has neither config.json, {ADAPTER_CONFIG} "
-                f"nor {REFERENCE}."
-            )
-        return Source(base, None)
-    if not reference.exists():
-        named = read_json(adapter_config)["base_model_name_or_path"]
-        moved = folder.parent / Path(named).name  # the whole store may have been moved
-        base = Reference(str(moved) if not Path(named).exists() and moved.exists() else named)
-    return Source(base, folder)
+    """Find out what a model artefact is made of. Raises `ModelError`."""
+    return _source_of(folder.resolve(), _DEEPEST)
 
 
-def translate_errors(function: Any, name: str, **options: Any) -> Any:
+def _source_of(folder: Path, deepest: int) -> Source:
+    if deepest == 0:
+        raise ModelError(f"{folder} refers to a model that refers to itself.")
+    if (folder / ADAPTER_CONFIG).exists():
+        if (folder / REFERENCE).exists():
+            base = Reference.read(folder)
+        else:
+            named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+            if not named:
+                raise ModelError(
+                    f"{folder} is an adapter that names no base. Write the base's path or hub id "
+                    f"as base_model_name_or_path into its {ADAPTER_CONFIG}."
+                )
+            base = Reference(located(named, folder))
+        below = _source_at(base, deepest)
+        return Source(below.base, (*below.adapters, folder))
+    if (folder / REFERENCE).exists():
+        return _source_at(Reference.read(folder), deepest)
+    if (folder / "config.json").exists():
+        return Source(Reference(str(folder)))
+    raise ModelError(
+        f"{folder} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor {REFERENCE}."
+    )
+
+
+def _source_at(reference: Reference, deepest: int) -> Source:
+    """Return the source of what a reference points to, loaded as the reference says."""
+    folder = Path(reference.name_or_path)
+    if not (folder / ADAPTER_CONFIG).exists() and not (folder / REFERENCE).exists():
+        return Source(reference)
+    below = _source_of(folder, deepest - 1)
+    return replace(
+        below, base=replace(below.base, dtype=reference.dtype, attention=reference.attention)
+    )
+
+
+def portable(name_or_path: str, folder: Path) -> str:
+    """Return a hub id as it is, and a folder's path relative to ``folder``.
+
+    Relative to where ``folder`` will lie once its artefact is made.
+    """
+    path = Path(name_or_path)
+    if not path.is_dir():
+        return name_or_path
+    return Path(os.path.relpath(path.resolve(), published(folder).resolve())).as_posix()
+
+
+def located(named: str, folder: Path, absolute: str | None = None) -> str:
+    """Return the hub id or absolute path that ``folder`` means by a name in it."""
+    if not named.startswith("."):
+        beside = folder.parent / Path(named).name  # a store that was moved, or copied
+        return str(beside) if Path(named).is_absolute() and beside.is_dir() else named
+    later = Path(os.path.normpath(published(folder) / named))  # perhaps not a folder yet
+    places = [folder / named, later, *([Path(absolute)] if absolute else [])]
+    for place in places:
+        if place.is_dir():
+            return str(place.resolve())
+    raise ModelError(
+        f"{folder} refers to a model in {named}, and there is no folder {places[0].resolve()}. "
+        "Move the model there as well: the path is relative to the folder that names it."
+    )
+
+
+def load(function: Any, reference: Reference, **options: Any) -> Any:
+    """Call a ``from_pretrained`` on a reference; a library's errors become `ModelError`."""
+    return translated(function, reference.name_or_path, **reference.where, **options)
+
+
+def translated(function: Any, name: str, *arguments: Any, **options: Any) -> Any:
     """Call a library's loader of a model by name; its errors become `ModelError`."""
+    from safetensors import SafetensorError
+
     try:
-        return function(name, **options)
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return function(name, *arguments, **options)
+    except SafetensorError as error:
         raise ModelError(
-            f"The model {name!r} cannot be loaded: {first} "
-            "A name is a local folder or a hub id; a hub id needs the network (or a filled cache, "
-            "with HF_HUB_OFFLINE=1) and, for gated models, a login: hf auth login."
+            f"The weights of {name!r} cannot be read ({error}): a file is damaged or was not "
+            "downloaded to its end. Fetch it again."
+        ) from error
+    except (OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"The model {name!r} cannot be loaded: {_first_line(error)} {_advice(name, error)}"
         ) from error
 
 
-def _nf4(dtype: Any) -> Any:
-    import importlib.util
+def _first_line(error: Exception) -> str:
+    """Return what an error says first, as a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
+        lines = lines[1:]
+    line = lines[0].rstrip(":") if lines else type(error).__name__
+    return line if line.endswith((".", "!")) else f"{line}."
 
-    import torch
-    from transformers import BitsAndBytesConfig
 
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            "method: qlora needs bitsandbytes, which is not installed: "
-            "pip install 'plumbline-rlhf[qlora]', or set method: lora."
+def _advice(name: str, error: Exception) -> str:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return (
+            "It comes with Python of its own, which does not run unless this command allows it: "
+            "read that code, then set base.trust_remote_code to true."
         )
-    compute = torch.float32 if dtype in ("auto", torch.float32) else dtype
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+    if "size mismatch" in text or "ignore_mismatched_sizes" in text:
+        return "Its weights have other shapes than its config says. Fetch both again."
+    if Path(name).is_dir():
+        return "The folder must hold what from_pretrained reads."
+    return (
+        "A name is a local folder or a hub id; a hub id needs the network (or a filled cache, with "
+        "HF_HUB_OFFLINE=1) and, for gated models, a login: hf auth login."
     )

@@ -10,19 +10,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from plumbline.data.records import Message
 from plumbline.lm.adapters import using_adapter
-from plumbline.lm.chat import decode_response, encode_prompt
+from plumbline.lm.batches import Batch, collate
+from plumbline.lm.chat import (
+    ConversationRefusedError,
+    decode_response,
+    encode_prompt,
+    end_token_ids,
+)
+from plumbline.lm.context import context_length
 from plumbline.lm.generation import Generation, SamplingConfig, generate
 from plumbline.lm.load import load_causal_lm
-from plumbline.lm.logprobs import TokenLogprobs, response_logprobs
+from plumbline.lm.logprobs import TokenLogprobs, in_parts, response_logprobs
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from plumbline.lm.batches import Batch
 
 
 class Policy:
@@ -37,7 +45,8 @@ class Policy:
         self.checkpointing = False
         """Whether a backward pass computes activations again, where packed passes can."""
         self.pad_id = int(tokenizer.pad_token_id)
-        self.end_ids = _end_ids(model, tokenizer)
+        generation = getattr(model, "generation_config", None)
+        self.end_ids = end_token_ids(tokenizer, getattr(generation, "eos_token_id", None))
 
     @classmethod
     def load(cls, folder: Path, *, quantize: bool = False) -> Policy:
@@ -49,6 +58,24 @@ class Policy:
     def encode(self, prompt: Sequence[Message]) -> list[int]:
         """Return the ids of a prompt."""
         return encode_prompt(self.tokenizer, prompt)
+
+    def problem_with(self, prompt: Sequence[Message], new_tokens: int) -> str | None:
+        """Return why no response to a prompt can be sampled, or None.
+
+        The reason follows the prompt's name: the chat template refuses the prompt, or leaves no
+        room for ``new_tokens`` in the model's context.
+        """
+        try:
+            length = len(self.encode(prompt))
+        except ConversationRefusedError as error:
+            return str(error)
+        context = context_length(self.model.config)
+        if context is None or length + new_tokens <= context:
+            return None
+        return (
+            f"has no room in the model's own context ({context} tokens) beside the response "
+            f"(max_new_tokens: {new_tokens})"
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a response."""
@@ -73,10 +100,29 @@ class Policy:
                 on_progress=on_progress,
             )
 
+    def samples_in_float32(self, config: SamplingConfig) -> bool:
+        """Return whether sampling computes in float32, as far as its settings decide."""
+        weights = self.model.get_input_embeddings().weight
+        return config.precision == "model" and weights.dtype == torch.float32
+
+    def logprobs_of(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        batch_size: int = 32,
+    ) -> Tensor:
+        """Return the log-probability of each response token, [B, R]; 0 at padding.
+
+        Of prompts and responses as ids, ``batch_size`` rows at a time.
+        """
+        batch = collate(prompts, responses, self.pad_id)
+        return in_parts(lambda part: self.logprobs(part, temperature).logprobs, batch, batch_size)
+
     def logprobs(
         self, batch: Batch, temperature: float = 1.0, *, entropy_gradient: bool = False
     ) -> TokenLogprobs:
-        """Return what the policy says of the responses in a batch."""
+        """Return log-probabilities and entropies of the responses in a batch."""
         return response_logprobs(
             self.model,
             batch,
@@ -85,11 +131,3 @@ class Policy:
             role=self.adapter,
             checkpointing=self.checkpointing,
         )
-
-
-def _end_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return every id that ends a response; some models have more than one."""
-    generation = getattr(model, "generation_config", None)
-    more = getattr(generation, "eos_token_id", None)
-    more = [more] if isinstance(more, int) else list(more or ())
-    return frozenset([int(tokenizer.eos_token_id), *more])

@@ -97,7 +97,7 @@ def _error(x: Tensor, product: Callable[[Tensor, Tensor], Tensor] = torch.mm) ->
     """Return the largest error of a product with x, in float32 roundings of its typical size."""
     weight = torch.linspace(-1, 1, x.shape[1] * 256).view(x.shape[1], 256).sin()
     with torch.autocast("cpu", enabled=False):
-        found = product(x, weight)
+        result = product(x, weight)
     exact = x.double() @ weight.double()
     scale = torch.finfo(torch.float32).eps * x.shape[1] ** 0.5
-    return float((found - exact).abs().max() / scale)
+    return float((result - exact).abs().max() / scale)

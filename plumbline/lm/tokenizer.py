@@ -1,57 +1,125 @@
-"""Loading tokenizers: with a chat template, and with a padding token that is not the end token."""
+"""Loading tokenizers: with a chat template that serves, and with padding that ends no response."""
 
 from __future__ import annotations
 
+import re
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ModelError
-from plumbline.lm.chat import DEFAULT_TEMPLATE
-from plumbline.lm.model_folder import source_of, translate_errors
+from plumbline.lm.chat import DEFAULT_TEMPLATE, ConversationRefusedError, turn_end
+from plumbline.lm.model_folder import load, source_of, translated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Tokens that models bring for padding, or that nothing else uses, best first.
-_PAD_CANDIDATES = (
+#: Tokens that models bring for padding, best first.
+_PADS = (
     "<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|padding|>", "<|vision_pad|>",
-    "<unk>", "[UNK]", "<|unk|>",
+    "<|fim_pad|>", "<unk>", "[UNK]", "<|unk|>",
 )  # fmt: skip
+#: Names of tokens that nothing uses.
+_SPARE = re.compile(r"reserved|unused|extra_\d|dummy|placeholder", re.IGNORECASE)
 _NEW_PAD = "<|pad|>"
+#: A template that takes longer to write two short messages than this does not end.
+_TEMPLATE_SECONDS = 20.0
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer with a chat template and a padding token that is not the end token.
+    """Load a tokenizer with a chat template and a padding token that ends no response.
 
     Where padding equals the end token, a sequence classifier looks for the last real token in the
-    wrong place, and masks made from ids lose the end of every answer.
+    wrong place, and masks made from ids lose the end of every response.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     source = source_of(folder)
     if (folder / "tokenizer_config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Never its own Python: a tokenizer that needs some belongs to a model that does.
+        tokenizer = translated(AutoTokenizer.from_pretrained, str(folder), trust_remote_code=False)
     else:
-        tokenizer = translate_errors(
-            AutoTokenizer.from_pretrained,
-            source.base.name_or_path,
-            revision=source.base.revision,
-            trust_remote_code=source.base.trust_remote_code,
+        tokenizer = load(AutoTokenizer.from_pretrained, source.base)
+    name = str(folder) if source.adapters else source.base.name_or_path
+    if not tokenizer("Hello", add_special_tokens=False)["input_ids"]:
+        raise ModelError(
+            f"{name} has no tokenizer: there is no vocabulary in it. Copy tokenizer.json (or "
+            "tokenizer.model) and tokenizer_config.json of its base into it."
         )
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of {source.base.name_or_path} has no end-of-sequence token, so no "
-            "answer could end. Set eos_token in its tokenizer_config.json."
+            f"The tokenizer of {name} has no end-of-sequence token, so no response could end. "
+            "Set eos_token in its tokenizer_config.json."
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        vocabulary = tokenizer.get_vocab()
-        found = [
-            token
-            for token in _PAD_CANDIDATES
-            if token in vocabulary and token not in (tokenizer.eos_token, tokenizer.bos_token)
-        ]
-        # Adding one is safe: `_make_room` gives the model a row for it, and no loss sees padding.
-        tokenizer.add_special_tokens({"pad_token": found[0] if found else _NEW_PAD})
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_TEMPLATE
+    _try_template(tokenizer, name)
+    ends = (tokenizer.eos_token_id, turn_end(tokenizer).id)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        config = load(AutoConfig.from_pretrained, source.base)
+        rows = config.get_text_config().vocab_size
+        tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, rows, ends)})
     return tokenizer
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, rows: int, ends: tuple[int, ...]) -> str:
+    """Return a token to pad with, of those for which the model has a row if it can be.
+
+    Any will do that ends no response: attention masks hide it.
+    """
+    vocabulary = tokenizer.get_vocab()
+    special: dict[str, int] = {
+        str(token.content): id
+        for id, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and id < rows and id not in ends
+    }
+    text_tokens = [token for token in special if token != tokenizer.bos_token]
+    spare = [token for token in text_tokens if _SPARE.search(token)]
+    for pad in (*_PADS, *spare):
+        if pad in vocabulary and vocabulary[pad] < rows and vocabulary[pad] not in ends:
+            return pad
+    if len(tokenizer) < rows:  # a row that no token has
+        return _NEW_PAD
+    # A mark of the template's, such as the start of a turn. Without any, the model gets a row more.
+    return next(iter([*text_tokens, *special]), _NEW_PAD)
+
+
+def _try_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Let the chat template write a question and its answer; raise `ModelError` if it cannot."""
+    outcome: list[Exception | None] = []
+
+    def write() -> None:
+        try:
+            turn_end(tokenizer)
+            outcome.append(None)
+        except SystemExit:  # stopped from outside
+            return
+        except Exception as error:
+            outcome.append(error)
+
+    worker = threading.Thread(target=write, daemon=True)
+    worker.start()
+    worker.join(_TEMPLATE_SECONDS)
+    if not outcome:
+        _stop(worker)
+        raise ModelError(
+            f"The chat template of {name} did not end in {_TEMPLATE_SECONDS:.0f} seconds, for two "
+            "short messages. Give it another: chat_template.jinja beside the model."
+        )
+    if isinstance(outcome[0], ConversationRefusedError):
+        raise ModelError(
+            f"The chat template of {name} cannot write a question with its answer: {outcome[0]}. "
+            "Fix chat_template.jinja beside the model."
+        )
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+def _stop(thread: threading.Thread) -> None:
+    """End a thread that runs Python without end, at its next instruction."""
+    import ctypes
+
+    interpreter: Any = ctypes.pythonapi
+    interpreter.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+    )

@@ -2,7 +2,7 @@
 
 For scoring and for training on a CPU, where transformers' own pass spends more time between the
 matrix products than in them. The same mathematics: gradients reach the model's own weights (and
-the active adapter's) through the fused ones, which are made anew in every pass. Inside autocast
+the active adapter's) through the fused ones, which are made again in every pass. Inside autocast
 the pass computes in bfloat16 over the model's weights; the residual stream, too.
 
 Shapes: ``B`` rows, ``T`` positions, ``N = B T``, ``D`` width, ``Q`` query heads, ``G`` key heads,
@@ -41,8 +41,8 @@ def response_states(model: Any, batch: Batch) -> Tensor:
         found = packed_states(model, packing)
         return packing.to(found.device).unpack(found)
     width = batch.response_mask.shape[1]
-    found = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
-    return found[:, :-1]
+    hidden = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
+    return hidden[:, :-1]
 
 
 def last_states(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -66,16 +66,16 @@ def states(
 ) -> Tensor:
     """Return the normalised hidden states [B, last, D] of the last positions.
 
-    ``ids``, ``attention_mask`` and ``position_ids`` are [B, T]. A model that is no known decoder
-    on a CPU is run as it is.
+    ``ids``, ``attention_mask`` and ``position_ids`` are [B, T]. Other models than known
+    decoders on a CPU are run as they are.
     """
     trunk = backbone(model)
     if is_supported(model):
         dtype = _number_format(trunk)
         with torch.autocast("cpu", enabled=False):
-            found = _states(trunk, ids, attention_mask, position_ids, last, dtype)
-        if found is not None:
-            return found
+            known = _states(trunk, ids, attention_mask, position_ids, last, dtype)
+        if known is not None:
+            return known
     hidden: Tensor = trunk(
         input_ids=ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
     ).last_hidden_state

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from plumbline.config import Config, only_when
 
-from plumbline.config import Config
+_ADAPTER = "method: lora or qlora"
+
+
+def _has_adapter(config: TuningConfig) -> bool:
+    return config.method != "full"
 
 
 class TuningConfig(Config):
@@ -14,13 +18,13 @@ class TuningConfig(Config):
 
     method: Literal["full", "lora", "qlora"] = "lora"
     """full: every weight. lora: an adapter on a frozen base. qlora: the same, base in 4-bit NF4."""
-    rank: int = Field(16, ge=1)
-    """Rank of the adapter's matrices. An adapter that goes on training keeps the rank it has."""
-    alpha: int = Field(32, ge=1)
+    rank: int = only_when(_has_adapter, _ADAPTER, 16, ge=1)
+    """Rank of the adapter's matrices. An adapter that continues to train keeps its rank."""
+    alpha: int = only_when(_has_adapter, _ADAPTER, 32, ge=1)
     """The adapter's output is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = only_when(_has_adapter, _ADAPTER, 0.0, ge=0, lt=1)
     """Dropout on the adapter's input. DPO and PPO compare log-probabilities, so 0 is best there."""
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: str | tuple[str, ...] = only_when(_has_adapter, _ADAPTER, "all-linear")
     """Which layers get an adapter: all-linear, or names such as [q_proj, v_proj]."""
 
     @property

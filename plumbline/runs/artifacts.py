@@ -24,6 +24,8 @@ from plumbline.runs import old_runs
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
 _CHUNK = 1 << 20
+#: The folder of a store in which artefacts are made.
+_PARTIAL = ".partial"
 
 
 class FileEntry(BaseModel):
@@ -134,7 +136,7 @@ class Store:
 
     def partial(self, artifact_id: str) -> Path:
         """Return where an artefact lies while it is being made."""
-        return self.root / ".partial" / artifact_id
+        return self.root / _PARTIAL / artifact_id
 
     def find(self, artifact_id: str) -> Artifact | None:
         """Return a whole artefact, or None. A damaged one is set aside, never used."""
@@ -176,6 +178,15 @@ class Store:
         folder.rename(target)
         _flush(self.root)
         return Artifact(target)
+
+
+def published(path: Path) -> Path:
+    """Return where a path in an artefact in the making will lie once the artefact is made."""
+    parts = path.absolute().parts
+    if _PARTIAL not in parts:
+        return path.absolute()
+    place = parts.index(_PARTIAL)  # store/.partial/ID/out/… becomes store/ID/…
+    return Path(*parts[:place], parts[place + 1], *parts[place + 3 :])
 
 
 def entries(folder: Path) -> dict[str, FileEntry]:

@@ -72,8 +72,9 @@ def run_isolated(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     parent_end, child_end = context.Pipe()
+    environment = {name: os.environ[name] for name in os.environ if name.startswith("PLUMBLINE_")}
     process = context.Process(
-        target=_child, args=(child_end, function, partial, arguments, threads)
+        target=_child, args=(child_end, function, partial, arguments, threads, environment)
     )
     process.start()
     child_end.close()
@@ -160,9 +161,11 @@ def _child(
     partial: Path,
     arguments: Mapping[str, Any],
     threads: int | None,
+    environment: Mapping[str, str],
 ) -> None:
     from plumbline.runs.stage import Stage
 
+    os.environ.update(environment)  # the server that forks has that of its own start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and kills
     lock = threading.Lock()
     threading.Thread(target=_die_with_the_parent, args=(child_end,), daemon=True).start()

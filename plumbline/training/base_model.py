@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config
+from plumbline.config import Config, only_when
 from plumbline.errors import ConfigError, DataError
+from plumbline.lm import remote_code
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.model_folder import Reference
@@ -64,21 +65,34 @@ class ScratchConfig(Config):
         return self
 
 
+_GIVEN = "name_or_path: a folder or a hub id"
+
+
+def _is_given(config: BaseModelConfig) -> bool:
+    return config.name_or_path != EMBEDDED
+
+
+def _is_on_hub(config: BaseModelConfig) -> bool:
+    return _is_given(config) and not Path(config.name_or_path).expanduser().is_dir()
+
+
 class BaseModelConfig(Config):
     """Which base model to start from."""
 
     name_or_path: str = EMBEDDED
     """embedded (a small model trained from scratch in the run), a local folder, or a hub id."""
-    revision: str | None = None
+    revision: str | None = only_when(_is_on_hub, "name_or_path: a hub id", None)
     """Branch, tag or commit on the hub."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = only_when(_is_given, _GIVEN, "auto")
     """Number format of the frozen weights; auto takes the one they are stored in."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = only_when(_is_given, _GIVEN, "sdpa")
     """Attention implementation."""
-    trust_remote_code: bool = False
-    """Run code that comes with a hub model. Off unless you have read that code."""
-    scratch: ScratchConfig = ScratchConfig()
-    """The embedded model; ignored for any other."""
+    trust_remote_code: bool = only_when(_is_given, _GIVEN, False)
+    """Run code that comes with a model. Off unless you have read that code."""
+    scratch: ScratchConfig = only_when(
+        lambda config: not _is_given(config), "name_or_path: embedded", ScratchConfig()
+    )
+    """The embedded model."""
 
 
 @stage("base")
@@ -97,6 +111,7 @@ def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | Non
         raise ConfigError(
             f"base.name_or_path is {config.name_or_path!r}, but there is no folder {path}."
         )
+    allow_code_of(config)
     Reference(
         name_or_path=str(path.resolve()) if path.is_dir() else config.name_or_path,
         revision=config.revision,
@@ -107,6 +122,12 @@ def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | Non
     load_tokenizer(stage.folder)  # both fail here, at the start, rather than in the middle
     model = load_causal_lm(stage.folder)
     return {"parameters": parameter_counts(model)["parameters"]}
+
+
+def allow_code_of(config: BaseModelConfig) -> None:
+    """Let the base's own Python run in this command, if its config says so."""
+    if config.trust_remote_code:
+        remote_code.allow(config.name_or_path, config.revision)
 
 
 def _train_from_scratch(

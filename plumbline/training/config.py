@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, not_in_identity
+from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.training.optimizers import OPTIMIZERS
 
@@ -22,8 +22,8 @@ class TrainingConfig(Config):
     """How the learning rate falls after the warm-up."""
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the data; ignored where max_steps is set."""
+    epochs: float = only_when(lambda config: config.max_steps is None, "max_steps: null", 1.0, gt=0)
+    """Passes over the data."""
     max_steps: int | None = Field(None, ge=1)
     """Optimiser steps. Null lets epochs decide."""
     batch_size: int = Field(16, ge=1)

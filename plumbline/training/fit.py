@@ -35,7 +35,6 @@ def fit(
     trainer: ExactResume,
     stage: Stage,
     description: str,
-    *,
     evaluations: int,
     evaluate: Evaluate | None,
 ) -> Fitted:

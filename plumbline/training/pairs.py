@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from plumbline.data.records import Row
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.lm.chat import encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_response
+from plumbline.lm.context import LengthLimit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +24,11 @@ class EncodedPair(NamedTuple):
     rejected_ids: list[int]
 
     @property
+    def length(self) -> int:
+        """Tokens of the prompt with the longer response."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    @property
     def ids(self) -> dict[str, list[int]]:
         """The row that a trainer of policies reads."""
         return {
@@ -33,22 +39,25 @@ class EncodedPair(NamedTuple):
 
 
 def encode_pairs(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, dropped: Dropped
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
 ) -> list[EncodedPair]:
     """Return the pairs of which both sides fit; the others are kept with the reason."""
     kept = []
     for number, row in enumerate(rows, 1):
-        (prompt_ids, chosen_ids), (_, rejected_ids) = (
-            encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
-            for side in ("chosen", "rejected")
-        )
-        if len(prompt_ids) + max(len(chosen_ids), len(rejected_ids)) > max_length:
-            reason = f"is longer than max_length ({max_length} tokens)"
-            dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
+        try:
+            (prompt_ids, chosen_ids), (_, rejected_ids) = (
+                encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
+                for side in ("chosen", "rejected")
+            )
+        except ConversationRefusedError as error:
+            reason = str(error)
         else:
-            kept.append(EncodedPair(row, prompt_ids, chosen_ids, rejected_ids))
+            pair = EncodedPair(row, prompt_ids, chosen_ids, rejected_ids)
+            if pair.length <= limit.tokens:
+                kept.append(pair)
+                continue
+            reason = limit.reason
+        dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
     if not kept:
-        raise DataError(
-            f"None of {len(rows)} pairs fits into max_length ({max_length} tokens). Raise it."
-        )
+        raise DataError(f"None of {len(rows)} pairs can be trained on: {dropped.summary()}.")
     return kept

@@ -268,3 +268,38 @@ def test_a_reward_model_in_training_is_judged_on_pairs_and_answers(prompts, tmp_
 
     left = pd.read_parquet(tmp_path / "evaluations" / "step-3.parquet")
     assert left["words_score"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("arithmetic", ["weights", "decoding"])
+def test_in_bfloat16_a_policy_has_no_kl_to_itself(policy, prompts, arithmetic):
+    """Sampling takes another way through the weights than a pass; in bfloat16 they disagree."""
+    from plumbline.lm.generation import SamplingConfig
+
+    sampling = SamplingConfig(
+        max_new_tokens=24, precision="bfloat16" if arithmetic == "decoding" else "model"
+    )
+    if arithmetic == "weights":
+        policy.model.to(torch.bfloat16)
+    config = CONFIG.model_copy(update={"sampling": sampling})
+    harness = Harness(config, prompts, [Counts()], data_seed=0)
+    rows = harness.evaluate(policy, policy)
+    assert harness.metrics(rows)["kl"] == pytest.approx(0, abs=1e-4)
+    encoded = [policy.encode(prompt) for prompt in prompts]
+    drawn = policy.sample(encoded, range(len(prompts)), sampling)
+    passed = policy.logprobs_of(encoded, [generation.ids for generation in drawn])
+    noise = [abs(sum(g.logprobs) - float(row.sum())) for g, row in zip(drawn, passed, strict=True)]
+    assert max(noise) > 1e-3  # what the KL would have been made of
+
+
+def test_a_prompt_that_cannot_be_answered_is_left_out_and_counted(policy, prompts, stage):
+    from evaluation.tasks.sampling import sample_responses
+    from plumbline.data.tasks import as_task
+    from plumbline.dropped import Dropped
+
+    long = [{"role": "user", "content": "word " * 300}]
+    dropped = Dropped()
+    task = as_task([prompts[0], long, prompts[1]])
+    rows = sample_responses(policy, task, CONFIG.sampling, 0, dropped=dropped)
+    assert [row["prompt"] for row in rows] == [prompts[0], prompts[1]]
+    assert [row["row"] for row in dropped.rows] == [2]
+    assert "no room in the model's own context" in dropped.rows[0]["reason"]

@@ -69,7 +69,11 @@ def evaluations(stage):
 
 def sft(folder, base, demonstrations, method, hook):
     stage = Stage(folder, Reporter(quiet=True))
-    config = SFTConfig(tuning=TuningConfig(method=method, rank=4), training=TRAINING, evaluations=2)
+    config = SFTConfig(
+        tuning=TuningConfig(method=method),
+        training=TRAINING,
+        evaluations=2,
+    )
     train_sft(
         stage, config=config, base=Folder(base), demonstrations=demonstrations, seed=0, hook=hook
     )

@@ -12,7 +12,9 @@ import torch
 from plumbline.config import load
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.dropped import Dropped
+from plumbline.lm.context import LengthLimit
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
+from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics
@@ -143,8 +145,46 @@ def test_the_same_ids_for_every_trainer_and_scorer(tokenizer):
     """What DPO trains on is what the reward model reads and what a policy would be given."""
     from plumbline.lm.chat import encode_prompt, encode_response
 
-    (pair,) = encode_pairs(ROWS[:1], tokenizer, 99, Dropped())
+    (pair,) = encode_pairs(ROWS[:1], tokenizer, LengthLimit(99, ""), Dropped())
     assert pair.prompt_ids == encode_prompt(tokenizer, ROWS[0]["prompt"])
     for ids, side in ((pair.chosen_ids, "chosen"), (pair.rejected_ids, "rejected")):
         text = ROWS[0][side][0]["content"]
         assert ids == encode_response(tokenizer, ROWS[0]["prompt"], text).response_ids
+
+
+# Models whose tokenizers and templates differ.
+
+
+def pairs_of(*texts):
+    return [
+        {"prompt": [user(prompt)], "chosen": [assistant(chosen)], "rejected": [assistant("No.")]}
+        for prompt, chosen in texts
+    ]
+
+
+def test_no_token_is_trained_behind_the_end_of_the_turn(model_of_kind):
+    """A ChatML template writes a line break there, which TRL would train on."""
+    tokenizer = load_tokenizer(model_of_kind("chatml"))
+    (pair,) = encode_pairs(pairs_of(("Hi", "Yes.")), tokenizer, LengthLimit(99, ""), Dropped())
+    whole = tokenizer.apply_chat_template([user("Hi"), assistant("Yes.")], return_dict=True)[
+        "input_ids"
+    ]
+    assert whole == [*pair.prompt_ids, *pair.chosen_ids, *tokenizer.encode("\n")]
+    assert tokenizer.decode(pair.chosen_ids) == "Yes.<|im_end|>"
+
+
+@pytest.mark.parametrize("kind", ["chatml", "base-chatml", "think", "no-end", "short-context"])
+def test_every_kind_of_model_trains_and_what_does_not_fit_is_counted(model_of_kind, tmp_path, kind):
+    rows = pairs_of(*[(f"Item {n}", "\nYes." if n % 2 else "Yes.") for n in range(8)])
+    rows += pairs_of(("word " * 400, "Yes."))
+    folder = tmp_path / "preferences"
+    splits = {"train": rows, "test": rows[:2]}
+    folder.mkdir()
+    write_dataset(folder, splits, kind="preference", title="P", description="")
+    stage, figures = train(tmp_path / "run", model_of_kind(kind), Folder(folder))
+    assert (figures["pairs"], figures["dropped_rows"]) == (8, 1)
+    (left_out,) = Dropped.read(stage).rows
+    assert left_out["row"] == 9
+    expected = "own context (64 tokens" if kind == "short-context" else "max_length (512 tokens)"
+    assert expected in left_out["reason"]
+    assert figures["implied_reward_accuracy"] is not None

@@ -11,6 +11,7 @@ import pytest
 from plumbline.data.records import assistant, prompt_id, read_dataset, user
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
+from plumbline.lm.context import LengthLimit
 from plumbline.runs.calls import SourceFile
 from plumbline.training.pairs import encode_pairs
 from preference.config import PreferenceFileConfig
@@ -123,9 +124,9 @@ def test_pairs_that_do_not_fit_are_kept_with_their_row(tokenizer):
         },
     ]
     dropped = Dropped()
-    (pair,) = encode_pairs(rows, tokenizer, 60, dropped)
+    (pair,) = encode_pairs(rows, tokenizer, LengthLimit(60, "is too long"), dropped)
     assert pair.row["row"] == 7
     assert pair.chosen_ids[-1] == pair.rejected_ids[-1] == tokenizer.eos_token_id
     assert [row["row"] for row in dropped.rows] == [8]
-    with pytest.raises(DataError, match="None of 2 pairs fits"):
-        encode_pairs(rows, tokenizer, 3, Dropped())
+    with pytest.raises(DataError, match=r"None of 2 pairs.*is too long"):
+        encode_pairs(rows, tokenizer, LengthLimit(3, "is too long"), Dropped())

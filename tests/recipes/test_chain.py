@@ -98,9 +98,10 @@ def test_both_methods_are_judged_by_the_same_looks(record):
     assert first[0] == first[1]
 
 
-def test_artifacts_open_in_the_tools_people_use(record, tmp_path):
+def test_artifacts_open_in_the_tools_people_use(record, tmp_path, monkeypatch):
     made = record.artifacts
-    model = AutoPeftModelForCausalLM.from_pretrained(made["ppo/seed-0"].path)
+    monkeypatch.chdir(made["ppo/seed-0"].path)  # from where PEFT looks for "../policy-…"
+    model = AutoPeftModelForCausalLM.from_pretrained(".")
     assert model.peft_config["default"].r == 4
     head = AutoPeftModelForSequenceClassification.from_pretrained(made["reward"].path, num_labels=1)
     assert head.config.num_labels == 1

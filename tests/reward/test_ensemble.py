@@ -26,7 +26,7 @@ def reward_model(base_folder, folder, seed: int, method: str = "lora"):
     """A reward model whose every trained weight is random, with a scale of its own."""
     folder.mkdir()
     torch.manual_seed(seed)
-    model = trainable_sequence_scorer(base_folder, TuningConfig(method=method, rank=4))
+    model = trainable_sequence_scorer(base_folder, TuningConfig(method=method))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -123,7 +123,7 @@ def test_artifacts_are_taken_as_well_as_folders(models, alone, prompts):
     ("change", "said"),
     [
         ({"models": 1}, "cannot disagree"),
-        ({"how": "median"}, "'median' is no way of combining"),
+        ({"how": "median"}, "no way of combining an ensemble 'median'"),
         ({"weight": -1.0}, "would reward answers"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from plumbline.data.records import assistant, write_dataset
-from plumbline.errors import DataError
+from plumbline.errors import DataError, ModelError
 from plumbline.lm.chat import encode_response
 from plumbline.lm.load import load_sequence_scorer
 from plumbline.lm.tuning import TuningConfig
@@ -58,7 +60,7 @@ def preferences(tmp_path_factory):
 
 def config(method: str) -> RewardConfig:
     return RewardConfig(
-        tuning=TuningConfig(method=method, rank=4),
+        tuning=TuningConfig(method=method),
         training=TrainingConfig(
             learning_rate=5e-3, epochs=2, batch_size=8, log_every=2, checkpoint_every=2
         ),
@@ -125,7 +127,7 @@ def test_a_score_is_the_model_s_own_at_the_end_token(trained, prompts):
 
 
 def test_pairs_that_do_not_fit_leave_none(base_folder, preferences, stage):
-    with pytest.raises(DataError, match="Raise it"):
+    with pytest.raises(DataError, match=r"90 × is longer than max_length \(8 tokens\)"):
         train_reward_model(
             stage,
             config=config("lora").model_copy(update={"max_length": 8}),
@@ -133,3 +135,90 @@ def test_pairs_that_do_not_fit_leave_none(base_folder, preferences, stage):
             preferences=preferences,
             seed=0,
         )
+
+
+# Models whose tokenizers and templates differ, and models that are no reward models.
+
+
+@pytest.fixture(scope="module")
+def scorers(model_of_kind, tmp_path_factory):
+    """A reward model of each kind, trained on a few pairs."""
+    from plumbline.data.records import user
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
+
+    rows = [
+        {
+            "prompt": [user(f"Item {n}")],
+            "chosen": [assistant("\nYes." if n % 2 else "Yes.")],
+            "rejected": [assistant("No.")],
+        }
+        for n in range(8)
+    ]
+    folder = tmp_path_factory.mktemp("pairs")
+    write_dataset(
+        folder, {"train": rows, "test": rows}, kind="preference", title="", description=""
+    )
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            stage = Stage(tmp_path_factory.mktemp(kind), Reporter(quiet=True))
+            train_reward_model(
+                stage, config=config("lora"), policy=Folder(model_of_kind(kind)),
+                preferences=Folder(folder), seed=0,
+            )  # fmt: skip
+            made[kind] = RewardModelScorer(stage.folder)
+        return made[kind]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["chatml", "base-chatml", "strict", "think", "no-end"])
+def test_any_response_has_a_score_that_no_neighbour_changes(scorers, kind):
+    from plumbline.data.records import user
+
+    scorer = scorers(kind)
+    answers = ["Yes.", "\nYes.", "\n", "", " Yes. <|im_end|> more", "Yes " * 30]
+    prompts = [[user("Item 1")]] * len(answers)
+    together = scorer.score(prompts, answers)
+    alone = [scorer.score(prompts[:1], [answer])[0] for answer in answers]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len({round(score, 6) for score in alone}) > 1
+    # As transformers reads it from the saved files: padding is not taken for the end.
+    model = load_sequence_scorer(scorer.folder).eval()
+    ids = [[*p, *r] for p, r in (encode_response(scorer.tokenizer, prompts[0], a) for a in answers)]
+    width = max(map(len, ids))
+    padded = torch.tensor([row + [scorer.tokenizer.pad_token_id] * (width - len(row))
+                           for row in ids])  # fmt: skip
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    with torch.no_grad():
+        outputs = model(input_ids=padded, attention_mask=mask).logits[:, 0]
+    assert scorer.raw_scores(prompts, answers) == pytest.approx(outputs.tolist(), abs=1e-4)
+
+
+def test_a_prompt_that_the_template_refuses_is_named_before_anything_is_scored(scorers):
+    from plumbline.data.records import user
+
+    scorer = scorers("strict")
+    refused = [user("a"), user("b")]
+    assert "Roles must alternate" in scorer.problem_with(refused)
+    assert scorer.problem_with([user("a")]) is None
+    with pytest.raises(ModelError, match=r"prompt 2 of 2.*Roles must alternate"):
+        scorer.score([[user("a")], refused], ["Yes.", "Yes."])
+
+
+def test_a_language_model_is_refused_as_a_scorer(model_of_kind, prompts):
+    scorer = RewardModelScorer(model_of_kind("plain"))
+    with pytest.raises(ModelError, match="no trained reward head"):
+        scorer.score(prompts[:1], ["Yes."])
+
+
+def test_a_calibration_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "calibration.json").write_text(
+        json.dumps({"mean": 0.5, "deviation": 2.0, "max_length": 64})
+    )
+    assert Calibration.read(tmp_path) == Calibration(0.5, 2.0, 64)
+    Calibration(0.5, 2.0, 64).write(tmp_path)
+    assert json.loads((tmp_path / "calibration.json").read_text())["std"] == 2.0
+    assert Calibration.read(tmp_path).apply(4.5) == 2.0

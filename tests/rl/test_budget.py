@@ -143,7 +143,7 @@ def test_the_hook_is_given_the_first_policy_and_not_a_reference_that_follows(
 
     train(
         hook=hook,
-        tuning=TuningConfig(method=method, rank=4),
+        tuning=TuningConfig(method=method),
         iterations=2,
         evaluations=2,
         kl=KLConfig(coefficient=0.0, reference_decay=0.2),

@@ -9,7 +9,7 @@ import torch
 
 from plumbline.data.records import assistant, user
 from plumbline.lm.batches import collate
-from plumbline.lm.chat import encode_conversation, encode_prompt
+from plumbline.lm.chat import encode_demonstration, encode_prompt
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -90,7 +90,7 @@ def test_a_dialogue_is_the_conversation_encoded_at_once(tokenizer, policy, turns
             messages.append(assistant(text))
             if number + 1 < turns:
                 messages.append(environment.reply(messages))
-        whole = encode_conversation(tokenizer, messages)
+        (whole,) = encode_demonstration(tokenizer, messages)
         first = len(encode_prompt(tokenizer, prompt))
         assert [*episode.prompt_ids, *episode.response_ids] == whole.ids
         assert len(episode.prompt_ids) == first

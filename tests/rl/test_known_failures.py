@@ -11,7 +11,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.chat import encode_response
 from plumbline.lm.generation import SamplingConfig
@@ -101,7 +100,7 @@ def scorer(toy, reward_folder):
 
 
 def test_a_reward_model_trained_on_joint_text_but_scored_on_concatenated_ids(toy, scorer):
-    """Where prompt and answer are tokenized apart, a token across their border is lost."""
+    """One function makes the ids of both, so that a reward model scores what it was trained on."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -114,7 +113,8 @@ def test_a_reward_model_trained_on_joint_text_but_scored_on_concatenated_ids(toy
     )
     assert seen[0][0].tolist() == whole["input_ids"]
 
-    # "b" + "c" across the border are one token together; scoring must not pretend otherwise.
+    # "b" + "c" across the border would be one token together, which no policy produces: training
+    # and scoring see the prompt's ids and then the response's own.
     names = ["<|pad|>", "<|eos|>", "a", "b", "c", "bc"]
     plain = Tokenizer(models.BPE({name: n for n, name in enumerate(names)}, [("b", "c")]))
     plain.pre_tokenizer = pre_tokenizers.Metaspace(split=False, prepend_scheme="never")
@@ -126,9 +126,8 @@ def test_a_reward_model_trained_on_joint_text_but_scored_on_concatenated_ids(toy
         chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
     )
     user = [{"role": "user", "content": "ab"}]
-    assert encode_response(merging, user, "a").response_ids == [2]
-    with pytest.raises(ModelError, match="does not continue its own prompt"):
-        encode_response(merging, user, "c")
+    assert encode_response(merging, user, "a") == ([2, 3], [2, 1])
+    assert encode_response(merging, user, "c") == ([2, 3], [4, 1])
 
 
 def test_a_kl_that_ignores_the_temperature(toy, roles):

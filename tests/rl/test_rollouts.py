@@ -55,7 +55,11 @@ class Asks:
 def ready(folder, method, config=CONFIG):
     """Roles whose policy and value head are not what they started from; ends are frequent."""
     torch.manual_seed(0)
-    made = Roles(Artifact(folder), TuningConfig(method=method, rank=4), config.value)
+    made = Roles(
+        Artifact(folder),
+        TuningConfig(method=method),
+        config.value,
+    )
     with torch.no_grad():
         for parameter in made.policy_parameters.values():
             parameter.add_(0.05 * torch.randn_like(parameter))

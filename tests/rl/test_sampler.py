@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -13,7 +15,7 @@ from rl.config import PPOConfig, RolloutConfig, ShapingConfig
 from rl.engines.native import NativeEngine
 from rl.episodes import Episode
 from rl.roles import Roles
-from rl.sampler import RolloutSampler, prompts_of_round
+from rl.sampler import RolloutSampler, prompts_of_round, prompts_that_fit
 from tests.rl.conftest import build_rollout
 
 CONFIG = PPOConfig(
@@ -191,3 +193,31 @@ def test_no_prompt_comes_twice_before_all_came_once(size, count):
     passes = [asked[start : start + size] for start in range(0, len(asked), size)]
     assert all(len(set(one)) == size for one in passes)
     assert len({tuple(one) for one in passes}) > size  # in another order each time
+
+
+class Deaf:
+    """A scorer whose template refuses prompts with a system turn."""
+
+    name = "deaf"
+
+    def score(self, prompts, responses):
+        return [0.0 for _ in responses]
+
+    def problem_with(self, prompt):
+        return "cannot be scored: no system turns" if prompt[0]["role"] == "system" else None
+
+
+def test_prompts_that_cannot_be_answered_or_scored_are_left_out_before_the_first_round(
+    roles, prompts, stage
+):
+    system = [{"role": "system", "content": "Be short."}, *prompts[0]]
+    long = [{"role": "user", "content": "word " * 300}]
+    mixed = [prompts[0], system, prompts[1], long, *prompts[2:8]]
+    fitting = prompts_that_fit(stage, roles.policy, [Deaf()], mixed, CONFIG)
+    assert fitting == [prompts[0], prompts[1], *prompts[2:8]]
+    reasons = {row["row"]: row["reason"] for row in Dropped.read(stage.folder).rows}
+    assert reasons[2] == "cannot be scored: no system turns"
+    assert "max_new_tokens: 12" in reasons[4]
+    assert prompts_that_fit(stage, roles.policy, [], mixed, CONFIG)[1] == system
+    with pytest.raises(DataError, match=r"1 of 2 prompts are left.*cannot be scored"):
+        prompts_that_fit(stage, roles.policy, [Deaf()], [prompts[0], system], CONFIG)

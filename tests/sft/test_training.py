@@ -7,6 +7,7 @@ import torch
 
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.dropped import Dropped
+from plumbline.lm.context import LengthLimit
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.tuning import TuningConfig
@@ -40,7 +41,7 @@ def demonstrations(tmp_path_factory):
 
 def config(method: str = "lora") -> SFTConfig:
     return SFTConfig(
-        tuning=TuningConfig(method=method, rank=4),
+        tuning=TuningConfig(method=method),
         training=TrainingConfig(
             learning_rate=5e-3, epochs=2, batch_size=8, log_every=2, checkpoint_every=4
         ),
@@ -95,7 +96,7 @@ def test_a_killed_training_goes_on_with_the_same_bytes(
 
 def test_labels_are_where_the_assistant_speaks(tokenizer):
     rows = [{"messages": [user("One?"), assistant("Two."), user("Three?"), assistant("Four.")]}]
-    (row,) = tokenize(rows, tokenizer, 99, Dropped())
+    (row,) = tokenize(rows, tokenizer, LengthLimit(99, ""), Dropped())
     labels = [
         token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100
     ]
@@ -106,7 +107,7 @@ def test_labels_are_where_the_assistant_speaks(tokenizer):
 def test_the_loss_is_that_of_a_plain_model(base_folder, tokenizer):
     """Labels line up with what transformers shifts: the cross-entropy of the assistant's tokens."""
     rows = world_demonstrations(0, 4)
-    data = tokenize(rows, tokenizer, 999, Dropped())
+    data = tokenize(rows, tokenizer, LengthLimit(999, ""), Dropped())
     model = load_causal_lm(base_folder).eval()
     total, count = 0.0, 0
     for row in data:

@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.errors import ArtifactError, ModelError
-from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference, source_of
+from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store, sha256
 from plumbline.runs.run import RUN_FILE, Run, RunRecord
 from plumbline.runs.stage import Stage, stage
 from reward.calibration import CALIBRATION
-
-_ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "tokenizer_config.json",
-                  "tokenizer.json", "chat_template.jinja", "special_tokens_map.json")  # fmt: skip
 
 
 @stage("model")
@@ -25,13 +22,7 @@ def link_model(
 ) -> Mapping[str, float | None]:
     """Link to a model outside the store; ``content`` is the digest of its folder."""
     folder = Path(name_or_path)
-    if content is not None and (folder / ADAPTER_CONFIG).exists():
-        for name in _ADAPTER_FILES:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, stage.folder / name)
-        source_of(folder).base.write(stage.folder)
-    else:
-        Reference(name_or_path).write(stage.folder)
+    Reference(name_or_path).write(stage.folder)
     if content is not None and (folder / CALIBRATION).exists():
         shutil.copyfile(folder / CALIBRATION, stage.folder / CALIBRATION)
     load_tokenizer(stage.folder)  # fails here with the name, and not in the middle of the work

@@ -70,14 +70,14 @@ class Decoder:
         self.state = _norm(x, weights.epsilon) * weights.norm
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows; one may stand there several times."""
+        """Keep these rows only; a row may be named several times."""
         self._keys = [keys[rows] for keys in self._keys]
         self._values = [values[rows] for values in self._values]
         self._positions, self._attention_bias = self._positions[rows], self._attention_bias[rows]
         self.state = self.state[rows]
 
     def _grow(self, columns: int) -> None:
-        """Make room for more columns. New ones are nought, as they are multiplied by nought."""
+        """Make room for more columns. New ones are zero, as they are multiplied by zero."""
         more = -(-columns // _COLUMNS) * _COLUMNS
         self._keys = [_lengthened(keys, more) for keys in self._keys]
         self._values = [_lengthened(values, more) for values in self._values]
@@ -155,7 +155,7 @@ class Decoder:
 
 
 def _lengthened(cache: Tensor, more: int) -> Tensor:
-    """Return a cache [B, G, C, E] with more columns of nought; each number is written once."""
+    """Return a cache [B, G, C, E] with more columns of zeros; each number is written once."""
     rows, groups, columns, size = cache.shape
     longer = cache.new_empty(rows, groups, columns + more, size)
     longer[:, :, :columns] = cache

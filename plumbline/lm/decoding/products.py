@@ -1,6 +1,6 @@
 """Linear layers of a snapshot: a matrix that does not change, so it is laid out once.
 
-On a CPU the matrix is packed for oneDNN, which otherwise lays out a plain one anew in every
+On a CPU the matrix is packed for oneDNN, which otherwise lays out a plain one again in every
 product: some 7 to 20 % of a product of 64 rows. Elsewhere, and where this torch packs nothing or
 packs inexactly, it is a plain matrix.
 """
@@ -69,11 +69,11 @@ def packs(device: str, dtype: torch.dtype) -> bool:
     x = torch.randn(_ROWS, 96, generator=generator).to(dtype)
     matrix = torch.randn(80, 96, generator=generator).to(dtype)
     try:
-        found = _packed_product(x, _pack(matrix), None)
+        product = _packed_product(x, _pack(matrix), None)
     except (AttributeError, RuntimeError):  # torch without oneDNN, or without these operators
         return False
     expected = F.linear(x.double(), matrix.double())
-    largest = float((found.double() - expected).abs().max())
+    largest = float((product.double() - expected).abs().max())
     return bool(largest < _ERROR * torch.finfo(dtype).eps * x.shape[1] ** 0.5)
 
 

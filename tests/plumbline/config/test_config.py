@@ -232,6 +232,19 @@ class Methods(Config):
     """First."""
 
 
+def test_an_override_takes_the_effect_of_what_the_file_sets(tmp_path):
+    path = write(tmp_path, "first:\n  loss:\n    kind: clip\n    limit: 0.9\n")
+    assert load(Methods, path).first.loss.limit == 0.9
+    loss = load(Methods, path, ["first.loss.kind=other"]).first.loss
+    assert (loss.kind, loss.limit) == ("other", Method().loss.limit)
+    # Two overrides that contradict each other are refused, and so is a file that does.
+    with pytest.raises(ConfigError, match=r"first\.loss\.limit is 0\.5.*needs kind: clip"):
+        load(Methods, path, ["first.loss.kind=other", "first.loss.limit=0.5"])
+    path = write(tmp_path, "first:\n  trains: true\n  loss:\n    kind: other\n    limit: 0.9\n")
+    with pytest.raises(ConfigError, match=r"first\.loss\.limit is 0\.9.*needs kind: clip"):
+        load(Methods, path, ["first.trains=true"])
+
+
 def test_a_setting_without_effect_is_refused_with_what_it_needs(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(Methods, write(tmp_path, "first:\n  loss:\n    kind: other\n    limit: 0.9\n"))

@@ -17,7 +17,7 @@ from plumbline.commands.evaluation.find_model import find_model
 from plumbline.commands.evaluation.metric_tables import as_markdown, metric_lines
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
-from plumbline.lm.model_folder import ADAPTER_CONFIG
+from plumbline.lm.model_folder import source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
@@ -227,7 +227,7 @@ def test_an_adapter_s_folder_is_a_model(run, base_folder, tmp_path, prompts):
         card=model_card("A", "An adapter."),
     )  # fmt: skip
     found = find_model(run, str(folder), "model")
-    assert (found.path / ADAPTER_CONFIG).exists()
+    assert source_of(found.path).adapter == folder
     one, other = Policy.load(found.path), Policy.load(folder)
     ids = torch.tensor([one.encode(prompts[0])])
     with torch.no_grad():
