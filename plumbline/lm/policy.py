@@ -27,6 +27,7 @@ from plumbline.lm.generation import Generation, SamplingConfig, generate
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.logprobs import TokenLogprobs, in_parts, response_logprobs
 from plumbline.lm.model_folder import ADAPTER
+from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.lm.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class Policy:
     def samples_in_float32(self, config: SamplingConfig) -> bool:
         """Return whether sampling computes in float32, as far as its settings decide."""
         weights = self.model.get_input_embeddings().weight
-        return config.precision == "model" and weights.dtype == torch.float32
+        return weights.dtype == torch.float32 and not computes_in_bfloat16(
+            config.precision, weights.device
+        )
 
     def logprobs_of(
         self,

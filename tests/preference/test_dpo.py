@@ -129,6 +129,8 @@ def test_a_loss_of_the_user_s_own_is_named_by_its_dotted_path(
     code, check = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "my_losses", None)  # forgotten when the test is done
+    del sys.modules["my_losses"]
     (tmp_path / "my_losses.py").write_text(code)
     settings = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.S)[1]
     path = tmp_path / "dpo.yaml"
