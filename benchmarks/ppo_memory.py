@@ -319,11 +319,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="a tiny base, for a look")
     parser.add_argument("--only", nargs="*", help="only these lines, such as sft-lora ppo-lora")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     size = "quick" if arguments.quick else "full"
-    if arguments.one:
-        what, method, folder = arguments.one
+    if arguments.worker:
+        what, method, folder = arguments.worker
         print(json.dumps(measure(what, method, Path(folder), size)))
         return
 
@@ -335,8 +335,8 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             flags = ["--quick"] if arguments.quick else []
-            said = _in_a_process([__file__, *flags, "--one", what, method, folder])
-            table[what, method] = json.loads(said.splitlines()[-1])
+            output = _in_a_process([__file__, *flags, "--worker", what, method, folder])
+            table[what, method] = json.loads(output.splitlines()[-1])
             _say(what, method, table[what, method], time.perf_counter() - start)
     print(json.dumps(_summary(table), indent=None))
 
@@ -362,24 +362,24 @@ def _in_a_process(arguments: list[str]) -> str:
     return done.stdout
 
 
-def _say(what: str, method: str, figures: dict[str, Any], seconds: float) -> None:
-    parts = ", ".join(f"{name} {value:.0f}" for name, value in figures.items())
+def _say(what: str, method: str, numbers: dict[str, Any], seconds: float) -> None:
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in numbers.items())
     print(f"{what:>13} {method:>5}  {parts}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
 def _summary(table: dict[tuple[str, str], dict[str, Any]]) -> dict[str, float]:
     summary: dict[str, float] = {}
-    for (what, method), figures in table.items():
+    for (what, method), numbers in table.items():
         held = {"lora": "fp32", "qlora": "nf4"}[method]
         name = f"{held}_{what}".replace("-", "_")
-        summary[f"{name}_mib"] = round(figures["net"], 1)
-        summary[f"{name}_whole_mib"] = round(figures["whole"], 1)
+        summary[f"{name}_mib"] = round(numbers["net"], 1)
+        summary[f"{name}_whole_mib"] = round(numbers["whole"], 1)
         fair = table.get(("sft", method))
         if what == "sft" or fair is None:
             continue
         ratio = held if what == "ppo" else f"{held}_{what.removeprefix('ppo-')}"
-        summary[f"{ratio}_ratio"] = round(figures["net"] / fair["net"], 3)
-        summary[f"{ratio}_whole_ratio"] = round(figures["whole"] / fair["whole"], 3)
+        summary[f"{ratio}_ratio"] = round(numbers["net"] / fair["net"], 3)
+        summary[f"{ratio}_whole_ratio"] = round(numbers["whole"] / fair["whole"], 3)
     return summary
 
 

@@ -51,14 +51,14 @@ def main() -> None:
     inputs = known["inputs"]
     with tempfile.TemporaryDirectory() as scratch:
         fetch(Path(scratch))
-        found = {
+        computed = {
             "sb3_gae": [buffer(inputs, 1.0, 0.95), buffer(inputs, 0.9, 0.8)],
             **old_trl(inputs, Path(scratch)),
             "trl_1_16": {name: grpo(inputs, **how) for name, how in SETTINGS.items()},
             "trl_1_16_rloo": {"group": GROUP, "advantages": rloo(inputs)},
             "trl_1_16_grpo": {"group": GROUP, "advantages": standardized(inputs)},
         }
-    plain = rounded(found)
+    plain = rounded(computed)
     error = max(distance(known[name], plain[name]) for name in plain)
     if options.write:
         FILE.write_text(json.dumps(known | plain, indent=1))
@@ -78,14 +78,14 @@ def tensors(inputs: dict[str, Any]) -> SimpleNamespace:
     """Return the inputs in float64, with the mask [B, R] of real tokens."""
     import torch
 
-    made = {
+    converted = {
         name: torch.tensor(value, dtype=torch.float64)
         for name, value in inputs.items()
         if name != "lengths"
     }
     lengths = torch.tensor(inputs["lengths"])
-    mask = torch.arange(made["old"].shape[1]) < lengths[:, None]
-    return SimpleNamespace(lengths=inputs["lengths"], mask=mask, **made)
+    mask = torch.arange(converted["old"].shape[1]) < lengths[:, None]
+    return SimpleNamespace(lengths=inputs["lengths"], mask=mask, **converted)
 
 
 def buffer(inputs: dict[str, Any], gamma: float, lam: float) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def buffer(inputs: dict[str, Any], gamma: float, lam: float) -> dict[str, Any]:
     import torch
     from stable_baselines3.common.buffers import RolloutBuffer
 
-    given = tensors(inputs)
+    data = tensors(inputs)
     advantages, returns = [], []
-    for row, length in enumerate(given.lengths):
+    for row, length in enumerate(data.lengths):
         held = RolloutBuffer(
             length,
             gymnasium.spaces.Box(-1, 1, (1,)),
@@ -107,8 +107,8 @@ def buffer(inputs: dict[str, Any], gamma: float, lam: float) -> dict[str, Any]:
             gae_lambda=lam,
             n_envs=1,
         )
-        held.rewards[:, 0] = given.rewards[row, :length].numpy()
-        held.values[:, 0] = given.values[row, :length].numpy()
+        held.rewards[:, 0] = data.rewards[row, :length].numpy()
+        held.values[:, 0] = data.values[row, :length].numpy()
         held.episode_starts[:] = 0
         held.episode_starts[0] = 1
         held.compute_returns_and_advantage(torch.zeros(1), np.array([True]))
@@ -121,7 +121,7 @@ def old_trl(inputs: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Whitening, losses and advantages of TRL 0.12.0."""
     import torch
 
-    given = tensors(inputs)
+    data = tensors(inputs)
     package = folder / "trl" / "trl"
     core, trainer = (
         (package / name).read_text(encoding="utf-8")
@@ -131,33 +131,33 @@ def old_trl(inputs: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("masked_mean", "masked_var", "masked_whiten"):
         run(between(core, f"def {name}(", "\n\n\n"), names)
     whiten = names["masked_whiten"]
-    whitened = whiten(given.token_advantages, given.mask)
+    whitened = whiten(data.token_advantages, data.mask)
     arguments = SimpleNamespace(cliprange=CLIP, cliprange_value=CLIP, gamma=0.9, lam=0.8)
     losses = names | {
         "args": arguments,
-        "vpred": given.new_values,
-        "mb_values": given.values,
-        "mb_return": given.rewards,
-        "padding_mask": ~given.mask,
-        "padding_mask_p1": ~given.mask,
+        "vpred": data.new_values,
+        "mb_values": data.values,
+        "mb_return": data.rewards,
+        "padding_mask": ~data.mask,
+        "padding_mask_p1": ~data.mask,
         "micro_batch_inds": slice(None),
-        "new_logprobs": given.new,
-        "mb_logprobs": given.old,
-        "mb_advantage": torch.where(given.mask, whitened, 0.0),
+        "new_logprobs": data.new,
+        "mb_logprobs": data.old,
+        "mb_advantage": torch.where(data.mask, whitened, 0.0),
     }
     run(between(trainer, "vpredclipped = ", "loss = pg_loss + args.vf_coef"), losses)
     advantages = names | {
         "args": arguments,
-        "values": given.values,
-        "rewards": given.rewards,
-        "responses": torch.zeros_like(given.rewards),
+        "values": data.values,
+        "rewards": data.rewards,
+        "responses": torch.zeros_like(data.rewards),
     }
     run(between(trainer, "lastgaelam = 0", "advantages = masked_whiten(advantages"), advantages)
-    unshifted = whiten(given.token_advantages, given.mask, shift_mean=False)
+    unshifted = whiten(data.token_advantages, data.mask, shift_mean=False)
     return {
         "trl_0_12_ppo": {
-            "whitened": ragged(whitened, given.lengths),
-            "unshifted": ragged(unshifted, given.lengths),
+            "whitened": ragged(whitened, data.lengths),
+            "unshifted": ragged(unshifted, data.lengths),
             "policy_loss": losses["pg_loss"],
             "value_loss": losses["vf_loss"],
             "value_clip_fraction": losses["vf_clipfrac"],
@@ -184,8 +184,8 @@ def grpo(
     import torch
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    given = tensors(inputs)
-    logprobs = given.new.clone().requires_grad_()
+    data = tensors(inputs)
+    logprobs = data.new.clone().requires_grad_()
     alone = SimpleNamespace(
         num_processes=1,
         gather=lambda tensor: tensor,
@@ -224,15 +224,15 @@ def grpo(
         "prompt_ids": torch.zeros(rows, 1),
         "prompt_mask": torch.ones(rows, 1),
         "completion_ids": torch.zeros(rows, width),
-        "completion_mask": given.mask.long(),
-        "advantages": given.advantages,
-        "old_per_token_logps": given.old,
-        "ref_per_token_logps": given.reference,
-        "num_items_in_batch": given.mask.sum(),
+        "completion_mask": data.mask.long(),
+        "advantages": data.advantages,
+        "old_per_token_logps": data.old,
+        "ref_per_token_logps": data.reference,
+        "num_items_in_batch": data.mask.sum(),
     }
     loss = GRPOTrainer._compute_loss(trainer, None, batch)
     loss.backward()
-    return {"loss": loss, "gradient": logprobs.grad.masked_fill(~given.mask, 0)}
+    return {"loss": loss, "gradient": logprobs.grad.masked_fill(~data.mask, 0)}
 
 
 def rloo(inputs: dict[str, Any]) -> Any:
@@ -285,20 +285,20 @@ def rounded(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
+        return {name: rounded(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [rounded(one) for one in value]
+        return [rounded(part) for part in value]
     return round(value, 8) if isinstance(value, float) else value
 
 
-def distance(one: Any, other: Any) -> float:
+def distance(left: Any, right: Any) -> float:
     """Return the largest difference of two of the same form; infinity where the form differs."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max(distance(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return max(map(distance, one, other), default=0.0)
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return abs(one - other)
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        return max(distance(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        return max(map(distance, left, right), default=0.0)
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return abs(left - right)
     return float("inf")
 
 

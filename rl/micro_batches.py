@@ -25,17 +25,17 @@ class MicroBatches:
         self._trained = [weight for part in learners for weight in part.parameters.values()]
 
     def run(
-        self, lengths: Tensor, learn: Callable[[Sequence[Tensor]], T], undo: Callable[[], None]
+        self, lengths: Tensor, work: Callable[[Sequence[Tensor]], T], undo: Callable[[], None]
     ) -> T:
-        """Return what ``learn`` returns for the rows of each part.
+        """Return what ``work`` returns for the rows of each part.
 
         ``lengths`` [B] are the tokens of each row. Where a GPU's memory runs out, ``undo`` is
-        called, and ``learn`` again with smaller parts.
+        called, and ``work`` again with smaller parts.
         """
         if self._roles.model.device.type != "cuda":
-            return learn(by_length(lengths, self._config.micro_batch_size))
+            return work(by_length(lengths, self._config.micro_batch_size))
         copies = 2 if self._roles.reads_together else 1
-        return self._room.use(lambda tokens: learn(rows_by_tokens(lengths, tokens // copies)), undo)
+        return self._room.use(lambda tokens: work(rows_by_tokens(lengths, tokens // copies)), undo)
 
     @cached_property
     def _room(self) -> Room:

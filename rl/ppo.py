@@ -265,7 +265,7 @@ class PPO(TrainingState):
         weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
         value_weights = token_mean(mask)
 
-        def learn(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        def add_gradients(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             log_ratio = torch.zeros(mask.shape, device=mask.device)
             total = torch.zeros((), dtype=torch.float64, device=mask.device)
             for rows in parts:
@@ -284,7 +284,7 @@ class PPO(TrainingState):
             metrics.cut(noted)
             self.zero_grad()
 
-        loss, log_ratio = self.micro_batches.run(minibatch.batch.lengths, learn, undo)
+        loss, log_ratio = self.micro_batches.run(minibatch.batch.lengths, add_gradients, undo)
         metrics.add("policy_loss", loss)
         return loss, log_ratio
 
@@ -327,10 +327,10 @@ class PPO(TrainingState):
         log_ratio = (new.logprobs - old_logprobs).detach()
         ratio = log_ratio.exp()
         # clip: -min(ratio A, clip(ratio, 1 - low, 1 + high) A)
-        surrogate = POLICY_LOSSES[config.loss.kind](
+        policy_loss = POLICY_LOSSES[config.loss.kind](
             new.logprobs, old_logprobs, part.advantages, part.mask, config.loss.clip
         )
-        per_token = surrogate.loss * part.importance_weights
+        per_token = policy_loss.loss * part.importance_weights
         if config.kl_in_loss:
             kl = KL_ESTIMATORS[config.kl_estimator].function(new.logprobs, part.reference_logprobs)
             per_token = per_token + self.kl_coefficient * kl
@@ -338,8 +338,8 @@ class PPO(TrainingState):
             per_token = per_token - config.loss.entropy * new.entropy
         loss = (per_token.masked_fill(~part.mask, 0.0) * weights).sum()
         metrics = {
-            "ratio": surrogate.ratio.detach(),
-            "clip_fraction": surrogate.clipped,
+            "ratio": policy_loss.ratio.detach(),
+            "clip_fraction": policy_loss.clipped,
             "approx_kl": ratio - 1 - log_ratio,  # k3: KL(old || new), never negative
             "entropy": new.entropy.detach(),
         }

@@ -112,8 +112,8 @@ def read_by_roles(
             )
             return [tensor for tensor in read if tensor is not None]
 
-        found = iter(each_in_parts(together, batch, config.micro_batch_size, roles.model))
-        logprobs, reference, values = (next(found) if want else None for want in wanted)
+        readings = iter(each_in_parts(together, batch, config.micro_batch_size, roles.model))
+        logprobs, reference, values = (next(readings) if want else None for want in wanted)
         assert reference is not None
         return RoleReadings(
             sampled_logprobs if logprobs is None else logprobs,

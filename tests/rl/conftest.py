@@ -112,18 +112,18 @@ def toy(toy_folder):
 def answers(policy, most: int) -> list[list[int]]:
     """Return every response of at most ``most`` tokens: it ends, or it is cut."""
     size, end = len(policy.tokenizer), policy.tokenizer.eos_token_id
-    found = []
+    result = []
     for length in range(1, most + 1):
         for ids in itertools.product(range(size), repeat=length):
             if end in ids[:-1] or (length < most and ids[-1] != end):
                 continue
-            found.append(list(ids))
-    return found
+            result.append(list(ids))
+    return result
 
 
 @torch.no_grad()
 def distribution(policy, prompt, most: int, temperature: float = 1.0) -> torch.Tensor:
     """Return the probability of each of `answers`, [answers]."""
-    found = answers(policy, most)
-    batch = collate([policy.encode(prompt)] * len(found), found, policy.pad_id)
+    result = answers(policy, most)
+    batch = collate([policy.encode(prompt)] * len(result), result, policy.pad_id)
     return policy.logprobs(batch, temperature).logprobs.sum(1).exp()

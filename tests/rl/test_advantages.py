@@ -50,9 +50,9 @@ def test_advantages_by_hand():
     # delta_2 = 0.5 * 0.6 - 0.4 = -0.1;        A_2 = -0.1 + 0.25 * 0.4 = 0
     # delta_1 = 0.5 * 0.4 - 0.2 = 0;           A_1 = 0
     rewards, values = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.2, 0.4, 0.6]])
-    found = generalized_advantages(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
-    torch.testing.assert_close(found.advantages, torch.tensor([[0.0, 0.0, 0.4]]))
-    torch.testing.assert_close(found.returns, torch.tensor([[0.2, 0.4, 1.0]]))
+    result = generalized_advantages(rewards, values, torch.ones(1, 3, dtype=torch.bool), 0.5, 0.5)
+    torch.testing.assert_close(result.advantages, torch.tensor([[0.0, 0.0, 0.4]]))
+    torch.testing.assert_close(result.returns, torch.tensor([[0.2, 0.4, 1.0]]))
 
 
 def reference(rewards, values, gamma, lam):
@@ -78,14 +78,14 @@ def test_advantages_equal_the_definition_whatever_the_padding(lengths, gamma, la
     rewards = torch.randn(shape, generator=generator, dtype=torch.float64)
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     mask = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(1)
-    found = generalized_advantages(rewards, values, mask, gamma, lam)
+    result = generalized_advantages(rewards, values, mask, gamma, lam)
     for row, length in enumerate(lengths):
         expected = reference(
             rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam
         )
-        assert found.advantages[row, :length].tolist() == pytest.approx(expected)
-        assert not found.advantages[row, length:].any()
-        assert not found.returns[row, length:].any()
+        assert result.advantages[row, :length].tolist() == pytest.approx(expected)
+        assert not result.advantages[row, length:].any()
+        assert not result.returns[row, length:].any()
 
 
 def test_lambda_one_is_return_less_value_and_lambda_zero_is_one_step():
@@ -138,7 +138,7 @@ def test_the_score_is_paid_at_the_policy_s_last_token_whatever_follows():
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5)])
 def test_holes_are_as_if_the_environment_s_tokens_were_not_there(gamma, lam):
     rewards, values = torch.randn(2, 6), torch.randn(2, 6)
-    found = generalized_advantages(rewards, values, HOLES, gamma, lam)
+    result = generalized_advantages(rewards, values, HOLES, gamma, lam)
     to_go = returns_to_go(rewards, HOLES, gamma)
     for row, ours in enumerate(HOLES):
         count = int(ours.sum())
@@ -146,13 +146,13 @@ def test_holes_are_as_if_the_environment_s_tokens_were_not_there(gamma, lam):
         alone = generalized_advantages(
             rewards[row : row + 1, ours], values[row : row + 1, ours], closed, gamma, lam
         )
-        torch.testing.assert_close(found.advantages[row, ours], alone.advantages[0])
-        torch.testing.assert_close(found.returns[row, ours], alone.returns[0])
+        torch.testing.assert_close(result.advantages[row, ours], alone.advantages[0])
+        torch.testing.assert_close(result.returns[row, ours], alone.returns[0])
         torch.testing.assert_close(
             to_go[row, ours], returns_to_go(rewards[row : row + 1, ours], closed, gamma)[0]
         )
-    assert not found.advantages[~HOLES].any()
-    assert not found.returns[~HOLES].any()
+    assert not result.advantages[~HOLES].any()
+    assert not result.returns[~HOLES].any()
 
 
 def test_what_stands_at_the_environment_s_tokens_does_not_matter():
@@ -182,8 +182,8 @@ def test_group_centered_by_hand():
 
 def test_group_standardized_by_hand():
     # Variance (4 + 1 + 9) / 2 = 7.
-    found = group_standardized(REWARDS, 3, epsilon=0.0)[:3]
-    torch.testing.assert_close(found, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5)
+    result = group_standardized(REWARDS, 3, epsilon=0.0)[:3]
+    torch.testing.assert_close(result, torch.tensor([-2.0, -1.0, 3.0]) / 7**0.5)
     assert group_standardized(REWARDS, 3)[3:].tolist() == [0.0, 0.0, 0.0]
 
 
@@ -227,8 +227,8 @@ def test_each_estimator_by_hand(estimator, expected):
     rewards = torch.tensor([[1.0, 0.0], [0.5, 1.5]])
     mask = torch.tensor([[True, False], [True, True]])
     settings = EstimatorSettings(gamma=1.0, lam=1.0, group_size=2)
-    found = ADVANTAGE_ESTIMATORS[estimator](rewards, torch.zeros(2, 2), mask, settings)
-    torch.testing.assert_close(found.advantages, torch.tensor(expected), atol=2e-4, rtol=0)
+    result = ADVANTAGE_ESTIMATORS[estimator](rewards, torch.zeros(2, 2), mask, settings)
+    torch.testing.assert_close(result.advantages, torch.tensor(expected), atol=2e-4, rtol=0)
 
 
 # Parity with other implementations.
@@ -238,34 +238,34 @@ def test_each_estimator_by_hand(estimator, expected):
 def test_advantages_equal_stable_baselines3_s(case):
     theirs = REFERENCES["sb3_gae"][case]
     mask = torch.arange(5) < GIVEN["lengths"].unsqueeze(1)
-    found = generalized_advantages(
+    result = generalized_advantages(
         GIVEN["rewards"], GIVEN["values"], mask, theirs["gamma"], theirs["lam"]
     )
     for row, length in enumerate(GIVEN["lengths"]):
-        for ours, name in ((found.advantages, "advantages"), (found.returns, "returns")):
+        for ours, name in ((result.advantages, "advantages"), (result.returns, "returns")):
             assert ours[row, :length].tolist() == pytest.approx(theirs[name][row], abs=1e-5)
 
 
 def test_advantages_equal_those_of_trl_s_ppo_trainer():
     theirs = REFERENCES["trl_0_12_gae"]
     full = torch.ones(4, 5, dtype=torch.bool)
-    found = generalized_advantages(
+    result = generalized_advantages(
         GIVEN["rewards"], GIVEN["values"], full, theirs["gamma"], theirs["lam"]
     )
-    torch.testing.assert_close(found.advantages, torch.tensor(theirs["advantages"]))
-    torch.testing.assert_close(found.returns, torch.tensor(theirs["returns"]))
+    torch.testing.assert_close(result.advantages, torch.tensor(theirs["advantages"]))
+    torch.testing.assert_close(result.returns, torch.tensor(theirs["returns"]))
 
 
 @pytest.mark.parametrize(("name", "subtract_mean"), [("whitened", True), ("unshifted", False)])
 def test_whitening_equals_trl_s(name, subtract_mean):
     mask = torch.arange(5) < GIVEN["lengths"].unsqueeze(1)
-    found = masked_whiten(GIVEN["token_advantages"], mask, subtract_mean=subtract_mean)
+    result = masked_whiten(GIVEN["token_advantages"], mask, subtract_mean=subtract_mean)
     for row, expected in enumerate(REFERENCES["trl_0_12_ppo"][name]):
-        assert found[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
+        assert result[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_group_advantages_equal_trl_s():
     for name, estimate in (("rloo", leave_one_out), ("grpo", group_standardized)):
         theirs = REFERENCES[f"trl_1_16_{name}"]
-        found = estimate(GIVEN["scores"], theirs["group"])
-        assert found.tolist() == pytest.approx(theirs["advantages"], abs=1e-5)
+        result = estimate(GIVEN["scores"], theirs["group"])
+        assert result.tolist() == pytest.approx(theirs["advantages"], abs=1e-5)

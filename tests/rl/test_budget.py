@@ -57,9 +57,9 @@ class LikesTheLetterE:
 @torch.no_grad()
 def exact_kl(policy, reference, prompts) -> float:
     """The mean KL over all that can be answered, in nats a response."""
-    found = answers(policy, MOST)
-    asked = [policy.encode(prompt) for prompt in prompts for _ in found]
-    batch = collate(asked, found * len(prompts), policy.pad_id)
+    result = answers(policy, MOST)
+    asked = [policy.encode(prompt) for prompt in prompts for _ in result]
+    batch = collate(asked, result * len(prompts), policy.pad_id)
     ours, theirs = (one.logprobs(batch).logprobs.sum(1) for one in (policy, reference))
     return float((ours.exp() * (ours - theirs)).sum()) / len(prompts)
 
@@ -149,5 +149,5 @@ def test_the_hook_is_given_the_first_policy_and_not_a_reference_that_follows(
         kl=KLConfig(coefficient=0.0, reference_decay=0.2),
     )
     assert len(seen) == 3
-    for found in seen:
-        torch.testing.assert_close(found, distribution(start, prompt, MOST), atol=1e-5, rtol=1e-3)
+    for result in seen:
+        torch.testing.assert_close(result, distribution(start, prompt, MOST), atol=1e-5, rtol=1e-3)

@@ -30,8 +30,8 @@ def judge(prompts):
 def test_the_same_policy_has_the_same_dialogues(judge, policy, tmp_path):
     rows = judge.judge(policy)
     assert rows == judge.judge(policy)
-    found = judge(policy, policy, 3, tmp_path / "looks")
-    assert found["eval/score"] == pytest.approx(dialogue_metrics(rows)["score"])
+    result = judge(policy, policy, 3, tmp_path / "looks")
+    assert result["eval/score"] == pytest.approx(dialogue_metrics(rows)["score"])
     lines = (tmp_path / "looks" / "step-3.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows
     utility = GoldUtility(0)
@@ -66,10 +66,10 @@ def test_a_comparison_by_hand(stage, tmp_path):
         return Artifact(folder)
 
     before, after = dialogues("before", [1, 2, 0], 1), dialogues("after", [2, 2, 3], 3)
-    found = compare_dialogues(stage, before=before, after=after)
-    assert found["gain"] == pytest.approx(4 / 3)
-    assert found["gain_se"] == pytest.approx(7**0.5 / 3)
-    assert found["better"] == pytest.approx(2.5 / 3)
+    result = compare_dialogues(stage, before=before, after=after)
+    assert result["gain"] == pytest.approx(4 / 3)
+    assert result["gain_se"] == pytest.approx(7**0.5 / 3)
+    assert result["better"] == pytest.approx(2.5 / 3)
     summary = json.loads((stage.folder / "summary.json").read_text())
     assert summary["before"]["turns"] == 1
     assert summary["after"]["turns"] == 2

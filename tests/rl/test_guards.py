@@ -29,10 +29,10 @@ def test_small_changes_are_no_spike():
 def test_a_log_ratio_beyond_its_limit_is_a_spike_and_its_row_comes_first():
     log_ratio = CALM.clone()
     log_ratio[1, 2] = -21.0
-    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig())
-    assert found is not None
-    assert "moved by 21.0" in found.reason
-    assert found.rows == [4, 7]
+    result = spike(log_ratio, MASK, FINE, ROWS, GuardConfig())
+    assert result is not None
+    assert "moved by 21.0" in result.reason
+    assert result.rows == [4, 7]
     assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=22, approx_kl=None)) is None
     assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=None, approx_kl=None)) is None
 
@@ -47,25 +47,25 @@ def test_the_distance_of_an_update_is_the_mean_of_k3():
     # exp(1) - 1 - 1 = 0.718 at each of five tokens.
     log_ratio = torch.ones(2, 3)
     assert spike(log_ratio, MASK, FINE, ROWS, GuardConfig(approx_kl=0.72)) is None
-    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(approx_kl=0.71))
-    assert found is not None
-    assert "0.72 nats" in found.reason
+    result = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(approx_kl=0.71))
+    assert result is not None
+    assert "0.72 nats" in result.reason
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["loss", "policy gradient"])
 def test_what_is_no_number_is_a_spike(name, number):
-    found = spike(CALM, MASK, FINE | {name: number}, ROWS, GuardConfig())
-    assert found is not None
-    assert found.reason.startswith(f"the {name} is {number}")
+    result = spike(CALM, MASK, FINE | {name: number}, ROWS, GuardConfig())
+    assert result is not None
+    assert result.reason.startswith(f"the {name} is {number}")
 
 
 def test_a_change_that_is_no_number_is_a_spike_whose_row_comes_first():
     log_ratio = CALM.clone()
     log_ratio[1, 0] = math.nan
-    found = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=None, approx_kl=None))
-    assert found is not None
-    assert found.rows == [4, 7]
+    result = spike(log_ratio, MASK, FINE, ROWS, GuardConfig(log_ratio=None, approx_kl=None))
+    assert result is not None
+    assert result.rows == [4, 7]
 
 
 def test_an_empty_minibatch_is_no_spike():

@@ -22,8 +22,8 @@ def exact(logits):
 
 def gradient(of, logits):
     logits = logits.clone().requires_grad_()
-    (found,) = torch.autograd.grad(of(logits), logits)
-    return found
+    (result,) = torch.autograd.grad(of(logits), logits)
+    return result
 
 
 def as_a_loss(estimator):
@@ -42,8 +42,8 @@ def as_a_loss(estimator):
     ],
 )
 def test_by_hand(estimator, value):
-    found = estimator(torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.3)]]))
-    assert found.item() == pytest.approx(value)
+    result = estimator(torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.3)]]))
+    assert result.item() == pytest.approx(value)
 
 
 @pytest.mark.parametrize("estimator", [k1, k3])
@@ -74,9 +74,9 @@ def test_as_a_loss_k3_has_the_gradient_of_the_other_divergence():
     def reverse(logits):
         return (REFERENCE * (REFERENCE.log() - logits.log_softmax(0))).sum()
 
-    found = gradient(as_a_loss(k3), LOGITS)
-    torch.testing.assert_close(found, gradient(reverse, LOGITS))
-    assert float((found - gradient(exact, LOGITS)).abs().max()) > 0.01
+    result = gradient(as_a_loss(k3), LOGITS)
+    torch.testing.assert_close(result, gradient(reverse, LOGITS))
+    assert float((result - gradient(exact, LOGITS)).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("estimator", [k1, k2, k3])

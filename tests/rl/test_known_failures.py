@@ -262,7 +262,7 @@ def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind
     assert len({len(episode.response_ids) for episode in episodes}) > 1
     ppo = make_ppo(roles, config, kl_coefficient=0.1)
     rollout = ppo.build_rollout(episodes, Length())
-    found = []
+    result = []
     for size in (8, 3, 1):
         cut = config.model_copy(update={"micro_batch_size": size})
         ppo.micro_batches = MicroBatches(roles, cut, ppo.learners.values())
@@ -273,12 +273,12 @@ def test_gradient_accumulation_that_changes_the_loss(toy, roles, reduction, kind
             for p in learner.parameters.values()
             if p.grad is not None
         ]
-        found.append((float(loss), torch.cat(grads).clone()))
+        result.append((float(loss), torch.cat(grads).clone()))
         for learner in ppo.learners.values():
             learner.zero_grad()
-    for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-4, abs=1e-6)
-        torch.testing.assert_close(gradient, found[0][1], atol=1e-5, rtol=1e-3)
+    for loss, gradient in result[1:]:
+        assert loss == pytest.approx(result[0][0], rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(gradient, result[0][1], atol=1e-5, rtol=1e-3)
 
 
 def test_a_last_partial_batch_is_refused():
@@ -308,7 +308,7 @@ def test_position_ids_that_count_padding_on_the_left(toy, roles):
     """Prompts of unlike length: each row must be as it is alone."""
     prompts = [[3, 6, 1, 4], [3, 6, 7, 8, 9, 10, 11, 6, 1, 4]]
     batch = collate(prompts, [[7, 8, 1], [9, 1]], roles.policy.pad_id)
-    found = roles.policy.logprobs(batch).logprobs
+    result = roles.policy.logprobs(batch).logprobs
     learner = Learner(roles.value_parameters, 0.05, CONFIG)
     roles.values(batch).sub(1).square().sum().backward()
     learner.step()
@@ -316,7 +316,7 @@ def test_position_ids_that_count_padding_on_the_left(toy, roles):
     for row, ids in enumerate(([7, 8, 1], [9, 1])):
         width = len(ids)
         torch.testing.assert_close(
-            found[row, :width], plainly(roles.model, prompts[row], ids), atol=1e-5, rtol=1e-4
+            result[row, :width], plainly(roles.model, prompts[row], ids), atol=1e-5, rtol=1e-4
         )
         alone = roles.values(collate([prompts[row]], [ids], roles.policy.pad_id))
         torch.testing.assert_close(values[row, :width], alone[0], atol=1e-5, rtol=1e-4)

@@ -48,10 +48,10 @@ def at(*numbers: float) -> list[torch.Tensor]:
 )
 def test_policy_loss_by_hand(ratio, advantage, loss, clipped):
     tensors = at(math.log(ratio) - 1, -1.0, advantage)
-    found = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.3))
-    assert found.loss.item() == pytest.approx(loss)
-    assert found.ratio.item() == pytest.approx(ratio)
-    assert found.clipped.item() is clipped
+    result = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.3))
+    assert result.loss.item() == pytest.approx(loss)
+    assert result.ratio.item() == pytest.approx(ratio)
+    assert result.clipped.item() is clipped
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,20 @@ def test_policy_loss_by_hand(ratio, advantage, loss, clipped):
 )
 def test_dual_clip_by_hand(ratio, advantage, loss, clipped):
     tensors = at(math.log(ratio), 0.0, advantage)
-    found = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.2, dual=3.0))
-    assert found.loss.item() == pytest.approx(loss)
-    assert found.clipped.item() is clipped
+    result = clipped_policy_loss(*tensors, EVERYWHERE, Clip(0.2, 0.2, dual=3.0))
+    assert result.loss.item() == pytest.approx(loss)
+    assert result.clipped.item() is clipped
 
 
 def test_cispo_by_hand_keeps_the_gradient_of_clipped_tokens():
     # Ratios 2 and 0.5, clipped to 1.3 and 0.8: weights times -A log p, log p = log 2 and log 0.5.
     new = torch.tensor([[math.log(2.0), math.log(0.5)]], requires_grad=True)
     old, advantages, mask = torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), EVERYWHERE.expand(1, 2)
-    found = cispo_loss(new, old, advantages, mask, Clip(0.2, 0.3))
+    result = cispo_loss(new, old, advantages, mask, Clip(0.2, 0.3))
     expected = [[-1.3 * 3 * math.log(2), 0.8 * math.log(0.5)]]
-    torch.testing.assert_close(found.loss, torch.tensor(expected))
-    assert found.clipped.all()
-    found.loss.sum().backward()
+    torch.testing.assert_close(result.loss, torch.tensor(expected))
+    assert result.clipped.all()
+    result.loss.sum().backward()
     torch.testing.assert_close(new.grad, torch.tensor([[-1.3 * 3, 0.8]]))
     clipped = new.detach().requires_grad_()
     other = clipped_policy_loss(clipped, old, advantages, mask, Clip(0.2, 0.3))
@@ -91,11 +91,11 @@ def test_gspo_by_hand():
     new, old = torch.tensor([[0.3, 0.1, 9.0]] * 2), torch.zeros(2, 3)
     mask = torch.tensor([[True, True, False]] * 2)
     advantages = torch.tensor([[2.0] * 3, [-2.0] * 3])
-    found = gspo_loss(new, old, advantages, mask, Clip(0.1, 0.1))
-    torch.testing.assert_close(found.ratio, torch.full((2, 3), math.exp(0.2)))
+    result = gspo_loss(new, old, advantages, mask, Clip(0.1, 0.1))
+    torch.testing.assert_close(result.ratio, torch.full((2, 3), math.exp(0.2)))
     expected = torch.tensor([[-2.2] * 2, [2 * math.exp(0.2)] * 2])
-    torch.testing.assert_close(found.loss[:, :2], expected)
-    assert found.clipped[:, :2].tolist() == [[True, True], [False, False]]
+    torch.testing.assert_close(result.loss[:, :2], expected)
+    assert result.clipped[:, :2].tolist() == [[True, True], [False, False]]
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_gspo_by_hand():
     ],
 )
 def test_value_loss_by_hand(value, old, target, loss, clipped):
-    found = clipped_value_loss(*at(value, old, target), clip=0.2)
-    assert found.loss.item() == pytest.approx(loss)
-    assert found.clipped.item() is clipped
+    result = clipped_value_loss(*at(value, old, target), clip=0.2)
+    assert result.loss.item() == pytest.approx(loss)
+    assert result.clipped.item() is clipped
     plain = clipped_value_loss(*at(value, old, target), clip=None)
     assert plain.loss.item() == pytest.approx(0.5 * (value - target) ** 2)
     assert not plain.clipped.item()
@@ -142,9 +142,9 @@ def test_a_response_without_tokens_weighs_nothing_and_breaks_nothing():
 
 def test_truncated_weights_by_hand():
     now = torch.tensor([[math.log(1.5), math.log(5.0), math.log(0.25)]], requires_grad=True)
-    found = truncated_weights(now, torch.zeros(1, 3), cap=2.0)
-    torch.testing.assert_close(found, torch.tensor([[1.5, 2.0, 0.25]]))
-    assert not found.requires_grad
+    result = truncated_weights(now, torch.zeros(1, 3), cap=2.0)
+    torch.testing.assert_close(result, torch.tensor([[1.5, 2.0, 0.25]]))
+    assert not result.requires_grad
 
 
 KINDS = {

@@ -110,11 +110,11 @@ def test_copying_is_learnt(toy, tmp_path):
     )
     prompts = toy.prompts[:24:7]  # aa, bb, cc, dd
     roles = solve(toy, config, prompts, Table(half_each), tmp_path)
-    found = []
+    result = []
     for prompt in prompts:
         rewards = [half_each(prompt[0]["content"], t) for t in texts(roles.policy, 2, toy)]
-        found.append(float(toy.distribution(roles.policy, prompt, 2) @ torch.tensor(rewards)))
-    assert sum(found) / len(found) > 0.99
+        result.append(float(toy.distribution(roles.policy, prompt, 2) @ torch.tensor(rewards)))
+    assert sum(result) / len(result) > 0.99
 
 
 def total_variation(p, q) -> float:
@@ -207,11 +207,11 @@ def test_with_a_penalty_the_optimum_is_the_tilted_reference(
     roles = solve(tiny, config, [prompt], Table(number), tmp_path)
     rewards = torch.tensor([number("ab", text) for text in texts(roles.policy, most, tiny)])
     reference = tiny.distribution(roles.reference, prompt, most)
-    found = tiny.distribution(roles.policy, prompt, most)
-    assert float(found.sum()) == pytest.approx(1, abs=1e-4)
+    result = tiny.distribution(roles.policy, prompt, most)
+    assert float(result.sum()) == pytest.approx(1, abs=1e-4)
     optimum, other = tilted(reference, rewards, beta), mode_covering(reference, rewards, beta)
     assert total_variation(reference, optimum) > 0.1  # there was a way to go
     if kl == "k3":
         optimum, other = other, optimum
-    assert total_variation(found, optimum) < 0.02
-    assert total_variation(found, other) > 0.02
+    assert total_variation(result, optimum) < 0.02
+    assert total_variation(result, other) > 0.02

@@ -40,10 +40,10 @@ def test_a_rollout_has_the_same_numbers(base_folder, prompts, monkeypatch, metho
     expected = build_rollout(roles, Length(), episodes, config, 0.1, recompute=recompute)
     packed(monkeypatch)
     assert roles.share_base == (method == "lora")
-    found = build_rollout(roles, Length(), episodes, config, 0.1, recompute=recompute)
+    result = build_rollout(roles, Length(), episodes, config, 0.1, recompute=recompute)
     for name in ("logprobs", "reference_logprobs", "values", "advantages", "returns", "kl"):
         torch.testing.assert_close(
-            getattr(found, name), getattr(expected, name), atol=2e-4, rtol=1e-3
+            getattr(result, name), getattr(expected, name), atol=2e-4, rtol=1e-3
         )
 
 
@@ -96,7 +96,7 @@ def test_gradients_are_the_same_from_one_pass_or_two(base_folder, prompts, monke
     def gradients():
         metrics = RunningMeans()
         loss, log_ratio = ppo.accumulate_gradients(rollout, metrics)
-        found = {
+        result = {
             name: parameter.grad.clone()
             for learner in ppo.learners.values()
             for name, parameter in learner.parameters.items()
@@ -104,15 +104,15 @@ def test_gradients_are_the_same_from_one_pass_or_two(base_folder, prompts, monke
         }
         for learner in ppo.learners.values():
             learner.zero_grad()
-        return float(loss), log_ratio, found, metrics.means()
+        return float(loss), log_ratio, result, metrics.means()
 
     expected = gradients()
     packed(monkeypatch)
     assert roles.reads_together == (trunk == "own")
-    found = gradients()
-    assert found[0] == pytest.approx(expected[0], abs=1e-4)
-    torch.testing.assert_close(found[1], expected[1], atol=1e-4, rtol=1e-3)
-    assert found[2].keys() == expected[2].keys()
+    result = gradients()
+    assert result[0] == pytest.approx(expected[0], abs=1e-4)
+    torch.testing.assert_close(result[1], expected[1], atol=1e-4, rtol=1e-3)
+    assert result[2].keys() == expected[2].keys()
     for name, gradient in expected[2].items():
-        torch.testing.assert_close(found[2][name], gradient, atol=1e-4, rtol=2e-2)
-    assert found[3] == pytest.approx(expected[3], abs=1e-3)
+        torch.testing.assert_close(result[2][name], gradient, atol=1e-4, rtol=2e-2)
+    assert result[3] == pytest.approx(expected[3], abs=1e-3)

@@ -198,11 +198,11 @@ def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, mo
 
     monkeypatch.setattr(type(backbone(scorer.model)), "forward", refuse)
     with compute_precision(precision, "cpu"):
-        found = asked.score(prompts, ANSWERS)
+        result = asked.score(prompts, ANSWERS)
     expected = [(raw - 0.7) / 1.6 for raw in expected]
-    assert found == pytest.approx(expected, abs=1e-4 if precision == "model" else 0.03)
+    assert result == pytest.approx(expected, abs=1e-4 if precision == "model" else 0.03)
     # The head's product is not rounded to bfloat16: only what it reads is.
-    numbers = torch.tensor(found) * 1.6 + 0.7
+    numbers = torch.tensor(result) * 1.6 + 0.7
     assert not torch.equal(numbers, numbers.bfloat16().float())
 
 

@@ -97,17 +97,17 @@ def test_values_noted_while_sampling_are_those_of_a_pass(roles, prompts, monkeyp
         raise AssertionError("a pass for the values")
 
     monkeypatch.setattr(roles, "values", refuse)
-    found = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
-    for name, one, other in zip(found._fields[1:], found[1:], expected[1:], strict=True):
+    result = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
+    for name, one, other in zip(result._fields[1:], result[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_in_a_dialogue_values_stand_at_the_policy_s_own_tokens(roles, prompts):
     episodes = sampled(roles, prompts, environment=Asks())
     assert max(len(episode.turns) for episode in episodes) == 5
-    found = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
-    assert not found.values[~found.batch.response_mask].any()
-    torch.testing.assert_close(found.values, plain(roles, episodes).values, atol=1e-4, rtol=1e-4)
+    result = build_rollout(roles, Length(), episodes, CONFIG, 0.1, recompute=False)
+    assert not result.values[~result.batch.response_mask].any()
+    torch.testing.assert_close(result.values, plain(roles, episodes).values, atol=1e-4, rtol=1e-4)
 
 
 def test_in_bfloat16_they_are_off_by_its_rounding(base_folder, prompts):
@@ -116,9 +116,9 @@ def test_in_bfloat16_they_are_off_by_its_rounding(base_folder, prompts):
     )
     roles = ready(base_folder, "lora")
     episodes = sampled(roles, prompts, config)
-    found = build_rollout(roles, Length(), episodes, config, 0.1, recompute=False)
+    result = build_rollout(roles, Length(), episodes, config, 0.1, recompute=False)
     exact = plain(roles, episodes).values
-    error = float((found.values - exact).norm() / exact.norm())
+    error = float((result.values - exact).norm() / exact.norm())
     assert 1e-5 < error < 0.04  # states have 8 bits
 
 
@@ -141,10 +141,10 @@ def test_where_log_probabilities_are_computed_anew_so_are_values_in_the_same_pas
 
     monkeypatch.setattr(roles_module, "logprobs_and_values", counted)
     monkeypatch.setattr(roles.policy, "logprobs", None)
-    found = build_rollout(roles, Length(), stale, CONFIG, 0.1, recompute=True)
+    result = build_rollout(roles, Length(), stale, CONFIG, 0.1, recompute=True)
     assert sorted(passes) == [2, 3, 3]  # each row once
-    torch.testing.assert_close(found.values, expected.values)
-    torch.testing.assert_close(found.logprobs, expected.logprobs)
+    torch.testing.assert_close(result.values, expected.values)
+    torch.testing.assert_close(result.logprobs, expected.logprobs)
 
 
 def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
@@ -153,8 +153,8 @@ def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
     stale = [
         e._replace(values=[9.0] * len(e.response_ids)) for e in sampled(roles, prompts, config)
     ]
-    found = build_rollout(roles, Length(), stale, config, 0.1, recompute=False)
-    torch.testing.assert_close(found.values, plain(roles, stale, config=config).values)
+    result = build_rollout(roles, Length(), stale, config, 0.1, recompute=False)
+    torch.testing.assert_close(result.values, plain(roles, stale, config=config).values)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,12 @@ def test_in_training_values_are_those_of_the_weights_as_they_are(
     build = PPO.build_rollout
 
     def checked(self, episodes, scorer, *, recompute):
-        found = build(self, episodes, scorer, recompute=recompute)
+        result = build(self, episodes, scorer, recompute=recompute)
         with torch.no_grad():
-            expected = self.roles.values(found.batch)
-        torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=1e-4)
+            expected = self.roles.values(result.batch)
+        torch.testing.assert_close(result.values, expected, atol=1e-4, rtol=1e-4)
         rounds.append((episodes[0].values is not None, float(expected.abs().mean())))
-        return found
+        return result
 
     monkeypatch.setattr(PPO, "build_rollout", checked)
     rollouts = RolloutConfig(recompute_logprobs=False, max_staleness=behind)

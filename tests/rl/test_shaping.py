@@ -24,10 +24,10 @@ FINISHED = torch.tensor([True, True, False, False])
 )
 def test_what_becomes_of_cut_responses_by_hand(name, rewards, rejects):
     assert set(MISSING_EOS) == {"penalize", "replace", "reject", "keep"}
-    found = MISSING_EOS[name].rewards(SCORES, FINISHED, 2.0)
-    torch.testing.assert_close(found, torch.tensor(rewards))
+    result = MISSING_EOS[name].rewards(SCORES, FINISHED, 2.0)
+    torch.testing.assert_close(result, torch.tensor(rewards))
     assert MISSING_EOS[name].rejects is rejects
-    assert MISSING_EOS[name].has_penalty is (not torch.equal(found, SCORES))
+    assert MISSING_EOS[name].has_penalty is (not torch.equal(result, SCORES))
 
 
 def test_scores_are_clipped():
@@ -36,8 +36,8 @@ def test_scores_are_clipped():
 
 def test_whitening_comes_before_the_clip():
     # Mean 2, standard deviation 2 (Bessel: (4 + 0 + 4) / 2 = 4): -1, 0, 1; clipped to 0.5.
-    found = shape_rewards(torch.tensor([0.0, 2.0, 4.0]), whiten=True, clip=0.5)
-    torch.testing.assert_close(found, torch.tensor([-0.5, 0.0, 0.5]))
+    result = shape_rewards(torch.tensor([0.0, 2.0, 4.0]), whiten=True, clip=0.5)
+    torch.testing.assert_close(result, torch.tensor([-0.5, 0.0, 0.5]))
 
 
 def test_equal_scores_are_whitened_to_zero():

@@ -50,13 +50,13 @@ def test_every_estimator_is_dispatched_to_itself(name):
     """Where two rows gave the same numbers, one of them would be another's name."""
     (rewards, values, _), mask = tensors()
     mine = EstimatorSettings(gamma=0.9, lam=0.8, group_size=2)
-    found = ADVANTAGE_ESTIMATORS[name](rewards, values, mask, mine).advantages
-    assert found.shape == mask.shape
-    assert not found[~mask].any()
+    result = ADVANTAGE_ESTIMATORS[name](rewards, values, mask, mine).advantages
+    assert result.shape == mask.shape
+    assert not result[~mask].any()
     same = {
         other
         for other in ADVANTAGE_ESTIMATORS
-        if torch.equal(ADVANTAGE_ESTIMATORS[other](rewards, values, mask, mine).advantages, found)
+        if torch.equal(ADVANTAGE_ESTIMATORS[other](rewards, values, mask, mine).advantages, result)
     }
     twins = {"dr_grpo", "group_mean"}  # which differ in the reduction alone
     assert same == (twins if name in twins else {name})
@@ -108,8 +108,8 @@ def test_a_policy_loss_of_one_s_own(own):
     config = load(PPOConfig, None, ["loss.kind=my_module.unclipped"])
     assert config.reduction == "token_mean"
     (new, old, advantages), mask = tensors()
-    found = POLICY_LOSSES[config.loss.kind](new, old, advantages, mask, config.loss.clip)
-    torch.testing.assert_close(found.loss, -(new - old).exp() * advantages)
+    result = POLICY_LOSSES[config.loss.kind](new, old, advantages, mask, config.loss.clip)
+    torch.testing.assert_close(result.loss, -(new - old).exp() * advantages)
     assert config.identity()["loss"]["kind"]["function"] == "my_module.unclipped"
     with pytest.raises(ModelError, match=r"my_module\.mean, which returned Tensor"):
         POLICY_LOSSES["my_module.mean"](new, old, advantages, mask, config.loss.clip)
@@ -136,8 +136,8 @@ def test_an_estimator_of_one_s_own(own):
     assert config.kl_in_loss
     rewards = torch.tensor([[1.0, 0.0, 0.0], [2.0, 1.0, 0.0]])
     _, mask = tensors()
-    found = config.estimator(rewards, rewards * 0, mask, config.estimator_settings)
-    assert found.advantages.tolist() == [[0, 0, 0], [2, 2, 2]]  # the median of two is the lower
+    result = config.estimator(rewards, rewards * 0, mask, config.estimator_settings)
+    assert result.advantages.tolist() == [[0, 0, 0], [2, 2, 2]]  # the median of two is the lower
     with pytest.raises(ModelError, match=r"my_module\.wrong, which returned Tensor"):
         ADVANTAGE_ESTIMATORS["my_module.wrong"](rewards, rewards, mask, config.estimator_settings)
 
