@@ -43,20 +43,41 @@ def load_sequence_scorer(folder: Path) -> Any:
     """Load a trained reward model: a sequence classifier with one label."""
     from transformers import AutoModelForSequenceClassification
 
+    check_reward_head(folder)
     source = source_of(folder)
     model, report = _load_base(
         AutoModelForSequenceClassification, folder, source, quantize=False, num_labels=1
     )
-    head = {name for name in report.missing if name.split(".")[0] in _HEADS}
-    in_adapter = source.adapter is not None and _has_head(source.adapter)
-    if head and not in_adapter:
-        raise ModelError(
-            f"{folder} has no trained reward head ({', '.join(sorted(head))} is not in it): it is "
-            "a language model, and its scores would be random. Give a reward model."
-        )
-    above = report.above_the_trunk if in_adapter else set()
+    # An adapter brings the head, and the base under it may be a language model.
+    above = report.above_the_trunk if source.adapter is not None else set()
     report.refuse((report.missing | report.unexpected) - above, "a reward model")
     return _with_adapter(model, source, trainable=False)
+
+
+def check_reward_head(folder: Path) -> None:
+    """Raise `ModelError` if a model has no trained reward head, by the names of its weights alone.
+
+    A model on the hub is not fetched for this.
+    """
+    source = source_of(folder)
+    place = source.adapter or Path(source.base.name_or_path)
+    names = weight_names(place)
+    if names and not any(set(name.split(".")) & set(_HEADS) for name in names):
+        raise ModelError(
+            f"{place} has no trained reward head ({_HEADS[0]}.weight is not in it): it is a "
+            "language model, and its scores would be random. Give a reward model."
+        )
+
+
+def weight_names(folder: Path) -> set[str]:
+    """Return the names of the weights in a folder's safetensors files; none are read."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with translated(lambda name: safe_open(name, framework="pt"), str(file)) as weights:
+            names.update(weights.keys())
+    return names
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
@@ -255,13 +276,6 @@ def _name_base(model: Any, source: Source) -> None:
     """Name what the adapter stands on by where it is now, not by what its files say."""
     model.peft_config[ADAPTER].base_model_name_or_path = source.reference.name_or_path
     model.peft_config[ADAPTER].revision = source.base.revision
-
-
-def _has_head(adapter: Path) -> bool:
-    from peft import load_peft_weights
-
-    names = translated(load_peft_weights, str(adapter), device="cpu")
-    return any(name.split(".")[-2] in _HEADS for name in names)
 
 
 def _whole(model: Any) -> Any:

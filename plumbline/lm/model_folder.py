@@ -160,6 +160,8 @@ def translated(function: Any, name: str, *arguments: Any, **options: Any) -> Any
     """Call a library's loader of a model by name; its errors become `ModelError`."""
     from safetensors import SafetensorError
 
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise ModelError(f"There is no model in {name}: there is no such folder.")
     try:
         return function(name, *arguments, **options)
     except SafetensorError as error:

@@ -29,6 +29,7 @@ from plumbline.commands.evaluation.request import (
 )
 from plumbline.config import load
 from plumbline.errors import ConfigError
+from plumbline.lm.load import check_reward_head
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.progress import Reporter
@@ -76,6 +77,8 @@ def _results(
     if request.reference is not None:
         baseline = {names[request.reference]: find_model(run, request.reference, "model")}
     rewards = [find_model(run, name, "reward") for name in request.rewards]
+    for reward in rewards:
+        check_reward_head(reward.path)  # before anything is sampled
     metrics: dict[str, dict[str, dict[str, float | None]]] = {}
     rows: list[dict[str, Any]] = []
     for task in request.tasks:

@@ -168,6 +168,14 @@ def test_what_cannot_be_done_is_said(evaluate, base_folder, arguments, error, me
         evaluate(*given)
 
 
+def test_a_language_model_as_the_reward_is_refused_before_anything_is_sampled(
+    evaluate, base_folder, monkeypatch
+):
+    monkeypatch.setattr(Policy, "sample", None)
+    with pytest.raises(ModelError, match=r"no trained reward head.*it is a language model"):
+        evaluate(base_folder, "--reward", base_folder)
+
+
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path / "home", "run", "test", EvaluationConfig(), isolate=False)
