@@ -25,9 +25,12 @@ from plumbline.tables import Table
 MIB = 1024 * 1024
 LARGEST_ROW = 16 * MIB
 """Bytes of one row; a longer one is left out (in JSON lines and CSV) or refused."""
-LARGEST_RATIO = 250
-"""A packed file may unpack to this many times its size, and to `ALWAYS_UNPACKED` in any case."""
-ALWAYS_UNPACKED = 256 * MIB
+LARGEST_RATIO = 100
+"""A packed file may unpack to this many times its size, and to `ALWAYS_UNPACKED` in any case.
+
+What is unpacked is compared with what was read for it, so that a file is refused early.
+"""
+ALWAYS_UNPACKED = 16 * MIB
 _CHUNK = 256 * 1024
 
 #: By the mark that a text begins with; the longer ones first.
@@ -47,19 +50,19 @@ class Packing:
     name: str
     ending: str
     begins: bytes
-    open: Callable[[Path], Any]
+    open: Callable[[Any], Any]
 
 
-def _open_zstd(path: Path) -> Any:
+def _open_zstd(stream: BinaryIO) -> Any:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    return pa.CompressedInputStream(pa.PythonFile(stream), "zstd")
 
 
 PACKINGS = Table(
     "way of packing",
     (
-        Packing("gzip", ".gz", b"\x1f\x8b", gzip.open),
+        Packing("gzip", ".gz", b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
         Packing("zstd", ".zst", b"\x28\xb5\x2f\xfd", _open_zstd),
         Packing("bzip2", ".bz2", b"BZh", bz2.open),
         Packing("xz", ".xz", b"\xfd7zXZ\x00", lzma.open),
@@ -99,11 +102,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             f"{named.name} file. Pack it again, or take the ending {named.ending} off."
         )
     try:
-        raw = path.open("rb") if packing is None else packing.open(path)
-        if packing is not None:
-            raw = io.BufferedReader(_Unpacked(raw, path), _CHUNK)
-        with raw:
-            yield _as_utf8(raw)
+        with path.open("rb") as raw:
+            stream: Any = raw
+            if packing is not None:
+                stream = io.BufferedReader(_Unpacked(packing.open(raw), raw, path), _CHUNK)
+            yield _as_utf8(stream)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if packing is None:
             raise DataError(f"{path} cannot be read: {error}.") from None
@@ -116,9 +119,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 class _Unpacked(io.RawIOBase):
     """The unpacked bytes of a file, up to a limit."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
-        self._stream, self._path, self._count = stream, path, 0
-        self._most = max(ALWAYS_UNPACKED, LARGEST_RATIO * path.stat().st_size)
+    def __init__(self, stream: Any, packed: BinaryIO, path: Path) -> None:
+        self._stream, self._packed, self._path, self._count = stream, packed, path, 0
 
     def readable(self) -> bool:
         return True
@@ -126,17 +128,14 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         content = self._stream.read(len(buffer))
         self._count += len(content)
-        if self._count > self._most:
+        if self._count > max(ALWAYS_UNPACKED, LARGEST_RATIO * self._packed.tell()):
             raise DataError(
-                f"{self._path} unpacks to more than {self._most // MIB} MiB, which is over "
-                f"{LARGEST_RATIO} times its size. Unpack it yourself where it is to be trusted."
+                f"{self._path} unpacks to more than {LARGEST_RATIO} times its size (seen after "
+                f"{self._count // MIB} MiB), as no usual file does. Unpack it yourself where it is "
+                "to be trusted."
             )
         buffer[: len(content)] = content
         return len(content)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 def _as_utf8(stream: Any) -> BinaryIO:

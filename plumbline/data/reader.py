@@ -40,7 +40,9 @@ from plumbline.runs.calls import SourceFile
 _MEANINGFUL_NAMES = frozenset(name for names in MEANINGFUL.values() for name in names)
 #: Parts that change what a row means: a use that does not take them leaves the row out.
 _BINDING = ("tools", "reasoning", "weight")
+#: What is kept of rows that are left out: so many characters of each, and so many rows whole.
 _LARGEST_KEPT = 20_000
+_MOST_KEPT = 10_000
 
 
 class DataFormatConfig(Config):
@@ -143,10 +145,12 @@ class ExampleReader:
         """Count a row as left out; in a strict reader, raise `DataError` with it."""
         if self._strict:
             raise DataError(f"{self._source.place}, {row.place} {reason}.")
-        record: Any = row.record if row.record is not None else getattr(row, "text", "")
-        text = str(record) if row.record is not None else ""
-        if len(text) > _LARGEST_KEPT:
-            record = f"{text[:_LARGEST_KEPT]} … ({len(text)} characters)"
+        record: Any = "not kept: many rows were left out"
+        if len(self.report.dropped.rows) < _MOST_KEPT:
+            record = row.record if row.record is not None else getattr(row, "text", "")
+            text = str(record)
+            if len(text) > _LARGEST_KEPT:
+                record = f"{text[:_LARGEST_KEPT]} … ({len(text)} characters)"
         self.report.dropped.add(self.report.origin, row.number, reason, record)
 
     def _decide(self, first: Sequence[Record]) -> None:
@@ -231,6 +235,8 @@ class ExampleReader:
         """Return the examples of a row; raise `ValueError` with the reason where there is none."""
         form = self._format
         if form is None:
+            if self.report.rows > FIRST_ROWS:
+                raise ValueError(f"is below {FIRST_ROWS} rows of no format for {self._use.name}")
             raise ValueError(why_unknown(record, self._use))
         if not form.columns:  # a user's own function reads the row itself
             parts: dict[str, Any] = {"record": record}
