@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from annotation.private_files import write_private
+from annotation.server.embedded.plumbline_site.logs import rotate
 from annotation.server.environment import python
 from annotation.server.site_folder import Reach, Site, write_private_json
 from plumbline.errors import BusyError, PlumblineError
@@ -130,8 +131,7 @@ def _spawn(site: Site, interpreter: Path) -> subprocess.Popen[bytes]:
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(site.temporary.resolve()),
     }
-    if site.log.exists() and site.log.stat().st_size > 10_000_000:
-        site.log.replace(site.log.with_suffix(".old.log"))
+    rotate(site.log)
     with os.fdopen(os.open(site.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         log.write(f"--- start {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         log.flush()

@@ -247,7 +247,7 @@ def _elsewhere(tmp_path, names, asked):
 def test_a_server_without_new_keys_is_told_of(tmp_path):
     asked = []
     people = _elsewhere(tmp_path, ["ana"], asked)
-    with pytest.raises(DataError, match="Whoever has the old key still has access"):
+    with pytest.raises(DataError, match="Anyone with the old key still has access"):
         people.remove("ana")
     assert "DELETE /workspaces/w/users/1" in asked  # all that can be done is done
     with pytest.raises(DataError, match="cannot change an API key"):

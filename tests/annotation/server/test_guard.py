@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 from pydantic import BaseModel, Field
 
-from annotation.server.embedded.plumbline_site import guard as guard_module
+from annotation.server.embedded.plumbline_site import limits
 from annotation.server.embedded.plumbline_site.guard import Guard, OnlyFrom, content_security_policy
 from annotation.server.embedded.plumbline_site.lockout import Lockout
 from annotation.server.embedded.plumbline_site.logs import Discreet
@@ -158,7 +158,7 @@ def test_websockets_are_refused(guard, app):
 
 
 def test_what_is_too_large_is_refused_also_without_a_length(guard, app, monkeypatch):
-    monkeypatch.setattr(guard_module, "_LARGEST_BODY", 100)
+    monkeypatch.setitem(limits.LARGEST_BODY, None, 100)
     assert _request(guard, method="POST", body=[b"x" * 50, b"x" * 50])[0] == 200
     assert _request(guard, method="POST", headers={"content-length": "101"})[0] == 413
     assert _request(guard, method="POST", body=[b"x" * 50] * 3)[0] == 413

@@ -322,6 +322,35 @@ def test_sessions_and_keys_end_with_a_reset_at_once(argilla_site, tmp_path):
     assert site.sign_in(person["username"], person["password"]).status_code == 401
 
 
+def test_signing_out_ends_a_session_on_the_server_and_no_other(argilla_site):
+    site = argilla_site
+    person = site.person()
+    first, second = (
+        site.sign_in(person["username"], person["password"]).json()["access_token"]
+        for _ in range(2)
+    )
+    assert first != second
+    with site.client(token=first) as client:
+        assert client.post("/sign-out").status_code == 204
+        assert client.post("/sign-out").status_code == 401
+    # The last letter of a signature has bits that mean nothing: another spelling of the same token.
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spelt = first[:-1] + letters[letters.index(first[-1]) ^ 1]
+    assert _who(site, first).status_code == _who(site, spelt).status_code == 401
+    assert _who(site, second).status_code == 200
+    site.stop()
+    site.start()
+    assert _who(site, first).status_code == 401
+    assert _who(site, second).status_code == 200
+
+
+def test_signing_out_with_a_key_changes_nothing(argilla_site):
+    with argilla_site.client() as client:
+        assert client.post("/sign-out").status_code == 204
+        assert client.get("/me").status_code == 200
+        assert client.post("/sign-out", headers={"X-Argilla-Api-Key": ""}).status_code == 401
+
+
 def test_sessions_end_with_the_account_also_for_a_namesake(argilla_site, tmp_path):
     site = argilla_site
     people = Accounts(connection(site.home), tmp_path)

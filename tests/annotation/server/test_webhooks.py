@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from annotation.server.embedded.plumbline_site import jobs
+from annotation.server.embedded.plumbline_site import listeners, tasks
 
 
 class Listener:
@@ -203,9 +203,9 @@ class Module:
 
 @pytest.fixture
 def events(monkeypatch):
-    monkeypatch.setattr(jobs, "_listeners", jobs._Listeners())
+    monkeypatch.setattr(listeners, "_listeners", listeners._Listeners())
     webhooks, module = Webhooks(), Module()
-    jobs._skip_events_nobody_hears(webhooks, module, "build")
+    listeners.skip_events_without_listeners(webhooks, module, "build")
     return webhooks, module
 
 
@@ -249,7 +249,7 @@ def test_a_job_is_tried_four_times(monkeypatch):
     async def sleep(seconds):
         waits.append(seconds)
 
-    monkeypatch.setattr(jobs.asyncio, "sleep", sleep)
+    monkeypatch.setattr(tasks.asyncio, "sleep", sleep)
     attempts = []
 
     async def work(name):
@@ -260,9 +260,9 @@ def test_a_job_is_tried_four_times(monkeypatch):
     async def run(name):
         attempts.clear()
         waits.clear()
-        assert jobs.in_process(work)(name).id
-        while jobs._running:
-            await asyncio.gather(*jobs._running)
+        assert tasks.in_process(work)(name).id
+        while tasks._running:
+            await asyncio.gather(*tasks._running)
 
     asyncio.run(run("third time"))
     assert (len(attempts), waits) == (3, [1, 10])

@@ -1,9 +1,11 @@
-"""Counts wrong passwords, and says who has to wait.
+"""Counts of wrong passwords, and who has to wait.
 
-Three counts, so that neither a guesser gets through nor an outsider can shut a labeller out with a
-few wrong guesses: one person from one address (`PAIR`), one address with any names (`ADDRESS`),
-and one person from wherever (`PERSON`). An attempt counts as wrong until it proves right, so that
-many at once get no further than one after another.
+Three counts, so that neither a guesser succeeds nor an outsider locks a labeller with a few wrong
+guesses: one person from one address (`PAIR`), one address with any names (`ADDRESS`), and one
+person from all addresses together (`PERSON`). A device on which the person has signed in before has
+a count of its own (`DEVICE`) in the place of these, so that nobody else can lock it. `PERSON` does
+not hold for this machine itself. An attempt counts as wrong until it proves right, so that many at
+once get no further than one after another.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 WINDOW_SECONDS = 15 * 60
-PAIR, ADDRESS, PERSON = 5, 30, 50
+PAIR, ADDRESS, PERSON, DEVICE = 5, 30, 50, 10
 
 
 class Lockout:
-    """Kept in a file, so that a restart forgives nobody."""
+    """The counts, kept in a file so that a restart does not reset them."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
         self._file = file
@@ -30,11 +32,11 @@ class Lockout:
         self._read_version: tuple[int, ...] = ()
         self._attempts: dict[str, list[float]] = {}
 
-    def begin(self, user: str, address: str) -> float:
+    def begin(self, user: str, address: str, device: str | None = None) -> float:
         """Count an attempt as wrong for now; return how many seconds it has to wait, or 0."""
         self._read()
         now = self._clock()
-        limits = _limits(user, address)
+        limits = _limits(user, address, device)
         for key in limits:
             recent = [at for at in self._attempts.get(key, []) if at > now - WINDOW_SECONDS]
             self._attempts[key] = recent
@@ -50,18 +52,18 @@ class Lockout:
         self._write()
         return 0.0
 
-    def succeeded(self, user: str, address: str) -> None:
-        """Forgive this person here: the password was right."""
+    def succeeded(self, user: str, address: str, device: str | None = None) -> None:
+        """Forget the wrong attempts of this person here: the password was right."""
         self._read()
-        pair, elsewhere, person = _limits(user, address)
-        for key in (elsewhere, person):
-            if self._attempts.get(key):
+        for key in _limits(user, address, device):
+            if key.startswith(("pair:", "device:")):
+                self._attempts.pop(key, None)
+            elif self._attempts.get(key):
                 self._attempts[key].pop()
-        self._attempts.pop(pair, None)
         self._write()
 
     def forget(self, user: str) -> None:
-        """Unlock a person: all counts against the name go, and the addresses' with them."""
+        """Unlock a person: all counts of the name go, and those of addresses with them."""
         self._read()
         mine = _hash(user)
         self._attempts = {
@@ -79,7 +81,7 @@ class Lockout:
             return
         if version == self._read_version:
             return
-        # A damaged file forgives everybody: nobody outside can damage it, and people must get in.
+        # A damaged file unlocks everybody: no outsider can damage it, and people must get in.
         self._attempts = {}
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             self._attempts = {
@@ -89,8 +91,8 @@ class Lockout:
         self._read_version = version
 
     def _version(self) -> tuple[int, ...]:
-        found = self._file.stat()
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        stat = self._file.stat()
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
     def _write(self) -> None:
         now = self._clock()
@@ -105,23 +107,35 @@ class Lockout:
         self._read_version = self._version()
 
 
-def _limits(user: str, address: str) -> dict[str, int]:
-    """Return the three counts; names and addresses are hashed, for a typed password may be one."""
+def _limits(user: str, address: str, device: str | None) -> dict[str, int]:
+    """Return the counts of an attempt. Names and addresses are hashed: a name may be a password."""
     who, where = _hash(user), _hash(_network(address))
-    return {f"pair:{who}:{where}": PAIR, f"address:{where}": ADDRESS, f"person:{who}": PERSON}
+    if device is not None:
+        return {f"device:{who}:{_hash(device)}": DEVICE}
+    limits = {f"pair:{who}:{where}": PAIR, f"address:{where}": ADDRESS}
+    if not _is_this_machine(address):
+        limits[f"person:{who}"] = PERSON
+    return limits
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _network(address: str) -> str:
-    """Return what one person holds: an address, or of IPv6 the 2^64 that a line comes with."""
+    """Return what one person holds: an address, or of IPv6 the 2^64 that come with a line."""
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if found.version == 4:
+    if parsed.version == 4:
         return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
 
 
 def _hash(value: str) -> str:
