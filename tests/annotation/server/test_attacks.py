@@ -126,7 +126,8 @@ def test_a_long_query_is_refused(guard, app):
 
     scope = {
         "type": "http", "path": "/", "method": "GET", "client": ("10.0.0.1", 1),
-        "query_string": b"q=" + b"x" * limits.LONGEST_ADDRESS, "headers": [(b"host", HOST.encode())],
+        "query_string": b"q=" + b"x" * limits.LONGEST_ADDRESS,
+        "headers": [(b"host", HOST.encode())],
     }  # fmt: skip
     asyncio.run(guard(scope, None, send))
     assert sent[0]["status"] == 414
@@ -182,7 +183,12 @@ def test_a_body_that_stops_half_way_is_ended(guard, app, monkeypatch):
 
 @pytest.mark.parametrize(
     "path",
-    ["/share-your-progress", "//share-your-progress", "/api/v1/oauth2/providers", "/api/v1//oauth2"],
+    [
+        "/share-your-progress",
+        "//share-your-progress",
+        "/api/v1/oauth2/providers",
+        "/api/v1//oauth2",
+    ],
 )
 def test_parts_of_argilla_that_nobody_needs_are_closed(guard, app, path):
     assert _request(guard, path)[0] == 404
@@ -292,9 +298,7 @@ def _largest_page_file(site):
     """Return the address of the largest file that anybody may load."""
     from pathlib import Path
 
-    static = next(
-        Path(python()).parents[1].glob("lib/python*/site-packages/argilla_server/static")
-    )
+    static = next(Path(python()).parents[1].glob("lib/python*/site-packages/argilla_server/static"))
     largest = max(static.rglob("*.js"), key=lambda file: file.stat().st_size)
     return f"{site.url}/{largest.relative_to(static)}"
 
@@ -336,7 +340,7 @@ def test_the_worst_request_of_a_stranger_costs_little(argilla_site, record_prope
             thread.join()
         grown = process.memory_info().rss - before
         measured[name] = (max(seconds), grown / 1e6)
-        assert not any(500 <= status for status in statuses), (name, statuses)
+        assert not any(status >= 500 for status in statuses), (name, statuses)
     record_property("worst", json.dumps(measured))
     print(json.dumps(measured, indent=1))
     for name, (slowest, megabytes) in measured.items():
@@ -348,8 +352,9 @@ def test_the_worst_request_of_a_stranger_costs_little(argilla_site, record_prope
 @pytest.mark.parametrize(
     "path",
     [
-        "/" + "a/" * 1000, "/" + "x" * 300, "/" + "x" * 255, "/%00", "/a%00b.js", "/..%2f..%2fetc/passwd",
-        "/%2e%2e/%2e%2e/etc/passwd", "/..%5c..%5cx", "/%ff%fe", "/api/v1/" + "a/" * 900, "//evil.example/",
+        "/" + "a/" * 1000, "/" + "x" * 300, "/" + "x" * 255, "/%00", "/a%00b.js",
+        "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%5c..%5cx", "/%ff%fe",
+        "/api/v1/" + "a/" * 900, "//evil.example/",
         "/api/v1/datasets/" + "9" * 200, "/%0d%0aset-cookie:x=y", "/_nuxt/", "/_nuxt/..%2f..%2f",
     ],
 )  # fmt: skip

@@ -27,13 +27,6 @@ def limited(proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
     held: Counter[str] = Counter()
     networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
 
-    def holds_for_many(address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return parsed.is_loopback or any(parsed in network for network in networks)
-
     class LimitedProtocol(HttpToolsProtocol):
         """HTTP on one connection, which is closed where it waits too long or is one too many."""
 
@@ -46,7 +39,9 @@ def limited(proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
             held[self._address] += 1
             self._wait_for_head()
             is_one_too_many = held[self._address] > MOST_PER_ADDRESS
-            if (is_one_too_many and not holds_for_many(self._address)) or held.total() > MOST_CONNECTIONS:
+            if (
+                is_one_too_many and not _is_exempt(self._address, networks)
+            ) or held.total() > MOST_CONNECTIONS:
                 transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -79,3 +74,11 @@ def limited(proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return LimitedProtocol
+
+
+def _is_exempt(address: str, networks: Iterable[Any]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return parsed.is_loopback or any(parsed in network for network in networks)

@@ -31,9 +31,7 @@ def problem(home: Path) -> str | None:
     try:
         with contextlib.closing(sqlite3.connect(file)) as database:
             results = [str(row[0]) for row in database.execute("PRAGMA quick_check(5)")]
-            tables = {
-                row[0] for row in database.execute("SELECT name FROM sqlite_master")
-            }
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
             people = (
                 database.execute("SELECT count(*) FROM users").fetchone()[0]
                 if "users" in tables
@@ -61,7 +59,8 @@ def mark_as_used(home: Path) -> None:
 def _is_used(home: Path) -> bool:
     """Return whether a server ever ran here; sites of older versions have no marker."""
     return _marker(home).exists() or any(
-        any(folder.iterdir()) for folder in (home / "credentials", home / "campaigns")
+        any(folder.iterdir())
+        for folder in (home / "credentials", home / "campaigns")
         if folder.is_dir()
     )
 

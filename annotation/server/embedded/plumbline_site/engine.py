@@ -1,7 +1,7 @@
 """A search engine for Argilla that answers from Argilla's own SQLite tables.
 
-Argilla asks for Elasticsearch or OpenSearch, an index beside the database that may fall out of
-step with it. A labelling site of one machine has no need of one: the database knows everything.
+Argilla needs Elasticsearch or OpenSearch: an index beside the database, which may differ from it. A
+labelling site on one machine does not need an index, because the database has everything.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class SQLiteSearchEngine(SearchEngine):
         """Keep the connections: an engine is made for every request."""
 
     async def ping(self) -> bool:
-        """Return whether the database answers."""
+        """Return True where the database answers; its error is raised where it does not."""
         await self._rows("SELECT 1", {})
         return True
 
     async def info(self) -> dict[str, Any]:
-        """Return what the status page shows about this engine."""
+        """Return this engine's name and version, for the status page."""
         version = (await self._rows("SELECT sqlite_version()", {}))[0][0]
         return {"search_engine": f"Plumbline on SQLite {version}, FTS5"}
 
@@ -85,10 +85,10 @@ class SQLiteSearchEngine(SearchEngine):
         limit: int = 100,
         user_id: UUID | str | None = None,
     ) -> SearchResponses:
-        """Return a page of a dataset's records; for a user, and with no sort, in their own order.
+        """Return a page of a dataset's records. A user without a sort gets an own order.
 
-        Each person has an order of their own so that people who share a queue do not all work at
-        its same end; a dataset that is one person's own may ask to be shown as it was pushed.
+        Each person has an own order, so that people who share a queue do not all work at the same
+        end of it. A dataset of one person may ask to be shown in the order of the push.
         """
         conditions = Conditions(dataset.id)
         if query is not None:
@@ -103,13 +103,13 @@ class SQLiteSearchEngine(SearchEngine):
         else:
             order = shuffled(user_id)
         where, parameters = conditions.sql()
-        # Counted in the same pass: asked for by itself, the number costs as much as the page.
+        # Counted in the same query: a query of its own would cost as much as the page.
         rows = await self._rows(
             f"SELECT records.id, count(*) OVER () FROM records WHERE {where} "
             f"ORDER BY {order}, records.rowid LIMIT :limit OFFSET :offset",
             {**parameters, "limit": limit, "offset": min(offset, _LARGEST_OFFSET)},
         )
-        if not rows:  # of a page behind the end, or of no length
+        if not rows:  # a page behind the end, or a page of length 0
             counted = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
             return SearchResponses(items=[], total=counted[0][0])
         return SearchResponses(
@@ -137,8 +137,8 @@ class SQLiteSearchEngine(SearchEngine):
             raise ValueError("Give a vector, or a record that has one.")
         conditions = Conditions(dataset.id)
         if query is not None:
-            asked = TextQuery(q=query) if isinstance(query, str) else query
-            conditions.add(*text_index.conditions(asked.q, asked.field))
+            parsed = TextQuery(q=query) if isinstance(query, str) else query
+            conditions.add(*text_index.conditions(parsed.q, parsed.field))
         if filter is not None:
             conditions.filter(filter)
         if record is not None:
@@ -164,7 +164,7 @@ class SQLiteSearchEngine(SearchEngine):
         return SearchResponses(items=items, total=len(items))
 
     async def get_dataset_progress(self, dataset: Dataset) -> dict[str, int]:
-        """Return how many records there are, in all and by status."""
+        """Return the number of records: the total, and by status."""
         if dataset.is_draft:
             return {}
         return await self._counts(
@@ -173,7 +173,7 @@ class SQLiteSearchEngine(SearchEngine):
         )
 
     async def get_dataset_user_progress(self, dataset: Dataset, user: User) -> dict[str, int]:
-        """Return the number of a person's answers, in total and by status."""
+        """Return the number of answers that a person gave: the total, and by status."""
         if dataset.is_draft:
             return {}
         return await self._counts(

@@ -1,6 +1,6 @@
 """Argilla's filters and orders as SQL over its own tables.
 
-What cannot be asked raises `ValueError`, which Argilla answers with 422 and the text.
+A filter that cannot be expressed raises `ValueError`, which Argilla answers with 422 and the text.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Conditions:
     def _of_record(self, filter: Any, scope: RecordFilterScope) -> str:
         name = _known(scope.property)
         if isinstance(filter, TermsFilter):
-            asked = [_stored(name, value, "=") for value in filter.values]
-            return f"records.{name} IN ({self._bind_all(asked)})"
+            wanted = [_stored(name, value, "=") for value in filter.values]
+            return f"records.{name} IN ({self._bind_all(wanted)})"
         bounds = [
             f"records.{name} {sign} {self._bind(_stored(name, bound, sign))}"
             for sign, bound in ((">=", filter.ge), ("<=", filter.le))
@@ -149,7 +149,7 @@ class Conditions:
         )
 
     def _compare(self, filter: Any, value: str) -> str:
-        """Compare a value of JSON, which has a type, with what was asked, which is text."""
+        """Compare a value of JSON, which has a type, with the value of a filter, which is text."""
         if isinstance(filter, TermsFilter):
             either = [f"CAST({value} AS TEXT) IN ({self._bind_all(filter.values)})"]
             numbers = [number for v in filter.values if (number := _number(v)) is not None]
@@ -165,8 +165,8 @@ class Conditions:
                     number = _number(bound)
                     # To SQLite every text is greater than every number.
                     kind = "= 'text'" if number is None else "IN ('integer', 'real')"
-                    asked = self._bind(bound if number is None else number)
-                    bounds.append(f"typeof({value}) {kind} AND {value} {sign} {asked}")
+                    limit = self._bind(bound if number is None else number)
+                    bounds.append(f"typeof({value}) {kind} AND {value} {sign} {limit}")
             return f"({' AND '.join(bounds)})"
         raise ValueError(f"There is no such filter here: {filter!r}")
 

@@ -15,7 +15,7 @@ KIB, MIB = 1024, 1024 * 1024
 LONGEST_ADDRESS, LONGEST_PATH, LONGEST_NAME = 8 * KIB, 2 * KIB, 255
 """Bytes of path and query together, of a path, and of a name within a path.
 
-No file system has longer names, and Argilla answers a question for one with an error of its own.
+No file system has longer names, and Argilla fails with an error of the server on a longer one.
 """
 LARGEST_HEADERS, MOST_HEADERS = 32 * KIB, 100
 LARGEST_BODY: dict[str | None, int] = {

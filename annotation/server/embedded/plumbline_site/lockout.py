@@ -1,11 +1,11 @@
 """Counts of wrong passwords, and who has to wait.
 
-Three counts, so that neither a guesser succeeds nor an outsider locks a labeller with a few wrong
-guesses: one person from one address (`PAIR`), one address with any names (`ADDRESS`), and one
+Three counts, so that guessing does not succeed, and an outsider cannot lock a labeller with a few
+wrong guesses: one person from one address (`PAIR`), one address with any names (`ADDRESS`), and one
 person from all addresses together (`PERSON`). A device on which the person has signed in before has
-a count of its own (`DEVICE`) in the place of these, so that nobody else can lock it. `PERSON` does
-not hold for this machine itself. An attempt counts as wrong until it proves right, so that many at
-once get no further than one after another.
+a count of its own (`DEVICE`) instead, so that nobody else can lock it. `PERSON` does not hold for
+this machine itself. An attempt counts as wrong until the password proves right, so that many
+attempts at once get no more tries than one after another.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _is_this_machine(address: str) -> bool:
 
 
 def _network(address: str) -> str:
-    """Return what one person holds: an address, or of IPv6 the 2^64 that come with a line."""
+    """Return what one person has: an address, or in IPv6 the 2^64 addresses of one line."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,8 +1,8 @@
-"""What Argilla's API tells people more of than they should know, told no more.
+"""Replacements for endpoints of Argilla that show people more than they should see.
 
-As it comes, any member of a workspace reads everybody's answers and the hidden metadata of a record
-at ``/records/{id}``, and tells hidden metadata by filtering on it; an admin is sent the API keys of
-a workspace's other members, which would let them answer in their names.
+In Argilla, any member of a workspace can read everybody's answers and the hidden metadata of a
+record at ``/records/{id}``, and can find out hidden metadata by filtering on it. An admin gets the
+API keys of a workspace's other members, and could answer in their names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 
 
 def install(app: Any, api: Any) -> None:
-    """Put these in the place of Argilla's own answers."""
+    """Replace the endpoints."""
     for served in (app, api):  # the pages of the API's documentation load scripts from elsewhere
         served.router.routes[:] = [
             route for route in served.router.routes if getattr(route, "path", "") not in _DOCS
@@ -37,9 +37,9 @@ def _replace(api: Any, method: str, path: str, around: Callable[[Endpoint], Endp
 
 
 def _one_record(_: Endpoint) -> Endpoint:
-    """Show labellers their own answer and the metadata meant for them, as the search does.
+    """Show labellers their own answer and the metadata that they may see, as the search does.
 
-    (Argilla's own endpoint fails, besides, on a record with vectors.)
+    Argilla's own endpoint also fails on a record with vectors.
     """
     from argilla_server.api.handlers.v1.datasets.records import _filter_record_metadata_for_user
     from argilla_server.api.policies.v1 import (
@@ -94,15 +94,15 @@ def _no_hidden_metadata(search: Endpoint) -> Endpoint:
             if isinstance(part.scope, MetadataFilterScope)
         }
         if names:
-            found = await db.execute(
+            result = await db.execute(
                 select(MetadataProperty)
                 .where(MetadataProperty.dataset_id == dataset_id)
                 .where(MetadataProperty.name.in_(names))
                 .options(selectinload(MetadataProperty.dataset).selectinload(Dataset.workspace))
             )
-            for hidden in found.scalars().all():
+            for hidden in result.scalars().all():
                 if not await is_authorized(current_user, MetadataPropertyPolicy.get(hidden)):
-                    # In the words for one that is not there.
+                    # The same words as for a property that does not exist.
                     raise UnprocessableEntityError(
                         f"MetadataProperty not found filtering by name={hidden.name}, "
                         f"dataset_id={dataset_id}"
@@ -116,11 +116,11 @@ def _no_hidden_metadata(search: Endpoint) -> Endpoint:
 
 def _no_keys_of_members(list_users: Endpoint) -> Endpoint:
     async def listed(*, current_user: Any, **rest: Any) -> Any:
-        found = await list_users(current_user=current_user, **rest)
-        for person in found.items:
+        members = await list_users(current_user=current_user, **rest)
+        for person in members.items:
             if not current_user.is_owner and person.id != current_user.id:
                 person.api_key = ""
-        return found
+        return members
 
     return listed
 

@@ -1,7 +1,8 @@
 """Sign-ins that end when a person signs out or gets a new password or key.
 
-An Argilla token is valid for a day, whatever happens to the person, and Argilla's API cannot give
-anyone a new key. A person who resets an account wants the old access to end.
+An Argilla token is valid for a day, also after the person's password changed or the account was
+deleted, and Argilla's API cannot give anyone a new key. When an account is reset, its old access
+must end.
 """
 
 from __future__ import annotations

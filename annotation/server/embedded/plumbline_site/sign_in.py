@@ -113,7 +113,7 @@ async def _form_body(headers: Headers, receive: Receive, send: Send) -> bytes | 
     if declared_length(headers) > _LARGEST_FORM:
         await refuse(send, 413, too_long)
         return None
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -123,7 +123,7 @@ async def _form_body(headers: Headers, receive: Receive, send: Send) -> bytes | 
             await refuse(send, 413, too_long)
             return None
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def form_of(body: bytes, content_type: bytes) -> dict[str, str]:

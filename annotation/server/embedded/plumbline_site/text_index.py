@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Texts of records, one row a field; the index stores no copy of its own.
+#: Texts of records, one row per field; the index stores no copy.
 _TABLES = (
     """
     CREATE TABLE IF NOT EXISTS plumbline_texts (
@@ -81,7 +81,7 @@ def statements() -> list[str]:
     """Return the SQL that makes the index, or finds it made; safe to run at every start."""
     made = [*_TABLES]
     for name, body in _TRIGGERS.items():
-        # Argilla's migrations may remake its tables, and triggers go with a table: make them again.
+        # Argilla's migrations may replace its tables, and a table's triggers are lost with it.
         made += [f"DROP TRIGGER IF EXISTS {name}", f"CREATE TRIGGER {name} {body}"]
     return [*made, _CATCH_UP]
 
@@ -103,7 +103,7 @@ class Term:
     def within(self) -> str | None:
         """The term as LIKE reads it, where the script has no spaces between words; or None.
 
-        FTS5 takes a whole run of such letters for one word, and would find no part of it.
+        FTS5 reads a whole run of such letters as one word, and would not find a part of it.
         """
         if not _UNSPACED.search(self.words):
             return None
@@ -157,7 +157,7 @@ def conditions(query: str, field: str | None) -> tuple[list[str], dict[str, str]
     if sum(map(len, groups)) > MOST_TERMS:
         raise ValueError(f"A search may have {MOST_TERMS} words at most.")
     parameters: dict[str, str] = {}
-    found: list[str] = []
+    expressions: list[str] = []
     in_field = ""
     if field is not None:
         in_field = " AND texts.field = :text_field"
@@ -179,5 +179,5 @@ def conditions(query: str, field: str | None) -> tuple[list[str], dict[str, str]
                 f"records.id {'NOT IN' if term.excluded else 'IN'} "
                 f"(SELECT texts.record_id FROM {holding}{in_field})"
             )
-        found.append(f"({' OR '.join(either)})")
-    return found, parameters
+        expressions.append(f"({' OR '.join(either)})")
+    return expressions, parameters
