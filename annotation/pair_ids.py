@@ -36,9 +36,9 @@ def pairs_of(artifact: Artifact) -> set[str]:
     rows = [row for split in splits for row in read_dataset(artifact.path, split)]
     missing = sum("pair_id" not in row for row in rows)
     if missing or not splits:
-        found = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
+        problem = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
         raise DataError(
-            f"{artifact.id} was given as labelled already, but it has {found}, so it cannot be "
+            f"{artifact.id} was given as labelled already, but it has {problem}, so it cannot be "
             "told which pairs it is about. Give labels, pairs, or preferences made from pairs."
         )
     return {row["pair_id"] for row in rows}

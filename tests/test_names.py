@@ -48,8 +48,6 @@ STILL = {
                   "theirs"},
     "reward": {"asked", "found"},
     "preference": {"asked"},
-    "annotation": {"Look", "asked", "desk", "figures", "found", "given", "hire", "judged",
-                   "known", "made", "one", "said", "standing", "theirs", "told"},
     "evaluation": {"Figures", "Look", "Trained", "asked", "figures", "found", "given", "judged",
                    "level", "made", "one", "points", "said", "spread", "theirs"},
     "recipes": {"found", "given", "judged", "made", "try_out"},

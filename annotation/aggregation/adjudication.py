@@ -110,10 +110,10 @@ def adjudication_queue(
 
     ``answers`` are those of the gold items. Equal priorities are ordered by the pair's id.
     """
-    ballot, known = sort_labels(labels), answers or {}
-    everybody = _consensus(ballot, aggregation, known, seed)
-    unreliable = unreliable_people(ballot, aggregation, config, known)
-    dependent = pairs_depending_on(unreliable, ballot, everybody, aggregation, known, seed)
+    ballot, known_answers = sort_labels(labels), answers or {}
+    everybody = _consensus(ballot, aggregation, known_answers, seed)
+    unreliable = unreliable_people(ballot, aggregation, config, known_answers)
+    dependent = pairs_depending_on(unreliable, ballot, everybody, aggregation, known_answers, seed)
     flagged = flags_set(labels, config.flags)
     cases = []
     for pair_id in {**ballot.votes, **flagged}:

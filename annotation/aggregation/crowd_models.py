@@ -42,13 +42,13 @@ def dawid_skene(
 
     The answers to gold items teach the model about people; ``answers`` are the known ones.
     """
-    known = answers or {}
+    known_answers = answers or {}
     choices = {vote.choice for vote in votes}
     # A gold item with an answer, or a vote, that no real pair has teaches nothing about these.
     usable = [
         vote._replace(pair_id=_GOLD + vote.pair_id)
         for vote in sorted(gold, key=_order)
-        if {vote.choice, known.get(vote.pair_id)} <= choices
+        if {vote.choice, known_answers.get(vote.pair_id)} <= choices
     ]
 
     def fit(coded: _Coded) -> Any:
@@ -56,7 +56,7 @@ def dawid_skene(
         from crowdkit.aggregation import DawidSkene
 
         truth = {
-            code: coded.choices[known[name.removeprefix(_GOLD)]]
+            code: coded.choices[known_answers[name.removeprefix(_GOLD)]]
             for name, code in coded.tasks.items()
             if name.startswith(_GOLD)
         }
@@ -140,16 +140,16 @@ def _posteriors(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas warns of calls of crowd-kit's that it will refuse
         table = fit(coded)
-    found: dict[str, dict[Choice, float]] = {}
+    probabilities: dict[str, dict[Choice, float]] = {}
     for pair_id in dict.fromkeys(vote.pair_id for vote in votes):
         row = table.loc[coded.tasks[pair_id]]
-        found[pair_id] = {choice: float(row[coded.choices[choice]]) for choice in choices}
-        if not math.isclose(sum(found[pair_id].values()), 1.0, abs_tol=1e-6):
+        probabilities[pair_id] = {choice: float(row[coded.choices[choice]]) for choice in choices}
+        if not math.isclose(sum(probabilities[pair_id].values()), 1.0, abs_tol=1e-6):
             raise DataError(
                 f"The method {name} gives no probabilities for the pair {pair_id}: its values are "
-                f"{found[pair_id]}. Use another method, such as weighted or majority."
+                f"{probabilities[pair_id]}. Use another method, such as weighted or majority."
             )
-    return found
+    return probabilities
 
 
 def _order(vote: CountedVote) -> tuple[str, str, Choice]:

@@ -114,8 +114,8 @@ METHODS: Table[AggregationMethod] = Table(
 
 def choices_in(votes: Sequence[CountedVote]) -> list[Choice]:
     """Return the choices that anybody made, in their usual order."""
-    made = {vote.choice for vote in votes}
-    return [choice for choice in CHOICES if choice in made]
+    chosen = {vote.choice for vote in votes}
+    return [choice for choice in CHOICES if choice in chosen]
 
 
 def by_pair(votes: Sequence[CountedVote]) -> dict[str, list[CountedVote]]:

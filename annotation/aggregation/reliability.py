@@ -82,18 +82,18 @@ def reliabilities(
     """Return the reliability of everybody who voted."""
     by_gold, by_others = gold_scores(gold, answers), agreement_with_others(votes)
     people = sorted({vote.person for vote in votes})
-    judged: dict[str, Reliability] = {}
+    by_person: dict[str, Reliability] = {}
     for person in people:
         basis: Basis = "gold" if person in by_gold else "others"
         score = by_gold.get(person) or by_others.get(person)
         if score is not None:
-            judged[person] = Reliability(laplace(score), score, basis)
+            by_person[person] = Reliability(laplace(score), score, basis)
     everybody = Score(
-        sum(reliability.score.right for reliability in judged.values()),
-        sum(reliability.score.items for reliability in judged.values()),
+        sum(reliability.score.right for reliability in by_person.values()),
+        sum(reliability.score.items for reliability in by_person.values()),
     )
     pooled = Reliability(laplace(everybody), Score(0, 0), "everybody")
-    return {person: judged.get(person, pooled) for person in people}
+    return {person: by_person.get(person, pooled) for person in people}
 
 
 def laplace(score: Score) -> float:

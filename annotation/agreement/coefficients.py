@@ -148,7 +148,7 @@ def coincidences(votes: VoteTable) -> csc_array:
     crossed = counts[:, :, None] * counts[:, None, :]
     diagonal = np.arange(counts.shape[1])
     crossed[:, diagonal, diagonal] -= counts
-    return csc_array((crossed * share[:, None, None]).reshape(len(counts), -1))
+    return csc_array((crossed * share[:, None, None]).reshape(len(counts), counts.shape[1] ** 2))
 
 
 def fleiss_sums(votes: VoteTable) -> csc_array:

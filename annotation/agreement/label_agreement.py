@@ -76,7 +76,7 @@ def measure_labels(
     """
     if not labels:
         raise DataError("There are no labels, so there is no agreement to measure.")
-    known = answers or {}
+    known_answers = answers or {}
     names = names_of(labels)
     ballot = sort_labels(labels)
     votes = [label for of_pair in ballot.votes.values() for label in of_pair]
@@ -98,13 +98,13 @@ def measure_labels(
             for aspect, table in aspect_tables(votes, names).items()
         },
         people=tuple(
-            _summary(name, by_person[name], agreement.get(name), known)
+            _summary(name, by_person[name], agreement.get(name), known_answers)
             for name in sorted(by_person)
         ),
-        everybody=_summary("everybody", labels, None, known),
+        everybody=_summary("everybody", labels, None, known_answers),
         purposes=_purposes(labels),
         superseded=ballot.superseded,
-        gold_unknown=sum(label.pair_id not in known for label in gold),
+        gold_unknown=sum(label.pair_id not in known_answers for label in gold),
     )
 
 

@@ -206,11 +206,11 @@ class Campaign:
     def leave_out(self, rows: Sequence[Row]) -> int:
         """Note what is left out; return how many of these were not noted before."""
         noted = self.left_out()
-        known = {json.dumps([row["reason"], row["record"]], sort_keys=True) for row in noted}
+        stored = {json.dumps([row["reason"], row["record"]], sort_keys=True) for row in noted}
         new = [
             row
             for row in json.loads(json.dumps(list(rows), default=str))
-            if json.dumps([row["reason"], row["record"]], sort_keys=True) not in known
+            if json.dumps([row["reason"], row["record"]], sort_keys=True) not in stored
         ]
         if new:
             _write_lines(self.folder / LEFT_OUT, [*noted, *new])

@@ -51,10 +51,10 @@ class Ledger:
         new: list[Answer] = []
         first = 0
         for answer in answers:
-            known = answer.id in self._versions
-            if _key(answer) in self._seen or (answer.status == "draft" and not known):
+            is_known = answer.id in self._versions
+            if _key(answer) in self._seen or (answer.status == "draft" and not is_known):
                 continue
-            first += not known
+            first += not is_known
             self._note(answer)
             new.append(answer)
         if new:

@@ -113,8 +113,8 @@ def _read(
         first, later = ledger.append(page)
         new, changed = new + first, changed + later
         seen |= {answer.id for answer in page}
-    known = {answer.id for answer in ledger.current() if answer.item in items}
-    return new, changed, len(known - seen)
+    current_ids = {answer.id for answer in ledger.current() if answer.item in items}
+    return new, changed, len(current_ids - seen)
 
 
 def _items_by_dataset(campaign: Campaign) -> dict[str, set[str]]:

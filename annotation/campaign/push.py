@@ -175,13 +175,13 @@ def _decide(
     """Decide who sees what, and write it down."""
     config, items = campaign.config, campaign.items()
     _check_texts(campaign, [*pairs, *(gold or ()), *training])
-    known = {item.pair_id for item in items if item.purpose != "adjudication"}
+    pushed_ids = {item.pair_id for item in items if item.purpose != "adjudication"}
     lessons, out_training = leave_out(
         _answered(training, "training pairs"), config.near_identical, "training"
     )
     lesson_ids = {pair.id for pair in lessons}
     kept, out = leave_out(pairs, config.near_identical, "pairs")
-    new = [pair for pair in kept if pair.id not in known | lesson_ids]
+    new = [pair for pair in kept if pair.id not in pushed_ids | lesson_ids]
     kept_gold, out_gold = leave_out(
         _answered(gold, "gold items") if gold is not None else draw_gold(new, config),
         config.near_identical,

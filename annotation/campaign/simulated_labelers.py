@@ -51,25 +51,25 @@ def create_accounts(site: Argilla, home: Path, names: Sequence[str]) -> list[Cre
     belongs to a person, and no simulation may sign in under that name.
     """
     file = home / _CREDENTIALS
-    known: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     existing = {user.name for user in site.users()}
-    taken = sorted((set(names) & existing) - set(known))
+    taken = sorted((set(names) & existing) - set(passwords))
     if taken:
         raise ConfigError(
             f"{', '.join(taken)} can sign in to {site.url} already. Give the simulated labellers "
             "other names."
         )
-    known |= {name: secrets.token_urlsafe(24) for name in names if name not in known}
+    passwords |= {name: secrets.token_urlsafe(24) for name in names if name not in passwords}
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_private(file, json.dumps(known, indent=2) + "\n")
+    write_private(file, json.dumps(passwords, indent=2) + "\n")
     for name in names:
         if name not in existing:
             try:
-                site.create_user(name, known[name])
+                site.create_user(name, passwords[name])
             except RefusedError as error:
                 if error.status != 409:  # it was made, but the reply was lost
                     raise
-    return [Credentials(name, known[name]) for name in names]
+    return [Credentials(name, passwords[name]) for name in names]
 
 
 @dataclass

@@ -134,10 +134,10 @@ def _from_json(content: str) -> tuple[Verdict, str] | None:
 
 def _from_text(content: str) -> tuple[Verdict, str] | None:
     lines = content.splitlines()
-    found = [match for line in lines if (match := _VERDICT_LINE.fullmatch(line))]
-    if len(found) != 1 or found[0].string != lines[-1]:
+    matches = [match for line in lines if (match := _VERDICT_LINE.fullmatch(line))]
+    if len(matches) != 1 or matches[0].string != lines[-1]:
         return None
-    return _VERDICTS[found[0][1].lower()], "\n".join(lines[:-1]).strip()
+    return _VERDICTS[matches[0][1].lower()], "\n".join(lines[:-1]).strip()
 
 
 def _between(name: str, mark: str, messages: Sequence[Message]) -> str:

@@ -102,9 +102,9 @@ def time_left(loads: Sequence[Load]) -> TimeLeft:
     work, together = 0.0, 0.0
     for load in waiting:
         rate = pooled(load.paces).per_hour.value or team.value
-        known = [speed for pace in load.paces if (speed := pace.per_hour.value) is not None]
+        speeds = [speed for pace in load.paces if (speed := pace.per_hour.value) is not None]
         work += load.open / rate
-        together = max(together, load.open / (sum(known) or team.value))
+        together = max(together, load.open / (sum(speeds) or team.value))
     return TimeLeft(Value(work), Value(together))
 
 

@@ -58,8 +58,8 @@ def select(
     _check(config, ids, deltas, features)
     ties = np.array([derive(seed, "select", name) for name in ids], dtype=np.int64)
     worth = np.round(strategy.worth(deltas, config), _DECIMALS)
-    known = set(labeled)
-    is_labeled = np.array([name in known for name in ids], dtype=bool)
+    labeled_ids = set(labeled)
+    is_labeled = np.array([name in labeled_ids for name in ids], dtype=bool)
     free = np.flatnonzero(~is_labeled)
     order = free[np.lexsort((ties[free], -worth[free]))]
 

@@ -55,8 +55,8 @@ def select_pairs(
         )
     rows = read_dataset(pairs.path, "train")
     ids = checked_ids(rows, pairs.id)
-    known = set(labeled_ids).union(*(pairs_of(artifact) for artifact in labeled))
-    free = [position for position, name in enumerate(ids) if name not in known]
+    excluded = set(labeled_ids).union(*(pairs_of(artifact) for artifact in labeled))
+    free = [position for position, name in enumerate(ids) if name not in excluded]
     if not free:
         raise DataError(
             f"All {len(rows)} pairs of {pairs.id} are labelled already; none is left to choose "
@@ -68,8 +68,8 @@ def select_pairs(
     if needed:
         deltas[:, free] = score_deltas(stage, [rows[position] for position in free], scorers)
     features = (embedder or WordFeatures()).embed(rows)
-    selection = select(config, ids, deltas, features, labeled=known, seed=seed)
-    dropped = _not_chosen(selection, ids, known, pairs.id)
+    selection = select(config, ids, deltas, features, labeled=excluded, seed=seed)
+    dropped = _not_chosen(selection, ids, excluded, pairs.id)
     _write(stage, config, rows, selection, pairs.id, dropped)
     if len(selection.chosen) < config.count:
         stage.say(f"only {len(selection.chosen)} pairs could be chosen, not {config.count}")

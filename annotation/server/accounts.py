@@ -85,7 +85,7 @@ class Accounts:
         if role not in ROLES:
             raise ConfigError(f"The role is {role!r}; it may be {', '.join(ROLES)}.")
         _check_password(password)
-        known = self._known_workspaces(workspaces)
+        ids = self._known_workspaces(workspaces)
         existing = [user for user in self._users() if user["username"] == name]
         file = None
         if existing:
@@ -103,7 +103,7 @@ class Accounts:
         else:
             user, file = self._create(name, role, password or new_password())
         for workspace in workspaces:
-            self._add_to_workspace(user["id"], known[workspace])
+            self._add_to_workspace(user["id"], ids[workspace])
         return file
 
     def remove(self, name: str, *, delete_labels: bool = False) -> None:
@@ -174,15 +174,15 @@ class Accounts:
             ) from None
 
     def _known_workspaces(self, wanted: Sequence[str]) -> dict[str, str]:
-        known = self._server.workspaces()
+        ids = self._server.workspaces()
         for workspace in wanted:
-            if workspace not in known:
+            if workspace not in ids:
                 raise ConfigError(
                     f"There is no workspace {workspace!r}; there are: "
-                    f"{', '.join(sorted(known)) or 'none'}. `plumbline annotate push` makes a "
+                    f"{', '.join(sorted(ids)) or 'none'}. `plumbline annotate push` makes a "
                     "campaign's workspace."
                 )
-        return known
+        return ids
 
     def _add_to_workspace(self, user_id: str, workspace_id: str) -> None:
         try:

@@ -38,8 +38,8 @@ def merge_labels(
     answers = merge_answers({artifact.id: read_gold(artifact.path) for artifact in labels})
     merged, dropped = merge(by_artifact)
     if pairs is not None:
-        known = {row["pair_id"] for row in read_dataset(pairs.path, "train")} | set(answers)
-        merged = _only(merged, known, pairs.id, dropped)
+        pair_ids = {row["pair_id"] for row in read_dataset(pairs.path, "train")} | set(answers)
+        merged = _only(merged, pair_ids, pairs.id, dropped)
     write_labels(stage.folder, merged)
     if answers:
         write_gold(stage.folder, answers)
@@ -100,8 +100,8 @@ def merge_answers(by_artifact: Mapping[str, Mapping[str, Choice]]) -> dict[str, 
     """Merge the known answers of gold items. Raises `DataError` where two differ."""
     answers: dict[str, Choice] = {}
     origin: dict[str, str] = {}
-    for name, known in by_artifact.items():
-        for pair_id, answer in known.items():
+    for name, answers_of_one in by_artifact.items():
+        for pair_id, answer in answers_of_one.items():
             if answers.setdefault(pair_id, answer) != answer:
                 raise DataError(
                     f"The gold item {pair_id} has the answer {answers[pair_id]!r} in "
@@ -126,10 +126,10 @@ def coverage(by_artifact: Mapping[str, Sequence[Label]]) -> dict[str, dict[str, 
     }
 
 
-def _only(labels: Sequence[Label], known: set[str], name: str, dropped: Dropped) -> list[Label]:
+def _only(labels: Sequence[Label], pair_ids: set[str], name: str, dropped: Dropped) -> list[Label]:
     kept = []
     for number, label in enumerate(labels, 1):
-        if label.pair_id in known:
+        if label.pair_id in pair_ids:
             kept.append(label)
         else:
             dropped.add("merged", number, f"is on a pair that is not in {name}", label.pair_id)

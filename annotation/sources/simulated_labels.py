@@ -50,9 +50,9 @@ def simulate_labels(
     truth: dict[str, float] = {}
     for number, row in enumerate(rows):
         random = rng(data_seed, "labels", row["pair_id"])
-        judged = {side: (utilities[side][number], texts[side][number]) for side in ("a", "b")}
+        seen_as = {side: (utilities[side][number], texts[side][number]) for side in ("a", "b")}
         prefers_a = {
-            labeler.name: probability_of_a(labeler, judged["a"], judged["b"])
+            labeler.name: probability_of_a(labeler, seen_as["a"], seen_as["b"])
             for labeler in config.labelers
         }
         for labeler in random.sample(config.labelers, config.votes):
@@ -91,8 +91,8 @@ def simulate_labels(
 def probability_of_a(labeler: LabelerConfig, a: tuple[float, str], b: tuple[float, str]) -> float:
     """Return the probability that a labeller prefers A; each side is (utility, text)."""
     seen = [utility + labeler.likes_length * len(text.split()) for utility, text in (a, b)]
-    judged = _sigmoid((seen[0] - seen[1]) / labeler.temperature)
-    return (1 - labeler.careless) * judged + labeler.careless / 2
+    preference = _sigmoid((seen[0] - seen[1]) / labeler.temperature)
+    return (1 - labeler.careless) * preference + labeler.careless / 2
 
 
 def outcome_probability(probabilities: Sequence[float], votes: int) -> float:
@@ -131,7 +131,7 @@ def reason_for(utility: Scorer, prompt: Sequence[Message], chosen: str, other: s
     if explain is None:
         return "It reads better to me."
     mine: Mapping[str, float] = explain(prompt, chosen)
-    theirs: Mapping[str, float] = explain(prompt, other)
-    lead = {name: mine[name] - theirs[name] for name in mine}
+    scores_of_other: Mapping[str, float] = explain(prompt, other)
+    lead = {name: mine[name] - scores_of_other[name] for name in mine}
     best = max(lead, key=lambda name: lead[name])
     return f"Better on {best}." if lead[best] > 0 else "Hard to say; it reads better to me."

@@ -24,7 +24,7 @@ class Devices:
     def __init__(self, secret: bytes, *, secure: bool) -> None:
         self._secret, self._secure = secret, secure
 
-    def recognise(self, user: str, headers: Headers) -> str | None:
+    def recognize(self, user: str, headers: Headers) -> str | None:
         """Return the device's number where it has a cookie of this person's, or None."""
         name = self._name(user)
         for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):

@@ -111,9 +111,11 @@ class Conditions:
         if ResponseStatusFilter.pending.value in statuses:
             # Pending is what has no answer yet (of this person, where one is named).
             either.append(f"NOT EXISTS ({answered})")
-        given = [value for value in statuses if value != ResponseStatusFilter.pending.value]
-        if given:
-            either.append(f"EXISTS ({answered} AND responses.status IN ({self._bind_all(given)}))")
+        submitted = [value for value in statuses if value != ResponseStatusFilter.pending.value]
+        if submitted:
+            either.append(
+                f"EXISTS ({answered} AND responses.status IN ({self._bind_all(submitted)}))"
+            )
         return f"({' OR '.join(either)})"
 
     def _suggestion_value(self, scope: SuggestionFilterScope) -> dict[str, str]:

@@ -75,14 +75,14 @@ class LimitedBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; the sender's role is looked up only for a large body."""
         headers: Headers = dict(scope["headers"])
-        limit, known = LARGEST_BODY[None], False
+        limit, is_looked_up = LARGEST_BODY[None], False
         taken, is_refused, is_complete = 0, False, False
 
         async def allow(size: int) -> tuple[int, str] | None:
             """Return why so many bytes are refused, or None."""
-            nonlocal limit, known
-            if size > limit and not known:
-                role, known = await self._role_of(headers), True
+            nonlocal limit, is_looked_up
+            if size > limit and not is_looked_up:
+                role, is_looked_up = await self._role_of(headers), True
                 limit = LARGEST_BODY.get(role, LARGEST_BODY[None])
             if size <= limit:
                 return None

@@ -40,7 +40,7 @@ class SignIn:
         form = form_of(body, headers.get(b"content-type", b""))
         user = form.get("username", "")
         address = scope["client"][0] if scope.get("client") else ""
-        device = self._devices.recognise(user, headers)
+        device = self._devices.recognize(user, headers)
         wait = self._lockout.begin(user, address, device)
         if wait > 0:
             await refuse(

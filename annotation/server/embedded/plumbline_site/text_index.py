@@ -79,11 +79,11 @@ MOST_TERMS = 200
 
 def statements() -> list[str]:
     """Return the SQL that makes the index, or finds it made; safe to run at every start."""
-    made = [*_TABLES]
+    sql = [*_TABLES]
     for name, body in _TRIGGERS.items():
         # Argilla's migrations may replace its tables, and a table's triggers are lost with it.
-        made += [f"DROP TRIGGER IF EXISTS {name}", f"CREATE TRIGGER {name} {body}"]
-    return [*made, _CATCH_UP]
+        sql += [f"DROP TRIGGER IF EXISTS {name}", f"CREATE TRIGGER {name} {body}"]
+    return [*sql, _CATCH_UP]
 
 
 @dataclass(frozen=True)
