@@ -1,12 +1,12 @@
-"""What each measure costs, and how it grows with the number of answers.
+"""What each measure costs, and how it grows with the number of responses.
 
     python benchmarks/evaluation.py [--quick] [--only MEASURE …]
 
-Answers of the embedded world's clerks to its prompts, with a faultless clerk's answer as the
-reference; models have the embedded model's size, for which hardly trained weights do. The table
-gives processor seconds on one thread for 100, 1,000 and 10,000 answers, so that a busy machine
-counts little, and the exponent of growth between the last two (1: in proportion). The last line
-is one JSON object.
+Responses of the embedded world's clerks to its prompts, with the answer of a perfect clerk as the
+reference. Models have the size of the embedded one; how well they are trained does not matter. The
+table gives processor seconds on one thread for 100, 1,000 and 10,000 responses, so other work on
+the machine counts little, and the exponent of growth between the last two (1: proportional). The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ SIZES = (100, 1_000, 10_000)
 
 
 def model(folder: Path) -> Path:
-    """Make the embedded model, hardly trained: what it costs does not depend on what it knows."""
+    """Make the embedded model with little training, on which the cost does not depend."""
     stage = Stage(folder, Reporter(quiet=True))
     scratch = ScratchConfig(training=TrainingConfig(learning_rate=3e-3, max_steps=10))
     build_base(stage, config=BaseModelConfig(scratch=scratch), texts=corpus(0, 2_000), seed=0)
     return stage.folder
 
 
-def rewarder(base: Path, folder: Path) -> Path:
-    """Make a reward model of it."""
+def reward_model(base: Path, folder: Path) -> Path:
+    """Make a reward model from a base model."""
     torch.manual_seed(0)
     scorer = trainable_sequence_scorer(base, TuningConfig(method="full"))
     save_model(scorer, load_tokenizer(base), folder, source=base, card="")
     return folder
 
 
-def answers(policy: Policy, count: int) -> list[dict]:
-    """Return answers of ordinary clerks; prompts repeat where the world has no more."""
+def responses(policy: Policy, count: int) -> list[dict]:
+    """Return responses of ordinary clerks; prompts repeat where the world has no more."""
     shop, random = Shop.from_seed(0), rng(0, "benchmark")
-    asked = prompts(0, min(count, 1_000), "heldout")
+    held_out = prompts(0, min(count, 1_000), "heldout")
     rows = []
     for number in range(count):
-        prompt = asked[number % len(asked)]
+        prompt = held_out[number % len(held_out)]
         text = answer(shop, prompt, Style.sample(random))
         ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
         rows.append(
@@ -87,7 +87,7 @@ def answers(policy: Policy, count: int) -> list[dict]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the processor time of one go; the least of three where one takes no time."""
+    """Return the processor time of one call; the smallest of three where it is short."""
     found: list[float] = []
     while not found or (sum(found) < 0.5 and len(found) < 3):
         started = time.process_time()
@@ -98,23 +98,23 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="100 and 1,000 answers only")
+    parser.add_argument("--quick", action="store_true", help="100 and 1,000 responses only")
     torch.set_num_threads(1)
-    parser.add_argument("--only", nargs="+", metavar="MEASURE", help="these measures alone")
+    parser.add_argument("--only", nargs="+", metavar="MEASURE", help="these measures only")
     options = parser.parse_args()
     sizes = SIZES[:2] if options.quick else SIZES
     with tempfile.TemporaryDirectory() as place:
         base = model(Path(place) / "base")
         policy = Policy.load(base)
-        reward = RewardModelScorer(rewarder(base, Path(place) / "reward"))
+        reward = RewardModelScorer(reward_model(base, Path(place) / "reward"))
         gold = GoldUtility(0)
         plain = Harness(EvaluationConfig(), prompts(0, 2, "heldout"), [], 0)
 
         def measured(name: str, rows: list[dict]) -> None:
-            one = MEASURES[name].load()
-            problem = add_columns(one, Responses(rows, policy))
+            measure = MEASURES[name].load()
+            problem = add_columns(measure, Responses(rows, policy))
             assert problem is None, problem
-            assert measure_metrics(one, rows), name
+            assert measure_metrics(measure, rows), name
 
         works: dict[str, Callable[[list[dict]], object]] = {
             "kl": lambda rows: plain.measure(rows, policy, policy),
@@ -126,15 +126,15 @@ def main() -> None:
             ),
         } | {name: lambda rows, name=name: measured(name, rows) for name in MEASURES}
         works = {name: work for name, work in works.items() if name in (options.only or works)}
-        warm = answers(policy, 8)
-        for work in works.values():  # imports, and what is built once
-            work(warm)
+        few = responses(policy, 8)
+        for work in works.values():  # imports and caches
+            work(few)
         found: dict[str, dict[str, float]] = {name: {} for name in works}
         for size in sizes:
-            rows = answers(policy, size)
+            rows = responses(policy, size)
             for name, work in works.items():
                 found[name][str(size)] = round(seconds(lambda w=work, r=rows: w(r)), 4)
-                print(f"{name}: {size} answers, {found[name][str(size)]} s", file=sys.stderr)
+                print(f"{name}: {size} responses, {found[name][str(size)]} s", file=sys.stderr)
     for values in found.values():
         small, large = (max(values[str(size)], 1e-4) for size in sizes[-2:])
         values["growth"] = round(math.log10(large / small), 2)

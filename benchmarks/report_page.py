@@ -2,10 +2,11 @@
 
     python benchmarks/report_page.py [--prompts 10000] [--policies 5] [--words 60] [--keep FOLDER]
 
-Content of a comparison is made up (``tests/evaluation/content_maker.py``), written as a page and
-opened in a headless browser without a network. A filter's latency is from the letter typed to the
-frame that shows its result: every answer of every policy is searched. ``filter_cpu_ms`` is what all
-of the browser's processes computed for a letter, which other work on the machine does not change.
+The content of a comparison is made up (``tests/evaluation/comparison/content_maker.py``), written
+as a page and opened in a headless browser without a network. A filter's latency is from the letter
+typed to the frame that shows its result: all responses of all policies are searched.
+``filter_cpu_ms`` is the processor time of all processes of the browser for a letter, which other
+work on the machine does not change.
 The last line is one JSON object, times in milliseconds; progress goes to standard error. Needs
 chromium and chromedriver.
 """
@@ -31,7 +32,9 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 
 from evaluation.comparison import page
 
-MAKER = Path(__file__).resolve().parents[1] / "tests" / "evaluation" / "content_maker.py"
+MAKER = (
+    Path(__file__).resolve().parents[1] / "tests" / "evaluation" / "comparison" / "content_maker.py"
+)
 QUERIES = ("umbrella", "thirty days", '"free of charge"', "question 77", "zebra", "the order")
 FILTERS = (
     ("outcome", ("win", "loss", "tie", "")),

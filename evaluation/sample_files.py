@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from plumbline.errors import ArtifactError
 from plumbline.runs.artifacts import Artifact
 
 SAMPLES = "samples.parquet"
+#: What a reward in bfloat16 may differ by from batch to batch, of its size.
+_ROUNDING = 0.02
 
 
 def write_samples(path: Path, rows: Sequence[Row]) -> None:
@@ -48,11 +51,19 @@ def _current_name(column: str) -> str:
 def win_scores_over(rows: Sequence[Row], baseline: Mapping[str, Row], scorer: str) -> list[float]:
     """Return the win score of each row over the baseline's response (by prompt id) to its prompt.
 
-    Equal responses are a tie, also where a scorer's rounding differs from batch to batch.
+    Equal responses are a tie, also where a scorer's rounding differs from batch to batch. Where a
+    file gives equal responses scores that are further apart, its scores decide.
     """
     baseline_rows = [baseline[row["prompt_id"]] for row in rows]
     baseline_scores = [
-        row[scorer] if row["response"] == other["response"] else other[scorer]
+        row[scorer] if _is_rounding(row, other, scorer) else other[scorer]
         for row, other in zip(rows, baseline_rows, strict=True)
     ]
     return win_scores([row[scorer] for row in rows], baseline_scores)
+
+
+def _is_rounding(row: Row, other: Row, scorer: str) -> bool:
+    """Return whether two scores are of one response, and differ by no more than rounding."""
+    return row["response"] == other["response"] and math.isclose(
+        row[scorer], other[scorer], rel_tol=_ROUNDING, abs_tol=_ROUNDING
+    )

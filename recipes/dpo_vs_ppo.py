@@ -19,6 +19,7 @@ from typing import Any
 
 from evaluation.comparison.budget_matching import BudgetConfig
 from evaluation.comparison.compare import compare_methods
+from evaluation.comparison.costs import PriceConfig
 from evaluation.evaluate import sample_and_measure
 from plumbline.config import Seeds
 from plumbline.runs.run import Run
@@ -40,6 +41,8 @@ class DpoVsPpoConfig(SharedConfig):
     """Proximal policy optimisation."""
     budget: BudgetConfig = BudgetConfig()
     """Where in their training the two are compared, in addition to its end."""
+    prices: PriceConfig = PriceConfig()
+    """What time and energy cost, for the page."""
 
 
 CONFIG = DpoVsPpoConfig
@@ -50,8 +53,16 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
     # 1. Demonstrations, a base model, the SFT policy, preferences, a reward model, a judge.
     shared = shared_stages(run, config)
 
+    methods = ("dpo", "ppo")
+    run.plan(
+        f"{kind}{method}/seed-{seed}"
+        for seed in config.seeds
+        for method in methods
+        for kind in ("", "evaluation/")
+    )
+
     # 2. Align two ways, with several training seeds each on the same data.
-    aligned: dict[str, dict[str, Any]] = {"dpo": {}, "ppo": {}}
+    aligned: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for seed in config.seeds:
         policies = {
             "dpo": run.make(
@@ -95,6 +106,7 @@ def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:
         stages=run.stages,
         budget=config.budget,
         confidence=config.evaluation.confidence,
+        prices=config.prices,
         config=config,
     )
     return run.publish(report)

@@ -44,6 +44,13 @@ class Comparison:
     budget_config: BudgetConfig = field(default_factory=BudgetConfig)
     baseline: CheckpointEval | None = None
     confidence: float = 0.95
+    of_models: bool = False
+    """Whether single models are compared, and not methods of training."""
+
+    @property
+    def has_path(self) -> bool:
+        """Whether a policy was evaluated at several checkpoints of its training."""
+        return any(len(run.checkpoints) > 1 for run in self.comparable.runs)
 
     @cached_property
     def groups(self) -> dict[str, list[TrainingRun]]:
@@ -59,16 +66,25 @@ class Comparison:
 
     @cached_property
     def budget(self) -> Budget | None:
-        """The budget by which training runs are matched, if any."""
-        by = self.budget_config.by
-        if by == "kl" and not self.comparable.has_comparable_kl:
+        """The budget by which training runs are matched, if any; a flag says why there is none."""
+        config = self.budget_config
+        if config.by == "none":
             return None
+        if config.by == "kl" and not self.comparable.has_comparable_kl:
+            return None  # a flag says so
         runs = [run for group in self.groups.values() for run in group]
-        budget = resolve_budget(runs, self.budget_config)
-        if budget is None and by != "none":
+        if all(len(run.checkpoints) == 1 for run in runs) and config.limit is None:
             text = (
-                f"Budgets are not matched: {by} is not known of every training run, or one spent "
-                "none."
+                "Every policy was evaluated at one checkpoint, so policies are compared at the end "
+                "of training and not at a matched budget."
+            )
+            self.comparable.flags.append(Flag("note", text))
+            return None
+        budget = resolve_budget(runs, config)
+        if budget is None:
+            text = (
+                f"Policies are compared at the end of training only: a budget by {config.by} "
+                "cannot be matched, since it is not known of every training run or one spent none."
             )
             self.comparable.flags.append(Flag("warning", text))
         return budget
@@ -111,6 +127,11 @@ class Comparison:
             adjusted = statistics.holm([row["p"] for row in family])
             rows += [row | {"p_adjusted": p} for row, p in zip(family, adjusted, strict=True)]
         return rows
+
+    def final_scores(self, method: str) -> Scores:
+        """Return the deciding scores of a method at the end of training, [S, P]."""
+        finals = [run.final for run in self.groups[method]]
+        return scores_of(finals, self.judge, self.comparable.prompts)
 
     def baseline_win_rates(self) -> dict[str, dict[str, Any]]:
         """Return the final win rate of each method over the baseline, over seeds and prompts."""

@@ -7,15 +7,17 @@ without a message.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evaluation.comparison.training_runs import CheckpointEval, TrainingRun
+from evaluation.statistics import mean_and_se
 from plumbline.errors import DataError
 
-Level = Literal["warning", "refused"]
+Level = Literal["note", "warning", "refused"]
 
 #: What follows where a term differs.
 _CONSEQUENCES = {
@@ -25,9 +27,16 @@ _CONSEQUENCES = {
 }
 
 
+#: A mean log-ratio so many standard errors and so many nats below 0 is not a KL.
+_ERRORS_BELOW = 4.0
+_NATS_BELOW = 0.05
+#: A training run that lacks more of its scores than this is left out.
+_MAX_MISSING = 0.5
+
+
 @dataclass(frozen=True)
 class Flag:
-    """Something that a reader must know: a warning, or a policy that was left out."""
+    """Something that a reader must know: a note, a warning, or a policy that was left out."""
 
     level: Level
     text: str
@@ -60,32 +69,117 @@ def check_comparability(
     flags: list[Flag] = []
     kept = []
     for run in runs:
-        if run.final.has_finite(judge):
+        reason = _why_unscored(run.final, judge)
+        if reason is None:
             kept.append(run)
         else:
-            missing = sum(row.get(judge) is None for row in run.final.rows)
-            reason = "; ".join(run.problems) or f"{missing} of its responses have no score"
+            reason = "; ".join(run.problems) or reason
             flags.append(Flag("refused", f"{run.name} is left out: no finite {judge} ({reason})."))
     if not kept:
         raise DataError(
-            f"There is nothing to compare: no policy has a finite {judge} for every response."
+            f"There is nothing to compare: no policy has a finite {judge} for its responses. "
+            + " ".join(flag.text for flag in flags)
         )
     flags += _term_flags(kept, allowed)
     finished = [run for run in kept if run.is_finished]
     prompts = _shared_prompts(finished or kept, baseline, common_prompts or not finished, flags)
+    prompts = _scored_prompts(kept, baseline, judge, prompts, flags)
+    about_kl = list(kl_flags(kept))
+    flags += about_kl
     tokenizers = {run.terms["tokenizer"] for run in kept if "tokenizer" in run.terms}
     flags += [Flag("warning", f"{run.name}: {text}.") for run in kept for text in run.problems]
     flags += _unevenness_flags(kept)
     restricted = [
         replace(run, checkpoints=[_on_shared(c, prompts) for c in run.checkpoints]) for run in kept
     ]
-    return Comparable(restricted, prompts, flags, len(tokenizers) <= 1)
+    has_comparable_kl = len(tokenizers) <= 1 and not any(f.level == "warning" for f in about_kl)
+    return Comparable(restricted, prompts, flags, has_comparable_kl)
 
 
 def _on_shared(checkpoint: CheckpointEval, prompts: Sequence[str]) -> CheckpointEval:
     """Return a checkpoint on the shared prompts; one during training may have fewer of them."""
     responded = {row["prompt_id"] for row in checkpoint.rows}
     return checkpoint.on_prompts([identity for identity in prompts if identity in responded])
+
+
+def _why_unscored(checkpoint: CheckpointEval, judge: str) -> str | None:
+    """Say why a policy cannot be compared by its scores; None where it can."""
+    scores = [row.get(judge) for row in checkpoint.rows]
+    missing = sum(score is None for score in scores)
+    if missing > _MAX_MISSING * len(scores):
+        return f"{missing} of its {len(scores)} responses have no score"
+    infinite = sum(score is not None and not math.isfinite(score) for score in scores)
+    return f"{infinite} of its scores are not finite" if infinite else None
+
+
+def _scored_prompts(
+    runs: Sequence[TrainingRun],
+    baseline: CheckpointEval | None,
+    judge: str,
+    prompts: Sequence[str],
+    flags: list[Flag],
+) -> list[str]:
+    """Return the prompts at which no response lacks a score; flag how many go."""
+    checkpoints = [(run.name, checkpoint) for run in runs for checkpoint in run.checkpoints]
+    if baseline is not None:
+        checkpoints.append(("the baseline", baseline))
+    unscored: dict[str, set[str]] = defaultdict(set)
+    for name, checkpoint in checkpoints:
+        identities = {row["prompt_id"] for row in checkpoint.rows if row.get(judge) is None}
+        if identities := identities & set(prompts):
+            unscored[name] |= identities
+    if not unscored:
+        return list(prompts)
+    gone = set().union(*unscored.values())
+    kept = [identity for identity in prompts if identity not in gone]
+    counts = ", ".join(f"{name} {len(identities)}" for name, identities in unscored.items())
+    text = f"{len(gone)} of {len(prompts)} prompts have a response without {judge} ({counts})"
+    if len(kept) < 2:
+        raise DataError(f"{text}, so there is nothing to compare. Score the responses first.")
+    flags.append(Flag("warning", f"{text}; only the other {len(kept)} are compared."))
+    return kept
+
+
+def kl_flags(runs: Sequence[TrainingRun]) -> Iterator[Flag]:
+    """Flag log-probabilities that cannot be of the samples, and those that lack in part."""
+    for run in runs:
+        for checkpoint in run.checkpoints:
+            known = sum(row.get("logprob") is not None for row in checkpoint.rows)
+            referred = sum(row.get("reference_logprob") is not None for row in checkpoint.rows)
+            log_ratios = checkpoint.log_ratios
+            if (known or referred) and not log_ratios:
+                yield Flag(
+                    "note",
+                    f"{run.name}: {known} of {len(checkpoint.rows)} responses have a logprob and "
+                    f"{referred} a reference_logprob; KL needs both of every response, so it is "
+                    "not known.",
+                )
+                break
+            if not log_ratios:
+                break
+            noise = [
+                abs(row["sampling_logprob"] - row["logprob"])
+                for row in checkpoint.rows
+                if row.get("sampling_logprob") is not None
+            ]
+            if noise and checkpoint is run.final:
+                yield Flag(
+                    "note",
+                    f"{run.name} was sampled in less than float32: the log-probabilities of "
+                    "sampling differ from those of the scoring pass by "
+                    f"{mean_and_se(noise).mean:.2g} nats per response. KL uses the scoring pass "
+                    "for policy and reference.",
+                )
+            mean, error = mean_and_se(log_ratios)
+            if mean < -max(_NATS_BELOW, _ERRORS_BELOW * error):
+                yield Flag(
+                    "warning",
+                    f"{run.name}: the mean of logprob - reference_logprob is {mean:.2f} nats per "
+                    f"response at checkpoint {checkpoint.step}. A KL is never below 0, so the "
+                    "log-probabilities are of another temperature, of other tokens, or of other "
+                    "responses. KL is not used in this comparison.",
+                )
+                break
 
 
 def _term_flags(runs: Sequence[TrainingRun], allowed: Collection[str]) -> list[Flag]:
@@ -153,7 +247,6 @@ def _unevenness_flags(runs: Sequence[TrainingRun]) -> Iterable[Flag]:
     if all_finished and len({len(group) for group in seeds.values()}) > 1:
         counts = ", ".join(f"{method} {len(group)}" for method, group in seeds.items())
         yield Flag("warning", f"The methods have different numbers of seeds: {counts}.")
-    any_finished = any(run.is_finished for run in runs)
     for method, group in seeds.items():
         most = max(len(run.checkpoints) for run in group)
         for run in group:
@@ -163,9 +256,6 @@ def _unevenness_flags(runs: Sequence[TrainingRun]) -> Iterable[Flag]:
                     f"{run.name} has {len(run.checkpoints)} checkpoints where another seed of "
                     f"{method} has {most}: some are missing, or it stopped early.",
                 )
-            if not run.is_finished:
-                shown = "only its frontier is shown" if any_finished else "it is shown as it is now"
-                yield Flag("warning", f"{run.name} has not finished; {shown}.")
 
 
 def _names(group: Sequence[TrainingRun]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.comparison import page
 from evaluation.comparison.budget_matching import BudgetConfig
+from evaluation.comparison.costs import PriceConfig
 from evaluation.comparison.page_content import comparison_content
 from evaluation.comparison.training_runs import Methods, baseline_of, training_runs_of
 from plumbline.config import Config
@@ -28,6 +29,7 @@ def compare_methods(
     stages: Mapping[str, Artifact],
     budget: BudgetConfig,
     confidence: float,
+    prices: PriceConfig,
     config: Config,
 ) -> Mapping[str, float | None]:
     """Write the report of a comparison: page, Markdown, plots, tables and ``summary.json``."""
@@ -38,6 +40,7 @@ def compare_methods(
         baseline=baseline_of(baseline),
         budget=budget,
         confidence=confidence,
+        prices=prices,
         stages=stages,
         settings=config,
     )
@@ -80,6 +83,8 @@ def summary(content: Mapping[str, Any], stages: Mapping[str, Artifact]) -> dict[
     reward_model = content["reward_model"] or {}
     return {
         "judge": content["judge"],
+        "headline": content["headline"],
+        "leaderboard": content["leaderboard"],
         "verdict": content["verdict"],
         "flags": content["flags"],
         "design": content["design"],

@@ -1,115 +1,191 @@
-"""Samples of any tool, entering a comparison on equal terms.
+"""Files of samples of any tool as training runs that enter a comparison on equal terms.
 
-One response per row, in a file of any kind that is read (docs/formats.md): ``prompt`` (text or
-messages), ``response`` (text or messages), ``model`` (the method's name); and where they are known
-``seed``, ``checkpoint``, ``logprob`` and ``reference_logprob`` (of the whole response, nats),
-``tokens``, ``finished``, ``subset``, ``tokenizer`` (its name), ``scores`` (name to number) and
-``costs`` (``responses``, ``tokens``, ``steps``, ``seconds`` by then). Scores that are missing are
-computed by the comparison's own scorers.
-
-Each value is checked for its meaning: a log-probability is at most 0, a cost at least 0. A file is
-taken whole or not at all.
+A file is of any kind that `plumbline.data.files` reads, and its rows of one of the formats of
+`sample_formats`. The core's reader reads the rows; `sample_records` checks what each value means.
+Scores that are missing are computed by the comparison's own scorers.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import statistics
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from evaluation.comparison.sample_formats import (
+    SAMPLE_FORMATS,
+    Conversion,
+    SampleFormat,
+    format_of,
+)
+from evaluation.comparison.sample_records import (
+    NEEDED,
+    Sample,
+    folded,
+    from_cells,
+    lacks,
+    record_of,
+    sample_of,
+    without_nan,
+)
 from evaluation.comparison.training_runs import (
     COSTS,
-    NO_SCORES,
     CheckpointEval,
     TrainingRun,
-    numeric_columns,
     prompts_digest,
 )
-from evaluation.words import words_of
-from plumbline.data.messages import is_missing, kind_of
-from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
-from plumbline.data.records import Row, prompt_id
+from plumbline.data.files import kind_of_file, read_rows
+from plumbline.data.raw_rows import RawRow
+from plumbline.data.reader import ExampleReader, ReadReport
 from plumbline.data.uses import USES
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 
-#: Columns of a response that are no scores.
-_OTHERS = ("tokens", "words", "logprob", "reference_logprob")
-_SCORE_NAME = re.compile(r"[\w][\w +:()-]{0,59}")
-_ROUNDING = 1e-6
-"""By so much a log-probability may be above 0."""
-_STANDARD_ERRORS = 4
-"""A mean KL this many standard errors below 0 does not arise by chance."""
 _SHOWN = 5
+_TEXT_TABLES = ("csv", "tsv")
 
 
-class Sample(NamedTuple):
-    """A response, and whose it is."""
+@dataclass
+class SamplesFile:
+    """The samples of a file, and what is worth saying about it."""
 
-    row: Row
-    key: tuple[str, str]
-    """Model and seed."""
-    checkpoint: int
-    costs: Mapping[str, float]
-    tokenizer: str | None
+    path: Path
+    samples: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def training_runs(self, scorers: Sequence[Scorer] = ()) -> list[TrainingRun]:
+        """Return one training run per model and seed; ``scorers`` add the scores that are missing.
+
+        Raises `DataError` where costs of one checkpoint differ.
+        """
+        by_run: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+        for sample in self.samples:
+            by_run[sample.model, sample.seed].append(sample)
+        return [scored(_training_run(self.path, samples), scorers) for samples in by_run.values()]
 
 
-def read_samples_file(path: Path, scorers: Sequence[Scorer] = ()) -> list[TrainingRun]:
-    """Read a file of samples; one `TrainingRun` per model and seed.
+def read_samples_file(path: Path, conversion: Conversion | None = None) -> SamplesFile:
+    """Read a file of samples.
 
-    Raises `DataError` that lists what is wrong, with line numbers.
+    Raises `DataError` that lists what is wrong, with row numbers; a file is taken whole or not.
     """
-    samples, report = samples_in(path)
-    _refuse(report, path)
+    conversion = conversion or Conversion(path)
+    samples, report = samples_in(path, conversion)
+    if report.dropped.rows:
+        raise DataError(_listed(report, path))
     if not samples:
-        raise DataError(f"{path} has no samples: no row in it has a prompt and a response.")
-    responses: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    costs: dict[tuple[str, str, int], Mapping[str, float]] = {}
-    tokenizers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for sample in samples:
-        responses[sample.key][sample.checkpoint].append(sample.row)
-        if sample.costs:
-            costs[(*sample.key, sample.checkpoint)] = sample.costs
-        if sample.tokenizer is not None:
-            tokenizers[sample.key].add(sample.tokenizer)
-    runs = [
-        _training_run(path, key, checkpoints, costs, sorted(tokenizers[key]))
-        for key, checkpoints in responses.items()
-    ]
-    return [scored(run, scorers) for run in runs]
+        raise DataError(
+            f"{path} has no samples: no row of it has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}."
+        )
+    return SamplesFile(path, samples, [*conversion.notes, *_notes(report)])
 
 
-def samples_in(path: Path) -> tuple[list[Sample], ReadReport]:
+def samples_in(path: Path, conversion: Conversion | None = None) -> tuple[list[Sample], ReadReport]:
     """Read the samples in a file, and what is wrong with the other rows."""
-    reader = ExampleReader(path, USES["samples"])
+    rows = _ConvertedRows(path, conversion or Conversion(path))
+    reader = ExampleReader(rows, USES["samples"])
     samples: list[Sample] = []
-    first_rows: dict[tuple[str, str, int, str], str] = {}
+    first: dict[tuple[str, str, int, str], tuple[str, Sample]] = {}
+    costs: dict[tuple[str, str, int], tuple[str, object]] = {}
     for entry in reader:
         try:
-            sample = _sample(entry)
-        except ValueError as problem:
+            sample = sample_of(entry)
+            key = (*sample.policy, str(sample.row["prompt_id"]))
+            known = first.get(key)
+            if known is not None and rows.merges and _are_same(known[1], sample):
+                known[1].scores.update(sample.scores)
+                continue
+            name = f"model {sample.model!r}, seed {sample.seed!r}, checkpoint {sample.checkpoint}"
+            if known is not None:
+                raise ValueError(
+                    f"is a response of {name} to the prompt of {known[0]} again. Give each "
+                    "response of a model to a prompt a seed or a checkpoint of its own"
+                )
+            place, others = costs.setdefault(sample.policy, (entry.place, sample.costs))
+            if sample.costs != others:
+                raise ValueError(
+                    f"has other costs of {name} than {place}. Costs are the totals up to a "
+                    "checkpoint, the same in all its rows"
+                )
+        except (ValueError, RecursionError) as problem:
             reader.leave_out(entry, str(problem))
             continue
-        place = (*sample.key, sample.checkpoint, sample.row["prompt_id"])
-        if place in first_rows:
-            reader.leave_out(
-                entry,
-                f"is a response of model {sample.key[0]!r}, seed {sample.key[1]!r}, checkpoint "
-                f"{sample.checkpoint} to the prompt of {first_rows[place]} again",
-            )
-            continue
-        first_rows[place] = entry.place
+        first[key] = (entry.place, sample)
         samples.append(sample)
     return samples, reader.report
 
 
+@dataclass
+class _ConvertedRows:
+    """The rows of a file with the keys of `sample_records`."""
+
+    path: Path
+    conversion: Conversion
+    merges: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    def rows(self) -> Iterator[RawRow]:
+        kind = kind_of_file(self.path).name if self.path.is_file() else ""
+        form: SampleFormat | None = None
+        for row in read_rows(self.path):
+            if row.record is None:
+                yield row
+                continue
+            record = row.record
+            if kind in _TEXT_TABLES:
+                record = from_cells(record)
+            elif kind != "json":
+                record = without_nan(record)
+            form = form or format_of(record) or SAMPLE_FORMATS["plumbline"]
+            self.merges = form.merges
+            try:
+                for read in form.read(record, self.conversion):
+                    if problem := lacks(read):
+                        raise ValueError(problem)
+                    yield row._replace(record=folded(read))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                said = str(error) if isinstance(error, ValueError) else f"{error!r}"
+                problem = (
+                    said if form.name == "plumbline" else f"is not a row of {form.name}: {said}"
+                )
+                yield row._replace(record=None, problem=problem, text=str(record)[:200])
+
+
+def _are_same(first: Sample, second: Sample) -> bool:
+    return bool(first.row["response"] == second.row["response"])
+
+
+def write_samples_file(path: Path, samples: Iterable[Sample]) -> int:
+    """Write samples as JSON lines with the keys of `sample_records`; return how many.
+
+    Raises `DataError` where two of them are of one policy and prompt.
+    """
+    seen: set[tuple[str, str, int, str]] = set()
+    lines = []
+    for sample in samples:
+        key = (*sample.policy, str(sample.row["prompt_id"]))
+        if key in seen:
+            raise DataError(
+                f"Model {sample.model!r} responds to one prompt in two of the files: "
+                f"{sample.row['prompt'][-1]['content'][:80]!r}. Convert the files one by one."
+            )
+        seen.add(key)
+        lines.append(json.dumps(record_of(sample), ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
 def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
-    """Score answers that lack a score, with the comparison's own scorers."""
+    """Score the responses that lack a score, with the comparison's own scorers."""
     names = dict.fromkeys([*run.scorers, *(scorer.name for scorer in scorers)])
     for checkpoint in run.checkpoints:
         rows = list(checkpoint.rows)
@@ -118,155 +194,62 @@ def scored(run: TrainingRun, scorers: Sequence[Scorer]) -> TrainingRun:
             if not unscored:
                 continue
             scores = scorer.score(
-                [r["prompt"] for r in unscored], [r["response"] for r in unscored]
+                [row["prompt"] for row in unscored], [row["response"] for row in unscored]
             )
             for row, score in zip(unscored, scores, strict=True):
                 row[scorer.name] = score
     return replace(run, scorers=list(names))
 
 
-def _sample(entry: ReadRow) -> Sample:
-    """Return a row as a response whose values mean what they say."""
-    record, example = entry.record, entry.example
-    turns = example.response or []
-    if len(turns) != 1 or turns[0]["role"] != "assistant":
-        last = turns[-1]["role"] if turns else "nobody"
-        raise ValueError(
-            f"has {len(turns)} messages as the response, the last by {last}; a response is one "
-            "message of the assistant's"
+def _notes(report: ReadReport) -> list[str]:
+    notes = []
+    if report.columns_unused:
+        names = ", ".join(f"{name} ({count} rows)" for name, count in report.columns_unused.items())
+        notes.append(
+            f"{report.origin}: these columns are not used: {names}. A score belongs under 'score', "
+            "or under 'scores' by its name."
         )
-    text = turns[0]["content"]
-    row: Row = {
-        "prompt_id": prompt_id(example.prompt),
-        "prompt": example.prompt,
-        "response": text,
-        "tokens": _number(record, "tokens", least=0),
-        "words": len(words_of(text)),
-        "finished": _is_finished(record),
-        "logprob": _number(record, "logprob", most=_ROUNDING),
-        "reference_logprob": _number(record, "reference_logprob", most=_ROUNDING),
-    }
-    if example.subset is not None:
-        row["subset"] = example.subset
-    scores = _object(record, "scores")
-    for name in scores:
-        if not _SCORE_NAME.fullmatch(name) or name in NO_SCORES:
-            raise ValueError(
-                f"has the score {name!r}: a name of a score has letters, digits, blanks and "
-                f"_+:()- and is none of {', '.join(sorted(NO_SCORES))}"
-            )
-        row[name] = _number(scores, name)
-    costs = _object(record, "costs")
-    unknown = sorted(set(costs) - set(COSTS))
-    if unknown:
-        raise ValueError(f"has the cost {unknown[0]!r}, which is none of {', '.join(COSTS)}")
-    numbers = {name: cost for name in costs if (cost := _number(costs, name, least=0)) is not None}
-    tokenizer = record.get("tokenizer")
-    key = (str(record[entry.columns["model"]]), str(record.get("seed", 0)))
-    return Sample(
-        row, key, _checkpoint(record), numbers, None if tokenizer is None else str(tokenizer)
-    )
+    if report.repaired:
+        notes.append(
+            f"{report.origin}: half characters were replaced by U+FFFD in {report.repaired} rows."
+        )
+    return notes
 
 
-def _is_finished(record: Mapping[str, Any]) -> bool:
-    finished = record.get("finished")
-    if is_missing(finished):
-        return True
-    if not isinstance(finished, bool):
-        raise ValueError(f"'finished' is {finished!r}, not true or false")
-    return finished
-
-
-def _checkpoint(record: Mapping[str, Any]) -> int:
-    checkpoint = record.get("checkpoint", 0)
-    if isinstance(checkpoint, str) and checkpoint.isdigit():
-        return int(checkpoint)
-    if not isinstance(checkpoint, int) or isinstance(checkpoint, bool) or checkpoint < 0:
-        raise ValueError(f"'checkpoint' is {checkpoint!r}, not the number of a step")
-    return checkpoint
-
-
-def _object(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = record.get(name)
-    if is_missing(value):
-        return {}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name!r} is {kind_of(value)}, not an object of names and numbers")
-    return value
-
-
-def _number(
-    record: Mapping[str, Any], name: str, least: float = -math.inf, most: float = math.inf
-) -> float | None:
-    value = record.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name!r} is {str(value)[:40]!r}, not a finite number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name!r} is {number}, not a finite number")
-    if number < least:
-        raise ValueError(f"{name!r} is {number:g}, which cannot be below {least:g}")
-    if number > most:
-        raise ValueError(f"{name!r} is {number:g}; the logarithm of a probability is at most 0")
-    return number
-
-
-def _training_run(
-    path: Path,
-    key: tuple[str, str],
-    rows_by_step: Mapping[int, Sequence[Row]],
-    costs: Mapping[tuple[str, str, int], Mapping[str, float]],
-    tokenizers: Sequence[str],
-) -> TrainingRun:
-    model, seed = key
+def _training_run(path: Path, samples: Sequence[Sample]) -> TrainingRun:
+    by_step: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_step[sample.checkpoint].append(sample)
     checkpoints = [
         CheckpointEval(
-            checkpoint,
-            rows,
-            {name: costs.get((*key, checkpoint), {}).get(name) for name in COSTS},
+            step,
+            [sample.row | sample.scores for sample in some],
+            {name: some[0].costs.get(name) for name in COSTS},
         )
-        for checkpoint, rows in sorted(rows_by_step.items())
+        for step, some in sorted(by_step.items())
     ]
-    final = checkpoints[-1]
-    terms = {"prompts": prompts_digest(final.rows)}
+    terms = {"prompts": prompts_digest(checkpoints[-1].rows)}
+    tokenizers = sorted({sample.tokenizer for sample in samples if sample.tokenizer})
     if tokenizers:
         terms["tokenizer"] = ", ".join(tokenizers)
-    scorers = [name for name in numeric_columns(final.rows) if name not in _OTHERS]
-    problems = [text for c in checkpoints if (text := _kl_problem(c)) is not None]
+    scores = dict.fromkeys(name for sample in samples for name in sample.scores)
+    # A name with a dot is a part of the score that is named before the dot.
+    scorers = [name for name in scores if name.partition(".")[0] not in scores or "." not in name]
     return TrainingRun(
-        model, seed, checkpoints, str(path), terms=terms, scorers=scorers, problems=problems
+        samples[0].model, samples[0].seed, checkpoints, str(path), terms=terms, scorers=scorers
     )
 
 
-def _kl_problem(checkpoint: CheckpointEval) -> str | None:
-    """Say where a KL is so far below 0 that it cannot be one."""
-    ratios = checkpoint.log_ratios
-    if len(ratios) < 2:
-        return None
-    mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
-    if mean + _STANDARD_ERRORS * error >= -_ROUNDING:
-        return None
+def _listed(report: ReadReport, path: Path) -> str:
+    """Return the first problems of a file, one on each line, and what to do."""
+    problems = report.dropped.rows
+    shown = [
+        f"{path}, {report.unit} {problem['row']}: {str(problem['reason']).rstrip('.')}."
+        for problem in problems[:_SHOWN]
+    ]
+    if len(problems) > _SHOWN:
+        shown.append(f"And {len(problems) - _SHOWN} more.")
     return (
-        f"its KL to the reference at step {checkpoint.step} is {mean:.2f} nats per response, and a "
-        "KL is never below 0: the log-probabilities are of other tokens, another temperature or "
-        "another reference"
-    )
-
-
-def _refuse(report: ReadReport, path: Path) -> None:
-    """Raise `DataError` with the first rows that are wrong."""
-    rows = report.dropped.rows
-    if not rows:
-        return
-    shown = [f"{path}, {report.unit} {row['row']}: {row['reason']}" for row in rows[:_SHOWN]]
-    if len(rows) > _SHOWN:
-        shown.append(f"and {len(rows) - _SHOWN} more")
-    raise DataError(
-        "\n".join(shown) + f"\nNothing of {path} was taken. Every row needs prompt, response and "
-        "model; docs/comparison.md lists what else may stand in it."
+        "\n".join(shown) + f"\nNothing of {path} was taken. Fix these rows; docs/comparison.md "
+        "lists what a row may have."
     )

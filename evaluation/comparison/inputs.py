@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evaluation.comparison.external_samples import read_samples_file
-from evaluation.comparison.recipe_runs import find_run, training_runs_in
+from evaluation.comparison.external_samples import SamplesFile, read_samples_file
+from evaluation.comparison.recipe_runs import find_run, missing_in, training_runs_in
 from evaluation.comparison.training_runs import Baseline, TrainingRun
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
@@ -24,6 +24,10 @@ class ComparisonInputs:
     baseline: Baseline | None = None
     stages: dict[str, Artifact] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """What the runs in progress still lack."""
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The settings of each run."""
 
 
 def gather_inputs(
@@ -51,10 +55,12 @@ def gather_inputs(
         inputs.stages |= {s if len(runs) == 1 else f"{name}: {s}": a for s, a in stages.items()}
         inputs.baseline = inputs.baseline or baseline
         _add(inputs, training_runs, name)
+        inputs.settings[name] = record.settings
         if record.status != "finished":
             inputs.notes.append(f"Run {name!r} is {record.status}; what it has made is compared.")
+            inputs.missing += missing_in(record, training_runs)
     for file in files:
-        _add(inputs, read_samples_file(file, scorers), file.stem)
+        _add_samples(inputs, read_samples_file(file), scorers)
     if baseline_model is not None:
         _take_baseline(inputs, baseline_model)
     if not inputs.runs:
@@ -63,6 +69,19 @@ def gather_inputs(
             "another model, or choose another baseline."
         )
     return inputs
+
+
+def _add_samples(inputs: ComparisonInputs, samples: SamplesFile, scorers: Sequence[Scorer]) -> None:
+    """Add the training runs of a file, and what there is to say about them."""
+    computed = {name for run in inputs.runs for name in run.scorers}
+    own = {name for sample in samples.samples for name in sample.scores}
+    for name in sorted(computed & own):
+        inputs.notes.append(
+            f"The scores {name!r} of {samples.path.name} are the file's own; those of the runs "
+            "were computed here. They compare only if both are by the same judge."
+        )
+    inputs.notes += samples.notes
+    _add(inputs, samples.training_runs(scorers), samples.path.stem)
 
 
 def _add(inputs: ComparisonInputs, runs: Sequence[TrainingRun], origin: str) -> None:

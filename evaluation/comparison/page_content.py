@@ -12,8 +12,11 @@ import numpy as np
 from evaluation.comparison import provenance
 from evaluation.comparison.analysis import Comparison
 from evaluation.comparison.budget_matching import BudgetConfig
-from evaluation.comparison.comparability import check_comparability
-from evaluation.comparison.recipe_runs import find_run, training_runs_in
+from evaluation.comparison.comparability import Comparable, Flag, check_comparability
+from evaluation.comparison.costs import PriceConfig, mean_costs
+from evaluation.comparison.headline import Headline, headline
+from evaluation.comparison.leaderboard import leaderboard
+from evaluation.comparison.recipe_runs import find_run, missing_in, training_runs_in
 from evaluation.comparison.training_runs import (
     Baseline,
     CheckpointEval,
@@ -22,12 +25,14 @@ from evaluation.comparison.training_runs import (
     subset_of,
 )
 from evaluation.comparison.verdict import verdict
+from evaluation.measures.registry import MEASURES
 from evaluation.sample_files import win_scores_over
 from evaluation.statistics import bootstrap_interval, mean_and_se
 from plumbline import __version__
 from plumbline.config import Config
 from plumbline.config import settings as settings_of
 from plumbline.errors import DataError
+from plumbline.pages import escaped
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.run import RunRecord
 
@@ -57,8 +62,16 @@ def comparison_content(
     allowed: Sequence[str] = (),
     status: str = "finished",
     notes: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    prices: PriceConfig | None = None,
+    run_settings: Mapping[str, Mapping[str, str]] | None = None,
+    of_models: bool = False,
 ) -> dict[str, Any]:
     """Return the content of a comparison's page.
+
+    ``notes`` are shown below the warnings; ``missing`` says what the design still lacks, and makes
+    the result one so far. ``run_settings``: run to key to value, for settings that differ.
+    ``of_models``: single models are compared, and not methods of training.
 
     Raises `DataError` where the training runs cannot be compared.
     """
@@ -66,54 +79,75 @@ def comparison_content(
     comparable = check_comparability(
         runs, judge, start, common_prompts=common_prompts, allowed=allowed
     )
-    scorers = _shared_scorers(comparable.runs, judge)
-    comparison = Comparison(comparable, judge, scorers, budget or BudgetConfig(), start, confidence)
+    if start is not None:
+        start = start.on_prompts(comparable.prompts)
+    scorers = _shared_scorers(comparable, judge)
+    comparison = Comparison(
+        comparable, judge, scorers, budget or BudgetConfig(), start, confidence, of_models
+    )
     contrasts = comparison.contrasts()
     titles, baseline_title = display_titles(comparable.runs, baseline)
-    stages = stages or {}
     policies = _Policies(comparison)
-    baseline_rows = [] if start is None else start.rows
+    costs = mean_costs(comparison.groups, prices)
+    comparable.flags += [Flag("note", note) for note in notes]
     return {
         "title": title,
         "version": __version__,
         "status": status,
         "judge": judge,
         "has_gold": "gold" in scorers,
+        "headline": headline(
+            comparison, contrasts, titles, baseline_title, _scorer(judge)["title"], missing
+        ),
+        "leaderboard": leaderboard(comparison, costs),
         "verdict": verdict(comparison, contrasts, titles, baseline_title),
-        "flags": [
-            *(asdict(flag) for flag in comparable.flags),
-            *({"level": "warning", "text": note} for note in notes),
-        ],
+        "flags": [asdict(flag) for flag in comparable.flags],
         "scorers": [_scorer(name) for name in scorers],
         "methods": [{"name": name, "title": titles[name]} for name in comparison.all_groups],
-        "baseline": None
-        if baseline is None or start is None
-        else {
-            "name": baseline.name,
-            "title": baseline_title,
-            "metrics": _metrics(start, scorers),
-        },
-        "design": {
-            "seeds": {name: len(group) for name, group in comparison.groups.items()},
-            "prompts": len(comparable.prompts),
-            "checkpoint_prompts": len(comparison.checkpoint_prompts),
-            "confidence": confidence,
-            "budget": None if comparison.budget is None else comparison.budget._asdict(),
-        },
+        "baseline": _baseline(baseline, start, baseline_title, scorers),
+        "design": _design(comparison),
         "policies": policies.rows(),
         "contrasts": contrasts,
         "ranking": comparison.ranking(),
         "frontier": comparison.frontier(),
-        "training": provenance.training_curves(stages),
         "subsets": comparison.subsets(),
-        "parts": provenance.score_parts(comparison.groups, baseline_rows, judge),
-        "costs": provenance.mean_costs(comparison.groups),
+        "parts": provenance.score_parts(
+            comparison.groups, [] if start is None else start.rows, judge
+        ),
+        "costs": costs,
+        "currency": None if prices is None else prices.currency,
+        "differences": provenance.different_settings(comparison.groups),
+        "run_settings": provenance.different_run_settings(run_settings or {}),
+        "settings": [] if settings is None else _settings(settings),
+        "samples": policies.samples(),
+    } | _of_stages(stages or {})
+
+
+def _baseline(
+    baseline: Baseline | None, start: CheckpointEval | None, title: str, scorers: Sequence[str]
+) -> dict[str, Any] | None:
+    if baseline is None or start is None:
+        return None
+    return {"name": baseline.name, "title": title, "metrics": _metrics(start, scorers)}
+
+
+def _design(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "seeds": {name: len(group) for name, group in comparison.groups.items()},
+        "prompts": len(comparison.comparable.prompts),
+        "checkpoint_prompts": len(comparison.checkpoint_prompts),
+        "confidence": comparison.confidence,
+        "budget": None if comparison.budget is None else comparison.budget._asdict(),
+    }
+
+
+def _of_stages(stages: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Return what the stages of a run say beside the policies."""
+    return {
+        "training": provenance.training_curves(stages),
         "lineage": provenance.lineage(stages),
         "dropped": provenance.dropped_rows(stages),
-        "differences": provenance.different_settings(comparison.groups),
-        "settings": [] if settings is None else _settings(settings),
         "reward_model": _reward_model(stages),
-        "samples": policies.samples(),
     }
 
 
@@ -135,6 +169,7 @@ def run_content(
         stages=record.artifacts,
         status=record.status,
         common_prompts=record.status == "running",
+        missing=missing_in(record, runs),
     )
 
 
@@ -153,28 +188,31 @@ def waiting_content(record: RunRecord) -> dict[str, Any]:
     """Return the content for a run in which nothing has been evaluated yet."""
     stages = record.artifacts
     stage = record.state["stage"]
+    doing = f"the run is at the stage {stage}" if stage else "no stage is running"
     return {
         "title": record.folder.name,
         "version": __version__,
         "status": record.status,
         "judge": "gold",
         "has_gold": False,
-        "verdict": [
-            "There is nothing to compare yet"
-            + (f"; the run is at the stage {stage}." if stage else "; no stage is running.")
-        ],
+        "headline": Headline(
+            so_far=True,
+            title="Nothing to compare yet",
+            margin=[f"No policy has been evaluated so far; {doing}."],
+            basis="",
+            trust=[],
+            missing=missing_in(record, []),
+        ),
         "design": {"seeds": {}, "prompts": 0, "checkpoint_prompts": 0, "confidence": 0.95,
                    "budget": None},
         "baseline": None,
-        "reward_model": None,
-        "training": provenance.training_curves(stages),
-        "lineage": provenance.lineage(stages),
-        "dropped": provenance.dropped_rows(stages),
+        "currency": None,
         "samples": {"policies": [], "prompts": [], "responses": {}},
-    } | {
+    } | _of_stages(stages) | {
         name: []
-        for name in ("flags", "scorers", "methods", "policies", "contrasts", "ranking", "frontier",
-                     "subsets", "parts", "costs", "differences", "settings")
+        for name in ("verdict", "leaderboard", "flags", "scorers", "methods", "policies",
+                     "contrasts", "ranking", "frontier", "subsets", "parts", "costs", "differences",
+                     "run_settings", "settings")
     }  # fmt: skip
 
 
@@ -185,17 +223,20 @@ def display_titles(
 
     A title that two methods share gives way to their names.
     """
-    titles = {run.method: run.title or run.method for run in runs}
+    titles = {run.method: escaped(run.title or run.method) for run in runs}
     repeated = {title for title in titles.values() if list(titles.values()).count(title) > 1}
-    titles = {name: name if title in repeated else title for name, title in titles.items()}
-    baseline_title = "the baseline" if baseline is None else baseline.title
+    titles = {name: escaped(name) if title in repeated else title for name, title in titles.items()}
+    baseline_title = "the baseline" if baseline is None else escaped(baseline.title)
     while baseline_title in titles.values():
         baseline_title += " (baseline)"
     return titles, baseline_title
 
 
 def _scorer(name: str) -> dict[str, str]:
-    title, unit = _SCORER_TITLES.get(name, (name, "points"))
+    if name in MEASURES:
+        measure = MEASURES[name].load()
+        return {"name": name, "title": measure.title, "unit": measure.unit}
+    title, unit = _SCORER_TITLES.get(name, (escaped(name), "points"))
     return {"name": name, "title": title, "unit": unit}
 
 
@@ -218,10 +259,20 @@ def _reward_model(stages: Mapping[str, Artifact]) -> dict[str, Any] | None:
     }
 
 
-def _shared_scorers(runs: Sequence[TrainingRun], judge: str) -> list[str]:
-    """Return the scorers that every run has, the deciding one first."""
+def _shared_scorers(comparable: Comparable, judge: str) -> list[str]:
+    """Return the scorers that score every response, the deciding one first; note the others."""
+    runs = comparable.runs
     shared = [name for name in runs[0].scorers if all(name in run.scorers for run in runs)]
-    return [judge, *(name for name in shared if name != judge)]
+    rows = [row for run in runs for checkpoint in run.checkpoints for row in checkpoint.rows]
+    partial = {
+        name: missing
+        for name in shared
+        if name != judge and (missing := sum(row.get(name) is None for row in rows))
+    }
+    for name, missing in partial.items():
+        text = f"{missing} of {len(rows)} responses have no {name}, so it is not compared."
+        comparable.flags.append(Flag("note", text))
+    return [judge, *(name for name in shared if name != judge and name not in partial)]
 
 
 def _metrics(checkpoint: CheckpointEval, scorers: Sequence[str]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.comparison.training_runs import COSTS, TrainingRun
+from evaluation.comparison.training_runs import TrainingRun
 from evaluation.statistics import mean_and_se
 from plumbline.data.records import Row
 from plumbline.dropped import DROPPED, Dropped
@@ -34,18 +34,6 @@ def training_curves(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
                 if line.get(key) is not None
             ]
     return rows
-
-
-def mean_costs(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str, Any]]:
-    """Return the costs of each method, as means over its seeds."""
-    return [
-        {
-            "method": method,
-            **{name: _mean([run.final.costs.get(name) for run in group]) for name in COSTS},
-            "memory": _mean([run.peak_memory for run in group]),
-        }
-        for method, group in groups.items()
-    ]
 
 
 def score_parts(
@@ -95,11 +83,18 @@ def dropped_rows(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
 
 def different_settings(groups: Mapping[str, Sequence[TrainingRun]]) -> list[dict[str, Any]]:
     """Return the settings in which methods differ: one row per key, one value per method."""
-    settings = {method: group[0].settings for method, group in groups.items()}
-    keys = dict.fromkeys(key for values in settings.values() for key in values)
+    return _different({method: group[0].settings for method, group in groups.items()})
+
+
+def different_run_settings(settings: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return the settings in which runs differ: one row per key, one value per run."""
+    return _different(settings) if len(settings) > 1 else []
+
+
+def _different(settings: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
     rows = []
-    for key in keys:
-        values = {method: of_method.get(key, "–") for method, of_method in settings.items()}
+    for key in dict.fromkeys(key for values in settings.values() for key in values):
+        values = {name: of_name.get(key, "–") for name, of_name in settings.items()}
         if len(set(values.values())) > 1:
             rows.append({"key": key, "values": values})
     return rows

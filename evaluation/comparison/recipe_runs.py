@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.comparison.training_runs import (
     Baseline,
     TrainingRun,
     baseline_of,
+    title_of,
     training_runs_of,
     unfinished_training_run,
 )
@@ -28,6 +30,36 @@ def find_run(home: Path, name: str) -> RunRecord:
             f"There is no run {name!r} in {home}; there are {', '.join(runs) or 'none'}."
         )
     return RunRecord(home / name)
+
+
+def missing_in(record: RunRecord, runs: Sequence[TrainingRun]) -> list[str]:
+    """Say what the design of a run still lacks: nothing where the run is finished."""
+    if record.status == "finished":
+        return []
+    unfinished = {
+        f"{run.method}/seed-{run.seed}": run.final.step for run in runs if not run.is_finished
+    }
+    stages = record.artifacts
+    names = [
+        name
+        for name in dict.fromkeys([*record.planned, *unfinished])
+        if not name.startswith("evaluation/")
+    ]
+    missing = []
+    for name in names:
+        method, _, seed = name.rpartition("/seed-")
+        shown = f"{title_of(method)}, seed {seed}"
+        if name in unfinished:
+            missing.append(f"{shown}: in training, evaluated at step {unfinished[name]}")
+        elif name not in stages:
+            is_current = record.state.get("stage") == name
+            missing.append(f"{shown}: {'in training' if is_current else 'not trained yet'}")
+        elif f"evaluation/{name}" not in stages:
+            missing.append(f"{shown}: trained, not evaluated yet")
+    stage = record.state.get("stage")
+    if not missing and stage:
+        missing.append(f"the stage {stage}")
+    return missing
 
 
 def training_runs_in(record: RunRecord) -> tuple[list[TrainingRun], Baseline | None]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from evaluation.comparison.energy import Energy, energy_of
 from evaluation.sample_files import read_rows, read_samples
 from plumbline.data.records import Row
 from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.metrics import METRICS, read_metrics
+from plumbline.runs.run import flat_settings
 
 #: method -> seed -> {"policy": artefact, "evaluation": artefact}
 Methods = Mapping[str, Mapping[str, Mapping[str, Artifact]]]
@@ -24,12 +26,17 @@ COSTS = ("responses", "tokens", "steps", "seconds")
 #: Columns of a response that are no scores.
 NO_SCORES = frozenset(
     {"prompt_id", "prompt", "response", "tokens", "words", "finished", "logprob",
-     "reference_logprob", "subset", "ids", "logprobs", "references"}
+     "reference_logprob", "sampling_logprob", "subset", "ids", "logprobs", "references"}
 )  # fmt: skip
 
 
 #: What people read in place of the names of a recipe's stages.
 _TITLES = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
+
+
+def title_of(method: str) -> str:
+    """Return what people read in place of the name of a recipe's method."""
+    return _TITLES.get(method, method)
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,6 @@ class CheckpointEval:
         known = [float(value) for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
-    def has_finite(self, scorer: str) -> bool:
-        """Whether every row has a finite score."""
-        return all(row.get(scorer) is not None and math.isfinite(row[scorer]) for row in self.rows)
-
     def on_prompts(self, prompts: Iterable[str]) -> CheckpointEval:
         """Return this evaluation on some prompts only, in their order."""
         rows = {row["prompt_id"]: row for row in self.rows}
@@ -102,6 +105,8 @@ class TrainingRun:
     """The columns of the responses that are scores by which policies can be compared."""
     title: str = ""
     """What people read in place of the method's name, if anything."""
+    energy: Energy | None = None
+    """Energy of the training, if anything is known of it."""
 
     @property
     def final(self) -> CheckpointEval:
@@ -160,7 +165,8 @@ def training_run_of(method: str, seed: str, policy: Artifact, evaluation: Artifa
         problems=[*_training_problems(policy.path, lines), *missing],
         peak_memory=float(manifest.peak_memory_bytes),
         scorers=_scorers_with_wins(evaluation.metrics) or numeric_columns(final.rows),
-        title=_TITLES.get(method, method),
+        title=title_of(method),
+        energy=energy_of(manifest),
     )
 
 
@@ -182,14 +188,14 @@ def unfinished_training_run(method: str, seed: str, folder: Path) -> TrainingRun
         scorers=_scorers_with_wins(
             {name.removeprefix("eval/"): value for line in lines for name, value in line.items()}
         ),
-        title=_TITLES.get(method, method),
+        title=title_of(method),
     )
 
 
 def baseline_of(evaluation: Artifact, name: str = "sft") -> Baseline:
     """Return the policy that every method of a recipe started from."""
     checkpoint = CheckpointEval(0, read_samples(evaluation), dict.fromkeys(COSTS, 0.0))
-    return Baseline(name, _TITLES.get(name, name), checkpoint)
+    return Baseline(name, title_of(name), checkpoint)
 
 
 def numeric_columns(rows: Sequence[Row]) -> list[str]:
@@ -284,19 +290,14 @@ def _training_problems(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:
     config = arguments.get("config")
-    return dict(_flat(config["values"], "")) if isinstance(config, Mapping) else {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value)
+    return flat_settings(config["values"]) if isinstance(config, Mapping) else {}
 
 
 def _id_part(text: str) -> str:
-    return text.replace("%", "%25").replace("/", "%2F")
+    """Return a name without slashes and without what a file or a page cannot show."""
+    return "".join(
+        quote(c, safe="", errors="replace") if c in "%/" or not c.isprintable() else c for c in text
+    )
 
 
 def _sum(*values: float | None) -> float | None:

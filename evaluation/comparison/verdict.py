@@ -71,7 +71,7 @@ def _summary_of_pairs(
 def _where(row: Mapping[str, Any], comparison: Comparison) -> str:
     if row["at"] == "matched" and comparison.budget:
         return f"At a matched budget ({comparison.budget.text})"
-    return "At the end of training"
+    return "At the end of training" if comparison.has_path else "On these prompts"
 
 
 def score_unit(scorer: str) -> str:
@@ -121,19 +121,28 @@ def _win_sentence(
 def _limits(comparison: Comparison) -> str:
     counts = {len(group) for group in comparison.groups.values()}
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    prompts = len(comparison.comparable.prompts)
+    if comparison.of_models:
+        scope = f"The intervals cover other prompts like these {prompts}, for these very models."
+        return f"{scope} {_judge_limit(comparison)}"
     scope = (
         "With one seed per method, the intervals cover other prompts but not other training seeds."
         if max(counts) == 1
-        else f"The intervals cover other prompts like these {len(comparison.comparable.prompts)} "
+        else f"The intervals cover other prompts like these {prompts} "
         f"and other training seeds like these {seeds} per method."
     )
-    judge = (
-        "They do not cover another base model, reward model or set of preferences."
-        if comparison.judge == "gold"
-        else f"The judge is {comparison.judge}. A method may have been trained against it, and "
-        "these data do not show what people would prefer."
-    )
-    return f"{scope} {judge}"
+    return f"{scope} {_judge_limit(comparison)}"
+
+
+def _judge_limit(comparison: Comparison) -> str:
+    if comparison.judge != "gold":
+        return (
+            f"The judge is {comparison.judge}. A method may have been trained against it, and "
+            "these data do not show what people would prefer."
+        )
+    if comparison.of_models:
+        return "They do not cover other prompts than those of this world."
+    return "They do not cover another base model, reward model or set of preferences."
 
 
 def _p(value: float) -> str:

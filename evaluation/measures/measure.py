@@ -54,6 +54,8 @@ class Measure:
     of_set: Callable[[Responses, Columns], Metrics] | None = None
     """Also gets the columns that ``by_row`` made."""
     needs: tuple[Need, ...] = ()
+    caution: str = ""
+    """What a reader must know before trusting it; stands below the tables."""
 
     def problem(self, responses: Responses) -> str | None:
         """Return why these responses cannot be measured, or None where they can."""

@@ -11,7 +11,7 @@ use it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,3 +176,10 @@ def describe_measures(names: Sequence[str] = tuple(MEASURES)) -> list[dict[str, 
         }
         for measure in measures
     ]
+
+
+def cautions(names: Iterable[str]) -> list[str]:
+    """Return what a reader must know of the measures among these metrics before trusting them."""
+    names = {name.partition(".")[0] for name in names}
+    measures = [MEASURES[name].load() for name in MEASURES if name in names]
+    return [measure.caution for measure in measures if measure.caution]

@@ -11,6 +11,7 @@ import typer
 
 from plumbline.commands import annotate, data
 from plumbline.commands.evaluation.compare import compare
+from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
 from plumbline.errors import PlumblineError
@@ -170,6 +171,7 @@ def doctor(
 app.add_typer(annotate.app, name="annotate")
 app.add_typer(data.app, name="data")
 app.command()(compare)
+app.command(name="convert-samples")(convert_samples)
 app.command()(evaluate)
 app.command()(watch)
 

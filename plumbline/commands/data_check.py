@@ -241,6 +241,7 @@ def _labels(source: Source, config: DataFormatConfig) -> Read:
 
 
 def _samples(source: Source, config: DataFormatConfig) -> Read:
+    from evaluation.comparison.comparability import kl_flags
     from evaluation.comparison.external_samples import read_samples_file, samples_in
 
     if config.columns or config.format:
@@ -251,8 +252,8 @@ def _samples(source: Source, config: DataFormatConfig) -> Read:
     if report.dropped.rows:
         warnings.append("plumbline compare takes a file whole, and refuses one with a wrong row")
     elif samples:
-        runs = read_samples_file(path)
-        warnings += [f"{run.name}: {problem}" for run in runs for problem in run.problems]
+        runs = read_samples_file(path).training_runs()
+        warnings += [flag.text for flag in kl_flags(runs)]
     learnt = [
         [Learnt("sampled", [*row["prompt"], _assistant(row["response"])], len(row["prompt"]))]
         for row in (sample.row for sample in samples[:1])

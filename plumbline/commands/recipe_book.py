@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 
 from plumbline.config import Config, load, to_yaml
 from plumbline.errors import BusyError, ConfigError, PlumblineError
+from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.progress import Reporter
-from plumbline.runs.run import Run
+from plumbline.runs.run import RUN_FILE, Run
 
 PACKAGE = "recipes"
 
@@ -155,6 +156,8 @@ def execute(
     """Run a recipe to its end. The same arguments resume an earlier attempt."""
     config = recipe.load(config_name, overrides)
     name = name or run_name(recipe, config_name, overrides, config)
+    if not (home / name / RUN_FILE).is_file():
+        check_run_name(name)
     (home / name).mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / f".{name}.lock")
     try:
@@ -197,9 +200,9 @@ def run_name(
     """Return the name of a run: recipe, config and, with overrides, a digest of all settings."""
     stem = Path(config_name).stem if config_name is not None else "defaults"
     if not overrides:
-        return f"{recipe.name}-{stem}"
+        return safe_file_name(f"{recipe.name}-{stem}")
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()[:6]
-    return f"{recipe.name}-{stem}-{digest}"
+    return safe_file_name(f"{recipe.name}-{stem}-{digest}")
 
 
 def _folder() -> Path:

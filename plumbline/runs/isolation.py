@@ -24,6 +24,7 @@ from typing import Any
 
 from plumbline.errors import PlumblineError
 from plumbline.runs import calls, spinning
+from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
@@ -96,8 +97,9 @@ def run_here(
     """Run a stage function in this process: for use from a notebook or a debugger."""
     from plumbline.runs.stage import Stage
 
+    meter = EnergyMeter()
     metrics = function(Stage(partial, reporter), **_resolve(arguments))
-    return Outcome(dict(metrics), peak_memory(), _machine())
+    return Outcome(dict(metrics), peak_memory(), _machine(meter))
 
 
 def peak_memory() -> int:
@@ -179,8 +181,9 @@ def _child(
             import torch
 
             torch.set_num_threads(threads)
+        meter = EnergyMeter()
         metrics = function(Stage(partial, _RemoteReporter(send)), **_resolve(arguments))
-        send("result", dict(metrics), peak_memory(), _machine())
+        send("result", dict(metrics), peak_memory(), _machine(meter))
     except PlumblineError as error:
         send("error", error)
     except BaseException as error:
@@ -199,10 +202,10 @@ def _resolve(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: calls.resolve(value) for name, value in arguments.items()}
 
 
-def _machine() -> dict[str, Any]:
+def _machine(meter: EnergyMeter) -> dict[str, Any]:
     from plumbline.runs.machine import machine
 
-    return machine()
+    return machine() | meter.reading()
 
 
 class _RemoteReporter(Reporter):

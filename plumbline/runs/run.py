@@ -11,16 +11,18 @@ is shared by all runs under the same home folder.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
 
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, BusyError
@@ -29,6 +31,7 @@ from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_js
 from plumbline.runs.isolation import run_here, run_isolated
 from plumbline.runs.machine import versions
 from plumbline.runs.metrics import METRICS
+from plumbline.runs.names import check_run_name
 from plumbline.runs.progress import Reporter, duration
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
@@ -52,6 +55,8 @@ class Run:
     ) -> None:
         self._isolate = isolate
         self.home = home.resolve()
+        if not (self.home / name / RUN_FILE).is_file():  # older runs keep their names
+            check_run_name(name)
         self.folder = self.home / name
         self.store = Store(self.home / "store")
         self.reporter = reporter or Reporter(quiet=True)
@@ -93,6 +98,11 @@ class Run:
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
         self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
         self._link(name, artifact)
+        self._write()
+
+    def plan(self, names: Iterable[str]) -> None:
+        """Note which stages the recipe is going to make, for readers of the run in progress."""
+        self._state["planned"] = list(names)
         self._write()
 
     @property
@@ -255,6 +265,18 @@ class RunRecord:
         return status
 
     @property
+    def settings(self) -> dict[str, str]:
+        """The settings of the recipe by key, as JSON."""
+        file = self.folder / CONFIG_FILE
+        values = YAML(typ="safe").load(file) if file.exists() else None
+        return flat_settings(values or {})
+
+    @property
+    def planned(self) -> list[str]:
+        """The stages that the recipe said it is going to make; empty where it said nothing."""
+        return list(self.state.get("planned") or ())
+
+    @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artefacts by the stage's name in this run."""
         artifacts = {}
@@ -297,3 +319,14 @@ def _shown(metrics: Mapping[str, float | None]) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as one level, ``ppo.kl.target`` to its value as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value, default=str)
+    return flat

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.measures.registry import MEASURES
 from plumbline.commands.recipe_book import as_overrides, find
 from plumbline.config import declared
 from site_builder.command_pages import all_commands, options_of, takes_value
@@ -116,9 +117,9 @@ def _prefixes(key: str) -> list[str]:
 
 
 def _is_something_else(name: str) -> bool:
-    """Whether a dotted name is a file, a module, a name in a module, or in another package."""
+    """Whether a dotted name is a file, a module, a part of a measure, or in another package."""
     first, *_ = name.split(".")
-    if Path(name).suffix in FILES or first in NOT_SETTINGS:
+    if Path(name).suffix in FILES or first in NOT_SETTINGS or first in MEASURES:
         return True
     modules = (name, name.rpartition(".")[0])
     return first in PACKAGES and any(module_file(module).is_file() for module in modules)

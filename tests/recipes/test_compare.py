@@ -76,5 +76,8 @@ def test_a_run_that_has_not_finished_shows_what_there_is(copied):
     runs, _ = training_runs_in(RunRecord(home / "small"))
     assert [run.name for run in runs if not run.is_finished] == ["ppo, seed 1"]
     content = run_content(home, "small")
-    assert any("has not finished" in flag["text"] for flag in content["flags"])
+    headline = content["headline"]
+    assert headline["so_far"]
+    assert headline["missing"][0].startswith("PPO, seed 1: in training, evaluated at step")
+    assert not [flag for flag in content["flags"] if flag["level"] == "warning"]
     assert any(p["id"].startswith("ppo/1/") for p in content["policies"])

@@ -23,7 +23,9 @@ from plumbline import pages
 
 CODE_BESIDE = "templates"
 TABLES_FOLDER = "tables"
-_SCRIPTS = ("charts", "words", "responses", "browser", "keys", "live", "start")
+_SCRIPTS = (
+    "charts", "export", "words", "responses", "notes", "browser", "keys", "live", "start",
+)  # fmt: skip
 #: Prompts whose responses stand in the Markdown.
 _IN_MARKDOWN = 12
 
@@ -37,6 +39,7 @@ _SECTIONS = (
     ("ranking", "Ranking", "Ranking"),
     ("subsets", "By subset", "Subsets"),
     ("responses", "Responses side by side", "Responses"),
+    ("notes", "Notes", "Notes"),
     ("cost", "Cost", "Cost"),
     ("seeds", "Seeds", "Seeds"),
     ("lineage", "Lineage", "Lineage"),
@@ -45,6 +48,7 @@ _SECTIONS = (
     ("settings", "Settings", "Settings"),
 )
 _TABLES: dict[str, Callable[[View], ReportTable]] = {
+    "leaderboard": tables.leaderboard,
     "results": tables.results,
     "contrasts": tables.contrasts,
     "measures": tables.measures,
@@ -56,6 +60,7 @@ _TABLES: dict[str, Callable[[View], ReportTable]] = {
     "lineage": tables.lineage,
     "dropped": tables.dropped,
     "differences": tables.differences,
+    "run_settings": tables.run_settings,
     "settings": tables.settings,
 }
 

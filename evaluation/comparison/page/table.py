@@ -111,6 +111,11 @@ def _compact(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def _energy(kwh: float) -> str:
+    """Return an energy in kilowatt hours, or in watt hours where it is small."""
+    return f"{kwh:,.3g} kWh" if kwh >= 0.1 else f"{1000 * kwh:.3g} Wh"
+
+
 #: The format of a value, by the kind of its column.
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
@@ -127,4 +132,5 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "duration": duration,
     "size": size,
     "compact": _compact,
+    "energy": _energy,
 }

@@ -7,9 +7,35 @@ from typing import Any
 
 from evaluation.comparison.page.table import DASH, Column, ReportTable, interval
 from evaluation.comparison.page.view import MethodStyle, Row, View, mean, metric_values, std
+from evaluation.measures.registry import cautions
 from plumbline.pages import number
 
 _AT = {"final": "end of training", "matched": "the budget"}
+
+
+def leaderboard(view: View) -> ReportTable:
+    """Return all policies, the best first: win rate, win rate at equal length, KL and costs."""
+    rows = [{**row, **_method(view.style(row["method"]))} for row in view.rows("leaderboard")]
+    judge = view.scorer_title(view.judge)
+    columns = [
+        Column("rank", "rank", "integer"),
+        Column("method", "policy", "method"),
+        Column("win_rate", f"win rate over {view.baseline_style.title}", "percent"),
+        Column("win_rate", f"{view.confidence} interval", "interval"),
+        Column("lc_win_rate", "at equal length", "percent"),
+        Column("score", judge, "number"),
+        Column("score", f"{view.confidence} interval", "interval"),
+        Column("kl", "KL, nats", "number"),
+        Column("words", "words", "one"),
+        Column("seconds", "time", "duration"),
+        *_price_columns(view),
+    ]
+    if view.baseline:
+        columns.pop(6)  # one interval is enough
+    note = "The best first; each policy is a method, as the mean over its training seeds."
+    if view.baseline:
+        note += " At equal length: the length-controlled win rate, as in AlpacaEval 2."
+    return ReportTable("leaderboard", "All policies", _non_empty(columns, rows), rows, note)
 
 
 def results(view: View) -> ReportTable:
@@ -102,7 +128,8 @@ def measures(view: View) -> ReportTable:
         rows.append(row)
     columns = [Column("measure", "measure", "code")]
     columns += [Column(style.title, style.title, "compact") for style in styles]
-    return ReportTable("measures", "Further measures", columns, rows, "Means over the seeds.")
+    note = " ".join(["Means over the seeds.", *cautions(row["measure"] for row in rows)])
+    return ReportTable("measures", "Further measures", columns, rows, note)
 
 
 def contrasts(view: View) -> ReportTable:
@@ -233,12 +260,36 @@ def costs(view: View) -> ReportTable:
     columns = [
         Column("method", "method", "method"),
         Column("seconds", "time", "duration"),
+        *_price_columns(view),
         Column("memory", "peak memory", "size"),
         Column("steps", "optimizer steps", "integer"),
         Column("tokens", "tokens", "integer"),
         Column("responses", "responses", "integer"),
     ]
-    return ReportTable("costs", "Cost", _non_empty(columns, rows), rows, "Means over seeds.")
+    note = (
+        "Means over seeds: one training each, without the stages that all share. Time is wall time."
+    )
+    if any(row.get("energy") for row in rows):
+        note += (
+            " Energy by the counters of the machine, all that ran on it included."
+            if _is_measured(view)
+            else " Energy is an estimate: the machine did not count it. It is processor time at 10 "
+            "watts per core, or time at the power that is set (prices.watts)."
+        )
+    return ReportTable("costs", "Cost", _non_empty(columns, rows), rows, note)
+
+
+def _price_columns(view: View) -> list[Column]:
+    estimate = "" if _is_measured(view) else " (estimate)"
+    return [
+        Column("energy", f"energy{estimate}", "energy"),
+        Column("money", f"price, {view.content.get('currency') or ''}", "number"),
+    ]
+
+
+def _is_measured(view: View) -> bool:
+    """Whether the machine counted the energy of every method."""
+    return all(row.get("energy_is_measured") for row in view.rows("costs") if row.get("energy"))
 
 
 def lineage(view: View) -> ReportTable:
@@ -279,7 +330,15 @@ def differences(view: View) -> ReportTable:
     ]
     columns = [Column("key", "setting", "code")]
     columns += [Column(view.style(n).title, view.style(n).title, "wrap") for n in names]
-    return ReportTable("differences", "Different settings", columns, rows)
+    return ReportTable("differences", "Settings in which the methods differ", columns, rows)
+
+
+def run_settings(view: View) -> ReportTable:
+    """Return the settings in which the compared runs differ, side by side."""
+    rows = [{"key": row["key"], **row["values"]} for row in view.rows("run_settings")]
+    names = dict.fromkeys(name for row in view.rows("run_settings") for name in row["values"])
+    columns = [Column("key", "setting", "code"), *(Column(n, n, "wrap") for n in names)]
+    return ReportTable("run_settings", "Settings in which the runs differ", columns, rows)
 
 
 def settings(view: View) -> ReportTable:

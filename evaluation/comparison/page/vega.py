@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.comparison.page.view import COLORS, MethodStyle, Row, View
+from plumbline.runs.names import safe_file_name
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -59,7 +60,10 @@ class Chart:
 
 
 def chart(name: str, section: str, caption: str, layers: Iterable[Spec], height: int) -> Chart:
-    """Return a chart of the layers that have data, as wide as its place."""
+    """Return a chart of the layers that have data, as wide as its place.
+
+    Its name becomes that of a file, and a score's name may be in it.
+    """
     spec = {
         "$schema": _SCHEMA,
         "width": "container",
@@ -68,7 +72,7 @@ def chart(name: str, section: str, caption: str, layers: Iterable[Spec], height:
         "config": _CONFIG,
         "layer": [spec for spec in layers if spec["data"]["values"]],
     }
-    return Chart(name, section, caption, spec)
+    return Chart(safe_file_name(name), section, caption, spec)
 
 
 def layer(rows: Rows, mark: Spec, **encoding: Any) -> Spec:
@@ -78,6 +82,8 @@ def layer(rows: Rows, mark: Spec, **encoding: Any) -> Spec:
 
 def quantity(field: str, title: str | None = None, **more: Any) -> Spec:
     """Return an encoding of numbers; scales need not start at zero."""
+    if title is not None:  # Vega puts it into an expression, where a backslash is an escape
+        title = title.replace("\\", "\u2216")
     scale = {"zero": False} | more.pop("scale", {})
     return {"field": field, "type": "quantitative", "title": title, "scale": scale} | more
 

@@ -78,6 +78,13 @@ class View:
         """Whether the run is still in progress."""
         return self.content.get("status") == "running"
 
+    @cached_property
+    def headline(self) -> Row:
+        """Who won, by how much, and how far to trust it; an older content has none."""
+        none: Row = {"so_far": self.running, "title": "There is no verdict yet", "margin": [],
+                     "basis": "", "trust": [], "missing": []}  # fmt: skip
+        return self.content.get("headline") or none
+
     @property
     def baseline(self) -> Row:
         """The name, title and metrics of the baseline; empty where there is none."""

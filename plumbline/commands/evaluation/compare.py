@@ -43,6 +43,14 @@ def compare(
         list[str] | None,
         typer.Option(help="A term that may differ: reference or sampling.", metavar="TERM"),
     ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of the machine per hour, for the costs.")
+    ] = None,
+    currency: Annotated[str, typer.Option(help="Sign of the currency.")] = "$",
+    watts: Annotated[
+        float | None,
+        typer.Option(min=0, help="Power of the machine, where it does not count its energy."),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; by default in the home folder.")
@@ -60,11 +68,17 @@ def compare(
     from rich.console import Console
 
     from evaluation.comparison.budget_matching import BudgetConfig
+    from evaluation.comparison.costs import PriceConfig
     from evaluation.comparison.inputs import gather_inputs
     from evaluation.comparison.page_content import comparison_content, default_judge
     from evaluation.comparison.publish import folder_name, publish, show
 
     inputs = gather_inputs(home, runs, files, baseline)
+    prices = PriceConfig(
+        price_per_hour=price_per_hour,
+        watts=watts,
+        **({} if price_per_hour is None else {"currency": currency}),
+    )
     content = comparison_content(
         inputs.runs,
         title=title or "Comparison of " + ", ".join([*runs, *(file.name for file in files)]),
@@ -76,6 +90,9 @@ def compare(
         common_prompts=common_prompts,
         allowed=allow or (),
         notes=inputs.notes,
+        missing=inputs.missing,
+        prices=prices,
+        run_settings=inputs.settings,
     )
     folder = out or home / "comparisons" / folder_name(runs, files, budget)
     publish(content, inputs.stages, folder)

@@ -77,6 +77,9 @@ def evaluate(
         Path,
         typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
     ] = Path("runs"),
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page of the results, as compare does.")
+    ] = False,
     list_measures: Annotated[
         bool, typer.Option("--list-measures", help="List the measures and stop.")
     ] = False,
@@ -112,4 +115,4 @@ def evaluate(
         measures=tuple(name.strip() for name in measures.split(",")) if measures else None,
     )
     config = request.evaluate_settings(evaluate_request, count, split, seed, overrides or ())
-    run_evaluation.run_evaluation(evaluate_request, config, home, out)
+    run_evaluation.run_evaluation(evaluate_request, config, home, out, html=html)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from evaluation.measures.registry import BUILT_IN, MEASURES, describe_measures
+from evaluation.measures.registry import BUILT_IN, MEASURES, cautions, describe_measures
 from plumbline import pages
 from plumbline.commands.evaluation.judges import JUDGES
 
@@ -101,7 +101,14 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "± is the standard error over prompts; brackets are intervals over prompts. ↑ higher is "
         "better, ↓ lower is better. KL: mean of log p − log q over sampled responses (k1), in nats."
     )
+    parts += [f"\n{caution}" for caution in _cautions(results)]
     return "\n".join(parts) + "\n"
+
+
+def _cautions(results: Mapping[str, Any]) -> list[str]:
+    """Return what must be known of the measures in the results."""
+    names = {n for task in results["tasks"].values() for values in task.values() for n in values}
+    return cautions(names)
 
 
 def print_metrics(results: Mapping[str, Any]) -> None:
@@ -116,6 +123,8 @@ def print_metrics(results: Mapping[str, Any]) -> None:
         for line in metric_lines(metrics):
             table.add_row(line.title, line.unit, *map(escape, line.values))
         console.print(table)
+    for caution in _cautions(results):
+        console.print(f"[dim]{escape(caution)}[/dim]")
 
 
 def print_measures() -> None:

@@ -17,6 +17,7 @@ from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmar
 from evaluation.tasks.sources import file_task
 from evaluation.tasks.text_perplexity import measure_texts, texts_of
 from plumbline.commands.evaluation import metric_tables
+from plumbline.commands.evaluation.evaluation_pages import write_pages
 from plumbline.commands.evaluation.find_model import find_model
 from plumbline.commands.evaluation.judges import JUDGES, WORLD, scorers_of
 from plumbline.commands.evaluation.request import (
@@ -32,6 +33,7 @@ from plumbline.errors import ConfigError
 from plumbline.lm.load import check_reward_head
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.calls import Deferred, SourceFile, defer
+from plumbline.runs.names import safe_file_name
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.world.checks import ShopFormat
@@ -42,18 +44,34 @@ TABLE = "evaluation.md"
 
 
 def run_evaluation(
-    request: EvaluateRequest, config: EvaluateConfig, home: Path, out: Path | None
+    request: EvaluateRequest,
+    config: EvaluateConfig,
+    home: Path,
+    out: Path | None,
+    *,
+    html: bool = False,
 ) -> Path:
-    """Evaluate the models; return the folder with the results."""
+    """Evaluate the models; return the folder with the results. ``html``: with a page of them."""
     check_request(request, config)
     reporter = Reporter()
     run = Run(home, run_name(request, config), "evaluate", config, reporter)
     try:
         folder = out or run.folder
         folder.mkdir(parents=True, exist_ok=True)
-        results = _results(run, request, config, folder)
+        evaluations: dict[str, dict[str, Artifact]] = {}
+        results = _results(run, request, config, folder, evaluations)
         write_json(folder / METRICS, results)
         (folder / TABLE).write_text(metric_tables.as_markdown(results), encoding="utf-8")
+        pages = []
+        if html:
+            pages = write_pages(
+                evaluations,
+                results["reference"],
+                request.judge,
+                run.stages,
+                config.evaluation.confidence,
+                folder,
+            )
         run.finish({})
     except BaseException as problem:
         run.fail(
@@ -61,16 +79,20 @@ def run_evaluation(
         )
         raise
     metric_tables.print_metrics(results)
-    for name in (SAMPLES, METRICS, TABLE):
-        if (folder / name).exists():
-            reporter.say(f"  {folder / name}")
+    for file in (*pages, *(folder / name for name in (SAMPLES, METRICS, TABLE))):
+        if file.exists():
+            reporter.say(f"  {file}")
     return folder
 
 
 def _results(
-    run: Run, request: EvaluateRequest, config: EvaluateConfig, folder: Path
+    run: Run,
+    request: EvaluateRequest,
+    config: EvaluateConfig,
+    folder: Path,
+    evaluations: dict[str, dict[str, Artifact]],
 ) -> dict[str, Any]:
-    """Return metrics by task and model, and write the samples."""
+    """Return metrics by task and model, write the samples, and fill ``evaluations``."""
     names = _display_names((*request.models, *filter(None, [request.reference])))
     policies = {names[model]: find_model(run, model, "model") for model in request.models}
     baseline: dict[str, Artifact] = {}
@@ -93,6 +115,7 @@ def _results(
         metrics[task] = {}
         for name, policy in (baseline | policies).items():
             evaluation, pair_metrics = evaluation_of(name, policy, folder)
+            evaluations.setdefault(task, {})[name] = evaluation
             metrics[task][name] = dict(sorted((evaluation.metrics | pair_metrics).items()))
             rows += [{"model": name, "task": task} | row for row in read_samples(evaluation)]
     if rows:
@@ -147,7 +170,7 @@ class _TaskEvaluation:
     def _measured(self, name: str, policy: Artifact, **more: Any) -> Artifact:
         evaluation = sample_and_measure(
             self._run,
-            f"{_slug(self._task)}/{_slug(name)}",
+            _place(self._request, self._task, name),
             policy=policy,
             reference=self._reference,
             harness=defer(Harness, **self._harness, **more),
@@ -172,7 +195,7 @@ class _TaskEvaluation:
         self, name: str, evaluation: Artifact, baseline: Artifact, folder: Path
     ) -> dict[str, float | None]:
         """Let people or an LLM compare pairs; return the metrics where there are labels already."""
-        place, config = f"{_slug(self._task)}/{_slug(name)}", self._config
+        place, config = _place(self._request, self._task, name), self._config
         pairs = self._run.make(
             f"pairs/{place}",
             pair_responses,
@@ -240,7 +263,7 @@ def _measure_likelihoods(
 ) -> Artifact:
     """Return the artefact of a task without sampled responses: plain texts or a benchmark."""
     kind, _, argument = task.partition(":")
-    place = f"{_slug(task)}/{_slug(name)}"
+    place = _place(request, task, name)
     if kind == "text":
         file = SourceFile(Path(argument).expanduser())
         return run.make(
@@ -274,5 +297,11 @@ def _display_names(names: Sequence[str]) -> dict[str, str]:
     return short | {name: name for name in repeated}
 
 
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(name).name or name)
+def _place(request: EvaluateRequest, task: str, name: str) -> str:
+    """Return where a task's results of a model stand, as names of stages and files.
+
+    A task is known by the last part of its path, unless another task has the same.
+    """
+    short = [Path(other).name for other in request.tasks]
+    known = Path(task).name if short.count(Path(task).name) == 1 else task
+    return f"{safe_file_name(known)}/{safe_file_name(name)}"

@@ -32,11 +32,15 @@ def minimal() -> dict[str, Any]:
     lists = (
         "verdict", "flags", "scorers", "methods", "policies", "contrasts", "ranking", "frontier",
         "training", "subsets", "parts", "costs", "lineage", "dropped", "differences", "settings",
+        "leaderboard", "run_settings",
     )  # fmt: skip
     return {
         "title": "Nothing", "version": "0", "status": "finished", "judge": "reward",
         "has_gold": False, "baseline": {"name": "sft", "title": "SFT", "metrics": {}},
         "design": {"seeds": {}, "prompts": 0, "confidence": 0.95, "budget": None},
+        "currency": None,
+        "headline": {"so_far": False, "title": "Nothing to compare yet", "margin": [], "basis": "",
+                     "trust": [], "missing": []},
         "reward_model": None, "samples": {"policies": [], "prompts": [], "responses": {}},
     } | {name: [] for name in lists}  # fmt: skip
 
@@ -102,7 +106,27 @@ def content(
             "At the end of training the methods' intervals overlap; this does not tell which is "
             "better.",
         ],
+        "headline": {
+            "so_far": status == "running",
+            "title": "PPO is better than DPO",
+            "margin": ["It scores 0.21 points of gold utility more than DPO at the same budget."],
+            "basis": f"{prompts} prompts, {seeds} training seeds per method; the judge is gold.",
+            "trust": ["The judge is the true utility of the embedded world, not a model."],
+            "missing": ["PPO, seed 4: in training, evaluated at step 20"] * (status == "running"),
+        },
+        "leaderboard": [
+            {
+                "rank": rank, "method": name, "win_rate": 0.9 - 0.05 * rank,
+                "win_rate_low": 0.8 - 0.05 * rank, "win_rate_high": 0.95 - 0.05 * rank,
+                "lc_win_rate": 0.88 - 0.05 * rank, "score": 4.0, "kl": 3.0, "words": 30.0,
+                "seconds": 1200.0, "energy": 0.021, "money": 0.8, "seeds": seeds,
+            }
+            for rank, name in enumerate([*names, None], 1)
+        ],
+        "run_settings": [{"key": "ppo.kl.target", "values": {"first": "4.0", "second": "6.0"}}],
+        "currency": "$",
         "flags": [
+            {"level": "note", "text": "A remark on the data."},
             {"level": "warning", "text": "ppo/seed-3 reached KL 11.2, beyond the budget of 4.0."},
             {"level": "refused", "text": "dpo/seed-9 has other prompts than the rest: left out."},
         ],
@@ -216,7 +240,11 @@ def hostile() -> dict[str, Any]:
     for key in ("title", "version"):
         made[key] = evil
     made["verdict"].append(evil)
-    made["flags"].append({"level": "warning", "text": evil})
+    made["flags"] += [{"level": level, "text": evil} for level in ("warning", "note")]
+    made["headline"] = {"so_far": True, "title": evil, "margin": [evil], "basis": evil,
+                        "trust": [evil], "missing": [evil]}  # fmt: skip
+    made["currency"] = evil
+    made["run_settings"] = [{"key": evil, "values": {evil: evil, "b": evil}}]
     made["methods"][0]["title"] = f"DPO {evil}"
     made["scorers"][0]["title"] = evil
     made["settings"][0] = {"key": evil, "value": evil, "documentation": evil}

@@ -1,9 +1,10 @@
-"""Samples of other tools: taken whole, or refused with line numbers."""
+"""Samples of other tools: every value is checked, and a file is taken whole or refused by lines."""
 
 from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from evaluation.comparison.external_samples import read_samples_file
@@ -28,16 +29,22 @@ def line(**changes):
     return {"prompt": "Hi", "response": "Hello", "model": "m"} | changes
 
 
+def runs_of(path, scorers=()):
+    return read_samples_file(path).training_runs(scorers)
+
+
 def test_a_plain_line_is_enough(tmp_path):
-    found = read_samples_file(write(tmp_path / "s.jsonl", line()))
-    assert [(one.method, one.seed, len(one.checkpoints)) for one in found] == [("m", "0", 1)]
-    assert found[0].final.rows[0]["prompt"] == [{"role": "user", "content": "Hi"}]
+    found = runs_of(write(tmp_path / "s.jsonl", line()))
+    assert [(run.method, run.seed, len(run.checkpoints)) for run in found] == [("m", "0", 1)]
+    row = found[0].final.rows[0]
+    assert row["prompt"] == [{"role": "user", "content": "Hi"}]
+    assert row["finished"] is None and row["tokens"] is None  # unknown, and not claimed
 
 
-def test_models_seeds_and_checkpoints_are_told_apart(tmp_path):
+def test_models_seeds_and_checkpoints_are_separate(tmp_path):
     rows = [line(model=m, seed=s, checkpoint=c) for m in "ab" for s in (0, 1) for c in (5, 10)]
-    found = read_samples_file(write(tmp_path / "s.jsonl", *rows))
-    assert [(o.method, o.seed) for o in found] == [("a", "0"), ("a", "1"), ("b", "0"), ("b", "1")]
+    found = runs_of(write(tmp_path / "s.jsonl", *rows))
+    assert [(r.method, r.seed) for r in found] == [("a", "0"), ("a", "1"), ("b", "0"), ("b", "1")]
     assert [checkpoint.step for checkpoint in found[0].checkpoints] == [5, 10]
 
 
@@ -47,99 +54,84 @@ def test_messages_scores_costs_and_log_probabilities(tmp_path):
         response=[{"role": "assistant", "content": "Hello"}],
         logprob=-2.0, reference_logprob=-3.5, scores={"helpful": 0.25}, costs={"tokens": 7},
     )  # fmt: skip
-    one = read_samples_file(write(tmp_path / "s.jsonl", given))[0]
-    assert one.final.kl == pytest.approx(1.5)
-    assert one.scorers == ["helpful"] and one.final.mean("helpful") == 0.25
-    assert one.final.costs["tokens"] == 7 and one.final.costs["steps"] is None
+    run = runs_of(write(tmp_path / "s.jsonl", given))[0]
+    assert run.final.kl == pytest.approx(1.5)
+    assert run.scorers == ["helpful"] and run.final.mean("helpful") == 0.25
+    assert run.final.costs["tokens"] == 7 and run.final.costs["steps"] is None
 
 
 def test_missing_scores_are_made_by_the_comparisons_own_judges(tmp_path):
     path = write(tmp_path / "s.jsonl", line(), line(prompt="Ho", scores={"length": 99.0}))
-    one = read_samples_file(path, [Length()])[0]
-    assert [row["length"] for row in one.final.rows] == [5.0, 99.0]
-    assert "length" in one.scorers
+    run = runs_of(path, [Length()])[0]
+    assert [row["length"] for row in run.final.rows] == [5.0, 99.0]
+    assert "length" in run.scorers
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
         ("{no json", "is not JSON"),
-        ("[1]", "is a list, not an object"),
-        ({"prompt": "Hi", "response": "x"}, "but no model"),
-        (line(prompt=3), "'prompt' is a number, not a list of messages"),
-        (line(prompt=[{"role": "user"}]), "has null as content of turn 1"),
-        (
-            line(
-                response=[{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
-            ),
-            "has 2 messages as the response, the last by user",
-        ),
-        (line(response=[{"role": "user", "content": "thanks"}]), "the last by user"),
-        (line(logprob="low"), "'logprob' is 'low'"),
-        (line(logprob=0.5), "'logprob' is 0.5; the logarithm of a probability is at most 0"),
-        (line(reference_logprob=50), "'reference_logprob' is 50; the logarithm"),
-        (line(finished="false"), "'finished' is 'false', not true or false"),
-        (line(finished=1), "'finished' is 1, not true or false"),
-        (line(tokens=-4), "'tokens' is -4, which cannot be below 0"),
-        (line(costs={"steps": -5}), "'steps' is -5, which cannot be below 0"),
-        (line(costs={"steps": "many"}), "'steps' is 'many', not a finite number"),
-        (line(costs={"steps": float("nan")}), "'steps' is nan, not a finite number"),
-        (line(costs={"hours": 5}), "has the cost 'hours', which is none of responses, tokens"),
-        (line(scores={"a": True}), "'a' is 'True', not a finite number"),
-        (line(scores={"a": 10**400}), "'a' is inf, not a finite number"),
-        (line(scores=[1]), "'scores' is a list, not an object"),
-        (line(scores={"response": 1.0}), "has the score 'response'"),
-        (line(scores={"logprob": 1.0}), "has the score 'logprob'"),
-        (line(scores={"../../../ESC": 1.0}), "has the score '../../../ESC'"),
-        (line(scores={"/tmp/ABS": 1.0}), "has the score '/tmp/ABS'"),
-        (line(checkpoint="final"), "'checkpoint' is 'final'"),
-        (line(checkpoint=-1), "'checkpoint' is -1"),
+        ("[1]", "is a list"),
+        ({"prompt": "Hi", "response": "x"}, "has no model; it has prompt, response"),
+        ({"query": "Hi", "response": "x", "model": "m"}, "rename 'query'?"),
         (line(images=["1.jpg"]), "has images"),
+        (line(prompt=3), "'prompt' is a number"),
+        (line(prompt=[{"role": "user"}]), "'prompt' has null as content of turn 1"),
+        (line(prompt=[{"role": "assistant", "content": "x"}]), "ends with the assistant's turn"),
+        (line(response=[{"role": "user", "content": "thanks"}]), "'response' ends with the user's"),
+        (line(response={"a": 1}), "'response' has a turn 1"),
+        (line(logprob="low"), "'logprob' is text"),
+        (line(logprob=0.5), "'logprob' is 0.5; a log-probability is 0 or less"),
+        (line(reference_logprob=7), "'reference_logprob' is 7"),
+        (line(logprob=float("nan")), "'logprob' is not a finite number"),
+        (line(tokens=-4), "'tokens' is -4"),
+        (line(tokens=2.5), "'tokens' is 2.5"),
+        (line(finished="false"), "'finished' is text; write true or false"),
+        (line(finished=1), "'finished' is a number"),
+        (line(scores={"a": True}), "the score 'a' is true or false"),
+        (line(scores={"a": "high"}), "the score 'a' is text"),
+        (line(scores={"a": float("nan")}), "the score 'a' is not a finite number"),
+        ('{"prompt": "Hi", "response": "x", "model": "m", "score": 10e400}', "not a finite"),
+        (f'{{"prompt": "Hi", "response": "x", "model": "m", "score": {"9" * 5000}}}', "not a fin"),
+        (line(score=1, scores={"score": 2}), "a 'score' and another one"),
+        (line(scores={"response": 1.0}), "named 'response', which is a column"),
+        (line(scores={"gold_win_rate": 1.0}), "'gold_win_rate'"),
+        (line(scores=[1]), "'scores' is a list"),
+        (line(costs={"tokens": -1}), "the cost 'tokens' is -1"),
+        (line(costs={"tokens": "9"}), "the cost 'tokens' is text"),
+        (line(costs={"tokens": float("nan")}), "not a finite"),
+        (line(costs={"dollars": 1}), "costs are responses, tokens, steps, seconds"),
+        (line(checkpoint="final"), "'checkpoint' is text"),
+        (line(checkpoint=-1), "'checkpoint' is -1"),
+        (line(seed=[0]), "'seed' is a list"),
+        (line(model="x" * 300), "'model' has 300 characters"),
+        ('{"a": ' * 2000 + "1" + "}" * 2000, "nested"),
     ],
 )
 def test_a_bad_line_refuses_the_file_by_its_number(tmp_path, bad, said):
     path = write(tmp_path / "s.jsonl", line(prompt="good"), bad)
     with pytest.raises(DataError, match=r"s\.jsonl, line 2") as caught:
         read_samples_file(path)
-    assert said in str(caught.value)
-    assert "Nothing of" in str(caught.value)
+    assert said in str(caught.value) and "Nothing of" in str(caught.value)
 
 
-def test_files_are_read_as_people_save_them(tmp_path):
-    rows = [line(prompt=f"{n}", response="x") for n in range(3)]
-    (tmp_path / "mark.jsonl").write_bytes(
-        b"\xef\xbb\xbf" + "".join(json.dumps(row) + "\n" for row in rows).encode()
-    )
-    (tmp_path / "list.json").write_text(json.dumps(rows))
-    for name in ("mark.jsonl", "list.json"):
-        assert len(read_samples_file(tmp_path / name)[0].final.rows) == 3
+def test_all_bad_lines_are_counted_and_the_first_are_shown(tmp_path):
+    path = write(tmp_path / "s.jsonl", *[line(prompt=f"q{n}", tokens=-1) for n in range(9)])
+    with pytest.raises(DataError, match=r"line 5[\s\S]*And 4 more"):
+        read_samples_file(path)
 
 
-def test_a_repeated_prompt_is_taken_off_and_a_system_turn_is_read(tmp_path):
-    whole = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    rows = [line(response=whole), line(prompt="Ho", system="Be brief.")]
-    first, second = read_samples_file(write(tmp_path / "s.jsonl", *rows))[0].final.rows
-    assert first["response"] == "Hello"
-    assert second["prompt"][0] == {"role": "system", "content": "Be brief."}
+def test_text_that_is_not_utf8_is_refused_by_its_line(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(json.dumps(line()).encode() + b'\n{"prompt": "caf\xe9"}\n')
+    with pytest.raises(DataError, match=r"line 2: is not UTF-8"):
+        read_samples_file(path)
 
 
-def test_a_score_may_be_missing_in_any_row(tmp_path):
-    rows = [line(prompt=f"{n}", scores={} if n == 0 else {"s": n}) for n in range(3)]
-    assert read_samples_file(write(tmp_path / "s.jsonl", *rows))[0].scorers == ["s"]
-
-
-def test_a_kl_far_below_0_is_pointed_out(tmp_path):
-    def run(ratios):
-        rows = [
-            line(prompt=f"{n}", logprob=-6.0 + ratio, reference_logprob=-6.0)
-            for n, ratio in enumerate(ratios)
-        ]
-        return read_samples_file(write(tmp_path / "s.jsonl", *rows))[0]
-
-    assert "is -3.00 nats per response, and a KL is never below 0" in run([-3.0] * 20).problems[0]
-    # A finite sample of a small KL may have a mean below 0.
-    assert not run([0.5, -0.6] * 10).problems
-    assert not run([1.0] * 20).problems
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(line()).encode() + b"\r\n")
+    assert len(read_samples_file(path).samples) == 1
 
 
 def test_the_same_prompt_twice_is_refused(tmp_path):
@@ -148,8 +140,14 @@ def test_the_same_prompt_twice_is_refused(tmp_path):
         read_samples_file(path)
 
 
-def test_empty_answers_are_answers(tmp_path):
-    assert read_samples_file(write(tmp_path / "s.jsonl", line(response="")))[0].final.rows
+def test_costs_of_one_checkpoint_are_one(tmp_path):
+    rows = [line(prompt=p, costs={"tokens": n}) for p, n in (("a", 1), ("b", 2))]
+    with pytest.raises(DataError, match=r"line 2: has other costs .* than line 1"):
+        read_samples_file(write(tmp_path / "s.jsonl", *rows))
+
+
+def test_empty_responses_are_responses(tmp_path):
+    assert runs_of(write(tmp_path / "s.jsonl", line(response="")))[0].final.rows
 
 
 def test_an_empty_file_and_no_file(tmp_path):
@@ -157,3 +155,67 @@ def test_an_empty_file_and_no_file(tmp_path):
         read_samples_file(write(tmp_path / "s.jsonl"))
     with pytest.raises(DataError, match="There is no file"):
         read_samples_file(tmp_path / "none.jsonl")
+
+
+def test_keys_that_are_not_read_are_named(tmp_path):
+    found = read_samples_file(write(tmp_path / "s.jsonl", line(reward=1.5), line(prompt="b")))
+    assert any("reward (1 rows)" in note and "'scores'" in note for note in found.notes)
+
+
+def test_the_score_column_and_scores_by_name(tmp_path):
+    found = runs_of(write(tmp_path / "s.jsonl", line(score=2, scores={"helpful": 1})))
+    assert set(found[0].scorers) == {"score", "helpful"} and found[0].final.mean("score") == 2
+
+
+def test_csv_and_parquet_are_read_as_json_lines_are(tmp_path):
+    rows = [
+        line(prompt=f"q{n}", score=n / 2, seed=0, tokens=n, finished=n != 1, logprob=-1.5,
+             reference_logprob=-2.0)
+        for n in range(4)
+    ]  # fmt: skip
+    expected = runs_of(write(tmp_path / "s.jsonl", *rows))
+    pd.DataFrame(rows).to_csv(tmp_path / "s.csv", index=False)
+    pd.DataFrame(rows).to_parquet(tmp_path / "s.parquet", index=False)
+    for name in ("s.csv", "s.parquet"):
+        found = runs_of(tmp_path / name)
+        assert [run.final.rows for run in found] == [run.final.rows for run in expected], name
+        assert [run.scorers for run in found] == [["score"]], name
+
+
+def test_flat_columns_of_scores_and_costs(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text(
+        "prompt,response,model,scores.kind,costs.tokens,scores.clear\na,x,m,1.5,7,\nb,y,m,2,7,3\n"
+    )
+    (run,) = runs_of(file)
+    assert [row.get("kind") for row in run.final.rows] == [1.5, 2.0]
+    assert [row.get("clear") for row in run.final.rows] == [None, 3.0]
+    assert run.final.costs["tokens"] == 7
+
+
+def test_text_cells_are_checked_as_well(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("prompt,response,model,finished\na,x,m,yes\n")
+    with pytest.raises(DataError, match="line 2: 'finished' is text"):
+        read_samples_file(file)
+
+
+def test_empty_cells_of_parquet_are_missing(tmp_path):
+    rows = [line(prompt="a", score=1.0, tokens=3), line(prompt="b")]
+    pd.DataFrame(rows).to_parquet(tmp_path / "s.parquet", index=False)
+    (run,) = runs_of(tmp_path / "s.parquet")
+    assert [row.get("score") for row in run.final.rows] == [1.0, None]
+    assert [row["tokens"] for row in run.final.rows] == [3, None]
+
+
+def test_a_repeated_prompt_is_taken_off_and_a_system_turn_is_read(tmp_path):
+    whole = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = [line(response=whole), line(prompt="Ho", system="Be brief.")]
+    first, second = runs_of(write(tmp_path / "s.jsonl", *rows))[0].final.rows
+    assert first["response"] == "Hello"
+    assert second["prompt"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_a_score_may_be_missing_in_any_row(tmp_path):
+    rows = [line(prompt=f"{n}", scores={} if n == 0 else {"s": n}) for n in range(3)]
+    assert runs_of(write(tmp_path / "s.jsonl", *rows))[0].scorers == ["s"]

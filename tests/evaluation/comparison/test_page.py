@@ -177,7 +177,7 @@ def test_content_that_lacks_nearly_everything(make, tmp_path):
     page.write(make(), tmp_path)
     text = (tmp_path / "report.html").read_text("utf-8")
     assert '<section id="frontier" aria-labelledby="frontier-heading" hidden>' in text
-    assert "There is no gold utility" in text
+    assert '<p class="headline">Nothing to compare yet</p>' in text
     assert not (tmp_path / "metrics" / "frontier.csv").exists()
 
 
@@ -205,7 +205,7 @@ def test_any_list_may_be_empty_and_any_number_missing():
     for less in [*without(content), nulled(content | {"samples": {}})]:
         made = page.sections(less)
         assert made[0].place == "verdict"
-        assert len(made) == 14
+        assert len(made) == 15
         for chart in charts.charts(View(less)):
             assert json.dumps(chart.spec, allow_nan=False)
     assert all("None" not in s.html and "nan" not in s.html for s in page.sections(nulled(content)))
@@ -220,7 +220,7 @@ def test_hostile_text_stays_text(tmp_path):
     content = maker.hostile()
     page.write(content, tmp_path)
     found = Elements((tmp_path / "report.html").read_text("utf-8"))
-    assert found.counts["script"] == 5
+    assert found.counts["script"] == 6
     assert "img" not in found.counts
     assert not [name for name, _ in found.attributes if name.startswith("on")]
     assert json.loads(found.named("charts"))

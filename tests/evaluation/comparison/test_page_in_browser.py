@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import runpy
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -40,7 +43,7 @@ class Reader:
     def press(self, *keys: str) -> None:
         self.driver.switch_to.active_element.send_keys(*keys)
 
-    def best_trial(self, field: str, value: str) -> None:
+    def set(self, field: str, value: str) -> None:
         self.run(
             "const f = document.getElementById(arguments[0]); f.value = arguments[1];"
             "f.dispatchEvent(new Event('input', {bubbles: true}))",
@@ -130,23 +133,23 @@ def test_filters_and_orders_are_those_of_a_plain_loop(reader, content, url):
         texts = [prompt["messages"][1]["content"], *(x["text"] for x in answers if x)]
         return any("umbrella" in text for text in texts) and any("order eu" in t for t in texts)
 
-    reader.best_trial("search", 'UMBRELLA "order eu"')
+    reader.set("search", 'UMBRELLA "order eu"')
     wanted = expected(content, said)
     assert 0 < len(wanted) < 200
     assert (reader.count, reader.chosen) == (len(wanted), wanted[0])
     assert reader.run("return document.querySelectorAll('#sample mark').length") > 0
-    reader.best_trial("search", "")
+    reader.set("search", "")
 
     def wins(_, one, other):
         return gain(one, other) is not None and gain(one, other) > 0
 
     same = expected(content, lambda _, one, other: gain(one, other) == 0)
     assert same
-    reader.best_trial("outcome", "tie")
+    reader.set("outcome", "tie")
     assert (reader.count, reader.chosen) == (len(same), same[0])
-    reader.best_trial("outcome", "win")
+    reader.set("outcome", "win")
     assert reader.count == len(expected(content, wins))
-    reader.best_trial("subset", "returns")
+    reader.set("subset", "returns")
     assert reader.count == len(
         expected(content, lambda p, a, b: wins(p, a, b) and p["subset"] == "returns")
     )
@@ -163,11 +166,11 @@ def test_filters_and_orders_are_those_of_a_plain_loop(reader, content, url):
         )
         if one and other
     }
-    reader.best_trial("order", "gain")
+    reader.set("order", "gain")
     assert reader.chosen == max(gains, key=gains.get)
-    reader.best_trial("order", "loss")
+    reader.set("order", "loss")
     assert reader.chosen == min(gains, key=gains.get)
-    reader.best_trial("flag", "missing")
+    reader.set("flag", "missing")
     assert (reader.count, reader.chosen) == (1, "p00005")
     assert "no response" in reader.texts()[1]
     assert reader.complaints() == []
@@ -254,8 +257,100 @@ def test_no_text_becomes_markup(reader, tmp_path):
         assert shown == {"": "(empty)"}.get(text.strip(), text.replace("\ud800", "?"))
     assert reader.run("return document.querySelectorAll('img').length") == 0
     assert reader.run("return window.hacked ?? null") is None
-    assert reader.run("return document.querySelectorAll('script').length") == 5
+    assert reader.run("return document.querySelectorAll('script').length") == 6
     assert reader.complaints() == []
+
+
+@pytest.fixture
+def downloads(reader, tmp_path):
+    """A folder that the browser saves files in."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    behavior = {"behavior": "allow", "downloadPath": str(folder)}
+    reader.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
+
+    def saved(name: str) -> Path:
+        WebDriverWait(reader.driver, 30).until(lambda _: (folder / name).exists())
+        return folder / name
+
+    return saved
+
+
+def test_the_address_names_a_prompt(reader, content, url):
+    reader.open(f"{url}#prompt=17")
+    prompts = content["samples"]["prompts"]
+    assert reader.chosen == prompts[16]["id"]
+    assert (
+        reader.run("return document.querySelector('#sample a').getAttribute('href')")
+        == "#prompt=17"
+    )
+    reader.set("outcome", "win")  # a filter gives way to an address
+    reader.run("location.hash = '#prompt=3'")
+    reader.until("return document.querySelector('#sample a').textContent === 'prompt 3'")
+    assert reader.chosen == prompts[2]["id"]
+    reader.run("location.hash = '#prompt=99999'")
+    assert reader.chosen == prompts[2]["id"] and not reader.complaints()
+
+
+def test_a_chart_is_saved_as_svg_png_and_csv(reader, content, url, downloads):
+    reader.open(url)
+    reader.until("return document.querySelector('#frontier .exports') !== null")
+    name = reader.run("return document.querySelector('#frontier [data-chart]').dataset.chart")
+    for kind in ("SVG", "PNG", "CSV"):
+        reader.run(f"document.querySelector('#frontier [data-export={kind}]').click()")
+    svg = downloads(f"{name}.svg").read_text()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert "var(--" not in svg and "#0072b2" in svg
+    assert downloads(f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader(downloads(f"{name}.csv").open()))
+    points = [row for row in rows if row["policy"]]
+    expected = {
+        (row["id"], round(max(0, row["metrics"]["kl"]), 9))
+        for row in content["policies"]
+        if row["metrics"]["kl"] is not None
+    }
+    assert {(row["policy"], round(float(row["kl"]), 9)) for row in points} >= expected
+    assert not reader.complaints()
+
+
+def test_notes_are_kept_in_the_file(reader, url, downloads, tmp_path):
+    reader.open(f"{url}#prompt=5")
+    evil = "</script><img src=x onerror=alert(1)> Why so long?"
+    for field, text in (("#page-note", evil), ("#sample [data-note]", "Odd one.")):
+        reader.run(
+            "const f = document.querySelector(arguments[0]); f.value = arguments[1];"
+            "f.dispatchEvent(new Event('input', {bubbles: true}))",
+            field,
+            text,
+        )
+    assert "2 notes, not in the file yet" in reader.run(
+        "return document.getElementById('note-state').textContent"
+    )
+    reader.run("document.querySelector('[data-does=save]').click()")
+    copy = downloads("report.html")
+    reader.until("return document.getElementById('note-state').textContent.includes('in this')")
+    moved = tmp_path / "moved.html"  # another place has no drafts
+    moved.write_bytes(copy.read_bytes())
+    reader.open(f"{moved.as_uri()}#prompt=5")
+    assert reader.run("return document.getElementById('page-note').value") == evil
+    assert reader.run("return document.querySelector('#sample [data-note]').value") == "Odd one."
+    reader.until("return document.querySelector('#frontier svg') !== null")
+    assert reader.run("return document.querySelectorAll('img').length") == 0
+    assert not reader.complaints()
+    # But for the notes, the copy is the page itself.
+    original = Path(unquote(urlsplit(url).path)).read_text("utf-8")
+    assert len(copy.read_text("utf-8")) - len(original) == pytest.approx(len(evil), abs=5000)
+
+
+def test_a_draft_of_a_note_survives_reloading(reader, url):
+    reader.open(url)
+    reader.run(
+        "const f = document.getElementById('page-note'); f.value = 'draft';"
+        "f.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    reader.open(url)
+    assert reader.run("return document.getElementById('page-note').value") == "draft"
+    reader.run("localStorage.clear()")
 
 
 def test_phone_dark_and_paper(reader, url):
@@ -286,9 +381,9 @@ def test_a_live_page_follows_and_keeps_the_readers_place(reader):
     with Watch(build, every=0.1) as watch:
         reader.open(watch.url)
         assert "Live" in reader.run("return document.getElementById('state').textContent")
-        reader.best_trial("search", '"question 1"')  # 1 and 10 to 19
+        reader.set("search", '"question 1"')  # 1 and 10 to 19
         assert reader.count == 11
-        reader.best_trial("order", "gain")
+        reader.set("order", "gain")
         reader.press("j")
         reader.run("document.getElementById('browser').scrollIntoView({behavior: 'instant'})")
         reader.until("return document.querySelector('#frontier svg')")

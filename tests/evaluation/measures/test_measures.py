@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from evaluation.measures import diversity, format_errors, references, refusals, registry
+from evaluation.measures import diversity, format_errors, references, registry
 from evaluation.measures.measure import Responses, add_columns, measure_metrics
 from evaluation.tasks.checkers import JsonObject, Pattern
 from plumbline.data.records import user
-from plumbline.errors import ConfigError, DataError
-from plumbline.runs.calls import SourceFile, resolve
+from plumbline.errors import ConfigError
+from plumbline.runs.calls import resolve
 from plumbline.world.checks import ShopFormat
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
@@ -147,22 +147,6 @@ def test_distinct_and_repetition_by_hand():
     assert figures["repetition"] == pytest.approx(0.3)
     assert figures["repetition_se"] == pytest.approx(0.3)
     assert measured(diversity.characters(), rows)["characters"] == pytest.approx((11 + 5) / 3)
-
-
-def test_refusals_are_known_by_how_answers_open(tmp_path):
-    texts = [
-        "I’m sorry, but I can't help with that.", "Certainly. I cannot fault them.",
-        "Gladly! " * 20 + "I cannot.", "Unfortunately, I cannot say.", "Wi cannot",
-    ]  # fmt: skip
-    assert [refusals.is_refusal(text) for text in texts] == [True, True, False, True, False]
-    file = tmp_path / "phrases.txt"
-    file.write_text("Gladly\n\n")
-    rows = rows_of(texts)
-    figures = measured(refusals.refusal(SourceFile(file)), rows)
-    assert figures["refusal"] == pytest.approx(1 / 5)
-    file.write_text("\n")
-    with pytest.raises(DataError, match="no phrase"):
-        refusals.refusal(SourceFile(file))
 
 
 def test_errors_of_form_are_told_apart():

@@ -28,6 +28,7 @@ function showResponses(data) {
   list.scrollTop = top;
   if (first) {
     performance.mark("responses-ready");
+    selectFromAddress();
     whenIdle(() => searchTextsOf(state.columns));
   }
 }
@@ -196,14 +197,17 @@ function showSample() {
   }
   const prompt = responses.data.prompts[row];
   const terms = termsOf(state.query);
-  const head = element("p", "note", [`${place() + 1} of ${view.rows.length}`, prompt.id, prompt.subset].filter(Boolean).join(" · "));
+  const link = element("a", "", `prompt ${row + 1}`);
+  link.href = `#prompt=${row + 1}`;
+  link.title = "A link to this prompt";
+  const head = element("p", "note", link, [`, ${place() + 1} of ${view.rows.length}`, prompt.id, prompt.subset].filter(Boolean).join(" · "));
   const turns = prompt.messages.map(([role, text]) => {
     const content = element("span", "", marked(text, [], "ins", terms));
     content.dir = "auto";
     return element("p", `turn ${role === "assistant" ? "assistant" : ""}`, element("span", "role", role), " ", content);
   });
   const grid = element("div", "responses", ...columnsOf(row, terms));
-  sample.replaceChildren(element("div", "prompt", head, ...turns), grid);
+  sample.replaceChildren(element("div", "prompt", head, ...turns), grid, noteField(prompt.id));
   sample.scrollTop = 0;
 }
 
@@ -234,6 +238,16 @@ function columnsOf(row, terms) {
     cell.style.setProperty("--c", `var(--m${policies[column].color})`);
     return cell;
   });
+}
+
+// The address of the page may name a prompt: #prompt=17, counted from 1.
+function selectFromAddress() {
+  const found = location.hash.match(/^#prompt=(\d+)$/);
+  const row = found ? Number(found[1]) - 1 : -1;
+  if (!responses.data?.prompts[row]) return;
+  if (!view.rows.includes(row)) does.reset();
+  selectPlace(view.rows.indexOf(row));
+  (innerWidth > 760 ? byId("responses") : sample).scrollIntoView();
 }
 
 // A policy from a chart or a table becomes B, beside the baseline, and the page scrolls there.

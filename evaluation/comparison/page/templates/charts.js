@@ -65,6 +65,7 @@ async function draw(place) {
     holder.removeAttribute("style");
     holder.style.width = "100%";
     enableKeys(place);
+    addExports(place);
     embedded.view.addResizeListener(() => setTimeout(() => enableKeys(place), 100));
     if (focused) pointsOf(place).find((p) => datumOf(p).policy === focused.policy)?.focus();
   } catch (error) {

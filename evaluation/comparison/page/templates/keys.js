@@ -36,12 +36,14 @@ const does = {
   search: () => byId("search").focus(),
   next: () => selectPlace(place() + 1, { focus: true }),
   previous: () => selectPlace(place() - 1, { focus: true }),
+  note: () => sample.querySelector("[data-note]")?.focus(),
+  save: savePage,
   frontier: () => document.querySelector("#frontier path[tabindex='0']")?.focus(),
 };
 
 const LETTERS = {
   "/": "search", j: "next", k: "previous", d: "mark", x: "swap", a: "add", o: "order", r: "reset",
-  f: "frontier", "?": "help",
+  f: "frontier", n: "note", "?": "help",
 };
 const WITHOUT_RESPONSES = new Set(["help", "frontier"]);
 
@@ -114,6 +116,7 @@ document.addEventListener("toggle", (event) => {
   if (event.target.open) setCharts({}, charts.titles);
 }, true);
 
+addEventListener("hashchange", selectFromAddress);
 addEventListener("resize", () => responses.data && drawRows());
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details:not(#all-settings)").forEach((details) => { details.open = true; });

@@ -55,6 +55,7 @@ function updateSection(name, html) {
   }
   const scrolled = [...body.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
   body.replaceChildren(fresh.content);
+  fillNotes(body);
   body.querySelectorAll(".scroll").forEach((table, i) => { table.scrollLeft = scrolled[i] || 0; });
   if (responses.data) byId("unpacking")?.remove();
   section.hidden = !html;

@@ -2,6 +2,7 @@
 
 const settings = readJson("page-settings");
 state.scorer = settings.judge;
+startNotes();
 
 requestAnimationFrame(() => setTimeout(async () => {
   setCharts(readJson("charts"), settings.titles);

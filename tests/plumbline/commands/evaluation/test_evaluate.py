@@ -261,3 +261,31 @@ def test_tables_say_errors_intervals_and_what_is_missing():
     text = as_markdown({"tasks": {"world": figures}})
     assert "| gold utility ↑ | points | 1.5 ± 0.25 | 2 |" in text
     assert r"| measure | unit | a\|b | c |" in text
+
+
+def test_html_is_the_page_of_a_comparison(evaluate, base_folder, other_folder):
+    out = evaluate(other_folder, "--reference", base_folder, "--html")
+    text = (out / "report.html").read_text("utf-8")
+    assert "<title>Evaluation on world" in text and 'class="headline"' in text
+    markdown = (out / "report.md").read_text("utf-8")
+    for shown in ("moved", base_folder.name, "6 prompts; the judge is gold utility"):
+        assert shown in markdown
+    assert "seed may turn" not in markdown and "end of training" not in markdown
+    assert (out / "metrics.json").exists()
+
+
+def test_html_of_one_model_alone_and_of_measures(evaluate, base_folder, tmp_path):
+    task = tmp_path / "sums.jsonl"
+    task.write_text("".join(json.dumps({"prompt": f"{n} + 1?", "completion": f"{n + 1}"}) + "\n"
+                            for n in range(6)))  # fmt: skip
+    out = evaluate(base_folder, "--task", task, "--task", "world", "--html")
+    for folder in ("sums.jsonl", "world"):
+        assert "there is no other policy to compare" in (out / folder / "report.md").read_text()
+    assert "exact match" in (out / "sums.jsonl" / "report.md").read_text()
+
+
+def test_html_without_a_score_says_what_is_missing(evaluate, base_folder, tmp_path):
+    task = tmp_path / "prompts.jsonl"
+    task.write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(6)))
+    with pytest.raises(ConfigError, match="--html compares by a score"):
+        evaluate(base_folder, "--task", task, "--html", "--measures", "distinct_1")
