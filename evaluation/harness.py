@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from evaluation.config import EvaluationConfig
 from evaluation.judges.scorer_agreement import agreement_with_pairs, agreement_with_scorers
 from evaluation.measures.measure import Measure, Responses, add_columns, measure_metrics
@@ -115,22 +113,15 @@ class Harness:
 
         There is no KL without a reference, or with one that has another tokenizer. Only measures
         that state it need the policy.
-
-        Where responses were sampled in less than float32, the policy scores them in the same pass
-        as the reference does, so that a policy's KL to itself is 0; ``sampling_logprob`` keeps the
-        log-probability of sampling. In float32 the two differ by less than 1e-5 nats per token.
         """
         if reference is not None and all(row.get("ids") is not None for row in rows):
-            is_comparable = has_same_tokens(policy, reference)
             logprobs: Sequence[float | None] = (
-                self._logprobs(reference, rows) if is_comparable else [None] * len(rows)
+                self._reference_logprobs(reference, rows)
+                if has_same_tokens(policy, reference)
+                else [None] * len(rows)
             )
             for row, logprob in zip(rows, logprobs, strict=True):
                 row["reference_logprob"] = logprob
-            if policy is not None and is_comparable and not self._is_exact(policy):
-                for row, logprob in zip(rows, self._logprobs(policy, rows), strict=True):
-                    row["sampling_logprob"] = row.get("sampling_logprob", row["logprob"])
-                    row["logprob"] = logprob
         for scorer in self.scorers:
             _add_scores(scorer, rows)
         responses = Responses(rows, policy)
@@ -175,19 +166,10 @@ class Harness:
         """Whether there is a baseline to win against."""
         return bool(self._baseline)
 
-    def _is_exact(self, policy: Policy) -> bool:
-        """Whether sampling computes in float32, as exactly as the scoring pass does."""
-        return (
-            policy.model.dtype == torch.float32
-            and self.config.sampling.precision == "model"
-            and not torch.is_autocast_enabled(policy.model.device.type)
-        )
-
-    def _logprobs(self, policy: Policy, rows: Sequence[Row]) -> list[float]:
-        """Return the log-probability of each response under a policy, by one pass over the ids."""
-        prompts = [policy.encode(row["prompt"]) for row in rows]
+    def _reference_logprobs(self, reference: Policy, rows: Sequence[Row]) -> list[float]:
+        prompts = [reference.encode(row["prompt"]) for row in rows]
         responses = [row["ids"] for row in rows]
-        logprobs = policy.logprobs_of(prompts, responses, self.config.sampling.temperature)
+        logprobs = reference.logprobs_of(prompts, responses, self.config.sampling.temperature)
         return [float(value) for value in logprobs.sum(1)]
 
 

@@ -83,12 +83,13 @@ def sample_responses(
         generations = policy.sample(encoded, seeds, sampling)
     else:
         generations = sampler(policy, encoded, seeds)
-    if not policy.samples_in_float32(sampling):
-        generations = _with_logprobs_of_a_pass(policy, encoded, generations, sampling)
-    return [
+    rows = [
         task.columns(item) | response_columns(policy.decode(generation.ids), generation)
         for item, generation in zip(items, generations, strict=True)
     ]
+    if not policy.samples_in_float32(sampling):
+        _use_logprobs_of_a_pass(policy, encoded, rows, sampling)
+    return rows
 
 
 def _answerable(
@@ -106,24 +107,20 @@ def _answerable(
     return items
 
 
-def _with_logprobs_of_a_pass(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    generations: Sequence[Generation],
-    sampling: SamplingConfig,
-) -> list[Generation]:
-    """Return generations with log-probabilities as a reference's are computed.
+def _use_logprobs_of_a_pass(
+    policy: Policy, prompts: Sequence[Sequence[int]], rows: Sequence[Row], sampling: SamplingConfig
+) -> None:
+    """Give rows the log-probabilities as a reference's are computed.
 
     Sampling and passes over whole responses take different ways through the weights. In float32
-    that is rounding. In bfloat16 it is not, and a policy would have a KL to itself.
+    that is rounding. In bfloat16 it is not, and a policy would have a KL to itself. The
+    log-probability of sampling is kept as ``sampling_logprob``.
     """
-    logprobs = policy.logprobs_of(
-        prompts, [generation.ids for generation in generations], sampling.temperature
-    )
-    return [
-        generation._replace(logprobs=row[: len(generation.ids)].tolist())
-        for generation, row in zip(generations, logprobs, strict=True)
-    ]
+    logprobs = policy.logprobs_of(prompts, [row["ids"] for row in rows], sampling.temperature)
+    for row, values in zip(rows, logprobs, strict=True):
+        row["sampling_logprob"] = row["logprob"]
+        row["logprobs"] = values[: len(row["ids"])].tolist()
+        row["logprob"] = float(values.sum())
 
 
 def response_columns(text: str, generation: Generation) -> Row:
