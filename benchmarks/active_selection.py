@@ -3,7 +3,7 @@
     python benchmarks/active_selection.py            # five seeds, an hour on one core
     python benchmarks/active_selection.py --quick    # the same with tiny settings, for a look
 
-1. Once: the quickstart's base model and first policy, a pool of pairs of its answers, and held-out
+1. Once: the quickstart's base model and SFT policy, a pool of pairs of its answers, and held-out
    pairs that answer other prompts.
 2. For each seed: simulated labellers vote on every pair (the votes lie hidden until a pair is
    chosen); a first batch is chosen uniformly, the same for every strategy.
@@ -15,8 +15,8 @@
 
 Accuracy is that of a single reward model, averaged over the ensemble: the expected share of
 held-out pairs on which a new panel of labellers would agree with it (known exactly in a
-simulation), and the share on which the gold utility does. Everything is a stage, so a run that is
-killed goes on. Progress goes to stderr; the last line of stdout is one JSON object.
+simulation), and the share on which the gold utility does. Everything is a stage, so a killed run
+resumes. Progress goes to stderr; the last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class BenchmarkConfig(Config):
     """What the comparison is made with."""
 
     recipe: DpoVsPpoConfig
-    """The quickstart: base, first policy, sampling, labellers, reward model."""
+    """The quickstart: base, SFT policy, sampling, labellers, reward model."""
     pool_prompts: int = 520
     """Prompts whose pairs may be chosen."""
     held_out_prompts: int = 220
@@ -78,7 +78,7 @@ class BenchmarkConfig(Config):
     budgets: tuple[int, ...] = (64, 112, 160, 240)
     """Labels after each round; the first batch is uniform for all."""
     further: tuple[int, ...] = (360,)
-    """Budgets that only uniform goes on to, so that its curve reaches the others' accuracy."""
+    """Further budgets for uniform alone, so that its curve reaches the others' accuracy."""
     members: int = Field(3, ge=2)
     """Reward models in an ensemble."""
     batch_size: int = 8
@@ -115,7 +115,7 @@ def reveal_labels(
     return {
         "labels": float(len(splits["train"])),
         "calibrated_on": float(len(splits["test"])),
-        # How clear the newest batch is to people: 0.5 is a coin toss, 1 beyond doubt.
+        # How clear the newest batch is to people: 0.5 is a coin toss, 1 is certain.
         "batch_clarity": float(
             np.mean([max(truth[r["pair_id"]], 1 - truth[r["pair_id"]]) for r in newest])
         ),
@@ -178,7 +178,7 @@ def measure_accuracy(
 
 
 def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
-    """Make what all seeds share: first policy, pool, held-out pairs."""
+    """Make what all seeds share: SFT policy, pool, held-out pairs."""
     recipe = config.recipe
     source = World(run, recipe)
     policy = train_sft_policy(run, recipe, source)

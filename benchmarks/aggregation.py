@@ -5,7 +5,7 @@
 
 Pairs are two clerks' answers to prompts of the embedded world, and the better of the two is the
 one with the larger gold utility. People judge by the simulated labellers' model (Bradley-Terry
-noise, with habits); a share of them answers nine in ten pairs by a coin toss. Each method sees the
+noise, with habits); a share of them answers 90 % of pairs by a coin toss. Each method sees the
 same votes; a pair without an outcome counts half. "+ gold" also sees every person's answers to a
 few gold items, which are clear pairs.
 
@@ -170,7 +170,7 @@ def adjudicated(
     budget: int,
 ) -> dict[str, float]:
     """Return the accuracy after a senior labeller saw a budget of pairs, by queue and at random."""
-    # Whatever is not certain is queued, so that the order alone decides who is seen.
+    # All pairs that are not certain are queued, so that the order alone decides who is seen.
     everything = AdjudicationConfig(min_share=1.0, min_confidence=1.0)
     labels = [*given.votes, *given.gold] if sees_gold else given.votes
     queue = adjudication_queue(
@@ -240,7 +240,7 @@ def main() -> None:
 
 
 def show(cell: Mapping[str, Any]) -> None:
-    print(f"\n{cell['careless']:.0%} careless, {cell['overlap']} votes a pair", flush=True)
+    print(f"\n{cell['careless']:.0%} careless, {cell['overlap']} votes per pair", flush=True)
     for name, value in cell["accuracy"].items():
         gain = cell["gain_over_majority"].get(name)
         text = f"  {name:<38} {value['mean']:.3f} ± {value['half_width']:.3f}"

@@ -293,7 +293,7 @@ def main() -> None:
             rate = len(tally.answers) / seconds
             stored, duplicated = compare(office, rate_campaign, tally)
             acknowledged = len(tally.answers)
-            say(f"  {rate:.0f} answers a second, p95 {1000 * p95(tally.seconds):.0f} ms")
+            say(f"  {rate:.0f} answers per second, p95 {1000 * p95(tally.seconds):.0f} ms")
             say(f"safety: {kills} kills of the server and of the puller")
             fire_campaign, _ = office.campaign("fire", records, 3, 2)
             fired = under_fire(office, "fire", kills, chosen.seed)

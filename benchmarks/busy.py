@@ -1,10 +1,10 @@
 """How long threads should spin for one another, on a quiet machine and on a busy one.
 
-    python benchmarks/busy.py                # a quarter of an hour on two cores
+    python benchmarks/busy.py                # 15 minutes on two cores
     python benchmarks/busy.py --rounds 3     # fewer alternating runs
 
 torch's parallel loops are OpenMP's, and its threads spin for a while at the end of each before they
-sleep. A thread that spins keeps its core from whoever would do the work it waits for, so on a busy
+sleep. A spinning thread keeps its core from the thread whose work it waits for, so on a busy
 machine (shared cores, a container's quota, a laptop) a run takes many times as long. How long they
 spin is read from GOMP_SPINCOUNT when torch is imported; `plumbline.runs.spinning` chooses it.
 

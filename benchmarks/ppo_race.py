@@ -3,7 +3,7 @@
     python benchmarks/ppo_race.py                # three seeds, an hour and a half
     python benchmarks/ppo_race.py --seeds 1 --rounds 8 --home FOLDER
 
-Both sides start from the same files: the quickstart's first policy and its reward model, merged
+Both sides start from the same files: the quickstart's SFT policy and its reward model, merged
 into plain weights, the reward's calibration in its head. Both fine-tune policy and value fully, in
 float32, with the same prompts, batch, optimiser steps, learning rate, clips, lambda, KL coefficient
 and penalty for a missing end. What differs is the code. The last setting is ours with the levers
@@ -127,7 +127,7 @@ def arrival(run: dict[str, list[float]], reward: float, kl: float) -> float:
 
 
 def prepare(home: Path) -> dict[str, str]:
-    """Make the quickstart's first policy and reward model, merged, and the prompts as ids."""
+    """Make the quickstart's SFT policy and reward model, merged, and the prompts as ids."""
     import torch
 
     from plumbline.config import load

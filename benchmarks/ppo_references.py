@@ -5,8 +5,8 @@
 
 Each reference is called on the file's inputs: stable-baselines3's rollout buffer, the losses and
 the advantages of TRL 0.12.0's PPOTrainer, and those of the GRPO and RLOO trainers of the TRL that
-is installed. The first two are fetched by pip into a temporary folder. What lies in the middle of
-a long method is run as it stands there, on our inputs, found by the lines around it.
+is installed. The first two are fetched by pip into a temporary folder. Code in the middle of a
+long method is run as it is there, on our inputs, found by the lines around it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Pairs of a policy's answers are put before people in Argilla, round by round: choose the pairs that
 are worth a person's time, push, wait, pull, train reward models, choose again. Then a senior
 labeller decides what the votes leave open, the votes become preferences, and a page shows how far
-the people agree. It can be stopped while it waits; the same command goes on.
+the people agree. It can be stopped while it waits; the same command resumes.
 
     plumbline run human_preferences --config people --campaign.people '[ana, ben, cem]'
     plumbline run human_preferences --simulate
@@ -64,7 +64,7 @@ class HumanPreferencesConfig(SFTPolicyConfig):
     pairs: PairsConfig = PairsConfig()
     """How the pairs to choose from are sampled."""
     gold_items: int = Field(20, ge=0)
-    """Pairs with a known answer, mixed in unseen to see who can be relied upon."""
+    """Pairs with a known answer, hidden among the others, to measure how reliable people are."""
     rounds: RoundsConfig = RoundsConfig()
     """How the labelling is spread over rounds."""
     selection: SelectionConfig = SelectionConfig(strategy="diverse", count=100)

@@ -44,7 +44,7 @@ class BestOfConfig(Config):
     renamed: ClassVar[Mapping[str, str]] = {"answers": "responses"}
 
     responses: int = Field(64, ge=0)
-    """Responses of the first policy to each prompt. Fewer than 2: best of n is left out."""
+    """Responses of the SFT policy to each prompt. Fewer than 2: best of n is left out."""
     prompts: int = only_when(lambda config: config.responses > 1, "responses: 2 or more", 100, ge=2)
     """Held-out prompts that it responds to."""
 
@@ -86,7 +86,7 @@ CONFIG = OverOptimizationConfig
 
 def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
     """Run the recipe; return the headline metrics."""
-    # 1. A first policy, and few labels on pairs of its responses.
+    # 1. An SFT policy, and few labels on pairs of its responses.
     shared = shared_stages(run, config)
 
     # 2. A reward model for each seed, all on the same labels; each is a reward, and so is every
@@ -103,7 +103,7 @@ def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:
     # 3. PPO against each reward, with almost no KL penalty. Gold is measured, never trained on.
     policies = train_policies(run, config, shared, rewards)
 
-    # 4. Best of n: many responses of the first policy, ranked by the same rewards.
+    # 4. Best of n: many responses of the SFT policy, ranked by the same rewards.
     responses, rankings = rank_best_of_n(run, config, shared, rewards)
 
     # 5. Gold and proxy against the root of KL.

@@ -1,4 +1,4 @@
-"""Reading YAML of anyone's: what is no plain setting is refused with its line, at little cost.
+"""Reading YAML that anyone may have written: anything but plain settings is refused, with its line.
 
 A YAML text can name a part of itself again and again until it stands for terabytes (an alias bomb),
 nest without end, or hold objects. Before anything is built of it, its events are counted here.
@@ -111,7 +111,7 @@ def _check_events(text: str, source: str) -> None:
         elif isinstance(event, ScalarEvent):
             counts[-1] += 1
             if event.style is None and _MANY_DIGITS.fullmatch(event.value):
-                raise ConfigError(f"{place}: a number of {len(event.value)} digits is no setting.")
+                raise ConfigError(f"{place}: a number of {len(event.value)} digits is too long.")
             if event.anchor is not None:
                 sizes[event.anchor] = 1
         elif isinstance(event, MappingStartEvent | SequenceStartEvent):
@@ -135,7 +135,7 @@ def _check_events(text: str, source: str) -> None:
 
 
 def _check_values(value: Any, source: str, path: tuple[str, ...], line: int | None = None) -> None:
-    """Refuse keys that are no text, and numbers that no setting can be."""
+    """Refuse keys that are not texts, and numbers that no setting can have."""
     place = source if line is None else f"{source}, line {line}"
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -146,7 +146,7 @@ def _check_values(value: Any, source: str, path: tuple[str, ...], line: int | No
             if not isinstance(key, str) and (not isinstance(key, int) or isinstance(key, bool)):
                 raise ConfigError(
                     f"{source if here is None else f'{source}, line {here}'}: the key {key!r} is "
-                    "no text. Put it in quotes, if it is meant."
+                    "not a text. Put it in quotes if it is meant."
                 )
             _check_values(item, source, (*path, str(key)), here)
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -157,4 +157,6 @@ def _check_values(value: Any, source: str, path: tuple[str, ...], line: int | No
             f"{place}: {'.'.join(path) or 'the value'} is beyond what 64 bits hold ({LARGEST:,})."
         )
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{place}: {'.'.join(path) or 'the value'} is {value}, no finite number.")
+        raise ConfigError(
+            f"{place}: {'.'.join(path) or 'the value'} is {value}, which is not a finite number."
+        )

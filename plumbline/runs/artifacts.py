@@ -1,4 +1,4 @@
-"""Artefacts: folders that a stage made, each with a manifest that says what, how and from what.
+"""Artefacts: folders that stages made, each with a manifest of what it is and how it was made.
 
 An artefact appears under its final name only when it is whole. Its id is derived from everything
 that determines it, so the same id means the same content, and a stage whose artefact exists need
@@ -88,7 +88,7 @@ class Artifact:
                 )
             return Manifest.model_validate(content)
         except FileNotFoundError:
-            raise ArtifactError(f"{self.path} is no artefact: it has no {MANIFEST}.") from None
+            raise ArtifactError(f"{self.path} is not an artefact: it has no {MANIFEST}.") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{file} cannot be read ({type(error).__name__}: {error}). Remove the folder: the "
@@ -131,11 +131,11 @@ class Store:
         self.root = root
 
     def path(self, artifact_id: str) -> Path:
-        """Return where an artefact lies or will lie."""
+        """Return the folder of an artefact that exists or will be made."""
         return self.root / artifact_id
 
     def partial(self, artifact_id: str) -> Path:
-        """Return where an artefact lies while it is being made."""
+        """Return the folder in which an artefact is being made."""
         return self.root / _PARTIAL / artifact_id
 
     def find(self, artifact_id: str) -> Artifact | None:
@@ -167,7 +167,7 @@ class Store:
                 yield Artifact(manifest.parent)
 
     def publish(self, folder: Path, manifest: Manifest) -> Artifact:
-        """Make a finished folder appear under its final name, at once and durably."""
+        """Give a finished folder its final name, in one step that survives a power failure."""
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
         for file in folder.rglob("*"):
             _flush(file)
@@ -221,7 +221,7 @@ def read_json(file: Path) -> Any:
 
 
 def _flush(path: Path) -> None:
-    """Ask the system to put a file or a folder's entries on the disk."""
+    """Ask the system to write a file or a folder's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

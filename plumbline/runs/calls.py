@@ -1,8 +1,8 @@
 """A stage is a call, and its identity is the call: the function's code and every argument.
 
-`describe` turns arguments into JSON in which artefacts stand by id, files by content, configs by
-the values that matter, and deferred calls by the function's code and their own arguments. The
-hash of that is the id of what the call makes.
+`describe` turns arguments into JSON: artefacts become their ids, files a hash of their content,
+configs the values that determine the result, and deferred calls the function's code and their own
+arguments. The hash of this JSON is the id of what the call makes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def defer(function: Callable[..., T], **arguments: Any) -> Deferred[T]:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file from outside, known by its content: moving it does not change what is made of it."""
+    """A user's file, identified by its content: moving it does not change what is made of it."""
 
     path: Path
 
@@ -61,15 +61,15 @@ class SourceFile:
 
 @runtime_checkable
 class FromOutside(Protocol):
-    """Anything from outside that is known by its content, such as a dataset of several files."""
+    """Any input that is identified by its content, such as a dataset of several files."""
 
     def digest(self) -> str:
-        """Return what the content is known by."""
+        """Return what identifies the content."""
         ...
 
 
 def describe(value: Any) -> Any:
-    """Return a JSON value that is equal for two values exactly when they mean the same."""
+    """Return a JSON value that is equal for two values if and only if they mean the same."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Artifact):
@@ -121,7 +121,7 @@ def resolve(value: Any) -> Any:
 def rebuild(description: Any, store: Store) -> Any:
     """Make a described call again, from a manifest: artefacts are looked up, functions are called.
 
-    Only functions of Plumbline's own packages are called, since a manifest may be anyone's.
+    Only functions of Plumbline's own packages are called, since anyone may have written a manifest.
     """
     if isinstance(description, Mapping):
         if set(description) == {"artifact"}:
@@ -142,7 +142,7 @@ def function_of(name: str) -> Callable[..., Any]:
     """Return a function of ours that a manifest names."""
     if name.partition(".")[0] not in _OURS:
         raise ArtifactError(
-            f"A manifest names {name}, which is no part of Plumbline and is not called."
+            f"A manifest names {name}, which is not part of Plumbline and is not called."
         )
     module, _, attribute = name.rpartition(".")
     try:
@@ -156,7 +156,7 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def artifacts_in(value: Any, name: str) -> Iterator[tuple[str, Artifact]]:
-    """Yield every artefact in an argument with a dotted name for where it stands."""
+    """Yield every artefact in an argument with the dotted name of its place."""
     if isinstance(value, Artifact):
         yield name, value
     elif isinstance(value, Deferred):

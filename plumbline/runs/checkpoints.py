@@ -1,7 +1,7 @@
 """Checkpoints without pickle: tensors in safetensors, everything else in JSON.
 
-A checkpoint is whole or absent: it is written beside and renamed, and the one before it goes only
-when the new one stands. Training that goes on from a checkpoint ends with the same bytes as
+A checkpoint is whole or absent: it is written under another name and renamed, and the one before
+is deleted only after that. Training that resumes from a checkpoint ends with the same bytes as
 training that was never stopped.
 """
 

@@ -1,10 +1,10 @@
 """Which code made an artefact: a digest of a module and of everything of ours that it imports.
 
-A stage is run again when its own code changes, and not when a comment, a docstring, the report's
-layout or another stage does. The digest follows the import statements of our packages from the
+A stage runs again when its own code changes, and not when a comment, a docstring, the report's
+layout or another stage changes. The digest follows the import statements of our packages from the
 stage's module on (those for types alone left out), and takes each module's syntax tree without
-docstrings. A module whose work is also written elsewhere (a page's template, say) names that folder
-in ``CODE_BESIDE``.
+docstrings. A module with code in other files (a page's template, for example) names their folder in
+``CODE_BESIDE``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def closure(module: str) -> frozenset[str]:
 
 @cache
 def _path(module: str) -> Path | None:
-    """Return a module's file, found without importing the module: some import half the field."""
+    """Return a module's file without importing the module, which may import large libraries."""
     top, *rest = module.split(".")
     if top not in PACKAGES:
         return None
@@ -78,7 +78,7 @@ def _path(module: str) -> Path | None:
     for path in (package.with_suffix(".py"), package / "__init__.py"):
         if path.is_file():
             return path
-    return None  # `from package.module import name`: the name is no module
+    return None  # `from package.module import name`: the name is not a module
 
 
 @cache
@@ -112,7 +112,7 @@ def _fingerprint(module: str) -> str:
 
 
 class _WhatRuns(ast.NodeTransformer):
-    """Drops what changes no result: bare strings, which document, and imports for types alone."""
+    """Drops what does not change a result: docstrings, and imports for types alone."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":

@@ -1,9 +1,8 @@
 """Every stage runs in a process of its own.
 
-So its memory is its own (and is measured), the accelerator's memory is free when it ends, no
-global state of one stage reaches the next, and a stage that the system kills does not take the
-run with it. Processes are forked from a server that has imported the heavy libraries once, so
-starting one takes a fraction of a second.
+So its memory can be measured, the accelerator's memory is free when it ends, no global state of one
+stage reaches the next, and a stage that the system kills does not end the run. Processes are forked
+from a server that has imported the heavy libraries once, so one starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _IMPORTED = spinning.Moment.now()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage's process came to."""
+    """The result of a stage's process."""
 
     metrics: Metrics
     peak_memory_bytes: int
@@ -49,7 +48,7 @@ class StageDiedError(PlumblineError):
 
 
 class StageFailedError(PlumblineError):
-    """A stage raised an error that is no `PlumblineError`; its traceback is kept."""
+    """A stage raised an error other than a `PlumblineError`; its traceback is kept."""
 
     def __init__(self, message: str, trace: str) -> None:
         super().__init__(message)
@@ -150,8 +149,9 @@ def _listen(
 def _obituary(exitcode: int | None) -> str:
     if exitcode == -signal.SIGKILL:
         return (
-            "The system killed the stage's process, most likely for want of memory. "
-            "Lower the batch size or max_length; the same command goes on from the last checkpoint."
+            "The system killed the stage's process, most likely because memory "
+            "ran out. Lower the batch size or max_length; the same command resumes from the last "
+            "checkpoint."
         )
     name = signal.Signals(-exitcode).name if exitcode is not None and exitcode < 0 else exitcode
     return f"The stage's process ended without a result ({name}). --debug shows its output."

@@ -1,7 +1,7 @@
-"""`metrics.jsonl`: one JSON object a line, each with its step; always written.
+"""`metrics.jsonl`: one JSON object per line, each with its step; every stage writes it.
 
-It holds no times, so that a run that was killed and went on ends with the same bytes as one that
-was not. How long things took stands in the manifest.
+It holds no times, so a run that was killed and resumed ends with the same bytes as one that was
+not. Times are in the manifest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class MetricsLog:
         path.touch()
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line. A value that is no finite number becomes null, and stays visible."""
+        """Append one line. A value that is not finite becomes null, so that it stays visible."""
         line = {"step": step, **{key: _json_number(value) for key, value in values.items()}}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -36,7 +36,7 @@ class MetricsLog:
             return stream.seek(0, os.SEEK_END)
 
     def rewind(self, position: int) -> None:
-        """Forget what was written after a checkpoint that is being gone on from."""
+        """Delete what was written after the checkpoint from which training resumes."""
         with self.path.open("rb+") as stream:
             stream.truncate(position)
 

@@ -1,7 +1,7 @@
 """Many stages at once: in processes on this machine, or on many machines by Ray.
 
-The stages of one call know nothing of each other, so they may be made in any order and at once;
-each is an artefact of the run's store, so a call that was killed makes only what is not there yet.
+The stages of one call do not depend on each other, so they may be made in any order and at once.
+Each is an artefact of the run's store, so a call that was killed makes only what is missing.
 
 With Ray, every machine must have Plumbline installed in the same version and reach the run's home
 folder at the same path (a shared file system): stages read and write their artefacts there.
@@ -34,8 +34,8 @@ Made = tuple[str, bool]  # an artefact's id, and whether it was there already
 class PoolConfig(Config):
     """Where stages that do not need each other are made, and how many at once.
 
-    None of this changes what they make: a stage computes with the same number of threads however
-    many others run beside it.
+    None of this changes what they make: a stage has the same number of threads for any number of
+    stages that run at the same time.
     """
 
     kind: Literal["processes", "ray"] = not_in_identity("processes")
@@ -43,8 +43,8 @@ class PoolConfig(Config):
     workers: int = not_in_identity(1, ge=1)
     """Stages at once."""
     threads: int = Field(1, ge=1)
-    """Threads of each stage. Sums of floats differ in their last bits with it, so that it is part
-    of the settings, and not workers' share of the cores."""
+    """Threads of each stage. The last bits of sums depend on it, so it is a setting, not a share
+    of the cores."""
     address: str | None = not_in_identity(None)
     """The Ray cluster's address, such as ray://head:10001. Null: one that is started here."""
 
@@ -67,12 +67,12 @@ def make_all(
     pool: PoolConfig,
     failures: dict[str, PlumblineError] | None = None,
 ) -> dict[str, Artifact]:
-    """Return what stages make, by name; those that are not there yet are made at once.
+    """Return what stages make, by name; missing ones are made at the same time.
 
-    The run notes them in the order of ``jobs``, whatever the order in which they were done. Where
-    one fails the others are stopped, and go on from their checkpoints the next time; unless
-    ``failures`` is given, which then has the error under the stage's name. A stage whose process
-    was killed is no failure of its own, and always ends the call.
+    The run lists them in the order of ``jobs``, in which order they may not finish. If one fails,
+    the others are stopped, and resume from their checkpoints the next time. With ``failures``, the
+    others continue, and the error is noted there under the stage's name. A stage whose process was
+    killed always ends the call.
     """
     bears = failures is not None
     with _workers(run.store, pool) as submit, run.reporter.bar("stages", len(jobs)) as bar:
@@ -109,7 +109,7 @@ Submit = Callable[[str, Job, bool], "Future[Made | PlumblineError]"]
 
 @contextmanager
 def _workers(store: Store, pool: PoolConfig) -> Iterator[Submit]:
-    """Start workers; stop whatever they do when the block ends early."""
+    """Start workers; stop them if the block ends early."""
     stop = threading.Event()
     make = _make_here if pool.kind == "processes" else _ray_maker(pool)
 
@@ -133,7 +133,7 @@ def _workers(store: Store, pool: PoolConfig) -> Iterator[Submit]:
 
 
 def _make_here(store: Store, name: str, job: Job, threads: int, stop: threading.Event) -> Made:
-    """Make a stage in a process of its own, and watch over it from this thread."""
+    """Make a stage in a process of its own, which this thread watches."""
     artifact, reused = make_in(
         store,
         name,

@@ -1,6 +1,6 @@
-"""What a person sees while a run goes on: stages, bars with a time to go, metrics as they come.
+"""What a person sees during a run: stages, progress bars with the time left, metrics as they come.
 
-On a terminal the bars live; elsewhere (a log file, CI) a plain line appears every few seconds.
+On a terminal the bars move; elsewhere (a log file, CI) a plain line appears every few seconds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Bar:
         self.update(self._done + by, metrics)
 
     def update(self, done: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """Note that ``done`` units are done in all."""
+        """Note that ``done`` units are done in total."""
         self._done = done
         if metrics:
             self._metrics = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items())
@@ -106,7 +106,7 @@ class Reporter:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: ``0.4 s``, ``35 s``, ``2 min 05 s``."""
+    """Return a duration as people write it: ``0.4 s``, ``35 s``, ``2 min 05 s``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:

@@ -1,12 +1,12 @@
-"""Stages and runs: what is done once is not done again, and what is killed goes on.
+"""Runs of stages: a finished stage is reused, and a killed one resumes.
 
 A recipe opens a `Run` and makes artefacts with it:
 
     base = run.make("base", build_base, config=config.base, data_seed=config.data_seed)
     sft = run.make("sft", train_sft, config=config.sft, base=base, seed=config.seed)
 
-Each name is the stage's name in this run; the artefact itself is known by what determines it and
-is shared by all runs under the same home folder.
+Each name is the stage's name in this run. The artefact itself is identified by what determines it,
+and all runs under the same home folder share it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONFIG_FILE = "config.yaml"
 
 
 class Run:
-    """One execution of a recipe with one config: the stages it made, and where they lie."""
+    """One execution of a recipe with one config: the stages it made, and their artefacts."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Run:
     def make(
         self, name: str, function: Callable[..., Mapping[str, float | None]], /, **arguments: Any
     ) -> Artifact:
-        """Return what a stage makes: found if it was made before, otherwise made now."""
+        """Return what a stage makes; it runs only if the store does not have it."""
         self._state |= {"stage": name, "making": artifact_id(function, arguments)}
         self._write()
         artifact, reused = make_in(
@@ -92,7 +92,7 @@ class Run:
         return artifact
 
     def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
-        """Note that an artefact of this run's store is what a stage of this run made."""
+        """Note which artefact of the store a stage of this run made."""
         shown = _shown(artifact.metrics)
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
@@ -209,7 +209,7 @@ def make_in(
         going_on = (partial / "clock.json").exists()
         reporter.say(
             f"  [yellow]▸[/yellow] {name:<24} "
-            + ("[dim]goes on from where it was stopped[/dim]" if going_on else "")
+            + ("[dim]resumes where it was stopped[/dim]" if going_on else "")
         )
         clock = _Clock(partial / "clock.json")
 
@@ -249,7 +249,7 @@ def make_in(
 
 
 class RunRecord:
-    """A run as it lies on disk, for listing and for showing."""
+    """A run on disk, to list or to show."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -31,7 +31,7 @@ BUSY = 0
 _OTHERS = 0.5
 #: Shorter than this, a measurement of the load says nothing.
 _SECONDS = 0.2
-#: Whoever sets one of these has decided.
+#: If one of these is set, the user has decided.
 _DECIDED_BY = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 

@@ -38,7 +38,7 @@ class Stage:
         """Where the artefact's files go."""
         self.checkpoints = CheckpointFolder(partial / "checkpoints")
         self.scratch = partial / "scratch"
-        """For what libraries write on the way; gone when the stage is done."""
+        """For temporary files of libraries; deleted when the stage is done."""
         self.shards = partial / "shards"
         """For finished parts of long work, kept when the stage is killed."""
         self._reporter = reporter
@@ -67,7 +67,7 @@ class Stage:
         self.say(escape(text))
 
     def report_dropped(self, dropped: Dropped) -> None:
-        """Keep the rows that were left out beside the artefact, and say how many and why."""
+        """Write the rows that were left out beside the artefact, and print how many and why."""
         dropped.write(self.folder)
         for reason, count, numbers in dropped.by_reason():
             self.say_plainly(f"left out {count}: {reason} (rows {numbers})")

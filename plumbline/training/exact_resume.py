@@ -1,7 +1,7 @@
 """What every training stage shares: exact resume, progress and metrics.
 
-`ExactResume` makes a transformers (and so a TRL) trainer keep its checkpoints without pickle, and
-resume from one with the same bytes as if it had never been stopped.
+With `ExactResume` a trainer of transformers or TRL keeps its checkpoints without pickle, and
+resumes from one with the same bytes as if it had never been stopped.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
     process = start(tmp_path)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert "goes on from where it was stopped" in output
+    assert "resumes where it was stopped" in output
 
     ours, theirs = (RunRecord(path / "small") for path in (home, finished))
     same = [name for name in ours.artifacts if name != "report"]
@@ -96,7 +96,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(start, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "The same command goes on from here." in output
+    assert "The same command resumes from here." in output
     assert RunRecord(tmp_path / "home" / "small").status == "interrupted"
 
 

@@ -128,5 +128,5 @@ def test_a_function_that_is_gone_is_said_and_a_stranger_is_never_called(home):
     store = Store(home / "store")
     with pytest.raises(ArtifactError, match="does not have"):
         rebuild({"function": "reward.scorer.Gone", "arguments": {}}, store)
-    with pytest.raises(ArtifactError, match="is no part of Plumbline"):
+    with pytest.raises(ArtifactError, match="is not part of Plumbline"):
         rebuild({"function": "os.getcwd", "arguments": {}}, store)
