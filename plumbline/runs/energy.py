@@ -39,7 +39,7 @@ class EnergyMeter:
             ("GPUs", self._gpus, _nvml_counters(), {}),
         ):
             if before and before.keys() == after.keys():
-                # A counter of RAPL starts anew after its range.
+                # A counter of RAPL starts again at 0 after its range.
                 joules += sum((after[k] - before[k]) % largest.get(k, float("inf")) for k in before)
                 parts.append(name)
         if parts:

@@ -77,4 +77,4 @@ def test_the_hh_config_runs_on_files(folder):
     assert summary["reward_model_accuracy_best_possible"] is None
     report = (run / "report.md").read_text()
     assert "chosen and rejected answer different prompts | 1 | 6" in report
-    assert "read the figures as a check of the chain" in (run / "report.html").read_text()
+    assert "trained against this judge has an advantage" in (run / "report.html").read_text()

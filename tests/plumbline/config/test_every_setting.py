@@ -94,7 +94,7 @@ def others(schema: type[Config], name: str) -> list[Any]:
             number = default if isinstance(default, int | float) else 1
             found += [part(n) for n in (number + 1, number / 2, 0.1, 0.5, 0, 1, 2, 3, 50)]
         elif part in (str, Path):
-            found.append("something-else")
+            found += ["something-else", "else"]
         elif isinstance(part, type) and issubclass(part, Config):
             found += itertools.islice(variants(part), 8)
         elif typing.get_origin(part) in (tuple, types.UnionType):
