@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from annotation.names import check_campaign_name, problem_with_name
-from annotation.questions.settings import FormConfig
+from annotation.questions.form_config import FormConfig
 from plumbline.config import Config, Seed, not_in_identity, only_when
 from plumbline.errors import ConfigError
 

@@ -18,9 +18,9 @@ from annotation.campaign.bars import SILENT, ProgressBars
 from annotation.campaign.folder import Campaign
 from annotation.campaign.items import Item, pseudonym
 from annotation.campaign.ledger import Ledger
-from annotation.questions.settings import FormConfig
+from annotation.questions.answers import parse_answer
+from annotation.questions.form_config import FormConfig
 from annotation.questions.strength import STRENGTH
-from annotation.questions.table import parse_answer
 from plumbline.data.labels import Choice, Label, Purpose
 from plumbline.errors import DataError
 

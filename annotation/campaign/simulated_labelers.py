@@ -23,10 +23,10 @@ from annotation.argilla.labeler_client import LabelerClient, ShownRecord
 from annotation.campaign.datasets import CAMPAIGN_KEY
 from annotation.campaign.folder import Campaign
 from annotation.private_files import write_private
+from annotation.questions.answers import simulate_answer
 from annotation.questions.form import PROMPT, RESPONSE_A, RESPONSE_B
+from annotation.questions.form_config import FormConfig
 from annotation.questions.question import Judgment
-from annotation.questions.settings import FormConfig
-from annotation.questions.table import simulate_answer
 from annotation.sources.config import LabelerConfig
 from annotation.sources.simulated_labels import probability_of_a, reason_for
 from plumbline.errors import ConfigError

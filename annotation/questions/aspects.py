@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side, about_the_pair
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
+from annotation.questions.settings import QuestionConfig
 
 _OPTIONS = (("a", "A"), ("b", "B"), ("tie", "No difference"))
 _TITLES = {
@@ -25,7 +23,7 @@ def aspect_question(aspect: str) -> str:
     return f"aspect_{aspect}"
 
 
-def _form(config: FormConfig) -> tuple[Question, ...]:
+def _form(config: QuestionConfig) -> tuple[Question, ...]:
     return tuple(
         Question(
             aspect_question(aspect),
@@ -37,7 +35,7 @@ def _form(config: FormConfig) -> tuple[Question, ...]:
     )
 
 
-def _guideline(config: FormConfig) -> str:
+def _guideline(config: QuestionConfig) -> str:
     if not config.aspects:
         return ""
     names = ", ".join(aspect.replace("_", " ") for aspect in config.aspects)
@@ -47,7 +45,9 @@ def _guideline(config: FormConfig) -> str:
     )
 
 
-def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
+def _parse(
+    values: Mapping[str, Any], shown_first: Side, config: QuestionConfig
+) -> Mapping[str, Any]:
     return {
         "aspects": {
             aspect: about_the_pair(values[aspect_question(aspect)], shown_first)
@@ -57,7 +57,7 @@ def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> 
     }
 
 
-def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: QuestionConfig, random: Random) -> Mapping[str, Any]:
     return {aspect_question(aspect): judgment.choice for aspect in config.aspects}
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side, about_the_pair
+from annotation.questions.settings import QuestionConfig
 from plumbline.data.labels import Choice
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
 
 CHOICE = "choice"
 WORDS: Mapping[Choice, str] = {
@@ -31,19 +29,21 @@ Chance decides for every pair which response is called A. The letter means nothi
 """
 
 
-def _form(config: FormConfig) -> tuple[Question, ...]:
+def _form(config: QuestionConfig) -> tuple[Question, ...]:
     return (
         Question(CHOICE, "Which response is better?", "one", tuple(WORDS.items()), required=True),
     )
 
 
-def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
+def _parse(
+    values: Mapping[str, Any], shown_first: Side, config: QuestionConfig
+) -> Mapping[str, Any]:
     if CHOICE not in values:
         return {}
     return {"choice": about_the_pair(values[CHOICE], shown_first)}
 
 
-def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: QuestionConfig, random: Random) -> Mapping[str, Any]:
     return {CHOICE: judgment.choice}
 
 

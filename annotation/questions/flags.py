@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
+from annotation.questions.settings import QuestionConfig
 
 FLAGS = "flags"
 
 
-def _form(config: FormConfig) -> tuple[Question, ...]:
+def _form(config: QuestionConfig) -> tuple[Question, ...]:
     if not config.flags:
         return ()
     options = tuple((flag, flag.replace("_", " ").capitalize()) for flag in config.flags)
     return (Question(FLAGS, "Is there anything to report?", "some", options),)
 
 
-def _guideline(config: FormConfig) -> str:
+def _guideline(config: QuestionConfig) -> str:
     if not config.flags:
         return ""
     names = ", ".join(flag.replace("_", " ") for flag in config.flags)
@@ -32,11 +30,13 @@ def _guideline(config: FormConfig) -> str:
     )
 
 
-def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
+def _parse(
+    values: Mapping[str, Any], shown_first: Side, config: QuestionConfig
+) -> Mapping[str, Any]:
     return {"flags": tuple(values.get(FLAGS) or ())}
 
 
-def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: QuestionConfig, random: Random) -> Mapping[str, Any]:
     return {}  # simulated labellers see nothing to report
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Field, Form
+from annotation.questions.form_config import FormConfig
 from annotation.questions.question import Side
-from annotation.questions.table import questions_of
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
 
 LONGEST_GUIDELINES = 10_000
 LONGEST_MESSAGE = 20_000
@@ -33,7 +30,7 @@ def form_of(config: FormConfig, *, adjudication: bool = False) -> Form:
     ]
     if adjudication and config.show_votes:
         fields.append(Field(VOTES, "What others answered", "text", required=False))
-    questions = tuple(part for question in questions_of(config) for part in question.form(config))
+    questions = tuple(part for question in config.questions() for part in question.form(config))
     return Form(tuple(fields), questions, guidelines(config))
 
 
@@ -123,7 +120,7 @@ Please do not talk with others about single pairs before everybody is done.
 
 
 def _default_guidelines(config: FormConfig) -> str:
-    choice, *others = questions_of(config)
+    choice, *others = config.questions()
     lines = [line for question in others if (line := question.guideline(config))]
     more = "## The other questions\n\n" + "\n".join(lines) + "\n" if lines else ""
     parts = (_OPENING, choice.guideline(config), _WEIGHING, more, _CLOSING)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from annotation.argilla.form import Question
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
+from annotation.questions.settings import QuestionConfig
 
 Side = Literal["a", "b"]
 
@@ -33,17 +31,17 @@ class LabelingQuestion:
     """
 
     name: str
-    form: Callable[[FormConfig], tuple[Question, ...]]
+    form: Callable[[QuestionConfig], tuple[Question, ...]]
     """What the labeller sees: one question of the dataset, several, or none."""
-    guideline: Callable[[FormConfig], str]
+    guideline: Callable[[QuestionConfig], str]
     """A line of the guidelines page, in Markdown; empty where the page says it elsewhere."""
-    parse: Callable[[Mapping[str, Any], Side, FormConfig], Mapping[str, Any]]
+    parse: Callable[[Mapping[str, Any], Side, QuestionConfig], Mapping[str, Any]]
     """Return the fields of a `Label` that an answer sets.
 
     It gets the values that a record was answered with, by question, and which of the pair's
     responses was shown as A. The fields ``aspects`` and ``flags`` are merged over all questions.
     """
-    simulate: Callable[[Judgment, FormConfig, Random], Mapping[str, Any]]
+    simulate: Callable[[Judgment, QuestionConfig, Random], Mapping[str, Any]]
     """Return the values that a simulated labeller gives, by question."""
 
 

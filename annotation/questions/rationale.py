@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Question
 from annotation.questions.question import Judgment, LabelingQuestion, Side
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
+from annotation.questions.settings import QuestionConfig
 
 RATIONALE = "rationale"
 _GUIDELINE = (
@@ -19,17 +17,19 @@ _GUIDELINE = (
 )
 
 
-def _form(config: FormConfig) -> tuple[Question, ...]:
+def _form(config: QuestionConfig) -> tuple[Question, ...]:
     if not config.rationale:
         return ()
     return (Question(RATIONALE, "Why?", "text", description="One sentence is enough."),)
 
 
-def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
+def _parse(
+    values: Mapping[str, Any], shown_first: Side, config: QuestionConfig
+) -> Mapping[str, Any]:
     return {"rationale": values.get(RATIONALE) or ""}
 
 
-def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: QuestionConfig, random: Random) -> Mapping[str, Any]:
     return {RATIONALE: judgment.reason} if config.rationale else {}
 
 

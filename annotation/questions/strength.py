@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotation.argilla.form import Question
 from annotation.questions.choice import CHOICE
 from annotation.questions.question import Judgment, LabelingQuestion, Side
-
-if TYPE_CHECKING:
-    from annotation.questions.settings import FormConfig
+from annotation.questions.settings import QuestionConfig
 
 STRENGTH = "strength"
 WORDS = {1: "slightly", 2: "clearly", 3: "much"}
@@ -29,7 +27,7 @@ def strength_of(confidence: float) -> int:
     return 3 if confidence > 0.95 else 2 if confidence > 0.75 else 1
 
 
-def _form(config: FormConfig) -> tuple[Question, ...]:
+def _form(config: QuestionConfig) -> tuple[Question, ...]:
     if not config.strength:
         return ()
     return (
@@ -44,7 +42,9 @@ def _form(config: FormConfig) -> tuple[Question, ...]:
     )
 
 
-def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> Mapping[str, Any]:
+def _parse(
+    values: Mapping[str, Any], shown_first: Side, config: QuestionConfig
+) -> Mapping[str, Any]:
     strength = values.get(STRENGTH)
     if strength is None or values.get(CHOICE) not in ("a", "b"):
         return {}
@@ -52,7 +52,7 @@ def _parse(values: Mapping[str, Any], shown_first: Side, config: FormConfig) -> 
     return {"strength": int(strength)}
 
 
-def _simulate(judgment: Judgment, config: FormConfig, random: Random) -> Mapping[str, Any]:
+def _simulate(judgment: Judgment, config: QuestionConfig, random: Random) -> Mapping[str, Any]:
     return {STRENGTH: str(strength_of(judgment.confidence))} if config.strength else {}
 
 

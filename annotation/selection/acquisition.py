@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from annotation.selection.config import SelectionConfig
-
     Floats = NDArray[np.float64]
 
 
@@ -101,8 +99,10 @@ class Strategy:
     """One row of the table of strategies."""
 
     name: str
-    worth: Callable[[Floats, SelectionConfig], Floats]
-    """What a label on each pair is worth, ``[N]``; more is better."""
+    worth: Callable[[Floats, DisagreementMeasure, float], Floats]
+    """What a label on each pair is worth, ``[N]``; more is better.
+
+    It gets the deltas ``[E, N]``, how disagreement is measured, and the temperature."""
     members: int
     """The least number of reward models that it needs."""
     uses_measure: bool = False
@@ -111,20 +111,23 @@ class Strategy:
     """Whether it spreads the batch over different pairs."""
 
 
-def _nothing(deltas: Floats, config: SelectionConfig) -> Floats:
+def _nothing(deltas: Floats, measure: DisagreementMeasure, temperature: float) -> Floats:
     """Return zero for all pairs, which leaves the choice to the seed."""
     import numpy as np
 
     return np.zeros(deltas.shape[1])
 
 
-def _disagreement(deltas: Floats, config: SelectionConfig) -> Floats:
-    probabilities = preference_probabilities(deltas, config.temperature)
-    return DISAGREEMENT_MEASURES[config.measure].values(probabilities)
+def _closeness(deltas: Floats, measure: DisagreementMeasure, temperature: float) -> Floats:
+    return closeness(deltas)
+
+
+def _disagreement(deltas: Floats, measure: DisagreementMeasure, temperature: float) -> Floats:
+    return measure.values(preference_probabilities(deltas, temperature))
 
 
 def _own(path: str, function: Callable[..., Any]) -> Strategy:
-    return Strategy(path, lambda deltas, config: function(deltas), members=1)
+    return Strategy(path, lambda deltas, measure, temperature: function(deltas), members=1)
 
 
 STRATEGIES: Table[Strategy] = Table(
@@ -132,7 +135,7 @@ STRATEGIES: Table[Strategy] = Table(
     [
         Strategy("uniform", _nothing, members=0),
         Strategy("disagreement", _disagreement, members=2, uses_measure=True),
-        Strategy("margin", lambda deltas, config: closeness(deltas), members=1),
+        Strategy("margin", _closeness, members=1),
         Strategy("diverse", _disagreement, members=2, uses_measure=True, spreads=True),
     ],
     from_function=_own,

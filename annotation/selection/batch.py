@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from annotation.selection.acquisition import STRATEGIES
+from annotation.selection.acquisition import DISAGREEMENT_MEASURES, STRATEGIES
 from annotation.selection.config import SelectionConfig
 from plumbline.seeds import derive
 
@@ -57,7 +57,8 @@ def select(
     strategy = STRATEGIES[config.strategy]
     _check(config, ids, deltas, features)
     ties = np.array([derive(seed, "select", name) for name in ids], dtype=np.int64)
-    worth = np.round(strategy.worth(deltas, config), _DECIMALS)
+    measure = DISAGREEMENT_MEASURES[config.measure]
+    worth = np.round(strategy.worth(deltas, measure, config.temperature), _DECIMALS)
     labeled_ids = set(labeled)
     is_labeled = np.array([name in labeled_ids for name in ids], dtype=bool)
     free = np.flatnonzero(~is_labeled)

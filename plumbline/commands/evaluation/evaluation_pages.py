@@ -33,7 +33,7 @@ def write_pages(
 ) -> list[Path]:
     """Write one page per task with responses; return the files.
 
-    ``evaluations``: task to model to its evaluation. The page of a single task lies in the folder
+    ``evaluations``: task to model to its evaluation. The page of a single task is in the folder
     itself, those of several in a folder each.
     """
     if not evaluations:

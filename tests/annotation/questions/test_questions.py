@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.vote_texts import choice_text, votes_text
+from annotation.questions.answers import parse_answer, simulate_answer
 from annotation.questions.form import (
     LONGEST_GUIDELINES,
     form_of,
@@ -19,12 +20,7 @@ from annotation.questions.form import (
     record_fields,
 )
 from annotation.questions.question import Judgment, about_the_pair
-from annotation.questions.table import (
-    QUESTIONS,
-    parse_answer,
-    questions_of,
-    simulate_answer,
-)
+from annotation.questions.table import QUESTIONS
 from plumbline.data.labels import CHOICES, Label
 from plumbline.data.records import assistant, user
 from plumbline.errors import ConfigError
@@ -176,7 +172,7 @@ def own_questions(tmp_path, monkeypatch):
 
 def test_a_question_of_one_s_own_is_asked_explained_parsed_and_simulated(own_questions):
     config = CampaignConfig(own_questions=("my_questions.confidence",))
-    assert [question.name for question in questions_of(config)][-1] == "confidence"
+    assert [question.name for question in config.questions()][-1] == "confidence"
     assert form_of(config).questions[-1].title == "How sure are you?"
     assert "Be honest" in guidelines(config)
     values = simulate_answer(Judgment("a", 0.9, "x"), config, Random(0))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from annotation.selection.acquisition import (
+    DISAGREEMENT_MEASURES,
     STRATEGIES,
     closeness,
     mutual_information,
@@ -230,9 +231,9 @@ def test_what_holds_for_every_batch(pool):
         assert len(directions) == len(chosen)
         others = {tuple(np.round(features[ids.index(name)], 6)) for name in free}
         assert len(chosen) == min(config.count, len(others))
-    assert found.worth == pytest.approx(
-        STRATEGIES[config.strategy].worth(deltas, config)[found.chosen].tolist(), abs=1e-8
-    )
+    measure = DISAGREEMENT_MEASURES[config.measure]
+    worth = STRATEGIES[config.strategy].worth(deltas, measure, config.temperature)
+    assert found.worth == pytest.approx(worth[found.chosen].tolist(), abs=1e-8)
 
     # The order in which pairs lie does not matter, nor that of the members.
     moved = select(
