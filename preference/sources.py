@@ -24,16 +24,36 @@ from preference.config import PreferenceFileConfig
 
 @stage("preferences")
 def import_preferences(
-    stage: Stage, *, config: PreferenceFileConfig, file: Source | SourceFile, data_seed: int
+    stage: Stage,
+    *,
+    config: PreferenceFileConfig,
+    file: Source | SourceFile,
+    data_seed: int,
+    held_out: Source | SourceFile | None = None,
 ) -> Mapping[str, float | None]:
-    """Make a preference dataset with splits ``train`` and ``test`` from a file."""
+    """Make a preference dataset with splits ``train`` and ``test`` from a file.
+
+    ``held_out`` is the split ``test``, where it is given; what shares a prompt with it is not
+    trained on. Else a share of the prompts is held out.
+    """
     rows, report = read_preferences(file, config)
     train: list[Row] = []
     test: list[Row] = []
+    openings: set[str] = set()
+    if held_out is not None:
+        test, other = read_preferences(held_out, config)
+        openings = {prompt_id(opening(row["prompt"])) for row in test}
+        report.dropped.rows.extend(other.dropped.rows)
     for row in rows:
         # Dialogues that grow from each other share their opening, and are on one side.
-        held_out = is_held_out(opening(row["prompt"]), config.held_out_share, data_seed)
-        (test if held_out else train).append(row)
+        first = opening(row["prompt"])
+        if held_out is None:
+            out = is_held_out(first, config.held_out_share, data_seed)
+            (test if out else train).append(row)
+        elif prompt_id(first) in openings:
+            report.dropped.add(row["origin"], row["row"], "has a held-out prompt", row["prompt"])
+        else:
+            train.append(row)
     if not train or not test:
         raise DataError(
             f"{report.origin} leaves {len(train)} pairs to train on and {len(test)} held out; both "

@@ -19,10 +19,8 @@ from annotation.aggregation.config import AggregationConfig
 from annotation.sources.config import LabelingConfig
 from annotation.sources.simulated_labels import simulate_labels
 from evaluation.config import EvaluationConfig
-from evaluation.evaluate import measure_samples
 from evaluation.harness import Harness
 from evaluation.measures.registry import MeasuresConfig, select_measures
-from evaluation.tasks.sampling import sample_policy
 from evaluation.tasks.sources import dataset_task
 from plumbline.config import Config, Seed, not_in_identity, only_when
 from plumbline.data.records import Conversation, dataset_prompts
@@ -41,6 +39,7 @@ from plumbline.world.tasks import world_task
 from preference.config import PairsConfig, PreferenceFileConfig
 from preference.pairs import sample_pairs
 from preference.sources import import_preferences
+from recipes._judge import build_judge, sample_start
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
@@ -313,27 +312,17 @@ def train_sft_policy(
 
 def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
     """Make what every method starts from and is evaluated with."""
-    data_seed, count = config.data_seed, config.evaluation.prompts
+    data_seed = config.data_seed
     source = World(run, config) if config.files is None else Files(run, config, config.files)
-    evaluation = {
-        "config": config.evaluation,
-        "prompts": source.heldout_task(count),
-        "data_seed": data_seed,
-    }
+    task = source.heldout_task(config.evaluation.prompts)
+    in_training = {"config": config.evaluation, "prompts": task, "data_seed": data_seed}
 
     # 1. The SFT policy, and its responses to the prompts that every policy is evaluated on.
+    gold = list(source.gold)
     sft_policy = train_sft_policy(
-        run, config, source, hook=defer(Harness, **evaluation, scorers=list(source.gold))
+        run, config, source, hook=defer(Harness, **in_training, scorers=gold)
     )
-    responses = run.make(
-        "samples/sft",
-        sample_policy,
-        policy=sft_policy,
-        prompts=source.heldout_task(count),
-        count=count,
-        sampling=config.evaluation.sampling,
-        data_seed=data_seed,
-    )
+    responses = sample_start(run, sft_policy, task, config.evaluation, data_seed)
 
     # 2. Preferences, and the reward model that learns from them.
     preferences = source.preferences(config, sft_policy)
@@ -344,39 +333,23 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         policy=sft_policy,
         preferences=preferences,
         seed=config.seed,
-        hook=defer(
-            Harness, **evaluation, scorers=list(source.gold), responses=responses, pairs=preferences
-        ),
+        hook=defer(Harness, **in_training, scorers=gold, responses=responses, pairs=preferences),
     )
     scorer = defer(RewardModelScorer, model=reward_model)
 
-    # 3. One judge for all: the same held-out prompts, random streams and scorers, gold first.
-    # Measures are no part of what judges in training: adding one trains nothing again.
-    evaluation["scorers"] = [*source.gold, scorer]
-    measures = select_measures(config.measures, source.checker)
-    start = {
-        "samples": responses,
-        "policy": sft_policy,
-        "reference": sft_policy,
-        "data_seed": data_seed,
-    }
-    scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **evaluation))
-    baseline = run.make(
-        "evaluation/sft",
-        measure_samples,
-        **start,
-        harness=defer(Harness, **evaluation, measures=measures),
+    # 3. One judge for all, gold first.
+    judge = build_judge(
+        run,
+        sft_policy,
+        responses,
+        config=config.evaluation,
+        task=task,
+        scorers=[*gold, scorer],
+        measures=select_measures(config.measures, source.checker),
+        data_seed=data_seed,
     )
     return SharedStages(
-        source=source,
-        sft_policy=sft_policy,
-        preferences=preferences,
-        reward_model=reward_model,
-        scorer=scorer,
-        rl_prompts=source.rl_prompts(),
-        baseline=baseline,
-        harness=defer(Harness, **evaluation, baseline=scored, measures=measures),
-        hook=defer(Harness, **evaluation, baseline=scored),
+        source, sft_policy, preferences, reward_model, scorer, source.rl_prompts(), *judge
     )
 
 

@@ -13,6 +13,7 @@ from plumbline.data.records import (
     is_held_out,
     opening,
     problem_with,
+    prompt_id,
     write_dataset,
 )
 from plumbline.dropped import Dropped
@@ -26,20 +27,35 @@ _DESCRIPTION = "Conversations that show the work: cleaned, de-duplicated, split 
 
 @stage("demonstrations")
 def build_demonstrations(
-    stage: Stage, *, config: DemonstrationsConfig, source: Demonstrations, data_seed: int
+    stage: Stage,
+    *,
+    config: DemonstrationsConfig,
+    source: Demonstrations,
+    data_seed: int,
+    held_out: Demonstrations | None = None,
 ) -> Mapping[str, float | None]:
-    """Make a dataset of demonstrations with splits ``train`` and ``test``."""
+    """Make a dataset of demonstrations with splits ``train`` and ``test``.
+
+    ``held_out`` is the split ``test``, where it is given; what shares a prompt with it is not
+    trained on. Else a share of the prompts is held out.
+    """
     # 1. Clean each conversation, and leave out what cannot be learnt from.
     rows, dropped = clean(source.rows[: config.max_rows], config, source.dropped)
     # 2. Keep one of each: the same conversation twice counts twice in the loss.
     rows = deduplicate(rows, dropped)
     # 3. Split by prompt, so that no prompt is on both sides, and no response that is tested is
     # learnt as an earlier turn of a longer dialogue.
-    train, test = split_by_prompt(rows, config.held_out_share, data_seed, source.may_grow)
+    if held_out is None:
+        train, test = split_by_prompt(rows, config.held_out_share, data_seed, source.may_grow)
+    else:
+        both = Dropped([*dropped.rows, *held_out.dropped.rows])
+        test, dropped = clean(held_out.rows, config, both)
+        train = without_openings_of(test, rows, dropped)
     if not train or not test:
         raise DataError(
-            f"{len(rows)} demonstrations are left of {len(source.rows)} read, too few to split "
-            f"off {config.held_out_share:.0%}. Left out: {dropped.reasons() or 'none'}."
+            f"{len(rows)} demonstrations are left of {len(source.rows)} read, which makes "
+            f"{len(train)} to train on and {len(test)} held out; both need some. Left out: "
+            f"{dropped.reasons() or 'none'}."
         )
     for note in source.notes():
         stage.say_plainly(note)
@@ -111,6 +127,20 @@ def split_by_prompt(
         prompt = opening(row["messages"]) if may_grow else row["messages"][:-1]
         (test if is_held_out(prompt, held_out_share, data_seed) else train).append(row)
     return train, test
+
+
+def without_openings_of(
+    held_out: Sequence[Row], rows: Sequence[Row], dropped: Dropped
+) -> list[Row]:
+    """Return the rows whose dialogue does not open as a held-out one does."""
+    openings = {prompt_id(opening(row["messages"])) for row in held_out}
+    kept = []
+    for row in rows:
+        if prompt_id(opening(row["messages"])) in openings:
+            dropped.add(row["origin"], row["row"], "has a held-out prompt", row["messages"])
+        else:
+            kept.append(row)
+    return kept
 
 
 def _problem(messages: Conversation, form: str, config: DemonstrationsConfig) -> str | None:

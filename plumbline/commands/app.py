@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate, data
+from plumbline.commands import annotate, data, single
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
+from plumbline.commands.options import HOME, ConfigName, Home, Overrides
 from plumbline.errors import PlumblineError
 
 app = typer.Typer(
@@ -26,19 +26,6 @@ app = typer.Typer(
     "130 interrupted.",
 )
 
-Home = Annotated[
-    Path,
-    typer.Option("--home", envvar="PLUMBLINE_HOME", help="Where runs and artefacts are kept."),
-]
-ConfigName = Annotated[
-    str | None, typer.Option("--config", "-c", help="A config of the recipe: a name or a path.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-]
-_HOME = Path("runs")
-
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
@@ -46,7 +33,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A recipe by name, or the path of a script.")],
     config: ConfigName = None,
     overrides: Overrides = None,
-    home: Home = _HOME,
+    home: Home = HOME,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the run; by default from recipe, config and changed settings."),
@@ -56,25 +43,11 @@ def run(
 
     Any setting of the recipe is also an option: --seed 1, --ppo.kl.target 6, --simulate.
     """
-    import time
-
     from plumbline.commands import recipe_book
-    from plumbline.runs.progress import Reporter, duration
+    from plumbline.commands.run_recipe import run_recipe
 
-    started = time.monotonic()
-    reporter = Reporter()
-    script = recipe_book.find(recipe)
-    overrides = [*(overrides or []), *recipe_book.as_overrides(context.args)]
-    reporter.say(f"[bold]{script.name}[/bold]  {script.summary}")
-    try:
-        done = recipe_book.execute(script, config, overrides, home, reporter, name)
-    except KeyboardInterrupt:  # typer would exit without a message
-        typer.echo("\nStopped. The same command resumes from here.", err=True)
-        raise typer.Exit(130) from None
-    reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
-    for file in ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json"):
-        if (done.folder / file).exists():
-            reporter.say(f"  {_shown(done.folder / file)}")
+    settings = [*(overrides or []), *recipe_book.as_overrides(context.args)]
+    run_recipe(recipe_book.find(recipe), config, settings, home, name)
 
 
 @app.command()
@@ -119,7 +92,7 @@ def config(
 
 
 @app.command()
-def runs(home: Home = _HOME) -> None:
+def runs(home: Home = HOME) -> None:
     """List runs, the newest first."""
     from rich.table import Table
 
@@ -148,7 +121,7 @@ def runs(home: Home = _HOME) -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A run's name, or the start of an artefact's id.")],
-    home: Home = _HOME,
+    home: Home = HOME,
     verify: Annotated[bool, typer.Option(help="Check every file against its SHA-256.")] = False,
 ) -> None:
     """Show a run's stages and lineage, or an artefact's manifest."""
@@ -174,6 +147,10 @@ app.command()(compare)
 app.command(name="convert-samples")(convert_samples)
 app.command()(evaluate)
 app.command()(watch)
+app.add_typer(single.train, name="train")
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    single.pairs
+)
 
 
 def _version(value: bool) -> None:
@@ -216,14 +193,6 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console()
-
-
-def _shown(path: Path) -> str:
-    """Return a path relative to the current folder if it is inside it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _escaped(value: Any) -> str:

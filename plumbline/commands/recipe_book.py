@@ -6,8 +6,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from plumbline.config import Config, load, to_yaml
-from plumbline.errors import BusyError, ConfigError, PlumblineError
+from plumbline.errors import BusyError, ConfigError, PlumblineError, brief
 from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import RUN_FILE, Run
@@ -76,6 +77,15 @@ class Recipe:
             f"There is no config {config!r}: neither a file nor one of those that come with "
             f"{self.name} ({names})."
         )
+
+    def short_names(self) -> dict[str, str]:
+        """Return short names of settings, where the recipe has any."""
+        return dict(getattr(self.module(), "SHORT", {}))
+
+    @property
+    def essential(self) -> tuple[str, ...]:
+        """The settings that people set most, where the recipe names them."""
+        return tuple(getattr(self.module(), "ESSENTIAL", ()))
 
     def main(self) -> Callable[[Run, Any], dict[str, Any]]:
         """Return its main function."""
@@ -143,6 +153,29 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
             overrides.append(f"{key}={argument}")
             key = None
     return [*overrides, f"{key}=true"] if key is not None else overrides
+
+
+def from_short_names(recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
+    """Return values by their short names (``lr``, ``lora_rank``) as key=value.
+
+    A recipe's ``SHORT`` says which setting each is. A rank means an adapter, columns are
+    ``part=column,…`` or a mapping, and trackers may be a text with commas.
+    """
+    short = recipe.short_names()
+    values = dict(values)
+    if "lora_rank" in values:
+        values = {"tuning": "lora"} | values
+    if isinstance(values.get("columns"), str):
+        parts = [pair.partition("=") for pair in values["columns"].split(",")]
+        if not all(part and column for part, _, column in parts):
+            raise ConfigError(
+                f"--columns {brief(values['columns'])} does not read part=column,…, like "
+                "prompt=question,chosen=better."
+            )
+        values["columns"] = {part.strip(): column.strip() for part, _, column in parts}
+    if isinstance(values.get("report_to"), str):
+        values["report_to"] = [name.strip() for name in values["report_to"].split(",")]
+    return [f"{short.get(name, name)}={json.dumps(value)}" for name, value in values.items()]
 
 
 def execute(

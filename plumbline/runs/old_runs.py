@@ -26,10 +26,8 @@ MOVED = {
     "evaluation.best_of_n.answer_often": (
         "evaluation.over_optimization.best_of_n.sample_many_responses"
     ),
-    "evaluation.commands.models": "plumbline.commands.evaluation.find_model",
-    "evaluation.commands.models.refer_to_model": (
-        "plumbline.commands.evaluation.find_model.link_model"
-    ),
+    "evaluation.commands.models": "recipes._models",
+    "evaluation.commands.models.refer_to_model": ("recipes._models.link_model"),
     "evaluation.compare": "evaluation.comparison.compare",
     "evaluation.judges.pairs.pair_answers": "evaluation.judges.pairs.pair_responses",
     "evaluation.judges.verdicts.read_verdicts": "evaluation.judges.pair_votes.count_votes",

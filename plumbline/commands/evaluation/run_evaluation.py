@@ -18,7 +18,6 @@ from evaluation.tasks.sources import file_task
 from evaluation.tasks.text_perplexity import measure_texts, texts_of
 from plumbline.commands.evaluation import metric_tables
 from plumbline.commands.evaluation.evaluation_pages import write_pages
-from plumbline.commands.evaluation.find_model import find_model
 from plumbline.commands.evaluation.judges import JUDGES, WORLD, scorers_of
 from plumbline.commands.evaluation.request import (
     NO_LIMIT,
@@ -38,6 +37,7 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.world.checks import ShopFormat
 from plumbline.world.tasks import world_task
+from recipes._models import find_model
 
 METRICS = "metrics.json"
 TABLE = "evaluation.md"

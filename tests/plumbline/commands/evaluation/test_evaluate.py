@@ -13,7 +13,6 @@ import torch
 from evaluation.config import EvaluationConfig
 from plumbline.commands import app
 from plumbline.commands.evaluation import run_evaluation
-from plumbline.commands.evaluation.find_model import find_model
 from plumbline.commands.evaluation.metric_tables import as_markdown, metric_lines
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
@@ -24,6 +23,7 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Manifest, entries, read_json, write_json
 from plumbline.runs.run import Run
+from recipes._models import find_model
 
 SMALL = ("--count", "6", "--set", "evaluation.sampling.max_new_tokens=12")
 

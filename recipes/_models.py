@@ -10,8 +10,9 @@ from pathlib import Path
 from plumbline.errors import ArtifactError, ModelError
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.runs.artifacts import MANIFEST, Artifact, Store, sha256
-from plumbline.runs.run import RUN_FILE, Run, RunRecord
+from plumbline.runs.artifacts import Artifact, sha256
+from plumbline.runs.find import find_artifact
+from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
 from reward.calibration import CALIBRATION
 
@@ -30,35 +31,23 @@ def link_model(
 
 
 def find_model(run: Run, name: str, role: str) -> Artifact:
-    """Return the model that a user names.
+    """Return the model that a user names: an artefact, or one linked to by a stage ``role/name``.
 
-    These are tried in this order:
-
-    - ``run:stage``: the artefact of a stage of a run under the same home;
-    - a folder: an artefact of any store, or a folder that `from_pretrained` reads;
-    - the id of an artefact, or the start of it;
-    - a name on the hub.
+    A name is ``run:stage``, the id of an artefact or its start, a folder (an artefact of any store,
+    or what `from_pretrained` reads), or a name on the hub.
     """
-    record, separator, stage_name = name.partition(":")
-    if separator and (run.home / record / RUN_FILE).exists():
-        stages = RunRecord(run.home / record).artifacts
-        if stage_name not in stages:
-            raise ArtifactError(
-                f"Run {record!r} has no stage {stage_name!r}; it has {', '.join(stages) or 'none'}."
-            )
-        return _checked(stages[stage_name], name)
+    artifact = find_artifact(run.home, name)
+    if artifact is not None and not (artifact.path / REFERENCE).is_symlink():
+        return _checked(artifact, name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if (folder / MANIFEST).exists() and not (folder / REFERENCE).is_symlink():
-            return _checked(Artifact(folder.resolve()), name)
-        path = str(folder.resolve())
         return run.make(
-            f"{role}/{folder.name}", link_model, name_or_path=path, content=_digest(folder)
+            f"{role}/{folder.name}",
+            link_model,
+            name_or_path=str(folder.resolve()),
+            content=_digest(folder),
         )
-    store = Store(run.home / "store")
-    if store.root.is_dir() and any(store.root.glob(f"{_literal(name)}*/{MANIFEST}")):
-        return _checked(store.get(name), name)
-    if separator or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if ":" in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             f"There is no model {name!r}: no run of that name under {run.home} and no folder. Give "
             "the id of an artefact, run:stage, a folder that from_pretrained reads, or a hub name."
@@ -86,7 +75,3 @@ def _digest(folder: Path) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file())
     text = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

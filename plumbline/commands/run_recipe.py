@@ -1,0 +1,49 @@
+"""Running a recipe on a terminal: what it says at the start and at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from plumbline.commands import recipe_book
+from plumbline.commands.recipe_book import Recipe
+from plumbline.runs.progress import Reporter, duration
+from plumbline.runs.run import Run
+
+_REPORTS = ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json")
+#: Kinds of artefacts that a recipe of one stage is run for.
+_RESULTS = ("policy", "reward-model", "pairs")
+
+
+def run_recipe(
+    recipe: Recipe, config: str | None, overrides: Sequence[str], home: Path, name: str | None
+) -> None:
+    """Run a recipe, and say where its results are."""
+    started = time.monotonic()
+    reporter = Reporter()
+    reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
+    try:
+        run = recipe_book.execute(recipe, config, overrides, home, reporter, name)
+    except KeyboardInterrupt:  # typer would exit without a message
+        typer.echo("\nStopped. The same command resumes from here.", err=True)
+        raise typer.Exit(130) from None
+    reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")
+    for path in results(run):
+        reporter.say(f"  {shown(path)}")
+
+
+def results(run: Run) -> list[Path]:
+    """Return the files that a run ends in: its reports, else what its last stages made."""
+    reports = [run.folder / name for name in _REPORTS if (run.folder / name).exists()]
+    if reports:
+        return reports
+    made = [name for name, artifact in run.stages.items() if artifact.kind in _RESULTS]
+    return [run.folder / "stages" / name.replace("/", "-") for name in made]
+
+
+def shown(path: Path) -> str:
+    """Return a path relative to the current folder if it is inside it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,193 @@
+"""``plumbline train …`` and ``plumbline pairs``: one stage alone, with short names for settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plumbline.commands.options import HOME, Home, Overrides
+
+train = typer.Typer(
+    help="Train one stage alone: a policy or a reward model, from your model on your data.",
+    no_args_is_help=True,
+)
+_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Model = Annotated[
+    str, typer.Option(help="Where to start: a hub name, a folder, run:stage, an artefact's id.")
+]
+Data = Annotated[
+    str, typer.Option(help="A file, a dataset of the hub, run:stage, or an artefact's id.")
+]
+EvalData = Annotated[
+    str | None, typer.Option(help="Held-out data; else a share of the prompts is held out.")
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART=COLUMN,…",
+        help="Which column holds which part, as in prompt=question,chosen=better.",
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
+BatchSize = Annotated[int | None, typer.Option(help="Examples in one pass.")]
+MaxLength = Annotated[int | None, typer.Option(help="Most tokens of a prompt with its response.")]
+Tuning = Annotated[str | None, typer.Option(help="full, lora or qlora.")]
+LoraRank = Annotated[int | None, typer.Option(help="Rank of the adapter.")]
+ReportTo = Annotated[str | None, typer.Option(help="Trackers, such as tensorboard,wandb.")]
+Config = Annotated[
+    str | None, typer.Option("--config", "-c", metavar="FILE", help="A file of settings (YAML).")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the training.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run.")]
+
+
+@train.command(context_settings=_SETTINGS)
+def sft(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    eval_data: EvalData = None,
+    columns: Columns = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a policy on demonstrations. Settings: `plumbline config train_sft`."""
+    _run("train_sft", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
+def reward(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    eval_data: EvalData = None,
+    columns: Columns = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a reward model on preferences. Settings: `plumbline config train_reward`."""
+    _run("train_reward", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
+def dpo(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    eval_data: EvalData = None,
+    reward: Annotated[
+        str | None, typer.Option(help="A reward model that scores responses in evaluations.")
+    ] = None,
+    columns: Columns = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the implied KL penalty.")] = None,
+    loss: Annotated[str | None, typer.Option(help="The loss: sigmoid, ipo, hinge, …")] = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a policy on preferences by DPO. Settings: `plumbline config train_dpo`."""
+    _run("train_dpo", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
+def ppo(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
+    reward: Annotated[
+        str, typer.Option(help="The reward model: any sequence classifier with one label.")
+    ],
+    eval_data: EvalData = None,
+    columns: Columns = None,
+    kl: Annotated[float | None, typer.Option(help="Weight of the KL penalty.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of sampling and learning.")] = None,
+    lr: LearningRate = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the responses of a round.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Responses in each round.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a policy by PPO against a reward model. Settings: `plumbline config train_ppo`."""
+    _run("train_ppo", context, overrides)
+
+
+def pairs(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
+    columns: Columns = None,
+    prompts: Annotated[int | None, typer.Option(help="Prompts to answer.")] = None,
+    responses: Annotated[int | None, typer.Option(help="Responses to each prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Sample pairs of responses to label. Settings: `plumbline config sample_pairs`."""
+    _run("sample_pairs", context, overrides)
+
+
+def _run(recipe: str, context: typer.Context, overrides: list[str] | None) -> None:
+    """Run a recipe of one stage with the options that were given, by their short names."""
+    from plumbline.commands import recipe_book
+    from plumbline.commands.run_recipe import run_recipe
+
+    given = {name: value for name, value in context.params.items() if value is not None}
+    config, name, home = given.pop("config", None), given.pop("name", None), given.pop("home")
+    given.pop("overrides", None)
+    script = recipe_book.find(recipe)
+    run_recipe(
+        script,
+        config,
+        [
+            *recipe_book.from_short_names(script, given),
+            *(overrides or []),
+            *recipe_book.as_overrides(context.args),
+        ],
+        Path(home),
+        name,
+    )

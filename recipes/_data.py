@@ -1,0 +1,101 @@
+"""Data by the names that a user gives: a file, a dataset of the hub, a stage of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
+from plumbline.data.records import Conversation, dataset_prompts
+from plumbline.data.sources import source_at
+from plumbline.data.tasks import Task
+from plumbline.errors import ArtifactError
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import Deferred, defer
+from plumbline.runs.find import find_artifact
+from plumbline.runs.run import Run
+from preference.config import PreferenceFileConfig
+from preference.sources import import_preferences
+from sft.build import build_demonstrations
+from sft.config import DemonstrationsConfig
+from sft.sources import from_file
+
+
+def find_demonstrations(
+    run: Run, data: str, eval_data: str | None, config: DemonstrationsConfig, data_seed: int
+) -> Artifact:
+    """Return demonstrations: an artefact by its name, or one made from a file or dataset."""
+    artifact = _artifact(run, data, "demonstrations", eval_data)
+    if artifact is not None:
+        return artifact
+    held_out = {} if eval_data is None else {"held_out": _demonstrations(eval_data, config)}
+    return run.make(
+        "demonstrations",
+        build_demonstrations,
+        config=config,
+        source=_demonstrations(data, config),
+        data_seed=data_seed,
+        **held_out,
+    )
+
+
+def find_preferences(
+    run: Run, data: str, eval_data: str | None, config: PreferenceFileConfig, data_seed: int
+) -> Artifact:
+    """Return preferences: an artefact by its name, or one made from a file or dataset."""
+    artifact = _artifact(run, data, "preferences", eval_data)
+    if artifact is not None:
+        return artifact
+    held_out = {} if eval_data is None else {"held_out": source_at(eval_data)}
+    return run.make(
+        "preferences",
+        import_preferences,
+        config=config,
+        file=source_at(data),
+        data_seed=data_seed,
+        **held_out,
+    )
+
+
+def find_task(
+    run: Run, data: str, split: str, config: TaskFileConfig, data_seed: int
+) -> Deferred[Task]:
+    """Return prompts with their references: those of an artefact's split, or those of a file."""
+    artifact = find_artifact(run.home, data)
+    if artifact is not None:
+        return defer(dataset_task, dataset=artifact, split=split)
+    return defer(file_task, file=source_at(data), config=config, data_seed=data_seed)
+
+
+def find_prompts(
+    run: Run, data: str, split: str, config: TaskFileConfig, data_seed: int
+) -> Deferred[list[Conversation]]:
+    """Return prompts alone."""
+    artifact = find_artifact(run.home, data)
+    if artifact is not None:
+        return defer(dataset_prompts, dataset=artifact, split=split)
+    task = defer(file_task, file=source_at(data), config=config, data_seed=data_seed)
+    return defer(prompts_of, task=task)
+
+
+def prompts_of(task: Task) -> list[Conversation]:
+    """Return the prompts of a task."""
+    return task.prompts
+
+
+def _demonstrations(place: str, config: DemonstrationsConfig) -> Deferred[Any]:
+    return defer(from_file, file=source_at(place), config=config)
+
+
+def _artifact(run: Run, data: str, kind: str, eval_data: str | None) -> Artifact | None:
+    artifact = find_artifact(run.home, data)
+    if artifact is None:
+        return None
+    if artifact.kind != kind:
+        raise ArtifactError(
+            f"{data!r} is {artifact.id}, whose kind is {artifact.kind!r}. Give {kind}, or a file."
+        )
+    if eval_data is not None:
+        raise ArtifactError(
+            f"{data!r} is {artifact.id}, which has its own held-out split. Leave eval_data out."
+        )
+    return artifact

@@ -1,0 +1,96 @@
+"""Train a policy by PPO against a reward model, from your model on your prompts.
+
+    plumbline train ppo --model MODEL --data FILE --reward REWARD_MODEL
+    plumbline train ppo --model MODEL --data FILE --reward REWARD_MODEL --kl 0.1 --rounds 100
+
+The reward model is one of yours, or any sequence classifier with one label. PPO is that of Ouyang
+et al. (2022), section 3.5; your model is the reference. Settings make its relatives of it
+(docs/ppo.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.config import EvaluationConfig
+from evaluation.measures.registry import MeasuresConfig
+from plumbline.runs.run import Run
+from recipes._data import find_prompts, find_task
+from recipes._models import find_model
+from recipes._single import (
+    EVALUATION,
+    SplitPromptsConfig,
+    TrainConfig,
+    evaluate_trained,
+    judge_of,
+    reward_scorers,
+)
+from rl.config import PPOConfig, ValueConfig
+from rl.ppo import train_ppo
+
+
+class TrainPPOConfig(TrainConfig):
+    """Everything that may vary in this recipe."""
+
+    reward: str
+    """The reward model: a folder, a hub name, run:stage, or the id of an artefact."""
+    prompts: SplitPromptsConfig = SplitPromptsConfig()
+    """How prompts are read and split."""
+    ppo: PPOConfig = PPOConfig(learning_rate=2e-5, value=ValueConfig(learning_rate=1e-4))
+    """Proximal policy optimisation."""
+    evaluation: EvaluationConfig = EVALUATION
+    """How the policy is evaluated."""
+    measures: MeasuresConfig = MeasuresConfig()
+    """What is measured of its responses."""
+
+
+CONFIG = TrainPPOConfig
+ESSENTIAL = (
+    "model", "data", "eval_data", "reward", "seed", "prompts.columns", "ppo.iterations",
+    "ppo.batch_size", "ppo.ppo_epochs", "ppo.learning_rate", "ppo.kl.coefficient",
+    "ppo.sampling.temperature", "ppo.sampling.max_new_tokens", "ppo.tuning.method",
+    "ppo.advantage.estimator",
+)  # fmt: skip
+#: Short names of settings, for the command line and for Python.
+SHORT = {
+    "lr": "ppo.learning_rate",
+    "epochs": "ppo.ppo_epochs",
+    "batch_size": "ppo.batch_size",
+    "max_length": "ppo.sampling.max_new_tokens",
+    "tuning": "ppo.tuning.method",
+    "lora_rank": "ppo.tuning.rank",
+    "columns": "prompts.columns",
+    "kl": "ppo.kl.coefficient",
+    "rounds": "ppo.iterations",
+}
+
+
+def main(run: Run, config: TrainPPOConfig) -> dict[str, Any]:
+    """Run the recipe; return the headline metrics."""
+    data_seed = config.data_seed
+    # 1. The model to start from, the reward, and the prompts.
+    start = find_model(run, config.model, "model")
+    scorers = reward_scorers(run, config.reward)
+    trained_on = "train" if config.eval_data is None else "all"
+    prompts = find_prompts(run, config.data, "train", config.prompts.part(trained_on), data_seed)
+    if config.eval_data is None:
+        task = find_task(run, config.data, "test", config.prompts.part("held_out"), data_seed)
+    else:
+        task = find_task(run, config.eval_data, "test", config.prompts.part("all"), data_seed)
+
+    # 2. One judge: held-out prompts, and the same reward model.
+    judge = judge_of(run, start, task, scorers, config.evaluation, config.measures, data_seed)
+
+    # 3. Train, and evaluate against the start.
+    name = f"ppo/seed-{config.seed}"
+    policy = run.make(
+        name,
+        train_ppo,
+        config=config.ppo,
+        policy=start,
+        prompts=prompts,
+        scorer=scorers[0],
+        hook=judge.hook,
+        seed=config.seed,
+    )
+    return evaluate_trained(run, name, policy, start, judge)

@@ -1,0 +1,200 @@
+"""Each stage alone, from anyone's model on anyone's data, by one command."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from plumbline.commands.app import app
+from plumbline.commands.recipe_book import find, from_short_names
+from plumbline.data.records import read_dataset
+from plumbline.errors import ConfigError
+from plumbline.runs.run import RunRecord
+
+COLORS = ("red", "green", "blue", "white", "black", "brown")
+QUESTIONS = [f"What is the color of thing {n}?" for n in range(48)]
+#: The model of the tests holds 256 tokens.
+SMALL = ("--max-length", "120", "--batch-size", "8", "--lora-rank", "2")
+EVALUATION = (
+    "--evaluation.prompts", "4", "--evaluation.prompts_during_training", "2",
+    "--evaluation.sampling.max_new_tokens", "8", "--evaluation.resamples", "100",
+)  # fmt: skip
+
+
+def plumbline(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, base_folder):
+    """Demonstrations, preferences as people save them, prompts, and trained models."""
+    folder = tmp_path_factory.mktemp("single")
+    answers = [f"It is {COLORS[n % 6]}." for n in range(48)]
+    rows = list(zip(QUESTIONS, answers, strict=True))
+    demonstrations = [{"instruction": q, "output": a} for q, a in rows]
+    (folder / "demonstrations.json").write_text(json.dumps(demonstrations))
+    with (folder / "preferences.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["question", "better", "worse"])
+        table.writerows([q, a, "No idea, sorry."] for q, a in rows)
+    (folder / "prompts.jsonl").write_text(
+        "".join(json.dumps({"prompt": q}) + "\n" for q, _ in rows)
+    )
+    shared = ("--home", folder / "home")
+    columns = ("--columns", "prompt=question,chosen=better,rejected=worse")
+    plumbline(
+        "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
+        "--lr", "1e-3", "--epochs", "1", *SMALL, "--name", "my-sft", *shared,
+    )  # fmt: skip
+    plumbline(
+        "train", "reward", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
+        "--lr", "1e-3", *SMALL, "--name", "my-reward", *shared,
+    )  # fmt: skip
+    return folder, shared, columns
+
+
+def record(work, name: str) -> RunRecord:
+    return RunRecord(work[0] / "home" / name)
+
+
+def test_a_policy_and_a_reward_model_are_trained_alone(work):
+    sft = record(work, "my-sft").artifacts["sft"]
+    assert sft.manifest.arguments["arguments"]["config"]["values"]["tuning"]["rank"] == 2
+    assert 0 < sft.metrics["held_out_loss"] < 10
+    reward = record(work, "my-reward").artifacts["reward"]
+    assert reward.metrics["accuracy"] > 0.6
+    assert reward.manifest.inputs["policy"] == sft.id
+
+
+@pytest.mark.slow
+def test_dpo_alone_starts_from_a_stage_and_is_judged_by_a_reward_model(work):
+    folder, shared, columns = work
+    said = plumbline(
+        "train", "dpo", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
+        "--reward", "my-reward:reward", "--beta", "0.2", "--lr", "1e-3", *SMALL, *EVALUATION,
+        "--dpo.evaluations", "1", "--name", "my-dpo", "--seed", "3", *shared,
+    )  # fmt: skip
+    made = record(work, "my-dpo").artifacts
+    assert made["dpo/seed-3"].manifest.arguments["arguments"]["config"]["values"]["beta"] == 0.2
+    assert 0 <= made["evaluation/dpo/seed-3"].metrics["reward_win_rate"] <= 1
+    assert "stages/dpo-seed-3" in said
+
+
+@pytest.mark.slow
+def test_ppo_alone_takes_prompts_and_the_reward_of_a_folder(work):
+    folder, shared, _ = work
+    reward = record(work, "my-reward").artifacts["reward"].path
+    plumbline(
+        "train", "ppo", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl",
+        "--reward", reward, "--rounds", "2", "--batch-size", "8", "--ppo.minibatch_size", "4",
+        "--max-length", "8", "--kl", "0.1", "--ppo.evaluations", "1", *EVALUATION,
+        "--name", "my-ppo", *shared,
+    )  # fmt: skip
+    made = record(work, "my-ppo").artifacts
+    assert made["ppo/seed-0"].metrics["rounds"] == 2
+    assert made["ppo/seed-0"].metrics["responses"] == 16
+    assert "reward_win_rate" in made["evaluation/ppo/seed-0"].metrics
+
+
+@pytest.mark.slow
+def test_what_was_trained_alone_is_compared(work):
+    folder, shared, _ = work
+    assert "my-dpo" not in plumbline(
+        "compare", "my-dpo", "--judge", "reward", "--budget", "none", "--out", folder / "page",
+        *shared,
+    ).partition("report")[0]  # fmt: skip
+    assert (folder / "page" / "summary.json").exists()
+
+
+def test_pairs_are_sampled_alone(work):
+    folder, shared, _ = work
+    plumbline(
+        "pairs", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl", "--prompts", "6",
+        "--responses", "2", "--pairs.pairs_per_prompt", "1", "--max-length", "8",
+        "--name", "my-pairs", *shared,
+    )  # fmt: skip
+    rows = read_dataset(record(work, "my-pairs").artifacts["pairs"].path, "train")
+    assert 1 <= len(rows) <= 6 and {"pair_id", "prompt", "a", "b"} <= set(rows[0])
+
+
+def test_held_out_data_of_one_s_own_is_never_trained_on(work, base_folder):
+    folder, shared, _ = work
+    held_out = [{"instruction": QUESTIONS[n], "output": "It is red."} for n in (0, 5, 7)]
+    (folder / "held_out.json").write_text(json.dumps(held_out))
+    plumbline(
+        "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
+        "--eval-data", folder / "held_out.json", *SMALL, "--name", "held-out", *shared,
+    )  # fmt: skip
+    made = record(work, "held-out").artifacts["demonstrations"]
+    asked = [row["messages"][0]["content"] for row in read_dataset(made.path, "train")]
+    assert len(asked) == 45 and not {QUESTIONS[n] for n in (0, 5, 7)} & set(asked)
+    assert len(read_dataset(made.path, "test")) == 3
+
+
+def test_the_same_command_makes_nothing_again(work, base_folder):
+    folder, shared, _ = work
+    said = plumbline(
+        "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
+        "--lr", "1e-3", "--epochs", "1", *SMALL, "--name", "again", *shared,
+    )  # fmt: skip
+    assert said.count("made before") == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides"),
+    [
+        ({"lr": 1e-4}, ['sft.training.learning_rate=0.0001']),
+        ({"lora_rank": 8}, ['sft.tuning.method="lora"', "sft.tuning.rank=8"]),
+        (
+            {"lora_rank": 8, "tuning": "qlora"},
+            ['sft.tuning.method="qlora"', "sft.tuning.rank=8"],
+        ),
+        ({"columns": "prompt=a, response=b"},
+         ['demonstrations.columns={"prompt": "a", "response": "b"}']),
+        ({"report_to": "wandb,tensorboard"},
+         ['sft.training.report_to=["wandb", "tensorboard"]']),
+        ({"model": "run:stage"}, ['model="run:stage"']),
+    ],
+)  # fmt: skip
+def test_a_short_name_is_a_setting(values, overrides):
+    assert from_short_names(find("train_sft"), values) == overrides
+
+
+def test_columns_that_do_not_read_are_refused():
+    with pytest.raises(ConfigError, match="does not read part=column"):
+        from_short_names(find("train_sft"), {"columns": "prompt,response"})
+
+
+@pytest.mark.parametrize(
+    "name", ["train_sft", "train_reward", "train_dpo", "train_ppo", "sample_pairs"]
+)
+def test_short_and_essential_names_are_settings(name):
+    from plumbline.config import settings
+
+    recipe = find(name)
+    config = recipe.schema().model_construct(model="m", data="d", reward="r")
+    keys = {setting.key for setting in settings(config)}
+    assert set(recipe.short_names().values()) <= keys
+    assert set(recipe.essential) <= keys and len(recipe.essential) <= 15
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["model=m", "data=d", "eval_data=e", "demonstrations.held_out_share=0.3"],
+            "no effect here",
+        ),
+        (["data=d"], "'model' must be set"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        find("train_sft").load(None, overrides)
