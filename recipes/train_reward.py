@@ -34,7 +34,7 @@ class TrainRewardConfig(TrainConfig):
 CONFIG = TrainRewardConfig
 ESSENTIAL = (
     "model", "data", "eval_data", "seed", "preferences.columns", "preferences.held_out_share",
-    "reward.tuning.method", "reward.tuning.rank", "reward.max_length", "reward.center",
+    "reward.tuning.method", "reward.tuning.rank", "reward.max_length", "reward.center_rewards",
     "reward.training.learning_rate", "reward.training.epochs", "reward.training.batch_size",
     "reward.training.gradient_accumulation", "reward.training.report_to",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from plumbline.commands.app import app
 from plumbline.commands.recipe_book import find, from_short_names
+from plumbline.config import declared
 from plumbline.data.records import read_dataset
 from plumbline.errors import ConfigError
 from plumbline.runs.run import RunRecord
@@ -176,11 +177,8 @@ def test_columns_that_do_not_read_are_refused():
     "name", ["train_sft", "train_reward", "train_dpo", "train_ppo", "sample_pairs"]
 )
 def test_short_and_essential_names_are_settings(name):
-    from plumbline.config import settings
-
     recipe = find(name)
-    config = recipe.schema().model_construct(model="m", data="d", reward="r")
-    keys = {setting.key for setting in settings(config)}
+    keys = {setting.key for setting in declared(recipe.schema())}
     assert set(recipe.short_names().values()) <= keys
     assert set(recipe.essential) <= keys and len(recipe.essential) <= 15
 
