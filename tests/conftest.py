@@ -7,12 +7,17 @@ it is seen, and the tests that are marked ``gpu`` run, and no others.
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to a user's runs
@@ -24,12 +29,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one threa
 
 import pytest
 from filelock import FileLock
+from ruamel.yaml import YAML
 
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.world.corpus import corpus
 
 GPU = os.environ.get("PLUMBLINE_TEST_GPU") == "1"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -186,3 +193,54 @@ def prompts():
     from plumbline.world.data import prompts
 
     return prompts(0, 12, "heldout")
+
+
+@dataclass(frozen=True)
+class WorkedExample:
+    """The code of a page of docs/extending, written to an empty folder, which is entered."""
+
+    text: str
+    module: str
+    source: str
+    settings: dict[str, Any]
+    folder: Path
+
+    def run_its_test(self, **fixtures: Any) -> int:
+        """Run all functions of the page's test; return how many there are."""
+        tests = runpy.run_path(str(self.folder / f"test_{self.module}.py"))
+        functions = [tests[name] for name in tests if name.startswith("test_")]
+        for function in functions:
+            function(**{name: fixtures[name] for name in signature(function).parameters})
+        return len(functions)
+
+
+@pytest.fixture
+def worked_example(tmp_path, monkeypatch):
+    """Return what makes a `WorkedExample` of a page of docs/extending, by the page's name.
+
+    Such a page holds the whole of two files, the user's and its test, and a config that names it.
+    """
+    modules = []
+
+    def make(page: str) -> WorkedExample:
+        text = (DOCS / "extending" / f"{page}.md").read_text(encoding="utf-8")
+        files = re.findall(
+            r"Put this into `(\w+\.py)`[^\n]*\n\n```python\n(.*?)```", text, re.DOTALL
+        )
+        (name, source), (test_name, test) = files
+        assert test_name == f"test_{name}"
+        folder = tmp_path / "worked-example"
+        folder.mkdir()
+        for file, content in ((name, source), (test_name, test)):
+            (folder / file).write_text(content, encoding="utf-8")
+        (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        module = name.removesuffix(".py")
+        modules.append(module)
+        sys.modules.pop(module, None)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        return WorkedExample(text, module, source, YAML(typ="safe").load(settings), folder)
+
+    yield make
+    for module in modules:
+        sys.modules.pop(module, None)

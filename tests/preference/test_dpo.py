@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from plumbline.config import load
+from plumbline.config import changed
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.lm.context import LengthLimit
@@ -25,8 +21,6 @@ from plumbline.training.pairs import encode_pairs
 from preference.config import DPOConfig
 from preference.dpo import train_dpo
 from preference.losses import LOSSES
-
-DOCS = Path(__file__).parents[2] / "docs/extending/preference-loss.md"
 
 
 class Folder(Artifact):
@@ -123,22 +117,12 @@ def test_the_losses_that_are_logged_are_those_of_the_pairs(base_folder, preferen
 
 
 def test_a_loss_of_the_user_s_own_is_named_by_its_dotted_path(
-    base_folder, preferences, tmp_path, monkeypatch
+    base_folder, preferences, tmp_path, worked_example
 ):
     """The worked example of the documentation, as it stands there."""
-    code, check = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setitem(sys.modules, "my_losses", None)  # forgotten when the test is done
-    del sys.modules["my_losses"]
-    (tmp_path / "my_losses.py").write_text(code)
-    settings = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.S)[1]
-    path = tmp_path / "dpo.yaml"
-    path.write_text(re.sub(r"^dpo:\n|^  ", "", settings, flags=re.M))
-    config = load(DPOConfig, path)
+    config = changed(DPOConfig(), worked_example("preference-loss").settings["dpo"])
     assert config.loss == "my_losses.dpo_positive"
     assert config.identity()["loss"]["code"]
-    exec(compile(check, str(DOCS), "exec"), {})
     _, figures = train(tmp_path / "run", base_folder, preferences, loss=config.loss)
     assert figures["implied_reward_accuracy"] == 1
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
-
-import pytest
-
 from annotation.campaign.simulated_labelers import create_accounts, simulate_team
 from annotation.sources.config import LabelerConfig
-
-DOCS = Path(__file__).parents[3] / "docs/extending/labelling-question.md"
 
 
 class Length:
@@ -23,23 +15,11 @@ class Length:
         return [len(text) / 10 for text in responses]
 
 
-@pytest.fixture
-def blocks(tmp_path, monkeypatch):
-    """The code of the page; its module can be imported."""
-    found = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "my_questions.py").write_text(found[0])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield found
-    sys.modules.pop("my_questions", None)
-
-
-def test_the_page_s_own_test_passes(blocks):
-    exec(compile(blocks[1], str(DOCS), "exec"), {})
-
-
-def test_the_question_goes_to_the_server_and_its_answers_come_back_as_labels(blocks, ground, pairs):
+def test_the_question_goes_to_the_server_and_its_answers_come_back_as_labels(
+    worked_example, ground, pairs
+):
     name = ground.server.fresh("sim")
-    config = {"own_questions": ("my_questions.confidence",), "overlap": 1}
+    config = worked_example("labelling-question").settings["campaign"] | {"overlap": 1}
     create_accounts(ground.site, ground.folder.parent, [name])
     ground.push(pairs(6), [name], **config)
     (place,) = ground.campaign.places.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from random import Random
 
@@ -168,6 +169,9 @@ def nothing():
 def own_questions(tmp_path, monkeypatch):
     (tmp_path / "my_questions.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("my_questions", None)
+    yield
+    sys.modules.pop("my_questions", None)
 
 
 def test_a_question_of_one_s_own_is_asked_explained_parsed_and_simulated(own_questions):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
-import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
@@ -24,28 +21,15 @@ from plumbline.data.tasks import Item, Task
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import describe, resolve
 
-PAGE = (Path(__file__).parents[3] / "docs/extending/measure.md").read_text("utf-8")
-SIMPLE, FULL, TEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-(SETTINGS,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-
 
 @pytest.fixture
-def my_measures(tmp_path, monkeypatch):
+def example(worked_example):
     """The user's one file, in the folder in which the command is given."""
-    file = tmp_path / "my_measures.py"
-    file.write_text(SIMPLE + FULL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    yield file
-    sys.modules.pop("my_measures", None)
+    return worked_example("measure")
 
 
-def test_the_test_on_the_page_passes(my_measures):
-    exec(TEST, {})
-
-
-def test_both_are_taken_beside_a_row_of_the_table(my_measures, policy):
-    config = MeasuresConfig(**YAML(typ="safe").load(SETTINGS)["measures"])
+def test_both_are_taken_beside_a_row_of_the_table(example, policy):
+    config = MeasuresConfig(**example.settings["measures"])
     measures = resolve(select_measures(config))
     assert [m.name for m in measures] == ["distinct_2", "exclamation_marks", "length_ratio"]
     items = tuple(Item([user(f"What is {n} + 1?")], ("two words",)) for n in range(3))
@@ -56,13 +40,13 @@ def test_both_are_taken_beside_a_row_of_the_table(my_measures, policy):
     assert {"exclamation_marks", "exclamation_marks_se", "length_ratio_se"} <= set(metrics)
 
 
-def test_another_content_of_the_file_is_another_measure(my_measures):
+def test_another_content_of_the_file_is_another_measure(example):
     def identity():
         return describe(MEASURES["my_measures.exclamation_marks"].measure)
 
     before = identity()
     assert identity() == before
-    my_measures.write_text(SIMPLE.replace("100", "1000") + FULL)
+    (example.folder / "my_measures.py").write_text(example.source.replace("100 *", "1000 *"))
     assert identity() != before
 
 
@@ -74,13 +58,15 @@ def test_another_content_of_the_file_is_another_measure(my_measures):
         ("bleuu", "Did you mean 'bleu'"),
     ],
 )
-def test_what_is_no_measure_is_refused_before_anything_runs(my_measures, name, message):
+def test_what_is_no_measure_is_refused_before_anything_runs(example, name, message):
     with pytest.raises(ConfigError, match=message):
         load(MeasuresConfig, None, [f"names=[{name}]"])
 
 
-def test_a_function_of_another_kind_is_refused(my_measures):
-    my_measures.write_text("def two(a, b):\n    return 1\n\ndef text():\n    return 'x'\n")
+def test_a_function_of_another_kind_is_refused(example):
+    (example.folder / "my_measures.py").write_text(
+        "def two(a, b):\n    return 1\n\ndef text():\n    return 'x'\n"
+    )
     for name in ("two", "text"):
         with pytest.raises(ConfigError, match="is not a measure"):
             MEASURES[f"my_measures.{name}"].load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from plumbline.data.parts import PARTS
 from plumbline.data.uses import USES
 
 ROOT = Path(__file__).parents[3]
-EXTENDING = ROOT / "docs" / "extending" / "data-format.md"
 FORMATS_PAGE = ROOT / "docs" / "formats.md"
 
 
@@ -64,24 +62,16 @@ def test_the_page_s_table_is_that_of_the_code():
     assert table == formats_as_markdown(), "run: plumbline data formats --markdown"
 
 
-def blocks(language):
-    text = EXTENDING.read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def test_the_example_of_a_format_of_your_own_works(read, tmp_path, monkeypatch):
-    function, test, declared = blocks("python")
-    (tmp_path / "my_formats.py").write_text(function)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_formats", raising=False)
-    exec(test, {})
-    (row,) = blocks("json")
-    examples, report = read([json.loads(row), {"essay": "x"}], format="my_formats.essays")
-    (example,) = examples
-    assert example.messages[0]["content"] == "Write a short essay on: Saws."
+def test_the_example_of_a_format_of_your_own_works(read, worked_example):
+    example = worked_example("data-format")
+    (row,) = re.findall(r"```json\n(.*?)```", example.text, re.DOTALL)
+    function = example.settings["demonstrations"]["format"]
+    examples, report = read([json.loads(row), {"essay": "x"}], format=function)
+    (essay,) = examples
+    assert essay.messages[0]["content"] == "Write a short essay on: Saws."
     assert report.dropped.rows[0]["reason"] == "has an essay without a title"
 
+    declared = re.findall(r"```python\n(.*?)```", example.text, re.DOTALL)[-1]
     space = {}
     exec(declared, space)
     tickets = space["TICKETS"]
