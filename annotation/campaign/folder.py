@@ -156,7 +156,7 @@ class Campaign:
     @contextmanager
     def lock(self, work: Literal["push", "pull"]) -> Iterator[None]:
         """Let no other process push, or pull, meanwhile. Pushing and pulling may go together."""
-        lock = FileLock(self.folder / f".{work}.lock")
+        lock = FileLock(self.folder / f".{work}.lock", mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -29,6 +29,8 @@ UNITS = {
 }
 #: Relative difference that rounding may make between a cost and the limit.
 _TOLERANCE = 1e-9
+#: KL of a policy to itself that rounding may show, in nats per response.
+_KL_ROUNDING = 1e-3
 
 
 class BudgetConfig(Config):
@@ -150,7 +152,7 @@ def _match_kl(checkpoints: Sequence[CheckpointEval], target: float) -> Matched |
         kl = max(0.0, checkpoint.kl or 0.0)
         if kl >= target * (1 - _TOLERANCE):
             if previous is None:
-                is_equal = math.isclose(kl, target)
+                is_equal = math.isclose(kl, target, abs_tol=_KL_ROUNDING)
                 return Matched(checkpoint, checkpoint, 1.0) if is_equal else None
             low, high = math.sqrt(max(0.0, previous.kl or 0.0)), math.sqrt(kl)
             share = 1.0 if high <= low else (math.sqrt(target) - low) / (high - low)

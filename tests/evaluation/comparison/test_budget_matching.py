@@ -45,6 +45,15 @@ def test_interpolation_stays_between_its_looks(make_training, limit):
     assert np.all(found <= np.max(sides, axis=0) + 1e-9)
 
 
+def test_trainings_that_hardly_moved_meet_at_their_start(make_training):
+    # Where one never left the baseline, its KL is rounding, and so is that of another's start.
+    still, moved = make_training("dpo", kls=(0, 1e-7, 4e-7)), make_training("ppo", kls=(2e-6, 1, 2))
+    budget = resolve_budget([still, moved], BudgetConfig())
+    assert budget is not None and budget.limit == pytest.approx(4e-7, rel=1e-3)
+    place = match_budget(moved, budget)
+    assert place is not None and place.nearest is moved.checkpoints[0]
+
+
 def test_a_training_that_never_moves_so_far_is_not_matched(make_training):
     one = make_training("ppo")
     assert match_budget(one, resolve_budget([one], BudgetConfig(limit=5.0))) is None

@@ -125,7 +125,7 @@ def test_a_failure_that_is_borne_leaves_the_others(tmp_path):
 
 
 def test_a_killed_process_is_never_borne(tmp_path):
-    with pytest.raises(StageDiedError, match="want of memory"):
+    with pytest.raises(StageDiedError, match="most likely because memory ran out"):
         make_all(a_run(tmp_path), {"x": Job(break_down, {"how": "kill"})}, PoolConfig(), {})
 
 

@@ -167,7 +167,7 @@ def test_a_bug_keeps_its_traceback(tmp_path):
 
 def test_a_killed_stage_is_reported_and_leaves_no_artifact(tmp_path):
     run = isolated(tmp_path)
-    with pytest.raises(StageDiedError, match="want of memory"):
+    with pytest.raises(StageDiedError, match="most likely because memory ran out"):
         run.make("broken", break_down, how="kill")
     assert list(run.store) == []
 
