@@ -1,4 +1,4 @@
-"""Models by the names that a user gives: an artefact, a stage of a run, a folder, a hub name."""
+"""Models by a user's names: an artefact, a stage of a run, a folder, a GGUF file, a hub name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plumbline.errors import ArtifactError, ModelError
+from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.base_model import gguf_source, unpack_gguf
 from reward.calibration import CALIBRATION
 
 
@@ -34,7 +36,7 @@ def find_model(run: Run, name: str, role: str) -> Artifact:
     """Return the model that a user names: an artefact, or one linked to by a stage ``role/name``.
 
     A name is ``run:stage``, the id of an artefact or its start, a folder (an artefact of any store,
-    or what `from_pretrained` reads), or a name on the hub.
+    or what `from_pretrained` reads), a GGUF file, or a name on the hub.
     """
     artifact = find_artifact(run.home, name)
     if artifact is not None and not (artifact.path / REFERENCE).is_symlink():
@@ -47,10 +49,14 @@ def find_model(run: Run, name: str, role: str) -> Artifact:
             name_or_path=str(folder.resolve()),
             content=_digest(folder),
         )
+    if is_gguf(name):
+        file = gguf_source(name)
+        return run.make(f"{role}/{folder.stem}", unpack_gguf, file=file, dtype="auto")
     if ":" in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             f"There is no model {name!r}: no run of that name under {run.home} and no folder. Give "
-            "the id of an artefact, run:stage, a folder that from_pretrained reads, or a hub name."
+            "the id of an artefact, run:stage, a folder that from_pretrained reads, a GGUF file, "
+            "or a hub name."
         )
     return run.make(f"{role}/{name}", link_model, name_or_path=name, content=None)
 

@@ -30,7 +30,7 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
-from plumbline.training.base_model import EMBEDDED, BaseModelConfig, build_base
+from plumbline.training.base_model import BaseModelConfig, make_base
 from plumbline.world.checks import ShopFormat
 from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations, prompts
@@ -290,15 +290,7 @@ def train_sft_policy(
         source=source.demonstrations(),
         data_seed=config.data_seed,
     )
-    # A model from elsewhere depends on no text of ours.
-    embedded = config.base.name_or_path == EMBEDDED
-    base = run.make(
-        "base",
-        build_base,
-        config=config.base,
-        texts=source.base_texts(demonstrated) if embedded else (),
-        seed=config.seed,
-    )
+    base = make_base(run, config.base, texts=source.base_texts(demonstrated), seed=config.seed)
     return run.make(
         "sft",
         train_sft,

@@ -27,7 +27,8 @@ class SingleConfig(Config):
     """What every stage alone is given."""
 
     model: str
-    """The model to start from: a hub name, a folder, run:stage, or the id of an artefact."""
+    """The model to start from: a hub name, a folder, a GGUF file, run:stage, or the id of an
+    artefact."""
     data: str
     """The data: a file, a dataset of the hub (org/name), run:stage, or the id of an artefact.
     docs/formats.md lists the formats."""

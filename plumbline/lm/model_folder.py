@@ -194,7 +194,9 @@ def _advice(name: str, error: Exception) -> str:
     if "size mismatch" in text or "ignore_mismatched_sizes" in text:
         return "Its weights have other shapes than its config says. Fetch both again."
     if Path(name).is_dir():
-        return "The folder must hold what from_pretrained reads."
+        file = next(Path(name).glob("*.gguf"), None)
+        advice = "The folder must hold what from_pretrained reads."
+        return advice if file is None else f"{advice} It holds {file.name}: give that file."
     return (
         "A name is a local folder or a hub id; a hub id needs the network (or a filled cache, with "
         "HF_HUB_OFFLINE=1) and, for gated models, a login: hf auth login."

@@ -1,8 +1,9 @@
 """The base model: where every chain begins.
 
-From the hub or a local folder (referred to, not copied), or, where there is neither, a small
-decoder trained from scratch on plain text with a tokenizer of its own. The small one has a
-standard architecture and opens with `from_pretrained` like any other.
+From the hub or a local folder (referred to, not copied), from a GGUF file (unpacked into a folder
+once), or, where there is none of these, a small decoder trained from scratch on plain text with a
+tokenizer of its own. The small one has a standard architecture and opens with `from_pretrained`
+like any other.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from plumbline.config import Config, only_when
 from plumbline.errors import ConfigError, DataError
 from plumbline.lm import remote_code
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
+from plumbline.lm.gguf_file import is_gguf, write_model_folder
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.model_folder import Reference
 from plumbline.lm.save import model_card
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.calls import Deferred, SourceFile
+from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.config import TrainingConfig
 
@@ -65,34 +70,86 @@ class ScratchConfig(Config):
         return self
 
 
-_GIVEN = "name_or_path: a folder or a hub id"
+_GIVEN = "name_or_path: a folder, a hub id or a GGUF file"
+_REFERRED_TO = "name_or_path: a folder or a hub id"
 
 
 def _is_given(config: BaseModelConfig) -> bool:
     return config.name_or_path != EMBEDDED
 
 
+def _is_referred_to(config: BaseModelConfig) -> bool:
+    return _is_given(config) and not is_gguf(config.name_or_path)
+
+
 def _is_on_hub(config: BaseModelConfig) -> bool:
-    return _is_given(config) and not Path(config.name_or_path).expanduser().is_dir()
+    return _is_referred_to(config) and not Path(config.name_or_path).expanduser().is_dir()
 
 
 class BaseModelConfig(Config):
     """Which base model to start from."""
 
     name_or_path: str = EMBEDDED
-    """embedded (a small model trained from scratch in the run), a local folder, or a hub id."""
+    """embedded (a small model trained from scratch in the run), a local folder, a hub id, or a GGUF
+    file (``FILE.gguf``), which needs the extra gguf."""
     revision: str | None = only_when(_is_on_hub, "name_or_path: a hub id", None)
     """Branch, tag or commit on the hub."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = only_when(_is_given, _GIVEN, "auto")
-    """Number format of the frozen weights; auto takes the one they are stored in."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = only_when(_is_given, _GIVEN, "sdpa")
+    """Number format of the frozen weights; auto takes the one they are stored in, and float32 for
+    quantised ones of a GGUF file, which holds them exactly."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = only_when(
+        _is_referred_to, _REFERRED_TO, "sdpa"
+    )
     """Attention implementation."""
-    trust_remote_code: bool = only_when(_is_given, _GIVEN, False)
+    trust_remote_code: bool = only_when(_is_referred_to, _REFERRED_TO, False)
     """Run code that comes with a model. Off unless you have read that code."""
     scratch: ScratchConfig = only_when(
         lambda config: not _is_given(config), "name_or_path: embedded", ScratchConfig()
     )
     """The embedded model."""
+
+
+def make_base(
+    run: Run, config: BaseModelConfig, *, texts: Sequence[str] | Deferred[Any], seed: int
+) -> Artifact:
+    """Make the base model's artefact, as the stage ``base`` of a run.
+
+    ``texts`` are used only to train the embedded one.
+    """
+    if is_gguf(config.name_or_path):
+        return run.make(
+            "base", unpack_gguf, file=gguf_source(config.name_or_path), dtype=config.dtype
+        )
+    # A model from elsewhere depends on no text of ours.
+    used = () if _is_given(config) else texts
+    return run.make("base", build_base, config=config, texts=used, seed=seed)
+
+
+def gguf_source(name: str) -> SourceFile:
+    """Return a GGUF file as an input of `unpack_gguf`, known by its content."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no GGUF file {name} (looked for from {Path.cwd()}). Give the path of a file "
+            "on this machine: one on the hub is downloaded with hf download NAME FILE.gguf."
+        )
+    return SourceFile(path.resolve())
+
+
+@stage("base")
+def unpack_gguf(stage: Stage, *, file: SourceFile, dtype: str) -> Mapping[str, float | None]:
+    """Write the model in a GGUF file as an ordinary model folder."""
+    silence_libraries()
+    write_model_folder(file.path, stage.folder, dtype)
+    load_tokenizer(stage.folder)
+    model = load_causal_lm(stage.folder)
+    card = model_card(
+        f"{file.path.stem}, unpacked",
+        f"The weights of {file.path.name} as {model.dtype} numbers, its tokenizer and its chat "
+        "template.",
+    )
+    (stage.folder / "README.md").write_text(card, encoding="utf-8")
+    return {"parameters": parameter_counts(model)["parameters"]}
 
 
 @stage("base")
