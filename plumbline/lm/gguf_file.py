@@ -1,7 +1,7 @@
 """GGUF files, as llama.cpp has them: one file with weights, tokenizer and chat template.
 
 transformers reads them, with quantised weights unpacked. They are written as an ordinary model
-folder once, so that whatever reads models reads these as well.
+folder once, so that everything that reads models reads these as well.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _opened(file: Path) -> Any:
         )
     try:
         return gguf.GGUFReader(str(file))
-    except Exception as error:  # whatever a reader that runs beyond the end may raise
+    except Exception as error:  # a reader that runs beyond the end raises errors of many kinds
         raise ModelError(
             f"{file} is a damaged GGUF file, or was not downloaded to its end "
             f"({file.stat().st_size:,} bytes; {type(error).__name__}: {error}). Fetch it again."
