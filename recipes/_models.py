@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from plumbline.errors import ArtifactError, ModelError
 from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.runs.artifacts import Artifact, sha256
+from plumbline.runs.artifacts import Artifact, Store, sha256
 from plumbline.runs.find import find_artifact
-from plumbline.runs.run import Run
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run, make_in
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.base_model import gguf_source, unpack_gguf
 from reward.calibration import CALIBRATION
@@ -38,27 +40,52 @@ def find_model(run: Run, name: str, role: str) -> Artifact:
     A name is ``run:stage``, the id of an artefact or its start, a folder (an artefact of any store,
     or what `from_pretrained` reads), a GGUF file, or a name on the hub.
     """
-    artifact = find_artifact(run.home, name)
-    if artifact is not None and not (artifact.path / REFERENCE).is_symlink():
-        return _checked(artifact, name)
+    artifact = _found(run.home, name)
+    if artifact is not None:
+        return artifact
+    place, function, arguments = _call_for(run.home, name)
+    return run.make(f"{role}/{place}", function, **arguments)
+
+
+def find_model_folder(home: Path, name: str) -> Path:
+    """Return the folder of the model that a user names, as `find_model` does, without a run."""
+    artifact = _found(home, name)
+    if artifact is not None:
+        return artifact.path
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return run.make(
-            f"{role}/{folder.name}",
-            link_model,
-            name_or_path=str(folder.resolve()),
-            content=_digest(folder),
-        )
+        _check_folder(folder)
+        return folder.resolve()
+    place, function, arguments = _call_for(home, name)
+    store, quiet = Store(home.resolve() / "store"), Reporter(quiet=True)
+    made, _ = make_in(store, place, function, arguments, quiet)
+    return made.path
+
+
+def _found(home: Path, name: str) -> Artifact | None:
+    artifact = find_artifact(home, name)
+    if artifact is None or (artifact.path / REFERENCE).is_symlink():
+        return None
+    return _checked(artifact, name)
+
+
+def _call_for(
+    home: Path, name: str
+) -> tuple[str, Callable[..., Mapping[str, float | None]], dict[str, Any]]:
+    """Return a short name, and the stage with its arguments that makes a model's artefact."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        link = {"name_or_path": str(folder.resolve()), "content": _digest(folder)}
+        return folder.name, link_model, link
     if is_gguf(name):
-        file = gguf_source(name)
-        return run.make(f"{role}/{folder.stem}", unpack_gguf, file=file, dtype="auto")
+        return folder.stem, unpack_gguf, {"file": gguf_source(name), "dtype": "auto"}
     if ":" in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
-            f"There is no model {name!r}: no run of that name under {run.home} and no folder. Give "
+            f"There is no model {name!r}: no run of that name under {home} and no folder. Give "
             "the id of an artefact, run:stage, a folder that from_pretrained reads, a GGUF file, "
             "or a hub name."
         )
-    return run.make(f"{role}/{name}", link_model, name_or_path=name, content=None)
+    return name, link_model, {"name_or_path": name, "content": None}
 
 
 def _checked(artifact: Artifact, name: str) -> Artifact:
@@ -73,11 +100,15 @@ def _checked(artifact: Artifact, name: str) -> Artifact:
 
 def _digest(folder: Path) -> str:
     """Return a digest of the files of a folder, so that other weights are another model."""
+    _check_folder(folder)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    text = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_folder(folder: Path) -> None:
     if not {"config.json", ADAPTER_CONFIG} & {file.name for file in folder.iterdir()}:
         raise ModelError(
             f"{folder} holds no model: it has neither config.json nor {ADAPTER_CONFIG}. Give a "
             "folder that from_pretrained reads."
         )
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    text = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

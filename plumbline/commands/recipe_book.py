@@ -175,7 +175,10 @@ def from_short_names(recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
         values["columns"] = {part.strip(): column.strip() for part, _, column in parts}
     if isinstance(values.get("report_to"), str):
         values["report_to"] = [name.strip() for name in values["report_to"].split(",")]
-    return [f"{short.get(name, name)}={json.dumps(value)}" for name, value in values.items()]
+    return [
+        f"{short.get(name, name)}={json.dumps(value, default=str)}"
+        for name, value in values.items()
+    ]
 
 
 def execute(

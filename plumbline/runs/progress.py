@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.progress import (
 )
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_UPDATES = 0.5
 
 
 class Show:
@@ -73,6 +75,28 @@ class _LineShow(Show):
             self._console.print(text.rstrip(), highlight=False)
 
 
+class _NotebookShow(Show):
+    """One line below a notebook's cell, which changes in place."""
+
+    def __init__(self, description: str, total: int) -> None:
+        from IPython.display import display
+
+        self._description, self._total = description, total
+        self._line: Any = display(self._text(0, ""), display_id=True, raw=True)
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, metrics: str) -> None:
+        now = time.monotonic()
+        if done >= self._total or now - self._last >= SECONDS_BETWEEN_UPDATES:
+            self._last = now
+            self._line.update(self._text(done, metrics), raw=True)
+
+    def _text(self, done: int, metrics: str) -> dict[str, str]:
+        text = f"    {self._description} {done}/{self._total}  {metrics}".rstrip()
+        bar = f'<progress value="{done}" max="{max(self._total, 1)}"></progress>'
+        return {"text/plain": text, "text/html": f"<pre>{bar} {escape(text.strip())}</pre>"}
+
+
 class Reporter:
     """Prints what a run does. ``quiet`` prints nothing, for use from Python."""
 
@@ -86,6 +110,9 @@ class Reporter:
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:
         """Show a bar while the block runs."""
+        if self.console.is_jupyter and not self.console.quiet:
+            yield Bar(_NotebookShow(description, total))
+            return
         if not self.console.is_terminal:
             yield Bar(_LineShow(self.console, description, total))
             return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,42 +62,70 @@ def compare(
     ] = Path("runs"),
 ) -> None:
     """Compare policies of runs and files on one page: verdict, statistics, frontier, samples."""
-    runs, files = runs or [], samples or []
-    if not runs and not files:
-        raise ConfigError("Give runs to compare, or files of samples with --samples.")
-    by, limit = _budget(budget)
     from rich.console import Console
 
-    from evaluation.comparison.budget_matching import BudgetConfig
     from evaluation.comparison.costs import PriceConfig
-    from evaluation.comparison.inputs import gather_inputs
-    from evaluation.comparison.page_content import comparison_content, default_judge
-    from evaluation.comparison.publish import folder_name, publish, show
+    from evaluation.comparison.publish import show
 
-    inputs = gather_inputs(home, runs, files, baseline)
     prices = PriceConfig(
         price_per_hour=price_per_hour,
         watts=watts,
         **({} if price_per_hour is None else {"currency": currency}),
     )
+    content, folder = write_comparison(
+        home,
+        runs or [],
+        samples or [],
+        budget=budget,
+        baseline=baseline,
+        out=out,
+        title=title,
+        judge=judge,
+        confidence=confidence,
+        common_prompts=common_prompts,
+        allowed=allow or (),
+        prices=prices,
+    )
+    show(Console(), content, folder)
+
+
+def write_comparison(
+    home: Path,
+    runs: Sequence[str],
+    files: Sequence[Path],
+    *,
+    budget: str,
+    baseline: str | None,
+    out: Path | None,
+    title: str | None,
+    judge: str | None,
+    **options: Any,
+) -> tuple[dict[str, Any], Path]:
+    """Write the report of a comparison; return its content, and the folder that it is in."""
+    from evaluation.comparison.budget_matching import BudgetConfig
+    from evaluation.comparison.inputs import gather_inputs
+    from evaluation.comparison.page_content import comparison_content, default_judge
+    from evaluation.comparison.publish import folder_name, publish
+
+    if not runs and not files:
+        raise ConfigError("Give runs to compare, or files of samples with --samples.")
+    by, limit = _budget(budget)
+    inputs = gather_inputs(home, runs, files, baseline)
     content = comparison_content(
         inputs.runs,
         title=title or "Comparison of " + ", ".join([*runs, *(file.name for file in files)]),
         judge=judge or default_judge(inputs.runs),
         baseline=inputs.baseline,
         budget=BudgetConfig(by=by, limit=limit),
-        confidence=confidence,
         stages=inputs.stages,
-        common_prompts=common_prompts,
-        allowed=allow or (),
         notes=inputs.notes,
         missing=inputs.missing,
-        prices=prices,
         run_settings=inputs.settings,
+        **options,
     )
     folder = out or home / "comparisons" / folder_name(runs, files, budget)
     publish(content, inputs.stages, folder)
-    show(Console(), content, folder)
+    return content, folder
 
 
 def _budget(text: str) -> tuple[str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluation.evaluate import sample_and_measure
 from evaluation.harness import Harness
@@ -43,6 +43,15 @@ METRICS = "metrics.json"
 TABLE = "evaluation.md"
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation came to."""
+
+    folder: Path
+    results: dict[str, Any]
+    """Figures by task and model, as ``metrics.json`` has them."""
+    pages: list[Path]
+
+
 def run_evaluation(
     request: EvaluateRequest,
     config: EvaluateConfig,
@@ -51,9 +60,28 @@ def run_evaluation(
     *,
     html: bool = False,
 ) -> Path:
-    """Evaluate the models; return the folder with the results. ``html``: with a page of them."""
-    check_request(request, config)
+    """Evaluate the models and print a table; return the folder with the results."""
     reporter = Reporter()
+    evaluated = evaluate_models(request, config, home, out, reporter, html=html)
+    metric_tables.print_metrics(evaluated.results)
+    folder = evaluated.folder
+    for file in (*evaluated.pages, *(folder / name for name in (SAMPLES, METRICS, TABLE))):
+        if file.exists():
+            reporter.say(f"  {file}")
+    return folder
+
+
+def evaluate_models(
+    request: EvaluateRequest,
+    config: EvaluateConfig,
+    home: Path,
+    out: Path | None,
+    reporter: Reporter,
+    *,
+    html: bool = False,
+) -> Evaluated:
+    """Evaluate the models; write the results into a folder. ``html``: with a page of them."""
+    check_request(request, config)
     run = Run(home, run_name(request, config), "evaluate", config, reporter)
     try:
         folder = out or run.folder
@@ -78,11 +106,7 @@ def run_evaluation(
             "interrupted" if isinstance(problem, KeyboardInterrupt) else "failed", str(problem)
         )
         raise
-    metric_tables.print_metrics(results)
-    for file in (*pages, *(folder / name for name in (SAMPLES, METRICS, TABLE))):
-        if file.exists():
-            reporter.say(f"  {file}")
-    return folder
+    return Evaluated(folder, results, pages)
 
 
 def _results(
