@@ -45,6 +45,12 @@ class DialoguePPOConfig(SFTPolicyConfig):
 
 
 CONFIG = DialoguePPOConfig
+ESSENTIAL = (
+    "seed", "data_seed", "base.name_or_path", "world.max_turns", "sft.training.learning_rate",
+    "ppo.iterations", "ppo.batch_size", "ppo.minibatch_size", "ppo.ppo_epochs",
+    "ppo.learning_rate", "ppo.kl.coefficient", "ppo.advantage.estimator",
+    "ppo.sampling.max_new_tokens", "ppo.sampling.temperature", "ppo.evaluations",
+)  # fmt: skip
 
 
 def main(run: Run, config: DialoguePPOConfig) -> dict[str, Any]:

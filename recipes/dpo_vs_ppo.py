@@ -46,6 +46,12 @@ class DpoVsPpoConfig(SharedConfig):
 
 
 CONFIG = DpoVsPpoConfig
+ESSENTIAL = (
+    "seeds", "data_seed", "base.name_or_path", "files.folder", "files.demonstrations",
+    "files.preferences", "sft.training.learning_rate", "reward.training.learning_rate",
+    "dpo.beta", "dpo.training.learning_rate", "ppo.iterations", "ppo.learning_rate",
+    "ppo.kl.coefficient", "evaluation.prompts", "budget.by",
+)  # fmt: skip
 
 
 def main(run: Run, config: DpoVsPpoConfig) -> dict[str, Any]:

@@ -103,6 +103,12 @@ class HumanPreferencesConfig(SFTPolicyConfig):
 
 
 CONFIG = HumanPreferencesConfig
+ESSENTIAL = (
+    "campaign.people", "campaign.name", "campaign.overlap", "campaign.gold_share",
+    "campaign.guidelines", "pairs.prompts", "rounds.count", "selection.strategy",
+    "selection.count", "site.port", "simulate", "senior", "aggregation.method", "wait.enough",
+    "base.name_or_path",
+)  # fmt: skip
 
 
 class Labelers(NamedTuple):

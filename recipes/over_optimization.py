@@ -82,6 +82,11 @@ class OverOptimizationConfig(SharedConfig):
 
 
 CONFIG = OverOptimizationConfig
+ESSENTIAL = (
+    "seed", "data_seed", "labeling.votes", "pairs.prompts", "ensembles", "uncertainty_weight",
+    "best_of.responses", "best_of.prompts", "ppo.iterations", "ppo.batch_size",
+    "ppo.learning_rate", "evaluation.prompts", "pool.kind", "pool.workers", "pool.threads",
+)  # fmt: skip
 
 
 def main(run: Run, config: OverOptimizationConfig) -> dict[str, Any]:

@@ -50,6 +50,12 @@ class RelativesConfig(SharedConfig):
 
 
 CONFIG = RelativesConfig
+ESSENTIAL = (
+    "seeds", "data_seed", "methods", "base.name_or_path", "files.folder",
+    "files.demonstrations", "files.preferences", "ppo.iterations", "ppo.batch_size",
+    "ppo.group_size", "ppo.minibatch_size", "ppo.learning_rate", "ppo.kl.coefficient",
+    "ppo.sampling.max_new_tokens", "evaluation.prompts",
+)  # fmt: skip
 
 
 def main(run: Run, config: RelativesConfig) -> dict[str, Any]:

@@ -86,6 +86,11 @@ class SweepConfig(DpoVsPpoConfig):
 
 
 CONFIG = SweepConfig
+ESSENTIAL = (
+    "seeds", "data_seed", "base.name_or_path", "files.folder", "files.demonstrations",
+    "files.preferences", "search.spaces", "search.seeds", "search.prompts", "search.kl_limit",
+    "pool.kind", "pool.workers", "pool.threads", "evaluation.prompts", "budget.by",
+)  # fmt: skip
 
 
 class Plan(NamedTuple):

@@ -68,27 +68,30 @@ def config(
     recipe: Annotated[str, typer.Argument(help="A recipe by name, or the path of a script.")],
     config: ConfigName = None,
     overrides: Overrides = None,
+    find: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Only settings that mention a word.")
+    ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only settings that differ from their default.")
+    ] = False,
+    essential: Annotated[
+        bool, typer.Option("--essential", help="Only the settings that matter most.")
+    ] = False,
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="Print YAML, to start a config file from.")
     ] = False,
 ) -> None:
-    """Show every setting of a recipe with its value and what it does."""
-    from rich.table import Table
+    """Show the settings of a recipe with their values and what they do."""
+    from plumbline.commands.recipe_book import find as find_recipe
+    from plumbline.commands.settings import print_settings, print_yaml, resolved
 
-    from plumbline.commands.recipe_book import find
-    from plumbline.config import settings, to_yaml
-
-    resolved = find(recipe).load(config, overrides or [])
+    script = find_recipe(recipe)
+    values = resolved(script, config, overrides or [])
+    which: dict[str, Any] = {"find": find, "changed": changed, "essential": essential}
     if as_yaml:
-        typer.echo(to_yaml(resolved), nl=False)
-        return
-    table = Table("setting", "value", "default", "type", "what it does", box=None, pad_edge=False)
-    for setting in settings(resolved):
-        changed = setting.value != setting.default
-        value = f"[bold]{_escaped(setting.value)}[/bold]" if changed else _escaped(setting.value)
-        default = _escaped(setting.default) if changed else "[dim]same[/dim]"
-        table.add_row(setting.key, value, default, _escaped(setting.type), setting.documentation)
-    _console().print(table)
+        print_yaml(script, values, **which)
+    else:
+        print_settings(_console(), script, values, **which)
 
 
 @app.command()
@@ -193,9 +196,3 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console()
-
-
-def _escaped(value: Any) -> str:
-    from rich.markup import escape
-
-    return escape(str(value))

@@ -8,7 +8,9 @@ import pytest
 
 from evaluation.measures.registry import MEASURES
 from plumbline.commands.recipe_book import as_overrides, find
+from plumbline.commands.settings import resolved
 from plumbline.config import declared
+from plumbline.errors import ConfigError
 from site_builder.command_pages import all_commands, options_of, takes_value
 from site_builder.links import lines
 from site_builder.modules import PACKAGES, module_file
@@ -32,6 +34,14 @@ NOT_SETTINGS = {
     "trl",
     "peft",
     "datasets",
+}
+
+ONE_STAGE = {
+    "plumbline train sft": "train_sft",
+    "plumbline train reward": "train_reward",
+    "plumbline train dpo": "train_dpo",
+    "plumbline train ppo": "train_ppo",
+    "plumbline pairs": "sample_pairs",
 }
 
 FILES = {
@@ -82,7 +92,10 @@ def _problem_of_options(name: str, words: list[str]) -> str | None:
             "/" in file or file.isupper() or file.endswith(".yaml") for file in configs
         ):
             return None  # a placeholder
-        recipe.load(configs[0] if configs else None, [*changes, *as_overrides(other)])
+        resolved(recipe, configs[0] if configs else None, [*changes, *as_overrides(other)])
+        return None
+    if name in ONE_STAGE:
+        resolved(find(ONE_STAGE[name]), None, [*changes, *as_overrides(other)])
         return None
     if other:
         return f"{name} has no option {other[0]}"
@@ -133,6 +146,8 @@ def test_a_wrong_command_is_seen():
     assert problem_of("plumbline watch RUN --port 0") is None
     assert problem_of("plumbline watch RUN --pirt 0") == "plumbline watch has no option --pirt"
     assert problem_of("plumbline evaluate M --set evaluation.sampling.temperature=1") is None
+    with pytest.raises(ConfigError, match=r"no setting 'dpo\.betta'"):
+        problem_of("plumbline train dpo --model M --data D --dpo.betta 1")
     assert "has no setting" in problem_of("plumbline evaluate M --set evaluation.sampling.t=1")
     with pytest.raises(Exception, match=r"no setting 'ppo\.kl\.coeficient'"):
         problem_of("plumbline run dpo_vs_ppo --ppo.kl.coeficient 1")

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from plumbline.commands.app import app
-from plumbline.commands.recipe_book import find, from_short_names
+from plumbline.commands.recipe_book import all_recipes, find, from_short_names
 from plumbline.config import declared
 from plumbline.data.records import read_dataset
 from plumbline.errors import ConfigError
@@ -173,14 +173,11 @@ def test_columns_that_do_not_read_are_refused():
         from_short_names(find("train_sft"), {"columns": "prompt,response"})
 
 
-@pytest.mark.parametrize(
-    "name", ["train_sft", "train_reward", "train_dpo", "train_ppo", "sample_pairs"]
-)
-def test_short_and_essential_names_are_settings(name):
-    recipe = find(name)
+@pytest.mark.parametrize("recipe", all_recipes(), ids=lambda recipe: recipe.name)
+def test_short_and_essential_names_are_settings(recipe):
     keys = {setting.key for setting in declared(recipe.schema())}
     assert set(recipe.short_names().values()) <= keys
-    assert set(recipe.essential) <= keys and len(recipe.essential) <= 15
+    assert set(recipe.essential) <= keys and 5 < len(recipe.essential) <= 15
 
 
 @pytest.mark.parametrize(

@@ -177,3 +177,23 @@ def test_a_value_without_an_option_is_an_error():
 
     with pytest.raises(ConfigError, match="'7' belongs to no option"):
         as_overrides(["--seed", "1", "7"])
+
+
+def test_settings_are_found_by_a_word():
+    done = plumbline("config", "train_dpo", "--find", "held out")
+    assert "preferences.held_out_share" in done.stdout and "dpo.beta" not in done.stdout
+    assert "Did you mean" in plumbline("config", "train_dpo", "--find", "betta").stdout
+
+
+def test_only_changed_settings_are_shown():
+    done = plumbline("config", "train_dpo", "--set", "dpo.beta=0.3", "--changed")
+    assert "dpo.beta" in done.stdout and "dpo.training" not in done.stdout
+    assert "MODEL" in done.stdout  # what must be set
+
+
+def test_the_settings_that_matter_are_fifteen():
+    done = plumbline("config", "dpo_vs_ppo", "--essential")
+    lines = [line for line in done.stdout.splitlines() if line[:1].islower() and "." in line]
+    assert "ppo.kl.coefficient" in done.stdout and 10 <= len(lines) <= 16
+    refused = plumbline("config", "dpo_vs_ppo", "--essential", "--yaml")
+    assert refused.returncode == 2 and "--yaml prints every setting" in refused.stderr
