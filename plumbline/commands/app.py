@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate, data, single
+from plumbline.commands import annotate, chat, data, publish, single
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
@@ -150,6 +150,9 @@ app.command()(compare)
 app.command(name="convert-samples")(convert_samples)
 app.command()(evaluate)
 app.command()(watch)
+app.command()(publish.merge)
+app.command()(publish.push)
+app.command()(chat.chat)
 app.add_typer(single.train, name="train")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     single.pairs

@@ -10,7 +10,7 @@ Decoders that we know are sampled from through a snapshot of their weights
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -136,15 +136,40 @@ def _sampler(
     snapshot = _snapshot(model, prompts, config)
 
     def step_by_step(some: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Generation]:
-        decoder: _Decoder
-        if snapshot is None:
-            ids, mask = (tensor.to(device) for tensor in pad_left(some, pad_id))
-            decoder = _PlainDecoder(model, ids, mask, _dtype(config, device))
-        else:
-            decoder = _decoder(snapshot, some, config, pad_id)
+        decoder = _decoder(model, snapshot, some, config, pad_id)
         return _generate_batch(decoder, seeds, config, end_ids, value_head, device)
 
     return step_by_step
+
+
+def stream(
+    model: Any,
+    prompt: Sequence[int],
+    seed: int,
+    config: SamplingConfig,
+    *,
+    end_ids: frozenset[int],
+    pad_id: int,
+) -> Iterator[int]:
+    """Yield the tokens of one response as they are drawn: those that `generate` draws."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            snapshot = _snapshot(model, [prompt], config)
+            decoder = _decoder(model, snapshot, [prompt], config, pad_id)
+            uniforms = uniform_numbers([seed], config.max_new_tokens).to(model.device)
+        for step in range(config.max_new_tokens):
+            with torch.no_grad():  # not across a yield, where it would hold for the caller
+                chosen, _ = sample_tokens(decoder.logits(), uniforms[:, step], config)
+            token = int(chosen)
+            yield token
+            if token in end_ids or step + 1 == config.max_new_tokens:
+                return
+            with torch.no_grad():
+                decoder.step(chosen)
+    finally:
+        model.train(was_training)
 
 
 def _dtype(config: SamplingConfig, device: torch.device) -> torch.dtype | None:
@@ -165,6 +190,20 @@ def _snapshot(
 
 
 def _decoder(
+    model: Any,
+    snapshot: Snapshot | None,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    pad_id: int,
+) -> _Decoder:
+    """Return a decoder that has read the prompts."""
+    if snapshot is not None:
+        return _snapshot_decoder(snapshot, prompts, config, pad_id)
+    ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))
+    return _PlainDecoder(model, ids, mask, _dtype(config, model.device))
+
+
+def _snapshot_decoder(
     snapshot: Snapshot, prompts: Sequence[Sequence[int]], config: SamplingConfig, pad_id: int
 ) -> Decoder:
     """Return a decoder that has read the prompts; one that stands there several times, once."""
