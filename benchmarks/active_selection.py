@@ -128,13 +128,13 @@ def decided(rows: Sequence[Row], labels: Artifact) -> list[Row]:
     for label in read_labels(labels.path):
         if label.pair_id in votes:
             votes[label.pair_id].append(label)
-    made = []
+    preferences = []
     for row in rows:
         outcome = plurality(label.choice for label in votes[row["pair_id"]])
         if outcome not in ("a", "b"):
             raise ValueError(f"no majority on {row['pair_id']}")
-        made.append(preference(row, outcome, votes[row["pair_id"]]))
-    return made
+        preferences.append(preference(row, outcome, votes[row["pair_id"]]))
+    return preferences
 
 
 @stage("accuracy")
@@ -182,12 +182,12 @@ def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
     recipe = config.recipe
     source = World(run, recipe)
     policy = train_sft_policy(run, recipe, source)
-    made = {"policy": policy}
+    artifacts = {"policy": policy}
     for name, count, share in (
         ("pool", config.pool_prompts, "preferences"),
         ("held_out", config.held_out_prompts, "heldout"),
     ):
-        made[name] = run.make(
+        artifacts[name] = run.make(
             name,
             sample_pairs,
             config=recipe.pairs.model_copy(update={"prompts": count}),
@@ -195,7 +195,7 @@ def world(run: Run, config: BenchmarkConfig) -> dict[str, Artifact]:
             prompts=source.prompts(share, count),
             seed=recipe.seed,
         )
-    return made
+    return artifacts
 
 
 def curve(
@@ -295,8 +295,8 @@ def compare(points: Sequence[Mapping[str, Any]], strategy: str, accuracy: str) -
     def table(name: str) -> tuple[Any, Any]:
         mine = [point for point in points if point["strategy"] == name]
         budgets = sorted({point["labels"] for point in mine})
-        found = {(point["seed"], point["labels"]): point[accuracy] for point in mine}
-        return np.array(budgets), np.array([[found[s, b] for b in budgets] for s in seeds])
+        accuracies = {(point["seed"], point["labels"]): point[accuracy] for point in mine}
+        return np.array(budgets), np.array([[accuracies[s, b] for b in budgets] for s in seeds])
 
     (x, uniform), (own, active) = table(UNIFORM), table(strategy)
     budget = own[-1]

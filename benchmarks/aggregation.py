@@ -131,33 +131,35 @@ def campaign(seed: int, careless: float, overlap: int, arguments: argparse.Names
     )
 
 
-def accuracy(found: Mapping[str, Choice | None], truth: Mapping[str, Choice]) -> float:
-    points = [0.5 if found[p] is None else float(found[p] == right) for p, right in truth.items()]
+def accuracy(choices: Mapping[str, Choice | None], truth: Mapping[str, Choice]) -> float:
+    points = [
+        0.5 if choices[p] is None else float(choices[p] == right) for p, right in truth.items()
+    ]
     return statistics.mean(points)
 
 
 def choices(consensus: Consensus) -> dict[str, Choice | None]:
-    return {pair_id: one.choice for pair_id, one in consensus.outcomes.items()}
+    return {pair_id: outcome.choice for pair_id, outcome in consensus.outcomes.items()}
 
 
-def measure(given: Campaign, seed: int, budget: int) -> dict[str, float]:
+def measure(campaign: Campaign, seed: int, budget: int) -> dict[str, float]:
     """Return the accuracy of every method on one campaign, and what adjudication adds."""
     config = AggregationConfig()
-    votes, gold = (counted_votes(labels, config) for labels in (given.votes, given.gold))
-    found: dict[str, float] = {}
+    votes, gold = (counted_votes(labels, config) for labels in (campaign.votes, campaign.gold))
+    accuracies: dict[str, float] = {}
     for name, method, sees_gold in METHODS:
         consensus = reach_consensus(
             votes,
             method,
             gold=gold if sees_gold else (),
-            answers=given.answers,
+            answers=campaign.answers,
             seed=derive(seed, "mace"),
         )
         outcomes = choices(consensus)
-        found[name] = accuracy(outcomes, given.truth)
+        accuracies[name] = accuracy(outcomes, campaign.truth)
         if name in ("majority", "weighted + gold"):
-            found |= adjudicated(name, method, sees_gold, outcomes, given, seed, budget)
-    return found
+            accuracies |= adjudicated(name, method, sees_gold, outcomes, campaign, seed, budget)
+    return accuracies
 
 
 def adjudicated(
@@ -165,21 +167,21 @@ def adjudicated(
     method: Method,
     sees_gold: bool,
     outcomes: Mapping[str, Choice | None],
-    given: Campaign,
+    campaign: Campaign,
     seed: int,
     budget: int,
 ) -> dict[str, float]:
     """Return the accuracy after a senior labeller saw a budget of pairs, by queue and at random."""
     # All pairs that are not certain are queued, so that the order alone decides who is seen.
     everything = AdjudicationConfig(min_share=1.0, min_confidence=1.0)
-    labels = [*given.votes, *given.gold] if sees_gold else given.votes
+    labels = [*campaign.votes, *campaign.gold] if sees_gold else campaign.votes
     queue = adjudication_queue(
-        labels, everything, AggregationConfig(method=method), answers=given.answers, seed=seed
+        labels, everything, AggregationConfig(method=method), answers=campaign.answers, seed=seed
     )
     first = [case.pair_id for case in queue[:budget]]
-    chance = rng(seed, "benchmark adjudication").sample(sorted(given.truth), len(first))
+    chance = rng(seed, "benchmark adjudication").sample(sorted(campaign.truth), len(first))
     after = {
-        way: accuracy({**outcomes, **{p: given.truth[p] for p in seen}}, given.truth)
+        way: accuracy({**outcomes, **{p: campaign.truth[p] for p in seen}}, campaign.truth)
         for way, seen in (("queue", first), ("random", chance))
     }
     return {f"{name}, {way} adjudicated": value for way, value in after.items()}

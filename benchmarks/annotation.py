@@ -77,12 +77,12 @@ class Office:
         self, name: str, pairs: int, overlap: int, first: int = 0
     ) -> tuple[Campaign, float]:
         """Push that many pairs; return the campaign and the seconds it took."""
-        asked = prompts(first, 200, "preferences")
+        conversations = prompts(first, 200, "preferences")
         texts = corpus(first, 2 * pairs)
         rows = [
             {
                 "pair_id": f"{name}-{n}",
-                "prompt": asked[n % len(asked)],
+                "prompt": conversations[n % len(conversations)],
                 "a": texts[2 * n] + f" ({n})",
                 "b": texts[2 * n + 1],
             }
@@ -91,11 +91,11 @@ class Office:
         config = CampaignConfig(
             name=name, overlap=overlap, gold_share=0, repeat_share=0, near_identical=1
         )
-        made, bad = pairs_of(rows, name)
+        usable, bad = pairs_of(rows, name)
         assert not bad.rows
         folder = campaign_folder(self.site.home, name)
         started = time.monotonic()
-        push(folder, self.argilla(), config, made, members=sorted(self.passwords))
+        push(folder, self.argilla(), config, usable, members=sorted(self.passwords))
         return Campaign(folder), time.monotonic() - started
 
 
@@ -146,10 +146,10 @@ def everybody(office: Office, campaign: str) -> tuple[Tally, float]:
 
 
 def kill_server(office: Office) -> None:
-    found = control.running(office.site)
-    if found is not None:
-        os.kill(found.pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(found.pid)] if psutil.pid_exists(found.pid) else [], 10)
+    server = control.running(office.site)
+    if server is not None:
+        os.kill(server.pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(server.pid)] if psutil.pid_exists(server.pid) else [], 10)
     control.up(office.site, office.reach)
 
 
@@ -223,7 +223,7 @@ def compare(office: Office, campaign: Campaign, tally: Tally) -> tuple[int, int]
 def record_ids(office: Office, campaign: Campaign) -> dict[str, str]:
     """Return record ids by the items' external ids, from the server itself."""
     (place,) = campaign.places.values()
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     with httpx.Client(
         base_url=f"{office.reach.local_url}/api/v1",
         headers={"X-Argilla-Api-Key": office.site.owner()["api_key"]},
@@ -235,8 +235,8 @@ def record_ids(office: Office, campaign: Campaign) -> dict[str, str]:
                 f"/datasets/{place.dataset_id}/records", params={"offset": offset, "limit": 1000}
             ).json()["items"]
             if not page:
-                return found
-            found |= {record["external_id"]: record["id"] for record in page}
+                return ids
+            ids |= {record["external_id"]: record["id"] for record in page}
             offset += len(page)
 
 

@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--work", default=",".join(WORK), help="what is done, with commas")
     options = parser.parse_args()
     settings = options.settings.split(",")
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    seconds: dict[str, dict[str, dict[str, list[float]]]] = {}
     for crowd in options.crowds.split(","):
         with beside(crowd):
             for work in options.work.split(","):
@@ -137,20 +137,20 @@ def main() -> None:
                     order = settings if number % 2 == 0 else settings[::-1]
                     for setting in order:
                         times[setting].append(round(measure(work, setting, options.limit), 3))
-                found.setdefault(crowd, {})[work] = times
+                seconds.setdefault(crowd, {})[work] = times
                 shown = "  ".join(f"{s} {statistics.median(t):.2f}" for s, t in times.items())
                 print(f"{crowd}, {work}: {shown}", file=sys.stderr, flush=True)
     result = {
         "benchmark": "busy",
         "cores": os.cpu_count(),
         "rounds": options.rounds,
-        "seconds": found,
+        "seconds": seconds,
         "medians": {
             crowd: {
                 work: {setting: statistics.median(values) for setting, values in times.items()}
                 for work, times in works.items()
             }
-            for crowd, works in found.items()
+            for crowd, works in seconds.items()
         },
     }
     sys.stdout.write(json.dumps(result) + "\n")

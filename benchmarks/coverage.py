@@ -140,11 +140,11 @@ def experiments(design: Design, count: int, booted: int, seed: int) -> dict[str,
     """Return each procedure's coverage in one design."""
     random = np.random.default_rng(seed)
     truth, rate = design.difference, true_win_rate(design)
-    found: dict[str, list[bool]] = {}
+    results_of: dict[str, list[bool]] = {}
 
     def note(**results: bool) -> None:
         for name, result in results.items():
-            found.setdefault(name, []).append(result)
+            results_of.setdefault(name, []).append(result)
 
     for number in range(count):
         mine, other = draw(design, random, truth)
@@ -164,7 +164,7 @@ def experiments(design: Design, count: int, booted: int, seed: int) -> dict[str,
         note(claimed=contrast(mine, other).p_value < 0.05)
         if design.seed_deviations[0] == design.seed_deviations[1]:
             note(claimed_win=win_rate(halves(mine), halves(other)).p_value < 0.05)
-    return {name: float(np.mean(results)) for name, results in found.items()}
+    return {name: float(np.mean(results)) for name, results in results_of.items()}
 
 
 @dataclass(frozen=True)
@@ -192,30 +192,30 @@ class Lengths:
         """Return points (seeds, P), our lengths (seeds, P) and theirs (P,)."""
         shape = (self.seeds, self.prompts)
         easiness = random.normal(size=self.prompts)
-        theirs = 200 + 40 * random.normal(size=self.prompts)
+        their_lengths = 200 + 40 * random.normal(size=self.prompts)
         apart = math.sqrt(1 - self.together**2) * random.normal(size=shape)
-        ours = theirs + self.longer + self.spread * (self.together * easiness + apart)
+        ours = their_lengths + self.longer + self.spread * (self.together * easiness + apart)
         odds = (
             self.quality
-            + self.effect * np.tanh((ours - theirs) / self.spread)
+            + self.effect * np.tanh((ours - their_lengths) / self.spread)
             + easiness
             + self.seed_deviation * random.normal(size=(self.seeds, 1))
         )
-        return (random.random(shape) < special.expit(odds)).astype(float), ours, theirs
+        return (random.random(shape) < special.expit(odds)).astype(float), ours, their_lengths
 
 
 def length_control(world: Lengths, count: int, seed: int) -> dict[str, float]:
     random, truth = np.random.default_rng(seed), world.truth()
     raw, plain, full, covered, claimed = [], [], [], [], []
     for _ in range(count):
-        points, ours, theirs = world.draw(random)
-        gamma = instruction_difficulty(points, ours, theirs)
-        found = length_controlled(points, ours, theirs, gamma)
-        raw.append(found.raw)
-        plain.append(length_controlled(points, ours, theirs).win_rate)
-        full.append(found.win_rate)
-        covered.append(holds(found, truth))
-        claimed.append(found.p_value < 0.05)
+        points, ours, their_lengths = world.draw(random)
+        gamma = instruction_difficulty(points, ours, their_lengths)
+        result = length_controlled(points, ours, their_lengths, gamma)
+        raw.append(result.raw)
+        plain.append(length_controlled(points, ours, their_lengths).win_rate)
+        full.append(result.win_rate)
+        covered.append(holds(result, truth))
+        claimed.append(result.p_value < 0.05)
     return {
         "truth": truth,
         "raw_bias": float(np.mean(raw)) - truth,
@@ -248,7 +248,7 @@ def ranking_coverage(count: int, seed: int) -> float:
                 means.items(), deviations, seeds, strict=True
             )
         }
-        hits += [holds(one, truth[one.name]) for one in ranking(scores)]
+        hits += [holds(interval, truth[interval.name]) for interval in ranking(scores)]
     return float(np.mean(hits))
 
 

@@ -88,12 +88,12 @@ def responses(policy: Policy, count: int) -> list[dict]:
 
 def seconds(work: Callable[[], object]) -> float:
     """Return the processor time of one call; the smallest of three where it is short."""
-    found: list[float] = []
-    while not found or (sum(found) < 0.5 and len(found) < 3):
+    times: list[float] = []
+    while not times or (sum(times) < 0.5 and len(times) < 3):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return min(found)
+        times.append(time.process_time() - started)
+    return min(times)
 
 
 def main() -> None:
@@ -129,21 +129,21 @@ def main() -> None:
         few = responses(policy, 8)
         for work in works.values():  # imports and caches
             work(few)
-        found: dict[str, dict[str, float]] = {name: {} for name in works}
+        timings: dict[str, dict[str, float]] = {name: {} for name in works}
         for size in sizes:
             rows = responses(policy, size)
             for name, work in works.items():
-                found[name][str(size)] = round(seconds(lambda w=work, r=rows: w(r)), 4)
-                print(f"{name}: {size} responses, {found[name][str(size)]} s", file=sys.stderr)
-    for values in found.values():
+                timings[name][str(size)] = round(seconds(lambda w=work, r=rows: w(r)), 4)
+                print(f"{name}: {size} responses, {timings[name][str(size)]} s", file=sys.stderr)
+    for values in timings.values():
         small, large = (max(values[str(size)], 1e-4) for size in sizes[-2:])
         values["growth"] = round(math.log10(large / small), 2)
     heads = " | ".join(f"{size:,}" for size in sizes)
     print(f"| measure | {heads} | growth |\n|---|{'---|' * len(sizes)}---|")
-    for name, values in found.items():
+    for name, values in timings.items():
         cells = " | ".join(f"{values[str(size)]:.3f}" for size in sizes)
         print(f"| {name} | {cells} | {values['growth']:.2f} |")
-    print(json.dumps({"processor_seconds": found}))
+    print(json.dumps({"processor_seconds": timings}))
 
 
 if __name__ == "__main__":

@@ -236,8 +236,8 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
         print("round", result, flush=True)
     from plumbline.lm.gpu.status import findings
 
-    for (path, _, kind), found in findings().items():
-        print("path", path.name, kind, "on" if found.on else "OFF", found.reason, flush=True)
+    for (path, _, kind), result in findings().items():
+        print("path", path.name, kind, "on" if result.on else "OFF", result.reason, flush=True)
     model = roles.model
     some = prompts_of(vocabulary, ROWS)
     generate_config = SamplingConfig(max_new_tokens=new)

@@ -109,9 +109,9 @@ def make_models(folder: Path, size: str) -> None:
     # one large file would be resident beside the 4-bit weights that were made of it.
     LlamaForCausalLM(config).save_pretrained(base, max_shard_size="32MB")
     tokenizer.save_pretrained(base)
-    rewarder = trainable_sequence_scorer(base, TuningConfig(method="lora", rank=RANK))
+    reward_model = trainable_sequence_scorer(base, TuningConfig(method="lora", rank=RANK))
     (folder / "reward").mkdir()
-    save_model(rewarder, load_tokenizer(base), folder / "reward", source=base, card="")
+    save_model(reward_model, load_tokenizer(base), folder / "reward", source=base, card="")
     write_json(folder / "reward/calibration.json", {"mean": 0.0, "std": 1.0, "max_length": None})
 
 

@@ -103,30 +103,30 @@ def quantiles(name: str, times: list[float]) -> dict[str, float]:
 def browser(script_seconds: float = 120):
     from selenium import webdriver
 
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if found is None or driver is None:
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    path = shutil.which("chromedriver")
+    if binary is None or path is None:
         sys.exit("This needs chromium and chromedriver.")
     options = webdriver.ChromeOptions()
-    options.binary_location = found
+    options.binary_location = binary
     for option in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--window-size=1400,1000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ):  # fmt: skip
         options.add_argument(option)
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    made.set_script_timeout(script_seconds)
-    return made
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(path))
+    driver.set_script_timeout(script_seconds)
+    return driver
 
 
 def wait(driver, mark: str) -> float:
     end = time.monotonic() + 120
     script = f"return performance.getEntriesByName('{mark}')[0]?.startTime ?? null"
-    while (found := driver.execute_script(script)) is None:
+    while (value := driver.execute_script(script)) is None:
         if time.monotonic() > end:
             sys.exit(f"The page did not come to {mark}.")
         time.sleep(0.05)
-    return round(found, 1)
+    return round(value, 1)
 
 
 def opened(driver, url: str) -> dict[str, float]:
@@ -194,7 +194,7 @@ def main() -> None:
         say(f"wrote {file.stat().st_size / 1e6:.1f} MB in {written:.1f} s")
         driver = browser()
         try:
-            found = measure(driver, file.resolve().as_uri(), options.policies)
+            metrics = measure(driver, file.resolve().as_uri(), options.policies)
         finally:
             driver.quit()
         head = {
@@ -206,18 +206,18 @@ def main() -> None:
         }
     tail = {
         "filter_target_ms": 100,
-        "filter_within_target": found["filter_p95_ms"] < 100,
+        "filter_within_target": metrics["filter_p95_ms"] < 100,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
     }
-    print(json.dumps(head | found | tail))
+    print(json.dumps(head | metrics | tail))
 
 
 def measure(driver, url: str, policies: int) -> dict[str, float]:
     opened(driver, url)  # the browser's own start is not the page's
-    found: dict[str, float] = dict(opened(driver, url))
-    say(f"  {found}")
+    metrics: dict[str, float] = dict(opened(driver, url))
+    say(f"  {metrics}")
     while driver.execute_script(
         "const add = document.querySelector('[data-does=add]'); add?.click(); return !!add"
     ):
@@ -226,23 +226,23 @@ def measure(driver, url: str, policies: int) -> dict[str, float]:
     if columns != policies:
         sys.exit(f"{columns} policies are shown and not {policies}.")
     first = driver.execute_async_script(_CHANGE, "search", "u")
-    found["first_letter_ms"] = round(first[1], 1)
+    metrics["first_letter_ms"] = round(first[1], 1)
     before = computed(driver)
     worked, shown = typed(driver)
-    found["filter_cpu_ms"] = round(1000 * (computed(driver) - before) / len(shown), 1)
-    found |= quantiles("filter", shown) | quantiles("filter_script", worked)
-    found["letters_typed"] = len(shown)
-    found |= quantiles("choice", changed(driver, FILTERS))
-    found |= quantiles("sort", changed(driver, [("order", ORDERS)]))
-    found |= quantiles("next_sample", [driver.execute_async_script(_NEXT)[1] for _ in range(60)])
+    metrics["filter_cpu_ms"] = round(1000 * (computed(driver) - before) / len(shown), 1)
+    metrics |= quantiles("filter", shown) | quantiles("filter_script", worked)
+    metrics["letters_typed"] = len(shown)
+    metrics |= quantiles("choice", changed(driver, FILTERS))
+    metrics |= quantiles("sort", changed(driver, [("order", ORDERS)]))
+    metrics |= quantiles("next_sample", [driver.execute_async_script(_NEXT)[1] for _ in range(60)])
     times, rows, top = driver.execute_async_script(_SCROLL, 300, 900)
-    found |= quantiles("scroll_frame", times)
-    found["frames_over_34_ms"] = round(sum(t > 34 for t in times) / len(times), 4)
-    found["rows_drawn"] = rows
-    found["scrolled_pixels"] = top
+    metrics |= quantiles("scroll_frame", times)
+    metrics["frames_over_34_ms"] = round(sum(t > 34 for t in times) / len(times), 4)
+    metrics["rows_drawn"] = rows
+    metrics["scrolled_pixels"] = top
     heap = driver.execute_script("return performance.memory?.usedJSHeapSize ?? null")
-    found["heap_megabytes"] = round(heap / 1e6, 1) if heap else None
-    return found
+    metrics["heap_megabytes"] = round(heap / 1e6, 1) if heap else None
+    return metrics
 
 
 if __name__ == "__main__":

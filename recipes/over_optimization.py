@@ -136,7 +136,7 @@ def train_reward_models(
     run: Run, config: OverOptimizationConfig, shared: SharedStages
 ) -> dict[int, Artifact]:
     """Train one reward model per seed, all on the same labels."""
-    made = make_all(
+    models = make_all(
         run,
         {
             f"reward/seed-{seed}": Job(
@@ -152,7 +152,7 @@ def train_reward_models(
         },
         config.pool,
     )
-    return {seed: made[f"reward/seed-{seed}"] for seed in config.seeds}
+    return {seed: models[f"reward/seed-{seed}"] for seed in config.seeds}
 
 
 def train_policies(

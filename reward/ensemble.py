@@ -138,10 +138,10 @@ class EnsembleScorer:
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Scores:
         """Return every member's reward of each response, [members, responses]."""
-        asked = (list(prompts), list(responses))
-        if self._last is None or self._last[:2] != asked:  # a harness asks for both
+        texts = (list(prompts), list(responses))
+        if self._last is None or self._last[:2] != texts:  # a harness asks for both
             scores = [member.score(prompts, responses) for member in self.members]
-            self._last = (*asked, np.array(scores, dtype=float))
+            self._last = (*texts, np.array(scores, dtype=float))
         return self._last[2]
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:

@@ -39,7 +39,7 @@ def probabilities_of(rows: Sequence[Row], column: str, origin: str) -> list[floa
 
     Raises `DataError` where there is no such column, or a value that is not a probability.
     """
-    found = []
+    targets = []
     for row in rows:
         if column not in row:
             names = [name for name, value in row.items() if isinstance(value, float)]
@@ -56,5 +56,5 @@ def probabilities_of(rows: Sequence[Row], column: str, origin: str) -> list[floa
                 "a probability that the chosen response is the better. Take a column that has one "
                 "for every pair, such as soft_label, or set soft_labels to null."
             )
-        found.append(float(value))
-    return found
+        targets.append(float(value))
+    return targets

@@ -102,5 +102,5 @@ def summary(content: Mapping[str, Any], stages: Mapping[str, Artifact]) -> dict[
         "reward_model_accuracy": reward_model.get("accuracy"),
         "reward_model_accuracy_best_possible": reward_model.get("best_possible"),
         "held_out_pairs": reward_model.get("held_out_pairs"),
-        "seconds": {name: round(made.manifest.seconds, 1) for name, made in stages.items()},
+        "seconds": {name: round(artifact.manifest.seconds, 1) for name, artifact in stages.items()},
     }

@@ -152,9 +152,11 @@ class _ConvertedRows:
                         raise ValueError(problem)
                     yield row._replace(record=folded(read))
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                said = str(error) if isinstance(error, ValueError) else f"{error!r}"
+                message = str(error) if isinstance(error, ValueError) else f"{error!r}"
                 problem = (
-                    said if form.name == "plumbline" else f"is not a row of {form.name}: {said}"
+                    message
+                    if form.name == "plumbline"
+                    else f"is not a row of {form.name}: {message}"
                 )
                 yield row._replace(record=None, problem=problem, text=str(record)[:200])
 

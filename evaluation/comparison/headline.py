@@ -183,12 +183,12 @@ def _against_baseline(
     shown = [
         f"{rate['win_rate']:.0%}" for rate in sorted(rates.values(), key=lambda r: r["win_rate"])
     ]
-    spread = shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
+    share = shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
     if len(above) == len(rates):
         who = "Both" if len(rates) == 2 else f"All {len(rates)}"
-        return [f"{who} win against {baseline_title}, on {spread} of prompts."]
+        return [f"{who} win against {baseline_title}, on {share} of prompts."]
     if not above:
-        return [f"None of them is shown to win against {baseline_title} ({spread} of prompts)."]
+        return [f"None of them is shown to win against {baseline_title} ({share} of prompts)."]
     return [f"{_joined([titles[m] for m in above])} win against {baseline_title}; others do not."]
 
 

@@ -158,8 +158,8 @@ def _alpaca_annotations(line: Record, conversion: Conversion) -> list[Record]:
 
 def _alpaca_prompt(line: Record) -> str:
     """Return the instruction, with its input below where there is one."""
-    given = line.get("input")
-    return f"{line['instruction']}\n\n{given}" if given else str(line["instruction"])
+    input_text = line.get("input")
+    return f"{line['instruction']}\n\n{input_text}" if input_text else str(line["instruction"])
 
 
 def _mt_bench(line: Record, conversion: Conversion) -> list[Record]:

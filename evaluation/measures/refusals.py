@@ -114,9 +114,9 @@ def refusal(phrases: SourceFile | None = None) -> Measure:
         if known is not None:
             return {"refusal": [float(_has_phrase(text, known)) for text in texts]}
         kinds = [kinds_of_refusal(text) for text in texts]
-        columns = {"refusal": [float(bool(found)) for found in kinds]}
+        columns = {"refusal": [float(bool(its_kinds)) for its_kinds in kinds]}
         for kind in KINDS:
-            columns[f"refusal.{kind}"] = [float(kind in found) for found in kinds]
+            columns[f"refusal.{kind}"] = [float(kind in its_kinds) for its_kinds in kinds]
         return columns
 
     return Measure(

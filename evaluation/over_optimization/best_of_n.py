@@ -37,16 +37,16 @@ class BestOf(NamedTuple):
     """[M] KL to the policy, nats: log n - (n - 1) / n; an upper bound where responses repeat."""
     ranking: Scores
     """[M] mean ranking score of the selected responses."""
-    judged: Scores
+    judging: Scores
     """[M] mean judging score of the same responses."""
 
 
-def best_of(ranking: Scores, judged: Scores, sizes: Sequence[int]) -> BestOf:
+def best_of(ranking: Scores, judging: Scores, sizes: Sequence[int]) -> BestOf:
     """Return the mean scores of the best of n responses, over all subsets of n responses.
 
     Args:
         ranking: the score that selects, [P, N]: N responses to each of P prompts.
-        judged: the score of what was selected, [P, N].
+        judging: the score of what was selected, [P, N].
         sizes: each n, from 1 to N.
 
     The k-th worst of N responses is the best of n in C(k - 1, n - 1) of C(N, n) subsets, so the
@@ -54,15 +54,15 @@ def best_of(ranking: Scores, judged: Scores, sizes: Sequence[int]) -> BestOf:
     """
     count = ranking.shape[1]
     order = np.argsort(ranking, axis=1, kind="stable")
-    ranking_means, judged_means = (
-        np.take_along_axis(scores, order, axis=1).mean(axis=0) for scores in (ranking, judged)
+    ranking_means, judging_means = (
+        np.take_along_axis(scores, order, axis=1).mean(axis=0) for scores in (ranking, judging)
     )
     weights = np.array([_weights(count, size) for size in sizes])
     return BestOf(
         list(sizes),
         np.array([best_of_n_kl(size) for size in sizes]),
         weights @ ranking_means,
-        weights @ judged_means,
+        weights @ judging_means,
     )
 
 

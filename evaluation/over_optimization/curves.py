@@ -226,7 +226,7 @@ def fitted_curve(fit: Mapping[str, Any], farthest: float) -> list[dict[str, floa
 def best_of_n_summary(results: Sequence[BestOf]) -> dict[str, Any]:
     """Return best of n over several reward models: means, and the fit of gold."""
     kl = results[0].kl
-    gold = np.stack([result.judged - result.judged[0] for result in results])
+    gold = np.stack([result.judging - result.judging[0] for result in results])
     proxy = np.stack([result.ranking - result.ranking[0] for result in results])
     return {
         "points": [

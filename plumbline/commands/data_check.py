@@ -331,14 +331,14 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[lis
 
     if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
         return list(encode_demonstration(tokenizer, part.messages))
-    given, after = part.messages[: part.prompt], part.messages[part.prompt :]
+    prompt, after = part.messages[: part.prompt], part.messages[part.prompt :]
     if not after:
-        ids = encode_prompt(tokenizer, given)
+        ids = encode_prompt(tokenizer, prompt)
         return [(ids, [0] * len(ids))]
-    if not given:
+    if not prompt:
         ids = list(tokenizer(after[-1]["content"], add_special_tokens=False)["input_ids"])
         return [(ids, [0] * len(ids))]
-    prompt_ids, response_ids = encode_response(tokenizer, given, after[-1]["content"])
+    prompt_ids, response_ids = encode_response(tokenizer, prompt, after[-1]["content"])
     mask = [0] * len(prompt_ids) + [1] * len(response_ids)
     return [([*prompt_ids, *response_ids], mask)]
 

@@ -67,12 +67,12 @@ def _fast_paths() -> Iterator[Finding]:
     """Try each fast path of a GPU on a small model; say which are on, and why others are not."""
     from plumbline.lm.gpu.trial import try_fast_paths
 
-    good, said = _attempt(try_fast_paths)
-    yield "fast paths", good, said
+    good, message = _attempt(try_fast_paths)
+    yield "fast paths", good, message
     from plumbline.lm.gpu.status import findings
 
-    for (path, _, kind), found in findings().items():
-        yield path.value, found.on, ", ".join(filter(None, (kind, found.reason))) or "on"
+    for (path, _, kind), result in findings().items():
+        yield path.value, result.on, ", ".join(filter(None, (kind, result.reason))) or "on"
 
 
 def _attempt(check: Callable[[], str]) -> tuple[bool, str]:

@@ -40,8 +40,8 @@ def results(run: Run) -> list[Path]:
     reports = [run.folder / name for name in _REPORTS if (run.folder / name).exists()]
     if reports:
         return reports
-    made = [name for name, artifact in run.stages.items() if artifact.kind in _RESULTS]
-    return [run.folder / "stages" / name.replace("/", "-") for name in made]
+    results = [name for name, artifact in run.stages.items() if artifact.kind in _RESULTS]
+    return [run.folder / "stages" / name.replace("/", "-") for name in results]
 
 
 def shown(path: Path) -> str:

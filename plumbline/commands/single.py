@@ -176,15 +176,15 @@ def _run(recipe: str, context: typer.Context, overrides: list[str] | None) -> No
     from plumbline.commands import recipe_book
     from plumbline.commands.run_recipe import run_recipe
 
-    given = {name: value for name, value in context.params.items() if value is not None}
-    config, name, home = given.pop("config", None), given.pop("name", None), given.pop("home")
-    given.pop("overrides", None)
+    options = {name: value for name, value in context.params.items() if value is not None}
+    config, name, home = options.pop("config", None), options.pop("name", None), options.pop("home")
+    options.pop("overrides", None)
     script = recipe_book.find(recipe)
     run_recipe(
         script,
         config,
         [
-            *recipe_book.from_short_names(script, given),
+            *recipe_book.from_short_names(script, options),
             *(overrides or []),
             *recipe_book.as_overrides(context.args),
         ],

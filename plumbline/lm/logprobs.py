@@ -237,9 +237,9 @@ def _look_at_parts(
         outputs = look(part)
         if not results:
             shape = batch.response_mask.shape
-            results = [torch.zeros(shape, device=one.device) for one in outputs]
-        for result, one in zip(results, outputs, strict=True):
-            result[rows.to(result.device), : part.response_mask.shape[1]] = one.to(result.dtype)
+            results = [torch.zeros(shape, device=output.device) for output in outputs]
+        for result, output in zip(results, outputs, strict=True):
+            result[rows.to(result.device), : part.response_mask.shape[1]] = output.to(result.dtype)
     return tuple(results)
 
 

@@ -38,8 +38,8 @@ def response_states(model: Any, batch: Batch) -> Tensor:
     """
     if has_packed_pass(model):
         packing = pack(batch)
-        found = packed_states(model, packing)
-        return packing.to(found.device).unpack(found)
+        packed = packed_states(model, packing)
+        return packing.to(packed.device).unpack(packed)
     width = batch.response_mask.shape[1]
     hidden = states(model, batch.ids, batch.attention_mask, batch.position_ids, last=width + 1)
     return hidden[:, :-1]

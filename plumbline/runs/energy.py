@@ -32,7 +32,7 @@ class EnergyMeter:
         ``processor_seconds`` of this process and its children; and where there are counters
         ``energy``: ``joules`` in so many ``seconds``, and ``of`` which parts of the machine.
         """
-        found: dict[str, Any] = {"processor_seconds": round(_processor_seconds(), 1)}
+        use: dict[str, Any] = {"processor_seconds": round(_processor_seconds(), 1)}
         joules, parts = 0.0, []
         for name, before, after, largest in (
             ("processors", self._processors, _rapl_counters(self._rapl), _rapl_ranges(self._rapl)),
@@ -44,8 +44,8 @@ class EnergyMeter:
                 parts.append(name)
         if parts:
             seconds = round(time.monotonic() - self._started, 3)
-            found["energy"] = {"joules": round(joules, 1), "seconds": seconds, "of": parts}
-        return found
+            use["energy"] = {"joules": round(joules, 1), "seconds": seconds, "of": parts}
+        return use
 
 
 def _processor_seconds() -> float:

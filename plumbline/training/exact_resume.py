@@ -135,18 +135,18 @@ class _StageCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        figures = {
+        metrics = {
             name: value
             for name, value in (logs or {}).items()
             if not any(part in name for part in _NOT_REPRODUCIBLE)
         }
-        if "loss" in figures:
-            self._stage.metrics.log(state.global_step, figures)
+        if "loss" in metrics:
+            self._stage.metrics.log(state.global_step, metrics)
             names = ("loss", "rewards/accuracies", "accuracy")
-            shown = {name: figures[name] for name in names if name in figures}
+            shown = {name: metrics[name] for name in names if name in metrics}
             self._bar.update(state.global_step, shown)
 
     def _call_hook(self, step: int) -> None:
-        figures = self._on_step(step) if self._on_step is not None else None
-        if figures:
-            self._stage.metrics.log(step, figures)
+        metrics = self._on_step(step) if self._on_step is not None else None
+        if metrics:
+            self._stage.metrics.log(step, metrics)

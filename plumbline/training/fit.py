@@ -44,10 +44,10 @@ def fit(
     time after the last step.
     """
     steps = trainer.planned_steps()
-    judged = milestones(steps, evaluations) if evaluate is not None else frozenset()
+    evaluated_steps = milestones(steps, evaluations) if evaluate is not None else frozenset()
 
     def on_step(step: int) -> Mapping[str, float] | None:
-        return evaluate(step) if evaluate is not None and step in judged else None
+        return evaluate(step) if evaluate is not None and step in evaluated_steps else None
 
     trainer.run(stage, description, on_step)
     lines = [line for line in trainer.state.log_history if "loss" in line]

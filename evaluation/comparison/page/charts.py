@@ -33,7 +33,7 @@ def charts(view: View) -> list[Chart]:
     drawn += curves.training_metrics(view)
     drawn += [_contrasts(view), _parts(view), _win_rates(view), _ranking(view)]
     drawn += [_subsets(view), _seeds(view)]
-    return [made for made in drawn if made is not None]
+    return [chart for chart in drawn if chart is not None]
 
 
 def _win_rates(view: View) -> Chart | None:

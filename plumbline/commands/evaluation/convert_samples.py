@@ -43,10 +43,10 @@ def convert_samples(
     console = Console()
     samples = []
     for file in files:
-        found = read_samples_file(file, Conversion(file, model, questions, judgments))
-        for note in found.notes:
+        converted = read_samples_file(file, Conversion(file, model, questions, judgments))
+        for note in converted.notes:
             console.print(f"[yellow]![/yellow] {escape(note)}")
-        samples += found.samples
+        samples += converted.samples
     count = write_samples_file(out, samples)
     models = ", ".join(sorted({sample.model for sample in samples}))
     console.print(f"{escape(str(out))}: {count} samples of {escape(models)}.")

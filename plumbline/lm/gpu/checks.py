@@ -50,8 +50,8 @@ def has_packed_pass(model: Any, *, anywhere: bool = False) -> bool:
     if finding(FastPath.PASSES, device, kind) is None:
         with torch.enable_grad():
             _compare(model, device, kind)
-    found = finding(FastPath.PASSES, device, kind)
-    return found is not None and found.on
+    result = finding(FastPath.PASSES, device, kind)
+    return result is not None and result.on
 
 
 def _reason_of(model: Any) -> str | None:
@@ -86,14 +86,14 @@ def _compare(model: Any, device: torch.device, kind: str) -> None:
 
     Where a compiled layer is at fault, the pass is tried again without compilation.
     """
-    good, found = _agree(model)
+    good, reason = _agree(model)
     if not good and compiles(device):
-        switch_off(FastPath.COMPILED, device, found, "decoder_layer")
-        good, found = _agree(model)
+        switch_off(FastPath.COMPILED, device, reason, "decoder_layer")
+        good, reason = _agree(model)
     if good:
-        switch_on(FastPath.PASSES, device, kind, found)
+        switch_on(FastPath.PASSES, device, kind, reason)
     else:
-        switch_off(FastPath.PASSES, device, found, kind)
+        switch_off(FastPath.PASSES, device, reason, kind)
 
 
 def _agree(model: Any) -> tuple[bool, str]:
@@ -114,10 +114,11 @@ def _agree(model: Any) -> tuple[bool, str]:
             with uncompiled():
                 exact = _read(packed_states(model, pack(batch), dtype=torch.float32), parameters)
             errors, good = [], True
-            for floor, ours, theirs, right in zip(_FEW_BITS, fast, plain, exact, strict=True):
-                one, other = _relative(ours, right), _relative(theirs, right)
-                errors.append(_relative(ours, theirs))
-                good &= one < floor + _TIMES * other and other < floor + _TIMES * one
+            for floor, packed, other, right in zip(_FEW_BITS, fast, plain, exact, strict=True):
+                error, other_error = _relative(packed, right), _relative(other, right)
+                errors.append(_relative(packed, other))
+                good &= error < floor + _TIMES * other_error
+                good &= other_error < floor + _TIMES * error
     except Exception as error:  # no failure of a fast path may stop the run
         return False, f"it failed: {type(error).__name__}: {error}"
     return (
@@ -134,10 +135,10 @@ def _read(states: Tensor, parameters: list[Tensor]) -> _Reading:
     loss = (states.float() * weights).sum()
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     flat = [
-        torch.zeros_like(parameter).flatten() if one is None else one.flatten()
-        for parameter, one in zip(parameters, gradients, strict=True)
+        torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
+        for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
-    return _Reading(states.detach().float(), torch.cat([one.float() for one in flat]))
+    return _Reading(states.detach().float(), torch.cat([gradient.float() for gradient in flat]))
 
 
 def _few_rows(model: Any) -> Batch:
@@ -169,8 +170,8 @@ def _plain_states(model: Any, batch: Batch) -> Tensor:
     return hidden[:, -batch.response_mask.shape[1] - 1 : -1][batch.response_mask]
 
 
-def _relative(one: Tensor, other: Tensor) -> float:
+def _relative(value: Tensor, other: Tensor) -> float:
     if not other.numel():
         return 0.0
-    error = float((one - other).norm() / other.norm())
+    error = float((value - other).norm() / other.norm())
     return error if math.isfinite(error) else math.inf

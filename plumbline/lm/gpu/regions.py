@@ -48,8 +48,8 @@ def compiles(device: torch.device | str) -> bool:
     """Return whether regions are compiled on a device."""
     if _off:
         return False
-    asked = os.environ.get(SETTING)
-    return asked == "1" if asked in ("0", "1") else torch.device(device).type == "cuda"
+    setting = os.environ.get(SETTING)
+    return setting == "1" if setting in ("0", "1") else torch.device(device).type == "cuda"
 
 
 def region(function: Callable[P, T]) -> Callable[P, T]:
@@ -67,8 +67,8 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
         device: torch.device = tensor.device
         if not compiles(device):
             return function(*arguments, **options)
-        found = finding(FastPath.COMPILED, device, name)
-        if found is not None and not found.on:
+        earlier = finding(FastPath.COMPILED, device, name)
+        if earlier is not None and not earlier.on:
             return function(*arguments, **options)
         if not compiled:
             config: Any = torch._dynamo.config
@@ -81,7 +81,7 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:  # no failure of a compiler may stop the run
             switch_off(FastPath.COMPILED, device, f"{type(error).__name__}: {error}", name)
             return function(*arguments, **options)
-        if found is None:
+        if earlier is None:
             with torch.no_grad():
                 off_by = _error(result, function(*arguments, **options))
             if off_by >= 1.0:
@@ -110,6 +110,6 @@ def _error(result: Any, expected: Any) -> float:
         return 0.0
     if not result.dtype.is_floating_point:
         return float((result != expected).float().mean()) / _SHARE_OF_WHOLE
-    one, other = result.detach().double(), expected.detach().double()
-    error = float((one - other).norm() / other.norm().clamp(min=1e-12))
+    value, other = result.detach().double(), expected.detach().double()
+    error = float((value - other).norm() / other.norm().clamp(min=1e-12))
     return error / _ERRORS[result.dtype.itemsize] if math.isfinite(error) else math.inf

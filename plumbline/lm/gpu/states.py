@@ -60,11 +60,11 @@ def packed_states(
         free_rows(cos, sin, token_roles)
         for weights, shape in zip(layers, shapes, strict=True):
             free_rows(x)
-            given = (x, cos, sin, token_roles, layout, weights, shape)
+            arguments = (x, cos, sin, token_roles, layout, weights, shape)
             if checkpointing and torch.is_grad_enabled():
-                x = checkpoint(decoder_layer, *given, use_reentrant=False)
+                x = checkpoint(decoder_layer, *arguments, use_reentrant=False)
             else:
-                x = decoder_layer(*given)
+                x = decoder_layer(*arguments)
         return norm(x[packing.predicts], trunk.norm.weight, trunk.norm.variance_epsilon)
 
 
