@@ -28,7 +28,7 @@ from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, BusyError
 from plumbline.runs import calls, old_runs
 from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
-from plumbline.runs.isolation import run_here, run_isolated
+from plumbline.runs.isolation import Outcome, run_here, run_isolated
 from plumbline.runs.machine import versions
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
@@ -194,7 +194,6 @@ def make_in(
     if artifact is not None:
         return artifact, True
 
-    description = calls.describe_call(function, arguments)
     partial = store.partial(made_id)
     partial.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{partial}.lock")
@@ -206,10 +205,10 @@ def make_in(
             "Wait for it and give the same command again: its result will be used."
         ) from None
     with lock:
-        going_on = (partial / "clock.json").exists()
+        resumes = (partial / "clock.json").exists()
         reporter.say(
             f"  [yellow]▸[/yellow] {name:<24} "
-            + ("[dim]resumes where it was stopped[/dim]" if going_on else "")
+            + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
         )
         clock = _Clock(partial / "clock.json")
 
@@ -222,30 +221,42 @@ def make_in(
         else:
             outcome = run_here(function, partial, arguments, reporter)
         clock.tick()
-        manifest = Manifest(
-            kind=function.artifact_kind,  # type: ignore[attr-defined]
-            id=made_id,
-            schema_version=function.schema_version,  # type: ignore[attr-defined]
-            stage=description["function"],
-            arguments=description,
-            inputs={
-                place: artifact.id
-                for key, value in arguments.items()
-                for place, artifact in calls.artifacts_in(value, key)
-            },
-            seed=arguments.get("seed"),
-            data_seed=arguments.get("data_seed"),
-            metrics=dict(outcome.metrics),
-            versions=versions(),
-            machine=outcome.machine,
-            seconds=round(clock.seconds, 3),
-            peak_memory_bytes=outcome.peak_memory_bytes,
-            files=entries(partial / "out"),
-        )
+        manifest = _manifest(function, arguments, outcome, clock.seconds, partial / "out")
         artifact = store.publish(partial / "out", manifest)
         shutil.rmtree(partial)
     Path(lock.lock_file).unlink(missing_ok=True)
     return artifact, False
+
+
+def _manifest(
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    outcome: Outcome,
+    seconds: float,
+    folder: Path,
+) -> Manifest:
+    """Return what is kept beside an artefact: how it was made, on what, and what it holds."""
+    description = calls.describe_call(function, arguments)
+    return Manifest(
+        kind=function.artifact_kind,  # type: ignore[attr-defined]
+        id=artifact_id(function, arguments),
+        schema_version=function.schema_version,  # type: ignore[attr-defined]
+        stage=description["function"],
+        arguments=description,
+        inputs={
+            place: artifact.id
+            for key, value in arguments.items()
+            for place, artifact in calls.artifacts_in(value, key)
+        },
+        seed=arguments.get("seed"),
+        data_seed=arguments.get("data_seed"),
+        metrics=dict(outcome.metrics),
+        versions=versions(),
+        machine=outcome.machine,
+        seconds=round(seconds, 3),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        files=entries(folder),
+    )
 
 
 class RunRecord:

@@ -192,7 +192,7 @@ def _train_from_scratch(
 ) -> Mapping[str, float | None]:
     silence_libraries()
     from datasets import Dataset
-    from transformers import Qwen3Config, Qwen3ForCausalLM, TrainingArguments, set_seed
+    from transformers import TrainingArguments, set_seed
 
     from plumbline.training.exact_resume import ExactResume
     from plumbline.training.optimizers import muon_with_adamw
@@ -212,25 +212,7 @@ def _train_from_scratch(
             f"tokens, fewer than one batch of {config.training.batch_size}. Give more text."
         )
     set_seed(seed)
-    # Qwen3 normalises queries and keys, without which so small and briefly trained a model learns
-    # to copy from its context on some seeds and not on others.
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
-            head_dim=config.hidden_size // config.heads,
-            max_position_embeddings=config.context,
-            initializer_range=config.initializer_range,
-            tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = _scratch_model(config, tokenizer)
     trainer = ExactResume(
         model=model,
         args=TrainingArguments(**config.training.arguments(stage.scratch, seed)),
@@ -262,6 +244,30 @@ def _train_from_scratch(
         "parameters": counts["parameters"],
         "tokens": float(len(ids)),
     }
+
+
+def _scratch_model(config: ScratchConfig, tokenizer: Any) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    # Qwen3 normalises queries and keys, without which so small and briefly trained a model learns
+    # to copy from its context on some seeds and not on others.
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=config.context,
+            initializer_range=config.initializer_range,
+            tie_word_embeddings=False,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def _train_tokenizer(texts: Sequence[str], config: ScratchConfig) -> Any:

@@ -86,12 +86,12 @@ def _problem_of_options(name: str, words: list[str]) -> str | None:
         changes += [value] if option in ("--set", "-s") else []
         configs += [value] if option in ("--config", "-c") else []
     if name in ("plumbline run", "plumbline config"):
-        is_named = bool(known) and known[0].islower() and "/" not in known[0]
+        is_named = bool(known) and known[0].islower() and not {"/", "."} & set(known[0])
         recipe = find(known[0]) if is_named else None
         if recipe is None or any(
             "/" in file or file.isupper() or file.endswith(".yaml") for file in configs
         ):
-            return None  # a placeholder
+            return None  # a placeholder, or a script of the reader's own
         resolved(recipe, configs[0] if configs else None, [*changes, *as_overrides(other)])
         return None
     if name in ONE_STAGE:

@@ -118,17 +118,9 @@ def push(
     folder = campaign_folder(home, name)
     reporter = Reporter()
     if adjudicate is not None:
-        _refuse_changes(
-            {
-                "--gold": gold,
-                "--training": training,
-                "--person": people,
-                "--member": members,
-                "--overlap": overlap,
-                "--config": config,
-                "--set": overrides,
-            }
-        )
+        changes: dict[str, Any] = {"--gold": gold, "--training": training, "--person": people}
+        changes |= {"--member": members, "--overlap": overlap}
+        _refuse_changes(changes | {"--config": config, "--set": overrides})
         queue, _ = _read_pairs(pairs, reporter)
         site = _site(connect(home, server, api_key_file), patience, reporter)
         pushed = push_adjudication(folder, site, adjudicate, queue, bars=reporter)
