@@ -35,7 +35,9 @@ def votes_text(shown_first: Side, votes: Sequence[Label], reasons: Sequence[str]
         # The reason may name "A" and "B" as that person saw them, which may be the other way.
         swapped = vote.shown_first != shown_first and vote.rationale
         note = " (saw A and B the other way round)" if swapped else ""
-        rationale = f": “{vote.rationale}”{note}" if vote.rationale else ""
+        # One line each: the labelling page shows each line as one vote.
+        why = " ".join(vote.rationale.split())
+        rationale = f": “{why}”{note}" if why else ""
         lines.append(f"- {vote.annotator}: {choice_text(choice, vote.strength)}{flags}{rationale}")
     return "\n".join(lines) or "Nobody has voted yet."
 

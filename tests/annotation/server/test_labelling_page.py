@@ -1,4 +1,4 @@
-"""A labeller at work in a real browser, on the real page, without a network."""
+"""A labeller at work on Plumbline's labelling page, in a real browser, without a network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from annotation.argilla.api import Argilla
-from annotation.argilla.client import Connection
-from annotation.campaign.config import CampaignConfig
-from annotation.campaign.folder import Campaign
-from annotation.campaign.pairs import pairs_of
-from annotation.campaign.pull import labels_of, pull
-from annotation.campaign.push import push
+from annotation.campaign.pairs import Pair
+from plumbline.data.records import user
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -24,150 +19,220 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.slow
 
-PROMPT = [
-    {"role": "user", "content": "Do you have red umbrellas?"},
-    {"role": "assistant", "content": "Yes: small ones and large ones."},
-    {"role": "user", "content": "What does the large one cost?"},
-]
+FILLER = "\n\n".join(f"Paragraph {n} of a long response, which nobody reads." for n in range(120))
 
 
-@pytest.fixture
-def browser(fresh_chromium):
-    return fresh_chromium
+class Page:
+    """The labelling page, as a person sees it."""
 
+    def __init__(self, driver, ground, width=1280, height=800):
+        self.driver, self.ground = driver, ground
+        self.size(width, height)
 
-def wait(browser, condition):
-    """Wait until a condition holds; elements may come and go meanwhile."""
-    from selenium.common.exceptions import StaleElementReferenceException
+    def size(self, width, height):
+        measures = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 900}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", measures)
 
-    return WebDriverWait(
-        browser, 30, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException]
-    ).until(lambda _: condition())
+    def sign_in(self, name):
+        self.driver.get(f"{self.ground.server.url}/")
+        self.wait(lambda: self.one("[name=username]").is_displayed())
+        self.one("[name=username]").send_keys(name)
+        self.one("[name=password]").send_keys(f"password-of-{name}", Keys.ENTER)
+        self.wait(lambda: not self.one("#sign-in").is_displayed())
 
+    def one(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
 
-def text(browser) -> str:
-    return browser.find_element(By.TAG_NAME, "body").text
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
+    def wait(self, condition):
+        from selenium.common.exceptions import StaleElementReferenceException
 
-def sign_in(browser, site, person):
-    browser.get(f"{site.url}/sign-in")
-    name, password = wait(
-        browser, lambda: f if len(f := browser.find_elements(By.TAG_NAME, "input")) == 2 else None
-    )
-    name.send_keys(person["username"])
-    password.send_keys(person["password"], Keys.ENTER)
+        return WebDriverWait(
+            self.driver,
+            20,
+            poll_frequency=0.05,
+            ignored_exceptions=[StaleElementReferenceException],
+        ).until(lambda _: condition())
 
+    def press(self, *keys):
+        ActionChains(self.driver).send_keys(*keys).perform()
 
-def open_queue(browser, site, person):
-    sign_in(browser, site, person)
-    link = wait(
-        browser,
-        lambda: next(
-            (
-                a.get_attribute("href")
-                for a in browser.find_elements(By.CSS_SELECTOR, "a[href*='annotation-mode']")
-            ),
-            None,
-        ),
-    )
-    browser.get(link)
-    wait(browser, lambda: "Which response is better?" in text(browser))
-
-
-def button(browser, words: str):
-    return wait(
-        browser,
-        lambda: next(
-            (
-                e
-                for e in browser.find_elements(By.CSS_SELECTOR, "label, button")
-                if e.text.strip().endswith(words)
-            ),
-            None,
-        ),
-    )
-
-
-@pytest.fixture
-def campaign(argilla_site, tmp_path):
-    """A campaign of one person's, and that person."""
-
-    def make(rows, **settings):
-        person = argilla_site.person()
-        config = CampaignConfig(
-            name=argilla_site.fresh("page"),
-            people=(person["username"],),
-            overlap=1,
-            gold_share=0,
-            repeat_share=0,
-            **settings,
+    def keypad(self, code):
+        """Press a key of the keypad with Num Lock off, where its ``key`` is another one."""
+        self.driver.execute_script(
+            "document.body.dispatchEvent(new KeyboardEvent('keydown', "
+            "{code: arguments[0], key: 'End', bubbles: true, cancelable: true}))",
+            code,
         )
-        pairs, dropped = pairs_of(rows, "test")
-        assert not dropped.reasons()
-        argilla = Argilla(Connection(argilla_site.url, argilla_site.api_key))
-        folder = tmp_path / "campaign"
-        push(folder, argilla, config, pairs)
-        return Campaign(folder), argilla, person
 
-    return make
+    @property
+    def shown(self):
+        """Both responses, as they are read."""
+        return self.one("#response-a .text").text, self.one("#response-b .text").text
+
+    def shows(self, text):
+        self.wait(lambda: self.one("#desk").is_displayed() and text in " ".join(self.shown))
+
+    def chosen(self, question):
+        return [
+            option.text.split("\n")[-1]
+            for option in self.all(f"#question-{question} .option[aria-checked=true]")
+        ]
+
+    def saved(self):
+        """Wait until the server has everything."""
+        stored = "return Object.keys(localStorage).filter(k => k.includes('.outbox.')).length"
+        self.wait(lambda: self.driver.execute_script(stored) == 0)
 
 
-def test_a_pair_is_read_judged_by_keyboard_and_by_mouse_and_arrives(
-    browser, argilla_site, campaign, tmp_path
-):
+@pytest.fixture
+def page(fresh_chromium, ground):
+    return Page(fresh_chromium, ground)
+
+
+def pairs(count):
+    return [
+        Pair(f"p-{n}", [user(f"What does {n} cost?")], f"Number {n} costs {n} coins.", f"Ask {n}.")
+        for n in range(count)
+    ]
+
+
+def start(page, count=4, **more):
+    name = page.ground.person()
+    page.ground.push(pairs(count), [name], **more)
+    page.sign_in(name)
+    page.shows("Ask")
+    return name
+
+
+def number(page):
+    return next(int(text.split()[1].strip(".")) for text in page.shown if text.startswith("Ask"))
+
+
+def test_a_pair_takes_three_keys_and_arrives_with_its_strength_and_reason(page):
+    start(page)
+    first = number(page)
+    assert not page.one("#question-strength").is_displayed()
+    page.press("3")
+    assert not page.one("#question-strength").is_displayed()  # nothing is stronger in a tie
+    page.press("1")
+    assert page.one("#question-strength").is_displayed()
+    page.press("2")
+    assert (page.chosen("choice"), page.chosen("strength")) == (["A is better"], ["clearly better"])
+    page.press(Keys.ENTER)
+    page.wait(lambda: number(page) != first)
+    second = number(page)
+    assert page.chosen("choice") == []
+    page.press(Keys.ENTER)  # nothing is chosen yet
+    assert "Which response is better?" in page.one("#notice").text
+    assert number(page) == second
+    page.keypad("Numpad2")
+    page.keypad("Numpad3")
+    page.press("r", "naïve, 2 < 3 “quoted”", Keys.ENTER)
+    page.wait(lambda: number(page) != second)
+    page.saved()
+    labels = {label.pair_id: label for label in page.ground.labels()}
+    assert set(labels) == {f"p-{first}", f"p-{second}"}
+    one, two = labels[f"p-{first}"], labels[f"p-{second}"]
+    assert (one.choice == one.shown_first, one.strength) == (True, 2)
+    assert (two.choice == two.shown_first, two.strength) == (False, 3)
+    assert two.rationale == "naïve, 2 < 3 “quoted”"
+
+
+def test_one_goes_back_changes_an_answer_and_goes_on_where_one_was(page):
+    start(page)
+    first = number(page)
+    page.press("1", "1", Keys.ENTER)
+    page.wait(lambda: number(page) != first)
+    second = number(page)
+    page.press("x")  # discarded
+    page.wait(lambda: number(page) not in (first, second))
+    third = number(page)
+    page.press("2", "r", "half a reason", Keys.ESCAPE)  # not submitted yet
+    page.press("z")
+    page.wait(lambda: number(page) == second)
+    assert "discarded" in page.one("#notice").text
+    page.press("z")
+    page.wait(lambda: number(page) == first)
+    assert (page.chosen("choice"), page.chosen("strength")) == (
+        ["A is better"],
+        ["slightly better"],
+    )
+    page.press("b", Keys.ENTER)
+    page.wait(lambda: number(page) == second)
+    page.press("y")
+    page.wait(lambda: number(page) == third)
+    assert page.chosen("choice") == ["B is better"]
+    assert page.one("textarea").get_attribute("value") == "half a reason"
+    page.saved()
+    (label,) = page.ground.labels()
+    assert label.choice != label.shown_first
+
+
+def test_a_pause_hides_the_pair_and_keeps_what_was_entered_even_when_the_page_is_loaded_again(page):
+    start(page)
+    shown = number(page)
+    page.press("2", "p")
+    page.wait(lambda: page.one("#paused").is_displayed())
+    assert not page.one("#desk").is_displayed()
+    page.press("1", Keys.ESCAPE)  # means nothing now
+    page.press("p")
+    page.wait(lambda: page.one("#desk").is_displayed())
+    assert (number(page), page.chosen("choice")) == (shown, ["B is better"])
+    page.driver.refresh()
+    page.shows("Ask")
+    assert (number(page), page.chosen("choice")) == (shown, ["B is better"])
+
+
+def test_answers_that_the_network_holds_up_are_sent_later(page):
+    start(page, 4)
+    network = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+    first = number(page)
+    page.press("1", Keys.ENTER)
+    page.wait(lambda: number(page) != first)  # the next pair was there already
+    page.wait(lambda: "1 answer not saved yet" in page.one("#saving").text)
+    assert page.ground.labels() == []
+    online = network | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", online)
+    page.saved()
+    assert [label.pair_id for label in page.ground.labels()] == [f"p-{first}"]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_next_pair_starts_at_its_top_and_the_shorter_response_is_in_view(page, width):
+    page.size(width, 800)
+    name = page.ground.person()
     rows = [
-        {
-            "pair_id": f"pair-{n}",
-            "prompt": PROMPT,
-            "a": f"It costs {n} coins, and we have three left.",
-            "b": f"Money, dear customer number {n}.",
-        }
+        Pair(f"p-{n}", [user("Tell me.")], f"# Start {n}\n\n{FILLER}", f"Short {n}.")
         for n in range(3)
     ]
-    made, argilla, person = campaign(rows)
-    open_queue(browser, argilla_site, person)
-
-    # A conversation of three turns, both responses, and the guidelines one click away.
-    wait(browser, lambda: "coins" in text(browser))
-    for turn in PROMPT:
-        assert turn["content"] in text(browser)
-    first = shown(browser)
-    browser.save_screenshot(str(tmp_path / "1-a-pair.png"))
-
-    # By keyboard alone: the first answer, the second strength, and Enter to submit.
-    ActionChains(browser).send_keys("1").perform()
-    wait(browser, lambda: is_chosen(browser, "A is better"))
-    ActionChains(browser).send_keys("2").perform()
-    browser.save_screenshot(str(tmp_path / "2-by-keyboard.png"))
-    ActionChains(browser).send_keys(Keys.RETURN).perform()
-    wait(browser, lambda: shown(browser) not in (None, first))
-    second = shown(browser)
-
-    # By mouse, with a reason in words.
-    button(browser, "B is better").click()
-    browser.find_element(By.CSS_SELECTOR, "[contenteditable]").click()
-    rationale = "It says a price. “Money” is no answer; naïve, 2 < 3."
-    ActionChains(browser).send_keys(rationale).perform()
-    browser.save_screenshot(str(tmp_path / "3-by-mouse.png"))
-    button(browser, "Submit").click()
-    wait(browser, lambda: shown(browser) not in (None, first, second))
-    browser.save_screenshot(str(tmp_path / "4-the-next.png"))
-
-    pull(made, argilla)
-    labels = {label.pair_id: label for label in labels_of(made).labels}
-    assert set(labels) == {f"pair-{first}", f"pair-{second}"}
-    by_key, by_mouse = labels[f"pair-{first}"], labels[f"pair-{second}"]
-    assert by_key.choice == by_key.shown_first  # A was what was shown first
-    assert by_key.strength == 2
-    assert by_mouse.choice != by_mouse.shown_first
-    assert by_mouse.choice in ("a", "b")
-    assert by_mouse.rationale == "It says a price. “Money” is no answer; naïve, 2 < 3."
-    assert {label.source for label in labels.values()} == {"argilla"}
-    assert person["username"] not in {label.annotator for label in labels.values()}
-    assert refused(browser) == []
+    page.ground.push(rows, [name])
+    page.sign_in(name)
+    page.shows("Short")
+    for _ in range(2):
+        before = page.shown
+        assert [text.is_displayed() for text in page.all("#responses .text")] == [True, True]
+        tops = page.driver.execute_script(
+            "return [...document.querySelectorAll('#responses article')]"
+            ".map(e => e.getBoundingClientRect().top)"
+        )
+        assert all(0 < top < 700 for top in tops)
+        assert (tops[0] == tops[1]) == (width >= 900)
+        page.press(Keys.PAGE_DOWN)
+        page.driver.execute_script("window.scrollTo(0, 300)")
+        scrolled = "return [...document.querySelectorAll('#responses .text')].map(e => e.scrollTop)"
+        assert max(page.driver.execute_script(scrolled)) > 100
+        page.press("1", Keys.ENTER)
+        page.wait(lambda before=before: page.shown != before)
+        assert page.driver.execute_script(scrolled) == [0, 0]
+        assert page.driver.execute_script("return window.scrollY") == 0
 
 
-def test_a_picture_in_a_response_tells_nobody_that_it_was_read(browser, argilla_site, campaign):
+def test_differences_are_marked_and_nothing_in_a_response_is_loaded_or_run(page):
     hits = []
 
     class Tracker(BaseHTTPRequestHandler):
@@ -183,42 +248,106 @@ def test_a_picture_in_a_response_tells_nobody_that_it_was_read(browser, argilla_
     threading.Thread(target=tracker.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{tracker.server_port}"
     try:
-        rows = [
-            {
-                "prompt": PROMPT,
-                "a": f'Seen? ![x]({address}/markdown.png) <img src="{address}/html.png">',
-                "b": f'<style>body{{background:url("{address}/style.png")}}</style> 0 coins.',
-            }
-        ]
-        _, _, person = campaign(rows, markdown=True)
-        open_queue(browser, argilla_site, person)
-        wait(browser, lambda: "Seen?" in text(browser))
-        wait(browser, lambda: refused(browser))  # the picture was there, and was refused
+        name = page.ground.person()
+        hostile = (
+            f"It costs nine coins. ![x]({address}/a.png) <img src='{address}/b.png'>"
+            "<script>document.title = 'run'</script> 推荐这本书"
+        )
+        page.ground.push(
+            [Pair("p", [user("?")], hostile, "It costs ten coins. 推荐那首诗")], [name]
+        )
+        page.sign_in(name)
+        page.shows("coins")
+        assert "<script>document.title = 'run'</script>" in " ".join(page.shown)
+        before = page.shown
+        page.press("d")
+        marked = {mark.text for mark in page.all("#responses mark")}
+        assert "nine" in " ".join(marked)
+        assert "ten" in marked
+        assert not any("costs" in mark for mark in marked)
+        assert page.shown == before  # marks change no word
+        page.press("d")
+        assert page.all("#responses mark") == []
+        page.press("m")
+        assert f"![x]({address}/a.png)" in " ".join(page.shown)
+        assert page.driver.title != "run"
+        refused = [e["message"] for e in page.driver.get_log("browser")]
+        assert not [line for line in refused if "Content Security Policy" in line]
     finally:
         tracker.shutdown()
         tracker.server_close()
     assert hits == []
 
 
-def shown(browser) -> int | None:
-    """The number of the pair on the page, or None between two."""
-    import re
-
-    found = re.search(r"costs (\d) coins", text(browser))
-    return int(found[1]) if found else None
-
-
-def is_chosen(browser, words: str) -> bool:
-    label = button(browser, words)
-    field = browser.find_element(By.ID, label.get_attribute("for"))
-    return field.is_selected()
-
-
-def refused(browser) -> list[str]:
-    """What the page tried to load and was not allowed to, but for its web fonts."""
-    return [
-        entry["message"]
-        for entry in browser.get_log("browser")
-        if "Content Security Policy" in entry["message"]
-        and "fonts.googleapis" not in entry["message"]
+def test_the_practice_round_tells_what_others_think_and_comes_first(page):
+    name = page.ground.person()
+    lessons = [
+        Pair(
+            f"l-{n}", [user(f"{n}?")], f"Lesson {n} answers.", f"Lesson {n} not.", "a", ("Why so.",)
+        )
+        for n in range(5)
     ]
+    page.ground.push(pairs(2), [name], training=lessons)
+    page.sign_in(name)
+    page.shows("Lesson")
+    assert page.one("#kind").text == "Practice"
+    heads = []
+    for _ in range(5):
+        page.wait(lambda: page.chosen("choice") == [])
+        page.press("1", Keys.ENTER)
+        page.wait(lambda: page.one("#feedback").is_displayed())
+        assert page.one("#feedback .words").text == "Why so."
+        heads.append(page.one("#feedback h2").text)
+        first = page.shown[0]
+        assert heads[-1] == (
+            "We see it the same way" if "answers" in first else "We would say: B is better"
+        )
+        page.press(Keys.ENTER)
+        page.wait(lambda: not page.one("#feedback").is_displayed())
+    page.wait(lambda: page.one("#done").is_displayed())
+    assert "your answers count" in page.one("#done").text
+    page.one("#done .again").click()
+    page.shows("Ask")
+    assert page.ground.labels() == []
+
+
+def test_a_senior_labeller_sees_the_votes_and_their_reasons_above_the_fold(page):
+    from annotation.campaign.push import push_adjudication
+
+    ana, ben, dora = (page.ground.person() for _ in range(3))
+    page.ground.push(pairs(1), [ana, ben], overlap=2)
+    page.ground.answer(ana, lambda _: {"choice": "a", "strength": "2", "rationale": "It says it."})
+    page.ground.answer(ben, lambda _: {"choice": "both_bad", "rationale": "Both are\nrude."})
+    page.ground.labels()
+    (pair,) = page.ground.campaign.pairs().values()
+    doubtful = Pair(pair.id, pair.prompt, pair.a, pair.b, reasons=("disagreement",))
+    push_adjudication(page.ground.folder, page.ground.site, dora, [doubtful])
+    page.sign_in(dora)
+    page.shows("Ask")
+    for width, height in ((1280, 800), (390, 844)):
+        page.size(width, height)
+        votes = page.one("#votes")
+        box, responses = votes.rect, page.one("#responses").rect
+        assert "It says it." in votes.text
+        assert "Both are bad" in votes.text
+        assert "Both are rude." in votes.text
+        assert "the votes disagree" in votes.text
+        assert box["y"] + box["height"] < height - 150
+        if width > 1000:
+            assert box["x"] >= responses["x"] + responses["width"]
+
+
+def test_nothing_on_the_page_leads_elsewhere(page):
+    name = start(page)
+    source = page.driver.page_source
+    assert "argilla.io" not in source
+    assert "huggingface" not in source
+    assert {link.get_attribute("href") for link in page.all("a")} == {
+        f"{page.ground.server.url}/?argilla"
+    }
+    page.press("?")
+    page.wait(lambda: page.one("#keys").is_displayed())
+    page.one("#keys .sign-out").click()
+    page.wait(lambda: page.one("#sign-in").is_displayed())
+    page.sign_in(name)
+    page.shows("Ask")
