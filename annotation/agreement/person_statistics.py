@@ -25,7 +25,7 @@ def self_consistency(labels: Sequence[Label]) -> Estimate:
     """
     first: dict[tuple[str, str], Label] = {}
     repeats = []
-    for label in sorted(labels, key=_time):
+    for label in sorted(labels, key=time_of):
         if label.purpose == "repeat":
             repeats.append(label)
         elif label.purpose in ("vote", "gold"):
@@ -45,7 +45,7 @@ def gold_accuracy(labels: Sequence[Label], answers: Mapping[str, Choice]) -> Est
     Of several labels of a person on a gold item the first counts: later ones may be learnt.
     """
     first: dict[tuple[str, str], Label] = {}
-    for label in sorted(labels, key=_time):
+    for label in sorted(labels, key=time_of):
         if label.purpose == "gold":
             first.setdefault((person_of(label), label.pair_id), label)
     right = [
@@ -84,7 +84,7 @@ def median_seconds(labels: Sequence[Label]) -> Value:
 
     Breaks are included, but hardly change the median.
     """
-    times = sorted(_time(label) for label in labels)
+    times = sorted(time_of(label) for label in labels)
     if len(times) < 2:
         return Value(None, "fewer than two labels")
     if times[0] == times[-1]:
@@ -92,7 +92,7 @@ def median_seconds(labels: Sequence[Label]) -> Value:
     return Value(median((after - before).total_seconds() for before, after in pairwise(times)))
 
 
-def _time(label: Label) -> datetime:
+def time_of(label: Label) -> datetime:
     """Return when a label was given; a time without a zone is in UTC."""
     time = datetime.fromisoformat(label.created_at)
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -14,6 +14,7 @@ from annotation.argilla.client import RefusedError, ServerError
 from annotation.campaign.folder import Campaign
 from annotation.campaign.items import SHARED
 from annotation.campaign.pull import labels_from, pull
+from annotation.progress.alarms import AlarmConfig, word_count
 from annotation.progress.progress import CampaignProgress, measure_progress
 from annotation.progress.quality import CampaignQuality, measure_quality
 from plumbline.errors import BusyError
@@ -59,6 +60,7 @@ class ProgressMonitor:
     folder: Path
     open_site: Callable[[], Argilla]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
     _site: Argilla | None = None
     _users: dict[str, str] = field(default_factory=dict)
     _members: frozenset[str] | None = None
@@ -104,7 +106,12 @@ class ProgressMonitor:
         labels = labels_from(answers, items, secret, campaign.config)
         state = len(items), len(ledger)
         if self._measured is None or self._measured[0] != state:
-            self._measured = state, measure_quality(labels.labels, labels.gold)
+            words = {
+                pair.id: word_count(pair.a) + word_count(pair.b)
+                for pair in campaign.pairs().values()
+            }
+            quality = measure_quality(labels.labels, labels.gold, words, self.alarms)
+            self._measured = state, quality
         return measure_progress(
             campaign.config.name,
             items,

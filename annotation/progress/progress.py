@@ -17,6 +17,7 @@ from annotation.argilla.api import Answer
 from annotation.campaign.items import RESERVE, SHARED, Item, is_training, pseudonym
 from annotation.campaign.pull import Labels
 from annotation.campaign.showings import Showing, out_of_reach, showings_of
+from annotation.progress.alarms import Alarm
 from annotation.progress.pace import (
     Forecast,
     Load,
@@ -57,6 +58,7 @@ class PersonProgress:
     answered_at: tuple[datetime, ...]
     """When they gave their answers, the earliest first."""
     quality: Quality
+    alarms: tuple[Alarm, ...]
 
     @property
     def answers(self) -> int:
@@ -272,6 +274,7 @@ def _person(
         ),
         answered_at=tuple(times),
         quality=quality.people.get(pseudonym or "", NO_LABELS),
+        alarms=quality.alarms.get(pseudonym or "", ()),
     )
 
 

@@ -113,6 +113,15 @@ def quality_sentence(progress: CampaignProgress) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def alarm_lines(progress: CampaignProgress, names: Names) -> list[str]:
+    """Return the alarms about people, each with what to do."""
+    return [
+        f"{names[person.name]} {alarm.text}. {alarm.advice}"
+        for person in in_shown_order(progress, names)
+        for alarm in person.alarms
+    ]
+
+
 def notes(progress: CampaignProgress, names: Names) -> list[str]:
     """Return what needs attention, and how numbers were measured."""
     totals, lines = progress.totals, []
@@ -235,6 +244,7 @@ def _person(person: PersonProgress, *, real_names: bool) -> dict[str, Any]:
         | {name: getattr(person, name) for name in counted}
         | {"last_seen": _iso(person.last_seen), "pace": _pace(person.pace)}
         | asdict(person.quality)
+        | {"alarms": [asdict(alarm) for alarm in person.alarms]}
     )
 
 

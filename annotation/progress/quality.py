@@ -11,6 +11,7 @@ from annotation.agreement import coefficients, person_statistics
 from annotation.agreement.intervals import Bootstrap, Estimate, Key, Statistic, Sums
 from annotation.agreement.label_agreement import choice_table
 from annotation.agreement.measure import person_sums
+from annotation.progress.alarms import Alarm, AlarmConfig, alarms_of
 from annotation.vote_table import VoteTable
 from plumbline.data.labels import Choice, Label
 
@@ -37,6 +38,8 @@ class CampaignQuality:
     """Krippendorff's alpha, nominal."""
     people: Mapping[str, Quality]
     """By the annotator of the labels."""
+    alarms: Mapping[str, tuple[Alarm, ...]]
+    """By the annotator of the labels; people without an alarm are left out."""
 
 
 NO_LABELS = Quality(
@@ -48,9 +51,15 @@ NO_LABELS = Quality(
 
 
 def measure_quality(
-    labels: Sequence[Label], answers: Mapping[str, Choice], resamples: int = 200
+    labels: Sequence[Label],
+    answers: Mapping[str, Choice],
+    words: Mapping[str, int],
+    alarms: AlarmConfig,
+    resamples: int = 200,
 ) -> CampaignQuality:
-    """Measure the labels of one campaign; ``answers`` are those of its gold items, by pair.
+    """Measure the labels of one campaign.
+
+    ``answers`` are those of its gold items and ``words`` the lengths of both responses, by pair.
 
     The numbers are those of the agreement page, without the ones about pairs of people: this is
     measured again every few seconds.
@@ -74,6 +83,7 @@ def measure_quality(
             )
             for name, own in by_annotator.items()
         },
+        alarms=alarms_of(labels, answers, words, alarms),
     )
 
 

@@ -14,6 +14,7 @@ from annotation.private_files import write_private
 from annotation.progress.progress import CampaignProgress, PersonProgress
 from annotation.progress.progress_text import (
     ago,
+    alarm_lines,
     in_shown_order,
     names_for,
     notes,
@@ -109,6 +110,7 @@ def render(
         "names": names,
         "people": people,
         "verdict": [*sentences(progress), quality_sentence(progress)],
+        "alarms": alarm_lines(progress, names),
         "notes": notes(progress, names),
         "first": first,
         "line": line(all_times, first, progress.now, max(totals.wanted, len(all_times)))

@@ -12,6 +12,7 @@ from annotation.agreement.report import share
 from annotation.progress.progress import CampaignProgress, PersonProgress
 from annotation.progress.progress_text import (
     ago,
+    alarm_lines,
     names_for,
     notes,
     pace_words,
@@ -38,6 +39,11 @@ def tables(
     if warning is not None:
         parts.append(Text(warning, style="yellow"))
     parts += [Text(line) for line in [*sentences(progress), quality_sentence(progress)]]
+    names = names_for(progress, real=True)
+    alarms = alarm_lines(progress, names)
+    if alarms:
+        parts += [Text(""), Text("Look at this", style="bold yellow")]
+        parts += [Text(f"- {line}") for line in alarms]
     parts += [
         Text(""),
         _progress(progress, bars=width >= _NARROW),
@@ -45,7 +51,6 @@ def tables(
         _quality(progress),
         Text(""),
     ]
-    names = names_for(progress, real=True)
     parts += [Text(note, style="dim") for note in notes(progress, names)]
     return Group(*parts)
 

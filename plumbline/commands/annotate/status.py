@@ -50,21 +50,36 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object; with --live, one per line.")
     ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="Change a threshold of the alarms, such as gold_right=0.9; repeat it.",
+        ),
+    ] = None,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Show progress, pace, agreement, gold accuracy and time left.
+    """Show progress, pace, agreement, gold accuracy and time left, with alarms about people.
+
+    An alarm names who answers too fast for the length, prefers one side, contradicts themselves,
+    fails gold items, or drifts over the day.
 
     New answers are pulled first. If the server does not answer, the command shows the progress at
     the last pull and exits with 1.
     """
+    from annotation.progress.alarms import AlarmConfig
     from annotation.progress.monitor import ProgressMonitor
+    from plumbline.config import load
     from plumbline.errors import ConfigError
 
+    alarms = load(AlarmConfig, None, overrides or [])
     patience = _LIVE_PATIENCE if live else _ONCE_PATIENCE
     opener = lambda: _open(home, server, api_key_file, patience)  # noqa: E731
-    monitors = [ProgressMonitor(folder, opener) for folder in _folders(home, name)]
+    monitors = [ProgressMonitor(folder, opener, alarms=alarms) for folder in _folders(home, name)]
     if len(monitors) > 1:
         if live or html or as_json:
             there = ", ".join(monitor.folder.name for monitor in monitors)

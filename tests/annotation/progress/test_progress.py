@@ -18,6 +18,7 @@ from annotation.campaign.config import CampaignConfig
 from annotation.campaign.items import RESERVE, SHARED, Item, pseudonym, queue_of
 from annotation.campaign.pull import labels_from
 from annotation.campaign.waiting import waiting_in
+from annotation.progress.alarms import AlarmConfig
 from annotation.progress.progress import measure_progress
 from annotation.progress.progress_text import ago, as_dict, names_for, notes, sentences
 from annotation.progress.quality import measure_quality
@@ -41,7 +42,8 @@ def answer(item, user, minutes_ago, choice="a", status="submitted", changed=None
 def progress_of(items, answers, queues, *, overlap=1, members=None, users=USERS, now=NOW):
     labels = labels_from(answers, items, SECRET, CampaignConfig())
     return measure_progress(
-        "shop", items, answers, labels, measure_quality(labels.labels, labels.gold, 50),
+        "shop", items, answers, labels,
+        measure_quality(labels.labels, labels.gold, {}, AlarmConfig(), 50),
         overlap=overlap, queues=queues, users=users, members=members, secret=SECRET, now=now,
     )  # fmt: skip
 
@@ -234,7 +236,8 @@ def test_quality_has_the_figures_of_the_agreement_page():
         for n in range(6)
     ]
     gold = {f"g{n}": "a" for n in range(6)}
-    found, page = measure_quality(made, gold), measure_labels(made, gold, bootstrap=Bootstrap(200))
+    found = measure_quality(made, gold, {}, AlarmConfig())
+    page = measure_labels(made, gold, bootstrap=Bootstrap(200))
     assert found.everybody.agreement == page.choice.agreement
     assert found.alpha == page.choice.alpha
     assert {name: own.agreement for name, own in found.people.items()} == {
