@@ -37,7 +37,7 @@ class AlarmConfig(Config):
     least_checks: int = Field(5, ge=1)
     """No alarm about gold items, or repeats, before a person has answered so many of them."""
     words_per_minute: float = Field(700.0, gt=0)
-    """Nobody reads both responses faster than this. Fast readers reach 400 words a minute."""
+    """Nobody reads both responses faster than this. Fast readers reach 400 words per minute."""
     fast_share: float = Field(0.1, ge=0, lt=1)
     """Alarm where surely more than this share of answers came faster than they could be read."""
     side_share: float = Field(0.6, ge=0.5, lt=1)
@@ -81,7 +81,7 @@ def alarms_of(
         if label.purpose != "adjudication":
             by_person[label.annotator].append(label)
     agreed = _agreements(labels)
-    found = {}
+    alarms = {}
     for person, own in by_person.items():
         own.sort(key=time_of)
         seconds = _seconds(own)
@@ -95,8 +95,8 @@ def alarms_of(
         )
         raised = tuple(alarm for alarm in each if alarm is not None)
         if raised:
-            found[person] = raised
-    return found
+            alarms[person] = raised
+    return alarms
 
 
 def word_count(text: str) -> int:

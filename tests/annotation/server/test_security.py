@@ -138,8 +138,12 @@ def test_a_name_that_was_made_to_point_here_is_refused(argilla_site, host):
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/", 200), ("/sign-in", 200), ("/api/v1/me", 401), ("/api/v1/nowhere", 404)],
-)
+    [
+        ("/", 307), ("/label", 200), ("/label/main.js", 200), ("/label/nowhere", 404),
+        ("/?argilla", 200), ("/sign-in", 200), ("/api/v1/me", 401), ("/api/v1/nowhere", 404),
+        ("/api/v1/labelling/queues", 401),
+    ],
+)  # fmt: skip
 def test_every_answer_is_guarded(argilla_site, path, status):
     answer = _get(argilla_site, path)
     assert answer.status_code == status
@@ -180,7 +184,7 @@ def test_errors_of_the_server_are_guarded_and_tell_no_values(argilla_site):
 
 
 def test_the_pages_own_scripts_are_allowed_by_their_hashes(argilla_site):
-    answer = _get(argilla_site, "/")
+    answer = _get(argilla_site, "/?argilla")
     scripts = re.findall(r"<script(?![^>]*\ssrc=)[^>]*>(.+?)</script>", answer.text, re.DOTALL)
     assert scripts
     for script in scripts:
@@ -194,6 +198,7 @@ def test_the_pages_own_scripts_are_allowed_by_their_hashes(argilla_site):
         "/../secrets/owner.json", "/..%2f..%2fsecrets/owner.json", "/%2e%2e/%2e%2e/site.json",
         "/_nuxt/../../../../secrets/owner.json", "/....//....//site.json", "/%5c..%5csite.json",
         "//etc/passwd", "/api/v1/../../secrets/owner.json", "/..%00/site.json", "/tmp/../site.json",
+        "/label/../__main__.py", "/label/%2e%2e/__main__.py", "/label/..%2f__main__.py",
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_page(argilla_site, path):

@@ -88,13 +88,13 @@ def _guarded(site: dict[str, Any], home: Path) -> Any:
     import argilla_server
     from argilla_server._app import app
     from argilla_server.api.routes import api_v1
-    from plumbline_site import labelling, privacy, sessions
+    from plumbline_site import page_requests, privacy, sessions
     from plumbline_site.guard import Guard, OnlyFrom, content_security_policy
     from plumbline_site.lockout import Lockout
 
     sessions.install(api_v1)
     privacy.install(app, api_v1)
-    labelling.install(app, api_v1)
+    page_requests.install(app, api_v1)
     static = Path(argilla_server.__file__).parent / "static"
     guarded = Guard(
         app,

@@ -1,7 +1,7 @@
 """Formulas in LaTeX as MathML, of elements and attributes that can do nothing but look.
 
 The library that translates them copies text and addresses into its result as they are. So its tree
-is written anew here: what is not on the lists below is left out, and all text is escaped.
+is written again here: what is not on the lists below is left out, and all text is escaped.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def _mathml(latex: str, *, block: bool) -> str | None:
         return None
 
 
-def _as_array(found: re.Match[str]) -> str:
-    return r"\begin{array}{rl}" if found[1] == "begin" else r"\end{array}"
+def _as_array(match: re.Match[str]) -> str:
+    return r"\begin{array}{rl}" if match[1] == "begin" else r"\end{array}"
 
 
 def _written(element: Any) -> str:

@@ -57,7 +57,7 @@ def _parser() -> Any:
     # Line breaks stay where the model put them, as in a chat.
     parser: Any = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": _DEEPEST})
     parser.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
-    # A price is no formula: "$5 and $6".
+    # A price is not a formula: "$5 and $6".
     parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False)
     parser.inline.ruler.before("escape", "bracket_math", _bracket_math)
     parser.inline.ruler.before("emphasis", "emphasis_without_spaces", _emphasis_without_spaces)

@@ -74,7 +74,7 @@ async def queues(
         ),
         {"user": user.id.hex},
     )
-    found = []
+    entries = []
     for dataset, name, guidelines, metadata, workspace in rows.all():
         fields = await _rows(
             db, "SELECT name FROM fields WHERE dataset_id = :dataset", dataset=dataset
@@ -82,7 +82,7 @@ async def queues(
         if not {field for (field,) in fields}.issuperset(SHOWN):
             continue  # made by somebody else than Plumbline; Argilla's own page shows it
         page = _page_settings(metadata)
-        found.append(
+        entries.append(
             {
                 "id": str(UUID(dataset)),
                 "name": page.get("campaign") or name,
@@ -93,7 +93,7 @@ async def queues(
                 "progress": await _progress(db, dataset, user),
             }
         )
-    return {"person": user.username, "role": str(user.role.value), "queues": found}
+    return {"person": user.username, "role": str(user.role.value), "queues": entries}
 
 
 @router.get("/queues/{dataset_id}/records")
@@ -105,8 +105,8 @@ async def next_records(
 ) -> dict[str, Any]:
     """Return the next pairs that wait for the person who asks, ready to show."""
     metadata = await _metadata(db, dataset_id, user)
-    ours = _ours(metadata)
-    order = "records.rowid" if ours.get("order") == AS_PUSHED else shuffled(user.id)
+    own = _plumbline_part(metadata)
+    order = "records.rowid" if own.get("order") == AS_PUSHED else shuffled(user.id)
     rows = await _rows(
         db,
         "SELECT records.id, records.fields FROM records "
@@ -150,9 +150,9 @@ async def answered(
     if not rows:
         return {"record": None}
     record, fields, status, values = rows[0]
-    given = {name: entry["value"] for name, entry in (_json(values) or {}).items()}
+    answers = {name: entry["value"] for name, entry in (_json(values) or {}).items()}
     shown = await _shown(record, fields, metadata)
-    return {"record": shown | {"answer": {"status": status, "values": given}}}
+    return {"record": shown | {"answer": {"status": status, "values": answers}}}
 
 
 @router.get("/records/{record_id}/feedback")
@@ -265,12 +265,12 @@ def _json(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) else stored
 
 
-def _ours(metadata: Any) -> Mapping[str, Any]:
-    known = _json(metadata)
-    ours = known.get("plumbline") if isinstance(known, dict) else None
-    return ours if isinstance(ours, dict) else {}
+def _plumbline_part(metadata: Any) -> Mapping[str, Any]:
+    everything = _json(metadata)
+    own = everything.get("plumbline") if isinstance(everything, dict) else None
+    return own if isinstance(own, dict) else {}
 
 
 def _page_settings(metadata: Any) -> Mapping[str, Any]:
-    page = _ours(metadata).get("page")
+    page = _plumbline_part(metadata).get("page")
     return page if isinstance(page, dict) else {}
