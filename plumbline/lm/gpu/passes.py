@@ -52,17 +52,17 @@ def logprobs_of_states(
     """Return the same from states [M, D] that were computed before."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     role = active_adapter(model) if role == ACTIVE else role
-    head = linear(whole.get_output_embeddings(), (role,))
+    weight, bias = merged(linear(whole.get_output_embeddings(), (role,)))
     ids = packing.to(states.device).response_ids
     logprobs, entropy = head_logprobs(
-        states, _merged(head), head.bias, ids, temperature, entropy_gradient=entropy_gradient
+        states, weight, bias, ids, temperature, entropy_gradient=entropy_gradient
     )
     return PackedLogprobs(states, logprobs, entropy)
 
 
-def _merged(layer: Linear) -> Tensor:
-    """Return a layer's weight with its adapter added, which few heads have."""
+def merged(layer: Linear) -> tuple[Tensor, Tensor | None]:
+    """Return a layer's weight with its adapter added, which few heads have, and its bias."""
     weight = layer.weight
     for adapter in layer.adapters:
         weight = weight + (adapter.second @ adapter.first).to(weight.dtype) * adapter.scale
-    return weight
+    return weight, layer.bias

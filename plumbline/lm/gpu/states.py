@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_iter
 from torch.utils.checkpoint import checkpoint
 
 from plumbline.lm.adapters import ACTIVE, Role, active_adapter
@@ -58,6 +59,9 @@ def packed_states(
         cos, sin = _rotation(trunk, packing.positions, dtype)
         layout = Layout.of(packing)
         free_rows(cos, sin, token_roles)
+        if _learns(layers[0]) and not x.requires_grad:
+            # Or the first layer, whose input has no gradient under adapters, is compiled apart.
+            x.requires_grad_()
         for weights, shape in zip(layers, shapes, strict=True):
             free_rows(x)
             arguments = (x, cos, sin, token_roles, layout, weights, shape)
@@ -95,6 +99,11 @@ def compute_dtype(trunk: Any) -> torch.dtype:
     weight: Tensor = trunk.embed_tokens.weight
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def _learns(layer: Layer) -> bool:
+    """Return whether a weight of a layer gets a gradient."""
+    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_iter(layer))
 
 
 def _embed(embedding: Any, ids: Tensor) -> Tensor:

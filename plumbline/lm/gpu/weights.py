@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from plumbline.lm.adapters import Role
 from plumbline.lm.decoding.snapshot import UnknownLayerError
@@ -54,7 +56,11 @@ class Layer(NamedTuple):
 
 
 def layer_weights(layer: Any, roles: Sequence[Role]) -> Layer:
-    """Return a layer's weights for some roles; raise `UnknownLayerError` if one is unusual."""
+    """Return a layer's weights for some roles; raise `UnknownLayerError` if one is unusual.
+
+    Without gradients all are plain tensors, so that frozen weights and weights that train are
+    read by one compiled layer.
+    """
     attention, mlp = layer.self_attn, layer.mlp
     q, k, v, out, gate, up, down = (
         linear(module, roles)
@@ -64,7 +70,7 @@ def layer_weights(layer: Any, roles: Sequence[Role]) -> Layer:
         )
     )  # fmt: skip
     has_norms = hasattr(attention, "q_norm")
-    return Layer(
+    weights = Layer(
         (q, k, v),
         out,
         (gate, up),
@@ -73,6 +79,10 @@ def layer_weights(layer: Any, roles: Sequence[Role]) -> Layer:
         layer.post_attention_layernorm.weight,
         (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
     )
+    if torch.is_grad_enabled():
+        return weights
+    detached: Layer = tree_map_only(Tensor, Tensor.detach, weights)
+    return detached
 
 
 def linear(module: Any, roles: Sequence[Role]) -> Linear:
