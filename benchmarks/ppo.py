@@ -3,6 +3,7 @@
     python benchmarks/ppo.py                 # about six minutes
     python benchmarks/ppo.py --quick         # a look: one repeat of the main settings
     python benchmarks/ppo.py --growth        # ours alone, as batches and responses grow
+    python benchmarks/ppo.py --device cuda   # models of 0.5 and 1.5 billion parameters, on a GPU
 
 A round is TRL's: 64 prompts of 32 tokens, responses of 64 tokens sampled to their full length (no
 end token, so both sides do the same work), a reference model, a reward model and a value model of
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import ppo_sizes
 from benchmarks.peer import peer_python
 from benchmarks.ppo_workers import CLOCK, MICRO_BATCH, Setting
 
@@ -74,7 +76,11 @@ def main() -> None:
         default="wall",
         help="cpu: seconds of work; with --threads 1, of use where other work disturbs",
     )
+    ppo_sizes.add_options(parser)
     options = parser.parse_args()
+    if options.device:
+        print(json.dumps(ppo_sizes.compare(options)))
+        return
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # which the workers inherit
     os.environ.setdefault(CLOCK, options.clock)  # which the workers inherit

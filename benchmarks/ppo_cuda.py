@@ -11,8 +11,6 @@ a matrix product measured in the same process, and the most memory that was held
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import sys
 import tempfile
@@ -25,143 +23,34 @@ from typing import Any
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.model_shapes import (
+    clock,
+    compilation,
+    device,
+    device_name,
+    folder_of_model,
+    free,
+    peak,
+    peak_gib,
+    policy_of,
+    say,
+    scorer_of,
+    texts_of,
+    tokenizer_of,
+    wait_for_turn,
+)
+
+#: New tokens of each row that `generate` draws, which takes long.
+GENERATED = 64
 ROWS, PROMPT, RESPONSE, EPOCHS, MICRO_BATCH = 64, 128, 256, 2, 16
-SHAPES = {
-    "0.5b": {
-        "hidden_size": 896,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "intermediate_size": 4864,
-    },
-    "1.5b": {
-        "hidden_size": 1536,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "intermediate_size": 8960,
-    },
-    "tiny": {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 128,
-    },
-}
-
-
-def config_of(size: str, vocabulary: int, **more: Any) -> Any:
-    from transformers import Qwen2Config
-
-    return Qwen2Config(
-        vocab_size=vocabulary,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=None,
-        **SHAPES[size],
-        **more,
-    )
-
-
-def policy_of(size: str, vocabulary: int, seed: int = 0) -> Any:
-    import torch
-    from transformers import Qwen2ForCausalLM
-
-    torch.manual_seed(seed)
-    with torch.device(device()):
-        model = Qwen2ForCausalLM(config_of(size, vocabulary)).to(torch.bfloat16)
-    model.generation_config.eos_token_id = None
-    return model
-
-
-def scorer_of(size: str, vocabulary: int, seed: int) -> Any:
-    import torch
-    from transformers import Qwen2ForSequenceClassification
-
-    torch.manual_seed(seed)
-    with torch.device(device()):
-        return Qwen2ForSequenceClassification(config_of(size, vocabulary, num_labels=1)).to(
-            torch.bfloat16
-        )
-
-
-def device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def tokenizer_of(vocabulary: int) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {"<pad>": 0, "<end>": 1} | {f"w{n}": n for n in range(2, vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w2"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", padding_side="left"
-    )
-
-
-def prompts_of(vocabulary: int, rows: int) -> list[list[int]]:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(2, vocabulary, (rows, PROMPT), generator=generator).tolist()
-
-
-def clock() -> float:
-    """Return seconds, after all that the GPU has to do."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak() -> float:
-    """Return the operations per second of a large matrix product in bfloat16."""
-    import torch
-
-    size = 8192 if device() == "cuda" else 256
-    a, b = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(8):
-        start = clock()
-        for _ in range(4):
-            a @ b
-        times.append((clock() - start) / 4)
-    return 2 * size**3 / sorted(times)[2]
-
-
-def say(**result: Any) -> None:
-    print(json.dumps(result), flush=True)
-
-
-def free() -> None:
-    import torch
-
-    gc.collect()
-    if device() == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_gib() -> float:
-    import torch
-
-    return torch.cuda.max_memory_allocated() / 2**30 if device() == "cuda" else 0.0
 
 
 def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -> None:
     """The project's own rounds, by the very objects that `rl.ppo.train_ppo` has."""
     import torch
 
-    from plumbline.lm.generation import SamplingConfig, generate
-    from plumbline.lm.precision import compute_precision
+    from plumbline.lm.generation import SamplingConfig
+    from plumbline.lm.gpu.status import findings
     from plumbline.lm.tuning import TuningConfig
     from rl.config import PPOConfig, ValueConfig
     from rl.engines.table import ENGINES
@@ -170,16 +59,10 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
     from rl.roles import make_roles
     from rl.sampler import RolloutSampler
 
+    wait_for_turn()
     top = peak()
     new = max(4, int(RESPONSE * scale))
-    shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=shm) as scratch:
-        folder = Path(scratch)
-        model = policy_of(size, vocabulary)
-        parameters = sum(p.numel() for p in model.parameters())
-        model.save_pretrained(folder)
-        tokenizer_of(vocabulary).save_pretrained(folder)
-        del model
+    with folder_of_model(size, vocabulary) as folder:
         config = PPOConfig(
             tuning=TuningConfig(method=how),
             sampling=SamplingConfig(max_new_tokens=new),
@@ -196,9 +79,10 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
         reward_model = OfIds(scorer_of(size, vocabulary, 1))
         roles, scorer = make_roles(artifact, config, reward_model)
     free()
+    parameters = sum(p.numel() for p in reward_model.model.parameters())
     guard = Guard(config.guards, roles.policy, Path("/tmp"), lambda text: print(text, flush=True))
     ppo = PPO(roles, config, guard, seed=0)
-    ids = prompts_of(vocabulary, ROWS)
+    ids = texts_of(vocabulary, ROWS, PROMPT)
     prompts: Any = [[{"role": "user", "content": str(row)}] for row in range(ROWS)]
     roles.policy.encode = lambda prompt: ids[int(prompt[0]["content"])]  # type: ignore[method-assign]
     roles.policy.decode = lambda ids: ""  # type: ignore[method-assign]
@@ -206,6 +90,7 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
     engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
     sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
     result: dict[str, Any] = {}
+    first: dict[str, float] = {}
     for turn in range(rounds):
         times = [clock()]
         episodes = sampler.next(ppo.iteration)
@@ -231,22 +116,19 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
             "ratio": metrics.get("ratio"),
             "policy_loss": metrics.get("policy_loss"),
             "skipped": metrics.get("skipped"),
-            "tokens_at_once": getattr(ppo.__dict__.get("_room"), "tokens", None),
+            **compilation(),
         }
+        if not turn:
+            first = {"sampling": sampling, "scoring": scoring, "learning": learning}
         print("round", result, flush=True)
-    from plumbline.lm.gpu.status import findings
-
-    for (path, _, kind), result in findings().items():
-        print("path", path.name, kind, "on" if result.on else "OFF", result.reason, flush=True)
-    model = roles.model
-    some = prompts_of(vocabulary, ROWS)
-    generate_config = SamplingConfig(max_new_tokens=new)
-    with compute_precision("auto", device()):
-        start = clock()
-        generate(model, some, range(ROWS), generate_config, end_ids=frozenset(), pad_id=0)
-        alone = ROWS * new / (clock() - start)
-    say(who="ours", size=size, vocabulary=vocabulary, how=how, peak_tflops=top / 1e12,
-        decoding=alone, **result)  # fmt: skip
+        if turn:  # said after every round, since time may run out
+            say(who="ours", size=size, vocabulary=vocabulary, how=how, peak_tflops=top / 1e12,
+                device=device_name(), first_round=first, **result)  # fmt: skip
+    for (path, _, kind), status in findings().items():
+        print("path", path.name, kind, "on" if status.on else "OFF", status.reason, flush=True)
+    del roles, scorer, reward_model, guard, ppo, engine, sampler, rollout, episodes
+    free()
+    work_hf(size, vocabulary, how, 1, GENERATED / RESPONSE * min(1.0, 4 * scale))
 
 
 class OfIds:
@@ -279,6 +161,7 @@ def work_trl(size: str, vocabulary: int, how: str, rounds: int, scale: float) ->
     from datasets import Dataset
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
+    wait_for_turn()
     new = max(4, int(RESPONSE * scale))
     at = SimpleNamespace(start=0.0, sampled=0.0, learning=None)
     rows: list[dict[str, float]] = []
@@ -331,7 +214,7 @@ def work_trl(size: str, vocabulary: int, how: str, rounds: int, scale: float) ->
                 r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
         }
-    data = Dataset.from_dict({"input_ids": prompts_of(vocabulary, 4 * ROWS)})
+    data = Dataset.from_dict({"input_ids": texts_of(vocabulary, 4 * ROWS, PROMPT)})
     trainer = PPOTrainer(
         args=arguments,
         processing_class=tokenizer_of(vocabulary),
@@ -366,9 +249,10 @@ def work_hf(size: str, vocabulary: int, how: str, rounds: int, scale: float) -> 
     """`generate` of transformers, as it comes."""
     import torch
 
+    wait_for_turn()
     new = max(4, int(RESPONSE * scale))
     model = policy_of(size, vocabulary).eval()
-    ids = torch.tensor(prompts_of(vocabulary, ROWS), device=device())
+    ids = torch.tensor(texts_of(vocabulary, ROWS, PROMPT), device=device())
     rate = 0.0
     for _ in range(rounds):
         start = clock()
@@ -383,7 +267,7 @@ def work_hf(size: str, vocabulary: int, how: str, rounds: int, scale: float) -> 
                 pad_token_id=0,
             )
         rate = ROWS * new / (clock() - start)
-    say(who="hf", size=size, vocabulary=vocabulary, how=how, sampling_tokens_per_second=rate)
+    say(who="hf", size=size, vocabulary=vocabulary, how=how, generate_tokens_per_second=rate)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
+from plumbline.lm.gpu.packed_forward import use_packed_backbone
 from plumbline.lm.tuning import parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.progress import Bar
@@ -32,7 +33,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """A trainer whose checkpoints hold all state, in safetensors and JSON.
 
     Overrides the five places where `transformers.Trainer` writes or reads pickled state, and adds
-    what it forgets: TRL's token counter and the length of the metrics file.
+    what it forgets: TRL's token counter and the length of the metrics file. On a GPU the model
+    reads its rows by packed passes, where these are right for it (`use_packed_backbone`).
     """
 
     stage: Stage
@@ -41,6 +43,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
         # Counted here, since a trainer may add a frozen copy of the adapter.
         self.parameter_counts = parameter_counts(model)
         super().__init__(model=model, **arguments)
+        use_packed_backbone(self.model)
 
     @property
     def tokens_seen(self) -> int:
