@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -155,17 +157,30 @@ def say(**result: Any) -> None:
 
 
 def wait_for_turn() -> None:
-    """Wait until the process ``BENCHMARK_AFTER`` has ended, so that imports cost a GPU nothing."""
+    """Wait until the process ``BENCHMARK_AFTER`` has ended, so that imports cost a GPU nothing.
+
+    From then on there are ``BENCHMARK_SECONDS``, after which this process is ended.
+    """
     before = os.environ.pop("BENCHMARK_AFTER", None)
-    while before is not None and Path("/proc", before).exists():
+    while before is not None and _runs(before):
         time.sleep(0.02)
+    signal.alarm(int(os.environ.pop("BENCHMARK_SECONDS", "0")))
+
+
+def _runs(process: str) -> bool:
+    try:
+        status = Path("/proc", process, "stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 @contextmanager
 def folder_of_model(size: str, vocabulary: int) -> Iterator[Path]:
     """Keep a model with its tokenizer in a folder for a while, in memory where that is possible."""
-    shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=shm) as folder:
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 16 << 30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as folder:
         policy_of(size, vocabulary).save_pretrained(folder)
         tokenizer_of(vocabulary).save_pretrained(folder)
         yield Path(folder)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
@@ -73,6 +74,7 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
         if not compiled:
             config: Any = torch._dynamo.config
             config.recompile_limit = max(config.recompile_limit, _VARIANTS)
+            _keep_code()
             compiled.append(torch.compile(function, dynamic=False))
         try:
             result = compiled[0](*arguments, **options)
@@ -92,6 +94,21 @@ def region(function: Callable[P, T]) -> Callable[P, T]:
         return result
 
     return call
+
+
+def _keep_code() -> None:
+    """Let torch keep compiled code in the user's cache, for the next process.
+
+    Its own place is a folder for temporary files, which many machines empty when they start.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = user_cache_path("plumbline") / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def free_rows(*tensors: Tensor | None) -> None:
