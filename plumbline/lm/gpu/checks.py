@@ -160,13 +160,20 @@ def _some_parameters(model: Any) -> list[Tensor]:
 def _plain_states(model: Any, batch: Batch) -> Tensor:
     """Return the states before the response tokens, [M, D], by the model's own pass."""
     trunk = backbone(model)
-    batch = batch.to(trunk.embed_tokens.weight.device)
-    hidden: Tensor = getattr(trunk, PLAIN_FORWARD, trunk)(
-        input_ids=batch.ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
+    weight = trunk.embed_tokens.weight
+    batch = batch.to(weight.device)
+    kind, dtype = weight.device.type, compute_dtype(trunk)
+    # A trainer's autocast may keep casts of weights for its next pass, and shall keep none of ours.
+    alone = torch.autocast(
+        kind, dtype, enabled=torch.is_autocast_enabled(kind), cache_enabled=False
+    )
+    with alone:
+        hidden: Tensor = getattr(trunk, PLAIN_FORWARD, trunk)(
+            input_ids=batch.ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state
     return hidden[:, -batch.response_mask.shape[1] - 1 : -1][batch.response_mask]
 
 

@@ -1,0 +1,62 @@
+"""The benchmarks of a GPU, tried on tiny models without one: they end, and their figures are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def last_line(script, *options, check=True):
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--device", "cpu", *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert not check or ran.returncode == 0, ran.stderr[-2000:]
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_rounds_of_ppo():
+    (figures,) = last_line(
+        "ppo.py", "--models", "tiny/500/lora", "--rounds", "2", "--scale", "0.02"
+    ).values()
+    parts = [figures[part] for part in ("sampling", "scoring", "learning")]
+    assert min(parts) > 0
+    assert figures["seconds"] == pytest.approx(sum(parts))
+    # 64 responses of 5 tokens.
+    assert figures["sampling_tokens_per_second"] == pytest.approx(320 / figures["sampling"])
+    assert figures["generation"] > 0
+    assert 0 < figures["learning_share_of_peak"] < 1
+    # Without TRL beside it, and no constant for a tiny model, nothing is said of it.
+    assert figures["total"] is None
+    assert figures["total_against"] is None
+
+
+def test_a_model_that_does_not_exist_has_failed_and_says_so():
+    figures = last_line("ppo.py", "--models", "huge/500/full", check=False)
+    assert figures == {"huge/500/full": {"failed": "no round was finished"}}
+
+
+def test_fine_tuning():
+    result = last_line(
+        "sft.py", "--models", "tiny/500/full", "--steps", "2", "--rows", "4", "--longest", "140"
+    )
+    sides = result["tiny/500/full"]
+    for side in ("ours", "trl"):
+        assert sides[side]["tokens_per_second"] > 0
+        assert 0 < sides[side]["share_of_peak"] < 1
+        # ln 500 = 6.2: random weights predict nothing.
+        assert sides[side]["loss"] == pytest.approx(6.2, abs=0.3)
+    assert sides["ours"]["loss"] == pytest.approx(sides["trl"]["loss"], abs=0.01)
+    speed = sides["ours"]["tokens_per_second"] / sides["trl"]["tokens_per_second"]
+    assert sides["speed"] == pytest.approx(speed)
