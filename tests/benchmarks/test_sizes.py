@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU, tried on tiny models without one: they end, and their figures are real."""
+"""The benchmarks of a GPU, tried on tiny models without one: they end, and figures are real."""
 
 from __future__ import annotations
 

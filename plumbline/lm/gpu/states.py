@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_iter
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from plumbline.lm.adapters import ACTIVE, Role, active_adapter
 from plumbline.lm.backbone import backbone
@@ -66,7 +66,9 @@ def packed_states(
             free_rows(x)
             arguments = (x, cos, sin, token_roles, layout, weights, shape)
             if checkpointing and torch.is_grad_enabled():
-                x = checkpoint(decoder_layer, *arguments, use_reentrant=False)
+                # An early stop is an exception, which a region would take for a failed compilation.
+                with set_checkpoint_early_stop(False):
+                    x = checkpoint(decoder_layer, *arguments, use_reentrant=False)
             else:
                 x = decoder_layer(*arguments)
         return norm(x[packing.predicts], trunk.norm.weight, trunk.norm.variance_epsilon)

@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from plumbline.lm.adapters import using_adapter
+from plumbline.lm.gpu import states, status
+from plumbline.lm.gpu.layers import decoder_layer
 from plumbline.lm.gpu.packing import pack, pack_texts, side_by_side
+from plumbline.lm.gpu.regions import SETTING, region
 from plumbline.lm.gpu.states import packed_states, unknown_part
+from plumbline.lm.gpu.status import FastPath, finding
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -126,3 +130,19 @@ def test_what_it_does_not_know_has_a_reason(make, with_adapters):
     )
     assert "layer" in unknown_part(adapted.train())
     assert unknown_part(adapted.eval()) is None
+
+
+def test_checkpointing_and_compiled_layers_go_together(make, batch, gradients, monkeypatch):
+    """The backward pass computes a layer again, which the compiled one must survive."""
+    model, packing = make("qwen2"), pack(batch)
+    expected = gradients(model, packed_states(model, packing))
+    status.forget()
+    monkeypatch.setenv(SETTING, "1")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(states, "decoder_layer", region(decoder_layer.__wrapped__))
+    found = gradients(model, packed_states(model, packing, checkpointing=True))
+    assert finding(FastPath.COMPILED, torch.device("cpu"), "decoder_layer").on
+    status.forget()
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
