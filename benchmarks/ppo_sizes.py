@@ -94,7 +94,7 @@ def _seconds(row: dict[str, Any]) -> float:
 
 
 def _run(who: str, name: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return what a process says of each of its parts, by who did it."""
+    """Return the lines of figures that a process printed, by who did the work."""
     python, environment = _interpreter(who, options.trl)
     if options.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""

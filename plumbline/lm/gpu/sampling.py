@@ -151,7 +151,7 @@ def _own_logits(model: Any, ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _float32_logits(model: Any, ids: Tensor) -> Tensor:
-    """Return the logits [T, V] of a row [1, T] in float32, whatever the weights are held in."""
+    """Return the logits [T, V] of a row [1, T] in float32, in any number format of the weights."""
     if unknown_part(model) is not None:
         with torch.autocast(model.device.type, enabled=False):
             return _own_logits(model, ids, torch.float32)
