@@ -194,6 +194,8 @@ def make_in(
     if artifact is not None:
         return artifact, True
 
+    # Before the stage runs, for files of code may change meanwhile.
+    description = calls.describe_call(function, arguments)
     partial = store.partial(made_id)
     partial.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{partial}.lock")
@@ -221,7 +223,9 @@ def make_in(
         else:
             outcome = run_here(function, partial, arguments, reporter)
         clock.tick()
-        manifest = _manifest(function, arguments, outcome, clock.seconds, partial / "out")
+        manifest = _manifest(
+            made_id, function, description, arguments, outcome, clock.seconds, partial / "out"
+        )
         artifact = store.publish(partial / "out", manifest)
         shutil.rmtree(partial)
     Path(lock.lock_file).unlink(missing_ok=True)
@@ -229,17 +233,18 @@ def make_in(
 
 
 def _manifest(
+    artifact_id: str,
     function: Callable[..., Mapping[str, float | None]],
+    description: dict[str, Any],
     arguments: Mapping[str, Any],
     outcome: Outcome,
     seconds: float,
     folder: Path,
 ) -> Manifest:
     """Return what is kept beside an artefact: how it was made, on what, and what it holds."""
-    description = calls.describe_call(function, arguments)
     return Manifest(
         kind=function.artifact_kind,  # type: ignore[attr-defined]
-        id=artifact_id(function, arguments),
+        id=artifact_id,
         schema_version=function.schema_version,  # type: ignore[attr-defined]
         stage=description["function"],
         arguments=description,
