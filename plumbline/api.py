@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.comparison.recipe_runs import find_run
-from plumbline.api_results import Comparison, Evaluation, Trained
+from plumbline.api_results import Comparison, Evaluation, StageResult
 from plumbline.commands import recipe_book
 from plumbline.data.records import Conversation
 from plumbline.errors import PlumblineError
@@ -41,7 +41,7 @@ __all__ = [
     "PlumblineError",
     "Sampler",
     "Scorer",
-    "Trained",
+    "StageResult",
     "compare",
     "evaluate",
     "load_data",
@@ -59,7 +59,7 @@ Prompt = str | Conversation
 """A question as text, or a conversation: ``[{"role": "user", "content": …}, …]``."""
 
 
-def train_sft(model: Place, data: Place, **options: Any) -> Trained:
+def train_sft(model: Place, data: Place, **options: Any) -> StageResult:
     """Train a policy on demonstrations.
 
     Options, here and in the other trainings:
@@ -77,12 +77,14 @@ def train_sft(model: Place, data: Place, **options: Any) -> Trained:
     return _train("train_sft", model=model, data=data, **options)
 
 
-def train_reward_model(model: Place, data: Place, **options: Any) -> Trained:
+def train_reward_model(model: Place, data: Place, **options: Any) -> StageResult:
     """Train a reward model on preferences. Options are those of `train_sft`."""
     return _train("train_reward", model=model, data=data, **options)
 
 
-def train_dpo(model: Place, data: Place, *, reward: Place | None = None, **options: Any) -> Trained:
+def train_dpo(
+    model: Place, data: Place, *, reward: Place | None = None, **options: Any
+) -> StageResult:
     """Train a policy on preferences by direct preference optimisation.
 
     ``reward`` is a reward model that scores responses in evaluations. Further options are ``beta``,
@@ -91,7 +93,7 @@ def train_dpo(model: Place, data: Place, *, reward: Place | None = None, **optio
     return _train("train_dpo", model=model, data=data, reward=reward, **options)
 
 
-def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> Trained:
+def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> StageResult:
     """Train a policy on prompts by PPO against a reward model.
 
     ``reward`` is a reward model of yours, or any sequence classifier with one label. Further
@@ -100,7 +102,7 @@ def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> Tr
     return _train("train_ppo", model=model, data=data, reward=reward, **options)
 
 
-def sample_pairs(model: Place, data: Place, **options: Any) -> Trained:
+def sample_pairs(model: Place, data: Place, **options: Any) -> StageResult:
     """Sample pairs of responses to prompts, for people or a judge to compare.
 
     Options are ``prompts``, ``responses``, ``temperature``, ``max_length``, ``columns``, ``seed``,
@@ -135,7 +137,7 @@ def evaluate(
     """
     from plumbline.commands.evaluation import request, run_evaluation
 
-    asked = request.EvaluateRequest(
+    evaluate_request = request.EvaluateRequest(
         models=_names(models),
         tasks=(*tasks, *_names(prompts)) or ("world",),
         reference=None if reference is None else _name(reference),
@@ -146,10 +148,10 @@ def evaluate(
         judge_overrides=tuple(_overrides(judge_settings)),
         measures=None if measures is None else tuple(measures),
     )
-    config = request.evaluate_settings(asked, count, split, seed, _overrides(settings))
+    config = request.evaluate_settings(evaluate_request, count, split, seed, _overrides(settings))
     with _scripts_need_no_guard():
         evaluated = run_evaluation.evaluate_models(
-            asked,
+            evaluate_request,
             config,
             _home(home),
             None if out is None else Path(out),
@@ -160,7 +162,7 @@ def evaluate(
 
 
 def compare(
-    runs: Place | Trained | Sequence[Place | Trained] = (),
+    runs: Place | StageResult | Sequence[Place | StageResult] = (),
     *,
     samples: Place | Sequence[Place] = (),
     judge: str | None = None,
@@ -178,10 +180,13 @@ def compare(
     from evaluation.comparison.costs import PriceConfig
     from plumbline.commands.evaluation.compare import write_comparison
 
-    given = [runs] if isinstance(runs, str | Trained | os.PathLike) else list(runs)
+    compared = [runs] if isinstance(runs, str | StageResult | os.PathLike) else list(runs)
     content, folder = write_comparison(
         _home(home),
-        [run.run.folder.name if isinstance(run, Trained) else os.fspath(run) for run in given],
+        [
+            run.run.folder.name if isinstance(run, StageResult) else os.fspath(run)
+            for run in compared
+        ],
         [Path(name) for name in _names(samples)],
         budget=budget,
         baseline=baseline,
@@ -281,16 +286,16 @@ def load_run(name: str, *, home: Place | None = None) -> RunRecord:
     return find_run(_home(home), name)
 
 
-def _train(recipe: str, **options: Any) -> Trained:
+def _train(recipe: str, **options: Any) -> StageResult:
     """Run a recipe of one stage with options by their short names."""
-    given = {name: value for name, value in options.items() if value is not None}
-    config, name, home = (given.pop(key, None) for key in ("config", "name", "home"))
-    quiet, settings = given.pop("quiet", False), given.pop("settings", None)
-    given |= {
-        key: _name(given[key]) for key in ("model", "data", "eval_data", "reward") if key in given
+    values = {name: value for name, value in options.items() if value is not None}
+    config, name, home = (values.pop(key, None) for key in ("config", "name", "home"))
+    quiet, settings = values.pop("quiet", False), values.pop("settings", None)
+    values |= {
+        key: _name(values[key]) for key in ("model", "data", "eval_data", "reward") if key in values
     }
     script = recipe_book.find(recipe)
-    overrides = [*recipe_book.from_short_names(script, given), *_overrides(settings)]
+    overrides = [*recipe_book.from_short_names(script, values), *_overrides(settings)]
     with _scripts_need_no_guard():
         run = recipe_book.execute(
             script,
@@ -300,7 +305,7 @@ def _train(recipe: str, **options: Any) -> Trained:
             Reporter(quiet=quiet),
             name,
         )
-    return Trained(RunRecord(run.folder))
+    return StageResult(RunRecord(run.folder))
 
 
 @contextmanager

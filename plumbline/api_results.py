@@ -21,13 +21,15 @@ _MADE = ("policy", "reward-model", "pairs")
 _CURVES = ("loss", "score")
 
 
-class Trained:
+class StageResult:
     """What one stage made. It stands wherever a model or data can be named."""
 
     def __init__(self, run: RunRecord) -> None:
         self.run = run
-        made = {name: one for name, one in run.artifacts.items() if one.kind in _MADE}
-        self.stage, self.artifact = list(made.items())[-1]
+        results = {
+            name: artifact for name, artifact in run.artifacts.items() if artifact.kind in _MADE
+        }
+        self.stage, self.artifact = list(results.items())[-1]
 
     @property
     def path(self) -> Path:
@@ -42,8 +44,8 @@ class Trained:
     @property
     def evaluation(self) -> dict[str, float | None] | None:
         """The figures of its evaluation after training; None where there was none."""
-        made: Artifact | None = self.run.artifacts.get(f"evaluation/{self.stage}")
-        return None if made is None else dict(made.metrics)
+        evaluation: Artifact | None = self.run.artifacts.get(f"evaluation/{self.stage}")
+        return None if evaluation is None else dict(evaluation.metrics)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -56,8 +58,8 @@ class Trained:
         return str(self.path)
 
     def __repr__(self) -> str:
-        figures = ", ".join(f"{name}={_figure(value)}" for name, value in self.metrics.items())
-        return f"<{self.artifact.id} in {self.run.folder}: {figures}>"
+        metrics = ", ".join(f"{name}={_figure(value)}" for name, value in self.metrics.items())
+        return f"<{self.artifact.id} in {self.run.folder}: {metrics}>"
 
     def _repr_html_(self) -> str:
         parts = [f"<p><b>{escape(self.stage)}</b> in {escape(str(self.run.folder))}</p>"]

@@ -58,8 +58,8 @@ def find_model_folder(home: Path, name: str) -> Path:
         return folder.resolve()
     place, function, arguments = _call_for(home, name)
     store, quiet = Store(home.resolve() / "store"), Reporter(quiet=True)
-    made, _ = make_in(store, place, function, arguments, quiet)
-    return made.path
+    artifact, _ = make_in(store, place, function, arguments, quiet)
+    return artifact.path
 
 
 def _found(home: Path, name: str) -> Artifact | None:

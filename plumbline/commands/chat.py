@@ -33,7 +33,7 @@ def chat(
     """Talk to a model. Words appear as they are drawn.
 
     Lines that start with a slash are commands: /undo, /reset, /system TEXT, /help, /exit. A line
-    that ends with a backslash goes on in the next.
+    that ends with a backslash continues in the next.
     """
     from plumbline.commands.chat_session import ChatSession, converse
     from plumbline.lm.generation import SamplingConfig

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 HELP = """\
 /undo          take back the last question and its response
-/reset         start anew
-/system TEXT   set the system message, and start anew
+/reset         start again
+/system TEXT   set the system message, and start again
 /exit          leave (also Ctrl-D); Ctrl-C stops a response"""
 
 
@@ -76,7 +76,7 @@ class ChatSession:
         return cls(speakers, sampling, seed, scorer, system)
 
     def reset(self) -> None:
-        """Start anew."""
+        """Start again."""
         opening: Conversation = []
         if self.system is not None:
             opening = [{"role": "system", "content": self.system}]
@@ -97,18 +97,18 @@ class ChatSession:
         What was said until then stays in the dialogues where the caller stops.
         """
         turn = sum(message["role"] == "user" for message in self.speakers[0].dialogue)
-        asked: Message = {"role": "user", "content": question}
+        message: Message = {"role": "user", "content": question}
         growing = []
         for speaker in self.speakers:
-            dialogue: Conversation = [*speaker.dialogue, asked]
+            dialogue: Conversation = [*speaker.dialogue, message]
             problem = speaker.policy.problem_with(dialogue, self.sampling.max_new_tokens)
             if problem is not None:
                 raise ModelError(
-                    f"{speaker.name} cannot go on: the dialogue {problem}. Take something back by "
-                    "/undo or /reset, or give --max-new-tokens a smaller number."
+                    f"{speaker.name} cannot respond: the dialogue {problem}. Take something "
+                    "back by /undo or /reset, or give --max-new-tokens a smaller number."
                 )
         for speaker in self.speakers:
-            speaker.dialogue.append(asked)
+            speaker.dialogue.append(message)
             growing.append(self._responses(speaker, derive(self.seed, "chat", turn)))
         texts = [""] * len(growing)
         live = dict(enumerate(growing))
@@ -191,11 +191,11 @@ def _command(session: ChatSession, line: str, console: Console) -> bool:
         console.print("[dim]Taken back.[/dim]" if session.undo() else "Nothing was asked yet.")
     elif name == "reset":
         session.reset()
-        console.print("[dim]Started anew.[/dim]")
+        console.print("[dim]Started again.[/dim]")
     elif name == "system":
         session.system = text.strip() or None
         session.reset()
-        console.print("[dim]Started anew with another system message.[/dim]")
+        console.print("[dim]Started again with another system message.[/dim]")
     else:
         console.print(HELP if name == "help" else f"There is no /{escaped(name)}.\n{HELP}",
                       markup=False)  # fmt: skip

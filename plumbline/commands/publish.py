@@ -151,7 +151,7 @@ def _upload(folder: Path, repository: str, *, private: bool, revision: str | Non
         api.create_repo(repository, private=private or None, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        made = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repository,
             folder_path=folder,
             revision=revision,
@@ -178,7 +178,7 @@ def _upload(folder: Path, repository: str, *, private: bool, revision: str | Non
             f"The hub cannot be reached ({_first(error)}). Give the same command again, or write "
             "the files with --dry-run FOLDER."
         ) from None
-    return str(made.commit_url)
+    return str(commit.commit_url)
 
 
 def _first(error: Exception) -> str:

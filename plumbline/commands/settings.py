@@ -17,11 +17,11 @@ from plumbline.errors import ConfigError
 
 def resolved(recipe: Recipe, config: str | None, overrides: Sequence[str]) -> Config:
     """Return the settings of a recipe; what must be set and is not has its name in capitals."""
-    given = {override.partition("=")[0] for override in overrides}
+    changed_names = {override.partition("=")[0] for override in overrides}
     if config is None:
         fields = recipe.schema().model_fields
         required = [name for name, info in fields.items() if info.is_required()]
-        overrides = [*(f"{name}={name.upper()}" for name in required if name not in given),
+        overrides = [*(f"{name}={name.upper()}" for name in required if name not in changed_names),
                      *overrides]  # fmt: skip
     return recipe.load(config, overrides)
 

@@ -87,20 +87,20 @@ def lineage(artifact: Artifact) -> Iterator[Artifact]:
     store = Store(artifact.path.parent)
     waiting, seen = [artifact], set()
     while waiting:
-        one = waiting.pop(0)
-        if one.id in seen:
+        nearest = waiting.pop(0)
+        if nearest.id in seen:
             continue
-        seen.add(one.id)
-        yield one
-        found = (store.find(made) for made in one.manifest.inputs.values())
-        waiting += [made for made in found if made is not None]
+        seen.add(nearest.id)
+        yield nearest
+        sources = (store.find(name) for name in nearest.manifest.inputs.values())
+        waiting += [source for source in sources if source is not None]
 
 
 def _base_of(artifact: Artifact) -> str | None:
     """Return the name of the base that a fully trained model started from."""
-    for made in lineage(artifact):
-        if made.kind in ("base", "model") and made.id != artifact.id:
-            return Path(source_of(made.path).base.name_or_path).name
+    for ancestor in lineage(artifact):
+        if ancestor.kind in ("base", "model") and ancestor.id != artifact.id:
+            return Path(source_of(ancestor.path).base.name_or_path).name
     return None
 
 
@@ -113,7 +113,7 @@ def _license_in(card: Path) -> str | None:
     try:
         values = YAML(typ="safe").load(head) if mark and end else None
     except YAMLError as error:
-        raise ModelError(f"The head of {card} is no YAML: {error}. Mend it.") from None
+        raise ModelError(f"The head of {card} is not valid YAML: {error}. Correct it.") from None
     stated = values.get("license") if isinstance(values, Mapping) else None
     return stated if isinstance(stated, str) else None
 
@@ -121,8 +121,8 @@ def _license_in(card: Path) -> str | None:
 def _training_lines(artifact: Artifact) -> list[str]:
     manifest = artifact.manifest
     lines = ["", "## Data", ""]
-    data = [made for made in lineage(artifact) if made.kind in _DATA]
-    lines += [f"- {_described(made)}" for made in data]
+    data = [ancestor for ancestor in lineage(artifact) if ancestor.kind in _DATA]
+    lines += [f"- {_described(ancestor)}" for ancestor in data]
     if not data:
         lines.append("Its files name no dataset.")
     lines += ["", "## Settings", "", "| setting | value |", "|---|---|"]
@@ -151,27 +151,27 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", str(value)
 
 
-def _described(made: Artifact) -> str:
+def _described(artifact: Artifact) -> str:
     """Return what a dataset's own card says it is, and how many rows it has."""
-    card = made.path / "README.md"
+    card = artifact.path / "README.md"
     _, _, text = (card.read_text(encoding="utf-8") if card.exists() else "").partition("\n# ")
     paragraphs = [part.strip() for part in text.split("\n\n")[1:]]
-    said = paragraphs[0] if paragraphs else made.kind
-    origins = [name for name in _origins(made) if name not in said]
-    said += f" From {', '.join(origins)}." if origins else ""
+    description = paragraphs[0] if paragraphs else artifact.kind
+    origins = [name for name in _origins(artifact) if name not in description]
+    description += f" From {', '.join(origins)}." if origins else ""
     counts = [
-        f"{made.metrics[f'{split}_rows']:,.0f} {words}"
+        f"{artifact.metrics[f'{split}_rows']:,.0f} {words}"
         for split, words in (("train", "rows to train on"), ("test", "held out"))
-        if made.metrics.get(f"{split}_rows") is not None
+        if artifact.metrics.get(f"{split}_rows") is not None
     ]
-    return said + (f" {', '.join(counts)}." if counts else "")
+    return description + (f" {', '.join(counts)}." if counts else "")
 
 
-def _origins(made: Artifact) -> list[str]:
+def _origins(artifact: Artifact) -> list[str]:
     """Return the files and datasets that the rows came from, without folders."""
     import pyarrow.parquet as pq
 
-    file = made.path / "train.parquet"
+    file = artifact.path / "train.parquet"
     if not file.exists() or "origin" not in pq.read_schema(file).names:
         return []
     names = pq.read_table(file, columns=["origin"])["origin"].unique().to_pylist()
