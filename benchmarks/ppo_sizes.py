@@ -52,13 +52,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in names:
         ours = _run("ours", name, options)
-        theirs = {} if options.trl == "none" else _run("trl", name, options).get("trl", {})
-        result[name] = figures(name, ours.get("ours", {}), ours.get("hf", {}), theirs)
+        peer_row = {} if options.trl == "none" else _run("trl", name, options).get("trl", {})
+        result[name] = metrics_of(name, ours.get("ours", {}), ours.get("hf", {}), peer_row)
         print(json.dumps({name: result[name]}), flush=True)
     return result
 
 
-def figures(
+def metrics_of(
     name: str, ours: dict[str, Any], hf: dict[str, Any], trl: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a model's figures from what its processes said; None for what is not known."""
@@ -99,7 +99,7 @@ def _run(who: str, name: str, options: argparse.Namespace) -> dict[str, dict[str
     if options.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [str(python), str(WORKER), who, str(options.rounds), str(options.scale)]
-    said: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     with subprocess.Popen(
         ["timeout", str(options.seconds), *command, name.replace("/", ":")],
         env=environment,
@@ -111,8 +111,8 @@ def _run(who: str, name: str, options: argparse.Namespace) -> dict[str, dict[str
             print(line, end="", file=sys.stderr, flush=True)
             if line.startswith('{"who"'):
                 row = json.loads(line)
-                said[row.pop("who")] = row
-    return said
+                lines[row.pop("who")] = row
+    return lines
 
 
 def _interpreter(who: str, trl: str) -> tuple[Path, dict[str, str]]:

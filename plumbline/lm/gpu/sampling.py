@@ -127,9 +127,9 @@ def _is_right(decoder: StaticDecoder, model: Any, kind: str) -> bool:
         ours = torch.stack([logits[row] for logits in seen])
         own = _own_logits(model, ids, decoder.dtype)[places]
         exact = _float32_logits(model, ids)[places] if decoder.dtype.itemsize == 2 else own
-        one, other = _relative(ours, exact), _relative(own, exact)
+        error, own_error = _relative(ours, exact), _relative(own, exact)
         floor = _ERROR[decoder.dtype.itemsize]
-        good &= one < floor + _TIMES * other and other < floor + _TIMES * one
+        good &= error < floor + _TIMES * own_error and own_error < floor + _TIMES * error
         worst = max(worst, _relative(ours, own))
     if good:
         switch_on(FastPath.DECODING, device, kind, f"off by {worst:.1e} of the plain logits")
@@ -164,6 +164,6 @@ def _float32_logits(model: Any, ids: Tensor) -> Tensor:
         return F.linear(states, weight.float(), None if bias is None else bias.float())
 
 
-def _relative(one: Tensor, other: Tensor) -> float:
-    error = float((one - other).norm() / other.norm())
+def _relative(logits: Tensor, exact: Tensor) -> float:
+    error = float((logits - exact).norm() / exact.norm())
     return error if math.isfinite(error) else math.inf
