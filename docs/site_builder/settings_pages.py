@@ -69,9 +69,14 @@ def all_keys() -> set[str]:
 def command_schemas() -> dict[str, type[Config]]:
     """Return the settings of each command other than ``run`` that takes ``--set``."""
     from annotation.campaign.config import CampaignConfig
+    from annotation.progress.alarms import AlarmConfig
     from plumbline.commands.evaluation.request import EvaluateConfig
 
-    return {"evaluate": EvaluateConfig, "annotate push": CampaignConfig}
+    return {
+        "evaluate": EvaluateConfig,
+        "annotate push": CampaignConfig,
+        "annotate status": AlarmConfig,
+    }
 
 
 def _row(setting: Setting) -> list[str]:

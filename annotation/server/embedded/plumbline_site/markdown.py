@@ -40,22 +40,27 @@ _LANGUAGE = re.compile(r"[\w+#.-]{1,30}")
 
 
 @lru_cache(maxsize=256)
-def rendered(text: str, *, markdown: bool = True) -> str:
-    """Return a text as HTML: formatted, or as it is written."""
+def rendered(text: str, *, markdown: bool = True, breaks: bool = True) -> str:
+    """Return a text as HTML: formatted, or as it is written.
+
+    With ``breaks``, line breaks stay where a model put them, as in a chat. A person's page of
+    guidelines is in lines that may be filled.
+    """
     if markdown:
-        parser, env = _parser(), {}  # type: ignore[var-annotated]
+        parser, env = _parser(breaks), {}  # type: ignore[var-annotated]
         tokens = parser.parse(text, env)
         if max((token.level for token in tokens), default=0) < _DEEPEST - 2:
             return str(parser.renderer.render(tokens, parser.options, env))
     return f'<div class="plain">{html.escape(text)}</div>'
 
 
-@lru_cache(maxsize=1)
-def _parser() -> Any:
+@lru_cache(maxsize=2)
+def _parser(breaks: bool) -> Any:
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-    # Line breaks stay where the model put them, as in a chat.
-    parser: Any = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": _DEEPEST})
+    parser: Any = MarkdownIt(
+        "commonmark", {"html": False, "breaks": breaks, "maxNesting": _DEEPEST}
+    )
     parser.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
     # A price is not a formula: "$5 and $6".
     parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False)

@@ -88,7 +88,7 @@ async def queues(
                 "name": page.get("campaign") or name,
                 "workspace": workspace,
                 "kind": page.get("kind", "labels"),
-                "guidelines": await _html(guidelines or "", markdown=True),
+                "guidelines": rendered(guidelines or "", breaks=False),
                 "questions": await _questions(db, dataset, page),
                 "progress": await _progress(db, dataset, user),
             }

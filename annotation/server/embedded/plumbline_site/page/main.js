@@ -73,7 +73,7 @@ function listQueues(queues, role) {
     const state = waits(queue, queues) ? "after the practice round" : open ? `${answered} of ${answered + open} answered` : `all ${answered} answered`;
     button.append(create("b", {}, queue.name), create("span", {}, TITLES[queue.kind] ?? ""), create("span", { class: "soft" }, state));
     button.disabled = Boolean(waits(queue, queues));
-    button.addEventListener("click", () => desk.open(queue));
+    button.addEventListener("click", () => desk.guarded(() => desk.open(queue)));
     list.append(button);
   }
   if (!queues.length) list.append(create("p", {}, "Nothing waits for you yet. Come back when you are told that there are pairs."));
@@ -107,12 +107,18 @@ const actions = {
   fold: () => desk.view.fold(),
   scrollDown: () => desk.view.scroll(0.8),
   scrollUp: () => desk.view.scroll(-0.8),
-  keys: () => $("#keys").showModal(),
+  keys: () => openDialog($("#keys")),
   guidelines: () => {
     $("#guidelines .text").innerHTML = desk.queue.guidelines;
-    $("#guidelines").showModal();
+    openDialog($("#guidelines"));
   },
 };
+
+// The button at a dialog's end has the focus, and the dialog is read from its beginning.
+function openDialog(dialog) {
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}
 
 function more(open) {
   $("#desk").classList.toggle("more", open);

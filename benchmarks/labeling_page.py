@@ -1,11 +1,11 @@
 """People on the labelling page: the time until the next pair, and whether an answer is lost.
 
-    python benchmarks/labelling_page.py [--quick]
+    python benchmarks/labeling_page.py [--quick]
 
 Five real browsers at once label the same 200 pairs through the page, by keyboard, with a third of a
-second to a second of thought for each (people take longer, so this is harder on the server). Then twenty
-labellers label 200 pairs, three votes each, by the requests that the page makes, with two to four
-seconds of thought for each answer; and again without any. The last line is one JSON object;
+second to a second of thought for each; people take longer, so this is harder on the server. Then
+twenty labellers label 200 pairs, three votes each, by the requests that the page makes, with two to
+four seconds of thought for each answer; and again without any. The last line is one JSON object;
 progress goes to standard error.
 
 In a browser, a time is the page's own: from Enter until the next pair is painted, and from sending
@@ -91,7 +91,7 @@ class Office:
             if person not in existing:
                 server.create_user(person, password_of(person))
         dice = random.Random(name)
-        made = [
+        rows = [
             Pair(
                 f"{name}-{n}",
                 [user(f"Question {n} of {name}?")],
@@ -105,7 +105,7 @@ class Office:
             near_identical=1,
         )  # fmt: skip
         folder = campaign_folder(self.site.home, name)
-        push(folder, server, config, made)
+        push(folder, server, config, rows)
         return Campaign(folder)
 
     def lost(self, campaign: Campaign, work: Work) -> int:
@@ -213,9 +213,11 @@ def by_requests(office: Office, person: str, thinking: Sequence[float], work: Wo
     client.close()
 
 
-def figures(office: Office, campaign: Campaign, work: Work, seconds: float) -> Mapping[str, float]:
+def summarize(
+    office: Office, campaign: Campaign, work: Work, seconds: float
+) -> Mapping[str, float]:
     """Return what was measured, in milliseconds."""
-    made = {
+    counts = {
         "answers": len(work.choices),
         "lost": office.lost(campaign, work),
         "seconds": round(seconds, 1),
@@ -224,8 +226,8 @@ def figures(office: Office, campaign: Campaign, work: Work, seconds: float) -> M
         "saved_median_ms": round(1000 * statistics.median(work.saved), 1),
         "saved_p95_ms": round(1000 * statistics.quantiles(work.saved, n=20)[-1], 1),
     }
-    say(f"  {made}")
-    return made
+    say(f"  {counts}")
+    return counts
 
 
 def measure(office: Office, pairs: int) -> Mapping[str, Mapping[str, float]]:
@@ -234,7 +236,7 @@ def measure(office: Office, pairs: int) -> Mapping[str, Mapping[str, float]]:
     say(f"five browsers, {pairs} pairs each")
     campaign, work = office.campaign("browsers", people, pairs, len(people)), Work()
     seconds = at_once(people, lambda person: by_browser(office, person, pairs, work))
-    results["browsers"] = figures(office, campaign, work, seconds)
+    results["browsers"] = summarize(office, campaign, work, seconds)
     for name, thinking in (("requests", (2.0, 4.0)), ("hurry", (0.0, 0.0))):
         people = [f"{name}-{n}" for n in range(20)]
         say(f"twenty labellers by requests, {pairs} pairs, thinking {thinking} s")
@@ -242,7 +244,7 @@ def measure(office: Office, pairs: int) -> Mapping[str, Mapping[str, float]]:
         seconds = at_once(
             people, lambda person, t=thinking, w=work: by_requests(office, person, t, w)
         )
-        results[name] = figures(office, campaign, work, seconds)
+        results[name] = summarize(office, campaign, work, seconds)
     return results
 
 
