@@ -118,3 +118,27 @@ def test_nothing_imports_the_command_line_but_the_python_api(graph):
         for importer in graph.find_modules_that_directly_import(module)
     }
     assert importers - inside == {"plumbline.__main__", "plumbline.api", "plumbline.api_results"}
+
+
+#: The longest that a function may be, in lines, and those that are longer, each with its reason.
+LONGEST_FUNCTION = 60
+LONG_FUNCTIONS = {
+    "evaluate": "the signature declares 20 options with their help; the body is a request",
+    "compare": "the signature declares 15 options with their help; the body is one call",
+    "check": "the signature declares 7 options with their help; the body is one reading",
+    "comparison_content": "one dictionary: the page's content, key by key",
+    "train_sft": "the numbered steps of one training, without a branch",
+    "main": "the numbered story of dpo_vs_ppo, without a branch",
+}
+
+
+def test_functions_are_short_or_have_a_reason_to_be_long():
+    long = {
+        f"{file.relative_to(REPOSITORY)}:{node.lineno} {node.name}": node.name
+        for file in sources()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert [place for place, name in long.items() if name not in LONG_FUNCTIONS] == []
+    assert len(long) <= 8
