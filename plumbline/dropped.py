@@ -17,6 +17,8 @@ class Dropped:
     """Rows that were left out, each with its origin and the reason."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    """What would let some of them in, as sentences for people."""
 
     def add(self, origin: str, number: int, reason: str, row: object) -> None:
         """Leave a row out. ``number`` counts from 1, as an editor does."""
@@ -44,9 +46,10 @@ class Dropped:
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""
-        return "; ".join(
+        reasons = [
             f"{count} × {reason} (rows {numbers})" for reason, count, numbers in self.by_reason()
-        )
+        ]
+        return "; ".join([*reasons, *self.advice])
 
     def write(self, folder: Path) -> None:
         """Write the rows to ``dropped.jsonl``; an empty file says that nothing was dropped."""

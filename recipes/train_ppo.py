@@ -62,6 +62,7 @@ SHORT = {
     "columns": "prompts.columns",
     "kl": "ppo.kl.coefficient",
     "rounds": "ppo.iterations",
+    "report_to": "ppo.report_to",
 }
 
 

@@ -298,6 +298,8 @@ class PPOConfig(Config):
     """The penalty for leaving the reference."""
     guards: GuardConfig = GuardConfig()
     """What stops or warns."""
+    report_to: tuple[str, ...] = not_in_identity(())
+    """Trackers that transformers knows, such as tensorboard or wandb. None by default."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it. 0: not at
     all."""

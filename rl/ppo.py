@@ -29,8 +29,10 @@ from plumbline.lm.tuning import parameter_counts
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
+from plumbline.training.trackers import tracking
 from rl.advantages import token_rewards
 from rl.budget import KLBudget
 from rl.checkpoints import Evaluations, Stateful, restore_checkpoint, save_checkpoint, save_policy
@@ -100,7 +102,8 @@ def train_ppo(
     guard.drop_traces_after(ppo.iteration)
 
     # 3. Rounds: sample responses, score them, estimate advantages, and learn from them.
-    with stage.bar("proximal policy optimisation", config.iterations) as bar:
+    tracked = tracking(stage, config.report_to, flat_settings(config.identity()))
+    with tracked, stage.bar("proximal policy optimisation", config.iterations) as bar:
         if ppo.iteration == 0:
             evaluations.after(0)
         bar.update(ppo.iteration)

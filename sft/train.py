@@ -124,6 +124,7 @@ def tokenize(
     from datasets import Dataset
 
     kept: list[dict[str, list[int]]] = []
+    lengths = []
     for row in rows:
         try:
             sequences = encode_demonstration(
@@ -132,7 +133,8 @@ def tokenize(
         except ConversationRefusedError as error:
             dropped.add(row["origin"], row["row"], str(error), row["messages"])
             continue
-        if max(len(sequence.ids) for sequence in sequences) > limit.tokens:
+        lengths.append(max(len(sequence.ids) for sequence in sequences))
+        if lengths[-1] > limit.tokens:
             dropped.add(row["origin"], row["row"], limit.reason, row["messages"])
             continue
         kept += [
@@ -144,6 +146,8 @@ def tokenize(
             }
             for ids, mask in sequences
         ]
+    advice = limit.advice(lengths)
+    dropped.advice += [advice] if advice is not None else []
     if not kept:
         raise DataError(
             f"None of {len(rows)} demonstrations can be trained on: {dropped.summary()}."

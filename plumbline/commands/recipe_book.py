@@ -18,9 +18,11 @@ from filelock import FileLock, Timeout
 
 from plumbline.config import Config, load, to_yaml
 from plumbline.errors import BusyError, ConfigError, PlumblineError, brief
+from plumbline.runs.forecast import forecast
 from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.progress import Reporter
-from plumbline.runs.run import RUN_FILE, Run
+from plumbline.runs.run import RUN_FILE, Run, flat_settings
+from plumbline.training.trackers import check_trackers
 
 PACKAGE = "recipes"
 
@@ -191,6 +193,7 @@ def execute(
 ) -> Run:
     """Run a recipe to its end. The same arguments resume an earlier attempt."""
     config = recipe.load(config_name, overrides)
+    check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
     if not (home / name / RUN_FILE).is_file():
         check_run_name(name)
@@ -205,6 +208,7 @@ def execute(
         ) from None
     with lock:
         run = Run(home, name, recipe.name, config, reporter)
+        _say_how_long(run, recipe.name, config, reporter)
         _allow_code(config)
         try:
             run.finish(recipe.main()(run, config))
@@ -216,6 +220,20 @@ def execute(
             run.fail("failed", reason)
             raise
     return run
+
+
+def _say_how_long(run: Run, recipe: str, config: Config, reporter: Reporter) -> None:
+    """Say how long the run will take, as far as an earlier one tells."""
+    settings = flat_settings(config.model_dump(mode="json"))
+    expected = forecast(run.home, recipe, settings, run.folder.name)
+    if expected is None:
+        sentences = ["No earlier run of this recipe here tells how long it takes; each stage shows "
+                     "its time left once it has begun."]  # fmt: skip
+    else:
+        sentences = expected.sentences()
+        run.expect(expected.left)
+    for sentence in sentences:
+        reporter.say(f"[dim]  {sentence}[/dim]")
 
 
 def _allow_code(config: Config) -> None:

@@ -142,6 +142,7 @@ def ppo(
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,
     overrides: Overrides = None,

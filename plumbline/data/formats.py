@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from plumbline.data.column_guess import columns_to_give
 from plumbline.data.comparison_formats import COMPARISONS, as_pair, verdict_of, with_verdict
 from plumbline.data.dialogue_formats import DIALOGUES
 from plumbline.data.examples import Parts, has_something
@@ -127,4 +128,5 @@ def why_unknown(record: Record, use: Use) -> str:
             f"is of the format {form.name} and has no {' and no '.join(sorted(lacking))}, which "
             f"{use.name} need (its columns are {columns})"
         )
-    return f"is of no format that is known for {use.name} (its columns are {columns})"
+    how = columns_to_give([str(name) for name in record], use)
+    return f"is of no format that is known for {use.name} (its columns are {columns}). {how}"

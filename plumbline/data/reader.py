@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from plumbline.config import Config
+from plumbline.data.column_guess import columns_to_give
 from plumbline.data.examples import Example, NoPromptError, example_from, has_something
 from plumbline.data.format import MEANINGFUL, PROMPT_PARTS, Format, Record, parts_in
 from plumbline.data.formats import (
@@ -207,8 +208,8 @@ class ExampleReader:
         if lacking:
             raise DataError(
                 f"{self._source.place}, read as {form.name}, has no {', '.join(sorted(lacking))}, "
-                f"which {self._use.name} need. Its columns are {', '.join(names)}. Name them by "
-                "the setting columns (part: column)."
+                f"which {self._use.name} need. Its columns are {', '.join(names)}. "
+                f"{columns_to_give(names, self._use)}."
             )
 
     def _examples_of(self, row: RawRow) -> Iterator[ReadRow]:

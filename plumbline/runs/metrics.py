@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.jsonl"
+Listener = Callable[[int, Mapping[str, Any]], None]
+"""Called with each line as it is written: its step, and its values."""
 
 
 class MetricsLog:
     """Appends to a stage's ``metrics.jsonl``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, listeners: Sequence[Listener] = ()) -> None:
+        self.path, self._listeners = path, listeners
         path.touch()
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line. A value that is not finite becomes null, so that it stays visible."""
-        line = {"step": step, **{key: _json_number(value) for key, value in values.items()}}
+        numbers = {key: _json_number(value) for key, value in values.items()}
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.write(json.dumps({"step": step, **numbers}, ensure_ascii=False) + "\n")
+        for listener in self._listeners:
+            listener(step, numbers)
 
     def position(self) -> int:
         """Return how many bytes are written, durably; a checkpoint keeps this."""

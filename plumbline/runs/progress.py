@@ -63,16 +63,28 @@ class _LiveShow(Show):
 
 
 class _LineShow(Show):
+    """A line in a log every few seconds, with the time left by the steps so far."""
+
     def __init__(self, console: Console, description: str, total: int) -> None:
         self._console, self._description, self._total = console, description, total
         self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, metrics: str) -> None:
         now = time.monotonic()
+        if self._first is None:  # a stage that resumes does not begin at 0
+            self._first = now, done
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            text = f"    {self._description} {done}/{self._total}  {metrics}"
+            text = f"    {self._description} {done}/{self._total}{self._left(now, done)}  {metrics}"
             self._console.print(text.rstrip(), highlight=False)
+
+    def _left(self, now: float, done: int) -> str:
+        assert self._first is not None
+        began, at = self._first
+        if not at < done < self._total:
+            return ""
+        return f", {duration((now - began) / (done - at) * (self._total - done))} left"
 
 
 class _NotebookShow(Show):

@@ -33,11 +33,14 @@ from plumbline.runs.machine import versions
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
 from plumbline.runs.progress import Reporter, duration
+from plumbline.runs.stage import PLACE
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
+#: Seconds that are worth saying how many are left.
+_WORTH_SAYING = 5.0
 
 
 class Run:
@@ -54,6 +57,7 @@ class Run:
         isolate: bool = True,
     ) -> None:
         self._isolate = isolate
+        self._seconds_left: Callable[[Iterable[str]], float] | None = None
         self.home = home.resolve()
         if not (self.home / name / RUN_FILE).is_file():  # older runs keep their names
             check_run_name(name)
@@ -86,7 +90,13 @@ class Run:
         self._state |= {"stage": name, "making": artifact_id(function, arguments)}
         self._write()
         artifact, reused = make_in(
-            self.store, name, function, arguments, self.reporter, isolate=self._isolate
+            self.store,
+            name,
+            function,
+            arguments,
+            self.reporter,
+            isolate=self._isolate,
+            run=self.folder,
         )
         self.adopt(name, artifact, reused=reused)
         return artifact
@@ -94,11 +104,19 @@ class Run:
     def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
         """Note which artefact of the store a stage of this run made."""
         shown = _shown(artifact.metrics)
+        made = [*self._state["stages"], name]
+        left = self._seconds_left(made) if self._seconds_left is not None else 0.0
+        if left >= _WORTH_SAYING:
+            shown += f"  · about {duration(left)} left"
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
         self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
         self._link(name, artifact)
         self._write()
+
+    def expect(self, seconds_left: Callable[[Iterable[str]], float]) -> None:
+        """Show after each stage how long the others take, by the names of those that are made."""
+        self._seconds_left = seconds_left
 
     def plan(self, names: Iterable[str]) -> None:
         """Note which stages the recipe is going to make, for readers of the run in progress."""
@@ -183,11 +201,13 @@ def make_in(
     isolate: bool = True,
     threads: int | None = None,
     tick: Callable[[], None] = lambda: None,
+    run: Path | None = None,
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
     ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
     called every two seconds while an isolated stage runs; where it raises, the stage is killed.
+    ``run``: the folder of the run that makes it, for what trackers of experiments write.
     """
     made_id = artifact_id(function, arguments)
     artifact = store.find(made_id)
@@ -212,6 +232,10 @@ def make_in(
             f"  [yellow]▸[/yellow] {name:<24} "
             + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
         )
+        if run is not None:
+            trackers = run / "trackers" / name.replace("/", "-")
+            place = {"title": f"{run.name}/{name}", "trackers": str(trackers)}
+            write_json(partial / PLACE, place)
         clock = _Clock(partial / "clock.json")
 
         def both() -> None:

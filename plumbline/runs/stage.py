@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from plumbline.dropped import Dropped
+from plumbline.runs.artifacts import read_json
 from plumbline.runs.checkpoints import CheckpointFolder
-from plumbline.runs.metrics import METRICS, MetricsLog
+from plumbline.runs.metrics import METRICS, Listener, MetricsLog
 from plumbline.runs.progress import Bar, Reporter
 
+#: What a stage knows of the run that makes it, beside its checkpoints.
+PLACE = "place.json"
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
 
@@ -42,13 +45,30 @@ class Stage:
         self.shards = partial / "shards"
         """For finished parts of long work, kept when the stage is killed."""
         self._reporter = reporter
+        self._listeners: list[Listener] = []
+        self.id = partial.name
+        """The id of the artefact that is made."""
+        place = read_json(partial / PLACE) if (partial / PLACE).exists() else {}
+        self.title: str = place.get("title", self.id)
+        """The stage's name for people: that of its run, and its own there."""
+        self.tracker_folder = Path(place.get("trackers", self.scratch / "trackers"))
+        """Where trackers of experiments write."""
         for folder in (self.folder, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def metrics(self) -> MetricsLog:
         """The stage's ``metrics.jsonl``."""
-        return MetricsLog(self.folder / METRICS)
+        return MetricsLog(self.folder / METRICS, tuple(self._listeners))
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Send every line of metrics to a listener, too, while the block runs."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:
@@ -71,3 +91,5 @@ class Stage:
         dropped.write(self.folder)
         for reason, count, numbers in dropped.by_reason():
             self.say_plainly(f"left out {count}: {reason} (rows {numbers})")
+        for sentence in dropped.advice:
+            self.say_plainly(sentence)

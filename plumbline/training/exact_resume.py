@@ -17,6 +17,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
 
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
@@ -24,6 +25,7 @@ from plumbline.lm.tuning import parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
+from plumbline.training.trackers import tracking
 
 #: Figures of the trainers that depend on the clock, or on where a run was cut.
 _NOT_REPRODUCIBLE = ("runtime", "per_second", "flos", "train_loss", "time")
@@ -58,7 +60,11 @@ class ExactResume(Trainer):  # type: ignore[misc]
         if latest is None:
             stage.metrics.rewind(0)  # of an attempt that was killed before its first checkpoint
         steps = self.planned_steps()
-        with stage.bar(description, steps) as bar:
+        # Trackers get what metrics.jsonl gets, as in every stage.
+        for callback in get_reporting_integration_callbacks(self.args.report_to):
+            self.remove_callback(callback)
+        tracked = tracking(stage, self.args.report_to, self.args.to_dict())
+        with tracked, stage.bar(description, steps) as bar:
             self.add_callback(_StageCallback(stage, bar, on_step))
             self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
 

@@ -42,7 +42,7 @@ def encode_pairs(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
 ) -> list[EncodedPair]:
     """Return the pairs of which both sides fit; the others are kept with the reason."""
-    kept = []
+    kept, lengths = [], []
     for number, row in enumerate(rows, 1):
         try:
             (prompt_ids, chosen_ids), (_, rejected_ids) = (
@@ -53,11 +53,14 @@ def encode_pairs(
             reason = str(error)
         else:
             pair = EncodedPair(row, prompt_ids, chosen_ids, rejected_ids)
+            lengths.append(pair.length)
             if pair.length <= limit.tokens:
                 kept.append(pair)
                 continue
             reason = limit.reason
         dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
+    advice = limit.advice(lengths)
+    dropped.advice += [advice] if advice is not None else []
     if not kept:
         raise DataError(f"None of {len(rows)} pairs can be trained on: {dropped.summary()}.")
     return kept

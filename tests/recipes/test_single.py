@@ -53,6 +53,7 @@ def work(tmp_path_factory, base_folder):
     plumbline(
         "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
         "--lr", "1e-3", "--epochs", "1", *SMALL, "--name", "my-sft", *shared,
+        "--report-to", "tensorboard",
     )  # fmt: skip
     plumbline(
         "train", "reward", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
@@ -67,6 +68,7 @@ def record(work, name: str) -> RunRecord:
 
 def test_a_policy_and_a_reward_model_are_trained_alone(work):
     sft = record(work, "my-sft").artifacts["sft"]
+    assert list((work[0] / "home" / "my-sft" / "trackers" / "sft").glob("events*"))
     assert sft.manifest.arguments["arguments"]["config"]["values"]["tuning"]["rank"] == 2
     assert 0 < sft.metrics["held_out_loss"] < 10
     reward = record(work, "my-reward").artifacts["reward"]
@@ -96,9 +98,11 @@ def test_ppo_alone_takes_prompts_and_the_reward_of_a_folder(work):
         "train", "ppo", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl",
         "--reward", reward, "--rounds", "2", "--batch-size", "8", "--ppo.minibatch_size", "4",
         "--max-length", "8", "--kl", "0.1", "--ppo.evaluations", "1", *EVALUATION,
+        "--report-to", "tensorboard",
         "--name", "my-ppo", *shared,
     )  # fmt: skip
     made = record(work, "my-ppo").artifacts
+    assert list((folder / "home" / "my-ppo" / "trackers" / "ppo-seed-0").glob("events*"))
     assert made["ppo/seed-0"].metrics["rounds"] == 2
     assert made["ppo/seed-0"].metrics["responses"] == 16
     assert "reward_win_rate" in made["evaluation/ppo/seed-0"].metrics

@@ -1,0 +1,140 @@
+"""Trackers of experiments (tensorboard, wandb and others), the same for every stage.
+
+What a stage writes to its ``metrics.jsonl`` goes to the trackers, too, by the callbacks that
+transformers has for them. A stage that resumes sends the steps since its last checkpoint again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from plumbline.config import Config, settings
+from plumbline.errors import ConfigError
+from plumbline.runs.stage import Stage
+
+#: Extras of this package that install a tracker.
+EXTRAS = ("tensorboard", "wandb")
+
+
+def check_trackers(config: Config) -> None:
+    """Raise `ConfigError` where a setting ``report_to`` names what is unknown or not installed."""
+    for setting in settings(config):
+        if setting.key.rpartition(".")[2] == "report_to" and setting.value:
+            _callbacks(setting.value, setting.key)
+
+
+@contextmanager
+def tracking(stage: Stage, names: Sequence[str], settings: Mapping[str, Any]) -> Iterator[None]:
+    """Send every line of a stage's metrics to trackers while the block runs.
+
+    ``settings`` are those that the trackers show beside the figures.
+    """
+    if not names:
+        yield
+        return
+    from transformers import TrainerControl, TrainerState
+
+    state, control = TrainerState(), TrainerControl()
+    with _environment(stage):
+        arguments = _arguments(stage, settings)
+        callbacks = [callback() for callback in _callbacks(names, "report_to")]
+        for callback in callbacks:
+            callback.on_train_begin(arguments, state, control, model=None)
+
+        def log(step: int, figures: Mapping[str, Any]) -> None:
+            state.global_step = step
+            numbers = {name: value for name, value in figures.items() if _is_number(value)}
+            for callback in callbacks:
+                callback.on_log(arguments, state, control, logs=dict(numbers), model=None)
+
+        try:
+            with stage.listening(log):
+                yield
+        finally:
+            for callback in callbacks:
+                callback.on_train_end(arguments, state, control, model=None)
+
+
+def _callbacks(names: Sequence[str], setting: str) -> list[type[Any]]:
+    """Return the callbacks of trackers by name. Raises `ConfigError`."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as KNOWN
+
+    found = []
+    for name in names:
+        if name not in KNOWN:
+            close = difflib.get_close_matches(name, KNOWN, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"{setting} names {name!r}, which is no tracker that is known: "
+                f"{', '.join(sorted(KNOWN))}.{hint}"
+            )
+        try:
+            KNOWN[name]()
+        except (RuntimeError, ImportError):
+            package = f"'plumbline-rlhf[{name}]'" if name in EXTRAS else name
+            raise ConfigError(
+                f"{setting} names {name!r}, whose package is not installed. Give the command "
+                f"pip install {package}, or leave {name} out."
+            ) from None
+        found.append(KNOWN[name])
+    return found
+
+
+def _arguments(stage: Stage, settings: Mapping[str, Any]) -> Any:
+    """Return training arguments whose values, for a tracker, are the settings and nothing else.
+
+    Its fields are filled by hand: the constructor resets accelerate, which is in use by then.
+    """
+    from transformers import TrainingArguments
+
+    class Arguments(TrainingArguments):  # type: ignore[misc]
+        def to_dict(self) -> dict[str, Any]:
+            return dict(settings)
+
+        def to_sanitized_dict(self) -> dict[str, Any]:
+            return {k: v if isinstance(v, int | float | str) else str(v) for k, v in
+                    settings.items()}  # fmt: skip
+
+        def to_json_string(self) -> str:
+            return json.dumps(dict(settings), indent=2, default=str)
+
+    arguments = Arguments.__new__(Arguments)
+    for field in dataclasses.fields(TrainingArguments):
+        if field.default_factory is not dataclasses.MISSING:
+            setattr(arguments, field.name, field.default_factory())
+        elif field.default is not dataclasses.MISSING:
+            setattr(arguments, field.name, field.default)
+    arguments.output_dir, arguments.run_name = str(stage.tracker_folder), stage.title
+    arguments.report_to, arguments.distributed_state = [], None
+    return arguments
+
+
+@contextmanager
+def _environment(stage: Stage) -> Iterator[None]:
+    """Say where trackers write, by the variables that they read; those of the user decide."""
+    folder = str(stage.tracker_folder)
+    wanted = {
+        "TENSORBOARD_LOGGING_DIR": folder,
+        "WANDB_DIR": folder,
+        "WANDB_PROJECT": "plumbline",
+        "WANDB_RUN_ID": stage.id,
+        "WANDB_RESUME": "allow",
+    }
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    stage.tracker_folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,103 @@
+"""How long a run takes: from the earlier run that is most like it, and from a stage's own steps."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from plumbline.config import Config
+from plumbline.runs import progress
+from plumbline.runs.artifacts import MANIFEST
+from plumbline.runs.forecast import Forecast, forecast
+from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run, flat_settings
+from plumbline.runs.stage import Stage, stage
+
+
+class Settings(Config):
+    """Settings of a run in these tests."""
+
+    size: int = 1
+    words: str = "none"
+
+
+@stage("test")
+def make_nothing(stage: Stage, *, size: int, seed: int) -> dict[str, float]:
+    """Make an artefact with nothing in it."""
+    return {}
+
+
+def run_once(home, name: str, settings: Settings, seconds: dict[str, float], **state) -> None:
+    run = Run(home, name, "recipe", settings, isolate=False)
+    for number, (stage_name, value) in enumerate(seconds.items()):
+        made = run.make(stage_name, make_nothing, size=settings.size, seed=number)
+        file = made.path / MANIFEST
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": value}))
+    run.finish({})
+
+
+def of(home, settings: Settings, name: str = "mine") -> Forecast | None:
+    return forecast(home, "recipe", flat_settings(settings.model_dump()), name)
+
+
+def test_nothing_is_forecast_without_an_earlier_run(tmp_path):
+    assert of(tmp_path, Settings()) is None
+    run_once(tmp_path, "mine", Settings(), {"sft": 60.0})
+    assert of(tmp_path, Settings()) is None  # itself
+
+
+def test_the_run_with_the_fewest_other_settings_tells(tmp_path):
+    run_once(tmp_path, "small", Settings(size=1), {"sft": 60.0, "dpo/seed-0": 120.0})
+    run_once(tmp_path, "large", Settings(size=2, words="many"), {"sft": 6000.0})
+    told = of(tmp_path, Settings(size=1, words="few"))
+    assert told.run == "small" and told.differing == 1
+    assert "About 3 min 00 s, as small took with 1 other setting" in told.sentences()[0]
+    assert "sft 1 min 00 s, dpo/seed-0 2 min 00 s" in told.sentences()[0]
+    assert of(tmp_path, Settings(size=2, words="many")).differing == 0
+
+
+def test_another_machine_tells_nothing(tmp_path, monkeypatch):
+    run_once(tmp_path, "small", Settings(), {"sft": 60.0})
+    monkeypatch.setattr("plumbline.runs.forecast.machine", lambda: {"cores": 512})
+    assert of(tmp_path, Settings()) is None
+
+
+def test_what_is_left_counts_stages_of_another_seed(tmp_path):
+    told = Forecast("r", {"sft": 10.0, "dpo/seed-0": 100.0, "dpo/seed-1": 200.0}, 0)
+    assert told.left([]) == 310
+    assert told.left(["sft", "dpo/seed-7"]) == 200
+    assert told.left(["sft", "dpo/seed-7", "dpo/seed-8", "other"]) == 0
+
+
+def test_a_run_says_what_is_left_after_each_stage(tmp_path):
+    text = StringIO()
+    run = Run(tmp_path, "r", "recipe", Settings(), Reporter(Console(file=text)), isolate=False)
+    run.expect(Forecast("e", {"one": 60.0, "two": 90.0}, 0).left)
+    run.make("one", make_nothing, size=1, seed=0)
+    assert "about 1 min 30 s left" in text.getvalue()
+    run.make("two", make_nothing, size=1, seed=1)
+    assert text.getvalue().count("left") == 1
+
+
+def test_a_line_in_a_log_has_the_time_left(monkeypatch):
+    clock = iter([0.0, 0.0, 10.0, 30.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    text = StringIO()
+    with Reporter(Console(file=text)).bar("training", 100) as bar:
+        bar.update(20)  # resumed here
+        bar.update(25)
+        bar.update(30)
+    assert text.getvalue().splitlines() == [
+        "    training 25/100, 2 min 30 s left",
+        "    training 30/100, 3 min 30 s left",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a/seed-1", "seed-12"])
+def test_a_seed_is_left_out_of_a_name(name):
+    from plumbline.runs.forecast import _without_seed
+
+    assert "seed-" not in _without_seed(name)
