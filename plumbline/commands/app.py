@@ -13,6 +13,7 @@ from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
+from plumbline.commands.new import new
 from plumbline.commands.options import HOME, ConfigName, Home, Overrides
 from plumbline.errors import PlumblineError
 
@@ -154,6 +155,7 @@ app.command()(publish.merge)
 app.command()(publish.push)
 app.command()(chat.chat)
 app.add_typer(single.train, name="train")
+app.add_typer(new, name="new")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     single.pairs
 )

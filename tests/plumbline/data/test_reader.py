@@ -340,7 +340,12 @@ def test_a_file_without_what_the_use_needs_says_so_for_each_row(read):
             "is of the format prompt_completion and has no response, which demonstrations need "
             "(its columns are prompt)",
         ),
-        (2, "is of no format that is known for demonstrations (its columns are colour)"),
+        (
+            2,
+            "is of no format that is known for demonstrations (its columns are colour). Say which "
+            "column holds which part, columns: {prompt: COLUMN, response: COLUMN} (on the command "
+            "line --columns prompt=COLUMN,response=COLUMN)",
+        ),
     ]
 
 
