@@ -32,7 +32,7 @@ def recipe(
         raise ConfigError(
             f"{name!r} cannot be the name of a Python file. Use letters, digits and _: my_recipe."
         )
-    templates = pages.templates("plumbline", "templates/new")
+    templates = pages.templates("plumbline.commands", "new_recipe")
     files = {
         folder / f"{name}.py": "recipe.py.jinja",
         folder / "configs" / f"{name}.yaml": "config.yaml.jinja",
