@@ -125,6 +125,7 @@ LONGEST_FUNCTION = 60
 LONG_FUNCTIONS = {
     "evaluate": "the signature declares 20 options with their help; the body is a request",
     "compare": "the signature declares 15 options with their help; the body is one call",
+    "status": "the signature declares 10 options with their help; the body is one loop",
     "check": "the signature declares 7 options with their help; the body is one reading",
     "comparison_content": "one dictionary: the page's content, key by key",
     "train_sft": "the numbered steps of one training, without a branch",
