@@ -6,6 +6,8 @@ them without a traceback and exits with the code of their kind.
 
 from __future__ import annotations
 
+import errno
+
 
 def brief(value: object, most: int = 80) -> str:
     """Return a value as a message quotes it: its repr, cut where it is long."""
@@ -17,6 +19,8 @@ class PlumblineError(Exception):
     """An error with something that the user can do about it."""
 
     exit_code = 1
+    trace: str | None = None
+    """The traceback of the error behind it, which --debug shows."""
 
 
 class ConfigError(PlumblineError):
@@ -47,3 +51,51 @@ class BusyError(PlumblineError):
     """Another process is making the same thing."""
 
     exit_code = 6
+
+
+class SystemFailedError(PlumblineError):
+    """The operating system refused something: no room, no permission, a disk that fails."""
+
+
+#: What to do about an error of the operating system, by its number.
+_REMEDIES = {
+    errno.ENOSPC: "The disk is full. Free some room (plumbline runs lists what there is), and give "
+    "the same command again: it resumes.",
+    errno.EDQUOT: "Your share of the disk is used up. Free some room, and give the same command "
+    "again: it resumes.",
+    errno.EROFS: "The disk can only be read. Give a folder on another one, as with --home.",
+    errno.EACCES: "This user may not do that there. Change the permissions, or give another "
+    "folder, as with --home.",
+    errno.EPERM: "This user may not do that there. Change the permissions, or give another "
+    "folder, as with --home.",
+    errno.EMFILE: "Too many files are open. Raise the limit: ulimit -n 4096.",
+    errno.ENFILE: "Too many files are open on this machine. End other programs.",
+    errno.ENOMEM: "Memory ran out. Lower the batch size or max_length, or end other programs.",
+    errno.EIO: "The disk fails. Check it, and what lies on it, before anything else.",
+    errno.ENAMETOOLONG: "Give a shorter name, or a folder with a shorter path.",
+    errno.ENOTDIR: "A part of this path is a file, not a folder. Give another path.",
+    errno.EISDIR: "This is a folder, not a file. Give the path of a file.",
+    errno.ENOENT: "Check the path. If another program removes files there, stop it.",
+    errno.EEXIST: "Something else lies there already. Move it away, or give another path.",
+    errno.ECONNREFUSED: "Nothing answers there. Check the address, and whether the server is up.",
+}
+
+
+def explain_system_error(error: OSError) -> SystemFailedError:
+    """Return an error of the operating system as a sentence with what to do."""
+    what = error.strerror or str(error) or type(error).__name__
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "For a traceback, run: plumbline --debug …")
+    return SystemFailedError(f"{where}{what}. {remedy}")
+
+
+def explain_memory(error: BaseException) -> PlumblineError | None:
+    """Return an error for want of memory as a sentence with what to do; None for another one."""
+    is_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which may not be imported
+    if not is_device and not isinstance(error, MemoryError):
+        return None
+    return SystemFailedError(
+        f"The memory of the {'GPU' if is_device else 'machine'} ran out. Lower batch_size or "
+        "max_length (gradient_accumulation keeps the size of a step), or set "
+        "training.activation_checkpointing. The same command resumes."
+    )

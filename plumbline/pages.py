@@ -12,14 +12,11 @@ import re
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from plumbline.runs.progress import duration, size
+from plumbline.terminal import visible
 
 CODE_BESIDE = "templates"
 #: What Markdown would read as markup, or a viewer as HTML.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
-#: What a terminal would obey, or what changes the order in which a text is shown.
-_INVISIBLE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
 
 
 def templates(package: str, folder: str = "templates") -> Environment:
@@ -56,7 +53,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def cell(text: object) -> str:
     """Return a text that stays in its cell of a Markdown table."""
-    return escaped(str(text)).replace("|", "\\|").replace("\n", " ⏎ ")
+    return visible(str(text)).replace("|", "\\|").replace("\n", " ⏎ ")
 
 
 def plain(text: object) -> str:
@@ -64,12 +61,4 @@ def plain(text: object) -> str:
 
     Labelled text may come from anywhere; a picture in it would tell its owner who reads the page.
     """
-    return _MARKUP.sub(r"\\\1", escaped(str(text))).replace("\n", " ⏎ ")
-
-
-def escaped(text: str) -> str:
-    """Return a text with control and direction characters as escapes, so that a reader sees them.
-
-    Line breaks stay.
-    """
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _MARKUP.sub(r"\\\1", visible(str(text))).replace("\n", " ⏎ ")

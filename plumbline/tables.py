@@ -119,9 +119,10 @@ def load_function(path: str) -> Callable[..., Any]:
     module_name, _, name = path.rpartition(".")
     try:
         module = _import(module_name)
-    except ImportError as error:
+    except Exception as error:  # the user's own code may raise anything
+        what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{path!r}: the module {module_name!r} cannot be imported ({error}). It must be in "
+            f"{path!r}: the module {module_name!r} cannot be imported ({what}). It must be in "
             f"{Path.cwd()}, where the command is given, or be installed"
         ) from None
     function = getattr(module, name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +15,14 @@ from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import Artifact, Store, sha256
 from plumbline.runs.find import find_artifact
+from plumbline.runs.make import make_in
 from plumbline.runs.progress import Reporter
-from plumbline.runs.run import Run, make_in
+from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.base_model import gguf_source, unpack_gguf
 from reward.calibration import CALIBRATION
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?")
 
 
 @stage("model")
@@ -79,7 +83,7 @@ def _call_for(
         return folder.name, link_model, link
     if is_gguf(name):
         return folder.stem, unpack_gguf, {"file": gguf_source(name), "dtype": "auto"}
-    if ":" in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not _HUB_NAME.fullmatch(name):
         raise ModelError(
             f"There is no model {name!r}: no run of that name under {home} and no folder. Give "
             "the id of an artefact, run:stage, a folder that from_pretrained reads, a GGUF file, "

@@ -9,6 +9,7 @@ and the judge.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from evaluation.config import EvaluationConfig
 from evaluation.harness import Harness
 from evaluation.measures.registry import MeasuresConfig, select_measures
 from evaluation.tasks.sources import dataset_task
-from plumbline.config import Config, Seed, not_in_identity, only_when
+from plumbline.config import Check, Config, Seed, not_in_identity, only_when
+from plumbline.data.reader import check_first_rows
 from plumbline.data.records import Conversation, dataset_prompts
 from plumbline.data.sources import source_at
 from plumbline.data.texts import training_texts
@@ -124,6 +126,18 @@ class SharedConfig(SFTPolicyConfig):
     """How every policy is evaluated."""
     measures: MeasuresConfig = MeasuresConfig()
     """What is measured of finished policies' responses, beside what judges them."""
+
+    def checks_before_work(self) -> Sequence[Check]:
+        """Read the first rows of both files."""
+        files = self.files
+        if files is None:
+            return ()
+        return (
+            partial(check_first_rows, "demonstrations", files.demonstrations, files.folder,
+                    self.demonstrations),
+            partial(check_first_rows, "preferences", files.preferences, files.folder,
+                    self.preferences),
+        )  # fmt: skip
 
 
 class World:

@@ -106,6 +106,10 @@ def agreeing_pairs(votes: VoteTable) -> csc_array:
     return csc_array(np.stack([equal, total * (total - 1) / 2], axis=1))
 
 
+#: More pairs of people who share an item than this are not listed: each takes about 0.5 KB.
+MOST_PAIRS = 500_000
+
+
 class PeopleWhoMeet(NamedTuple):
     """The pairs of people who share an item, and what they said there."""
 
@@ -119,12 +123,23 @@ class PeopleWhoMeet(NamedTuple):
     """The sums of these over all items, ``[N, K, K]``."""
 
 
+def too_many_meet(votes: VoteTable) -> bool:
+    """Return whether so many pairs of people share items that a figure of each serves nobody."""
+    people, of_item = len(votes.people), votes.votes_per_item.astype(np.int64)
+    most = min(people * (people - 1) // 2, int((of_item * (of_item - 1) // 2).sum()))
+    return most > MOST_PAIRS
+
+
 def people_who_meet(votes: VoteTable) -> PeopleWhoMeet:
-    """Return the pairs of people who share an item. The others cost nothing."""
+    """Return the pairs of people who share an item; none where these are too many.
+
+    The others cost nothing.
+    """
     from scipy.sparse import csc_array
 
     k, people = len(votes.categories), len(votes.people)
-    a, b = votes.pairs_of_votes
+    nobody = np.zeros(0, dtype=np.int64)
+    a, b = (nobody, nobody) if too_many_meet(votes) else votes.pairs_of_votes
     key = votes.person_of[a] * people + votes.person_of[b]
     pairs, number = np.unique(key, return_inverse=True)
     cell = votes.code_of[a] * k + votes.code_of[b]

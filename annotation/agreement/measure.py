@@ -94,6 +94,8 @@ class Agreement:
     """Votes for categories that the order does not name; ordinal coefficients leave them out."""
     pairs: tuple[PairOfPeople, ...]
     """The pairs of people who share an item."""
+    pairs_left_out: bool
+    """Whether there are too many of them (`coefficients.MOST_PAIRS`) to have figures."""
     people: tuple[Person, ...]
     interval: dict[str, Any]
     """How the intervals were made."""
@@ -140,6 +142,7 @@ def measure_agreement(
         order=tuple(order) if order is not None else None,
         votes_outside_order=votes.votes - ordinal.votes if ordinal is not None else 0,
         pairs=_pair_rows(votes, meet, estimates, ordinal=ordinal is not None),
+        pairs_left_out=c.too_many_meet(votes),
         people=tuple(
             Person(
                 name=name,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from annotation.agreement.coefficients import MOST_PAIRS
 from annotation.agreement.intervals import Bootstrap, Estimate
 from annotation.agreement.label_agreement import ORDER, LabelAgreement, measure_labels
 from annotation.agreement.measure import (
@@ -129,6 +130,11 @@ def report_on(
 def agreement_notes(agreement: Agreement) -> list[str]:
     """Return why numbers are missing, what they leave out, and how intervals were made."""
     notes = []
+    if agreement.pairs_left_out:
+        notes.append(
+            f"More than {MOST_PAIRS:,} pairs of people may share an item, so there are no figures "
+            "for pairs. Measure some people at a time with --people."
+        )
     if agreement.fleiss_left_out:
         notes.append(
             f"Fleiss' kappa needs the same number of votes on each item. It uses the items with "

@@ -158,13 +158,13 @@ class Campaign:
         """Let no other process push, or pull, meanwhile. Pushing and pulling may go together."""
         lock = FileLock(self.folder / f".{work}.lock", mode=0o600)
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise BusyError(
                 f"Another process has begun to {work} the campaign in {self.folder}. Wait for it; "
                 "the same command then resumes."
             ) from None
-        with lock:
+        with held:
             yield
 
     @property

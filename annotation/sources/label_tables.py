@@ -121,6 +121,13 @@ def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] 
             "--people is for a table with one column per person; --person and --label are for one "
             "with a row per vote. Give one or the other."
         )
+    by_row = [name for name in (*columns.item, columns.person, columns.label) if name is not None]
+    twice = next((name for name in by_row if by_row.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"--item, --person and --label name the column {twice!r} more than once. Each is "
+            "another column."
+        )
     rows = read_table(path)
     names = list(dict.fromkeys(column for row in rows for column in row.record))
     if columns == Columns() and set(names) >= OWN_COLUMNS:

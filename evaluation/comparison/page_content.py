@@ -32,9 +32,9 @@ from plumbline import __version__
 from plumbline.config import Config
 from plumbline.config import settings as settings_of
 from plumbline.errors import DataError
-from plumbline.pages import escaped
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.run import RunRecord
+from plumbline.terminal import visible
 
 #: The id of the baseline among policies, whose ids have slashes.
 BASELINE_ID = "baseline"
@@ -223,10 +223,10 @@ def display_titles(
 
     A title that two methods share gives way to their names.
     """
-    titles = {run.method: escaped(run.title or run.method) for run in runs}
+    titles = {run.method: visible(run.title or run.method) for run in runs}
     repeated = {title for title in titles.values() if list(titles.values()).count(title) > 1}
-    titles = {name: escaped(name) if title in repeated else title for name, title in titles.items()}
-    baseline_title = "the baseline" if baseline is None else escaped(baseline.title)
+    titles = {name: visible(name) if title in repeated else title for name, title in titles.items()}
+    baseline_title = "the baseline" if baseline is None else visible(baseline.title)
     while baseline_title in titles.values():
         baseline_title += " (baseline)"
     return titles, baseline_title
@@ -236,7 +236,7 @@ def _scorer(name: str) -> dict[str, str]:
     if name in MEASURES:
         measure = MEASURES[name].load()
         return {"name": name, "title": measure.title, "unit": measure.unit}
-    title, unit = _SCORER_TITLES.get(name, (escaped(name), "points"))
+    title, unit = _SCORER_TITLES.get(name, (visible(name), "points"))
     return {"name": name, "title": title, "unit": unit}
 
 

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from evaluation.comparison import page
 from evaluation.comparison.compare import SUMMARY, summary
-from plumbline.pages import escaped, number, percent
+from plumbline.pages import number, percent
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.names import safe_file_name
+from plumbline.terminal import visible
 
 
 def folder_name(runs: Sequence[str], files: Sequence[Path], budget: str) -> str:
@@ -69,4 +70,4 @@ def show(console: Console, content: Mapping[str, Any], folder: Path) -> None:
 
 def _shown(text: str) -> str:
     """Return somebody's text so that a terminal shows it and obeys nothing in it."""
-    return without_markup(escaped(text))
+    return without_markup(visible(text))

@@ -15,7 +15,7 @@ from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
 from plumbline.commands.new import new
 from plumbline.commands.options import HOME, ConfigName, Home, Overrides
-from plumbline.errors import PlumblineError
+from plumbline.errors import ConfigError, PlumblineError, explain_memory, explain_system_error
 
 app = typer.Typer(
     name="plumbline",
@@ -103,7 +103,9 @@ def runs(home: Home = HOME) -> None:
     from plumbline.runs.progress import duration
     from plumbline.runs.run import all_runs
 
-    records = all_runs(home)
+    records, damaged = all_runs(home)
+    for name, problem in damaged.items():
+        typer.secho(f"{name}: {problem}", fg="yellow", err=True)
     if not records:
         typer.echo(f"There are no runs in {home}.")
         return
@@ -184,20 +186,62 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. An error that a user can act on becomes a message and an exit code."""
+    """Run the command line. An error becomes a message and an exit code, never a traceback."""
     try:
+        _check_characters(sys.argv[1:] if arguments is None else arguments)
         app(args=arguments, standalone_mode=True)
-    except PlumblineError as error:
+    except Exception as error:
+        explained = _explained(error)
         if os.environ.get("PLUMBLINE_DEBUG") == "1":
-            typer.echo(getattr(error, "trace", ""), err=True)
+            typer.echo(explained.trace or "", err=True)
             raise
-        typer.secho(f"\nError: {error}", fg="red", err=True)
-        if getattr(error, "trace", None):
+        typer.secho(f"\nError: {_plain(str(explained))}", fg="red", err=True)
+        if explained.trace or explained is not error:
             typer.echo("For a traceback, run: plumbline --debug …", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(explained.exit_code)
+
+
+def _check_characters(arguments: list[str]) -> None:
+    """Refuse arguments that are not UTF-8, which no file of ours can hold."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"The argument {argument!r} is not UTF-8 at character {error.start + 1}. Rename "
+                "the file, or write the value in UTF-8."
+            ) from None
+
+
+def _explained(error: Exception) -> PlumblineError:
+    """Return an error as one that a user can act on."""
+    if isinstance(error, PlumblineError):
+        return error
+    if isinstance(error, OSError):
+        return explain_system_error(error)
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # of an option
+        return ConfigError("\n".join(map(_option_problem, error.errors())))
+    return explain_memory(error) or PlumblineError(
+        f"Something happened that Plumbline did not foresee: {type(error).__name__}: {error}. "
+        "Please report it with its traceback."
+    )
+
+
+def _option_problem(problem: Any) -> str:
+    """Return what pydantic says of a value that options gave."""
+    place = ".".join(map(str, problem["loc"])) or "the options"
+    return f"{place}: {str(problem['msg']).removeprefix('Value error, ')}."
+
+
+def _plain(text: str) -> str:
+    """Return a text that any terminal can show."""
+    from plumbline.terminal import visible
+
+    encoding = sys.stderr.encoding or "utf-8"
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _console() -> Any:
-    from rich.console import Console
+    from plumbline.terminal import Terminal
 
-    return Console()
+    return Terminal()

@@ -19,9 +19,9 @@ from plumbline.data.records import Conversation, Message
 from plumbline.errors import ModelError, PlumblineError
 from plumbline.lm.generation import SamplingConfig, stream
 from plumbline.lm.policy import Policy
-from plumbline.pages import escaped
 from plumbline.quiet import silence_libraries
 from plumbline.seeds import derive
+from plumbline.terminal import visible
 
 if TYPE_CHECKING:
     from reward.scorer import RewardModelScorer
@@ -197,7 +197,7 @@ def _command(session: ChatSession, line: str, console: Console) -> bool:
         session.reset()
         console.print("[dim]Started again with another system message.[/dim]")
     else:
-        console.print(HELP if name == "help" else f"There is no /{escaped(name)}.\n{HELP}",
+        console.print(HELP if name == "help" else f"There is no /{visible(name)}.\n{HELP}",
                       markup=False)  # fmt: skip
     return True
 
@@ -213,12 +213,12 @@ def _answer(session: ChatSession, question: str, console: Console) -> None:
             *_, texts = session.ask(question)
             for speaker, text in zip(session.speakers, texts, strict=True):
                 named = f"{speaker.name}: " if len(session.speakers) > 1 else ""
-                console.print(named + escaped(text), markup=False, highlight=False)
+                console.print(named + visible(text), markup=False, highlight=False)
     except KeyboardInterrupt:
         console.print("[dim]Stopped here.[/dim]")
         return
     except PlumblineError as error:
-        console.print(f"[red]{escaped(str(error))}[/red]")
+        console.print(f"[red]{visible(str(error))}[/red]")
         return
     scores = session.scores()
     if scores is not None:
@@ -228,11 +228,11 @@ def _answer(session: ChatSession, question: str, console: Console) -> None:
 def _shown(session: ChatSession, texts: Sequence[str], width: int) -> Text | Columns:
     """Return the responses as they are shown: one alone as text, two in columns."""
     if len(texts) == 1:
-        return Text(escaped(texts[0]))
+        return Text(visible(texts[0]))
     half = (width - 1) // len(texts)
     return Columns(
         [
-            Panel(Text(escaped(text)), title=Text(speaker.name), width=half)
+            Panel(Text(visible(text)), title=Text(speaker.name), width=half)
             for speaker, text in zip(session.speakers, texts, strict=True)
         ],
         padding=(0, 0),

@@ -19,10 +19,11 @@ _LONGEST = 2000
 
 def show(check: Check) -> None:
     """Print what became of a file's rows."""
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
+    from plumbline.terminal import Terminal
+
+    console = Terminal()
     console.print(f"[bold]{escape(check.file)}[/bold] as {check.use}")
     if check.format is not None:
         console.print(f"  format   {escape(check.format)}")
@@ -87,14 +88,15 @@ def _cut(text: str) -> str:
 
 def show_formats() -> None:
     """Print the formats, and which columns each of them reads."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from plumbline.terminal import Terminal
 
     table = Table("format", "what it is", "columns", box=None, pad_edge=False)
     for form in FORMATS.values():
         table.add_row(form.name, escape(form.about), escape(", ".join(_columns(form, "{}"))))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def formats_as_markdown() -> str:

@@ -7,9 +7,13 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -192,6 +196,8 @@ def execute(
     name: str | None = None,
 ) -> Run:
     """Run a recipe to its end. The same arguments resume an earlier attempt."""
+    from plumbline.training.preflight import check_run
+
     config = recipe.load(config_name, overrides)
     check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
@@ -200,24 +206,33 @@ def execute(
     (home / name).mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / f".{name}.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
             f"Run {name!r} in {home} is running in another process. Wait for it, or give "
             "this one another name with --name."
         ) from None
-    with lock:
-        run = Run(home, name, recipe.name, config, reporter)
+    with held:
+        run = Run(
+            home,
+            name,
+            recipe.name,
+            config,
+            reporter,
+            before_work=partial(check_run, config, home),
+        )
         _say_how_long(run, recipe.name, config, reporter)
         _allow_code(config)
         try:
             run.finish(recipe.main()(run, config))
         except KeyboardInterrupt:
-            run.fail("interrupted", "interrupted from the keyboard")
+            with _without_interruption():  # a second ctrl-C would leave the run as "running"
+                run.fail("interrupted", "interrupted from the keyboard")
             raise
         except BaseException as error:
             reason = str(error) if isinstance(error, PlumblineError) else repr(error)
-            run.fail("failed", reason)
+            with suppress(OSError):  # where the disk is full, the first error is the one to show
+                run.fail("failed", reason)
             raise
     return run
 
@@ -234,6 +249,19 @@ def _say_how_long(run: Run, recipe: str, config: Config, reporter: Reporter) -> 
         run.expect(expected.left)
     for sentence in sentences:
         reporter.say(f"[dim]  {sentence}[/dim]")
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Let ctrl-C wait until the block is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _allow_code(config: Config) -> None:

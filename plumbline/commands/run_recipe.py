@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def run_recipe(
     try:
         run = recipe_book.execute(recipe, config, overrides, home, reporter, name)
     except KeyboardInterrupt:  # typer would exit without a message
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
         typer.echo("\nStopped. The same command resumes from here.", err=True)
         raise typer.Exit(130) from None
     reporter.say(f"\nDone in {duration(time.monotonic() - started)}.")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from plumbline.runs.artifacts import Artifact, Store
+from plumbline.runs.artifacts import MANIFEST, Artifact, Store
 from plumbline.runs.progress import duration, size
 from plumbline.runs.run import RUN_FILE, RunRecord
 
@@ -73,8 +73,8 @@ def _grow(tree: Tree, artifact: Artifact, store: Store, seen: set[str]) -> None:
             tree.add(f"[dim]{place}: {identity} (see above)[/dim]")
             continue
         seen.add(identity)
-        parent = store.find(identity)
-        if parent is None:
+        parent = Artifact(store.path(identity))
+        if not (parent.path / MANIFEST).exists():
             tree.add(f"[red]{place}: {identity} (gone)[/red]")
         else:
             _grow(tree.add(f"{place}: {identity}"), parent, store, seen)

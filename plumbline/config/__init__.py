@@ -7,11 +7,12 @@ together, with file, line, key, value and the nearest right key, before anything
 
 from __future__ import annotations
 
-from plumbline.config.declare import Config, Seed, Seeds, not_in_identity, only_when
+from plumbline.config.declare import Check, Config, Seed, Seeds, not_in_identity, only_when
 from plumbline.config.document import Setting, declared, settings
 from plumbline.config.read import changed, load, to_yaml
 
 __all__ = [
+    "Check",
     "Config",
     "Seed",
     "Seeds",

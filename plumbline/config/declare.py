@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +20,9 @@ from pydantic.fields import FieldInfo
 
 from plumbline.errors import brief
 from plumbline.tables import Table, code_of
+
+#: Something to try before a run: it raises a `PlumblineError` with what to do.
+Check = Callable[[], None]
 
 
 class Config(BaseModel):
@@ -42,6 +45,14 @@ class Config(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    def checks_before_work(self) -> Sequence[Check]:
+        """Return what is tried before the first stage runs: what this config alone asks for.
+
+        Each is a function of a module, with its arguments, that raises a `PlumblineError` where
+        this machine or these files cannot do what is set. It runs in a process of its own.
+        """
+        return ()
 
     def identity(self) -> dict[str, Any]:
         """Return the values that determine the result, as JSON types."""

@@ -32,8 +32,8 @@ from plumbline.data.formats import (
 from plumbline.data.messages import is_missing, unread_keys
 from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
-from plumbline.data.sources import RowSource, as_source
-from plumbline.data.uses import Use
+from plumbline.data.sources import RowSource, as_source, source_at
+from plumbline.data.uses import USES, Use
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
@@ -340,3 +340,15 @@ class ExampleReader:
 def _unforeseen(problem: Exception) -> str:
     """Return what a row did to a format's reader that expected another shape."""
     return f"has a shape that its format does not have ({type(problem).__name__}: {problem})"
+
+
+def check_first_rows(use: str, place: str | Path, folder: Path, config: DataFormatConfig) -> None:
+    """Raise `DataError` where none of the first rows of a file can be read for a use."""
+    reader = ExampleReader(source_at(place, folder), USES[use], config, max_rows=FIRST_ROWS)
+    if not any(True for _ in reader):
+        report = reader.report
+        raise DataError(
+            f"{place} holds no {use} in its first {report.rows} rows: "
+            f"{report.dropped.summary() or 'it is empty'}. Try: "
+            f"plumbline data check FILE --as {use}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import sha256
 from plumbline.runs.calls import SourceFile
 
+#: Most files in the folder of a dataset.
+_MOST_FILES = 10_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -114,6 +117,7 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
         name, rest = text, []
     config, split = ([None] * 2 + rest)[-2:] if rest else (None, None)
     if name and (folder / name).is_dir():
+        _check_size(folder / name)
         return Source(str(folder / name), split, config, is_dataset=True)
     # org/name, but not folder/rows.jsonl
     if _HUB_ID.fullmatch(name) and not Path(name).suffix[1:].isalpha():
@@ -122,6 +126,18 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
         f"There is no file {whole} (looked for from {Path.cwd()}), and it is not a dataset of the "
         "hub (org/name). Set its path in the config, or with --set."
     )
+
+
+def _check_size(folder: Path) -> None:
+    """Refuse a folder that cannot be one dataset: listing and hashing it would take very long."""
+    count = 0
+    for _, _, files in os.walk(folder):
+        count += len(files)
+        if count > _MOST_FILES:
+            raise DataError(
+                f"{folder} holds more than {_MOST_FILES:,} files, so it is not the folder of one "
+                "dataset. Give the folder with the dataset's own files."
+            )
 
 
 def as_source(source: RowSource | SourceFile | Path) -> RowSource:

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from plumbline.data.records import Message, assistant, user
 from plumbline.errors import ModelError
+from plumbline.lm.time_limit import TimeLimitError, time_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,13 @@ _MARK = "ResponseStandsHere"
 #: What a template may stumble over in a message, besides what it refuses by itself.
 _TEMPLATE_FAULTS = (
     TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
+    MemoryError,
 )  # fmt: skip
+#: A template that takes longer to write a conversation than this does not end.
+TEMPLATE_SECONDS = 10.0
+#: After so many conversations for which a template did not end, it is refused.
+_MOST_WITHOUT_END = 3
+_without_end: WeakKeyDictionary[PreTrainedTokenizerBase, int] = WeakKeyDictionary()
 
 
 class ConversationRefusedError(ModelError):
@@ -272,11 +279,14 @@ def _render(
             "model as chat_template.jinja."
         )
     try:
-        text = str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation_prompt
+        with time_limit(TEMPLATE_SECONDS):
+            text = str(
+                tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=generation_prompt
+                )
             )
-        )
+    except TimeLimitError:
+        raise _did_not_end(tokenizer) from None
     except (TemplateError, *_TEMPLATE_FAULTS) as error:
         raise ConversationRefusedError(f"the chat template refuses it: {error}") from None
     for number, message in enumerate(messages, 1):
@@ -286,6 +296,18 @@ def _render(
                 f"the chat template leaves out message {number} (of the role {message['role']!r})"
             )
     return text
+
+
+def _did_not_end(tokenizer: PreTrainedTokenizerBase) -> ModelError:
+    """Return the error of a row, or that of the template where rows would go on to take so long."""
+    _without_end[tokenizer] = _without_end.get(tokenizer, 0) + 1
+    what = f"did not end in {TEMPLATE_SECONDS:.0f} seconds"
+    if _without_end[tokenizer] < _MOST_WITHOUT_END:
+        return ConversationRefusedError(f"the chat template {what}")
+    return ModelError(
+        f"The chat template {what} for {_MOST_WITHOUT_END} conversations. Fix it, or give another: "
+        "chat_template.jinja beside the model."
+    )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -13,12 +13,15 @@ moved together.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from plumbline.errors import ModelError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from plumbline.errors import ModelError, PlumblineError
 from plumbline.lm.remote_code import may_run
 from plumbline.runs.artifacts import published, read_json, write_json
 
@@ -33,6 +36,8 @@ _DEEPEST = 8
 @dataclass(frozen=True)
 class Reference:
     """A model that lies elsewhere, and how it is to be loaded."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     name_or_path: str
     """A hub id, or the absolute path of a folder."""
@@ -52,15 +57,30 @@ class Reference:
     @classmethod
     def read(cls, folder: Path) -> Reference:
         """Read ``reference.json``."""
-        values = read_json(folder / REFERENCE)
+        file = folder / REFERENCE
+        values = _read_object(file)
         absolute = values.pop("absolute_path", None)
-        return cls(**values | {"name_or_path": located(values["name_or_path"], folder, absolute)})
+        try:
+            reference = _REFERENCE.validate_json(json.dumps(values))
+            _ABSOLUTE.validate_python(absolute)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise ModelError(
+                f"{file} is no reference to a model: {where}: {problem['msg']}. Give the folder of "
+                "the model itself, or make the run again that wrote it."
+            ) from None
+        return replace(reference, name_or_path=located(reference.name_or_path, folder, absolute))
 
     @property
     def where(self) -> dict[str, Any]:
         """The keyword arguments that every ``from_pretrained`` takes."""
         trusted = self.trust_remote_code and may_run(self.name_or_path, self.revision)
         return {"revision": self.revision, "trust_remote_code": trusted}
+
+
+_REFERENCE = TypeAdapter(Reference)
+_ABSOLUTE = TypeAdapter(str | None)
 
 
 @dataclass(frozen=True)
@@ -95,8 +115,8 @@ def _source_of(folder: Path, deepest: int) -> Source:
         if (folder / REFERENCE).exists():
             base = Reference.read(folder)
         else:
-            named = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-            if not named:
+            named = _read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+            if not isinstance(named, str) or not named:
                 raise ModelError(
                     f"{folder} is an adapter that names no base. Write the base's path or hub id "
                     f"as base_model_name_or_path into its {ADAPTER_CONFIG}."
@@ -111,6 +131,17 @@ def _source_of(folder: Path, deepest: int) -> Source:
     raise ModelError(
         f"{folder} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor {REFERENCE}."
     )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file of keys and values, which anyone may have written. Raises `ModelError`."""
+    try:
+        values = read_json(file)
+    except ValueError as error:
+        raise ModelError(f"{file} cannot be read: {error}. Fetch the model again.") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{file} holds no keys and values. Fetch the model again.")
+    return values
 
 
 def _source_at(reference: Reference, deepest: int) -> Source:
@@ -164,12 +195,14 @@ def translated(function: Any, name: str, *arguments: Any, **options: Any) -> Any
         raise ModelError(f"There is no model in {name}: there is no such folder.")
     try:
         return function(name, *arguments, **options)
+    except PlumblineError:
+        raise
     except SafetensorError as error:
         raise ModelError(
             f"The weights of {name!r} cannot be read ({error}): a file is damaged or was not "
             "downloaded to its end. Fetch it again."
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError) as error:
+    except Exception as error:  # of files that anyone may have written, a library says anything
         raise ModelError(
             f"The model {name!r} cannot be loaded: {_first_line(error)} {_advice(name, error)}"
         ) from error
@@ -190,6 +223,11 @@ def _advice(name: str, error: Exception) -> str:
         return (
             "It comes with Python of its own, which does not run unless this command allows it: "
             "read that code, then set base.trust_remote_code to true."
+        )
+    if type(error).__name__ == "UnpicklingError":
+        return (
+            "Its weights are pickled, and could run code: only tensors are read of such a file. "
+            "Give it in safetensors."
         )
     if "size mismatch" in text or "ignore_mismatched_sizes" in text:
         return "Its weights have other shapes than its config says. Fetch both again."

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plumbline.errors import ModelError
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ConversationRefusedError, turn_end
@@ -22,8 +21,6 @@ _PADS = (
 #: Names of tokens that nothing uses.
 _SPARE = re.compile(r"reserved|unused|extra_\d|dummy|placeholder", re.IGNORECASE)
 _NEW_PAD = "<|pad|>"
-#: A template that takes longer to write two short messages than this does not end.
-_TEMPLATE_SECONDS = 20.0
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -86,40 +83,10 @@ def _padding(tokenizer: PreTrainedTokenizerBase, rows: int, ends: tuple[int, ...
 
 def _try_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Let the chat template write a question and its answer; raise `ModelError` if it cannot."""
-    outcome: list[Exception | None] = []
-
-    def write() -> None:
-        try:
-            turn_end(tokenizer)
-            outcome.append(None)
-        except SystemExit:  # stopped from outside
-            return
-        except Exception as error:
-            outcome.append(error)
-
-    worker = threading.Thread(target=write, daemon=True)
-    worker.start()
-    worker.join(_TEMPLATE_SECONDS)
-    if not outcome:
-        _stop(worker)
+    try:
+        turn_end(tokenizer)
+    except ConversationRefusedError as error:
         raise ModelError(
-            f"The chat template of {name} did not end in {_TEMPLATE_SECONDS:.0f} seconds, for two "
-            "short messages. Give it another: chat_template.jinja beside the model."
-        )
-    if isinstance(outcome[0], ConversationRefusedError):
-        raise ModelError(
-            f"The chat template of {name} cannot write a question with its answer: {outcome[0]}. "
+            f"The chat template of {name} cannot write a question with its answer: {error}. "
             "Fix chat_template.jinja beside the model."
-        )
-    if outcome[0] is not None:
-        raise outcome[0]
-
-
-def _stop(thread: threading.Thread) -> None:
-    """End a thread that runs Python without end, at its next instruction."""
-    import ctypes
-
-    interpreter: Any = ctypes.pythonapi
-    interpreter.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
-    )
+        ) from None

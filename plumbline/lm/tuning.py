@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from plumbline.config import Config, only_when
+from plumbline.config import Check, Config, only_when
+from plumbline.errors import ModelError
 
 _ADAPTER = "method: lora or qlora"
 
@@ -27,6 +29,10 @@ class TuningConfig(Config):
     target_modules: str | tuple[str, ...] = only_when(_has_adapter, _ADAPTER, "all-linear")
     """Which layers get an adapter: all-linear, or names such as [q_proj, v_proj]."""
 
+    def checks_before_work(self) -> Sequence[Check]:
+        """Try a training step on weights in 4 bits, where they are asked for."""
+        return (check_quantized,) if self.quantized else ()
+
     @property
     def quantized(self) -> bool:
         """Whether the frozen base is held in 4 bits."""
@@ -45,6 +51,18 @@ class TuningConfig(Config):
             modules_to_save=list(modules_to_save) or None,
             task_type=task_type,
         )
+
+
+def check_quantized() -> None:
+    """Raise `ModelError` where this machine cannot train on 4-bit weights."""
+    import torch
+
+    from plumbline.lm.quantized import nf4_config, training_problem
+
+    nf4_config("auto")
+    problem = training_problem("cuda" if torch.cuda.is_available() else "cpu")
+    if problem is not None:
+        raise ModelError(f"method: qlora does not work here: {problem}. Set method: lora.")
 
 
 def parameter_counts(model: Any) -> dict[str, float]:

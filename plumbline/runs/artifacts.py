@@ -7,16 +7,17 @@ not run again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from plumbline.errors import ArtifactError
 from plumbline.runs import old_runs
@@ -26,6 +27,13 @@ MANIFEST_VERSION = 2
 _CHUNK = 1 << 20
 #: The folder of a store in which artefacts are made.
 _PARTIAL = ".partial"
+#: The folder of a store that holds, for each artefact, the times of its files when they were last
+#: compared with their hashes.
+_TIMES = ".times"
+
+
+class DamagedArtifactError(ArtifactError):
+    """An artefact is no longer what was made."""
 
 
 class FileEntry(BaseModel):
@@ -62,6 +70,21 @@ class Manifest(BaseModel):
     """Largest resident memory of the process while it was made."""
     files: dict[str, FileEntry]
 
+    @field_validator("files")
+    @classmethod
+    def _files_lie_in_the_folder(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if (
+                not path.parts
+                or path.is_absolute()
+                or ".." in path.parts
+                or "\\" in name
+                or "\0" in name
+            ):
+                raise ValueError(f"{name!r} is no file inside the folder")
+        return files
+
 
 class Artifact:
     """A finished folder with its manifest."""
@@ -78,6 +101,8 @@ class Artifact:
         file = self.path / MANIFEST
         try:
             content = read_json(file)
+            if not isinstance(content, dict) or type(content.get("manifest_version")) is not int:
+                raise ValueError("it has no manifest_version")
             version = content["manifest_version"]
             if version == 1:
                 content = old_runs.current_manifest(content)
@@ -90,9 +115,8 @@ class Artifact:
         except FileNotFoundError:
             raise ArtifactError(f"{self.path} is not an artefact: it has no {MANIFEST}.") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"{file} cannot be read ({type(error).__name__}: {error}). Remove the folder: the "
-                "stage is made again when it is needed."
+            raise DamagedArtifactError(
+                f"{file} cannot be read ({error}). The command that made it makes it again."
             ) from None
 
     @property
@@ -112,6 +136,59 @@ class Artifact:
 
     def problems(self, *, hashes: bool = False) -> list[str]:
         """Return what is wrong with the files: missing, of another size, or of another hash."""
+        return self._problems(self.manifest.files if hashes else ())
+
+    def check(self) -> None:
+        """Raise `ArtifactError` where the files are not those that were made.
+
+        Files whose size and time are those of the last check are taken as they are; the content of
+        the others is compared with its hash. A file that the manifest does not list is refused: a
+        library that opens the folder could take it for a part of a model.
+        """
+        added = self.unlisted()
+        if added:
+            raise ArtifactError(
+                f"{self.path} holds {_listed(added)}, which its manifest does not list. Nobody "
+                "knows what a library would make of it: move it out of the folder."
+            )
+        times = {
+            name: file.stat().st_mtime_ns
+            for name in self.manifest.files
+            if (file := self.path / name).exists()
+        }
+        known = self._times()
+        problems = self._problems({name for name, time in times.items() if known.get(name) != time})
+        if problems:
+            raise DamagedArtifactError(
+                f"{self.path} is damaged: {_listed(problems)}. The command that made it makes it "
+                "again."
+            )
+        if times != known:
+            self.note_times(times)
+
+    def unlisted(self) -> list[str]:
+        """Return the files that the manifest does not list; hidden ones, which nobody opens, aside.
+
+        `.DS_Store` and the like are put everywhere by file managers.
+        """
+        names = (
+            str(file.relative_to(self.path)) for file in self.path.rglob("*") if not file.is_dir()
+        )
+        known = {*self.manifest.files, MANIFEST}
+        return sorted(name for name in names if name not in known and not _is_hidden(Path(name)))
+
+    def note_times(self, times: dict[str, int] | None = None) -> None:
+        """Remember that the files had their hashes at these times; those of now, if none are given.
+
+        Only in a store. One that cannot be written to is compared each time.
+        """
+        if times is None:
+            times = {name: (self.path / name).stat().st_mtime_ns for name in self.manifest.files}
+        if self._times_file.parent.is_dir():
+            with contextlib.suppress(OSError):
+                write_json(self._times_file, times)
+
+    def _problems(self, hashed: Container[str]) -> list[str]:
         problems = []
         for name, entry in self.manifest.files.items():
             file = self.path / name
@@ -119,9 +196,20 @@ class Artifact:
                 problems.append(f"{name} is missing")
             elif file.stat().st_size != entry.bytes:
                 problems.append(f"{name} has {file.stat().st_size} bytes, not {entry.bytes}")
-            elif hashes and sha256(file) != entry.sha256:
+            elif name in hashed and sha256(file) != entry.sha256:
                 problems.append(f"{name} was changed: its SHA-256 is another")
         return problems
+
+    def _times(self) -> dict[str, int]:
+        try:
+            times = read_json(self._times_file)
+        except (OSError, ValueError):
+            return {}
+        return times if isinstance(times, dict) else {}
+
+    @property
+    def _times_file(self) -> Path:
+        return self.path.parent / _TIMES / f"{self.path.name}.json"
 
 
 class Store:
@@ -139,22 +227,30 @@ class Store:
         return self.root / _PARTIAL / artifact_id
 
     def find(self, artifact_id: str) -> Artifact | None:
-        """Return a whole artefact, or None. A damaged one is set aside, never used."""
+        """Return an artefact whose files are as they were made, or None where there is none.
+
+        Raises `DamagedArtifactError` where they are not.
+        """
         path = self.path(artifact_id)
         if not (path / MANIFEST).exists():
             return None
         artifact = Artifact(path)
-        if artifact.problems():
-            aside = path.with_name(f".damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            return None
+        artifact.check()
         return artifact
 
+    def set_aside(self, artifact_id: str) -> Path:
+        """Rename the folder of a damaged artefact, so that it can be made again; return it."""
+        path = self.path(artifact_id)
+        aside = path.with_name(f".damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        return aside
+
     def get(self, prefix: str) -> Artifact:
-        """Return the one artefact whose id starts with ``prefix``."""
+        """Return the one artefact whose id starts with ``prefix``, with its files as made."""
         matches = [a for a in self if a.path.name.startswith(prefix)]
         if len(matches) == 1:
+            matches[0].check()
             return matches[0]
         if not matches:
             raise ArtifactError(f"There is no artefact {prefix!r} in {self.root}.")
@@ -177,7 +273,18 @@ class Store:
             shutil.rmtree(target)
         folder.rename(target)
         _flush(self.root)
-        return Artifact(target)
+        artifact = Artifact(target)
+        (self.root / _TIMES).mkdir(exist_ok=True)
+        artifact.note_times()
+        return artifact
+
+
+def is_artifact(folder: Path) -> bool:
+    """Return whether a folder is an artefact; other tools have files called manifest.json, too."""
+    try:
+        return "manifest_version" in read_json(folder / MANIFEST)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def published(path: Path) -> Path:
@@ -216,8 +323,11 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Read a JSON file; raise `ValueError` where it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _flush(path: Path) -> None:
@@ -227,3 +337,12 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def _listed(texts: list[str], at_most: int = 4) -> str:
+    more = f" and {len(texts) - at_most} more" if len(texts) > at_most else ""
+    return ", ".join(texts[:at_most]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plumbline.errors import ArtifactError
-from plumbline.runs.artifacts import MANIFEST, Artifact, Store
+from plumbline.runs.artifacts import MANIFEST, Artifact, Store, is_artifact
 from plumbline.runs.run import RUN_FILE, RunRecord
 
 
@@ -28,7 +28,11 @@ def find_artifact(home: Path, name: str) -> Artifact | None:
         return stages[stage]
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return Artifact(folder.resolve()) if (folder / MANIFEST).exists() else None
+        if not is_artifact(folder):
+            return None
+        artifact = Artifact(folder.resolve())
+        artifact.check()
+        return artifact
     store = Store(home / "store")
     if "/" in name or not store.root.is_dir() or not any(store.root.glob(_starting_with(name))):
         return None

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from plumbline.errors import PlumblineError
+from plumbline.errors import PlumblineError, explain_memory, explain_system_error
 from plumbline.runs import calls, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.progress import Bar, Reporter, Show
@@ -186,9 +186,21 @@ def _child(
         send("result", dict(metrics), peak_memory(), _machine(meter))
     except PlumblineError as error:
         send("error", error)
+    except OSError as error:
+        send("error", _with_trace(explain_system_error(error)))
     except BaseException as error:
+        explained = explain_memory(error)
+        if explained is not None:
+            send("error", _with_trace(explained))
+            return
         message = f"{type(error).__name__}: {error}"
         send("failed", message, traceback.format_exc())
+
+
+def _with_trace(error: PlumblineError) -> PlumblineError:
+    """Return an error that keeps the present traceback, for --debug."""
+    error.trace = traceback.format_exc()
+    return error
 
 
 def _die_with_the_parent(child_end: Connection) -> None:

@@ -25,8 +25,9 @@ from plumbline.errors import BusyError, ConfigError, PlumblineError
 from plumbline.runs import code_version
 from plumbline.runs.artifacts import Artifact, Store
 from plumbline.runs.isolation import StageDiedError
+from plumbline.runs.make import make_in
 from plumbline.runs.progress import Bar, Reporter
-from plumbline.runs.run import Run, make_in
+from plumbline.runs.run import Run
 
 Made = tuple[str, bool]  # an artefact's id, and whether it was there already
 

@@ -23,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from plumbline.terminal import Terminal
+
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_UPDATES = 0.5
 
@@ -113,7 +115,7 @@ class Reporter:
     """Prints what a run does. ``quiet`` prints nothing, for use from Python."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self.console = console or Console(stderr=False, quiet=quiet, soft_wrap=True)
+        self.console = console or Terminal(stderr=False, quiet=quiet, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print one line."""

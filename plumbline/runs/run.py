@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from plumbline.config import Config, to_yaml
-from plumbline.errors import ArtifactError, BusyError
-from plumbline.runs import calls, old_runs
-from plumbline.runs.artifacts import Artifact, Manifest, Store, entries, read_json, write_json
-from plumbline.runs.isolation import Outcome, run_here, run_isolated
-from plumbline.runs.machine import versions
+from plumbline.errors import ArtifactError, brief
+from plumbline.runs import old_runs
+from plumbline.runs.artifacts import (
+    Artifact,
+    Store,
+    read_json,
+    write_json,
+)
+from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
 from plumbline.runs.progress import Reporter, duration
-from plumbline.runs.stage import PLACE
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
@@ -41,6 +43,8 @@ RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 #: Seconds that are worth saying how many are left.
 _WORTH_SAYING = 5.0
+#: What a ``run.json`` that says little is taken to say.
+_UNKNOWN = {"recipe": "", "status": "interrupted", "started": "", "seconds": None, "stage": None}
 
 
 class Run:
@@ -55,9 +59,12 @@ class Run:
         reporter: Reporter | None = None,
         *,
         isolate: bool = True,
+        before_work: Callable[[], None] | None = None,
     ) -> None:
+        """``before_work`` is called once, before the first stage that is not made yet."""
         self._isolate = isolate
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
+        self._before_work = before_work
         self.home = home.resolve()
         if not (self.home / name / RUN_FILE).is_file():  # older runs keep their names
             check_run_name(name)
@@ -72,6 +79,7 @@ class Run:
             "name": name,
             "status": "running",
             "pid": os.getpid(),
+            "process_started": psutil.Process().create_time(),
             "started": _now(),
             "finished": None,
             "seconds": None,
@@ -89,15 +97,21 @@ class Run:
         """Return what a stage makes; it runs only if the store does not have it."""
         self._state |= {"stage": name, "making": artifact_id(function, arguments)}
         self._write()
-        artifact, reused = make_in(
-            self.store,
-            name,
-            function,
-            arguments,
-            self.reporter,
-            isolate=self._isolate,
-            run=self.folder,
-        )
+        artifact = whole_artifact(self.store, self._state["making"], name, self.reporter)
+        reused = artifact is not None
+        if artifact is None:
+            if self._before_work is not None:
+                self._before_work()
+                self._before_work = None
+            artifact, reused = make_in(
+                self.store,
+                name,
+                function,
+                arguments,
+                self.reporter,
+                isolate=self._isolate,
+                run=self.folder,
+            )
         self.adopt(name, artifact, reused=reused)
         return artifact
 
@@ -180,127 +194,32 @@ class Run:
         write_json(self.folder / RUN_FILE, self._state)
 
 
-def artifact_id(
-    function: Callable[..., Mapping[str, float | None]], arguments: Mapping[str, Any]
-) -> str:
-    """Return the id of what a stage makes, whether it is made already or not."""
-    return calls.identify(
-        function.artifact_kind,  # type: ignore[attr-defined]
-        function.schema_version,  # type: ignore[attr-defined]
-        calls.describe_call(function, arguments),
-    )
-
-
-def make_in(
-    store: Store,
-    name: str,
-    function: Callable[..., Mapping[str, float | None]],
-    arguments: Mapping[str, Any],
-    reporter: Reporter,
-    *,
-    isolate: bool = True,
-    threads: int | None = None,
-    tick: Callable[[], None] = lambda: None,
-    run: Path | None = None,
-) -> tuple[Artifact, bool]:
-    """Return what a stage makes, and whether the store had it already.
-
-    ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
-    called every two seconds while an isolated stage runs; where it raises, the stage is killed.
-    ``run``: the folder of the run that makes it, for what trackers of experiments write.
-    """
-    made_id = artifact_id(function, arguments)
-    artifact = store.find(made_id)
-    if artifact is not None:
-        return artifact, True
-
-    # Before the stage runs, for files of code may change meanwhile.
-    description = calls.describe_call(function, arguments)
-    partial = store.partial(made_id)
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{partial}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(
-            f"Another process is making {made_id} (stage {name!r}) in {store.root.parent}. "
-            "Wait for it and give the same command again: its result will be used."
-        ) from None
-    with lock:
-        resumes = (partial / "clock.json").exists()
-        reporter.say(
-            f"  [yellow]▸[/yellow] {name:<24} "
-            + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
-        )
-        if run is not None:
-            trackers = run / "trackers" / name.replace("/", "-")
-            place = {"title": f"{run.name}/{name}", "trackers": str(trackers)}
-            write_json(partial / PLACE, place)
-        clock = _Clock(partial / "clock.json")
-
-        def both() -> None:
-            clock.tick()
-            tick()
-
-        if isolate:
-            outcome = run_isolated(function, partial, arguments, reporter, both, threads)
-        else:
-            outcome = run_here(function, partial, arguments, reporter)
-        clock.tick()
-        manifest = _manifest(
-            made_id, function, description, arguments, outcome, clock.seconds, partial / "out"
-        )
-        artifact = store.publish(partial / "out", manifest)
-        shutil.rmtree(partial)
-    Path(lock.lock_file).unlink(missing_ok=True)
-    return artifact, False
-
-
-def _manifest(
-    artifact_id: str,
-    function: Callable[..., Mapping[str, float | None]],
-    description: dict[str, Any],
-    arguments: Mapping[str, Any],
-    outcome: Outcome,
-    seconds: float,
-    folder: Path,
-) -> Manifest:
-    """Return what is kept beside an artefact: how it was made, on what, and what it holds."""
-    return Manifest(
-        kind=function.artifact_kind,  # type: ignore[attr-defined]
-        id=artifact_id,
-        schema_version=function.schema_version,  # type: ignore[attr-defined]
-        stage=description["function"],
-        arguments=description,
-        inputs={
-            place: artifact.id
-            for key, value in arguments.items()
-            for place, artifact in calls.artifacts_in(value, key)
-        },
-        seed=arguments.get("seed"),
-        data_seed=arguments.get("data_seed"),
-        metrics=dict(outcome.metrics),
-        versions=versions(),
-        machine=outcome.machine,
-        seconds=round(seconds, 3),
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        files=entries(folder),
-    )
-
-
 class RunRecord:
     """A run on disk, to list or to show."""
 
     def __init__(self, folder: Path) -> None:
+        """Read it; raise `ArtifactError` where it is damaged."""
         self.folder = folder
-        self.state = old_runs.current_state(read_json(folder / RUN_FILE))
+        file = folder / RUN_FILE
+        try:
+            state = read_json(file)
+            _check_stages(state)
+            self.state = _UNKNOWN | old_runs.current_state(state)
+            _check_state(self.state)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{file} is damaged ({error}). The command that made the "
+                "run writes it again, and what the run made is in the store as before."
+            ) from None
         self.store = Store(folder.parent / "store")
 
     @property
     def status(self) -> str:
         """``running``, ``finished``, ``failed`` or ``interrupted``; a killed run is interrupted."""
         status = str(self.state["status"])
-        if status == "running" and not psutil.pid_exists(self.state["pid"]):
+        if status == "running" and not _is_alive(
+            self.state.get("pid"), self.state.get("process_started")
+        ):
             return "interrupted"
         return status
 
@@ -330,26 +249,48 @@ class RunRecord:
         return artifacts
 
 
-def all_runs(home: Path) -> list[RunRecord]:
-    """Return the runs under a home folder, the newest first."""
-    runs = [RunRecord(file.parent) for file in home.glob(f"*/{RUN_FILE}")]
-    return sorted(runs, key=lambda run: str(run.state["started"]), reverse=True)
+def all_runs(home: Path) -> tuple[list[RunRecord], dict[str, str]]:
+    """Return the runs under a home folder, the newest first, and what is wrong with others."""
+    runs, damaged = [], {}
+    for file in sorted(home.glob(f"*/{RUN_FILE}")):
+        try:
+            runs.append(RunRecord(file.parent))
+        except (ArtifactError, OSError) as error:
+            damaged[file.parent.name] = str(error)
+    return sorted(runs, key=lambda run: str(run.state["started"]), reverse=True), damaged
 
 
-class _Clock:
-    """Measures a stage over all its attempts: a killed attempt counts up to its last tick."""
+def _check_stages(state: Any) -> None:
+    """Raise `ValueError` where what a ``run.json`` holds is no run with stages."""
+    stages = state.get("stages") if isinstance(state, Mapping) else None
+    if not isinstance(stages, Mapping) or not all(isinstance(e, Mapping) for e in stages.values()):
+        raise ValueError("it holds no stages")
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._before: float = read_json(path)["seconds"] if path.exists() else 0.0
-        self._started = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a ``run.json`` holds values of other kinds."""
+    for key, kinds in (
+        ("recipe", str),
+        ("status", str),
+        ("started", str),
+        ("seconds", float | int | None),
+        ("stage", str | None),
+    ):
+        if not isinstance(state[key], kinds):
+            raise ValueError(f"{key} is {brief(state[key])}")
+    for name, entry in state["stages"].items():
+        artifact = entry.get("artifact")
+        if not isinstance(artifact, str) or Path(artifact).name != artifact:
+            raise ValueError(f"the artefact of {name} is {brief(artifact)}")
 
-    def tick(self) -> None:
-        write_json(self._path, {"seconds": self.seconds})
+
+def _is_alive(pid: Any, started: Any) -> bool:
+    """Return whether a process runs, and is the one that started then: numbers are used again."""
+    try:
+        process = psutil.Process(pid)
+        return started is None or abs(process.create_time() - started) < 1.0
+    except (psutil.Error, TypeError, ValueError):
+        return False
 
 
 def _shown(metrics: Mapping[str, float | None]) -> str:

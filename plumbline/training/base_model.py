@@ -8,24 +8,27 @@ like any other.
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, only_when
-from plumbline.errors import ConfigError, DataError
+from plumbline.config import Check, Config, only_when
+from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.lm import remote_code
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
 from plumbline.lm.gguf_file import is_gguf, write_model_folder
-from plumbline.lm.load import load_causal_lm
+from plumbline.lm.load import load_causal_lm, load_config
 from plumbline.lm.model_folder import Reference
 from plumbline.lm.save import model_card
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
-from plumbline.runs.artifacts import Artifact
+from plumbline.runs.artifacts import Artifact, is_artifact
 from plumbline.runs.calls import Deferred, SourceFile
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
@@ -108,6 +111,27 @@ class BaseModelConfig(Config):
     )
     """The embedded model."""
 
+    def checks_before_work(self) -> Sequence[Check]:
+        """Look for a model from elsewhere, and try its tokenizer and template."""
+        return (partial(check_base, self),) if _is_referred_to(self) else ()
+
+
+def check_base(config: BaseModelConfig) -> None:
+    """Raise `PlumblineError` where a base model, its tokenizer or its template does not serve.
+
+    The weights are read by the stage.
+    """
+    silence_libraries()
+    if config.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ModelError(
+            "base.attention is flash_attention_2, which needs the package flash-attn: it is not "
+            "installed. Install it, or set base.attention: sdpa."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        _reference(config).write(Path(folder))
+        load_tokenizer(Path(folder))
+        load_config(Path(folder))
+
 
 def make_base(
     run: Run, config: BaseModelConfig, *, texts: Sequence[str] | Deferred[Any], seed: int
@@ -163,22 +187,28 @@ def build_base(
 
 
 def _refer_to(stage: Stage, config: BaseModelConfig) -> Mapping[str, float | None]:
+    _reference(config).write(stage.folder)
+    load_tokenizer(stage.folder)  # both fail here, at the start, rather than in the middle
+    model = load_causal_lm(stage.folder)
+    return {"parameters": parameter_counts(model)["parameters"]}
+
+
+def _reference(config: BaseModelConfig) -> Reference:
     path = Path(config.name_or_path).expanduser()
     if config.name_or_path.startswith((".", "/", "~")) and not path.is_dir():
         raise ConfigError(
             f"base.name_or_path is {config.name_or_path!r}, but there is no folder {path}."
         )
+    if is_artifact(path):
+        Artifact(path).check()
     allow_code_of(config)
-    Reference(
+    return Reference(
         name_or_path=str(path.resolve()) if path.is_dir() else config.name_or_path,
         revision=config.revision,
         dtype=config.dtype,
         attention=config.attention,
         trust_remote_code=config.trust_remote_code,
-    ).write(stage.folder)
-    load_tokenizer(stage.folder)  # both fail here, at the start, rather than in the middle
-    model = load_causal_lm(stage.folder)
-    return {"parameters": parameter_counts(model)["parameters"]}
+    )
 
 
 def allow_code_of(config: BaseModelConfig) -> None:

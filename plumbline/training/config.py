@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 
-from plumbline.config import Config, not_in_identity, only_when
+from plumbline.config import Check, Config, not_in_identity, only_when
 from plumbline.lm.precision import computes_in_bfloat16
-from plumbline.training.optimizers import OPTIMIZERS
+from plumbline.training.optimizers import OPTIMIZERS, check_optimizer
 
 
 class TrainingConfig(Config):
@@ -59,6 +61,11 @@ class TrainingConfig(Config):
                 f"first line over fewer steps. Set it to a multiple of {self.log_every}"
             )
         return self
+
+    def checks_before_work(self) -> Sequence[Check]:
+        """Look for the package of the optimizer."""
+        default = type(self).model_fields["optimizer"].default
+        return () if self.optimizer == default else (partial(check_optimizer, self.optimizer),)
 
     @property
     def computes_in_bfloat16(self) -> bool:

@@ -25,6 +25,14 @@ class AdamWKind:
     bitsandbytes_name: str | None = None
     """Its class there; None for torch's own."""
 
+    def check(self) -> None:
+        """Raise `ModelError` where it needs what is not installed."""
+        if self.bitsandbytes_name and importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"The optimizer {self.name} needs bitsandbytes, which is not installed: "
+                "pip install 'plumbline-rlhf[qlora]', or set optimizer: adamw."
+            )
+
     def make(
         self,
         parameters: Iterable[nn.Parameter],
@@ -37,11 +45,7 @@ class AdamWKind:
         options: Any = {"lr": learning_rate, "eps": epsilon, "weight_decay": weight_decay}
         if self.bitsandbytes_name is None:
             return AdamW(parameters, fused=True, **options)
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ModelError(
-                f"The optimizer {self.name} needs bitsandbytes, which is not installed: "
-                "pip install 'plumbline-rlhf[qlora]', or set optimizer: adamw."
-            )
+        self.check()
         import bitsandbytes
 
         optimizer: Optimizer = getattr(bitsandbytes.optim, self.bitsandbytes_name)(
@@ -59,6 +63,13 @@ OPTIMIZERS = Table(
         AdamWKind("paged_adamw_8bit", "paged_adamw_8bit", "PagedAdamW8bit"),
     ),
 )
+
+
+def check_optimizer(name: str) -> None:
+    """Raise `ModelError` where an optimizer needs what is not installed."""
+    OPTIMIZERS[name].check()
+
+
 """Forms of AdamW. 8 bits take a quarter of the memory for its moments; paged ones move out to the
 machine's memory where the GPU's is full."""
 

@@ -89,13 +89,18 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
     assert Store(home / "store").get("report").metrics
 
 
-def test_ctrl_c_stops_at_once_and_says_how_to_go_on(start, tmp_path):
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(start, tmp_path, times):
     process = start(tmp_path)
     while not has_begun(tmp_path / "home", "base"):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
+    if times > 1:
+        assert "Traceback" not in output
     assert "The same command resumes from here." in output
     assert RunRecord(tmp_path / "home" / "small").status == "interrupted"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -83,17 +83,22 @@ def agreement(
 
     report = report_on(
         file,
-        Columns(people=_names(people), item=_names(item), person=person, label=label),
-        no_vote=_names(missing),
-        order=_names(ordinal) or None,
+        Columns(
+            people=_names("--people", people),
+            item=_names("--item", item),
+            person=person,
+            label=label,
+        ),
+        no_vote=_names("--missing", missing),
+        order=_names("--ordinal", ordinal) or None,
         bootstrap=Bootstrap(resamples, seed),
     )
     if as_json:
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False, allow_nan=False))
         return
-    from rich.console import Console
+    from plumbline.terminal import Terminal
 
-    show(report, Console())
+    show(report, Terminal())
 
 
 def show(report: AgreementReport, console: Console) -> None:
@@ -118,6 +123,11 @@ def show(report: AgreementReport, console: Console) -> None:
         console.print(escape(note), highlight=False, style="dim")
 
 
-def _names(text: Any) -> tuple[str, ...]:
+def _names(option: str, text: str | None) -> tuple[str, ...]:
     """Return the names in one option, separated by commas."""
-    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+    names = tuple(name for part in (text or "").split(",") if (name := part.strip()))
+    if text is not None and not names:
+        from plumbline.errors import ConfigError
+
+        raise ConfigError(f"{option} is {text!r}, which names nothing. Leave it out, or name some.")
+    return names

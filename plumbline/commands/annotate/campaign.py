@@ -269,12 +269,12 @@ def settings_(
     home: SiteHome = DEFAULT_HOME,
 ) -> None:
     """Show every setting of a campaign with its value and what it does."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from annotation.campaign.folder import campaign_folder
     from plumbline.config import settings, to_yaml
+    from plumbline.terminal import Terminal
 
     config = _settings(campaign_folder(home, name), name, None, [], None, None)
     if as_yaml:
@@ -283,7 +283,7 @@ def settings_(
     table = Table("setting", "value", "what it does", box=None, pad_edge=False)
     for setting in settings(config):
         table.add_row(setting.key, escape(str(setting.value)), setting.documentation)
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _settings(

@@ -118,10 +118,10 @@ def _folders(home: Path, name: str | None) -> list[Path]:
 
 def _list(monitors: Sequence[ProgressMonitor]) -> None:
     """List campaigns, each as of its last pull."""
-    from rich.console import Console
     from rich.table import Table
 
     from plumbline.pages import percent
+    from plumbline.terminal import Terminal
 
     table = Table("campaign", "pairs", "answers", "missing", "done", box=None, pad_edge=False)
     for monitor in monitors:
@@ -131,7 +131,7 @@ def _list(monitors: Sequence[ProgressMonitor]) -> None:
         table.add_row(
             monitor.folder.name, *(f"{count:,}" for count in counts), percent(totals.done)
         )
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print(
         "As of the last pull of each. More about one: plumbline annotate status --campaign NAME",
@@ -147,10 +147,9 @@ def _open(home: Path, server: str | None, api_key_file: Path | None, patience: f
 
 
 def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: bool) -> None:
-    from rich.console import Console
-
     from annotation.progress.status_page import write_page
     from annotation.progress.status_tables import tables
+    from plumbline.terminal import Terminal
 
     snapshot = monitor.look()
     if html is not None:
@@ -158,7 +157,7 @@ def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: 
     if as_json:
         _print_json(snapshot, names=names)
     else:
-        console = Console()
+        console = Terminal()
         console.print(tables(snapshot.progress, console.width, snapshot.warning))
         if html is not None:
             typer.echo(f"page in {html}")
@@ -170,13 +169,13 @@ def _follow(
     monitor: ProgressMonitor, every: float, html: Path | None, *, names: bool, as_json: bool
 ) -> None:
     """Show every snapshot until nothing is left to answer, or Ctrl-C."""
-    from rich.console import Console
     from rich.live import Live
 
     from annotation.progress.status_page import write_page
     from annotation.progress.status_tables import tables
+    from plumbline.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     on_terminal = console.is_terminal and not as_json
     # Transient: a table that is longer than the window is cut off while live, and whole afterwards.
     view = Live(console=console, auto_refresh=False, transient=True) if on_terminal else None

@@ -54,13 +54,14 @@ def list_(
     home: SiteHome = DEFAULT_HOME, server: Server = None, api_key_file: KeyFile = None
 ) -> None:
     """List all accounts."""
-    from rich.console import Console
     from rich.table import Table
+
+    from plumbline.terminal import Terminal
 
     table = Table("name", "role", "workspaces", box=None, pad_edge=False)
     for account in _accounts(home, server, api_key_file).all():
         table.add_row(account.name, account.role, ", ".join(account.workspaces) or "–")
-    Console().print(table)
+    Terminal().print(table)
 
 
 @app.command()

@@ -62,10 +62,9 @@ def compare(
     ] = Path("runs"),
 ) -> None:
     """Compare policies of runs and files on one page: verdict, statistics, frontier, samples."""
-    from rich.console import Console
-
     from evaluation.comparison.costs import PriceConfig
     from evaluation.comparison.publish import show
+    from plumbline.terminal import Terminal
 
     prices = PriceConfig(
         price_per_hour=price_per_hour,
@@ -86,7 +85,7 @@ def compare(
         allowed=allow or (),
         prices=prices,
     )
-    show(Console(), content, folder)
+    show(Terminal(), content, folder)
 
 
 def write_comparison(
@@ -114,7 +113,7 @@ def write_comparison(
     content = comparison_content(
         inputs.runs,
         title=title or "Comparison of " + ", ".join([*runs, *(file.name for file in files)]),
-        judge=judge or default_judge(inputs.runs),
+        judge=default_judge(inputs.runs) if judge is None else judge,
         baseline=inputs.baseline,
         budget=BudgetConfig(by=by, limit=limit),
         stages=inputs.stages,

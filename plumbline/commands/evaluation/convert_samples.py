@@ -31,16 +31,16 @@ def convert_samples(
     ] = None,
 ) -> None:
     """Convert output files of other evaluation tools into samples that `compare` reads."""
-    from rich.console import Console
     from rich.markup import escape
 
     from evaluation.comparison.external_samples import read_samples_file, write_samples_file
     from evaluation.comparison.sample_formats import Conversion
     from plumbline.errors import DataError
+    from plumbline.terminal import Terminal
 
     if out.exists():
         raise DataError(f"{out} exists already. Give another file with --out, or remove it.")
-    console = Console()
+    console = Terminal()
     samples = []
     for file in files:
         converted = read_samples_file(file, Conversion(file, model, questions, judgments))

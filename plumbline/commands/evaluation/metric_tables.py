@@ -113,11 +113,12 @@ def _cautions(results: Mapping[str, Any]) -> list[str]:
 
 def print_metrics(results: Mapping[str, Any]) -> None:
     """Print all metrics, one table per task."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from plumbline.terminal import Terminal
+
+    console = Terminal()
     for task, metrics in results["tasks"].items():
         table = Table("measure", "unit", *map(escape, metrics), title=escape(task), box=None)
         for line in metric_lines(metrics):
@@ -129,8 +130,9 @@ def print_metrics(results: Mapping[str, Any]) -> None:
 
 def print_measures() -> None:
     """Print the meaning of each measure."""
-    from rich.console import Console
     from rich.table import Table
+
+    from plumbline.terminal import Terminal
 
     table = Table("name", "measure", "unit", "of each", "needs", "default", box=None,
                   pad_edge=False)  # fmt: skip
@@ -143,4 +145,4 @@ def print_measures() -> None:
             ", ".join(measure["needs"]),
             "yes" if MEASURES[measure["name"]].is_default else "",
         )
-    Console().print(table)
+    Terminal().print(table)

@@ -311,9 +311,9 @@ def test_thousands_of_people_who_rarely_meet_take_seconds():
         for item in range(items)
         for n in range(3)
     )
-    started = time.monotonic()
+    started = time.process_time()  # whatever else the machine does meanwhile
     found = measure_agreement(votes, "abc", Bootstrap(200))
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
     assert len(found.people) == len(set(who.ravel().tolist()))
     met = {tuple(sorted(pair)) for row in who for pair in itertools.combinations(row.tolist(), 2)}
     assert len(found.pairs) == len(met)

@@ -12,8 +12,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plumbline.errors import ModelError
-from plumbline.lm import tokenizer as tokenizers
-from plumbline.lm.chat import end_token_ids
+from plumbline.lm import chat
+from plumbline.lm.chat import (
+    DEFAULT_TEMPLATE,
+    ConversationRefusedError,
+    encode_demonstration,
+    end_token_ids,
+)
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
 from plumbline.lm.policy import Policy
 from plumbline.lm.tokenizer import load_tokenizer
@@ -75,7 +80,7 @@ def test_a_row_that_no_token_has_is_taken_before_a_token_of_the_template(
 
 def test_an_adapter_whose_base_lacks_a_row_says_so(model_of_kind, tmp_path, tools, monkeypatch):
     base = model_of_kind("base-chatml")
-    monkeypatch.setattr(tokenizers, "_padding", lambda *_: "<|pad|>")
+    monkeypatch.setattr("plumbline.lm.tokenizer._padding", lambda *_: "<|pad|>")
     tokenizer = load_tokenizer(base)
     model = trainable_causal_lm(base, TuningConfig(method="lora", rank=4))
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
@@ -150,10 +155,34 @@ def test_a_template_with_a_fault_is_refused_at_the_start(plain):
         load_tokenizer(plain)
 
 
+ENDLESS = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
 def test_a_template_without_an_end_stops_at_a_time_limit(plain, monkeypatch):
-    monkeypatch.setattr(tokenizers, "_TEMPLATE_SECONDS", 1.0)
-    loop = "{% for i in range(99999) %}"
-    end = "{% endfor %}"
-    (plain / "chat_template.jinja").write_text(f"{loop}{loop}{loop}{end}{end}{end}")
-    with pytest.raises(ModelError, match="did not end in 1 seconds"):
+    monkeypatch.setattr(chat, "TEMPLATE_SECONDS", 0.5)
+    (plain / "chat_template.jinja").write_text(ENDLESS)
+    with pytest.raises(ModelError, match="did not end in 0 seconds"):
         load_tokenizer(plain)
+
+
+def test_a_template_that_does_not_end_for_some_conversations_costs_these_rows(plain, monkeypatch):
+    template = DEFAULT_TEMPLATE + "{% if messages | length == 4 %}" + ENDLESS + "{% endif %}"
+    (plain / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(plain)
+    monkeypatch.setattr(chat, "TEMPLATE_SECONDS", 0.5)
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for _ in range(2):  # a row each
+        with pytest.raises(ConversationRefusedError, match="did not end"):
+            encode_demonstration(tokenizer, turn * 2)
+        assert encode_demonstration(tokenizer, turn)
+    with pytest.raises(ModelError, match="for 3 conversations") as refused:
+        encode_demonstration(tokenizer, turn * 2)
+    assert not isinstance(refused.value, ConversationRefusedError)
+
+
+def test_a_text_beyond_all_memory_is_a_row_s_error(plain):
+    template = DEFAULT_TEMPLATE + "{% if messages | length == 4 %}{{ 'x' * 10**15 }}{% endif %}"
+    (plain / "chat_template.jinja").write_text(template)
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(ConversationRefusedError, match="the chat template refuses it"):
+        encode_demonstration(load_tokenizer(plain), turn * 2)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from plumbline.commands.app import main
 from plumbline.config import Config, not_in_identity
-from plumbline.errors import ArtifactError, BusyError, DataError
-from plumbline.runs.artifacts import Artifact, Store
+from plumbline.errors import ArtifactError, DataError, SystemFailedError
+from plumbline.runs.artifacts import (
+    Artifact,
+    DamagedArtifactError,
+    Store,
+    is_artifact,
+    sha256,
+)
 from plumbline.runs.calls import SourceFile, defer
+from plumbline.runs.find import find_artifact
 from plumbline.runs.isolation import StageDiedError, StageFailedError
 from plumbline.runs.run import Run, RunRecord, all_runs
 from plumbline.runs.stage import stage
@@ -75,6 +88,16 @@ def make(tmp_path):
     return go
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """What a run says, line by line."""
+    lines: list[str] = []
+    monkeypatch.setattr(
+        "plumbline.runs.progress.Reporter.say", lambda self, text: lines.append(text)
+    )
+    return lines
+
+
 def test_an_artifact_is_whole_and_says_what_it_is(make):
     run, made = make()
     assert (made.path / "text.txt").read_text() == "2 3 hello 0"
@@ -125,14 +148,71 @@ def test_lineage_names_inputs(make):
     assert (run.folder / "stages" / "copy" / "copy.txt").read_text() == "2 3 hello 0"
 
 
-def test_a_damaged_artifact_is_set_aside_and_made_anew(make):
+@pytest.mark.parametrize("content", ["short", "2 3 hellO 0"], ids=["size", "content"])
+def test_a_damaged_artifact_is_set_aside_and_made_anew(make, said, content):
     _, first = make()
-    (first.path / "text.txt").write_text("short")
+    (first.path / "text.txt").write_text(content)
     _, again = make()
+    assert any("text.txt" in text and "kept as .damaged-" in text for text in said)
     assert again.id == first.id
     assert (again.path / "text.txt").read_text() == "2 3 hello 0"
     aside = first.path.with_name(f".damaged-{first.path.name}")
-    assert (aside / "text.txt").read_text() == "short"
+    assert (aside / "text.txt").read_text() == content
+
+
+def test_content_is_compared_only_where_size_or_time_differ(make, monkeypatch):
+    hashed = []
+    run, made = make()
+    monkeypatch.setattr("plumbline.runs.artifacts.sha256", hashed.append)
+    assert run.store.find(made.id).id == made.id
+    assert hashed == []
+
+
+@pytest.mark.parametrize("keeps_times", [True, False])
+def test_a_copied_store_is_compared_once(make, tmp_path, monkeypatch, keeps_times):
+    run, made = make()
+    copy = shutil.copy2 if keeps_times else shutil.copyfile
+    shutil.copytree(run.store.root, tmp_path / "copy", copy_function=copy)
+    hashed = []
+    monkeypatch.setattr(
+        "plumbline.runs.artifacts.sha256", lambda file: hashed.append(file.name) or sha256(file)
+    )
+    for _ in range(2):
+        assert Store(tmp_path / "copy").find(made.id).path == tmp_path / "copy" / made.id
+    assert sorted(hashed) == ([] if keeps_times else ["metrics.jsonl", "text.txt"])
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(make):
+    run, made = make()
+    (made.path / ".DS_Store").touch()  # which nobody opens
+    run.store.find(made.id)
+    (made.path / "modeling_own.py").write_text("print('hello')")
+    for use in (
+        lambda: run.store.find(made.id),
+        lambda: find_artifact(run.home, str(made.path)),
+        make,
+    ):
+        with pytest.raises(ArtifactError, match=r"holds modeling_own.py, which its manifest does"):
+            use()
+    assert (made.path / "text.txt").exists()  # nothing was made again
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\b", ""])
+def test_a_manifest_lists_files_of_its_folder_alone(make, name):
+    run, made = make()
+    file = made.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(DamagedArtifactError, match=r"manifest\.json cannot be read|is missing"):
+        run.store.find(made.id)
+
+
+def test_a_folder_of_another_tool_may_have_a_manifest(tmp_path):
+    for text in ("[]", "{}", "no JSON", '{"files": 5}', "5"):
+        (tmp_path / "manifest.json").write_text(text)
+        assert not is_artifact(tmp_path)
+        assert find_artifact(tmp_path, str(tmp_path)) is None
 
 
 def test_verifying_finds_a_change_of_the_same_size(make):
@@ -142,12 +222,36 @@ def test_verifying_finds_a_change_of_the_same_size(make):
     assert made.problems(hashes=True) == ["text.txt was changed: its SHA-256 is another"]
 
 
-def test_a_stage_that_another_process_makes_is_busy(make):
+def test_a_stage_that_another_process_makes_is_waited_for_and_used(
+    make, said, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("plumbline.runs.make._SECONDS_BETWEEN_LOOKS", 0.05)
     run, made = make()
-    lock = FileLock(f"{run.store.partial(made.id)}.lock")
-    (made.path / "manifest.json").unlink()
-    with lock, pytest.raises(BusyError, match="Another process is making"):
-        make()
+    hidden = tmp_path / "hidden"
+    made.path.rename(hidden)
+    lock = FileLock(f"{run.store.partial(made.id)}.lock", thread_local=False)
+
+    def finish() -> None:
+        while not any("another process is making it" in text for text in said):
+            time.sleep(0.01)
+        hidden.rename(made.path)
+        lock.release()
+
+    lock.acquire()
+    other = threading.Thread(target=finish)
+    other.start()
+    run, again = make("two")
+    other.join()
+    assert again.id == made.id
+    assert RunRecord(run.folder).state["stages"]["text"]["reused"] is True
+
+
+def test_a_stage_that_failed_is_not_held_against_the_next_attempt(tmp_path):
+    run = Run(tmp_path / "home", "run", "test", Knobs(), isolate=False)
+    for _ in range(2):  # the error, which is kept, holds what the first attempt held
+        with pytest.raises(DataError) as kept:
+            run.make("broken", break_down, how="data")
+    assert kept.value.__traceback__ is not None
 
 
 def isolated(tmp_path):
@@ -192,12 +296,74 @@ def test_runs_are_listed_and_a_killed_one_shows_as_interrupted(make):
     path = second.folder / "run.json"
     state = json.loads(path.read_text()) | {"pid": 2**22 + 1, "started": "2999-01-01"}
     path.write_text(json.dumps(state))
-    found = all_runs(run.home)
+    found, damaged = all_runs(run.home)
+    assert damaged == {}
     assert [(record.folder.name, record.status) for record in found] == [
         ("second", "interrupted"),
         ("first", "finished"),
     ]
     assert '"stage": "text"' in (run.folder / "metrics.jsonl").read_text()
+
+
+DAMAGE = {
+    "empty": "",
+    "no JSON": "{",
+    "a list": "[]",
+    "no stages": '{"status": "finished"}',
+    "a number as status": '{"recipe": "r", "status": 5, "started": "", "seconds": 1, "stage": null,'
+    ' "stages": {}}',
+    "another folder's artefact": '{"recipe": "r", "status": "x", "started": "", "seconds": 1, '
+    '"stage": null, "stages": {"a": {"artifact": "../../x"}}}',
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_does_not_hide_the_others(make, damage, capsys):
+    run, _ = make("good")
+    run.finish({})
+    other, _ = make("bad")
+    (other.folder / "run.json").write_text(DAMAGE[damage])
+    runs, damaged = all_runs(run.home)
+    assert [record.folder.name for record in runs] == ["good"]
+    assert list(damaged) == ["bad"] and "is damaged" in damaged["bad"]
+    with pytest.raises(ArtifactError, match="is damaged"):
+        RunRecord(other.folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", "--home", str(run.home)])
+    shown = capsys.readouterr()
+    assert ended.value.code == 0
+    assert "good" in shown.out and "is damaged" in shown.err
+
+
+def test_a_process_of_another_time_with_the_same_number_is_not_the_run(make):
+    run, _ = make("one")
+    assert RunRecord(run.folder).status == "running"
+    file = run.folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"process_started": 1.0}))
+    assert RunRecord(run.folder).status == "interrupted"
+
+
+@stage("system")
+def meet_an_error(stage, *, number):
+    if number == errno.ENOMEM:
+        raise MemoryError
+    raise OSError(number, os.strerror(number), "/some/file")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EROFS, "can only be read"),
+        (errno.EACCES, "Change the permissions"),
+        (errno.ENOMEM, "Lower batch_size"),
+    ],
+)
+def test_an_error_of_the_system_says_what_to_do(tmp_path, number, remedy):
+    with pytest.raises(SystemFailedError, match=remedy) as caught:
+        isolated(tmp_path).make("system", meet_an_error, number=number)
+    assert "in meet_an_error" in caught.value.trace
 
 
 def test_artifacts_are_found_by_the_start_of_their_id(make):

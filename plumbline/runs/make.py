@@ -1,0 +1,185 @@
+"""Making one artefact: reused where the store has it, and made by one process at a time.
+
+A damaged one is set aside and made again, and one that another process makes is waited for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.markup import escape
+
+from plumbline.runs import calls
+from plumbline.runs.artifacts import (
+    Artifact,
+    DamagedArtifactError,
+    Manifest,
+    Store,
+    entries,
+    read_json,
+    write_json,
+)
+from plumbline.runs.isolation import Outcome, run_here, run_isolated
+from plumbline.runs.machine import versions
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import PLACE
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def artifact_id(
+    function: Callable[..., Mapping[str, float | None]], arguments: Mapping[str, Any]
+) -> str:
+    """Return the id of what a stage makes, whether it is made already or not."""
+    return calls.identify(
+        function.artifact_kind,  # type: ignore[attr-defined]
+        function.schema_version,  # type: ignore[attr-defined]
+        calls.describe_call(function, arguments),
+    )
+
+
+def make_in(
+    store: Store,
+    name: str,
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    reporter: Reporter,
+    *,
+    isolate: bool = True,
+    threads: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+    run: Path | None = None,
+) -> tuple[Artifact, bool]:
+    """Return what a stage makes, and whether the store had it already.
+
+    ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
+    called every two seconds while an isolated stage runs; where it raises, the stage is killed.
+    ``run``: the folder of the run that makes it, for what trackers of experiments write.
+    """
+    made_id = artifact_id(function, arguments)
+    artifact = whole_artifact(store, made_id, name, reporter)
+    if artifact is not None:
+        return artifact, True
+
+    # Before the stage runs, for files of code may change meanwhile.
+    description = calls.describe_call(function, arguments)
+    partial = store.partial(made_id)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{partial}.lock")
+    with _alone(lock, name, reporter, tick):
+        artifact = whole_artifact(store, made_id, name, reporter)
+        if artifact is not None:  # another process made it meanwhile
+            return artifact, True
+        resumes = (partial / "clock.json").exists()
+        reporter.say(
+            f"  [yellow]▸[/yellow] {name:<24} "
+            + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
+        )
+        if run is not None:
+            trackers = run / "trackers" / name.replace("/", "-")
+            place = {"title": f"{run.name}/{name}", "trackers": str(trackers)}
+            write_json(partial / PLACE, place)
+        clock = _Clock(partial / "clock.json")
+
+        def both() -> None:
+            clock.tick()
+            tick()
+
+        if isolate:
+            outcome = run_isolated(function, partial, arguments, reporter, both, threads)
+        else:
+            outcome = run_here(function, partial, arguments, reporter)
+        clock.tick()
+        manifest = _manifest(
+            made_id, function, description, arguments, outcome, clock.seconds, partial / "out"
+        )
+        artifact = store.publish(partial / "out", manifest)
+        shutil.rmtree(partial)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    return artifact, False
+
+
+def _manifest(
+    artifact_id: str,
+    function: Callable[..., Mapping[str, float | None]],
+    description: dict[str, Any],
+    arguments: Mapping[str, Any],
+    outcome: Outcome,
+    seconds: float,
+    folder: Path,
+) -> Manifest:
+    """Return what is kept beside an artefact: how it was made, on what, and what it holds."""
+    return Manifest(
+        kind=function.artifact_kind,  # type: ignore[attr-defined]
+        id=artifact_id,
+        schema_version=function.schema_version,  # type: ignore[attr-defined]
+        stage=description["function"],
+        arguments=description,
+        inputs={
+            place: artifact.id
+            for key, value in arguments.items()
+            for place, artifact in calls.artifacts_in(value, key)
+        },
+        seed=arguments.get("seed"),
+        data_seed=arguments.get("data_seed"),
+        metrics=dict(outcome.metrics),
+        versions=versions(),
+        machine=outcome.machine,
+        seconds=round(seconds, 3),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        files=entries(folder),
+    )
+
+
+def whole_artifact(store: Store, made_id: str, name: str, reporter: Reporter) -> Artifact | None:
+    """Return an artefact of the store; a damaged one is set aside, and this is said."""
+    try:
+        return store.find(made_id)
+    except DamagedArtifactError as error:
+        aside = store.set_aside(made_id)
+        reporter.say(f"  [red]![/red] {name:<24} {escape(str(error))} It is kept as {aside.name}.")
+        return None
+
+
+@contextmanager
+def _alone(
+    lock: FileLock, name: str, reporter: Reporter, tick: Callable[[], None]
+) -> Iterator[None]:
+    """Hold a lock, once no other process makes the same artefact; ``tick`` may raise meanwhile."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        reporter.say(
+            f"  [yellow]…[/yellow] {name:<24} another process is making it; waiting for it "
+            "(ctrl-C ends the waiting)"
+        )
+    while not lock.is_locked:
+        tick()
+        with suppress(Timeout):
+            lock.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Clock:
+    """Measures a stage over all its attempts: a killed attempt counts up to its last tick."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before: float = read_json(path)["seconds"] if path.exists() else 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def tick(self) -> None:
+        write_json(self._path, {"seconds": self.seconds})
