@@ -63,7 +63,7 @@ def forecast(home: Path, recipe: str, settings: Mapping[str, str], name: str) ->
     """
     here = _kind_of(machine())
     best: Forecast | None = None
-    for record in all_runs(home):  # the newest first
+    for record in all_runs(home)[0]:  # the newest first
         if record.state["recipe"] != recipe or record.folder.name == name:
             continue
         if record.status != "finished":
