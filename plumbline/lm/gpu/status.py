@@ -14,9 +14,7 @@ log = logging.getLogger(__name__)
 class FastPath(Enum):
     """What may be done faster than plainly on a GPU."""
 
-    ATTENTION = "attention without padding"
     PASSES = "packed passes"
-    HEAD = "fused head and log-probabilities"
     DECODING = "decoding from a static cache"
     GRAPHS = "decoding steps as CUDA graphs"
     COMPILED = "compiled layers"
