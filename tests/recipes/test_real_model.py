@@ -120,16 +120,25 @@ def _response_logprobs(model, prompt_ids, response_ids, temperature=1.0):
 # Masks and ends.
 
 
-def test_what_is_learnt_are_the_responses_with_their_ends(policy):
+@pytest.mark.parametrize(
+    ("first", "sequences"),
+    # Line breaks join the one before them where the first turn is part of a prompt.
+    [("Hello there!", 1), ("\n\nHello there!", 2)],
+)
+def test_what_is_learnt_are_the_responses_with_their_ends(policy, first, sequences):
     tokenizer = policy.tokenizer
-    talk = [
-        user("Hi"), assistant("\n\nHello there!"), user("2 + 2?"), assistant("It is 4."),
-    ]  # fmt: skip
-    (turns,) = encode_demonstration(tokenizer, talk)
-    learnt = [id for id, mark in zip(turns.ids, turns.assistant_mask, strict=True) if mark]
-    assert tokenizer.decode(learnt) == "\n\nHello there!<|im_end|>It is 4.<|im_end|>"
+    talk = [user("Hi"), assistant(first), user("2 + 2?"), assistant("It is 4.")]
+    encoded = encode_demonstration(tokenizer, talk)
+    assert len(encoded) == sequences
+    learnt = "".join(
+        tokenizer.decode(
+            [id for id, mark in zip(turns.ids, turns.assistant_mask, strict=True) if mark]
+        )
+        for turns in encoded
+    )
+    assert learnt == first + "<|im_end|>It is 4.<|im_end|>"
     whole = tokenizer.apply_chat_template(talk, tokenize=False)
-    assert tokenizer.decode(turns.ids) == whole.removesuffix("\n")
+    assert tokenizer.decode(encoded[-1].ids) == whole.removesuffix("\n")
     assert (
         policy.encode(talk[:1])
         == tokenizer.apply_chat_template(talk[:1], add_generation_prompt=True)["input_ids"]
@@ -318,7 +327,7 @@ def test_qlora_has_the_gradients_of_its_unpacked_weights_after_an_evaluation(fol
     with torch.no_grad():
         for name, module in plain.named_modules():
             weight = getattr(theirs[name], "weight", None)
-            if hasattr(weight, "quant_state"):
+            if name.endswith("base_layer") and hasattr(weight, "quant_state"):
                 module.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
                 unpacked += 1
         generator = torch.Generator().manual_seed(1)
