@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from annotation.agreement.intervals import Bootstrap, wilson
 from annotation.agreement.label_agreement import measure_labels
@@ -20,9 +22,17 @@ from annotation.campaign.pull import labels_from
 from annotation.campaign.waiting import waiting_in
 from annotation.progress.alarms import AlarmConfig
 from annotation.progress.progress import measure_progress
-from annotation.progress.progress_text import ago, as_dict, names_for, notes, sentences
+from annotation.progress.progress_text import (
+    ago,
+    alarm_lines,
+    as_dict,
+    names_for,
+    notes,
+    sentences,
+)
 from annotation.progress.quality import measure_quality
 from annotation.progress.status_page import bar, line, render, write_page
+from annotation.progress.status_tables import tables
 from annotation.vote_table import in_natural_order
 from plumbline.data.labels import Label
 
@@ -368,3 +378,23 @@ def test_people_stand_in_the_order_of_the_names_that_are_shown():
         note for note in notes(found, names_for(found, real=False)) if "answered nothing" in note
     ]
     assert idle == f"These people have answered nothing yet: {', '.join(shown)}."
+
+
+def test_an_alarm_is_told_on_the_terminal_on_the_page_and_in_the_json_each_with_its_names():
+    items = [Item(f"i{n}", f"p{n}", ANA, "ab"[n % 2], "vote") for n in range(40)]
+    # Always A, whichever response that is.
+    answers = [answer(f"i{n}", "ana", 200 - 4 * n) for n in range(40)]
+    found = progress_of(items, answers, {ANA})
+    shown = pseudonym(SECRET, "u-ana")
+    (line_,) = alarm_lines(found, names_for(found, real=True))
+    assert line_.startswith("ana prefers A in 100% of 40 preferences")
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(tables(found, 120))
+    assert "Look at this" in console.export_text()
+    page = render(found)
+    assert "Look at this" in page
+    assert f"{shown} prefers A in 100% of 40 preferences" in page
+    (person,) = as_dict(found)["people"]
+    assert [alarm["kind"] for alarm in person["alarms"]] == ["one_side"]
+    calm = progress_of(items, answers[:19], {ANA})
+    assert "Look at this" not in render(calm)

@@ -207,7 +207,7 @@ def test_the_next_pair_starts_at_its_top_and_the_shorter_response_is_in_view(pag
     page.size(width, 800)
     name = page.ground.person()
     rows = [
-        Pair(f"p-{n}", [user("Tell me.")], f"# Start {n}\n\n{FILLER}", f"Short {n}.")
+        Pair(f"p-{n}", [user("Tell me. " * 200)], f"# Start {n}\n\n{FILLER}", f"Short {n}.")
         for n in range(3)
     ]
     page.ground.push(rows, [name])
@@ -224,6 +224,7 @@ def test_the_next_pair_starts_at_its_top_and_the_shorter_response_is_in_view(pag
         assert (tops[0] == tops[1]) == (width >= 900)
         page.press(Keys.PAGE_DOWN)
         page.driver.execute_script("window.scrollTo(0, 300)")
+        assert (page.driver.execute_script("return window.scrollY") > 20) == (width < 900)
         scrolled = "return [...document.querySelectorAll('#responses .text')].map(e => e.scrollTop)"
         assert max(page.driver.execute_script(scrolled)) > 100
         page.press("1", Keys.ENTER)

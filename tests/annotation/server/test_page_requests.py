@@ -46,7 +46,7 @@ HOSTILE = (
     "![pixel](https://tracker.example/p.png) "
     '[a](https://ok.example/?q="><script>alert(4)</script>) '
     r"$\text{<script>alert(5)</script>}$ $\href{javascript:alert(6)}{x}$ "
-    r"$\style{position:fixed}{y}$"
+    r"$\style{position:fixed}{y}$ $\href{elsewhere}{z}$ $\boxed{w}$"
     "\n\n```html\n<script>alert(7)</script>\n```\n[ref]: https://hidden.example \"gone\"\n"
 )  # fmt: skip
 
@@ -75,6 +75,7 @@ def test_nothing_in_a_text_runs_loads_or_disappears(ground, asked):
         ("$\\frac{a}{b}$", ["<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac>"]),
         ("\\(x^2\\) and\n\n\\[\ny\n+ z\n\\]", ["<msup>", 'display="block"', "<mo>+</mo>"]),
         ("$$\\begin{aligned}a&=b\\\\c&=d\\end{aligned}$$", ["<mtable>", "<mtr>"]),
+        ("$\\boxed{42}$", ['<mrow class="boxed"><mrow><mn>42</mn></mrow></mrow>']),
         ("It is $5 or $6.", ["<p>It is $5 or $6.</p>"]),
         ("$\\frac{$", ['<code class="formula">\\frac{</code>']),
         ("**推荐：**苏轼", ["<strong>推荐：</strong>苏轼"]),

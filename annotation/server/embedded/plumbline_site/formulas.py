@@ -54,6 +54,8 @@ def _as_array(match: re.Match[str]) -> str:
 def _written(element: Any) -> str:
     """Return an element and what is in it; of an unknown one, only what is in it."""
     inside = _text(element.text) + "".join(_written(child) + _text(child.tail) for child in element)
+    if element.tag == "menclose":  # what \boxed becomes; browsers draw no such element
+        return f'<mrow class="boxed">{inside}</mrow>'
     if element.tag not in _ELEMENTS:
         return f"<mrow>{inside}</mrow>" if len(element) else f"<mtext>{inside}</mtext>"
     attributes = "".join(
