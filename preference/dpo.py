@@ -1,16 +1,17 @@
-"""Direct preference optimisation, on TRL's DPOTrainer and the shared skeleton."""
+"""Direct preference optimisation, on the shared skeleton."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config, trainable_causal_lm
+from plumbline.lm.load import load_config
+from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
@@ -19,15 +20,16 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import encode_pairs
 from preference.config import DPOConfig
-from preference.losses import LOSSES
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-_REFERENCE_ADAPTER = "ref"  # TRL's name for the frozen copy of the adapter
+    from preference.batches import PairExample
+    from preference.reference import PolicyAndReference
+    from preference.signs import Watch
+    from preference.trainer import PreferenceTrainer
 
 
 @stage("policy")
+@compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_dpo(
     stage: Stage,
     *,
@@ -39,11 +41,11 @@ def train_dpo(
 ) -> Mapping[str, float | None]:
     """Train a policy on preferences directly; its own start is the reference."""
     silence_libraries()
-    import trl
-    from datasets import Dataset
     from transformers import set_seed
 
-    from preference.trainer import PreferenceTrainer
+    from preference.batches import pair_examples
+    from preference.reference import PolicyAndReference
+    from preference.signs import Watch
 
     # 1. Preferences that fit, as ids.
     tokenizer = load_tokenizer(policy.path)
@@ -52,30 +54,22 @@ def train_dpo(
     pairs = encode_pairs(read_dataset(preferences.path, "train"), tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 
-    # 2. The policy. Its reference's log-probabilities are computed once, before it moves.
+    # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
-    trainer = PreferenceTrainer(
-        model=trainable_causal_lm(policy.path, config.tuning),
-        loss=LOSSES[config.loss].function,
-        args=trl.DPOConfig(
-            **config.training.trl_arguments(stage.scratch, seed),
-            beta=config.beta,
-            label_smoothing=config.label_smoothing,
-            precompute_ref_log_probs=True,
-            precompute_ref_batch_size=4 * config.training.batch_size,
-        ),
-        train_dataset=Dataset.from_list([pair.ids for pair in pairs]),
-        processing_class=tokenizer,
-    )
+    roles = PolicyAndReference(policy.path, config.tuning, tokenizer)
+    examples = pair_examples(pairs, config, preferences.id)
+    trainer = make_trainer(stage, roles, examples, config, seed)
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
         card = model_card(
             "Policy aligned by direct preference optimisation", f"After {step} optimiser steps."
         )
-        save_model(trainer.model, tokenizer, folder, source=policy.path, card=card)
+        save_model(roles.model, tokenizer, folder, source=policy.path, card=card)
 
-    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, policy, config, save)
+    watch = Watch(config.watch, stage.say, has_reference=config.has_reference)
+    trainer.on_figures = watch.look_at_training
+    evaluate = _evaluator(stage, hook, roles, config, save, watch)
     fitted = fit(trainer, stage, "direct preference optimisation", config.evaluations, evaluate)
     save(stage.folder, fitted.steps)
     return {
@@ -89,27 +83,59 @@ def train_dpo(
     }
 
 
+def make_trainer(
+    stage: Stage,
+    roles: PolicyAndReference,
+    examples: list[PairExample],
+    config: DPOConfig,
+    seed: int,
+) -> PreferenceTrainer:
+    """Return the trainer of a policy on examples, with the reference that a config asks for."""
+    from transformers import TrainingArguments
+
+    from preference.batches import collate_pairs
+    from preference.reference import with_cached_reference
+    from preference.trainer import PreferenceTrainer
+
+    training = config.training
+    trainer = PreferenceTrainer(
+        roles=roles,
+        config=config,
+        args=TrainingArguments(
+            **training.arguments(stage.scratch, seed), remove_unused_columns=False
+        ),
+        train_dataset=examples,
+        data_collator=collate_pairs,
+        processing_class=roles.policy.tokenizer,
+    )
+    if config.has_reference and config.reference.kind == "cached":
+        with trainer.accelerator.autocast():
+            trainer.train_dataset = with_cached_reference(
+                examples,
+                roles,
+                stage.cache,
+                ld_alpha=config.ld_alpha,
+                batch_size=4 * training.batch_size,
+                precision="bfloat16" if training.computes_in_bfloat16 else "model",
+            )
+    return trainer
+
+
 def _evaluator(
     stage: Stage,
     hook: EvaluationHook,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    policy: Artifact,
+    roles: PolicyAndReference,
     config: DPOConfig,
     save: Callable[[Path, int], None],
+    watch: Watch,
 ) -> Evaluate:
     """Return what evaluates the policy in training, and keeps it; the reference is its start."""
-    from plumbline.lm.policy import Policy
-
-    current = Policy(model, tokenizer)
-    if config.tuning.method == "full":
-        reference = Policy.load(policy.path)
-    else:
-        reference = Policy(model, tokenizer, adapter=_REFERENCE_ADAPTER)
 
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:
             save(stage.folder / "checkpoints" / f"step-{step}", step)
-        return hook(current, reference, step, stage.folder / "evaluations")
+        figures = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        watch.look_at_evaluation(step, figures)
+        return figures
 
     return evaluate

@@ -1,30 +1,53 @@
-"""TRL's DPOTrainer on our token ids and with our losses; the one place where the two meet."""
+"""Training on pairs: a prompt is read once for both of its responses, and nothing is padded.
+
+The loop is that of `transformers.Trainer`, with exact resume. A pass computes log-probabilities at
+response positions only (`plumbline.lm.branches`); the losses are those of `preference.losses`.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import trl
-from datasets import Dataset
+import torch
 from torch import Tensor
+from transformers import TrainerCallback
 
+from plumbline.errors import ModelError
+from plumbline.lm.branches import branch_logprobs
+from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.training.exact_resume import ExactResume
-from preference.losses import LossFunction, PairLogprobs
+from preference.batches import PairBatch
+from preference.config import DPOConfig
+from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
+from preference.losses import LOSSES
+from preference.reference import PolicyAndReference, moves_at, restore, state_of
+from preference.signs import pair_figures
 
 
-class PreferenceTrainer(ExactResume, trl.DPOTrainer):  # type: ignore[misc]
-    """Runs the model and keeps the metrics as TRL does; the ids and the loss are ours.
+class PreferenceTrainer(ExactResume):
+    """Trains the policy of `PolicyAndReference` by the losses of a config."""
 
-    Rows have ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``. TRL computes the reference's
-    log-probabilities once, before training, by the same pass as the policy's.
-    """
-
-    def __init__(self, *, loss: LossFunction, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._loss = loss
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset  # tokens are made in plumbline.lm.chat, for every trainer and scorer
+    def __init__(self, *, roles: PolicyAndReference, config: DPOConfig, **arguments: Any) -> None:
+        super().__init__(model=roles.model, **arguments)
+        if self.accelerator.num_processes > 1:
+            raise ModelError("DPO runs in one process for now; start it without accelerate launch.")
+        if getattr(roles.model.config.get_text_config(), "output_router_logits", False):
+            raise ModelError(
+                "The model's config has output_router_logits on, which asks for a loss that "
+                "balances its experts, and DPO here has none. Switch it off in the config."
+            )
+        self.roles, self.config = roles, config
+        self.settings = config.loss_settings
+        self.model_accepts_loss_kwargs = False  # our loss is a mean over the batch
+        self.on_figures: Callable[[int, Mapping[str, float]], None] | None = None
+        """Called with each line of training figures."""
+        self._total_train_tokens = 0
+        self._figures: dict[str, list[float]] = defaultdict(list)
+        if config.has_reference and config.reference.kind == "moving":
+            roles.start_moving()
+            self.add_callback(_MovesReference(self))
 
     def compute_loss(
         self,
@@ -33,35 +56,101 @@ class PreferenceTrainer(ExactResume, trl.DPOTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the mean of our losses over the pairs of a batch."""
-        passes: list[Any] = []
+        """Return the mean of the losses over the pairs of a batch."""
+        pairs: PairBatch = inputs["pairs"]
+        with self.accelerator.autocast():
+            tokens = self._token_logprobs(pairs)
+            plain = self._pair_logprobs(pairs, tokens.logprobs, None)
+            ld_alpha = self.config.ld_alpha
+            seen = (
+                plain if ld_alpha is None else self._pair_logprobs(pairs, tokens.logprobs, ld_alpha)
+            )
+        settings = self._settings_of(pairs, tokens.logprobs)
+        losses = torch.zeros_like(plain.chosen)
+        for name, weight in self.config.losses.items():
+            row = LOSSES[name]
+            losses = losses + weight * row.function(seen if row.has_reference else plain, settings)
+        loss = (losses * pairs.weights.to(losses)).mean()
+        self._total_train_tokens += pairs.tokens_seen
+        entropy = tokens.entropy.sum() / pairs.tokens.sum()
+        self._note({"entropy": entropy, **pair_figures(plain, self.settings.beta)})
+        return (loss, plain) if return_outputs else loss
 
-        def run_once(**batch: Any) -> Any:
-            passes.append(model(**batch))
-            return passes[-1]
+    def _token_logprobs(self, pairs: PairBatch) -> TokenLogprobs:
+        """Return those of all responses under the policy, [2 B, R]."""
+        policy = self.roles.policy
+        return branch_logprobs(
+            policy.model,
+            pairs.branches,
+            pad_id=policy.pad_id,
+            checkpointing=self.config.training.activation_checkpointing,
+        )
 
-        # TRL's own loss is left alone: its call runs the model and records the metrics.
-        super().compute_loss(run_once, inputs)
-        logprobs = pair_logprobs(passes[0].log_probs, inputs)
-        loss = self._loss(logprobs, self.beta, self.label_smoothing).mean()
-        if self.aux_loss_enabled:  # a mixture of experts keeps its load balanced
-            loss = loss + self.router_aux_loss_coef * passes[0].aux_loss
-        return (loss, passes[0]) if return_outputs else loss
+    def _pair_logprobs(
+        self, pairs: PairBatch, token_logprobs: Tensor, ld_alpha: float | None
+    ) -> PairLogprobs:
+        """Return what losses see; with the reference's numbers, where there is one."""
+        by_pair = token_logprobs.unflatten(0, (-1, 2))
+        tokens = pairs.tokens.to(by_pair.device)
+        sums = response_sums(by_pair, tokens, ld_alpha)
+        if not self.config.has_reference:
+            reference = None
+        elif pairs.reference is not None:
+            reference = pairs.reference.to(sums)
+        else:
+            reference = self.roles.sums(pairs.branches, pairs.tokens, ld_alpha)
+        return pairs_of_sums(sums, reference, tokens)
+
+    def _settings_of(self, pairs: PairBatch, like: Tensor) -> LossSettings:
+        """Return the settings, with what the rows of the pairs say."""
+        config, settings = self.config, self.settings
+        if config.soft_labels is not None:
+            settings = settings._replace(label_smoothing=pairs.label_smoothing.to(like))
+        if config.margins is not None:
+            margins = config.target_margin * pairs.margins.to(like)
+            settings = settings._replace(target_margin=margins)
+        return settings
+
+    def _note(self, figures: Mapping[str, Tensor]) -> None:
+        names = list(figures)
+        numbers = torch.stack([figures[name].detach().float() for name in names]).tolist()
+        for name, number in zip(names, numbers, strict=True):
+            self._figures[name].append(number)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the figures since the last line."""
+        if "loss" in logs:
+            logs |= {name: sum(found) / len(found) for name, found in self._figures.items()}
+            logs["num_tokens"] = float(self._total_train_tokens)
+            self._figures.clear()
+            if self.on_figures is not None:
+                self.on_figures(self.state.global_step, logs)
+        super().log(logs, start_time)
+
+    def more_state(self) -> dict[str, Any]:
+        """Return the reference, where it moves."""
+        return state_of(self.roles)
+
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
+        restore(self.roles, state)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs  # ids are packed on the CPU, and moved then
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: transformers' count knows no shared prompts, and nothing reads it."""
+        return 0
 
 
-def pair_logprobs(token_logprobs: Tensor, inputs: dict[str, Any]) -> PairLogprobs:
-    """Return the log-probabilities of a batch of pairs.
+class _MovesReference(TrainerCallback):  # type: ignore[misc]
+    """Lets the reference follow the policy."""
 
-    ``token_logprobs`` is [2 B, T], 0 outside the responses; the chosen ones are in its first half,
-    as in TRL's batches.
-    """
-    chosen, rejected = token_logprobs.sum(dim=1).chunk(2)
-    chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(dim=1).chunk(2)
-    return PairLogprobs(
-        chosen,
-        rejected,
-        inputs["ref_chosen_logps"],
-        inputs["ref_rejected_logps"],
-        chosen_tokens,
-        rejected_tokens,
-    )
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move it where it is time to."""
+        reference = self._trainer.config.reference
+        if moves_at(reference, state.global_step):
+            self._trainer.roles.update(reference.mixing)

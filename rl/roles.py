@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from plumbline.errors import ModelError
 from plumbline.hooks import Mountable, Scorer
-from plumbline.lm.adapters import using_adapter
+from plumbline.lm.adapters import copy_adapter, role_parameters, using_adapter
 from plumbline.lm.batches import Batch
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.load import trainable_causal_lm
@@ -30,7 +30,7 @@ from plumbline.lm.logprobs import (
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.tokenizer import load_tokenizer
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.artifacts import Artifact
 from rl.config import PPOConfig, ValueConfig
 
@@ -66,9 +66,9 @@ class Roles:
             self._add_models(folder, tuning)
         else:
             self._add_adapters(folder)
-        _switch_dropout_off(self.model)
+        switch_dropout_off(self.model)
         for model in (self._value_model, self.reference.model, self.initial_policy.model):
-            _switch_dropout_off(model)
+            switch_dropout_off(model)
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
         hidden = self.model.config.get_text_config().hidden_size
         self.value_head = nn.Linear(hidden, 1, device=self.model.device)
@@ -103,11 +103,11 @@ class Roles:
             (_INITIAL, initial == _INITIAL),
         ):
             if needed:
-                _copy_adapter(self.model, role)
+                copy_adapter(self.model, ADAPTER, role)
         self.model.set_adapter(ADAPTER)
         self.reference = Policy(self.model, self.tokenizer, reference)
         self.initial_policy = Policy(self.model, self.tokenizer, initial)
-        for parameter in self._parameters(self.model, _VALUE).values():
+        for parameter in role_parameters(self.model, _VALUE).values():
             parameter.requires_grad = True
 
     def checkpoint_activations(self) -> None:
@@ -137,8 +137,8 @@ class Roles:
                 "value.start is reward, but the reward model is not an adapter on the policy's "
                 "base. Leave value.start at policy, or train the reward model as an adapter."
             )
-        values = self._parameters(self.model, _VALUE)
-        rewards = self._parameters(self.model, adapter)
+        values = role_parameters(self.model, _VALUE)
+        rewards = role_parameters(self.model, adapter)
         renamed = {name.replace(f".{adapter}.", f".{_VALUE}."): p for name, p in rewards.items()}
         configs = self.model.peft_config
         if configs[adapter].lora_alpha != configs[_VALUE].lora_alpha or {
@@ -233,14 +233,14 @@ class Roles:
     @property
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The policy's trainable weights by name."""
-        return self._parameters(self.model, ADAPTER)
+        return role_parameters(self.model, ADAPTER)
 
     @property
     def reference_parameters(self) -> dict[str, nn.Parameter]:
         """The reference's own weights, by the names of the policy's; none where it has none."""
         if self.reference.model is not self.model:
-            return self._parameters(self.reference.model, ADAPTER)
-        parameters = self._parameters(self.model, _REFERENCE)
+            return role_parameters(self.reference.model, ADAPTER)
+        parameters = role_parameters(self.model, _REFERENCE)
         return {
             name.replace(f".{_REFERENCE}.", f".{ADAPTER}."): p for name, p in parameters.items()
         }
@@ -251,12 +251,7 @@ class Roles:
         head = {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         if self.shares_trunk:
             return head
-        return self._parameters(self._value_model, _VALUE) | head
-
-    def _parameters(self, model: Any, adapter: str) -> dict[str, nn.Parameter]:
-        if not hasattr(model, "peft_config"):
-            return dict(model.named_parameters())
-        return {name: p for name, p in model.named_parameters() if f".{adapter}." in name}
+        return role_parameters(self._value_model, _VALUE) | head
 
 
 def make_roles(policy: Artifact, config: PPOConfig, scorer: Scorer) -> tuple[Roles, Scorer]:
@@ -273,21 +268,3 @@ def make_roles(policy: Artifact, config: PPOConfig, scorer: Scorer) -> tuple[Rol
     if config.has_values and config.value.start == "reward":
         roles.start_values_from(scorer)
     return roles, scorer
-
-
-def _copy_adapter(model: Any, name: str) -> None:
-    """Add an adapter that starts as an exact copy of the policy's."""
-    model.add_adapter(name, model.peft_config[ADAPTER])
-    parameters = dict(model.named_parameters())
-    for source, parameter in parameters.items():
-        if f".{ADAPTER}." in source:
-            copy = parameters[source.replace(f".{ADAPTER}.", f".{name}.")]
-            copy.data.copy_(parameter.data)
-
-
-def _switch_dropout_off(model: Any) -> None:
-    """Dropout would make the ratio of new to old probabilities random."""
-    model.eval()  # some layers ask for the mode, and have no module for it
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0

@@ -35,6 +35,23 @@ def active_adapter(model: Any) -> Role:
     return active[0] if active else None
 
 
+def copy_adapter(model: Any, source: str, name: str) -> None:
+    """Add an adapter that starts as an exact copy of another."""
+    model.add_adapter(name, model.peft_config[source])
+    parameters = dict(model.named_parameters())
+    for key, parameter in parameters.items():
+        if f".{source}." in key:
+            copy = parameters[key.replace(f".{source}.", f".{name}.")]
+            copy.data.copy_(parameter.data)
+
+
+def role_parameters(model: Any, role: str) -> dict[str, Any]:
+    """Return the weights of an adapter by name; of a model without adapters, all of them."""
+    if not hasattr(model, "peft_config"):
+        return dict(model.named_parameters())
+    return {name: p for name, p in model.named_parameters() if f".{role}." in name}
+
+
 @contextmanager
 def using_adapter(model: Any, name: Role) -> Iterator[None]:
     """Make one adapter the active one, or none (``name=None``: the base alone), for a while.

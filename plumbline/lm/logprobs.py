@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from plumbline.lm.adapters import ACTIVE, Role, using_adapter
 from plumbline.lm.backbone import last_hidden_states
@@ -166,12 +167,25 @@ def _plain_logprobs(
         states, logits = response_logits(model, batch)
         return states, *token_logprobs(logits, batch.response_ids, temperature, **options)
     states = response_states(model, batch)
-    weight, bias = plain_weights(head)
     ids = batch.response_ids
     logprobs, entropy = head_logprobs(
-        states.flatten(0, 1), weight, bias, ids.flatten(), temperature, **options
+        states.flatten(0, 1), *plain_weights(head), ids.flatten(), temperature, **options
     )
     return states, logprobs.view(ids.shape), entropy.view(ids.shape)
+
+
+def head_token_logprobs(model: Any, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probability and entropy [M] of ``ids`` [M] of a known decoder's states [M, D].
+
+    Where the logits would be large, they are never held all at once.
+    """
+    head = model.get_output_embeddings()
+    if len(ids) * int(head.out_features) * 4 > _MOST_LOGITS:
+        logprobs, entropy = head_logprobs(states, *plain_weights(head), ids)
+        return logprobs, entropy.detach()
+    weight, bias = plain_weights(head)
+    logits = F.linear(states, weight.to(states.dtype), None if bias is None else bias.to(states))
+    return token_logprobs(logits, ids)
 
 
 def _size_of_logits(head: Any, batch: Batch) -> int:

@@ -72,3 +72,13 @@ def parameter_counts(model: Any) -> dict[str, float]:
         "parameters": float(sum(p.numel() for p in parameters)),
         "trainable_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
     }
+
+
+def switch_dropout_off(model: Any) -> None:
+    """Switch dropout off: it would make the ratio of two policies' probabilities random."""
+    from torch import nn
+
+    model.eval()  # some layers ask for the mode, and have no module for it
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0

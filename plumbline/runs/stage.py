@@ -44,6 +44,9 @@ class Stage:
         """For temporary files of libraries; deleted when the stage is done."""
         self.shards = partial / "shards"
         """For finished parts of long work, kept when the stage is killed."""
+        self.cache = partial.parent / ".cache"
+        """For what other stages may use again: by a digest of what it was computed from, so that
+        it can be deleted at any time."""
         self._reporter = reporter
         self._listeners: list[Listener] = []
         self.id = partial.name

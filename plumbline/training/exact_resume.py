@@ -87,6 +87,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
             "rng": rng_state(),
             "tokens": self.tokens_seen,
             "metrics": self.stage.metrics.position(),
+            "more": self.more_state(),
         }
         self.stage.checkpoints.save(
             self.state.global_step,
@@ -102,6 +103,14 @@ class ExactResume(Trainer):  # type: ignore[misc]
         parameters = dict((model if model is not None else self.model).named_parameters())
         for name, value in self._tree["model"].items():
             parameters[name].data.copy_(value)
+        self.load_more_state(self._tree.get("more", {}))
+
+    def more_state(self) -> dict[str, Any]:
+        """Return what a trainer has beside weights that train, such as a reference that moves."""
+        return {}
+
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

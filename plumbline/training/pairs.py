@@ -45,22 +45,31 @@ def encode_pairs(
     kept, lengths = [], []
     for number, row in enumerate(rows, 1):
         try:
-            (prompt_ids, chosen_ids), (_, rejected_ids) = (
+            (prompt_ids, chosen_ids), (other_prompt, rejected_ids) = (
                 encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
                 for side in ("chosen", "rejected")
             )
         except ConversationRefusedError as error:
-            reason = str(error)
+            problem: str | None = str(error)
         else:
             pair = EncodedPair(row, prompt_ids, chosen_ids, rejected_ids)
             lengths.append(pair.length)
-            if pair.length <= limit.tokens:
+            problem = _problem(pair, other_prompt, limit)
+            if problem is None:
                 kept.append(pair)
                 continue
-            reason = limit.reason
-        dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
+        dropped.add(row.get("origin", "preferences"), row.get("row", number), problem or "", row)
     advice = limit.advice(lengths)
     dropped.advice += [advice] if advice is not None else []
     if not kept:
         raise DataError(f"None of {len(rows)} pairs can be trained on: {dropped.summary()}.")
     return kept
+
+
+def _problem(pair: EncodedPair, other_prompt: list[int], limit: LengthLimit) -> str | None:
+    """Return why nothing can be learnt from a pair, or None."""
+    if pair.prompt_ids != other_prompt:
+        return "the chat template writes the prompt differently before each of its responses"
+    if pair.chosen_ids == pair.rejected_ids:
+        return "chosen and rejected are the same"
+    return None if pair.length <= limit.tokens else limit.reason

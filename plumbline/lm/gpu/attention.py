@@ -44,12 +44,24 @@ class Layout(NamedTuple):
     places: Tensor
     span: Tensor
     """[longest], of no meaning."""
+    key_tokens: Tensor | None = None
+    key_offsets: Tensor | None = None
+    key_places: Tensor | None = None
+    key_span: Tensor | None = None
+    """[longest_keys], of no meaning."""
 
     @classmethod
     def of(cls, packing: Packing) -> Layout:
         """Return the layout of a packing, for regions."""
         span = torch.empty(packing.longest, dtype=torch.uint8, device=packing.offsets.device)
         layout = cls(packing.offsets, packing.places, span)
+        if packing.key_tokens is not None:
+            layout = layout._replace(
+                key_tokens=packing.key_tokens,
+                key_offsets=packing.key_offsets,
+                key_places=packing.key_places,
+                key_span=span.new_empty(packing.longest_keys),
+            )
         free_rows(*layout)
         return layout
 
@@ -59,8 +71,11 @@ def packed_attention(
 ) -> Tensor:
     """Return what each head mixes, [N, Q, E], from queries [N, Q, E], keys and values [N, G, E].
 
-    ``window``: a token sees so many tokens, itself among them. ``kernel``: see `kernel_for`.
+    ``window``: a token sees so many tokens, itself among them. ``kernel``: see `kernel_for`. Where
+    the layout has keys of its own, a sequence's tokens are the last of those that it sees.
     """
+    if layout.key_tokens is not None:
+        k, v = k[layout.key_tokens], v[layout.key_tokens]
     if kernel == "rectangle":
         return _in_rectangle(q, k, v, layout, scale, window)
     if kernel == "repeated":
@@ -68,9 +83,13 @@ def packed_attention(
     options: Any = {"enable_gqa": True} if _IS_TOLD_OF_GROUPS and kernel == "grouped" else {}
     sees = (-1 if window is None else window - 1, 0)
     offsets, longest = layout.offsets, layout.span.shape[0]
+    key_offsets, longest_keys = offsets, longest
+    if layout.key_offsets is not None and layout.key_span is not None:
+        key_offsets, longest_keys = layout.key_offsets, layout.key_span.shape[0]
     mixed: Any = varlen_attn(
-        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=sees, **options
-    )
+        q, k, v, offsets, key_offsets, longest, longest_keys,
+        scale=scale, window_size=sees, **options,
+    )  # fmt: skip
     return mixed  # type: ignore[no-any-return]
 
 
@@ -128,18 +147,30 @@ def _in_rectangle(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None
 ) -> Tensor:
     rows, length = layout.offsets.shape[0] - 1, layout.span.shape[0]
+    columns, key_places = length, layout.places
     mask = None
-    if window is not None and window < length:
+    if layout.key_span is not None and layout.key_places is not None:
+        columns, key_places = layout.key_span.shape[0], layout.key_places
+    if layout.key_offsets is not None:
+        # The first token of a sequence stands behind what it sees of others.
+        before = (layout.key_offsets.diff() - layout.offsets.diff()).view(rows, 1, 1, 1)
+        at = before + torch.arange(length, device=q.device).unsqueeze(1)
+        at = at.clamp(max=columns - 1)  # of padding, which must see something
+        distance = at - torch.arange(columns, device=q.device)
+        mask = (distance >= 0) & (distance < (columns if window is None else window))
+    elif window is not None and window < length:
         distance = torch.arange(length, device=q.device).unsqueeze(1)
         distance = distance - torch.arange(length, device=q.device)
         mask = (distance >= 0) & (distance < window)
 
-    def laid_out(x: Tensor) -> Tensor:
-        flat = x.new_zeros(rows * length, *x.shape[1:]).index_copy(0, layout.places, x)
-        return flat.view(rows, length, *x.shape[1:]).transpose(1, 2)
+    def laid_out(x: Tensor, places: Tensor, width: int) -> Tensor:
+        flat = x.new_zeros(rows * width, *x.shape[1:]).index_copy(0, places, x)
+        return flat.view(rows, width, *x.shape[1:]).transpose(1, 2)
 
     mixed = F.scaled_dot_product_attention(
-        laid_out(q), laid_out(k), laid_out(v),
+        laid_out(q, layout.places, length),
+        laid_out(k, key_places, columns),
+        laid_out(v, key_places, columns),
         attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
     return mixed.transpose(1, 2).flatten(0, 1)[layout.places]

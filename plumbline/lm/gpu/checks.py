@@ -43,7 +43,7 @@ def has_packed_pass(model: Any, *, anywhere: bool = False) -> bool:
     if device.type != "cuda" and not anywhere:
         return False
     reason = _reason_of(model)
-    kind = _kind(model)
+    kind = kind_of(model)
     if reason is not None:
         switch_off(FastPath.PASSES, device, reason, kind)
         return False
@@ -64,7 +64,8 @@ def _reason_of(model: Any) -> str | None:
     return reasons[key]
 
 
-def _kind(model: Any) -> str:
+def kind_of(model: Any) -> str:
+    """Return what is checked once: the architecture, the number format, and adapters or none."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     how = "with adapters" if whole is not model else "whole"
     trunk = backbone(model)
@@ -103,7 +104,7 @@ def _agree(model: Any) -> tuple[bool, str]:
     pass in float32 as the measure. Were our formula wrong, the plain pass would seem to be far off;
     were a kernel wrong, ours would.
     """
-    batch, parameters = _few_rows(model), _some_parameters(model)
+    batch, parameters = _few_rows(model), some_parameters(model)
     try:
         fast = _read(packed_states(model, pack(batch)), parameters)
         plain = _read(_plain_states(model, batch), parameters)
@@ -150,7 +151,7 @@ def _few_rows(model: Any) -> Batch:
     return batch
 
 
-def _some_parameters(model: Any) -> list[Tensor]:
+def some_parameters(model: Any) -> list[Tensor]:
     """Return weights that train, of the first and of the last layer."""
     layers = backbone(model).layers
     ends = [layers[0], layers[-1]]

@@ -4,7 +4,7 @@ A packing is made on the CPU, where the lengths of the rows are known, and then 
 in a few transfers that the device does not wait for.
 
 Shapes: ``S`` sequences, ``N`` tokens of all of them, ``M`` response tokens, ``B`` rows of the
-batch, ``R`` response positions.
+batch, ``R`` response positions, ``K`` tokens that are seen, counted for each sequence.
 """
 
 from __future__ import annotations
@@ -42,6 +42,14 @@ class Packing(NamedTuple):
     """[M] where each of them stands in [B, R], laid out flat."""
     shape: tuple[int, int]
     """B and R."""
+    key_tokens: Tensor | None = None
+    """[K] the tokens that each sequence sees, sequence by sequence, itself the last ones; None
+    where a sequence sees itself alone."""
+    key_offsets: Tensor | None = None
+    """[S + 1] int32: where these begin for each sequence."""
+    key_places: Tensor | None = None
+    """[K] where each of them stands if they are laid out as [S, longest_keys]."""
+    longest_keys: int = 0
 
     @property
     def sequences(self) -> int:
@@ -80,6 +88,55 @@ def pack(batch: Batch) -> Packing:
         ids[:, prompts:].flatten()[wanted],
         wanted,
         (rows, width),
+    )
+
+
+def pack_branches(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]
+) -> Packing:
+    """Pack prompts, each once, with their responses; a response sees its prompt and itself.
+
+    ``S`` sequences are the prompts and responses in order, ``B`` rows the responses alone.
+    """
+    texts: list[Sequence[int]] = []
+    predicts, seen, position = [], [], []
+    total = 0
+    for prompt, several in zip(prompts, responses, strict=True):
+        if not prompt or not all(several):
+            raise ValueError("a prompt and each of its responses have at least one token")
+        begin, end = total, total + len(prompt)
+        texts.append(prompt)
+        seen.append(torch.arange(begin, end))
+        position.append(torch.arange(len(prompt)))
+        total = end
+        for response in several:
+            own = torch.arange(total, total + len(response))
+            predicts.append(torch.cat([own.new_tensor([end - 1]), own[:-1]]))
+            seen.append(torch.cat([torch.arange(begin, end), own]))
+            position.append(torch.arange(len(prompt), len(prompt) + len(response)))
+            texts.append(response)
+            total += len(response)
+    rows = [response for several in responses for response in several]
+    width = max(map(len, rows))
+    packing = _packing(
+        torch.tensor([token for text in texts for token in text]),
+        torch.cat(position),
+        torch.tensor([len(text) for text in texts]),
+        torch.cat(predicts),
+        torch.tensor([token for row in rows for token in row]),
+        torch.cat([torch.arange(len(row)) + n * width for n, row in enumerate(rows)]),
+        (len(rows), width),
+    )
+    seen.append(torch.arange(total, len(packing.ids)))  # of the padding
+    lengths = torch.tensor([len(part) for part in seen])
+    longest = int(lengths.max())
+    longest += -longest % _MULTIPLE
+    places = [torch.arange(len(part)) + n * longest for n, part in enumerate(seen)]
+    return packing._replace(
+        key_tokens=torch.cat(seen),
+        key_offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+        key_places=torch.cat(places),
+        longest_keys=longest,
     )
 
 
@@ -135,6 +192,8 @@ def side_by_side(packing: Packing, copies: int) -> Packing:
     """
     if copies == 1:
         return packing
+    if packing.key_tokens is not None:
+        raise ValueError("responses that share a prompt are read by one role at a time")
     length = int(packing.offsets[-2])
     rows, width = packing.shape
     starts = torch.arange(copies).unsqueeze(1)
@@ -171,11 +230,13 @@ def _packing(
     longest = int(lengths.max())
     longest += -longest % _MULTIPLE
     sequence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    # A sequence's first token stands in its first column, wherever its positions begin.
+    columns = torch.cat([torch.arange(int(length)) for length in lengths])
     return Packing(
         torch.cat([ids, ids.new_zeros(padding)]),
         positions,
         torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
-        sequence * longest + positions,
+        sequence * longest + columns,
         longest,
         predicts,
         response_ids,

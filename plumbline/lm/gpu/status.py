@@ -15,6 +15,7 @@ class FastPath(Enum):
     """What may be done faster than plainly on a GPU."""
 
     PASSES = "packed passes"
+    BRANCHES = "one pass over a prompt for several responses"
     DECODING = "decoding from a static cache"
     GRAPHS = "decoding steps as CUDA graphs"
     COMPILED = "compiled layers"

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from plumbline.lm import trunk
+from plumbline.lm import fused_layers, trunk
 from plumbline.lm.adapters import using_adapter
 from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
@@ -175,9 +175,13 @@ def test_analytic_gradients_equal_finite_differences():
     cos, sin = double(2, 3, 4).detach(), double(2, 3, 4).detach()
     # A rotation's two halves share their angle, up to the sign.
     cos[..., 2:], sin[..., 2:] = cos[..., :2], -sin[..., :2]
-    assert torch.autograd.gradcheck(lambda x: trunk._Norm.apply(x, 1e-3), double(3, 8), atol=1e-4)
-    assert torch.autograd.gradcheck(lambda x: trunk._Rotary.apply(x, cos, sin), double(2, 3, 2, 4))
-    assert torch.autograd.gradcheck(trunk._Gated.apply, double(3, 8))
+    assert torch.autograd.gradcheck(
+        lambda x: fused_layers._Norm.apply(x, 1e-3), double(3, 8), atol=1e-4
+    )
+    assert torch.autograd.gradcheck(
+        lambda x: fused_layers._Rotary.apply(x, cos, sin), double(2, 3, 2, 4)
+    )
+    assert torch.autograd.gradcheck(fused_layers._Gated.apply, double(3, 8))
 
 
 def test_a_row_alone_equals_the_row_in_a_batch():

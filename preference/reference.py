@@ -1,0 +1,203 @@
+"""The reference that a policy is compared with: its start, or a copy that follows it.
+
+With an adapter the base is held once: the start is the base alone or, where the policy started as
+an adapter, a frozen copy of that. With full tuning it is a model of its own, which is loaded only
+where something reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plumbline.lm.adapters import copy_adapter, role_parameters
+from plumbline.lm.branches import Branches, branch_logprobs
+from plumbline.lm.load import trainable_causal_lm
+from plumbline.lm.model_folder import ADAPTER, source_of
+from plumbline.lm.policy import Policy
+from plumbline.lm.tuning import TuningConfig, switch_dropout_off
+from preference.batches import PairExample, collate_pairs
+from preference.config import ReferenceConfig
+from preference.logprobs import response_sums
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_START, _MOVING = "reference", "moving"
+
+
+class PolicyAndReference:
+    """The policy that trains, and what it is compared with."""
+
+    def __init__(self, folder: Path, tuning: TuningConfig, tokenizer: PreTrainedTokenizerBase):
+        self.model: Any = trainable_causal_lm(folder, tuning)
+        switch_dropout_off(self.model)
+        self.policy = Policy(self.model, tokenizer)
+        self._folder, self._tuning, self._tokenizer = folder, tuning, tokenizer
+        self._moving: Policy | None = None
+        self._has_adapter = tuning.method != "full"
+        # A new adapter starts as nothing on its base, so the base alone is the start.
+        self._start_adapter: str | None = None
+        if self._has_adapter and source_of(folder).adapter is not None:
+            self._start_adapter = _START
+            copy_adapter(self.model, ADAPTER, _START)
+            self.model.set_adapter(ADAPTER)
+
+    @cached_property
+    def start(self) -> Policy:
+        """The policy as it was before training."""
+        if self._has_adapter:
+            return Policy(self.model, self._tokenizer, self._start_adapter)
+        return self._frozen_copy()
+
+    def _frozen_copy(self) -> Policy:
+        model = trainable_causal_lm(self._folder, self._tuning).requires_grad_(False)
+        switch_dropout_off(model)
+        return Policy(model, self._tokenizer)
+
+    def start_moving(self) -> None:
+        """Make a copy that `update` moves."""
+        if self._has_adapter:
+            copy_adapter(self.model, ADAPTER, _MOVING)
+            self.model.set_adapter(ADAPTER)
+            self._moving = Policy(self.model, self._tokenizer, _MOVING)
+        else:
+            self._moving = self._frozen_copy()
+
+    @property
+    def reference(self) -> Policy:
+        """What the policy is compared with: the copy that moves, or the start."""
+        return self._moving or self.start
+
+    @property
+    def moving_parameters(self) -> dict[str, Any]:
+        """The weights of the copy that moves, by the names of the policy's; none without one."""
+        if self._moving is None:
+            return {}
+        found = role_parameters(self._moving.model, _MOVING)
+        return {name.replace(f".{_MOVING}.", f".{ADAPTER}."): p for name, p in found.items()}
+
+    @torch.no_grad()
+    def update(self, mixing: float) -> None:
+        """Move the copy: mixing * policy + (1 - mixing) * copy (TR-DPO; Gorbatovski et al., 2024).
+
+        With ``mixing`` 1 it becomes the policy.
+        """
+        policy = role_parameters(self.model, ADAPTER)
+        for name, parameter in self.moving_parameters.items():
+            parameter.lerp_(policy[name].to(parameter.dtype), mixing)
+
+    @torch.no_grad()
+    def sums(self, branches: Branches, tokens: Tensor, ld_alpha: float | None) -> Tensor:
+        """Return the log-probabilities of both responses under the reference, [B, 2]."""
+        reference = self.reference
+        was_training = reference.model.training
+        reference.model.eval()
+        found = branch_logprobs(
+            reference.model, branches, role=reference.adapter, pad_id=reference.pad_id
+        ).logprobs
+        reference.model.train(was_training)
+        return response_sums(found.unflatten(0, (-1, 2)), tokens.to(found.device), ld_alpha)
+
+    def digest(self) -> str:
+        """Return a digest of the weights of the start: the base's, and its adapter's."""
+        content = hashlib.sha256()
+        start = self.start
+        for name, parameter in sorted(start.model.named_parameters()):
+            own = start.adapter is not None and f".{start.adapter}." in name
+            if self._has_adapter and "lora_" in name and not own:
+                continue
+            content.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            held = parameter.detach().cpu().contiguous()
+            content.update(held.view(torch.uint8).numpy().tobytes())
+        return content.hexdigest()
+
+
+def with_cached_reference(
+    examples: Sequence[PairExample],
+    roles: PolicyAndReference,
+    folder: Path,
+    *,
+    ld_alpha: float | None,
+    batch_size: int,
+    precision: str,
+) -> list[PairExample]:
+    """Return the examples with the log-probabilities of both responses under the start.
+
+    They are computed once and kept in ``folder``, by a digest of the weights, the ids and how they
+    are computed; other runs on the same pairs read them. ``precision`` names the number format.
+    """
+    ids = [[x.prompt_ids, x.chosen_ids, x.rejected_ids] for x in examples]
+    how = [ld_alpha, precision, str(roles.model.device.type), batch_size, torch.__version__]
+    content = json.dumps([roles.digest(), how, ids])
+    file = folder / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    sums = _read(file, len(examples))
+    if sums is None:
+        sums = _computed(examples, roles, ld_alpha, batch_size)
+        _write(file, sums)
+    return [
+        example._replace(reference=(float(chosen), float(rejected)))
+        for example, (chosen, rejected) in zip(examples, sums.tolist(), strict=True)
+    ]
+
+
+def _computed(
+    examples: Sequence[PairExample],
+    roles: PolicyAndReference,
+    ld_alpha: float | None,
+    batch_size: int,
+) -> Tensor:
+    """Return the sums of all examples, [N, 2], computed with similar lengths together."""
+    order = sorted(range(len(examples)), key=lambda n: (len(examples[n].prompt_ids), n))
+    sums = torch.zeros(len(examples), 2)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate_pairs([examples[row] for row in rows])["pairs"]
+        sums[rows] = roles.sums(batch.branches, batch.tokens, ld_alpha).float().cpu()
+    return sums
+
+
+def _read(file: Path, rows: int) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        sums = load_file(file)["sums"]
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None  # not there, or cut off while it was written
+    return sums if sums.shape == (rows, 2) else None
+
+
+def _write(file: Path, sums: Tensor) -> None:
+    import os
+
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(f".{os.getpid()}")
+    save_file({"sums": sums}, beside)
+    beside.replace(file)
+
+
+def state_of(roles: PolicyAndReference) -> dict[str, Any]:
+    """Return what a checkpoint must keep of a reference that moves."""
+    return {"reference": roles.moving_parameters}
+
+
+def restore(roles: PolicyAndReference, state: Mapping[str, Any]) -> None:
+    """Restore what `state_of` returned."""
+    parameters = roles.moving_parameters
+    for name, value in state.get("reference", {}).items():
+        parameters[name].data.copy_(value)
+
+
+def moves_at(config: ReferenceConfig, step: int) -> bool:
+    """Return whether the reference moves after an optimiser step, counted from 1."""
+    return config.kind == "moving" and step % config.every == 0
