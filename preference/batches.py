@@ -67,8 +67,10 @@ def collate_pairs(examples: Sequence[PairExample]) -> dict[str, PairBatch]:
         "pairs": PairBatch(
             Branches([list(x.prompt_ids) for x in examples], responses),
             torch.tensor([[len(chosen), len(rejected)] for chosen, rejected in responses]),
-            *numbers.unbind(1),
-            reference=torch.tensor(known) if len(known) == len(examples) else None,
+            numbers[:, 0],
+            numbers[:, 1],
+            numbers[:, 2],
+            torch.tensor(known) if len(known) == len(examples) else None,
         )
     }
 

@@ -10,10 +10,13 @@ from pydantic import Field, field_validator, model_validator
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
+from plumbline.training.optimizers import OPTIMIZERS
 from preference.logprobs import DIVERGENCES, LossSettings
 from preference.losses import LOSSES
+from preference.pairing import PAIRINGS
 
 
 class PairsConfig(Config):
@@ -87,15 +90,15 @@ def _needs(name: str) -> str:
     return f"loss: {LOSSES.where(lambda loss: name in loss.uses)}"
 
 
-def _has_reference(config: DPOConfig) -> bool:
+def _has_reference(config: LossConfig) -> bool:
     return any(LOSSES[loss].has_reference for loss in config.losses)
 
 
 _REFERENCE = "a loss that compares with a reference, such as sigmoid"
 
 
-class DPOConfig(Config):
-    """Direct preference optimisation (Rafailov et al., 2023) and its relatives."""
+class LossConfig(Config):
+    """What a policy learns from pairs by, offline or from its own responses."""
 
     beta: float = Field(0.1, gt=0)
     """Weight of the implied KL penalty: smaller lets the policy move further."""
@@ -108,15 +111,8 @@ class DPOConfig(Config):
         _reads("label_smoothing"), _needs("label_smoothing"), 0.0, ge=0, lt=0.5
     )
     """Assumed share of pairs whose label is wrong. With sigmoid this is conservative DPO."""
-    soft_labels: str | None = only_when(_reads("label_smoothing"), _needs("label_smoothing"), None)
-    """Column of probabilities that the chosen response is the better, in place of
-    label_smoothing."""
     target_margin: float = only_when(_reads("target_margin"), _needs("target_margin"), 0.0, ge=0)
     """Reward margin that a pair is to have: simpo's gamma, the offset of DPO."""
-    margins: str | None = only_when(_reads("target_margin"), _needs("target_margin"), None)
-    """Column of graded labels, such as margin, by which target_margin is multiplied."""
-    sample_weights: str | None = None
-    """Column of numbers by which the loss of each pair is multiplied."""
     divergence: Annotated[str, DIVERGENCES] = only_when(
         _reads("divergence"), _needs("divergence"), "reverse_kl"
     )
@@ -139,22 +135,6 @@ class DPOConfig(Config):
     """Shape of AlphaPO's reward; 0 is SimPO's."""
     orpo_lambda: float = only_when(_reads("orpo_lambda"), _needs("orpo_lambda"), 0.1, gt=0)
     """Weight of the odds ratio beside ORPO's SFT term."""
-    reference: ReferenceConfig = only_when(_has_reference, _REFERENCE, ReferenceConfig())
-    """What the policy is compared with."""
-    tuning: TuningConfig = TuningConfig(method="lora")
-    """Which weights are trained."""
-    max_length: int = Field(512, ge=8)
-    """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
-    training: TrainingConfig = TrainingConfig(learning_rate=5e-4, epochs=1, batch_size=16)
-    """How they are trained."""
-    watch: WatchConfig = not_in_identity(WatchConfig())
-    """When a training says that it goes astray."""
-    evaluations: int = Field(4, ge=0)
-    """How often the harness judges the policy during training, besides once before it."""
-    keep_checkpoints: bool = only_when(
-        lambda config: config.evaluations > 0, "evaluations above 0", True, in_identity=False
-    )
-    """Keep the policy's weights at each of these evaluations."""
 
     @property
     def losses(self) -> dict[str, float]:
@@ -183,9 +163,41 @@ class DPOConfig(Config):
         return mixture
 
     @model_validator(mode="after")
-    def _labels_are_possible(self) -> DPOConfig:
+    def _is_no_mixture_with_itself(self) -> LossConfig:
         if self.loss in self.mixture:
             raise ValueError(f"mixture has {self.loss}, which is the loss already")
+        return self
+
+
+class DPOConfig(LossConfig):
+    """Direct preference optimisation (Rafailov et al., 2023) and its relatives."""
+
+    soft_labels: str | None = only_when(_reads("label_smoothing"), _needs("label_smoothing"), None)
+    """Column of probabilities that the chosen response is the better, in place of
+    label_smoothing."""
+    margins: str | None = only_when(_reads("target_margin"), _needs("target_margin"), None)
+    """Column of graded labels, such as margin, by which target_margin is multiplied."""
+    sample_weights: str | None = None
+    """Column of numbers by which the loss of each pair is multiplied."""
+    reference: ReferenceConfig = only_when(_has_reference, _REFERENCE, ReferenceConfig())
+    """What the policy is compared with."""
+    tuning: TuningConfig = TuningConfig(method="lora")
+    """Which weights are trained."""
+    max_length: int = Field(512, ge=8)
+    """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
+    training: TrainingConfig = TrainingConfig(learning_rate=5e-4, epochs=1, batch_size=16)
+    """How they are trained."""
+    watch: WatchConfig = not_in_identity(WatchConfig())
+    """When a training says that it goes astray."""
+    evaluations: int = Field(4, ge=0)
+    """How often the harness judges the policy during training, besides once before it."""
+    keep_checkpoints: bool = only_when(
+        lambda config: config.evaluations > 0, "evaluations above 0", True, in_identity=False
+    )
+    """Keep the policy's weights at each of these evaluations."""
+
+    @model_validator(mode="after")
+    def _labels_are_possible(self) -> DPOConfig:
         if "exo_pair" in self.losses and self.label_smoothing == 0 and self.soft_labels is None:
             raise ValueError(
                 "exo_pair compares with smoothed labels, and label_smoothing is 0, at which it is "
@@ -207,3 +219,60 @@ class DPOConfig(Config):
                 "target_margin to the reward margin of a pair whose margin is 1"
             )
         return self
+
+
+class OnlineConfig(LossConfig):
+    """Rounds with a reward model in the loop: sample, score, pair, learn.
+
+    With many rounds of one step each this is online DPO; with few rounds, a pass or more over each
+    and ``reference_every: 1``, iterative DPO; with ``loss: sft``, training on the best of n.
+    """
+
+    rounds: int = Field(60, ge=1)
+    """Rounds of sampling and learning."""
+    prompts_per_round: int = Field(16, ge=1)
+    """Prompts of each round."""
+    responses: int = Field(4, ge=2)
+    """Responses that the policy samples to each of them."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are drawn."""
+    pairing: Annotated[str, PAIRINGS] = "best_worst"
+    """Which of a prompt's scored responses make pairs (preference/pairing.py)."""
+    target_gap: float = only_when(
+        lambda config: config.pairing == "near_gap", "pairing: near_gap", 1.0, gt=0
+    )
+    """Difference of scores that a pair is to be near."""
+    rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
+    """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
+    min_gap: float = Field(0.0, ge=0)
+    """Pairs whose scores differ by no more than this are left out, and counted."""
+    missing_eos_penalty: float = Field(0.0, ge=0)
+    """Subtracted from the score of a response that was cut."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the pairs of a round."""
+    minibatch_size: int = Field(16, ge=1)
+    """Pairs behind one optimiser step."""
+    reference_every: int | None = only_when(_has_reference, _REFERENCE, None, ge=1)
+    """Rounds after which the policy becomes its reference. Null: the start stays it."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Learning rate of AdamW in the first round."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """How it falls from round to round."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    optimizer: Annotated[str, OPTIMIZERS] = "adamw"
+    """How AdamW holds its moments; as in training.optimizer."""
+    precision: Precision = "auto"
+    """Number format of learning; as in ppo.precision."""
+    tuning: TuningConfig = TuningConfig(method="lora")
+    """Which weights are trained."""
+    watch: WatchConfig = not_in_identity(WatchConfig())
+    """When a training says that it goes astray."""
+    evaluations: int = Field(4, ge=0)
+    """How often the harness judges the policy during training, besides once before it."""
+    keep_checkpoints: bool = only_when(
+        lambda config: config.evaluations > 0, "evaluations above 0", True, in_identity=False
+    )
+    """Keep the policy's weights at each of these evaluations."""
+    checkpoint_every: int = not_in_identity(5, ge=1)
+    """Rounds between two checkpoints to resume from."""

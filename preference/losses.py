@@ -9,7 +9,7 @@ A loss of your own takes log-probabilities, beta and label_smoothing; name it by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -338,3 +338,18 @@ LOSSES = Table(
     ],
     from_function=_from_function,
 )
+
+
+def mixed_losses(
+    weights: Mapping[str, float], plain: PairLogprobs, seen: PairLogprobs, settings: LossSettings
+) -> Tensor:
+    """Return the weighted sum of several losses, [B].
+
+    ``seen`` is what losses with a reference see, whose tokens may have weights of their own
+    (LD-DPO); the others see the ``plain`` sums.
+    """
+    total = torch.zeros_like(plain.chosen)
+    for name, weight in weights.items():
+        row = LOSSES[name]
+        total = total + weight * row.function(seen if row.has_reference else plain, settings)
+    return total

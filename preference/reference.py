@@ -104,7 +104,7 @@ class PolicyAndReference:
             reference.model, branches, role=reference.adapter, pad_id=reference.pad_id
         ).logprobs
         reference.model.train(was_training)
-        return response_sums(found.unflatten(0, (-1, 2)), tokens.to(found.device), ld_alpha)
+        return response_sums(found.view(len(tokens), 2, -1), tokens.to(found.device), ld_alpha)
 
     def digest(self) -> str:
         """Return a digest of the weights of the start: the base's, and its adapter's."""

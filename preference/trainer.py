@@ -21,7 +21,7 @@ from plumbline.training.exact_resume import ExactResume
 from preference.batches import PairBatch
 from preference.config import DPOConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
-from preference.losses import LOSSES
+from preference.losses import mixed_losses
 from preference.reference import PolicyAndReference, moves_at, restore, state_of
 from preference.signs import pair_figures
 
@@ -66,10 +66,7 @@ class PreferenceTrainer(ExactResume):
                 plain if ld_alpha is None else self._pair_logprobs(pairs, tokens.logprobs, ld_alpha)
             )
         settings = self._settings_of(pairs, tokens.logprobs)
-        losses = torch.zeros_like(plain.chosen)
-        for name, weight in self.config.losses.items():
-            row = LOSSES[name]
-            losses = losses + weight * row.function(seen if row.has_reference else plain, settings)
+        losses = mixed_losses(self.config.losses, plain, seen, settings)
         loss = (losses * pairs.weights.to(losses)).mean()
         self._total_train_tokens += pairs.tokens_seen
         entropy = tokens.entropy.sum() / pairs.tokens.sum()
@@ -90,7 +87,7 @@ class PreferenceTrainer(ExactResume):
         self, pairs: PairBatch, token_logprobs: Tensor, ld_alpha: float | None
     ) -> PairLogprobs:
         """Return what losses see; with the reference's numbers, where there is one."""
-        by_pair = token_logprobs.unflatten(0, (-1, 2))
+        by_pair = token_logprobs.view(len(pairs.tokens), 2, -1)
         tokens = pairs.tokens.to(by_pair.device)
         sums = response_sums(by_pair, tokens, ld_alpha)
         if not self.config.has_reference:

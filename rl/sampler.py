@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from plumbline.data.records import Conversation
-from plumbline.dropped import Dropped
-from plumbline.errors import ConfigError, DataError
-from plumbline.hooks import Scorer, problem_with
+from plumbline.errors import ConfigError
+from plumbline.hooks import Scorer
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.runs.stage import Stage
-from plumbline.seeds import derive, rng
+from plumbline.seeds import derive
+from plumbline.training.prompt_rounds import fitting_prompts, prompts_of_round
 from rl.config import PPOConfig
 from rl.engines.engine import RolloutEngine
 from rl.engines.native import NativeEngine
@@ -162,23 +162,6 @@ def make_sampler(
     return sampler
 
 
-def prompts_of_round(
-    prompts: Sequence[Conversation], count: int, iteration: int, seed: int
-) -> list[Conversation]:
-    """Return the prompts of one round: passes over all of them, each in an order of its own.
-
-    A pass that ends in mid-round is followed by the next one at once, so that every prompt comes
-    equally often.
-    """
-    size, first = len(prompts), iteration * count
-    chosen: list[Conversation] = []
-    for number in range(first // size, (first + count - 1) // size + 1):
-        order = rng(seed, "prompts", number).sample(range(size), size)
-        start, end = (min(max(place - number * size, 0), size) for place in (first, first + count))
-        chosen += [prompts[row] for row in order[start:end]]
-    return chosen
-
-
 def prompts_that_fit(
     stage: Stage,
     policy: Policy,
@@ -192,23 +175,7 @@ def prompts_that_fit(
     of the policy or of a scorer refuses them. They are reported. Raises `DataError` where fewer
     are left than one round needs.
     """
-    fitting, dropped = [], Dropped()
-    for number, prompt in enumerate(prompts, 1):
-        problems = [
-            policy.problem_with(prompt, config.sampling.max_new_tokens),
-            *(problem_with(scorer, prompt) for scorer in scorers),
-        ]
-        problem = next((problem for problem in problems if problem is not None), None)
-        if problem is None:
-            fitting.append(prompt)
-        else:
-            dropped.add("prompts", number, problem, prompt)
-    stage.report_dropped(dropped)
     needed = config.batch_size // config.group_size
-    if len(fitting) < needed:
-        raise DataError(
-            f"{len(fitting)} of {len(prompts)} prompts are left, fewer than the {needed} of one "
-            f"round. Left out: {dropped.summary() or 'none'}. Give more prompts, or lower "
-            "ppo.batch_size or sampling.max_new_tokens."
-        )
-    return fitting
+    return fitting_prompts(
+        stage, policy, scorers, prompts, config.sampling.max_new_tokens, needed, "ppo.batch_size"
+    )

@@ -115,7 +115,7 @@ def _states(trunk: Any, packing: Packing, branches: Branches, dtype: torch.dtype
     # Only the states before response tokens are looked at any more.
     mixed = _attention(x, layers[-1], rotations, pieces, windows[-1], epsilon, last=True)
     wanted = packing.predicts
-    rows = wanted.unique()
+    rows = torch.unique(wanted)
     x = finish(x[:, rows], mixed[:, pieces.place_in_last[rows]], layers[-1], epsilon)
     return last_norm(x, trunk)[0, torch.searchsorted(rows, wanted)]
 
@@ -172,7 +172,9 @@ def _attention(
     last: bool = False,
 ) -> Tensor:
     """Return what each head mixes, [1, N, H E]; with ``last``, of prompts the last token only."""
-    q, k, v = (part[0].split(pieces.lengths, 1) for part in project(x, layer, rotations, epsilon))
+    q, k, v = (
+        torch.split(part[0], pieces.lengths, 1) for part in project(x, layer, rotations, epsilon)
+    )
     mixed = []
     for place, prompt in enumerate(pieces.prompt_of):
         queries, keys, values = q[place], k[place], v[place]

@@ -168,8 +168,9 @@ def _plain_logprobs(
         return states, *token_logprobs(logits, batch.response_ids, temperature, **options)
     states = response_states(model, batch)
     ids = batch.response_ids
+    weight, bias = plain_weights(head)
     logprobs, entropy = head_logprobs(
-        states.flatten(0, 1), *plain_weights(head), ids.flatten(), temperature, **options
+        states.flatten(0, 1), weight, bias, ids.flatten(), temperature, **options
     )
     return states, logprobs.view(ids.shape), entropy.view(ids.shape)
 
@@ -180,10 +181,9 @@ def head_token_logprobs(model: Any, states: Tensor, ids: Tensor) -> tuple[Tensor
     Where the logits would be large, they are never held all at once.
     """
     head = model.get_output_embeddings()
-    if len(ids) * int(head.out_features) * 4 > _MOST_LOGITS:
-        logprobs, entropy = head_logprobs(states, *plain_weights(head), ids)
-        return logprobs, entropy.detach()
     weight, bias = plain_weights(head)
+    if len(ids) * int(head.out_features) * 4 > _MOST_LOGITS:
+        return head_logprobs(states, weight, bias, ids)
     logits = F.linear(states, weight.to(states.dtype), None if bias is None else bias.to(states))
     return token_logprobs(logits, ids)
 
