@@ -1,0 +1,77 @@
+"""Offline, iterative and online DPO, best of n and PPO in one report, at tiny size."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from plumbline.config import load
+from plumbline.errors import ConfigError
+from recipes.preference_family import PreferenceFamilyConfig
+
+MORE = """\
+online:
+  tuning: {rank: 4}
+  rounds: 4
+  prompts_per_round: 4
+  responses: 4
+  minibatch_size: 4
+  checkpoint_every: 1
+  evaluations: 2
+  sampling: {max_new_tokens: 24}
+methods:
+  online-dpo: {}
+  iterative-dpo: {rounds: 2, prompts_per_round: 8, reference_every: 1}
+  best-of-n: {loss: sft, rounds: 1, prompts_per_round: 16, evaluations: 1}
+"""
+
+
+@pytest.fixture
+def family(small_config):
+    """The settings of the small chain, for this recipe."""
+    text = small_config.read_text().replace("dpo_vs_ppo", "preference_family")
+    return text.replace("seeds: [0, 1]", "seeds: [0]") + MORE
+
+
+@pytest.mark.slow
+def test_all_methods_stand_in_one_report(family, tmp_path):
+    (tmp_path / "family.yaml").write_text(family)
+    process = subprocess.run(
+        [
+            sys.executable, "-m", "plumbline", "run", "preference_family",
+            "--config", "family.yaml", "--home", "home", "--name", "family",
+        ],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout + process.stderr
+    summary = json.loads((tmp_path / "home" / "family" / "summary.json").read_text())
+    methods = summary["methods"]
+    assert list(methods) == ["dpo", "online-dpo", "iterative-dpo", "best-of-n", "ppo"]
+    for name, seeds in methods.items():
+        assert seeds["0"]["gold_mean"] is not None, name
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("best-of-n: {rounds: 1, prompts_per_round: 8}", r"samples 32 responses.*ppo 64"),
+        ("best-of-n: {sampling: {temperature: 0.5}}", "in different ways"),
+        ("ppo: {}", "cannot be called 'ppo'"),
+        ("best-of-n: {round: 1}", "method 'best-of-n'"),
+    ],
+)
+def test_methods_that_would_have_more_or_other_data_are_refused(family, tmp_path, line, message):
+    path = tmp_path / "family.yaml"
+    path.write_text(re.sub(r"  best-of-n: .*", f"  {line}", family))
+    with pytest.raises(ConfigError, match=message):
+        load(PreferenceFamilyConfig, path)
