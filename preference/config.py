@@ -53,6 +53,17 @@ class PreferenceFileConfig(DataFormatConfig):
     """Read at most this many rows. Null reads all."""
 
 
+class RelabelConfig(Config):
+    """How preferences are labelled again by reward models."""
+
+    confidence: float = Field(0.7, ge=0.5, le=1)
+    """Least probability, in the mean over the models, of the response that they prefer."""
+    agreement: float = Field(0.75, ge=0.5, le=1)
+    """Least share of the models that prefer it. Of one model it is always 1."""
+    unsure: Literal["keep", "drop"] = "keep"
+    """What becomes of the other pairs: keep them with their own labels, or leave them out."""
+
+
 class ReferenceConfig(Config):
     """What the policy is compared with: its own start, or a follower of it."""
 

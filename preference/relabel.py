@@ -1,0 +1,125 @@
+"""Preferences labelled again by a reward model, or by several of them, where these are sure.
+
+The source of each label stays with its row, so that labels of people and of models can be mixed,
+told apart, and weighed differently.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.hooks import Scorer
+from plumbline.quiet import silence_libraries
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage, stage
+from preference.config import RelabelConfig
+
+SOURCE = "label_source"
+"""The column that says whose label it is: human or model."""
+
+
+class Opinion(NamedTuple):
+    """What scorers together think of a pair."""
+
+    probability: float
+    """Mean over the scorers of sigma(score of chosen - score of rejected)."""
+    margin: float
+    """Mean difference of the scores."""
+    agreement: float
+    """Share of the scorers that prefer the response that most of them prefer; ties count half."""
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the response that they prefer, from 0.5 to 1."""
+        return max(self.probability, 1 - self.probability)
+
+
+def opinion_of(differences: Sequence[float]) -> Opinion:
+    """Return what scorers think of a pair, of each one's difference chosen - rejected."""
+    probabilities = [0.5 * (1 + math.tanh(difference / 2)) for difference in differences]
+    for_chosen = sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)
+    return Opinion(
+        statistics.fmean(probabilities),
+        statistics.fmean(differences),
+        max(for_chosen, 1 - for_chosen),
+    )
+
+
+def relabelled(row: Row, opinion: Opinion, config: RelabelConfig) -> Row | None:
+    """Return a row with the scorers' label, with its own where they are unsure, or None.
+
+    ``soft_label`` is the probability that the chosen response is the better, ``margin`` the mean
+    difference of the scores, at least 0.
+    """
+    sure = opinion.confidence >= config.confidence and opinion.agreement >= config.agreement
+    if not sure:
+        return row | {SOURCE: "human"} if config.unsure == "keep" else None
+    new = {SOURCE: "model", "soft_label": opinion.confidence, "margin": abs(opinion.margin)}
+    if opinion.probability < 0.5:
+        return row | new | {"chosen": row["rejected"], "rejected": row["chosen"]}
+    return row | new
+
+
+@stage("preferences")
+def relabel_preferences(
+    stage: Stage,
+    *,
+    config: RelabelConfig,
+    preferences: Artifact,
+    scorers: Sequence[Scorer],
+) -> Mapping[str, float | None]:
+    """Label the training pairs of preferences again; held-out pairs keep their labels."""
+    silence_libraries()
+    rows = read_dataset(preferences.path, "train")
+    opinions = opinions_on(rows, scorers)
+    kept: list[Row] = []
+    dropped = Dropped()
+    for number, (row, opinion) in enumerate(zip(rows, opinions, strict=True), 1):
+        new = relabelled(row, opinion, config)
+        if new is not None:
+            kept.append(new)
+        else:
+            dropped.add("preferences", number, "the scorers are not sure of it", row)
+    if not kept:
+        raise DataError(
+            f"The scorers are sure of none of {len(rows)} pairs. Lower relabel.confidence "
+            f"({config.confidence:g}) or relabel.agreement ({config.agreement:g}), or set "
+            "relabel.unsure to keep."
+        )
+    stage.report_dropped(dropped)
+    counts = write_dataset(
+        stage.folder,
+        {"train": kept, "test": read_dataset(preferences.path, "test")},
+        kind="preference",
+        title="Preferences labelled again",
+        description=f"The pairs of {preferences.id}; {SOURCE} says whose label each has.",
+        dropped=dropped,
+    )
+    by_model = [row for row in kept if row[SOURCE] == "model"]
+    same = sum(opinion.probability > 0.5 for opinion in opinions)
+    return {
+        "pairs": counts["train_rows"],
+        "model_share": len(by_model) / len(kept),
+        "agreement_with_labels": same / len(rows),
+        "dropped_rows": counts["dropped_rows"],
+    }
+
+
+def opinions_on(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Opinion]:
+    """Return what the scorers together think of each pair.
+
+    Their differences are on each one's own scale, so they must be calibrated.
+    """
+    prompts = prompts_of(rows)
+    sides = [[row[side][-1]["content"] for row in rows] for side in ("chosen", "rejected")]
+    differences = []
+    for scorer in scorers:
+        chosen, rejected = (scorer.score(prompts, responses) for responses in sides)
+        differences.append([c - r for c, r in zip(chosen, rejected, strict=True)])
+    return [opinion_of(of_pair) for of_pair in zip(*differences, strict=True)]
