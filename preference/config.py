@@ -17,6 +17,7 @@ from plumbline.training.optimizers import OPTIMIZERS
 from preference.logprobs import DIVERGENCES, LossSettings
 from preference.losses import LOSSES
 from preference.pairing import PAIRINGS
+from preference.unpaired_losses import UNPAIRED_LOSSES
 
 
 class PairsConfig(Config):
@@ -228,6 +229,44 @@ class DPOConfig(LossConfig):
             raise ValueError(
                 "margins multiply target_margin, which is 0, so that they have no effect. Set "
                 "target_margin to the reward margin of a pair whose margin is 1"
+            )
+        return self
+
+
+class KTOConfig(Config):
+    """KTO (Ethayarajh et al., 2024) and its relatives, on responses that were liked or not."""
+
+    loss: Annotated[str, UNPAIRED_LOSSES] = "kto"
+    """The loss of a response (preference/unpaired_losses.py)."""
+    beta: float = Field(0.1, gt=0)
+    """Weight of the implied KL penalty: smaller lets the policy move further."""
+    desirable_weight: float = Field(1.0, gt=0)
+    """Weight of a response that was liked."""
+    undesirable_weight: float = Field(1.0, gt=0)
+    """Weight of one that was not. Where one side is rarer, give it more."""
+    shift_decay: float = only_when(
+        lambda config: UNPAIRED_LOSSES[config.loss].shift == "mean", "loss: bco", 0.9, ge=0, lt=1
+    )
+    """How slowly BCO's running mean of rewards follows those of a batch."""
+    tuning: TuningConfig = TuningConfig(method="lora")
+    """Which weights are trained."""
+    max_length: int = Field(512, ge=8)
+    """Longest prompt with its response, in tokens; longer ones are left out, and counted."""
+    training: TrainingConfig = TrainingConfig(learning_rate=5e-4, epochs=1, batch_size=16)
+    """How they are trained."""
+    evaluations: int = Field(4, ge=0)
+    """How often the harness judges the policy during training, besides once before it."""
+    keep_checkpoints: bool = only_when(
+        lambda config: config.evaluations > 0, "evaluations above 0", True, in_identity=False
+    )
+    """Keep the policy's weights at each of these evaluations."""
+
+    @model_validator(mode="after")
+    def _mismatches_are_possible(self) -> KTOConfig:
+        if UNPAIRED_LOSSES[self.loss].shift == "kl" and self.training.batch_size < 2:
+            raise ValueError(
+                f"{self.loss} estimates the KL by responses to other prompts of the batch, and "
+                "training.batch_size is 1. Set it to 2 or more"
             )
         return self
 

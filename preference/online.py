@@ -194,7 +194,7 @@ class OnlineLearner:
             "loss": loss.detach(),
             "grad_norm": norm.detach(),
             "skipped": (~norm.isfinite()).float(),
-            **pair_figures(plain, config.beta),
+            **pair_figures(weighed, config.beta),
         }
 
     def state_dict(self) -> dict[str, Any]:

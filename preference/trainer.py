@@ -26,25 +26,66 @@ from preference.reference import PolicyAndReference, moves_at, restore, state_of
 from preference.signs import pair_figures
 
 
-class PreferenceTrainer(ExactResume):
-    """Trains the policy of `PolicyAndReference` by the losses of a config."""
+class BranchTrainer(ExactResume):
+    """What trainings on pairs and on labels share: the policy with its reference, and figures."""
 
-    def __init__(self, *, roles: PolicyAndReference, config: DPOConfig, **arguments: Any) -> None:
+    def __init__(self, *, roles: PolicyAndReference, **arguments: Any) -> None:
         super().__init__(model=roles.model, **arguments)
         if self.accelerator.num_processes > 1:
-            raise ModelError("DPO runs in one process for now; start it without accelerate launch.")
+            raise ModelError(
+                "Training on preferences runs in one process for now; start it without accelerate "
+                "launch."
+            )
         if getattr(roles.model.config.get_text_config(), "output_router_logits", False):
             raise ModelError(
                 "The model's config has output_router_logits on, which asks for a loss that "
-                "balances its experts, and DPO here has none. Switch it off in the config."
+                "balances its experts, and there is none here. Switch it off in the config."
             )
-        self.roles, self.config = roles, config
-        self.settings = config.loss_settings
+        self.roles = roles
         self.model_accepts_loss_kwargs = False  # our loss is a mean over the batch
         self.on_figures: Callable[[int, Mapping[str, float]], None] | None = None
         """Called with each line of training figures."""
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
+
+    def _note(self, figures: Mapping[str, Tensor]) -> None:
+        names = list(figures)
+        numbers = torch.stack([figures[name].detach().float() for name in names]).tolist()
+        for name, number in zip(names, numbers, strict=True):
+            self._figures[name].append(number)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the figures since the last line."""
+        if "loss" in logs:
+            logs |= {name: sum(found) / len(found) for name, found in self._figures.items()}
+            logs["num_tokens"] = float(self._total_train_tokens)
+            self._figures.clear()
+            if self.on_figures is not None:
+                self.on_figures(self.state.global_step, logs)
+        super().log(logs, start_time)
+
+    def more_state(self) -> dict[str, Any]:
+        """Return the reference, where it moves."""
+        return state_of(self.roles)
+
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
+        restore(self.roles, state)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs  # ids are packed on the CPU, and moved then
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: transformers' count knows no shared prompts, and nothing reads it."""
+        return 0
+
+
+class PreferenceTrainer(BranchTrainer):
+    """Trains the policy of `PolicyAndReference` on pairs, by the losses of a config."""
+
+    def __init__(self, *, roles: PolicyAndReference, config: DPOConfig, **arguments: Any) -> None:
+        super().__init__(roles=roles, **arguments)
+        self.config, self.settings = config, config.loss_settings
         if config.has_reference and config.reference.kind == "moving":
             roles.start_moving()
             self.add_callback(_MovesReference(self))
@@ -70,8 +111,8 @@ class PreferenceTrainer(ExactResume):
         loss = (losses * pairs.weights.to(losses)).mean()
         self._total_train_tokens += pairs.tokens_seen
         entropy = tokens.entropy.sum() / pairs.tokens.sum()
-        self._note({"entropy": entropy, **pair_figures(plain, self.settings.beta)})
-        return (loss, plain) if return_outputs else loss
+        self._note({"entropy": entropy, **pair_figures(seen, self.settings.beta)})
+        return (loss, seen) if return_outputs else loss
 
     def _token_logprobs(self, pairs: PairBatch) -> TokenLogprobs:
         """Return those of all responses under the policy, [2 B, R]."""
@@ -107,37 +148,6 @@ class PreferenceTrainer(ExactResume):
             margins = config.target_margin * pairs.margins.to(like)
             settings = settings._replace(target_margin=margins)
         return settings
-
-    def _note(self, figures: Mapping[str, Tensor]) -> None:
-        names = list(figures)
-        numbers = torch.stack([figures[name].detach().float() for name in names]).tolist()
-        for name, number in zip(names, numbers, strict=True):
-            self._figures[name].append(number)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the figures since the last line."""
-        if "loss" in logs:
-            logs |= {name: sum(found) / len(found) for name, found in self._figures.items()}
-            logs["num_tokens"] = float(self._total_train_tokens)
-            self._figures.clear()
-            if self.on_figures is not None:
-                self.on_figures(self.state.global_step, logs)
-        super().log(logs, start_time)
-
-    def more_state(self) -> dict[str, Any]:
-        """Return the reference, where it moves."""
-        return state_of(self.roles)
-
-    def load_more_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `more_state` returned."""
-        restore(self.roles, state)
-
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs  # ids are packed on the CPU, and moved then
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: transformers' count knows no shared prompts, and nothing reads it."""
-        return 0
 
 
 class _MovesReference(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,130 @@
+"""The trainer of `preference.kto`: batches of single responses, each liked or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plumbline.lm.branches import Branches, branch_logprobs
+from plumbline.lm.policy import Policy
+from preference.config import KTOConfig
+from preference.kto import LabelledExample
+from preference.logprobs import LossSettings
+from preference.reference import PolicyAndReference
+from preference.trainer import BranchTrainer
+from preference.unpaired_losses import UNPAIRED_LOSSES, LabelledLogprobs
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Responses that are read together. Shapes: ``B`` responses."""
+
+    branches: Branches
+    mismatched: Branches
+    """The same prompts, each with the response to the next one, by which KTO estimates the KL."""
+    desirable: Tensor
+    """[B] True where the response was liked."""
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens of the prompts and their own responses."""
+        return sum(map(len, self.branches.prompts)) + sum(map(len, self.branches.flat))
+
+
+def collate_labelled(examples: Sequence[LabelledExample]) -> dict[str, LabelBatch]:
+    """Return a batch, under the name by which the trainer finds it."""
+    prompts = [example.prompt_ids for example in examples]
+    responses = [example.response_ids for example in examples]
+    others = [*responses[1:], responses[0]]
+    return {
+        "labelled": LabelBatch(
+            Branches(prompts, [[response] for response in responses]),
+            Branches(prompts, [[response] for response in others]),
+            torch.tensor([example.desirable for example in examples]),
+        )
+    }
+
+
+class LabelTrainer(BranchTrainer):
+    """Trains the policy of `PolicyAndReference` on labels without pairs."""
+
+    def __init__(self, *, roles: PolicyAndReference, config: KTOConfig, **arguments: Any) -> None:
+        super().__init__(roles=roles, **arguments)
+        self.config = config
+        self.settings = LossSettings(
+            beta=config.beta,
+            desirable_weight=config.desirable_weight,
+            undesirable_weight=config.undesirable_weight,
+        )
+        self._mean_reward = torch.zeros(())
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the mean of the losses over the responses of a batch."""
+        batch: LabelBatch = inputs["labelled"]
+        row = UNPAIRED_LOSSES[self.config.loss]
+        with self.accelerator.autocast():
+            policy = _sums(self.roles.policy, batch.branches)
+            with torch.no_grad():
+                reference = _sums(self.roles.reference, batch.branches)
+                shift = self._shift(row.shift, batch, policy - reference)
+        desirable = batch.desirable.to(policy.device)
+        logprobs = LabelledLogprobs(policy, reference, desirable, shift.to(policy))
+        loss = row.function(logprobs, self.settings).mean()
+        rewards = self.settings.beta * logprobs.log_ratio.detach()
+        self._total_train_tokens += batch.tokens_seen
+        self._note(
+            {
+                "rewards/chosen": _mean(rewards, desirable),
+                "rewards/rejected": _mean(rewards, ~desirable),
+                "shift": shift,
+            }
+        )
+        return (loss, logprobs) if return_outputs else loss
+
+    def _shift(self, kind: str, batch: LabelBatch, log_ratio: Tensor) -> Tensor:
+        """Return what rewards are compared with, []."""
+        if kind == "kl":
+            policy, reference = (
+                _sums(role, batch.mismatched) for role in (self.roles.policy, self.roles.reference)
+            )
+            return (policy - reference).mean().clamp(min=0)
+        if kind == "mean":
+            desirable = batch.desirable.to(log_ratio.device)
+            rewards = self.settings.beta * log_ratio
+            # Both sides count the same, however many of each there are.
+            now = (_mean(rewards, desirable) + _mean(rewards, ~desirable)) / 2
+            self._mean_reward = torch.lerp(
+                now.float().cpu(), self._mean_reward, self.config.shift_decay
+            )
+            return self._mean_reward
+        return torch.zeros(())
+
+    def more_state(self) -> dict[str, Any]:
+        """Return the running mean of rewards."""
+        return {**super().more_state(), "mean_reward": self._mean_reward}
+
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
+        super().load_more_state(state)
+        self._mean_reward = state["mean_reward"]
+
+
+def _sums(role: Policy, branches: Branches) -> Tensor:
+    """Return the log-probability of each response, [B]."""
+    found = branch_logprobs(role.model, branches, role=role.adapter, pad_id=role.pad_id)
+    return found.logprobs.sum(1)
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over a mask, []; 0 where it is empty."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
