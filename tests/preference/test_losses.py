@@ -512,7 +512,7 @@ def settings_file(tmp_path, text):
 @pytest.mark.parametrize("loss", ["ipo", "hinge"])
 def test_label_smoothing_is_refused_where_it_has_no_effect(tmp_path, loss):
     path = settings_file(tmp_path, f"loss: {loss}\nlabel_smoothing: 0.1\n")
-    with pytest.raises(ConfigError, match=r"is 0\.1.*needs a loss that reads it: sigmoid or"):
+    with pytest.raises(ConfigError, match=r"is 0\.1.*needs loss: sigmoid or sigmoid_norm"):
         load(DPOConfig, path)
 
 
