@@ -28,15 +28,6 @@ class EncodedPair(NamedTuple):
         """Tokens of the prompt with the longer response."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
-    @property
-    def ids(self) -> dict[str, list[int]]:
-        """The row that a trainer of policies reads."""
-        return {
-            "prompt_ids": self.prompt_ids,
-            "chosen_ids": self.chosen_ids,
-            "rejected_ids": self.rejected_ids,
-        }
-
 
 def encode_pairs(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
