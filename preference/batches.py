@@ -20,7 +20,7 @@ _PLAIN = {"label_smoothing": 0.0, "margin": 1.0, "weight": 1.0}
 
 
 class PairExample(NamedTuple):
-    """A pair as ids, with what its row says of it."""
+    """A pair as ids, with the numbers of its row."""
 
     prompt_ids: list[int]
     chosen_ids: list[int]

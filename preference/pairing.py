@@ -69,7 +69,7 @@ def rso(scores: Sequence[float], settings: PairingSettings, rng: random.Random) 
 
     A response is accepted with probability exp((score - best) / beta), so that those kept are
     drawn, nearly, from the policy that is best for the score under a KL penalty of beta
-    (algorithm 1 there). Rounds over the responses go on until two are accepted.
+    (algorithm 1 there). Passes over the responses continue until two are accepted.
     """
     left = list(range(len(scores)))
     kept: list[int] = []
