@@ -1,7 +1,7 @@
 """Preferences labelled again by a reward model, or by several of them, where these are sure.
 
-The source of each label stays with its row, so that labels of people and of models can be mixed,
-told apart, and weighed differently.
+The source of each label stays with its row, so that labels of people and of models can be mixed
+and still be distinguished.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Opinion(NamedTuple):
 
 
 def opinion_of(differences: Sequence[float]) -> Opinion:
-    """Return what scorers think of a pair, of each one's difference chosen - rejected."""
+    """Return what scorers think of a pair, of each scorer's difference chosen - rejected."""
     probabilities = [0.5 * (1 + math.tanh(difference / 2)) for difference in differences]
     for_chosen = sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)
     return Opinion(
@@ -114,7 +114,7 @@ def relabel_preferences(
 def opinions_on(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Opinion]:
     """Return what the scorers together think of each pair.
 
-    Their differences are on each one's own scale, so they must be calibrated.
+    Each scorer has a scale of its own, so they must be calibrated.
     """
     prompts = prompts_of(rows)
     sides = [[row[side][-1]["content"] for row in rows] for side in ("chosen", "rejected")]
