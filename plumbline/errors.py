@@ -71,12 +71,12 @@ _REMEDIES = {
     errno.EMFILE: "Too many files are open. Raise the limit: ulimit -n 4096.",
     errno.ENFILE: "Too many files are open on this machine. End other programs.",
     errno.ENOMEM: "Memory ran out. Lower the batch size or max_length, or end other programs.",
-    errno.EIO: "The disk fails. Check it, and what lies on it, before anything else.",
+    errno.EIO: "The disk fails. Check it, and the files on it, before anything else.",
     errno.ENAMETOOLONG: "Give a shorter name, or a folder with a shorter path.",
     errno.ENOTDIR: "A part of this path is a file, not a folder. Give another path.",
     errno.EISDIR: "This is a folder, not a file. Give the path of a file.",
     errno.ENOENT: "Check the path. If another program removes files there, stop it.",
-    errno.EEXIST: "Something else lies there already. Move it away, or give another path.",
+    errno.EEXIST: "Something else is there already. Move it away, or give another path.",
     errno.ECONNREFUSED: "Nothing answers there. Check the address, and whether the server is up.",
 }
 
@@ -90,7 +90,7 @@ def explain_system_error(error: OSError) -> SystemFailedError:
 
 
 def explain_memory(error: BaseException) -> PlumblineError | None:
-    """Return an error for want of memory as a sentence with what to do; None for another one."""
+    """Return an error of too little memory as a sentence with what to do; None for another one."""
     is_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which may not be imported
     if not is_device and not isinstance(error, MemoryError):
         return None

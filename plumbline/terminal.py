@@ -23,7 +23,7 @@ _INVISIBLE = re.compile(
 
 def visible(text: str) -> str:
     """Return a text with what cannot be seen shown as escapes; line ends stay."""
-    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class Terminal(Console):

@@ -228,7 +228,7 @@ def _explained(error: Exception) -> PlumblineError:
 
 
 def _option_problem(problem: Any) -> str:
-    """Return what pydantic says of a value that options gave."""
+    """Return what pydantic says about a value that options gave."""
     place = ".".join(map(str, problem["loc"])) or "the options"
     return f"{place}: {str(problem['msg']).removeprefix('Value error, ')}."
 

@@ -242,7 +242,7 @@ def _say_how_long(run: Run, recipe: str, config: Config, reporter: Reporter) -> 
     settings = flat_settings(config.model_dump(mode="json"))
     expected = forecast(run.home, recipe, settings, run.folder.name)
     if expected is None:
-        sentences = ["No earlier run of this recipe here tells how long it takes; each stage shows "
+        sentences = ["No earlier run of this recipe here shows how long it takes; each stage shows "
                      "its time left once it has begun."]  # fmt: skip
     else:
         sentences = expected.sentences()

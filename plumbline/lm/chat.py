@@ -299,7 +299,7 @@ def _render(
 
 
 def _did_not_end(tokenizer: PreTrainedTokenizerBase) -> ModelError:
-    """Return the error of a row, or that of the template where rows would go on to take so long."""
+    """Return the error of a row, or that of the template where the next rows would take as long."""
     _without_end[tokenizer] = _without_end.get(tokenizer, 0) + 1
     what = f"did not end in {TEMPLATE_SECONDS:.0f} seconds"
     if _without_end[tokenizer] < _MOST_WITHOUT_END:

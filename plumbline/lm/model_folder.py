@@ -67,8 +67,8 @@ class Reference:
             problem = error.errors(include_url=False)[0]
             where = ".".join(map(str, problem["loc"]))
             raise ModelError(
-                f"{file} is no reference to a model: {where}: {problem['msg']}. Give the folder of "
-                "the model itself, or make the run again that wrote it."
+                f"{file} is not a reference to a model: {where}: {problem['msg']}. Give the folder "
+                "of the model itself, or make the run again that wrote it."
             ) from None
         return replace(reference, name_or_path=located(reference.name_or_path, folder, absolute))
 

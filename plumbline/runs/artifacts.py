@@ -82,7 +82,7 @@ class Manifest(BaseModel):
                 or "\\" in name
                 or "\0" in name
             ):
-                raise ValueError(f"{name!r} is no file inside the folder")
+                raise ValueError(f"{name!r} is not a file inside the folder")
         return files
 
 

@@ -28,12 +28,12 @@ class Forecast:
     differing: int
     """Settings that differ between the two runs."""
 
-    def left(self, made: Iterable[str]) -> float:
+    def left(self, finished: Iterable[str]) -> float:
         """Return the seconds of the stages that are not made yet.
 
         Stages of different seeds count as one another, since each takes as long.
         """
-        done = Counter(map(_without_seed, made))
+        done = Counter(map(_without_seed, finished))
         left = 0.0
         for name, seconds in self.seconds.items():
             if done[_without_seed(name)]:
@@ -71,8 +71,9 @@ def forecast(home: Path, recipe: str, settings: Mapping[str, str], name: str) ->
         seconds = _seconds(record, here)
         if not seconds:
             continue
-        theirs = record.settings
-        differing = sum(settings.get(k) != theirs.get(k) for k in settings.keys() | theirs.keys())
+        earlier = record.settings
+        keys = settings.keys() | earlier.keys()
+        differing = sum(settings.get(key) != earlier.get(key) for key in keys)
         if best is None or differing < best.differing:
             best = Forecast(record.folder.name, seconds, differing)
     return best
@@ -85,10 +86,10 @@ def _without_seed(name: str) -> str:
 def _seconds(record: RunRecord, here: tuple[object, ...]) -> dict[str, float]:
     """Return the seconds of a run's stages; none where another machine made one of them."""
     try:
-        made = record.artifacts
-        if any(_kind_of(one.manifest.machine) != here for one in made.values()):
+        artifacts = record.artifacts
+        if any(_kind_of(artifact.manifest.machine) != here for artifact in artifacts.values()):
             return {}
-        return {name: one.manifest.seconds for name, one in made.items()}
+        return {name: artifact.manifest.seconds for name, artifact in artifacts.items()}
     except PlumblineError:  # an artefact was deleted or damaged, which is said where it is needed
         return {}
 

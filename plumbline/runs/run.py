@@ -118,8 +118,8 @@ class Run:
     def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
         """Note which artefact of the store a stage of this run made."""
         shown = _shown(artifact.metrics)
-        made = [*self._state["stages"], name]
-        left = self._seconds_left(made) if self._seconds_left is not None else 0.0
+        stages_made = [*self._state["stages"], name]
+        left = self._seconds_left(stages_made) if self._seconds_left is not None else 0.0
         if left >= _WORTH_SAYING:
             shown += f"  · about {duration(left)} left"
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
@@ -261,7 +261,7 @@ def all_runs(home: Path) -> tuple[list[RunRecord], dict[str, str]]:
 
 
 def _check_stages(state: Any) -> None:
-    """Raise `ValueError` where what a ``run.json`` holds is no run with stages."""
+    """Raise `ValueError` where what a ``run.json`` holds is not a run with stages."""
     stages = state.get("stages") if isinstance(state, Mapping) else None
     if not isinstance(stages, Mapping) or not all(isinstance(e, Mapping) for e in stages.values()):
         raise ValueError("it holds no stages")

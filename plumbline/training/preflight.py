@@ -97,13 +97,13 @@ def _try(stage: Stage, *, checks: Sequence[Check]) -> Mapping[str, float | None]
 
 
 def _failures(checks: Sequence[Check]) -> Iterator[PlumblineError]:
-    said = set()
+    reported = set()
     for check in checks:
         try:
             check()
         except PlumblineError as error:
-            if str(error) not in said:  # two stages that need the same package
-                said.add(str(error))
+            if str(error) not in reported:  # two stages that need the same package
+                reported.add(str(error))
                 yield error
 
 

@@ -47,9 +47,9 @@ def tracking(stage: Stage, names: Sequence[str], settings: Mapping[str, Any]) ->
         for callback in callbacks:
             callback.on_train_begin(arguments, state, control, model=None)
 
-        def log(step: int, figures: Mapping[str, Any]) -> None:
+        def log(step: int, metrics: Mapping[str, Any]) -> None:
             state.global_step = step
-            numbers = {name: value for name, value in figures.items() if _is_number(value)}
+            numbers = {name: value for name, value in metrics.items() if _is_number(value)}
             for callback in callbacks:
                 callback.on_log(arguments, state, control, logs=dict(numbers), model=None)
 
@@ -65,13 +65,13 @@ def _callbacks(names: Sequence[str], setting: str) -> list[type[Any]]:
     """Return the callbacks of trackers by name. Raises `ConfigError`."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as KNOWN
 
-    found = []
+    trackers = []
     for name in names:
         if name not in KNOWN:
             close = difflib.get_close_matches(name, KNOWN, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"{setting} names {name!r}, which is no tracker that is known: "
+                f"{setting} names {name!r}, which is not a known tracker: "
                 f"{', '.join(sorted(KNOWN))}.{hint}"
             )
         try:
@@ -82,8 +82,8 @@ def _callbacks(names: Sequence[str], setting: str) -> list[type[Any]]:
                 f"{setting} names {name!r}, whose package is not installed. Give the command "
                 f"pip install {package}, or leave {name} out."
             ) from None
-        found.append(KNOWN[name])
-    return found
+        trackers.append(KNOWN[name])
+    return trackers
 
 
 def _arguments(stage: Stage, settings: Mapping[str, Any]) -> Any:

@@ -128,6 +128,7 @@ LONG_FUNCTIONS = {
     "status": "the signature declares 10 options with their help; the body is one loop",
     "check": "the signature declares 7 options with their help; the body is one reading",
     "comparison_content": "one dictionary: the page's content, key by key",
+    "train_ppo": "the loop of PPO on one page, step by step",
     "train_sft": "the numbered steps of one training, without a branch",
     "main": "the numbered story of dpo_vs_ppo, without a branch",
 }
