@@ -329,7 +329,10 @@ def _webhook(row: Mapping[str, Any]) -> Webhook:
 
 def _time(value: str) -> str:
     """Return a server's time, which is UTC even without a zone, as ISO 8601."""
-    time = datetime.fromisoformat(value)
+    try:
+        time = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        raise ServerError(f"The labelling server gave {value!r} where a time belongs.") from None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import ssl
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from plumbline.errors import ConfigError, PlumblineError
+from plumbline.errors import ConfigError, PlumblineError, brief
 
 if TYPE_CHECKING:
     import httpx
@@ -100,6 +101,20 @@ def only_this_certificate(certificate: Path) -> ssl.SSLContext:
     return context
 
 
+#: What holds a list of objects in Argilla's answers.
+_LISTS = ("items", "users")
+
+
+class Row(dict[str, Any]):
+    """An object in an answer; a key that is not there is an error of the server's."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ServerError(
+            f"The labelling server gave an answer without {key!r}, so it is no Argilla, or one of "
+            "another version. Check its address."
+        )
+
+
 class Client:
     """Sends requests, and sends them again while the server does not answer or says "later".
 
@@ -139,8 +154,8 @@ class Client:
 
     def request(
         self, method: str, path: str, *, patience: float | None = None, **content: Any
-    ) -> Any:
-        """Send a request; return the JSON of the reply, or None where it is empty.
+    ) -> Row:
+        """Send a request; return the object in the reply, or an empty one where it is empty.
 
         Raises `RefusedError` where the server refuses, and `ServerError` where it does not answer
         within ``patience`` seconds.
@@ -155,9 +170,11 @@ class Client:
                 response = self._http.request(method, f"/api/v1{path}", **content)
             except httpx.TransportError as error:
                 trouble = _reason(error)
+            except httpx.RequestError as error:  # an answer that cannot be unpacked
+                raise self._not_understood(_reason(error)) from None
             else:
                 if response.is_success:
-                    return response.json() if response.content else None
+                    return self._json_of(response)
                 if response.status_code in _LATER:
                     trouble = _summary(response)
                     wait = max(pause, _seconds(response.headers.get("retry-after")))
@@ -170,6 +187,29 @@ class Client:
                 raise ServerError(self._no_answer(trouble)) from None
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _json_of(self, response: httpx.Response) -> Row:
+        """Return the object in an answer, with `Row` for each object; an empty one for none."""
+        if not response.content:
+            return Row()
+        try:
+            found = json.loads(response.content, object_hook=Row)
+        except RecursionError:
+            raise self._not_understood("it is nested too deeply") from None
+        except ValueError as error:
+            raise self._not_understood(f"it is not JSON ({error})") from None
+        if not isinstance(found, Row):
+            raise self._not_understood(f"{brief(found)} where an object belongs")
+        for rows in filter(None, map(found.get, _LISTS)):
+            if not isinstance(rows, list) or not all(isinstance(row, Row) for row in rows):
+                raise self._not_understood(f"{brief(rows)} where a list of objects belongs")
+        return found
+
+    def _not_understood(self, what: str) -> ServerError:
+        return ServerError(
+            f"The labelling server at {self.url} gave an answer that is none of Argilla's: {what}. "
+            "Check the address; another program may answer there, or a proxy in front of it."
+        )
 
     def _no_answer(self, trouble: str) -> str:
         return (
@@ -217,7 +257,7 @@ def _summary(response: httpx.Response) -> str:
 def _detail(response: httpx.Response) -> str:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     detail = body.get("detail", body) if isinstance(body, Mapping) else body
     return str(detail)[:500]

@@ -37,7 +37,7 @@ from annotation.names import check_campaign_name
 from annotation.private_files import write_private
 from plumbline.config.declare import ineffective
 from plumbline.data.records import Row
-from plumbline.errors import BusyError, ConfigError, DataError
+from plumbline.errors import BusyError, ConfigError, DataError, brief
 from plumbline.runs.artifacts import read_json
 
 CAMPAIGN, SECRET, PAIRS, ITEMS, LEFT_OUT = (
@@ -50,6 +50,7 @@ CAMPAIGN, SECRET, PAIRS, ITEMS, LEFT_OUT = (
 LABELS, PULLED, PEOPLE = "labels.jsonl", "pulled.json", "people.json"
 TRAINING = "training.json"
 _VERSION = 1
+_SECRET_BYTES = 32
 _FIXED = (
     "name", "workspace", "strength", "rationale", "aspects", "flags", "own_questions",
     "argilla_markdown", "show_votes",
@@ -77,17 +78,18 @@ class Campaign:
             raise DataError(
                 f"There is no campaign in {folder}{others}. 'plumbline annotate push' starts one."
             )
-        state = read_json(file)
+        state = _read_object(file)
         if state.get("version") != _VERSION:
             raise DataError(
                 f"{file} has version {state.get('version')!r}; this Plumbline reads version "
                 f"{_VERSION}."
             )
-        self.id: str = state["id"]
-        self.server: str = state["server"]
-        self.config = _read_config(state["config"])
-        self.places = {queue: Place(**place) for queue, place in state["places"].items()}
-        self.guidelines: str = state["guidelines"]
+        with _undamaged(file):
+            self.id: str = state["id"]
+            self.server: str = state["server"]
+            self.config = _read_config(state["config"])
+            self.places = {queue: Place(**place) for queue, place in state["places"].items()}
+            self.guidelines: str = state["guidelines"]
 
     @classmethod
     def start(cls, folder: Path, config: CampaignConfig, server: str, guidelines: str) -> Campaign:
@@ -100,7 +102,7 @@ class Campaign:
             private.mkdir(exist_ok=True, mode=0o700)
             private.chmod(0o700)
         if not (folder / SECRET).exists():
-            write_private(folder / SECRET, secrets.token_hex(32) + "\n")
+            write_private(folder / SECRET, secrets.token_hex(_SECRET_BYTES) + "\n")
         if not (folder / CAMPAIGN).exists():
             _write_json(
                 folder / CAMPAIGN,
@@ -170,18 +172,27 @@ class Campaign:
     @property
     def secret(self) -> bytes:
         """The secret that makes item ids and pseudonyms."""
-        return bytes.fromhex((self.folder / SECRET).read_text(encoding="ascii").strip())
+        file = self.folder / SECRET
+        with _undamaged(file):
+            secret = bytes.fromhex(file.read_text(encoding="ascii").strip())
+            if len(secret) < _SECRET_BYTES:
+                raise ValueError(f"it has {len(secret)} bytes, not {_SECRET_BYTES}")
+        return secret
 
     def items(self) -> list[Item]:
         """Return all showings, in the order in which people see them."""
-        return [Item(**row) for row in _read_lines(self.folder / ITEMS)]
+        file = self.folder / ITEMS
+        with _undamaged(file):
+            return [Item(**row) for row in _read_lines(file)]
 
     def pairs(self) -> dict[str, Pair]:
         """Return the pairs by id."""
-        return {
-            row["pair_id"]: Pair(row["pair_id"], row["prompt"], row["a"], row["b"])
-            for row in _read_lines(self.folder / PAIRS)
-        }
+        file = self.folder / PAIRS
+        with _undamaged(file):
+            return {
+                row["pair_id"]: Pair(row["pair_id"], row["prompt"], row["a"], row["b"])
+                for row in _read_lines(file)
+            }
 
     def add(self, pairs: Iterable[Pair], items: Sequence[Item]) -> None:
         """Add pairs and the showings decided for them: both, or neither."""
@@ -192,7 +203,7 @@ class Campaign:
 
     def training(self) -> dict[str, dict[str, str]]:
         """Return ``answer`` and ``explanation`` of the pairs of the training round, by id."""
-        return dict(read_json(file)) if (file := self.folder / TRAINING).exists() else {}
+        return dict(_read_or_empty(self.folder / TRAINING))
 
     def add_training(self, answers: Mapping[str, Mapping[str, str]]) -> None:
         """Add pairs to the training round, or change their explanations."""
@@ -201,7 +212,9 @@ class Campaign:
 
     def left_out(self) -> list[Row]:
         """Return what was left out, with origin, row number, reason and record."""
-        return list(_read_lines(self.folder / LEFT_OUT))
+        file = self.folder / LEFT_OUT
+        with _undamaged(file):
+            return list(_read_lines(file))
 
     def leave_out(self, rows: Sequence[Row]) -> int:
         """Note what is left out; return how many of these were not noted before."""
@@ -260,9 +273,32 @@ def _read_config(stored: Mapping[str, Any]) -> CampaignConfig:
     return CampaignConfig.model_validate_json(json.dumps(kept), context=loading)
 
 
-def _read_or_empty(file: Path) -> Mapping[str, str]:
-    stored: Mapping[str, str] = read_json(file) if file.exists() else {}
+def _read_or_empty(file: Path) -> Mapping[str, Any]:
+    return _read_object(file) if file.exists() else {}
+
+
+def _read_object(file: Path) -> Mapping[str, Any]:
+    with _undamaged(file):
+        stored = read_json(file)
+        if not isinstance(stored, Mapping):
+            raise ValueError("it holds no keys and values")
     return stored
+
+
+@contextmanager
+def _undamaged(file: Path) -> Iterator[None]:
+    """Turn what a damaged file of a campaign brings about into an error that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        is_said = isinstance(error, ValueError)
+        what = " ".join(str(error).split())[:200] if is_said else "it holds something else"
+        raise DataError(
+            f"{file} is damaged: {what}. Restore it from a backup (plumbline annotate backup), or "
+            "start another campaign under another name."
+        ) from None
 
 
 def _write_json(file: Path, value: Any) -> None:
@@ -273,7 +309,10 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
     if file.exists():
         with file.open(encoding="utf-8") as stream:
             for line in stream:
-                yield json.loads(line)
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{brief(row)} is no row")
+                yield row
 
 
 def _write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -218,3 +218,23 @@ def test_bytes_that_are_no_pairs(attempt, tmp_path, name_and_bytes):
     file.write_bytes(content)
     outcome = attempt("annotate", "push", str(file), "--home", str(tmp_path), "--person", "ana")
     assert outcome.code in (2, 3), outcome
+
+
+@pytest.mark.parametrize("use", ["demonstrations", "preferences", "prompts", "pairs", "unpaired"])
+def test_case_10_half_a_character_is_replaced_everywhere_alike(attempt, tmp_path, use):
+    """A text that was cut by length may end with half of an emoji."""
+    row = json.loads(json.dumps(GOOD[use]).replace("Name a colour", "Name a smile \\ud83d"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{json.dumps(row)}\n")
+    found = json.loads(attempt("data", "check", str(file), "--as", use, "--json").output)
+    assert (found["kept"], found["dropped"]) == (1, {})
+    assert any("half characters were replaced by U+FFFD in 1 row" in w for w in found["warnings"])
+    assert "smile \ufffd" in json.dumps(found["example"], ensure_ascii=False)
+
+
+def test_case_10_half_a_character_is_said_before_it_is_sent_to_people(attempt, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(GOOD["pairs"] | {"a": "Red \ud83d"}) + "\n")
+    outcome = attempt("annotate", "push", str(file), "--home", str(tmp_path), "--person", "ana")
+    outcome.refused(2, "There is no labelling site")
+    assert "half characters were replaced by U+FFFD in 1 row" in outcome.said

@@ -154,9 +154,9 @@ def test_loopback_is_told_from_other_machines():
     assert not Connection(URL, KEY).is_unencrypted
 
 
-def test_an_empty_answer_is_none():
+def test_an_empty_answer_is_an_empty_object():
     transport = httpx.MockTransport(lambda _: httpx.Response(204))
-    assert Client(URL, {}, transport=transport).request("DELETE", "/x") is None
+    assert Client(URL, {}, transport=transport).request("DELETE", "/x") == {}
 
 
 def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
