@@ -12,7 +12,7 @@ import psutil
 
 PACKAGES_THAT_MATTER = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes",
-    "tokenizers", "safetensors", "numpy",
+    "tokenizers", "safetensors", "numpy", "gguf",
 )  # fmt: skip
 
 
