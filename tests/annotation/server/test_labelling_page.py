@@ -202,6 +202,21 @@ def test_answers_that_the_network_holds_up_are_sent_later(page):
     assert [label.pair_id for label in page.ground.labels()] == [f"p-{first}"]
 
 
+def test_an_answer_that_the_server_refuses_is_said_and_its_pair_comes_again(page):
+    start(page, 1)
+    page.press("1")
+    page.driver.execute_script(
+        "const area = document.querySelector('textarea'); area.value = 'x'.repeat(20001);"
+        "area.dispatchEvent(new Event('input'))"
+    )
+    page.press(Keys.ENTER)
+    page.wait(lambda: "may have 20,000 characters" in page.one("#notice").text)
+    page.shows("Ask")
+    assert page.ground.labels() == []
+    page.wait(lambda: page.chosen("choice") == ["A is better"])
+    assert len(page.one("textarea").get_attribute("value")) == 20_001
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_next_pair_starts_at_its_top_and_the_shorter_response_is_in_view(page, width):
     page.size(width, 800)

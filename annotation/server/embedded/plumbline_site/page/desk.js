@@ -20,6 +20,7 @@ export class Desk {
     this.answered = new Set();
     this.back = 0; // how many answered pairs back the page is; 0: the pair to answer now
     this.busy = false;
+    this.refusal = ""; // what to say with the next pair about an answer that was not accepted
   }
 
   async open(queue) {
@@ -39,9 +40,10 @@ export class Desk {
   // Shows the next pair that waits, or says that there is none.
   async next() {
     this.back = 0;
+    this.current = null;
     if (!this.ready.length) await this.fetchAhead();
-    if (!this.ready.length && this.outbox.waiting().length) {
-      await this.outbox.flush(); // the server may still count these as open
+    if (!this.ready.length && (this.outbox.waiting().length || this.refusal)) {
+      await this.outbox.flush(); // the server may still count these as open, or refuse one
       await this.fetchAhead();
     }
     this.current = this.ready.shift() ?? null;
@@ -83,7 +85,8 @@ export class Desk {
     const given = record.answer ? record.answer.values : {};
     this.form.start(this.draft(record.id) ?? given);
     this.view.show(record);
-    this.notice(notice);
+    this.notice(this.refusal || notice, this.refusal ? "problem" : "");
+    this.refusal = "";
     document.activeElement?.blur();
     $("#desk").classList.remove("more");
     $("#desk").classList.toggle("before", this.back > 0);
@@ -178,7 +181,11 @@ export class Desk {
 
   takeBack(answer, error) {
     this.answered.delete(answer.record_id);
-    this.notice(`An answer was not accepted, and its pair comes again: ${error.message}`, "problem");
+    const values = Object.entries(answer.values).map(([name, { value }]) => [name, value]);
+    localStorage.setItem(this.draftKey(answer.record_id), JSON.stringify(Object.fromEntries(values)));
+    this.refusal = `An answer was not accepted, and its pair comes again: ${error.message}`;
+    if (this.shown) this.notice(this.refusal, "problem");
+    else this.guarded(() => this.next());
   }
 
   notice(words, kind = "") {
