@@ -16,7 +16,7 @@ def sample(n, model, **changes):
 
 
 BAD_VALUES = {
-    "prompt": [None, "", 5, [], {}, [[]], True, "\ud83d", [{"role": "user"}], [{"role": 1}]],
+    "prompt": [None, "", 5, [], {}, [[]], True, [{"role": "user"}], [{"role": 1}]],
     "response": [None, [], {}, True, [{"role": "user", "content": "x"}]],
     "model": [None, "", [], {}, True, " "],
     "seed": [[], {}, True],
