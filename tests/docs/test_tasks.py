@@ -33,7 +33,7 @@ ALSO = {
     5: SMALL,
     6: f"{SMALL} {FEW} --dpo.evaluations 1",
     7: f"{FEW} --rounds 1 --batch-size 8 --ppo.minibatch_size 4 --max-length 8 --ppo.evaluations 0",
-    9: SMALL,
+    9: f"{SMALL} --seed 1",  # not made before, so that there is something to track
     10: SMALL,
     14: "--dry-run pushed",
     15: "--max-new-tokens 6",
