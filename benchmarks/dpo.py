@@ -34,6 +34,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.dpo_workers import Setting
+from benchmarks.ppo_workers import CLOCK
 
 WORKERS = Path(__file__).with_name("dpo_workers.py")
 LONG, SHORT = {"prompt": 256, "answer": 64}, {"prompt": 32, "answer": 128}
@@ -57,7 +58,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int, help="of every process; all cores without it")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: seconds of work; with --threads 1, of use where other work disturbs",
+    )
     options = parser.parse_args()
+    os.environ[CLOCK] = options.clock  # which the workers inherit
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # which the workers inherit
     cases = CASES

@@ -10,7 +10,6 @@ import json
 import resource
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 # Beside this file lie some with names of our packages, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from benchmarks.ppo_workers import SHAPE, VOCABULARY, _tokenizer
+from benchmarks.ppo_workers import SHAPE, VOCABULARY, _tokenizer, clock
 
 #: Models for a GPU, of random weights: about 0.5 and 1.5 thousand million parameters.
 GPU_SHAPES = {
@@ -107,7 +106,7 @@ def _callback(setting: Setting) -> Any:
             if self.done % setting.steps == 0:
                 if not sys.stdin.readline():
                     sys.exit()
-                self.started = time.perf_counter()
+                self.started = clock()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.done += 1
@@ -117,7 +116,7 @@ def _callback(setting: Setting) -> Any:
                     peak = torch.cuda.max_memory_allocated() / 2**20
                 else:
                     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                seconds = time.perf_counter() - self.started
+                seconds = clock() - self.started
                 print(json.dumps({"seconds": seconds, "megabytes": peak}), flush=True)
 
     return Turns()

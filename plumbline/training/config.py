@@ -94,6 +94,8 @@ class TrainingConfig(Config):
             "adam_beta2": self.adam_beta2,
             "max_grad_norm": self.max_grad_norm,
             "bf16": self.computes_in_bfloat16,
+            # Without it, transformers refuses bfloat16 where there is no GPU.
+            "use_cpu": self.computes_in_bfloat16 and not torch.accelerator.is_available(),
             "optim": OPTIMIZERS[self.optimizer].transformers_name,
             "activation_checkpointing": self.activation_checkpointing,
             "logging_steps": self.log_every,

@@ -246,6 +246,14 @@ def test_a_reference_that_moves_is_between_its_start_and_the_policy(base_folder,
         torch.testing.assert_close(parameter, before[name] + 0.25)
 
 
+def test_bfloat16_is_computed_in_without_a_gpu(base_folder, preferences, tmp_path):
+    half = TRAINING.model_copy(update={"bf16": True})
+    exact = losses_with(tmp_path, base_folder, preferences, "exact")
+    found = losses_with(tmp_path, base_folder, preferences, "half", training=half)
+    assert found != exact
+    assert found == pytest.approx(exact, abs=0.05)
+
+
 # What rows say.
 
 
