@@ -71,7 +71,12 @@ class ChatSession:
         from reward.scorer import RewardModelScorer
 
         silence_libraries()
-        speakers = [Speaker(n, Policy.load(find_model_folder(home, n))) for n in names]
+        speakers = [
+            Speaker(
+                Path(n).name if Path(n).is_dir() else n, Policy.load(find_model_folder(home, n))
+            )
+            for n in names
+        ]
         scorer = None if reward is None else RewardModelScorer(find_model_folder(home, reward))
         return cls(speakers, sampling, seed, scorer, system)
 
