@@ -110,8 +110,8 @@ class Row(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise ServerError(
-            f"The labelling server gave an answer without {key!r}, so it is no Argilla, or one of "
-            "another version. Check its address."
+            f"The labelling server gave an answer without {key!r}, so it is not Argilla, or is "
+            "one of another version. Check its address."
         )
 
 
@@ -193,17 +193,17 @@ class Client:
         if not response.content:
             return Row()
         try:
-            found = json.loads(response.content, object_hook=Row)
+            answer = json.loads(response.content, object_hook=Row)
         except RecursionError:
             raise self._not_understood("it is nested too deeply") from None
         except ValueError as error:
             raise self._not_understood(f"it is not JSON ({error})") from None
-        if not isinstance(found, Row):
-            raise self._not_understood(f"{brief(found)} where an object belongs")
-        for rows in filter(None, map(found.get, _LISTS)):
+        if not isinstance(answer, Row):
+            raise self._not_understood(f"{brief(answer)} where an object belongs")
+        for rows in filter(None, map(answer.get, _LISTS)):
             if not isinstance(rows, list) or not all(isinstance(row, Row) for row in rows):
                 raise self._not_understood(f"{brief(rows)} where a list of objects belongs")
-        return found
+        return answer
 
     def _not_understood(self, what: str) -> ServerError:
         return ServerError(

@@ -311,7 +311,7 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
             for line in stream:
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError(f"{brief(row)} is no row")
+                    raise ValueError(f"{brief(row)} is not a row")
                 yield row
 
 
