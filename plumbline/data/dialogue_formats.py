@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plumbline.data.examples import Parts
 from plumbline.data.format import MEANINGFUL, Format, Names, Record, derived
 from plumbline.data.messages import is_missing, kind_of, structure_from
+from plumbline.data.part_values import Parts
 from plumbline.data.records import assistant, user
 
 _AROUND: Names = {name: MEANINGFUL[name] for name in ("system", "tools", "media", "weight")}

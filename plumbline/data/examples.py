@@ -10,31 +10,37 @@ sentence that begins with the row: "'chosen' has 3 messages after the prompt; â€
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from plumbline.data.labels import CHOICES, Choice
+from plumbline.data.labels import Choice
 from plumbline.data.messages import (
     conversation_from,
-    is_missing,
     kind_of,
     messages_from,
     structure_from,
     tools_from,
 )
+from plumbline.data.part_values import (
+    Parts,
+    choice_in,
+    has_something,
+    named,
+    number_in,
+    options_of,
+    right_option,
+    text_of,
+    texts_in,
+    truth_of,
+)
 from plumbline.data.records import Conversation, Message, assistant, user
 
 HH_MARK = "\n\nHuman:"
-Parts = Mapping[str, Any]
-T = TypeVar("T")
 
 
 class NoPromptError(ValueError):
     """A row has a response, and nothing that it responds to."""
-
-
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,46 +95,16 @@ def example_from(parts: Parts) -> Example:
         rejected=sides.get("rejected"),
         a=sides.get("a"),
         b=sides.get("b"),
-        answer=_choice(parts, "answer"),
+        answer=choice_in(parts, "answer"),
         label=truth_of(parts["label"]) if "label" in parts else None,
         references=_references(parts),
-        tools=tuple(_named("tools", tools_from, parts["tools"])) if "tools" in parts else (),
-        weight=_number(parts, "weight"),
-        margin=_number(parts, "margin"),
+        tools=tuple(named("tools", tools_from, parts["tools"])) if "tools" in parts else (),
+        weight=number_in(parts, "weight"),
+        margin=number_in(parts, "margin"),
         subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
         id=str(parts["id"]) if has_something(parts.get("id")) else None,
-        reasons=_texts(parts.get("reasons")),
+        reasons=texts_in(parts.get("reasons")),
     )
-
-
-def has_something(value: Any) -> bool:
-    """Return whether a cell holds anything: not null, NaN, an empty text, list or object."""
-    if is_missing(value) or value is False:
-        return False
-    if isinstance(value, str):
-        return value.strip() not in ("", "[]", "{}", "null", "None")
-    return not (isinstance(value, Sequence | Mapping) and len(value) == 0)
-
-
-def truth_of(value: Any) -> bool | None:
-    """Return a label as true or false however it is written; None where it is neither."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    words = {"true": True, "false": False, "1": True, "0": False}
-    return words.get(value.strip().lower()) if isinstance(value, str) else None
-
-
-def text_of(value: Any) -> str:
-    """Return a single value as the text that a person would write for it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise ValueError(f"is {kind_of(value)}, not text")
 
 
 # ------------------------------------------------------------------------------------ the prompt
@@ -139,7 +115,7 @@ def _prompt_of(parts: Parts) -> Conversation | None:
     system, history = _system(parts), _history(parts)
     if "prompt" not in parts:
         return [*system, *history] or None
-    turns = _named("prompt", lambda value: conversation_from(value, "user"), parts["prompt"])
+    turns = named("prompt", lambda value: conversation_from(value, "user"), parts["prompt"])
     if len(turns) > 1 and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
         turns = turns[:-1]  # HH's open "Assistant:", where the response is to begin
     if turns and turns[-1]["role"] == "user":
@@ -180,7 +156,7 @@ def _history(parts: Parts) -> Conversation:
                 )
             turns += [user(pair[0]), assistant(pair[1])]
         return turns
-    return _named("history", messages_from, value)
+    return named("history", messages_from, value)
 
 
 def _question(question: str, parts: Parts) -> str:
@@ -200,32 +176,6 @@ def _question(question: str, parts: Parts) -> str:
     return "\n\n".join(texts)
 
 
-def options_of(parts: Parts) -> list[tuple[str, str]]:
-    """Return the options of a question, each with its letter."""
-    value = structure_from(parts["options"])
-    labels: Sequence[Any] = ()
-    if isinstance(value, Mapping) and isinstance(value.get("text"), Sequence):  # ARC
-        value, labels = value["text"], value.get("label") or ()
-    elif isinstance(value, Mapping):  # {"A": "red", "B": "blue"}
-        value, labels = list(value.values()), list(value)
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ValueError(f"has {kind_of(value)} as its options, not a list")
-    if len(value) > len(_LETTERS):
-        raise ValueError(f"has {len(value)} options; at most {len(_LETTERS)} have a letter")
-    options = []
-    for place, text in enumerate(value):
-        letter = str(labels[place]) if place < len(labels) else _LETTERS[place]
-        if isinstance(text, Mapping):  # {"label": "A", "text": "red"}
-            letter, text = str(text.get("label", letter)), text.get("text")
-        words = _named("options", text_of, text).strip()
-        if words[:2] in (f"{letter})", f"{letter}.", f"{letter}:"):  # AQuA: "A)21"
-            words = words[2:].strip()
-        elif words.startswith(f"({letter})"):
-            words = words[len(letter) + 2 :].strip()
-        options.append((letter, words))
-    return options
-
-
 # --------------------------------------------------------------------------------- the responses
 
 
@@ -233,7 +183,7 @@ def _dialogue(
     parts: Parts, before: Conversation | None
 ) -> tuple[Conversation, Conversation | None]:
     """Split a dialogue at its last response; without one at its end, it is all prompt."""
-    turns = _named("messages", messages_from, parts["messages"])
+    turns = named("messages", messages_from, parts["messages"])
     if not turns:
         raise ValueError("'messages' has no message")
     if before and turns[0]["role"] == "system" and before[0]["role"] == "system":
@@ -331,7 +281,7 @@ def _side(parts: Parts, part: str, name: str) -> Conversation:
     value = parts.get(part)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = text_of(value)
-    turns = _named(name, lambda v: conversation_from(v, "assistant"), value)
+    turns = named(name, lambda v: conversation_from(v, "assistant"), value)
     is_plain = isinstance(value, str) and len(turns) == 1 and turns[0]["role"] == "assistant"
     if is_plain and "prompt" not in parts and HH_MARK in str(value):
         raise ValueError(f"'{name}' has text before the first 'Human:'")
@@ -368,70 +318,7 @@ def _are_same(some: Conversation, others: Conversation) -> bool:
 
 
 def _references(parts: Parts) -> tuple[str, ...]:
-    references = list(_texts(parts.get("references")))
+    references = list(texts_in(parts.get("references")))
     if "correct" in parts and has_something(parts.get("options")):
         references = [*right_option(parts), *references]
     return tuple(dict.fromkeys(references))
-
-
-def right_option(parts: Parts) -> list[str]:
-    """Return letter and text of the option that is right, which may be named by either or place."""
-    options, correct = options_of(parts), parts["correct"]
-    if isinstance(correct, int | float) and not isinstance(correct, bool):
-        if correct != int(correct) or not 0 <= correct < len(options):
-            raise ValueError(f"has the right option {correct!r} of {len(options)}")
-        return list(options[int(correct)])
-    name = _named("correct", text_of, correct).strip()
-    for letter, text in options:
-        if name in (letter, text):
-            return [letter, text]
-    if name.isdigit() and int(name) < len(options):
-        return list(options[int(name)])
-    raise ValueError(f"has the right option {name!r}, which is none of its options")
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    """Return texts that are given as one, as several, as messages, or as SQuAD's answers."""
-    if is_missing(value):
-        return ()
-    if isinstance(value, str):
-        return (value,) if value.strip() else ()
-    if isinstance(value, Mapping):
-        if "text" in value:
-            return _texts(value["text"])
-        if value.keys() >= {"role", "content"} or value.keys() >= {"from", "value"}:
-            return (messages_from(value)[-1]["content"],)
-        raise ValueError("has an object among its references, not text")
-    if isinstance(value, Sequence):
-        if value and isinstance(value[0], Mapping) and value[0].keys() & {"role", "from"}:
-            return (messages_from(value)[-1]["content"],)
-        return tuple(text for entry in value for text in _texts(entry))
-    return (_named("references", text_of, value),)
-
-
-def _choice(parts: Parts, part: str) -> Choice | None:
-    value = parts.get(part)
-    if is_missing(value) or value == "":
-        return None
-    if value not in CHOICES:
-        raise ValueError(f"has the {part} {value!r}, which is none of {', '.join(CHOICES)}")
-    choice: Choice = value
-    return choice
-
-
-def _number(parts: Parts, part: str) -> float | None:
-    value = parts.get(part)
-    if is_missing(value) or value == "":
-        return None
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(f"has {kind_of(value)} as {part}, not a number") from None
-
-
-def _named(name: str, read: Callable[[Any], T], value: Any) -> T:
-    """Read a value; the reason names the part that it is."""
-    try:
-        return read(value)
-    except ValueError as problem:
-        raise ValueError(f"'{name}' {problem}") from None

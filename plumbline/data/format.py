@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from plumbline.data.examples import Parts, has_something
 from plumbline.data.messages import is_missing
+from plumbline.data.part_values import Parts, has_something
 
 Record = Mapping[str, Any]
 Names = Mapping[str, tuple[str, ...]]

@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from plumbline.data.column_guess import columns_to_give
-from plumbline.data.comparison_formats import COMPARISONS, as_pair, verdict_of, with_verdict
+from plumbline.data.comparison_formats import COMPARISONS, as_pair
 from plumbline.data.dialogue_formats import DIALOGUES
-from plumbline.data.examples import Parts, has_something
 from plumbline.data.format import Derived, Format, Record, derived
 from plumbline.data.label_formats import LABELS
+from plumbline.data.part_values import Parts, has_something
 from plumbline.data.parts import PARTS, nearest
 from plumbline.data.question_formats import QUESTIONS, answered, chosen_option
 from plumbline.data.uses import Use
+from plumbline.data.verdicts import verdict_of, with_verdict
 from plumbline.tables import Table
 
 FIRST_ROWS = 200

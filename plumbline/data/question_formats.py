@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from plumbline.data.examples import Parts, has_something, options_of, right_option, text_of
 from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import structure_from
+from plumbline.data.part_values import Parts, has_something, options_of, right_option, text_of
 from plumbline.data.records import Message
 
 _WITH_LABEL: Names = {"label": ("label", "kto_tag", "score_label")}

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from plumbline.config import Config
 from plumbline.data.column_guess import columns_to_give
-from plumbline.data.examples import Example, NoPromptError, example_from, has_something
+from plumbline.data.examples import Example, NoPromptError, example_from
 from plumbline.data.format import MEANINGFUL, PROMPT_PARTS, Format, Record, parts_in
 from plumbline.data.formats import (
     FIRST_ROWS,
@@ -30,6 +30,7 @@ from plumbline.data.formats import (
     why_unknown,
 )
 from plumbline.data.messages import is_missing, unread_keys
+from plumbline.data.part_values import has_something
 from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
 from plumbline.data.sources import RowSource, as_source, source_at

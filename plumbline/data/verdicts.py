@@ -1,0 +1,47 @@
+"""Which of two responses is better, as columns of files say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plumbline.data.messages import kind_of
+from plumbline.data.part_values import Parts
+
+#: What the columns that say which response is better hold, beside a, b, tie and both_bad.
+_VERDICTS: Mapping[str, Mapping[Any, str]] = {
+    "verdict": {},
+    "choice": {0: "a", 1: "b"},
+    "winner": {
+        "model_a": "a", "model_b": "b", "A": "a", "B": "b", "A>B": "a", "B>A": "b",
+        "response_a": "a", "response_b": "b", "tie (bothbad)": "both_bad", "bothbad": "both_bad",
+    },
+    "better_response_id": {0: "a", 1: "b"},
+    "labels": {1: "a", 0: "b"},  # SHP: 1 where A is preferred
+}  # fmt: skip
+#: Columns whose sign says it: below zero the first response is better.
+_SIGNED = ("preference_strength", "overall_preference")
+
+
+def verdict_of(column: str, value: Any) -> str:
+    """Return what a column says: a, b, tie or both_bad; raise `ValueError` where it says none."""
+    if column in _SIGNED:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"has {kind_of(value)} as {column}, not a number")
+        return "tie" if value == 0 else "a" if value < 0 else "b"
+    text = value.strip() if isinstance(value, str) else value
+    if text in ("a", "b", "tie", "both_bad"):
+        return str(text)
+    verdicts = _VERDICTS[column]
+    if text not in verdicts or isinstance(text, bool):
+        raise ValueError(f"has the {column} {value!r}, which does not say which response is better")
+    return verdicts[text]
+
+
+def with_verdict(parts: Parts, verdict: str) -> Parts:
+    """Return the parts of two responses with the better as chosen; a tie chooses neither."""
+    if verdict == "a":
+        return {**parts, "chosen": parts["a"], "rejected": parts["b"]}
+    if verdict == "b":
+        return {**parts, "chosen": parts["b"], "rejected": parts["a"]}
+    return parts
