@@ -32,18 +32,15 @@ def write_model_folder(file: Path, folder: Path, dtype: str = "auto") -> None:
     weights, which holds their values exactly.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    reader = _opened(file)
-    _check_contents(file, reader)
-    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    config = _read(file, AutoConfig.from_pretrained, **place)
-    _check_positions(file, reader, config)
-    tokenizer = _read(file, AutoTokenizer.from_pretrained, **place)
+    reader = check_file(file)
+    tokenizer = _read(file, AutoTokenizer.from_pretrained, str(file.parent), gguf_file=file.name)
     model, info = _read(
         file,
         AutoModelForCausalLM.from_pretrained,
-        **place,
+        str(file.parent),
+        gguf_file=file.name,
         dtype=getattr(torch, _own_dtype(reader) if dtype == "auto" else dtype),
         output_loading_info=True,
     )
@@ -51,6 +48,17 @@ def write_model_folder(file: Path, folder: Path, dtype: str = "auto") -> None:
     report.refuse(report.missing | report.unexpected, "a language model")
     _plain(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def check_file(file: Path) -> Any:
+    """Return the reader of a file that can be loaded, by its header. Raises `ModelError`."""
+    from transformers import AutoConfig
+
+    reader = _opened(file)
+    _check_contents(file, reader)
+    config = _read(file, AutoConfig.from_pretrained, str(file.parent), gguf_file=file.name)
+    _check_positions(file, reader, config)
+    return reader
 
 
 def _opened(file: Path) -> Any:
@@ -110,12 +118,12 @@ def _check_positions(file: Path, reader: Any, config: Any) -> None:
     )
 
 
-def _read(file: Path, function: Callable[..., T], **options: Any) -> T:
+def _read(file: Path, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call a ``from_pretrained``; what it raises of a whole GGUF file becomes `ModelError`."""
     import transformers
 
     try:
-        return function(**options)
+        return function(*arguments, **options)
     except Exception as error:  # transformers' readers of GGUF raise of every kind
         if isinstance(error, MemoryError):
             raise

@@ -21,7 +21,7 @@ from plumbline.config import Check, Config, only_when
 from plumbline.errors import ConfigError, DataError, ModelError
 from plumbline.lm import remote_code
 from plumbline.lm.chat import DEFAULT_TEMPLATE, ROLE_TOKENS
-from plumbline.lm.gguf_file import is_gguf, write_model_folder
+from plumbline.lm.gguf_file import check_file, is_gguf, write_model_folder
 from plumbline.lm.load import load_causal_lm, load_config
 from plumbline.lm.model_folder import Reference
 from plumbline.lm.save import model_card
@@ -115,7 +115,7 @@ class BaseModelConfig(Config):
 
     def checks_before_work(self) -> Sequence[Check]:
         """Look for a model from elsewhere, and try its tokenizer and template."""
-        return (partial(check_base, self),) if _is_referred_to(self) else ()
+        return (partial(check_base, self),) if _is_given(self) else ()
 
 
 def check_base(config: BaseModelConfig) -> None:
@@ -124,6 +124,9 @@ def check_base(config: BaseModelConfig) -> None:
     The weights are read by the stage.
     """
     silence_libraries()
+    if is_gguf(config.name_or_path):
+        check_file(gguf_source(config.name_or_path).path)
+        return
     if config.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise ModelError(
             "base.attention is flash_attention_2, which needs the package flash-attn: it is not "

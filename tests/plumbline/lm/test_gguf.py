@@ -236,6 +236,17 @@ def test_a_part_and_an_adapter(plain, tmp_path):
     _refused(adapter, tmp_path, "general.type is 'adapter'")
 
 
+def test_a_file_is_looked_at_before_the_first_stage(file):
+    (check,) = BaseModelConfig(name_or_path=str(file)).checks_before_work()
+    check()
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="was not downloaded to its end"):
+        check()
+    file.unlink()
+    with pytest.raises(ConfigError, match="no GGUF file"):
+        check()
+
+
 def test_without_the_package(file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(gguf_file.importlib.util, "find_spec", lambda name: None)
