@@ -20,6 +20,17 @@ from preference.pairing import PAIRINGS
 from preference.unpaired_losses import UNPAIRED_LOSSES
 
 
+class PairFilterConfig(Config):
+    """Which pairs of responses are worth a comparison. Null lets all pass."""
+
+    max_similarity: float | None = Field(None, gt=0, lt=1)
+    """Pairs whose texts are more alike than this (the share of characters that match) are left
+    out: people cannot tell them apart, and DPO would move both."""
+    max_length_ratio: float | None = Field(None, gt=1)
+    """Pairs in which one text is longer than the other by more than this factor are left out, so
+    that length is no hint at which is better."""
+
+
 class PairsConfig(Config):
     """How pairs of responses are drawn from a policy, for people to compare."""
 
@@ -31,6 +42,8 @@ class PairsConfig(Config):
     """Pairs made of them, at most."""
     sampling: SamplingConfig = SamplingConfig()
     """How the responses are drawn."""
+    filter: PairFilterConfig = PairFilterConfig()
+    """Which pairs are left out."""
 
     @model_validator(mode="after")
     def _enough_responses(self) -> PairsConfig:
@@ -294,6 +307,8 @@ class OnlineConfig(LossConfig):
     """Difference of scores that a pair is to be near."""
     rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
     """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
+    filter: PairFilterConfig = PairFilterConfig()
+    """Which pairs are left out, whatever their scores."""
     min_gap: float = Field(0.0, ge=0)
     """Pairs whose scores differ by no more than this are left out, and counted."""
     missing_eos_penalty: float = Field(0.0, ge=0)

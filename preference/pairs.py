@@ -14,7 +14,10 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive, rng
-from preference.config import PairsConfig
+from preference.config import PairFilterConfig, PairsConfig
+from preference.pairing import passes
+
+_ALL_THE_SAME = "all responses are the same or empty"
 
 
 @stage("pairs")
@@ -44,10 +47,12 @@ def sample_pairs(
     rows: list[Row] = []
     for place, (number, prompt) in enumerate(answerable):
         responses = texts[place * config.responses : (place + 1) * config.responses]
-        pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed)
+        pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed, config.filter)
         rows += pairs
         if not pairs:
-            dropped.add("sampled", number, "all responses are the same or empty", prompt)
+            different = len({text for text in responses if text.strip()}) > 1
+            reason = "pairs.filter lets no pair pass" if different else _ALL_THE_SAME
+            dropped.add("sampled", number, reason, prompt)
     if not rows:
         raise DataError(
             "There is nothing to compare: the policy gave the same response to every prompt each "
@@ -88,12 +93,17 @@ def _answerable(
 
 
 def make_pairs(
-    prompt: Conversation, responses: Sequence[str], at_most: int, seed: int
+    prompt: Conversation,
+    responses: Sequence[str],
+    at_most: int,
+    seed: int,
+    filter: PairFilterConfig = PairFilterConfig(),  # noqa: B008 - it is frozen
 ) -> list[Row]:
     """Return pairs of different responses, at random, in random order, with an id each."""
     random = rng(seed, "make pairs", prompt_id(prompt))
     different = [response for response in dict.fromkeys(responses) if response.strip()]
-    pairs = list(itertools.combinations(different, 2))
+    limits = (filter.max_similarity, filter.max_length_ratio)
+    pairs = [pair for pair in itertools.combinations(different, 2) if passes(*pair, *limits)]
     rows = []
     for number, pair in enumerate(random.sample(pairs, min(at_most, len(pairs)))):
         a, b = random.sample(pair, 2)

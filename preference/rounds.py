@@ -14,7 +14,7 @@ from plumbline.seeds import derive, rng
 from plumbline.training.prompt_rounds import prompts_of_round
 from preference.batches import PairExample
 from preference.config import OnlineConfig
-from preference.pairing import PAIRINGS, PairingSettings
+from preference.pairing import PAIRINGS, PairingSettings, passes
 
 
 class Round(NamedTuple):
@@ -113,9 +113,14 @@ def pairs_of(
     settings = PairingSettings(config.target_gap, config.rso_beta)
     random = rng(seed, "pairing", number, prompt_id(candidates.prompt))
     pairs = PAIRINGS[config.pairing].function(scores, settings, random)
-    wide = [(a, b) for a, b in pairs if scores[a] - scores[b] > config.min_gap]
+    texts = [candidates.texts[n] for n in kept]
+    limits = (config.filter.max_similarity, config.filter.max_length_ratio)
+    passing = [(a, b) for a, b in pairs if passes(texts[a], texts[b], *limits)]
+    wide = [(a, b) for a, b in passing if scores[a] - scores[b] > config.min_gap]
     if not wide:
-        reason = "all responses have the same score" if not pairs else "is within min_gap"
+        reason = "is within min_gap"
+        if not passing:
+            reason = "filter lets no pair pass" if pairs else "all responses have the same score"
         dropped.add(origin, row, reason, candidates.prompt)
     return [
         PairExample(candidates.prompt_ids, candidates.ids[kept[a]], candidates.ids[kept[b]])

@@ -16,9 +16,10 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
-from preference.config import OnlineConfig, WatchConfig
+from preference.config import OnlineConfig, PairFilterConfig, WatchConfig
 from preference.online import train_online
-from preference.pairing import PAIRINGS, PairingSettings
+from preference.pairing import PAIRINGS, PairingSettings, passes, similarity
+from preference.pairs import make_pairs
 from preference.rounds import Candidates, pairs_of
 from preference.signs import Watch
 
@@ -135,6 +136,31 @@ def test_pairs_within_the_least_gap_are_left_out_and_counted():
     assert sorted((x.chosen_ids[0], x.rejected_ids[0]) for x in made) == [(12, 10), (12, 11)]
     assert pairs_of(candidates(["a", "b"], [0.0, 0.4]), config, 0, 0, dropped) == []
     assert dropped.reasons() == {"is within min_gap": 1}
+
+
+def test_pairs_that_are_alike_or_of_unlike_length_are_left_out_and_counted():
+    assert similarity("abcd", "abed") == 2 * 3 / 8
+    assert similarity("", "") == 1.0
+    assert passes("abcd", "abed", 0.75, None) and not passes("abcd", "abed", 0.74, None)
+    assert passes("ab", "abcd", None, 2.0) and not passes("ab", "abcd", None, 1.9)
+    dropped = Dropped()
+    config = OnlineConfig(**SMALL | {"pairing": "all", "filter": {"max_similarity": 0.7}})
+    made = pairs_of(candidates(["abcd", "abed", "xy"], [2.0, 1.0, 0.0]), config, 0, 0, dropped)
+    assert sorted((x.chosen_ids[0], x.rejected_ids[0]) for x in made) == [(10, 12), (11, 12)]
+    assert pairs_of(candidates(["abcd", "abed"], [2.0, 1.0]), config, 0, 0, dropped) == []
+    assert dropped.reasons() == {"filter lets no pair pass": 1}
+
+
+def test_pairs_for_people_are_filtered_in_the_same_way():
+    texts = ["abcd", "abed", "x"]
+    assert len(make_pairs(PROMPTS[0], texts, 3, 0)) == 3
+    alike = make_pairs(PROMPTS[0], texts, 3, 0, PairFilterConfig(max_similarity=0.7))
+    shown = [{row["a"][0]["content"], row["b"][0]["content"]} for row in alike]
+    assert {"abcd", "abed"} not in shown and len(shown) == 2
+    balanced = make_pairs(PROMPTS[0], texts, 3, 0, PairFilterConfig(max_length_ratio=2.0))
+    assert [{row["a"][0]["content"], row["b"][0]["content"]} for row in balanced] == [
+        {"abcd", "abed"}
+    ]
 
 
 # Training.
