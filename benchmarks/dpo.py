@@ -120,10 +120,10 @@ def alternate(
         turns: list[list[dict[str, float]]] = [[] for _ in settings]
         try:
             for turn in range(warm_up + repeats):
-                for worker, found in zip(workers, turns, strict=True):
-                    said = _turn(worker)
+                for worker, own_turns in zip(workers, turns, strict=True):
+                    reply = _take_turn(worker)
                     if turn >= warm_up:
-                        found.append(said)
+                        own_turns.append(reply)
         except (RuntimeError, BrokenPipeError):
             print(log.read_text()[-3000:], file=sys.stderr)
             raise
@@ -146,14 +146,14 @@ def _start(setting: Setting, log: Path) -> subprocess.Popen[str]:
     )
 
 
-def _turn(worker: subprocess.Popen[str]) -> dict[str, float]:
+def _take_turn(worker: subprocess.Popen[str]) -> dict[str, float]:
     assert worker.stdin is not None and worker.stdout is not None
     worker.stdin.write("go\n")
     worker.stdin.flush()
     for line in worker.stdout:
         if line.startswith("{"):
-            said: dict[str, float] = json.loads(line)
-            return said
+            reply: dict[str, float] = json.loads(line)
+            return reply
     raise RuntimeError(f"a worker ended: {worker.args!r}")
 
 

@@ -177,7 +177,7 @@ def work_ours(setting: Setting, folder: Path, scratch: str) -> None:
 
 
 if __name__ == "__main__":
-    given = Setting(**json.loads(sys.argv[1]))
+    requested = Setting(**json.loads(sys.argv[1]))
     with tempfile.TemporaryDirectory() as place:
-        model_folder = _folder(given, Path(place) / "model")
-        (work_trl if given.kind == "trl" else work_ours)(given, model_folder, place)
+        model_folder = _folder(requested, Path(place) / "model")
+        (work_trl if requested.kind == "trl" else work_ours)(requested, model_folder, place)

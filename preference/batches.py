@@ -105,7 +105,7 @@ def _column(
     """Return the numbers of a column, 0 at least and ``most`` at most; None for no column."""
     if column is None:
         return None
-    found = []
+    values = []
     upper = float("inf") if most is None else most
     expected = "a number from 0" if most is None else f"a number from 0 to {most:g}"
     for row in rows:
@@ -117,5 +117,5 @@ def _column(
                 f"{value!r} there, and not {expected}. Name a column that has one in every row, or "
                 f"set dpo.{setting} to null."
             )
-        found.append(float(value))
-    return found
+        values.append(float(value))
+    return values

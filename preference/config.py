@@ -25,10 +25,10 @@ class PairFilterConfig(Config):
 
     max_similarity: float | None = Field(None, gt=0, lt=1)
     """Pairs whose texts are more alike than this (the share of characters that match) are left
-    out: people cannot tell them apart, and DPO would move both."""
+    out: people cannot distinguish them, and DPO would move both."""
     max_length_ratio: float | None = Field(None, gt=1)
     """Pairs in which one text is longer than the other by more than this factor are left out, so
-    that length is no hint at which is better."""
+    that length does not show which is better."""
 
 
 class PairsConfig(Config):
@@ -308,7 +308,7 @@ class OnlineConfig(LossConfig):
     rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
     """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
     filter: PairFilterConfig = PairFilterConfig()
-    """Which pairs are left out, whatever their scores."""
+    """Which pairs are left out before their scores are compared."""
     min_gap: float = Field(0.0, ge=0)
     """Pairs whose scores differ by no more than this are left out, and counted."""
     missing_eos_penalty: float = Field(0.0, ge=0)

@@ -134,8 +134,8 @@ def _evaluator(
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:
             save(stage.folder / "checkpoints" / f"step-{step}", step)
-        figures = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
-        watch.look_at_evaluation(step, figures)
-        return figures
+        metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        watch.look_at_evaluation(step, metrics)
+        return metrics
 
     return evaluate

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from plumbline.data.records import Row, read_dataset
+from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
-from plumbline.errors import DataError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.chat import ConversationRefusedError, encode_response
-from plumbline.lm.context import LengthLimit, length_limit
+from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
@@ -21,61 +18,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
 from preference.config import KTOConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-class LabelledExample(NamedTuple):
-    """A response as ids, and whether it was liked."""
-
-    prompt_ids: list[int]
-    response_ids: list[int]
-    desirable: bool
-
-
-def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return each side of preference rows as a row of its own, the chosen ones liked."""
-    return [
-        {
-            "prompt": row["prompt"],
-            "response": row[side],
-            "label": side == "chosen",
-            "origin": row.get("origin", "preferences"),
-            "row": row.get("row", number),
-        }
-        for number, row in enumerate(rows, 1)
-        for side in ("chosen", "rejected")
-    ]
-
-
-def encode_labelled(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
-) -> list[LabelledExample]:
-    """Return rows ``prompt``, ``response`` and ``label`` as ids; others are kept with the reason.
-
-    Raises `DataError` where responses of only one label are left.
-    """
-    examples: list[LabelledExample] = []
-    for row in rows:
-        try:
-            prompt_ids, ids = encode_response(
-                tokenizer, row["prompt"], row["response"][-1]["content"]
-            )
-        except ConversationRefusedError as error:
-            dropped.add(row["origin"], row["row"], str(error), row)
-            continue
-        if len(prompt_ids) + len(ids) > limit.tokens:
-            dropped.add(row["origin"], row["row"], limit.reason, row)
-        else:
-            examples.append(LabelledExample(prompt_ids, ids, bool(row["label"])))
-    liked = sum(example.desirable for example in examples)
-    if not 0 < liked < len(examples):
-        raise DataError(
-            f"{liked} of {len(examples)} responses that can be trained on were liked; both labels "
-            f"are needed. Left out: {dropped.summary() or 'none'}."
-        )
-    return examples
+from preference.labels import encode_labeled, unpaired_rows
 
 
 @stage("policy")
@@ -93,14 +36,14 @@ def train_kto(
     silence_libraries()
     from transformers import TrainingArguments, set_seed
 
-    from preference.label_trainer import LabelTrainer, collate_labelled
+    from preference.label_trainer import LabelTrainer, collate_labeled
     from preference.reference import PolicyAndReference
 
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
     rows = unpaired_rows(read_dataset(preferences.path, "train"))
-    examples = encode_labelled(rows, tokenizer, limit, dropped)
+    examples = encode_labeled(rows, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference.
@@ -112,7 +55,7 @@ def train_kto(
         config=config,
         args=TrainingArguments(**arguments, remove_unused_columns=False),
         train_dataset=examples,
-        data_collator=collate_labelled,
+        data_collator=collate_labeled,
         processing_class=tokenizer,
     )
 

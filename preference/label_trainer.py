@@ -12,11 +12,11 @@ from torch import Tensor
 from plumbline.lm.branches import Branches, branch_logprobs
 from plumbline.lm.policy import Policy
 from preference.config import KTOConfig
-from preference.kto import LabelledExample
+from preference.labels import LabeledExample
 from preference.logprobs import LossSettings
 from preference.reference import PolicyAndReference
 from preference.trainer import BranchTrainer
-from preference.unpaired_losses import UNPAIRED_LOSSES, LabelledLogprobs
+from preference.unpaired_losses import UNPAIRED_LOSSES, LabeledLogprobs
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LabelBatch:
         return sum(map(len, self.branches.prompts)) + sum(map(len, self.branches.flat))
 
 
-def collate_labelled(examples: Sequence[LabelledExample]) -> dict[str, LabelBatch]:
+def collate_labeled(examples: Sequence[LabeledExample]) -> dict[str, LabelBatch]:
     """Return a batch, under the name by which the trainer finds it."""
     prompts = [example.prompt_ids for example in examples]
     responses = [example.response_ids for example in examples]
@@ -78,7 +78,7 @@ class LabelTrainer(BranchTrainer):
                 reference = _sums(self.roles.reference, batch.branches)
                 shift = self._shift(row.shift, batch, policy - reference)
         desirable = batch.desirable.to(policy.device)
-        logprobs = LabelledLogprobs(policy, reference, desirable, shift.to(policy))
+        logprobs = LabeledLogprobs(policy, reference, desirable, shift.to(policy))
         loss = row.function(logprobs, self.settings).mean()
         rewards = self.settings.beta * logprobs.log_ratio.detach()
         self._total_train_tokens += batch.tokens_seen
@@ -121,8 +121,8 @@ class LabelTrainer(BranchTrainer):
 
 def _sums(role: Policy, branches: Branches) -> Tensor:
     """Return the log-probability of each response, [B]."""
-    found = branch_logprobs(role.model, branches, role=role.adapter, pad_id=role.pad_id)
-    return found.logprobs.sum(1)
+    tokens = branch_logprobs(role.model, branches, role=role.adapter, pad_id=role.pad_id)
+    return tokens.logprobs.sum(1)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

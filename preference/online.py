@@ -63,64 +63,77 @@ def train_online(
         stage, roles.policy, [scorer], prompts,
         config.sampling.max_new_tokens, config.prompts_per_round, "online.prompts_per_round",
     )  # fmt: skip
-    learner, dropped = OnlineLearner(roles, config, seed), Dropped.read(stage.folder)
+    dropped = Dropped.read(stage.folder)
+    learner = OnlineLearner(roles, config, seed)
     watch = Watch(config.watch, stage.say, has_reference=config.has_reference)
-    judged = milestones(config.rounds, config.evaluations)
-
-    def save(folder: Path) -> None:
-        title = "Policy aligned by preferences of a scorer between its own responses"
-        card = model_card(title, f"After {learner.round} rounds, from {policy.id}.")
-        save_model(roles.model, roles.policy.tokenizer, folder, source=policy.path, card=card)
-
-    def evaluate() -> None:
-        if learner.round not in judged:
-            return
-        if config.keep_checkpoints and learner.round:
-            save(stage.folder / "checkpoints" / f"step-{learner.round}")
-        figures = hook(roles.policy, roles.start, learner.round, stage.folder / "evaluations")
-        watch.look_at_evaluation(learner.round, figures)
-        stage.metrics.log(learner.round, figures)
+    evaluations = _Evaluations(stage, roles, hook, config, policy, watch)
 
     # 2. Resume from the last checkpoint.
     checkpoint = stage.checkpoints.load()
     stage.metrics.rewind(0 if checkpoint is None else checkpoint["metrics"])
     if checkpoint is not None:
         learner.load_state_dict(checkpoint["learner"])
-    unpaired = Dropped() if checkpoint is None else Dropped(checkpoint["unpaired"])
 
     # 3. Rounds: sample, score, pair, learn.
     with stage.bar("preferences of its own responses", config.rounds) as bar:
         if learner.round == 0:
-            evaluate()
+            evaluations.after(0)
         bar.update(learner.round)
         while learner.round < config.rounds:
-            made = sample_round(
-                roles.policy, fitting, scorer, config, learner.round, seed, unpaired
+            metrics = learner.learn(
+                sample_round(
+                    roles.policy, fitting, scorer, config, learner.round, seed, learner.unpaired
+                )
             )
-            figures = learner.learn(made)
-            stage.metrics.log(learner.round, figures)
-            watch.look_at_training(learner.round, figures)
-            evaluate()
+            stage.metrics.log(learner.round, metrics)
+            watch.look_at_training(learner.round, metrics)
+            evaluations.after(learner.round)
             if learner.round % config.checkpoint_every == 0:
-                tree = {
-                    "learner": learner.state_dict(),
-                    "unpaired": unpaired.rows,
-                    "metrics": stage.metrics.position(),
-                }
+                tree = {"learner": learner.state_dict(), "metrics": stage.metrics.position()}
                 stage.checkpoints.save(learner.round, tree)
-            bar.update(learner.round, {"score": figures["score"]})
+            bar.update(learner.round, {"score": metrics["score"]})
 
     # 4. Save the policy.
-    dropped.rows += unpaired.rows
+    dropped.rows += learner.unpaired.rows
     stage.report_dropped(dropped)
-    save(stage.folder)
-    return {
-        "rounds": float(learner.round),
-        "responses": float(learner.round * config.prompts_per_round * config.responses),
-        **{name: float(getattr(learner, name)) for name in _COUNTS[1:]},
-        "unpaired_prompts": float(len(unpaired.rows)),
-        **parameter_counts(roles.model),
-    }
+    evaluations.save(stage.folder, learner.round)
+    return {**learner.totals(), **parameter_counts(roles.model)}
+
+
+class _Evaluations:
+    """Lets the hook judge the policy at evenly spaced rounds, and keeps the weights of each."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        roles: PolicyAndReference,
+        hook: EvaluationHook,
+        config: OnlineConfig,
+        source: Artifact,
+        watch: Watch,
+    ) -> None:
+        self._stage, self._roles, self._hook, self._source = stage, roles, hook, source
+        self._watch, self._keeps = watch, config.keep_checkpoints
+        self._rounds = milestones(config.rounds, config.evaluations)
+
+    def after(self, number: int) -> None:
+        """Judge the policy after a round, where it is time to."""
+        if number not in self._rounds:
+            return
+        stage, roles = self._stage, self._roles
+        if self._keeps and number:
+            self.save(stage.folder / "checkpoints" / f"step-{number}", number)
+        metrics = self._hook(roles.policy, roles.start, number, stage.folder / "evaluations")
+        self._watch.look_at_evaluation(number, metrics)
+        stage.metrics.log(number, metrics)
+
+    def save(self, folder: Path, number: int) -> None:
+        """Save the policy as it is after a round."""
+        title = "Policy aligned by preferences of a scorer between its own responses"
+        card = model_card(title, f"After {number} rounds, from {self._source.id}.")
+        roles = self._roles
+        tokenizer = roles.policy.tokenizer
+        save_model(roles.model, tokenizer, folder, source=self._source.path, card=card)
 
 
 class OnlineLearner:
@@ -130,6 +143,8 @@ class OnlineLearner:
         self.roles, self.config, self._seed = roles, config, seed
         self.round = self.steps = 0
         self.tokens_sampled = self.tokens_scored = self.tokens_seen = self.pairs = 0
+        self.unpaired = Dropped()
+        """Prompts of the rounds whose responses made no pair."""
         self._weights: dict[str, nn.Parameter] = {
             name: p for name, p in roles.model.named_parameters() if p.requires_grad
         }
@@ -137,22 +152,22 @@ class OnlineLearner:
             self._weights.values(), config.learning_rate
         )
 
-    def learn(self, made: Round) -> dict[str, float]:
+    def learn(self, sampled: Round) -> dict[str, float]:
         """Learn from a round's pairs, then let the reference follow; return the figures."""
         config, learnt = self.config, _Means()
         left = 1 - self.round / config.rounds if config.schedule == "linear" else 1.0
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * left
         for epoch in range(config.epochs):
-            for examples in self._minibatches(made.examples, epoch):
+            for examples in self._minibatches(sampled.examples, epoch):
                 learnt.add(self._step(collate_pairs(examples)["pairs"]))
         self.round += 1
-        self.tokens_sampled += made.tokens_sampled
-        self.tokens_scored += made.tokens_scored
-        self.pairs += len(made.examples)
+        self.tokens_sampled += sampled.tokens_sampled
+        self.tokens_scored += sampled.tokens_scored
+        self.pairs += len(sampled.examples)
         if config.reference_every is not None and self.round % config.reference_every == 0:
             self.roles.update(1.0)
-        return {**made.figures, **learnt.means(), "tokens_sampled": float(self.tokens_sampled)}
+        return {**sampled.metrics, **learnt.means(), "tokens_sampled": float(self.tokens_sampled)}
 
     def _minibatches(self, examples: Sequence[PairExample], epoch: int) -> list[list[PairExample]]:
         """Return the pairs of each optimiser step, in an order of the epoch's own."""
@@ -169,8 +184,10 @@ class OnlineLearner:
         config, policy = self.config, self.roles.policy
         tokens = pairs.tokens.to(policy.model.device)
         with compute_precision(config.precision, policy.model.device):
-            found = branch_logprobs(policy.model, pairs.branches, pad_id=policy.pad_id).logprobs
-            found = found.view(len(tokens), 2, -1)
+            token_logprobs = branch_logprobs(
+                policy.model, pairs.branches, pad_id=policy.pad_id
+            ).logprobs
+            token_logprobs = token_logprobs.view(len(tokens), 2, -1)
 
             def seen(ld_alpha: float | None) -> Any:
                 reference = (
@@ -178,7 +195,9 @@ class OnlineLearner:
                     if config.has_reference
                     else None
                 )
-                return pairs_of_sums(response_sums(found, tokens, ld_alpha), reference, tokens)
+                return pairs_of_sums(
+                    response_sums(token_logprobs, tokens, ld_alpha), reference, tokens
+                )
 
             plain = seen(None)
             weighed = plain if config.ld_alpha is None else seen(config.ld_alpha)
@@ -197,12 +216,23 @@ class OnlineLearner:
             **pair_figures(weighed, config.beta),
         }
 
+    def totals(self) -> dict[str, float]:
+        """Return what the whole training came to."""
+        config = self.config
+        return {
+            "rounds": float(self.round),
+            "responses": float(self.round * config.prompts_per_round * config.responses),
+            **{name: float(getattr(self, name)) for name in _COUNTS[1:]},
+            "unpaired_prompts": float(len(self.unpaired.rows)),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""
         return {
             "weights": self._weights,
             "optimizer": self._optimizer.state_dict(),
             "counts": {name: getattr(self, name) for name in _COUNTS},
+            "unpaired": self.unpaired.rows,
             **state_of(self.roles),
         }
 
@@ -213,6 +243,7 @@ class OnlineLearner:
         self._optimizer.load_state_dict(state["optimizer"])
         for name, count in state["counts"].items():
             setattr(self, name, count)
+        self.unpaired = Dropped(state["unpaired"])
         restore(self.roles, state)
 
 

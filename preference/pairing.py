@@ -83,27 +83,27 @@ def rso(scores: Sequence[float], settings: PairingSettings, rng: random.Random) 
     return [(kept[a], kept[b]) for a, b in all_pairs([scores[n] for n in kept], settings, rng)]
 
 
-def similarity(one: str, other: str) -> float:
+def similarity(text: str, other_text: str) -> float:
     """Return the share of characters that two texts have in common in order, from 0 to 1.
 
     2 M / (characters of both), with M the length of their longest common subsequence.
     """
     from rapidfuzz.distance import LCSseq
 
-    length = len(one) + len(other)
-    return 2 * LCSseq.similarity(one, other) / length if length else 1.0
+    length = len(text) + len(other_text)
+    return 2 * LCSseq.similarity(text, other_text) / length if length else 1.0
 
 
 def passes(
-    one: str, other: str, max_similarity: float | None, max_length_ratio: float | None
+    text: str, other_text: str, max_similarity: float | None, max_length_ratio: float | None
 ) -> bool:
     """Return whether two texts are different enough, and of similar enough length, in characters.
 
     None sets no limit.
     """
-    if max_similarity is not None and similarity(one, other) > max_similarity:
+    if max_similarity is not None and similarity(text, other_text) > max_similarity:
         return False
-    short, long = sorted((len(one), len(other)))
+    short, long = sorted((len(text), len(other_text)))
     return max_length_ratio is None or long <= max_length_ratio * short
 
 

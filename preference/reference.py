@@ -81,8 +81,8 @@ class PolicyAndReference:
         """The weights of the copy that moves, by the names of the policy's; none without one."""
         if self._moving is None:
             return {}
-        found = role_parameters(self._moving.model, _MOVING)
-        return {name.replace(f".{_MOVING}.", f".{ADAPTER}."): p for name, p in found.items()}
+        own = role_parameters(self._moving.model, _MOVING)
+        return {name.replace(f".{_MOVING}.", f".{ADAPTER}."): p for name, p in own.items()}
 
     @torch.no_grad()
     def update(self, mixing: float) -> None:
@@ -100,11 +100,13 @@ class PolicyAndReference:
         reference = self.reference
         was_training = reference.model.training
         reference.model.eval()
-        found = branch_logprobs(
+        token_logprobs = branch_logprobs(
             reference.model, branches, role=reference.adapter, pad_id=reference.pad_id
         ).logprobs
         reference.model.train(was_training)
-        return response_sums(found.view(len(tokens), 2, -1), tokens.to(found.device), ld_alpha)
+        return response_sums(
+            token_logprobs.view(len(tokens), 2, -1), tokens.to(token_logprobs.device), ld_alpha
+        )
 
     def digest(self) -> str:
         """Return a digest of the weights of the start: the base's, and its adapter's."""

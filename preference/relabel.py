@@ -51,7 +51,7 @@ def opinion_of(differences: Sequence[float]) -> Opinion:
     )
 
 
-def relabelled(row: Row, opinion: Opinion, config: RelabelConfig) -> Row | None:
+def relabeled(row: Row, opinion: Opinion, config: RelabelConfig) -> Row | None:
     """Return a row with the scorers' label, with its own where they are unsure, or None.
 
     ``soft_label`` is the probability that the chosen response is the better, ``margin`` the mean
@@ -81,7 +81,7 @@ def relabel_preferences(
     kept: list[Row] = []
     dropped = Dropped()
     for number, (row, opinion) in enumerate(zip(rows, opinions, strict=True), 1):
-        new = relabelled(row, opinion, config)
+        new = relabeled(row, opinion, config)
         if new is not None:
             kept.append(new)
         else:

@@ -21,7 +21,7 @@ class Round(NamedTuple):
     """What a round learns from, and what it cost."""
 
     examples: list[PairExample]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     """What metrics.jsonl shows of it."""
     tokens_sampled: int
     tokens_scored: int

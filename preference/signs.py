@@ -54,14 +54,14 @@ class Watch:
         self._said: set[str] = set()
         self._first_tokens: float | None = None
 
-    def look_at_training(self, step: int, figures: Mapping[str, float]) -> None:
+    def look_at_training(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at a line of training figures."""
         if not self._has_reference:
             return
         self._compare(
             step,
             "displaced_share",
-            figures.get("displaced_share"),
+            metrics.get("displaced_share"),
             "{value:.0%} of the chosen responses are less likely than under the reference though "
             "their margins grow: probability goes to neither response. mixture: {{sft: 0.1}}, "
             "loss: dpop or a larger beta hold it",
@@ -69,21 +69,21 @@ class Watch:
         self._compare(
             step,
             "saturated_share",
-            figures.get("saturated_share"),
+            metrics.get("saturated_share"),
             "{value:.0%} of the pairs have margins so wide that they teach next to nothing. A "
             "larger beta, label_smoothing, loss: ipo or fewer epochs keep the policy nearer",
         )
 
-    def look_at_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+    def look_at_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at the figures of an evaluation."""
         self._compare(
             step,
             "kl",
-            figures.get("kl"),
+            metrics.get("kl"),
             "the policy is {value:.1f} nats from its reference in its own responses. A larger "
             "beta, a lower learning rate or fewer steps keep it nearer",
         )
-        tokens = figures.get("tokens")
+        tokens = metrics.get("tokens")
         if tokens is None:
             return
         if self._first_tokens is None:

@@ -48,16 +48,16 @@ class BranchTrainer(ExactResume):
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
 
-    def _note(self, figures: Mapping[str, Tensor]) -> None:
-        names = list(figures)
-        numbers = torch.stack([figures[name].detach().float() for name in names]).tolist()
+    def _note(self, metrics: Mapping[str, Tensor]) -> None:
+        names = list(metrics)
+        numbers = torch.stack([metrics[name].detach().float() for name in names]).tolist()
         for name, number in zip(names, numbers, strict=True):
             self._figures[name].append(number)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the figures since the last line."""
         if "loss" in logs:
-            logs |= {name: sum(found) / len(found) for name, found in self._figures.items()}
+            logs |= {name: sum(values) / len(values) for name, values in self._figures.items()}
             logs["num_tokens"] = float(self._total_train_tokens)
             self._figures.clear()
             if self.on_figures is not None:

@@ -17,7 +17,7 @@ from plumbline.tables import Table
 from preference.logprobs import LossSettings
 
 
-class LabelledLogprobs(NamedTuple):
+class LabeledLogprobs(NamedTuple):
     """Log-probabilities of responses, and whether each was liked."""
 
     policy: Tensor
@@ -36,7 +36,7 @@ class LabelledLogprobs(NamedTuple):
         return self.policy - self.reference
 
 
-UnpairedFunction = Callable[[LabelledLogprobs, LossSettings], Tensor]
+UnpairedFunction = Callable[[LabeledLogprobs, LossSettings], Tensor]
 """Maps log-probabilities and settings to losses [B]."""
 
 
@@ -50,7 +50,7 @@ class UnpairedLoss:
     """What the loss compares rewards with: kl, mean or none."""
 
 
-def kto_loss(logprobs: LabelledLogprobs, settings: LossSettings) -> Tensor:
+def kto_loss(logprobs: LabeledLogprobs, settings: LossSettings) -> Tensor:
     """KTO (Ethayarajh et al., 2024, eq. 7), [B].
 
     w (1 - sigma(beta (r - KL))) of a response that was liked, w' (1 - sigma(beta (KL - r))) of one
@@ -60,13 +60,13 @@ def kto_loss(logprobs: LabelledLogprobs, settings: LossSettings) -> Tensor:
     return _weighted((-gain).sigmoid(), gain.sigmoid(), logprobs, settings)
 
 
-def apo_zero_unpaired_loss(logprobs: LabelledLogprobs, settings: LossSettings) -> Tensor:
+def apo_zero_unpaired_loss(logprobs: LabeledLogprobs, settings: LossSettings) -> Tensor:
     """APO-zero without pairs (D'Oosterlinck et al., 2024, eq. 7), [B]: KTO without its KL."""
     reward = settings.beta * logprobs.log_ratio
     return _weighted((-reward).sigmoid(), reward.sigmoid(), logprobs, settings)
 
 
-def bco_loss(logprobs: LabelledLogprobs, settings: LossSettings) -> Tensor:
+def bco_loss(logprobs: LabeledLogprobs, settings: LossSettings) -> Tensor:
     """BCO (Jung et al., 2024), [B]: a classifier whose logit is the reward.
 
     -log sigma(beta r - delta) of a response that was liked, -log sigma(delta - beta r) of one that
@@ -77,7 +77,7 @@ def bco_loss(logprobs: LabelledLogprobs, settings: LossSettings) -> Tensor:
 
 
 def _weighted(
-    liked: Tensor, disliked: Tensor, logprobs: LabelledLogprobs, settings: LossSettings
+    liked: Tensor, disliked: Tensor, logprobs: LabeledLogprobs, settings: LossSettings
 ) -> Tensor:
     return torch.where(
         logprobs.desirable,

@@ -62,10 +62,10 @@ class PreferenceFamilyConfig(SharedConfig):
                 method = self.method(name)
             except ConfigError as error:
                 raise ValueError(f"method {name!r}: {error}") from None
-            found = method.rounds * method.prompts_per_round * method.responses
-            if found != expected:
+            drawn = method.rounds * method.prompts_per_round * method.responses
+            if drawn != expected:
                 raise ValueError(
-                    f"method {name!r} samples {found:,} responses (rounds * prompts_per_round * "
+                    f"method {name!r} samples {drawn:,} responses (rounds * prompts_per_round * "
                     f"responses) and ppo {expected:,} (iterations * batch_size), so that one would "
                     "have had more to learn from. Make them equal"
                 )
@@ -104,8 +104,8 @@ def main(run: Run, config: PreferenceFamilyConfig) -> dict[str, Any]:
         for method in methods:
             name = f"{method}/seed-{seed}"
             if method == OFFLINE:
-                given = {**start, "preferences": shared.preferences}
-                policy = run.make(name, train_dpo, config=config.dpo, **given)
+                arguments = {**start, "preferences": shared.preferences}
+                policy = run.make(name, train_dpo, config=config.dpo, **arguments)
             elif method == PPO:
                 policy = run.make(name, train_ppo, config=config.ppo, **in_the_loop)
             else:

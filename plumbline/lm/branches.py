@@ -74,9 +74,9 @@ def branch_logprobs(
         return TokenLogprobs(packing.unpack(packed.logprobs), packing.unpack(packed.entropy))
     if is_supported(model):
         with using_adapter(model, role):
-            found = _fused_logprobs(model, branches)
-        if found is not None:
-            return found
+            logprobs = _fused_logprobs(model, branches)
+        if logprobs is not None:
+            return logprobs
     prompts = [
         prompt
         for prompt, several in zip(branches.prompts, branches.responses, strict=True)

@@ -18,7 +18,8 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from preference.config import KTOConfig
-from preference.kto import encode_labelled, train_kto, unpaired_rows
+from preference.kto import train_kto
+from preference.labels import encode_labeled, unpaired_rows
 from preference.unpaired_losses import UNPAIRED_LOSSES
 
 ROWS = [
@@ -79,7 +80,7 @@ def test_each_loss_learns_which_responses_were_liked(base_folder, preferences, t
 
 def test_kto_compares_with_the_kl_of_responses_to_other_prompts(base_folder, tokenizer):
     """By hand: the policy's log-ratios of the shifted responses, their mean, at least 0."""
-    from preference.label_trainer import LabelTrainer, collate_labelled
+    from preference.label_trainer import LabelTrainer, collate_labeled
     from preference.reference import PolicyAndReference
 
     roles = PolicyAndReference(base_folder, TuningConfig(rank=4), tokenizer)
@@ -87,8 +88,8 @@ def test_kto_compares_with_the_kl_of_responses_to_other_prompts(base_folder, tok
         for name, parameter in roles.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(len(name)))
-    examples = encode_labelled(unpaired_rows(ROWS), tokenizer, LengthLimit(99, ""), Dropped())[:5]
-    batch = collate_labelled(examples)["labelled"]
+    examples = encode_labeled(unpaired_rows(ROWS), tokenizer, LengthLimit(99, ""), Dropped())[:5]
+    batch = collate_labeled(examples)["labelled"]
     trainer = LabelTrainer.__new__(LabelTrainer)
     trainer.roles = roles
     with torch.no_grad():
@@ -127,9 +128,9 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(
 def test_what_cannot_be_learnt_from_is_counted_or_refused(tokenizer):
     rows, dropped = unpaired_rows(ROWS[:1]), Dropped()
     with pytest.raises(DataError, match="0 of 0 responses"):
-        encode_labelled(rows, tokenizer, LengthLimit(3, "is too long"), dropped)
+        encode_labeled(rows, tokenizer, LengthLimit(3, "is too long"), dropped)
     assert dropped.reasons() == {"is too long": 2}
     with pytest.raises(DataError, match="1 of 1 responses"):
-        encode_labelled(rows[:1], tokenizer, LengthLimit(99, ""), Dropped())
+        encode_labeled(rows[:1], tokenizer, LengthLimit(99, ""), Dropped())
     with pytest.raises(ValidationError, match="batch_size is 1"):
         KTOConfig(training=TrainingConfig(batch_size=1))

@@ -22,7 +22,7 @@ from preference.logprobs import (
     response_sums,
 )
 from preference.losses import LOSSES
-from preference.unpaired_losses import UNPAIRED_LOSSES, LabelledLogprobs
+from preference.unpaired_losses import UNPAIRED_LOSSES, LabeledLogprobs
 
 margins = st.floats(-30, 30)
 betas = st.floats(0.05, 2)
@@ -396,7 +396,7 @@ def labelled(shift=0.0):
     generator = torch.Generator().manual_seed(0)
     policy, reference = -5 * torch.rand(2, 6, generator=generator, dtype=torch.float64)
     desirable = torch.tensor([True, False, True, True, False, False])
-    return LabelledLogprobs(policy, reference, desirable, torch.tensor(shift, dtype=torch.float64))
+    return LabeledLogprobs(policy, reference, desirable, torch.tensor(shift, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def labelled(shift=0.0):
 def test_losses_of_labels_by_hand(name, shift, liked, disliked):
     ratio = torch.full((2,), 4 * LN3, dtype=torch.float64)
     desirable = torch.tensor([True, False])
-    logprobs = LabelledLogprobs(ratio, 0 * ratio, desirable, torch.tensor(shift))
+    logprobs = LabeledLogprobs(ratio, 0 * ratio, desirable, torch.tensor(shift))
     settings = LossSettings(0.5, desirable_weight=2.0, undesirable_weight=3.0)
     losses = UNPAIRED_LOSSES[name].function(logprobs, settings)
     assert losses.tolist() == pytest.approx([liked, disliked], abs=1e-6)

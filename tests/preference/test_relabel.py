@@ -12,7 +12,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from preference.config import RelabelConfig
-from preference.relabel import opinion_of, relabel_preferences, relabelled
+from preference.relabel import opinion_of, relabel_preferences, relabeled
 
 LN3 = math.log(3)
 
@@ -50,22 +50,22 @@ def row_of(chosen, rejected):
 
 def test_a_sure_model_turns_a_pair_and_says_how_sure_it_is():
     row, config = row_of("a", "bb"), RelabelConfig(confidence=0.7)
-    turned = relabelled(row, opinion_of([-LN3]), config)
+    turned = relabeled(row, opinion_of([-LN3]), config)
     assert turned["chosen"] == row["rejected"] and turned["rejected"] == row["chosen"]
     assert (turned["label_source"], turned["margin"]) == ("model", pytest.approx(LN3))
     assert turned["soft_label"] == pytest.approx(0.75)
-    kept = relabelled(row, opinion_of([LN3]), config)
+    kept = relabeled(row, opinion_of([LN3]), config)
     assert (kept["chosen"], kept["label_source"]) == (row["chosen"], "model")
 
 
 def test_unsure_models_leave_the_label_of_people_or_no_pair():
     row, unsure = row_of("a", "bb"), opinion_of([0.1])
-    assert relabelled(row, unsure, RelabelConfig()) == row | {"label_source": "human"}
-    assert relabelled(row, unsure, RelabelConfig(unsure="drop")) is None
+    assert relabeled(row, unsure, RelabelConfig()) == row | {"label_source": "human"}
+    assert relabeled(row, unsure, RelabelConfig(unsure="drop")) is None
     # Sure in the mean, but not of one mind.
     divided = opinion_of([9.0, 9.0, -0.5])
-    assert relabelled(row, divided, RelabelConfig(agreement=0.7))["label_source"] == "human"
-    assert relabelled(row, divided, RelabelConfig(agreement=0.6))["label_source"] == "model"
+    assert relabeled(row, divided, RelabelConfig(agreement=0.7))["label_source"] == "human"
+    assert relabeled(row, divided, RelabelConfig(agreement=0.6))["label_source"] == "model"
 
 
 def relabel(tmp_path, scorers, **settings):

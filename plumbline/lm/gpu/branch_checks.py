@@ -37,11 +37,11 @@ def has_branch_pass(model: Any, *, anywhere: bool = False) -> bool:
         except Exception as error:  # no failure of a fast path may stop the run
             switch_off(FastPath.BRANCHES, device, f"{type(error).__name__}: {error}", kind)
         else:
-            found = f"it is off by {worst:.1e} of responses behind prompts of their own"
+            message = f"it is off by {worst:.1e} of responses behind prompts of their own"
             if worst < allowed:
-                switch_on(FastPath.BRANCHES, device, kind, found)
+                switch_on(FastPath.BRANCHES, device, kind, message)
             else:
-                switch_off(FastPath.BRANCHES, device, found, kind)
+                switch_off(FastPath.BRANCHES, device, message, kind)
     known = finding(FastPath.BRANCHES, device, kind)
     return known is not None and known.on
 
@@ -56,12 +56,13 @@ def _error(model: Any) -> tuple[float, float]:
     shared = pack_branches(prompts, responses)
     apart = pack(collate([p for p in prompts for _ in range(2)], texts[2:], 0))
     parameters = some_parameters(model)
-    one, other = (_read(model, packing, parameters) for packing in (shared, apart))
+    joint, separate = (_read(model, packing, parameters) for packing in (shared, apart))
     errors = [
-        float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(one, other, strict=True)
+        float((a - b).norm() / b.norm().clamp(min=1e-12))
+        for a, b in zip(joint, separate, strict=True)
     ]
     worst = max(errors)
-    return worst if math.isfinite(worst) else math.inf, _ERRORS[one[2].itemsize]
+    return worst if math.isfinite(worst) else math.inf, _ERRORS[joint[2].itemsize]
 
 
 def _read(model: Any, packing: Packing, parameters: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
