@@ -25,8 +25,8 @@ from plumbline.runs import old_runs
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
 _CHUNK = 1 << 20
-#: The folder of a store in which artefacts are made.
-_PARTIAL = ".partial"
+#: The folder of a store in which artefacts are being made.
+PARTIAL = ".partial"
 #: The folder of a store that holds, for each artefact, the times of its files when they were last
 #: compared with their hashes.
 _TIMES = ".times"
@@ -224,7 +224,7 @@ class Store:
 
     def partial(self, artifact_id: str) -> Path:
         """Return the folder in which an artefact is being made."""
-        return self.root / _PARTIAL / artifact_id
+        return self.root / PARTIAL / artifact_id
 
     def find(self, artifact_id: str) -> Artifact | None:
         """Return an artefact whose files are as they were made, or None where there is none.
@@ -290,9 +290,9 @@ def is_artifact(folder: Path) -> bool:
 def published(path: Path) -> Path:
     """Return where a path in an artefact in the making will lie once the artefact is made."""
     parts = path.absolute().parts
-    if _PARTIAL not in parts:
+    if PARTIAL not in parts:
         return path.absolute()
-    place = parts.index(_PARTIAL)  # store/.partial/ID/out/… becomes store/ID/…
+    place = parts.index(PARTIAL)  # store/.partial/ID/out/… becomes store/ID/…
     return Path(*parts[:place], parts[place + 1], *parts[place + 3 :])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from plumbline.dropped import Dropped
-from plumbline.runs.artifacts import read_json
+from plumbline.runs.artifacts import PARTIAL, read_json
 from plumbline.runs.checkpoints import CheckpointFolder
 from plumbline.runs.metrics import METRICS, Listener, MetricsLog
 from plumbline.runs.progress import Bar, Reporter
@@ -44,9 +44,10 @@ class Stage:
         """For temporary files of libraries; deleted when the stage is done."""
         self.shards = partial / "shards"
         """For finished parts of long work, kept when the stage is killed."""
-        self.cache = partial.parent / ".cache"
+        in_store = partial.parent.name == PARTIAL
+        self.cache = (partial.parents[1] if in_store else partial.parent) / ".cache"
         """For what other stages may use again: by a digest of what it was computed from, so that
-        it can be deleted at any time."""
+        it can be deleted at any time. In the store, beside what is being made."""
         self._reporter = reporter
         self._listeners: list[Listener] = []
         self.id = partial.name
