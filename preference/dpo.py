@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from preference.trainer import PreferenceTrainer
 
 
-@stage("policy")
+@stage("policy", trains_in="one process")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_dpo(
     stage: Stage,

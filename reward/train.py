@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@stage("reward-model")
+@stage("reward-model", trains_in="several processes")
 def train_reward_model(
     stage: Stage,
     *,
@@ -73,6 +73,8 @@ def train_reward_model(
     # 3. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens)
     fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
+    if not stage.writes:
+        return {}  # the first process saves and calibrates
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
 

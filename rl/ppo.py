@@ -66,7 +66,7 @@ class Term(NamedTuple):
     """[B, R] each, without gradient."""
 
 
-@stage("policy")
+@stage("policy", trains_in="one process")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_ppo(
     stage: Stage,

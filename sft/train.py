@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@stage("policy")
+@stage("policy", trains_in="several processes")
 def train_sft(
     stage: Stage,
     *,
@@ -72,6 +72,9 @@ def train_sft(
     # 3. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
     fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
+
+    if not stage.writes:
+        return {}  # the first process evaluates and saves
 
     # 4. How well does it predict demonstrations that it has not seen?
     held_out = trainer.held_out()

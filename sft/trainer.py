@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import trl
+from torch.utils.data import DataLoader
 
 from plumbline.training.exact_resume import ExactResume
 
@@ -33,7 +34,7 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         self.model.eval()
         total = torch.zeros((), device=self.args.device)
         tokens, right = torch.zeros_like(total), torch.zeros_like(total)
-        for batch in self.get_eval_dataloader():
+        for batch in self._held_out_batches():
             inputs = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
                 outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
@@ -42,3 +43,11 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
             tokens += outputs.label_mask.sum()
         self.model.train(was_training)
         return HeldOut(float(total / tokens), float(right / tokens))
+
+    def _held_out_batches(self) -> DataLoader[Any]:
+        """Return all held-out rows, also where several processes share the training."""
+        return DataLoader(
+            self.eval_dataset.select_columns(["input_ids", "labels"]),
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+        )

@@ -39,6 +39,13 @@ def run(
         str | None,
         typer.Option(help="Name of the run; by default from recipe, config and changed settings."),
     ] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(metavar="ddp", help="Start each training in several processes, by DDP."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help="How many processes, with --launch.")
+    ] = None,
 ) -> None:
     """Run a recipe. The same command resumes a stopped run and reuses finished stages.
 
@@ -46,9 +53,11 @@ def run(
     """
     from plumbline.commands import recipe_book
     from plumbline.commands.run_recipe import run_recipe
+    from plumbline.runs.launch import processes_of
 
     settings = [*(overrides or []), *recipe_book.as_overrides(context.args)]
-    run_recipe(recipe_book.find(recipe), config, settings, home, name)
+    number = processes_of(launch, processes)
+    run_recipe(recipe_book.find(recipe), config, settings, home, name, number)
 
 
 @app.command()

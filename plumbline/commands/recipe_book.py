@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from plumbline.config import Config, load, to_yaml
 from plumbline.errors import BusyError, ConfigError, PlumblineError, brief
+from plumbline.runs import launch
 from plumbline.runs.forecast import forecast
 from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.progress import Reporter
@@ -194,10 +195,16 @@ def execute(
     home: Path,
     reporter: Reporter,
     name: str | None = None,
+    *,
+    processes: int = 1,
 ) -> Run:
-    """Run a recipe to its end. The same arguments resume an earlier attempt."""
+    """Run a recipe to its end. The same arguments resume an earlier attempt.
+
+    ``processes``: how many share each training; a recipe with one that cannot be shared is refused.
+    """
     from plumbline.training.preflight import check_run
 
+    _refuse_untrainable(recipe, processes)
     config = recipe.load(config_name, overrides)
     check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
@@ -220,6 +227,7 @@ def execute(
             config,
             reporter,
             before_work=partial(check_run, config, home),
+            processes=processes,
         )
         _say_how_long(run, recipe.name, config, reporter)
         _allow_code(config)
@@ -235,6 +243,19 @@ def execute(
                 run.fail("failed", reason)
             raise
     return run
+
+
+def _refuse_untrainable(recipe: Recipe, processes: int) -> None:
+    """Raise `ConfigError` before anything runs, where a recipe cannot use several processes."""
+    if processes == 1:
+        return
+    stages = [value for value in vars(recipe.module()).values() if hasattr(value, "trains_in")]
+    launch.refuse_untrainable(stages, processes)
+    if not any(map(launch.trains_in_several, stages)):
+        raise ConfigError(
+            f"{recipe.name} trains nothing in several processes, so they would have no effect. "
+            f"{launch.WORKS}."
+        )
 
 
 def _say_how_long(run: Run, recipe: str, config: Config, reporter: Reporter) -> None:

@@ -11,6 +11,8 @@ import typer
 
 from plumbline.commands import recipe_book
 from plumbline.commands.recipe_book import Recipe
+from plumbline.errors import ConfigError
+from plumbline.runs import launch
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run import Run
 
@@ -20,14 +22,39 @@ _RESULTS = ("policy", "reward-model", "pairs")
 
 
 def run_recipe(
-    recipe: Recipe, config: str | None, overrides: Sequence[str], home: Path, name: str | None
+    recipe: Recipe,
+    config: str | None,
+    overrides: Sequence[str],
+    home: Path,
+    name: str | None,
+    processes: int = 1,
 ) -> None:
-    """Run a recipe, and say where its results are."""
+    """Run a recipe, and say where its results are.
+
+    ``processes``: how many share each training. Where a launcher has started several processes, the
+    first does all of this, and the others nothing.
+    """
+    rank, launched = launch.adopt_launcher()
+    if rank > 0:
+        return
+    if launched > 1 and processes > 1:
+        raise ConfigError(
+            f"--processes {processes} is set, and a launcher has started {launched} processes. "
+            "Leave one of the two out."
+        )
     started = time.monotonic()
     reporter = Reporter()
     reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
     try:
-        run = recipe_book.execute(recipe, config, overrides, home, reporter, name)
+        run = recipe_book.execute(
+            recipe,
+            config,
+            overrides,
+            home,
+            reporter,
+            name,
+            processes=max(processes, launched),
+        )
     except KeyboardInterrupt:  # typer would exit without a message
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
         typer.echo("\nStopped. The same command resumes from here.", err=True)

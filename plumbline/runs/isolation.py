@@ -17,12 +17,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from plumbline.errors import PlumblineError, explain_memory, explain_system_error
-from plumbline.runs import calls, spinning
+from plumbline.runs import calls, launch, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.progress import Bar, Reporter, Show
 
@@ -62,29 +62,35 @@ def run_isolated(
     reporter: Reporter,
     tick: Callable[[], None],
     threads: int | None = None,
+    processes: int = 1,
 ) -> Outcome:
     """Run a stage function in a process of its own and return its outcome.
 
     ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
-    null leaves that to the libraries.
+    null leaves that to the libraries. Where several ``processes`` share a training, the outcome is
+    that of the first, and all are stopped as soon as one fails.
     """
     spinning.choose(since=_IMPORTED)  # the server reads it once, when it starts
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    parent_end, child_end = context.Pipe()
     environment = {name: os.environ[name] for name in os.environ if name.startswith("PLUMBLINE_")}
-    process = context.Process(
-        target=_child, args=(child_end, function, partial, arguments, threads, environment)
-    )
-    process.start()
-    child_end.close()
+    threads = threads or launch.threads_of_each(processes)
+    members: list[tuple[Connection, Any]] = []
     try:
+        for own in launch.environments(processes):
+            parent_end, child_end = context.Pipe()
+            what = (function, partial, arguments, threads, environment | own)
+            process = context.Process(target=_child, args=(child_end, *what))
+            process.start()
+            child_end.close()
+            members.append((parent_end, process))
         with ExitStack() as bars:
-            return _listen(parent_end, process, reporter, bars, tick)
+            return _listen(members, reporter, bars, tick)
     finally:
-        if process.is_alive():
-            process.kill()
-        process.join()
+        for _, process in members:
+            if process.is_alive():
+                process.kill()
+            process.join()
 
 
 def run_here(
@@ -111,23 +117,35 @@ def peak_memory() -> int:
 
 
 def _listen(
-    parent_end: Connection,
-    process: Any,
+    members: list[tuple[Connection, Any]],
     reporter: Reporter,
     bars: ExitStack,
     tick: Callable[[], None],
 ) -> Outcome:
+    """Show what the first process says until it has a result; raise where any process fails."""
     shown: dict[int, tuple[Bar, ExitStack]] = {}
+    listened_to, first = dict(members), members[0][0]
     while True:
         tick()
-        if not parent_end.poll(_TICK_SECONDS):
+        ready = wait(list(listened_to), _TICK_SECONDS)
+        if not ready:
             continue
+        # Where another process has failed, the first one fails for that reason.
+        source: Any = next((end for end in ready if end is not first), first)
         try:
-            event, *content = parent_end.recv()
+            event, *content = source.recv()
         except EOFError:
+            process = listened_to[source]
             process.join()
             raise StageDiedError(_obituary(process.exitcode)) from None
-        if event == "say":
+        if event == "error":
+            raise content[0]
+        if event == "failed":
+            raise StageFailedError(*content)
+        if source is not first:
+            if event == "result":
+                del listened_to[source]
+        elif event == "say":
             reporter.say(content[0])
         elif event == "bar":
             number, description, total = content
@@ -138,10 +156,6 @@ def _listen(
             shown[number][0].show(done, metrics)
         elif event == "end":
             shown.pop(content[0])[1].close()
-        elif event == "error":
-            raise content[0]
-        elif event == "failed":
-            raise StageFailedError(*content)
         else:
             return Outcome(*content)
 
@@ -180,9 +194,12 @@ def _child(
         if threads is not None:
             import torch
 
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate would choose
             torch.set_num_threads(threads)
+        number = launch.this_process(environment)
         meter = EnergyMeter()
-        metrics = function(Stage(partial, _RemoteReporter(send)), **_resolve(arguments))
+        stage = Stage(partial, _RemoteReporter(send), number)
+        metrics = function(stage, **_resolve(arguments))
         send("result", dict(metrics), peak_memory(), _machine(meter))
     except PlumblineError as error:
         send("error", error)

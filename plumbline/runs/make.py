@@ -34,14 +34,29 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def artifact_id(
-    function: Callable[..., Mapping[str, float | None]], arguments: Mapping[str, Any]
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    processes: int = 1,
 ) -> str:
     """Return the id of what a stage makes, whether it is made already or not."""
     return calls.identify(
         function.artifact_kind,  # type: ignore[attr-defined]
         function.schema_version,  # type: ignore[attr-defined]
-        calls.describe_call(function, arguments),
+        _describe(function, arguments, processes),
     )
+
+
+def _describe(
+    function: Callable[..., Mapping[str, float | None]],
+    arguments: Mapping[str, Any],
+    processes: int,
+) -> dict[str, Any]:
+    """Describe a stage's call, with the number of processes where several share it.
+
+    It counts, since several may read other rows in the last step of an epoch.
+    """
+    description = calls.describe_call(function, arguments)
+    return description | ({"processes": processes} if processes > 1 else {})
 
 
 def make_in(
@@ -52,23 +67,25 @@ def make_in(
     reporter: Reporter,
     *,
     isolate: bool = True,
+    processes: int = 1,
     threads: int | None = None,
     tick: Callable[[], None] = lambda: None,
     run: Path | None = None,
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
-    ``threads``: how many the stage computes with, null leaving it to the libraries. ``tick`` is
-    called every two seconds while an isolated stage runs; where it raises, the stage is killed.
+    ``processes``: how many share an isolated stage. ``threads``: how many each computes with, null
+    leaving it to the libraries. ``tick`` is called every two seconds while an isolated stage runs;
+    where it raises, the stage is killed.
     ``run``: the folder of the run that makes it, for what trackers of experiments write.
     """
-    made_id = artifact_id(function, arguments)
+    made_id = artifact_id(function, arguments, processes)
     artifact = whole_artifact(store, made_id, name, reporter)
     if artifact is not None:
         return artifact, True
 
     # Before the stage runs, for files of code may change meanwhile.
-    description = calls.describe_call(function, arguments)
+    description = _describe(function, arguments, processes)
     partial = store.partial(made_id)
     partial.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{partial}.lock")
@@ -92,7 +109,7 @@ def make_in(
             tick()
 
         if isolate:
-            outcome = run_isolated(function, partial, arguments, reporter, both, threads)
+            outcome = run_isolated(function, partial, arguments, reporter, both, threads, processes)
         else:
             outcome = run_here(function, partial, arguments, reporter)
         clock.tick()

@@ -75,6 +75,11 @@ def make_all(
     others continue, and the error is noted there under the stage's name. A stage whose process was
     killed always ends the call.
     """
+    if run.processes > 1:
+        raise ConfigError(
+            "Stages that run side by side have one process each, so --launch and --processes would "
+            "have no effect. Leave them out."
+        )
     bears = failures is not None
     with _workers(run.store, pool) as submit, run.reporter.bar("stages", len(jobs)) as bar:
         futures = {name: submit(name, job, bears) for name, job in jobs.items()}

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, brief
-from plumbline.runs import old_runs
+from plumbline.runs import launch, old_runs
 from plumbline.runs.artifacts import (
     Artifact,
     Store,
@@ -60,9 +60,14 @@ class Run:
         *,
         isolate: bool = True,
         before_work: Callable[[], None] | None = None,
+        processes: int = 1,
     ) -> None:
-        """``before_work`` is called once, before the first stage that is not made yet."""
-        self._isolate = isolate
+        """``before_work`` is called once, before the first stage that is not made yet.
+
+        ``processes``: how many share each training that can be shared; needs ``isolate``.
+        """
+        launch.refuse_launcher()
+        self._isolate, self.processes = isolate, processes
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
         self._before_work = before_work
         self.home = home.resolve()
@@ -95,7 +100,9 @@ class Run:
         self, name: str, function: Callable[..., Mapping[str, float | None]], /, **arguments: Any
     ) -> Artifact:
         """Return what a stage makes; it runs only if the store does not have it."""
-        self._state |= {"stage": name, "making": artifact_id(function, arguments)}
+        launch.refuse_untrainable([function], self.processes)
+        processes = self.processes if launch.trains_in_several(function) else 1
+        self._state |= {"stage": name, "making": artifact_id(function, arguments, processes)}
         self._write()
         artifact = whole_artifact(self.store, self._state["making"], name, self.reporter)
         reused = artifact is not None
@@ -110,6 +117,7 @@ class Run:
                 arguments,
                 self.reporter,
                 isolate=self._isolate,
+                processes=processes,
                 run=self.folder,
             )
         self.adopt(name, artifact, reused=reused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from plumbline.dropped import Dropped
 from plumbline.runs.artifacts import PARTIAL, read_json
@@ -18,16 +18,21 @@ PLACE = "place.json"
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
 
-def stage(kind: str, *, version: int = 1) -> Callable[[F], F]:
+TrainsIn = Literal["one process", "several processes"]
+
+
+def stage(kind: str, *, version: int = 1, trains_in: TrainsIn | None = None) -> Callable[[F], F]:
     """Declare a function as a stage that makes artefacts of a kind.
 
     Its first argument is the `Stage` to work in; it returns the artefact's headline figures.
-    ``version`` is that of the artefact's layout.
+    ``version`` is that of the artefact's layout. ``trains_in``: for a training, whether several
+    processes can share it; every other stage has one process.
     """
 
     def mark(function: F) -> F:
         function.artifact_kind = kind  # type: ignore[attr-defined]
         function.schema_version = version  # type: ignore[attr-defined]
+        function.trains_in = trains_in  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -36,13 +41,20 @@ def stage(kind: str, *, version: int = 1) -> Callable[[F], F]:
 class Stage:
     """What a stage function works with while it runs."""
 
-    def __init__(self, partial: Path, reporter: Reporter) -> None:
-        self.folder = partial / "out"
-        """Where the artefact's files go."""
+    def __init__(self, partial: Path, reporter: Reporter, process: int = 0) -> None:
+        """Of the processes that share a training, ``process`` 0 writes artefact and checkpoints.
+
+        What the others write is thrown away.
+        """
+        self.writes = process == 0
+        """Whether this process writes the artefact."""
         self.checkpoints = CheckpointFolder(partial / "checkpoints")
-        self.scratch = partial / "scratch"
+        own = partial if self.writes else partial / f"process-{process}"
+        self.folder = own / "out"
+        """Where the artefact's files go."""
+        self.scratch = own / "scratch"
         """For temporary files of libraries; deleted when the stage is done."""
-        self.shards = partial / "shards"
+        self.shards = own / "shards"
         """For finished parts of long work, kept when the stage is killed."""
         in_store = partial.parent.name == PARTIAL
         self.cache = (partial.parents[1] if in_store else partial.parent) / ".cache"

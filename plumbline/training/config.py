@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from plumbline.config import Check, Config, not_in_identity, only_when
 from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.training.optimizers import OPTIMIZERS, check_optimizer
+from plumbline.training.processes import share_of_batch
 
 
 class TrainingConfig(Config):
@@ -29,7 +30,7 @@ class TrainingConfig(Config):
     max_steps: int | None = Field(None, ge=1)
     """Optimiser steps. Null lets epochs decide."""
     batch_size: int = Field(16, ge=1)
-    """Examples in one forward and backward pass."""
+    """Examples in one forward and backward pass; of all processes, where several share it."""
     gradient_accumulation: int = Field(1, ge=1)
     """Passes whose gradients make one optimiser step."""
     weight_decay: float = Field(0.0, ge=0)
@@ -88,7 +89,7 @@ class TrainingConfig(Config):
             "warmup_steps": self.warmup_share,  # below 1 it is a share
             "num_train_epochs": self.epochs,
             "max_steps": self.max_steps if self.max_steps is not None else -1,
-            "per_device_train_batch_size": self.batch_size,
+            "per_device_train_batch_size": share_of_batch(self.batch_size),
             "gradient_accumulation_steps": self.gradient_accumulation,
             "weight_decay": self.weight_decay,
             "adam_beta2": self.adam_beta2,

@@ -25,6 +25,7 @@ from plumbline.lm.tuning import parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
+from plumbline.training.processes import check_processes, of_all_processes, use_one_gpu
 from plumbline.training.trackers import tracking
 
 #: Figures of the trainers that depend on the clock, or on where a run was cut.
@@ -36,7 +37,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     Overrides the five places where `transformers.Trainer` writes or reads pickled state, and adds
     what it forgets: TRL's token counter and the length of the metrics file. On a GPU the model
-    reads its rows by packed passes, where these are right for it (`use_packed_backbone`).
+    reads its rows by packed passes, where these are right for it (`use_packed_backbone`). Several
+    processes may share a training, if they were started for it; the first one writes.
     """
 
     stage: Stage
@@ -44,7 +46,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
     def __init__(self, *, model: Any, **arguments: Any) -> None:
         # Counted here, since a trainer may add a frozen copy of the adapter.
         self.parameter_counts = parameter_counts(model)
+        use_one_gpu(arguments["args"])
         super().__init__(model=model, **arguments)
+        check_processes(self.accelerator)
         use_packed_backbone(self.model)
 
     @property
@@ -63,7 +67,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
         # Trackers get what metrics.jsonl gets, as in every stage.
         for callback in get_reporting_integration_callbacks(self.args.report_to):
             self.remove_callback(callback)
-        tracked = tracking(stage, self.args.report_to, self.args.to_dict())
+        trackers = self.args.report_to if stage.writes else []
+        tracked = tracking(stage, trackers, self.args.to_dict())
         with tracked, stage.bar(description, steps) as bar:
             self.add_callback(_StageCallback(stage, bar, on_step))
             self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
@@ -75,6 +80,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.store_flos()
+        rng_states = of_all_processes(rng_state())
+        if not self.stage.writes:
+            return
         self.state.stateful_callbacks = {
             callback.__class__.__name__: callback.state()
             for callback in [*self.callback_handler.callbacks, self.control]
@@ -84,7 +92,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
             "model": {n: p for n, p in self.model.named_parameters() if p.requires_grad},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
-            "rng": rng_state(),
+            "rng": rng_states[0],
+            **({"rng_of_others": rng_states[1:]} if len(rng_states) > 1 else {}),
             "tokens": self.tokens_seen,
             "metrics": self.stage.metrics.position(),
             "more": self.more_state(),
@@ -97,7 +106,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._tree = self.stage.checkpoints.load()
-        self.stage.metrics.rewind(self._tree["metrics"])
+        if self.stage.writes:
+            self.stage.metrics.rewind(self._tree["metrics"])
         if hasattr(self, "_total_train_tokens"):
             self._total_train_tokens = self._tree["tokens"]
         parameters = dict((model if model is not None else self.model).named_parameters())
@@ -119,7 +129,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_rng_state(self._tree["rng"])
+            states = [self._tree["rng"], *self._tree.get("rng_of_others", ())]
+            set_rng_state(states[self.args.process_index])
 
 
 OnStep = Callable[[int], Mapping[str, float] | None]

@@ -1,0 +1,161 @@
+"""Several processes for one training: asked for by options, or by a launcher such as torchrun.
+
+Plumbline starts the processes of a training stage itself, and only for such a stage. Where a
+launcher has started the command several times, the first process runs it and the others end; the
+launcher's number of processes is that of each training stage.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from plumbline.errors import ConfigError
+
+#: What trains over several processes today.
+WORKS = (
+    "What works today is `--launch ddp --processes N` on one machine: supervised fine-tuning and "
+    "reward models, with a whole copy of the model in each process"
+)
+_DDP = "ddp"
+#: Variables that launchers set for their processes, and how those of others begin.
+_NAMES = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+_PREFIXES = ("ACCELERATE_", "FSDP_", "GROUP_", "ROLE_", "TORCHELASTIC_")
+
+
+def processes_of(launch: str | None, processes: int | None) -> int:
+    """Return how many processes each training stage has, from ``--launch`` and ``--processes``.
+
+    Raises `ConfigError` for what cannot be done, or would have no effect.
+    """
+    if launch is None and processes is None:
+        return 1
+    if launch != _DDP:
+        given = (
+            f"--processes {processes} without --launch" if launch is None else f"--launch {launch}"
+        )
+        raise ConfigError(f"{given} is not possible. {WORKS}.")
+    if processes is None or processes < 2:
+        raise ConfigError("--launch ddp needs --processes N with N of 2 or more.")
+    _refuse_too_few_gpus(processes)
+    return processes
+
+
+def adopt_launcher() -> tuple[int, int]:
+    """Return which of a launcher's processes this is and how many there are: 0 and 1 without one.
+
+    The launcher's variables are removed, so that what this process starts is not taken for one of
+    the launcher's. Raises `ConfigError` for a launch that would train copies, or something other
+    than it says.
+    """
+    rank, processes = (int(os.environ.get(name, value)) for name, value in _ALONE.items())
+    if _is_set("ACCELERATE_USE_FSDP"):
+        raise ConfigError(f"The accelerate config asks for FSDP, which is not possible. {WORKS}.")
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigError(
+            f"The accelerate config asks for DeepSpeed, which is not possible. {WORKS}."
+        )
+    if int(os.environ.get("LOCAL_WORLD_SIZE", processes)) != processes:
+        raise ConfigError(
+            f"A launcher started {processes} processes on several machines, which is not possible. "
+            f"{WORKS}."
+        )
+    if "WORLD_SIZE" not in os.environ and {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= set(
+        os.environ
+    ):
+        raise ConfigError(
+            "accelerate launch was asked for several processes and started one, as it does for a "
+            "config without GPUs. Use `torchrun --nproc-per-node N`, or `--launch ddp "
+            "--processes N`."
+        )
+    for name in list(os.environ):
+        if name in _NAMES or name.startswith(_PREFIXES):
+            del os.environ[name]
+    if processes > 1:
+        _refuse_too_few_gpus(processes)
+    return rank, processes
+
+
+def refuse_launcher() -> None:
+    """Raise `ConfigError` where a launcher started this process among others."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"A launcher started this program in {processes} processes, each of which would train "
+            f"a copy. Start it once. {WORKS}; `torchrun -m plumbline run …` means the same."
+        )
+
+
+def refuse_untrainable(stages: Iterable[Callable[..., Any]], processes: int) -> None:
+    """Raise `ConfigError` where a stage trains in one process only, and several are asked for."""
+    names = sorted(
+        {stage.__name__ for stage in stages if getattr(stage, "trains_in", None) == "one process"}
+    )
+    if processes > 1 and names:
+        raise ConfigError(f"{' and '.join(names)} cannot train in {processes} processes. {WORKS}.")
+
+
+def trains_in_several(stage: Callable[..., Any]) -> bool:
+    """Return whether a stage is a training that several processes can share."""
+    return getattr(stage, "trains_in", None) == "several processes"
+
+
+def environments(processes: int) -> list[dict[str, str]]:
+    """Return the variables by which the processes of a stage find each other, for each process."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        # Without it accelerate makes each process a training of its own where there is no GPU.
+        "ACCELERATE_USE_CPU": str(_gpus() == 0),
+    }
+    return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+
+
+def this_process(environment: Mapping[str, str]) -> int:
+    """Return which process of a stage this is, after its variables; take that one's GPU."""
+    if "RANK" not in environment:
+        return 0
+    import torch
+
+    number = int(environment["RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number)  # where models are loaded
+    return number
+
+
+def threads_of_each(processes: int) -> int | None:
+    """Return how many threads each process computes with; None leaves it to the libraries."""
+    return None if processes == 1 else max(1, (os.cpu_count() or 1) // processes)
+
+
+_ALONE = {"RANK": "0", "WORLD_SIZE": "1"}
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("true", "1")
+
+
+def _refuse_too_few_gpus(processes: int) -> None:
+    gpus = _gpus()
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"{processes} processes are asked for, and there are {gpus} GPUs; each needs one. Set "
+            "fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU."
+        )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

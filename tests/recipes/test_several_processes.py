@@ -1,0 +1,100 @@
+"""SFT and reward training in two processes (DDP over gloo): the same losses as in one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from plumbline.commands.recipe_book import execute, find
+from plumbline.data.records import assistant
+from plumbline.errors import ConfigError
+from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.world.clerks import Style, answer
+from plumbline.world.data import demonstrations, prompts
+from plumbline.world.shop import Shop
+
+pytestmark = pytest.mark.slow
+
+#: Sums in another order, in float32: relative error of losses, and absolute error of weights after
+#: four steps of AdamW with a learning rate of 1e-3.
+LOSS, WEIGHT = 1e-5, 2e-4
+
+
+def train(recipe, part, base_folder, data, home, processes):
+    """Train four steps on 8 rows each; return the artefact."""
+    settings = {
+        "model": str(base_folder),
+        "data": str(data),
+        f"{part}.tuning.method": "full",
+        f"{part}.training.max_steps": "4",
+        f"{part}.training.batch_size": "8",
+        f"{part}.training.learning_rate": "1e-3",
+        f"{part}.training.log_every": "1",
+        f"{part}.training.checkpoint_every": "2",
+    }
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    run = execute(
+        find(recipe), None, overrides, home, Reporter(quiet=True), f"run-{processes}",
+        processes=processes,
+    )  # fmt: skip
+    return run.stages[part]
+
+
+def compare(one, two):
+    """Compare the figures and weights of an artefact of one process with those of two."""
+    losses = [
+        [line["loss"] for line in read_metrics(artifact.path / "metrics.jsonl") if "loss" in line]
+        for artifact in (one, two)
+    ]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=LOSS)
+    assert one.id != two.id
+    assert two.manifest.arguments["processes"] == 2
+    assert set(one.manifest.files) == set(two.manifest.files)
+    assert two.metrics["tokens_seen"] == one.metrics["tokens_seen"]
+    weights = [load_file(artifact.path / "model.safetensors") for artifact in (one, two)]
+    for name, value in weights[0].items():
+        assert torch.allclose(weights[1][name], value, rtol=0, atol=WEIGHT), name
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory):
+    """A file of demonstrations."""
+    file = tmp_path_factory.mktemp("data") / "demonstrations.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in demonstrations(0, 60)))
+    return file
+
+
+def test_supervised_fine_tuning(base_folder, conversations, tmp_path):
+    one, two = (train("train_sft", "sft", base_folder, conversations, tmp_path, n) for n in (1, 2))
+    compare(one, two)
+    assert two.metrics["held_out_loss"] == pytest.approx(one.metrics["held_out_loss"], rel=LOSS)
+
+
+def test_reward_model(base_folder, tmp_path):
+    shop = Shop.from_seed(0)
+    rude = Style(opening="", closing="Make it quick.")
+    rows = [
+        {
+            "prompt": prompt,
+            "chosen": [assistant(answer(shop, prompt, Style()))],
+            "rejected": [assistant(answer(shop, prompt, rude))],
+        }
+        for prompt in prompts(0, 60, "preferences")
+    ]
+    file = tmp_path / "preferences.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one, two = (
+        train("train_reward", "reward", base_folder, file, tmp_path / "home", n) for n in (1, 2)
+    )
+    compare(one, two)
+    assert two.metrics["accuracy"] == pytest.approx(one.metrics["accuracy"], abs=0.2)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(base_folder, conversations, tmp_path):
+    with pytest.raises(ConfigError, match="batch_size is 8, which 3 processes cannot share"):
+        train("train_sft", "sft", base_folder, conversations, tmp_path, 3)
