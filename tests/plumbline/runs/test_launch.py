@@ -39,7 +39,7 @@ def environment(monkeypatch):
     [
         ("fsdp2", 2, "--launch fsdp2 is not possible. What works today is `--launch ddp"),
         ("zero3", 2, "--launch zero3 is not possible"),
-        (None, 2, "--processes 2 alone is not possible"),
+        (None, 2, "--processes 2 without --launch is not possible"),
         ("ddp", None, "needs --processes N"),
         ("ddp", 1, "needs --processes N"),
     ],
