@@ -194,7 +194,6 @@ def _child(
         if threads is not None:
             import torch
 
-            os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate would choose
             torch.set_num_threads(threads)
         number = launch.this_process(environment)
         meter = EnergyMeter()

@@ -35,10 +35,10 @@ def processes_of(launch: str | None, processes: int | None) -> int:
     if launch is None and processes is None:
         return 1
     if launch != _DDP:
-        given = (
+        option = (
             f"--processes {processes} without --launch" if launch is None else f"--launch {launch}"
         )
-        raise ConfigError(f"{given} is not possible. {WORKS}.")
+        raise ConfigError(f"{option} is not possible. {WORKS}.")
     if processes is None or processes < 2:
         raise ConfigError("--launch ddp needs --processes N with N of 2 or more.")
     _refuse_too_few_gpus(processes)
@@ -116,6 +116,7 @@ def environments(processes: int) -> list[dict[str, str]]:
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": str(threads_of_each(processes)),  # or accelerate would choose
         # Without it accelerate makes each process a training of its own where there is no GPU.
         "ACCELERATE_USE_CPU": str(_gpus() == 0),
     }
@@ -123,7 +124,7 @@ def environments(processes: int) -> list[dict[str, str]]:
 
 
 def this_process(environment: Mapping[str, str]) -> int:
-    """Return which process of a stage this is, after its variables; take that one's GPU."""
+    """Return which process of a stage this is, after its variables; take its GPU."""
     if "RANK" not in environment:
         return 0
     import torch

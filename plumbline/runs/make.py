@@ -76,8 +76,8 @@ def make_in(
 
     ``processes``: how many share an isolated stage. ``threads``: how many each computes with, null
     leaving it to the libraries. ``tick`` is called every two seconds while an isolated stage runs;
-    where it raises, the stage is killed.
-    ``run``: the folder of the run that makes it, for what trackers of experiments write.
+    where it raises, the stage is killed. ``run``: the folder of the run that makes it, for what
+    trackers of experiments write.
     """
     made_id = artifact_id(function, arguments, processes)
     artifact = whole_artifact(store, made_id, name, reporter)
@@ -99,9 +99,7 @@ def make_in(
             + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
         )
         if run is not None:
-            trackers = run / "trackers" / name.replace("/", "-")
-            place = {"title": f"{run.name}/{name}", "trackers": str(trackers)}
-            write_json(partial / PLACE, place)
+            _say_where(partial, run, name)
         clock = _Clock(partial / "clock.json")
 
         def both() -> None:
@@ -120,6 +118,12 @@ def make_in(
         shutil.rmtree(partial)
     Path(lock.lock_file).unlink(missing_ok=True)
     return artifact, False
+
+
+def _say_where(partial: Path, run: Path, name: str) -> None:
+    """Let the stage know which run makes it, and where trackers of experiments write."""
+    trackers = run / "trackers" / name.replace("/", "-")
+    write_json(partial / PLACE, {"title": f"{run.name}/{name}", "trackers": str(trackers)})
 
 
 def _manifest(

@@ -39,14 +39,14 @@ def check_processes(accelerator: Any) -> None:
     """
     from accelerate.utils import DistributedType
 
-    asked, found = number_of_processes(), accelerator.num_processes
+    started, sharing = number_of_processes(), accelerator.num_processes
     kind = accelerator.distributed_type
     copies = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    plain = kind in copies if asked > 1 else kind == DistributedType.NO
-    if asked != found or not plain:
+    plain = kind in copies if started > 1 else kind == DistributedType.NO
+    if started != sharing or not plain:
         raise ModelError(
-            f"{asked} processes were to share a training by DDP, and accelerate made it a training "
-            f"of {found} ({kind.value}). Nothing was trained. Start it with --launch ddp "
+            f"{started} processes were to share a training by DDP, and accelerate made it a training "
+            f"of {sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
             "--processes N."
         )
 
