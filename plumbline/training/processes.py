@@ -45,7 +45,7 @@ def check_processes(accelerator: Any) -> None:
     plain = kind in copies if started > 1 else kind == DistributedType.NO
     if started != sharing or not plain:
         raise ModelError(
-            f"{started} processes were to share a training by DDP, and accelerate made it a training "
+            f"{started} processes were to share a training by DDP, and accelerate made it one "
             f"of {sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
             "--processes N."
         )
