@@ -21,7 +21,7 @@ from preference.config import KTOConfig
 from preference.labels import encode_labeled, unpaired_rows
 
 
-@stage("policy")
+@stage("policy", trains_in="one process")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_kto(
     stage: Stage,

@@ -40,7 +40,7 @@ from preference.signs import Watch, pair_figures
 _COUNTS = ("round", "steps", "tokens_sampled", "tokens_scored", "tokens_seen", "pairs")
 
 
-@stage("policy")
+@stage("policy", trains_in="one process")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_online(
     stage: Stage,

@@ -97,6 +97,7 @@ class TrainingConfig(Config):
             "bf16": self.computes_in_bfloat16,
             # Without it, transformers refuses bfloat16 where there is no GPU.
             "use_cpu": self.computes_in_bfloat16 and not torch.accelerator.is_available(),
+            "ddp_find_unused_parameters": False,  # every weight that trains is used in each step
             "optim": OPTIMIZERS[self.optimizer].transformers_name,
             "activation_checkpointing": self.activation_checkpointing,
             "logging_steps": self.log_every,

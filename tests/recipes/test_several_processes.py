@@ -29,6 +29,9 @@ pytestmark = pytest.mark.slow
 #: Sums in another order, in float32: relative error of losses, and absolute error of weights after
 #: four steps of AdamW with a learning rate of 1e-3.
 LOSS, WEIGHT = 1e-5, 2e-4
+#: One of each; an adapter of a reward model comes with a whole head.
+TUNING = {"sft": "full", "reward": "lora"}
+FILES = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
 
 
 def settings(part, base_folder, data, steps=4):
@@ -36,7 +39,7 @@ def settings(part, base_folder, data, steps=4):
     values = {
         "model": str(base_folder),
         "data": str(data),
-        f"{part}.tuning.method": "full",
+        f"{part}.tuning.method": TUNING[part],
         f"{part}.training.max_steps": str(steps),
         f"{part}.training.batch_size": "8",
         f"{part}.training.learning_rate": "1e-3",
@@ -55,7 +58,7 @@ def train(recipe, part, base_folder, data, home, processes, steps=4):
     return run.stages[part]
 
 
-def compare(one, two):
+def compare(one, two, part):
     """Compare the figures and weights of an artefact of one process with those of two."""
     losses = [
         [line["loss"] for line in read_metrics(artifact.path / "metrics.jsonl") if "loss" in line]
@@ -67,7 +70,7 @@ def compare(one, two):
     assert two.manifest.arguments["processes"] == 2
     assert set(one.manifest.files) == set(two.manifest.files)
     assert two.metrics["tokens_seen"] == one.metrics["tokens_seen"]
-    weights = [load_file(artifact.path / "model.safetensors") for artifact in (one, two)]
+    weights = [load_file(artifact.path / FILES[TUNING[part]]) for artifact in (one, two)]
     for name, value in weights[0].items():
         assert torch.allclose(weights[1][name], value, rtol=0, atol=WEIGHT), name
 
@@ -82,7 +85,7 @@ def conversations(tmp_path_factory):
 
 def test_supervised_fine_tuning(base_folder, conversations, tmp_path):
     one, two = (train("train_sft", "sft", base_folder, conversations, tmp_path, n) for n in (1, 2))
-    compare(one, two)
+    compare(one, two, "sft")
     assert two.metrics["held_out_loss"] == pytest.approx(one.metrics["held_out_loss"], rel=LOSS)
 
 
@@ -102,7 +105,7 @@ def test_reward_model(base_folder, tmp_path):
     one, two = (
         train("train_reward", "reward", base_folder, file, tmp_path / "home", n) for n in (1, 2)
     )
-    compare(one, two)
+    compare(one, two, "reward")
     assert two.metrics["accuracy"] == pytest.approx(one.metrics["accuracy"], abs=0.2)
 
 
