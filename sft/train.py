@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from sft.trainer import HeldOut
+
 
 @stage("policy", trains_in="several processes")
 def train_sft(
@@ -72,18 +74,13 @@ def train_sft(
     # 3. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
     fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
-
     if not stage.writes:
         return {}  # the first process evaluates and saves
 
     # 4. How well does it predict demonstrations that it has not seen?
     held_out = trainer.held_out()
     stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
-    card = model_card(
-        "Policy after supervised fine-tuning",
-        f"Trained with {config.tuning.method} tuning on {len(train)} demonstrations "
-        f"from {base.id}; held-out loss {held_out.loss:.3f}.",
-    )
+    card = _card(config, len(train), base, held_out)
     save_model(trainer.model, tokenizer, stage.folder, source=base.path, card=card)
     return {
         "held_out_loss": held_out.loss,
@@ -92,6 +89,14 @@ def train_sft(
         "dropped_rows": float(len(dropped.rows)),
         **fitted.metrics,
     }
+
+
+def _card(config: SFTConfig, rows: int, base: Artifact, held_out: HeldOut) -> str:
+    return model_card(
+        "Policy after supervised fine-tuning",
+        f"Trained with {config.tuning.method} tuning on {rows} demonstrations "
+        f"from {base.id}; held-out loss {held_out.loss:.3f}.",
+    )
 
 
 def _evaluator(
