@@ -32,6 +32,13 @@ from rl.config import PPOConfig
 from rl.ppo import train_ppo
 
 OFFLINE, PPO = "dpo", "ppo"
+#: The settings that matter, for ``plumbline config preference_family --essential``.
+ESSENTIAL = (
+    "seeds", "data_seed", "base.name_or_path", "files.folder", "files.demonstrations",
+    "files.preferences", "dpo.beta", "dpo.training.learning_rate", "methods", "online.rounds",
+    "online.responses", "ppo.iterations", "ppo.learning_rate", "ppo.kl.coefficient",
+    "evaluation.prompts",
+)  # fmt: skip
 
 
 class PreferenceFamilyConfig(SharedConfig):

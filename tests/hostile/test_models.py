@@ -145,7 +145,7 @@ def flips():
         yield number, generator.random(), generator.choice(["config.json", "tokenizer_config.json"])
 
 
-@pytest.mark.parametrize(("number", "share", "file"), flips())
+@pytest.mark.parametrize(("number", "share", "file"), list(flips()))
 def test_a_setting_of_a_model_that_was_changed(base_folder, tmp_path, number, share, file):
     """Whatever a value becomes, the model opens or is refused with a sentence."""
     generator = random.Random(number)

@@ -96,14 +96,14 @@ def test_a_printed_config_is_a_config(tmp_path):
     assert again.stdout == path.read_text()
 
 
-def test_recipes_and_doctor_and_version():
+def test_recipes_and_doctor_and_version(tmp_path):
     assert "quickstart" in plumbline("recipes").stdout
     doctor = plumbline("doctor", "--offline")
     assert doctor.returncode == 0, doctor.stderr
     for word in ("cores", "memory", "torch", "4-bit", "hub"):
         assert word in doctor.stdout
     assert plumbline("--version").stdout.startswith("plumbline ")
-    assert "no runs" in plumbline("runs", PLUMBLINE_HOME="/nonexistent").stdout
+    assert "no runs" in plumbline("runs", PLUMBLINE_HOME=str(tmp_path / "none")).stdout
 
 
 def test_every_package_is_this_repository_s():
