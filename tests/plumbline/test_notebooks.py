@@ -36,6 +36,7 @@ def test_a_notebook_runs(path, base_folder, tmp_path, monkeypatch):
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "home"))
     book = nbformat.read(path, as_version=4)
     (parameters,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
     parameters.source = (
