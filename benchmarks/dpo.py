@@ -34,6 +34,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.dpo_workers import Setting
+from benchmarks.peer import take_turn
 from benchmarks.ppo_workers import CLOCK
 
 WORKERS = Path(__file__).with_name("dpo_workers.py")
@@ -121,7 +122,7 @@ def alternate(
         try:
             for turn in range(warm_up + repeats):
                 for worker, own_turns in zip(workers, turns, strict=True):
-                    reply = _take_turn(worker)
+                    reply = take_turn(worker)
                     if turn >= warm_up:
                         own_turns.append(reply)
         except (RuntimeError, BrokenPipeError):
@@ -144,17 +145,6 @@ def _start(setting: Setting, log: Path) -> subprocess.Popen[str]:
         text=True,
         env=environment,
     )
-
-
-def _take_turn(worker: subprocess.Popen[str]) -> dict[str, float]:
-    assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-    for line in worker.stdout:
-        if line.startswith("{"):
-            reply: dict[str, float] = json.loads(line)
-            return reply
-    raise RuntimeError(f"a worker ended: {worker.args!r}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""TRL's environment, for benchmarks that compare with it."""
+"""TRL's environment and workers that take turns, for benchmarks that compare with it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -42,3 +43,15 @@ def peer_python() -> Path:
             subprocess.run([*command, "--constraint", str(pinned), *PEER], check=True)
             (folder / ".ready").touch()
     return interpreter
+
+
+def take_turn(worker: subprocess.Popen[str]) -> dict[str, float]:
+    """Let a worker work once; return the line of JSON that it answers with."""
+    assert worker.stdin is not None and worker.stdout is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    for line in worker.stdout:
+        if line.startswith("{"):
+            reply: dict[str, float] = json.loads(line)
+            return reply
+    raise RuntimeError(f"a worker ended: {worker.args!r}")

@@ -39,7 +39,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import ppo_sizes
-from benchmarks.peer import peer_python
+from benchmarks.peer import peer_python, take_turn
 from benchmarks.ppo_workers import CLOCK, MICRO_BATCH, Setting
 
 WORKERS = Path(__file__).with_name("ppo_workers.py")
@@ -187,7 +187,7 @@ def alternate(
         try:
             for turn in range(warm_up + repeats):
                 for setting, worker in zip(settings, workers, strict=True):
-                    row = _round(worker)
+                    row = take_turn(worker)
                     if turn >= warm_up:
                         times[setting.name].append(row)
         except RuntimeError:
@@ -214,17 +214,6 @@ def _start(setting: Setting, scratch: Path) -> subprocess.Popen[str]:
         cwd=scratch,
         env=environment,
     )
-
-
-def _round(worker: subprocess.Popen[str]) -> dict[str, float]:
-    assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-    for line in worker.stdout:
-        if line.startswith("{"):
-            times: dict[str, float] = json.loads(line)
-            return times
-    raise RuntimeError(f"a worker ended: {worker.args!r}")
 
 
 if __name__ == "__main__":
