@@ -38,7 +38,7 @@ from scipy import special, stats
 # Beside this file lie ones with the names of our packages, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-from evaluation.statistics import (
+from plumbline.statistics import (
     bradley_terry,
     contrast,
     hierarchical_bootstrap,

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from evaluation.harness import Harness
 from evaluation.sample_files import SAMPLES, read_samples, write_samples
-from evaluation.statistics import bootstrap_interval
 from evaluation.tasks.sampling import sample_policy
 from plumbline.data.records import Row
 from plumbline.lm.policy import Policy
@@ -20,6 +19,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
+from plumbline.statistics import bootstrap_interval
 
 
 @stage("evaluation")

@@ -14,13 +14,13 @@ from evaluation.config import EvaluationConfig
 from evaluation.judges.scorer_agreement import agreement_with_pairs, agreement_with_scorers
 from evaluation.measures.measure import Measure, Responses, add_columns, measure_metrics
 from evaluation.sample_files import read_samples, win_scores_over, write_samples
-from evaluation.statistics import mean_and_se, sequence_kl
 from evaluation.tasks.sampling import Sampler, sample_responses
 from plumbline.data.records import Conversation, Row, prompt_id, read_dataset
 from plumbline.data.tasks import Item, Task, as_task
 from plumbline.hooks import Scorer
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
+from plumbline.statistics import mean_and_se, sequence_kl
 
 
 class Harness:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.statistics import win_scores
 from plumbline.data.records import Row
 from plumbline.errors import ArtifactError
 from plumbline.runs.artifacts import Artifact
+from plumbline.statistics import win_scores
 
 SAMPLES = "samples.parquet"
 #: What a reward in bfloat16 may differ by from batch to batch, of its size.

@@ -40,7 +40,7 @@ IN_ONE_ROOM = {
         "adapted", "spread",
     },
     "evaluation": {"spread"},
-    "evaluation/statistics": {"points", "level"},
+    "plumbline/statistics": {"points", "level"},
     "annotation": {"standing", "known", "mixture", "desk"},
 }  # fmt: skip
 
@@ -70,7 +70,7 @@ def modules(room: str) -> list[Path]:
     return sorted((REPOSITORY / room).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "evaluation/statistics"])
+@pytest.mark.parametrize("room", [*ROOMS, "plumbline/statistics"])
 def test_no_private_word_is_a_name(room):
     private = EVERYWHERE.keys() | IN_ONE_ROOM.get(room, set())
     found = {

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation import statistics
 from evaluation.comparison.budget_matching import (
     Budget,
     BudgetConfig,
@@ -24,6 +23,7 @@ from evaluation.comparison.budget_matching import (
 )
 from evaluation.comparison.comparability import Comparable, Flag
 from evaluation.comparison.training_runs import CheckpointEval, TrainingRun, subset_of
+from plumbline import statistics
 
 Scores = NDArray[np.float64]
 #: Points at which a frontier is drawn.

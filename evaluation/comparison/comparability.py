@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from evaluation.comparison.training_runs import CheckpointEval, TrainingRun
-from evaluation.statistics import mean_and_se
 from plumbline.errors import DataError
+from plumbline.statistics import mean_and_se
 
 Level = Literal["note", "warning", "refused"]
 

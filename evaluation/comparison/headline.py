@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from evaluation.comparison.analysis import Comparison
 from evaluation.comparison.verdict import score_unit
-from evaluation.statistics import mean_interval
+from plumbline.statistics import mean_interval
 
 #: With fewer seeds than this, a few others may change the result.
 _MANY_SEEDS = 5

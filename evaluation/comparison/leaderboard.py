@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation import statistics
 from evaluation.comparison.analysis import Comparison
 from evaluation.comparison.budget_matching import scores_of
 from evaluation.comparison.training_runs import CheckpointEval
+from plumbline import statistics
 
 
 def leaderboard(comparison: Comparison, costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ import altair as alt
 
 from evaluation import plots
 from evaluation.comparison.training_runs import Methods
-from evaluation.statistics import band, mean_and_se
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.metrics import METRICS, read_metrics
 from plumbline.runs.stage import Stage, stage
+from plumbline.statistics import band, mean_and_se
 
 CODE_BESIDE = "templates"
 CONFIDENCE = 0.95

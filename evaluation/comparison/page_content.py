@@ -27,13 +27,13 @@ from evaluation.comparison.training_runs import (
 from evaluation.comparison.verdict import verdict
 from evaluation.measures.registry import MEASURES
 from evaluation.sample_files import win_scores_over
-from evaluation.statistics import bootstrap_interval, mean_and_se
 from plumbline import __version__
 from plumbline.config import Config
 from plumbline.config import settings as settings_of
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.run import RunRecord
+from plumbline.statistics import bootstrap_interval, mean_and_se
 from plumbline.terminal import visible
 
 #: The id of the baseline among policies, whose ids have slashes.

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.comparison.training_runs import TrainingRun
-from evaluation.statistics import mean_and_se
 from plumbline.data.records import Row
 from plumbline.dropped import DROPPED, Dropped
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import METRICS, read_metrics
+from plumbline.statistics import mean_and_se
 
 #: Metrics of metrics.jsonl that are shown as curves, with their titles.
 _CURVES = {

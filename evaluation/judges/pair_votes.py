@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from evaluation.judges.pairs import EMPTY, SAME, Side, pair_id, side_of
 from evaluation.sample_files import SAMPLES, read_samples, write_samples
-from evaluation.statistics import bootstrap_interval, mean_and_se
 from plumbline.data.labels import Label, read_labels
 from plumbline.data.records import Row
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
+from plumbline.statistics import bootstrap_interval, mean_and_se
 
 #: The flag of a label whose judge decided differently in the other order.
 _INCONSISTENT = "inconsistent"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from evaluation.statistics import mean_and_se
 from plumbline.data.records import Row
+from plumbline.statistics import mean_and_se
 
 if TYPE_CHECKING:
     from plumbline.lm.policy import Policy

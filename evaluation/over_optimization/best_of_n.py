@@ -6,14 +6,11 @@ best of any n <= N of them follows from the same responses (Nakano et al., 2021;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.statistics import best_of_n_kl
 from plumbline.data.records import Conversation, prompt_id
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
@@ -27,49 +24,6 @@ from plumbline.seeds import derive
 
 RESPONSES = "responses.parquet"
 Scores = npt.NDArray[np.float64]
-
-
-class BestOf(NamedTuple):
-    """The best of n by a ranking score, for M values of n."""
-
-    sizes: list[int]
-    kl: Scores
-    """[M] KL to the policy, nats: log n - (n - 1) / n; an upper bound where responses repeat."""
-    ranking: Scores
-    """[M] mean ranking score of the selected responses."""
-    judging: Scores
-    """[M] mean judging score of the same responses."""
-
-
-def best_of(ranking: Scores, judging: Scores, sizes: Sequence[int]) -> BestOf:
-    """Return the mean scores of the best of n responses, over all subsets of n responses.
-
-    Args:
-        ranking: the score that selects, [P, N]: N responses to each of P prompts.
-        judging: the score of what was selected, [P, N].
-        sizes: each n, from 1 to N.
-
-    The k-th worst of N responses is the best of n in C(k - 1, n - 1) of C(N, n) subsets, so the
-    mean over subsets is exact and no subset is drawn.
-    """
-    count = ranking.shape[1]
-    order = np.argsort(ranking, axis=1, kind="stable")
-    ranking_means, judging_means = (
-        np.take_along_axis(scores, order, axis=1).mean(axis=0) for scores in (ranking, judging)
-    )
-    weights = np.array([_weights(count, size) for size in sizes])
-    return BestOf(
-        list(sizes),
-        np.array([best_of_n_kl(size) for size in sizes]),
-        weights @ ranking_means,
-        weights @ judging_means,
-    )
-
-
-def _weights(count: int, size: int) -> list[float]:
-    if not 1 <= size <= count:
-        raise ValueError(f"the best of {size} cannot be selected from {count} responses")
-    return [math.comb(rank, size - 1) / math.comb(count, size) for rank in range(count)]
 
 
 @stage("best-of-n")

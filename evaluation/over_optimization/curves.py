@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.over_optimization.best_of_n import BestOf
-from evaluation.statistics import GaoFit, at_kl, band, gao_fit, mean_and_se, mean_interval
-from evaluation.statistics.frontier import Form
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import METRICS, read_metrics
+from plumbline.statistics import BestOf, GaoFit, at_kl, band, gao_fit, mean_and_se, mean_interval
+from plumbline.statistics.frontier import Form
 
 #: reward -> training seed -> policy
 PoliciesByReward = Mapping[str, Mapping[str, Artifact]]

@@ -9,10 +9,11 @@ import altair as alt
 
 from evaluation import plots
 from evaluation.over_optimization import curves
-from evaluation.over_optimization.best_of_n import best_of, read_scores
+from evaluation.over_optimization.best_of_n import read_scores
 from evaluation.over_optimization.curves import PoliciesByReward
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
+from plumbline.statistics import best_of
 
 CODE_BESIDE = "templates"
 _AXIS = "root of the KL to the SFT policy, √nats"

@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 
 from evaluation import plots
-from evaluation.statistics import mean_and_se
 from evaluation.sweeps.search_space import Range, SearchConfig, Settings
 from plumbline.config import Config, to_yaml
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
+from plumbline.statistics import mean_and_se
 
 CODE_BESIDE = "templates"
 TUNED = "tuned.yaml"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special
 
-from evaluation.statistics import bradley_terry, head_to_head, ranking
 from plumbline.errors import DataError
+from plumbline.statistics import bradley_terry, head_to_head, ranking
 
 WINS = np.array([[0.0, 7.5, 9.0, 12.0], [4.5, 0.0, 6.0, 8.0], [2.0, 5.0, 0.0, 3.5], [1, 2, 2.5, 0]])
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from evaluation.statistics.crossed_effects import Floats
 from plumbline.errors import DataError
+from plumbline.statistics.crossed_effects import Floats
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.statistics import bootstrap_interval, mean_and_se, sequence_kl, win_scores
+from plumbline.statistics import bootstrap_interval, mean_and_se, sequence_kl, win_scores
 
 
 def test_win_points_count_a_tie_as_half():

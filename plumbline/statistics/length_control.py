@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from evaluation.statistics.crossed_effects import Floats, check_confidence, variance_of_mean
-from evaluation.statistics.win_rates import share_interval
 from plumbline.errors import DataError
+from plumbline.statistics.crossed_effects import Floats, check_confidence, variance_of_mean
+from plumbline.statistics.win_rates import share_interval
 
 #: Half a win and half a loss, and as much evidence against a slope as one comparison gives. It
 #: keeps the fit finite where one side almost always wins, and has no weight among many comparisons.

@@ -7,8 +7,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import special
 
-from evaluation.statistics import instruction_difficulty, length_controlled, win_rate
 from plumbline.errors import DataError
+from plumbline.statistics import instruction_difficulty, length_controlled, win_rate
 
 
 def planted(random, quality=0.0, effect=1.5, seeds=4, prompts=250, together=0.0):

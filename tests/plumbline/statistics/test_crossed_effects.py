@@ -14,8 +14,8 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from evaluation.statistics import Contrast, contrast, hierarchical_bootstrap, mean_interval
 from plumbline.errors import DataError
+from plumbline.statistics import Contrast, contrast, hierarchical_bootstrap, mean_interval
 
 #: Worked by hand: row means 3 and 5, column means 2, 4, 6; the rest is 0, -1, 1 and 0, 1, -1.
 OURS = np.array([[1.0, 2.0, 6.0], [3.0, 6.0, 6.0]])

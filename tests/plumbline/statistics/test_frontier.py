@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from evaluation.statistics import area_to, at_kl, best_of_n_kl, gao_fit
 from plumbline.errors import DataError
+from plumbline.statistics import area_to, at_kl, best_of_n_kl, gao_fit
 
 KL = [0.0, 1.0, 4.0, 9.0]  # distances 0, 1, 2, 3
 SCORE = [0.0, 2.0, 3.0, 1.0]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special, stats
 
-from evaluation.statistics import contrast, head_to_head, win_rate, win_scores
 from plumbline.errors import DataError
+from plumbline.statistics import contrast, head_to_head, win_rate, win_scores
 
 SCORES = arrays(np.float64, (2, 5), elements=st.integers(0, 4).map(float))
 

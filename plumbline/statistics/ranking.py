@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 from scipy import special
 from scipy.sparse.csgraph import connected_components
 
-from evaluation.statistics.crossed_effects import (
+from plumbline.errors import DataError
+from plumbline.statistics.crossed_effects import (
     Floats,
     check_confidence,
     paired_score_matrices,
     variance_of_mean,
 )
-from evaluation.statistics.win_rates import head_to_head
-from plumbline.errors import DataError
+from plumbline.statistics.win_rates import head_to_head
 
 #: Half a win and half a loss between any two methods, beside one comparison per prompt. It keeps
 #: the strength of a method that won everything finite; with 100 prompts it moves a win rate of 90 %

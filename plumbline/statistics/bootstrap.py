@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from evaluation.statistics.crossed_effects import (
+from plumbline.statistics.crossed_effects import (
     Floats,
     check_confidence,
     paired_score_matrices,
     score_matrix,
     variance_of_mean,
 )
-from evaluation.statistics.estimates import Interval
+from plumbline.statistics.estimates import Interval
 
 
 def hierarchical_bootstrap(

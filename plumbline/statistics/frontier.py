@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.statistics.crossed_effects import Floats
 from plumbline.errors import DataError
+from plumbline.statistics.crossed_effects import Floats
 
 Form = Literal["rl", "bon"]
 

@@ -12,8 +12,8 @@ from scipy import integrate, special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from evaluation.statistics import benjamini_hochberg, detectable, holm, power_at
 from plumbline.errors import DataError
+from plumbline.statistics import benjamini_hochberg, detectable, holm, power_at
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 

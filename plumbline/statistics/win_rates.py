@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from evaluation.statistics.crossed_effects import (
+from plumbline.statistics.crossed_effects import (
     Contrast,
     Floats,
     MeanVariance,
