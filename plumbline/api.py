@@ -26,14 +26,15 @@ from plumbline.api_results import Comparison, Evaluation, StageResult
 from plumbline.commands import recipe_book
 from plumbline.data.records import Conversation
 from plumbline.errors import PlumblineError
+from plumbline.runs.calls import defer, resolve
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import RunRecord, flat_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from plumbline.hooks import Scorer as AnyScorer
     from plumbline.lm.policy import Policy
-    from reward.scorer import RewardModelScorer
 
 __all__ = [
     "Comparison",
@@ -202,16 +203,27 @@ def compare(
 
 
 class Scorer:
-    """A reward model that scores responses: one of yours, or any classifier with one label."""
+    """A scorer of responses.
+
+    ``model`` is a reward model of yours, any classifier with one label, the address of a reward
+    server (``plumbline reward serve``), or a file of terms.
+    """
 
     def __init__(self, model: Place, *, batch_size: int = 64, home: Place | None = None) -> None:
-        self._folder, self._batch_size = _model_folder(model, home), batch_size
-
-    @cached_property
-    def _scorer(self) -> RewardModelScorer:
+        """Name a scorer; ``batch_size`` is that of a reward model which is named alone."""
+        from recipes._scorers import named_scorer
         from reward.scorer import RewardModelScorer
 
-        return RewardModelScorer(self._folder, self._batch_size)
+        self._scorer_call = named_scorer(_name(model), lambda name: _model_folder(name, home))
+        if self._scorer_call.function is RewardModelScorer:
+            self._scorer_call = defer(
+                RewardModelScorer, **self._scorer_call.arguments, batch_size=batch_size
+            )
+
+    @cached_property
+    def _scorer(self) -> AnyScorer:
+        scorer: AnyScorer = resolve(self._scorer_call)
+        return scorer
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         """Return the reward of each response to the prompt of the same place."""

@@ -38,6 +38,15 @@ def problem_with(scorer: Scorer, prompt: Sequence[Message]) -> str | None:
     return problem
 
 
+def term_means(scorer: Scorer) -> dict[str, float]:
+    """Return what a scorer's last scores were made of, for a log: ``reward/TERM``, its mean.
+
+    Empty where the scorer has no terms: a weighted sum has ``term_means`` of its own.
+    """
+    means: Mapping[str, float] = getattr(scorer, "term_means", {})
+    return {f"reward/{name}": mean for name, mean in means.items()}
+
+
 @runtime_checkable
 class Mountable(Scorer, Protocol):
     """A scorer whose model can share a base that is already loaded, so that no base is held twice.

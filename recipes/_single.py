@@ -13,11 +13,11 @@ from evaluation.tasks.sources import TaskFileConfig
 from plumbline.config import Config, Seed
 from plumbline.data.reader import DataFormatConfig
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.calls import Deferred, defer
+from plumbline.runs.calls import Deferred
 from plumbline.runs.run import Run
 from recipes._judge import Judge, build_judge, sample_start
 from recipes._models import find_model
-from reward.scorer import RewardModelScorer
+from recipes._scorers import named_scorer
 
 #: Few enough for an evaluation within minutes.
 EVALUATION = EvaluationConfig(prompts=100, prompts_during_training=50)
@@ -85,10 +85,10 @@ class SplitPromptsConfig(PromptsConfig):
 
 
 def reward_scorers(run: Run, reward: str | None) -> list[Deferred[Any]]:
-    """Return the scorer of a reward model by its name, or none."""
+    """Return the scorer that a user names (`recipes._scorers.named_scorer`), or none."""
     if reward is None:
         return []
-    return [defer(RewardModelScorer, model=find_model(run, reward, "reward"))]
+    return [named_scorer(reward, lambda name: find_model(run, name, "reward"))]
 
 
 def judge_of(

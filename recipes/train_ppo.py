@@ -33,7 +33,8 @@ class TrainPPOConfig(TrainConfig):
     """Everything that may vary in this recipe."""
 
     reward: str
-    """The reward model: a folder, a hub name, run:stage, or the id of an artefact."""
+    """The reward: a reward model (a folder, a hub name, run:stage, or the id of an artefact), the
+    address of a reward server (http://host:8100), or a file of terms (FILE.yaml)."""
     prompts: SplitPromptsConfig = SplitPromptsConfig()
     """How prompts are read and split."""
     ppo: PPOConfig = PPOConfig(learning_rate=2e-5, value=ValueConfig(learning_rate=1e-4))

@@ -7,7 +7,7 @@ have others. Its tokens are made as in training, in `plumbline.lm.chat`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +24,15 @@ from reward.calibration import Calibration
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: The most tokens of one pass, with padding: 64 texts of 512 tokens.
+BATCH_TOKENS = 1 << 15
+
 
 class TextScorer(ABC):
     """Scores responses by a model's outputs, on a calibrated scale.
 
-    ``batch_size`` changes speed and memory, not the scores (beyond rounding).
+    ``batch_size``, the most responses of one pass, and `BATCH_TOKENS`, the most tokens of one with
+    their padding, change speed and memory, not the scores (beyond rounding).
     """
 
     name = "reward"
@@ -39,6 +43,8 @@ class TextScorer(ABC):
         self.tokenizer = tokenizer
         self.calibration = calibration
         self.batch_size = batch_size
+        self.shortened = 0
+        """How many texts were longer than any in training so far, and kept their end alone."""
 
     @abstractmethod
     def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
@@ -70,10 +76,8 @@ class TextScorer(ABC):
                     f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
                     "Leave such prompts out, or take a reward model whose template takes them."
                 ) from None
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # less padding
         scores = [0.0] * len(rows)
-        for start in range(0, len(order), self.batch_size):
-            index = order[start : start + self.batch_size]
+        for index in batches_by_tokens([len(row) for row in rows], self.batch_size):
             batch = pad_right_ids([rows[row] for row in index], int(self.tokenizer.pad_token_id))
             for row, score in zip(index, self.outputs(*batch), strict=True):
                 scores[row] = score
@@ -84,7 +88,28 @@ class TextScorer(ABC):
         ids = [*prompt_ids, *response_ids]
         # A dialogue longer than any it was trained on keeps its end, where the response is.
         longest = self.calibration.max_length
-        return ids if longest is None else ids[-longest:]
+        if longest is None or len(ids) <= longest:
+            return ids
+        self.shortened += 1
+        return ids[-longest:]
+
+
+def batches_by_tokens(
+    lengths: Sequence[int], most_rows: int, most_tokens: int = BATCH_TOKENS
+) -> Iterator[list[int]]:
+    """Yield the numbers of rows with these lengths in batches, rows of similar length together.
+
+    No batch has more than ``most_rows`` rows, nor more than ``most_tokens`` tokens with its
+    padding, but for a single row that is longer.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batch and (len(batch) == most_rows or (len(batch) + 1) * lengths[row] > most_tokens):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def classifier_outputs(model: Any, ids: Tensor, attention_mask: Tensor) -> list[float]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from plumbline.data.records import Conversation
 from plumbline.errors import ModelError
-from plumbline.hooks import EvaluationHook, Scorer
+from plumbline.hooks import EvaluationHook, Scorer, term_means
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tuning import parameter_counts
@@ -114,7 +114,7 @@ def train_ppo(
                 break
             with sampler.drawing_ahead(ppo.iteration):
                 metrics = ppo.round(rollout)
-            log.record(ppo.iteration, rollout, episodes, metrics)
+            log.record(ppo.iteration, rollout, episodes, metrics | term_means(scorer))
             if ppo.iteration == config.iterations and budget.max_kl is not None:
                 # No round follows that would show where the last steps led.
                 episodes = sampler.sample_current(ppo.iteration)

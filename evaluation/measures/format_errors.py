@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.measures.measure import Columns, Measure, Responses
-from evaluation.tasks.checkers import Checker
+from plumbline.data.checkers import Checker
 from plumbline.lm.chat import ROLE_TOKENS
 
 _TEMPLATE_TOKEN = re.compile(

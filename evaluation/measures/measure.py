@@ -62,7 +62,7 @@ class Measure:
         if "references" in self.needs and not any(responses.references()):
             return "it needs references, and no row has any"
         if "numbers" in self.needs:
-            from evaluation.measures.numbers import result_of
+            from plumbline.data.numbers import result_of
 
             texts = [text for row in responses.references() for text in row]
             if not any(result_of(text) is not None for text in texts):

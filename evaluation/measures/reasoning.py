@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from evaluation.measures.calculations import calculations
 from evaluation.measures.measure import Columns, Measure, Responses
-from evaluation.measures.numbers import result_of
+from plumbline.data.numbers import result_of
 
 
 def numeric_accuracy() -> Measure:
     r"""Share of responses whose result is the number of a reference.
 
     The result is the last marked number (``####``, ``\boxed{}``, ``Answer:``), else the last
-    number; `evaluation.measures.numbers` says what a number is. Numbers compare exactly, so 3.50
+    number; `plumbline.data.numbers` says what a number is. Numbers compare exactly, so 3.50
     is 7/2, and 5% is 0.05. A response that comes to no single number (3:30, 5x) is wrong, and
     counts in ``numeric_accuracy.unreadable``. A row without a number in its references has no
     value.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate, chat, data, publish, single
+from plumbline.commands import annotate, chat, data, publish, reward, single
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
@@ -158,6 +158,7 @@ def doctor(
 
 app.add_typer(annotate.app, name="annotate")
 app.add_typer(data.app, name="data")
+app.add_typer(reward.app, name="reward")
 app.command()(compare)
 app.command(name="convert-samples")(convert_samples)
 app.command()(evaluate)

@@ -43,6 +43,7 @@ MOVED = {
         "evaluation.over_optimization.report.report_over_optimization"
     ),
     "evaluation.sweep": "evaluation.sweeps.results",
+    "evaluation.tasks.checkers": "plumbline.data.checkers",
     "evaluation.tasks.checkers.ShopFormat": "plumbline.world.checks.ShopFormat",
     "evaluation.tasks.sources.world_task": "plumbline.world.tasks.world_task",
     "evaluation.tasks.texts": "evaluation.tasks.text_perplexity",

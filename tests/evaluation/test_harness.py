@@ -232,7 +232,7 @@ def test_sampling_and_training_know_nothing_of_measures():
     """So that a changed measure samples and trains nothing anew."""
     for module in ("evaluation.tasks.sampling", "evaluation.harness"):
         known = {name for name in closure(module) if name.startswith("evaluation.measures.")}
-        assert known <= {"evaluation.measures.measure", "evaluation.measures.numbers"}, module
+        assert known <= {"evaluation.measures.measure", "plumbline.data.numbers"}, module
 
 
 def test_a_reward_model_in_training_is_judged_on_pairs_and_answers(prompts, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.measures import diversity, format_errors, references, registry
 from evaluation.measures.measure import Responses, add_columns, measure_metrics
-from evaluation.tasks.checkers import JsonObject, Pattern
+from plumbline.data.checkers import JsonObject, Pattern
 from plumbline.data.records import user
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import resolve

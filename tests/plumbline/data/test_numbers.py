@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evaluation.measures import reasoning
 from evaluation.measures.calculations import calculations
 from evaluation.measures.measure import Responses, add_columns, measure_metrics
-from evaluation.measures.numbers import numbers_in, result_of
+from plumbline.data.numbers import numbers_in, result_of
 from plumbline.data.records import user
 
 

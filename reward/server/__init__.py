@@ -1,0 +1,1 @@
+"""A scorer behind HTTP, so that several trainings share one model, and the client that asks it."""
