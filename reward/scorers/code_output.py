@@ -28,7 +28,7 @@ from plumbline.runs.calls import SourceFile
 from reward.scorers.answers import KnownAnswers
 
 _FENCE = re.compile(r"^```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-#: More output than this is not read: it is no answer.
+#: More output than this is not read.
 _MOST_OUTPUT = 1 << 20
 #: Sets the limits in the new process, and runs the program there. The limit on processes counts
 #: all of a user's, and root has none.
@@ -77,7 +77,7 @@ class CodeOutputScorer:
     """1 where the Python in a response prints the known answer of its prompt, 0 elsewhere.
 
     The code is the last fenced block, or the whole response where it has none. An answer that
-    starts with ``assert`` is no output but a test: it is run behind the code, and must not fail.
+    starts with ``assert`` is a test instead: it is run behind the code, and must not fail.
     """
 
     name = "code"

@@ -29,7 +29,7 @@ class LengthScorer:
     def __init__(self, at_least: int = 0, at_most: int | None = None, unit: Unit = "words") -> None:
         if at_least < 0 or (at_most is not None and at_most < max(at_least, 1)):
             raise ConfigError(
-                f"A length from {at_least} to {at_most} {unit} is no range. Give at_least: 0 or "
+                f"A length from {at_least} to {at_most} {unit} is not a range. Give at_least: 0 or "
                 "more, and at_most: 1 or more and not below at_least."
             )
         self._least, self._most, self._count = at_least, at_most, _COUNTS[unit]

@@ -131,7 +131,7 @@ def content_at(url: str, timeout: float = 10.0) -> str:
     content = _json(response).get("content")
     if response.status_code != 200 or not isinstance(content, str):
         raise ModelError(
-            f"What answers at {url} is no reward server that works: status "
+            f"What answers at {url} is not a working reward server: status "
             f"{response.status_code}, {_error_in(response)}."
         )
     return content
@@ -151,7 +151,9 @@ def _client(url: str, timeout: float) -> httpx.Client:
 def _checked(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-        raise ConfigError(f"{url!r} is no address of a server; write it like http://host:8100.")
+        raise ConfigError(
+            f"{url!r} is not the address of a server; write it like http://host:8100."
+        )
     return url.rstrip("/")
 
 

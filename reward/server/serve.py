@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, f"the body is not JSON: {error}") from None
         if not isinstance(body, dict):
-            raise RefusedError(400, "the body is no JSON object")
+            raise RefusedError(400, "the body is not a JSON object")
         return body
 
     def _reply(self, status: int, body: Mapping[str, Any]) -> None:
@@ -245,5 +245,5 @@ def _request_in(body: Mapping[str, Any]) -> Request:
         if problem is not None:
             raise RefusedError(400, f"prompt {number} {problem}")
         if not isinstance(response, str):
-            raise RefusedError(400, f"response {number} is no text")
+            raise RefusedError(400, f"response {number} is not a text")
     return Request(prompts, responses)

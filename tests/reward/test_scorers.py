@@ -43,7 +43,7 @@ def test_length_by_hand():
     #                        1 of 2 words: -1/2; 6 words: -(6 - 4) / 4
     assert scores(scorer, "one", "one two", "a b c d", "a b c d e f") == [-0.5, 0, 0, -0.5]
     assert scores(LengthScorer(at_most=10, unit="characters"), "x" * 25) == [-1.5]
-    with pytest.raises(ConfigError, match="no range"):
+    with pytest.raises(ConfigError, match="not a range"):
         LengthScorer(at_least=5, at_most=4)
 
 

@@ -36,10 +36,10 @@ class Slow:
         time.sleep(self.seconds)
         if "refuse" in responses:
             raise ModelError("it cannot score 'refuse'")
-        if "nan" in responses:
-            return [float("nan") if text == "nan" else 0.0 for text in responses]
-        return [len(text) + len(prompt[-1]["content"]) / 1000 for prompt, text in
-                zip(prompts, responses, strict=True)]  # fmt: skip
+        return [
+            float("nan") if text == "nan" else len(text) + len(prompt[-1]["content"]) / 1000
+            for prompt, text in zip(prompts, responses, strict=True)
+        ]
 
     def problem_with(self, prompt):
         return "is a bad prompt" if prompt[-1]["content"] == "bad" else None
@@ -118,11 +118,11 @@ def test_another_model_is_noticed(served):
     ("body", "status", "words"),
     [
         ("no json", 400, "not JSON"),
-        ([], 400, "no JSON object"),
+        ([], 400, "not a JSON object"),
         ({"prompts": []}, 400, "needs the lists"),
         ({"prompts": [[user("p")]], "responses": []}, 400, "1 prompts came with 0 responses"),
         ({"prompts": [[]], "responses": ["r"]}, 400, "prompt 1 has no message"),
-        ({"prompts": [[user("p")]], "responses": [None]}, 400, "response 1 is no text"),
+        ({"prompts": [[user("p")]], "responses": [None]}, 400, "response 1 is not a text"),
         ({"prompts": [[user("p")]] * 10_001, "responses": ["r"] * 10_001}, 413, "10000"),
     ],
 )
@@ -166,7 +166,7 @@ def test_no_server_is_said(tmp_path):
         content_at("http://127.0.0.1:9")
     with pytest.raises(ModelError, match=r"within 0\.3 s"):
         RemoteScorer("http://127.0.0.1:9", "a", patience=0.3).score([[user("p")]], ["r"])
-    with pytest.raises(ConfigError, match="no address of a server"):
+    with pytest.raises(ConfigError, match="not the address of a server"):
         RemoteScorer("localhost:8100", "a")
 
 

@@ -8,31 +8,32 @@ import typer
 
 from plumbline.commands.options import HOME, Home
 
+ScorerName = Annotated[
+    str,
+    typer.Argument(
+        help="A reward model (a folder, a hub name, run:stage, an artefact's id), or a file of "
+        "terms (FILE.yaml).",
+        show_default=False,
+    ),
+]
+Host = Annotated[str, typer.Option(help="The address to listen on; other machines reach 0.0.0.0.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")]
+Rows = Annotated[int, typer.Option(min=1, help="Most responses that are scored at once.")]
+Wait = Annotated[
+    float, typer.Option(min=0, max=1000, help="Milliseconds to wait for more before scoring.")
+]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep the scores of the last 200,000 texts.")
+]
+
 
 def serve(
-    scorer: Annotated[
-        str,
-        typer.Argument(
-            help="A reward model (a folder, a hub name, run:stage, an artefact's id), or a file of "
-            "terms (FILE.yaml).",
-            show_default=False,
-        ),
-    ],
-    host: Annotated[
-        str,
-        typer.Option(help="The address to listen on; other machines reach 0.0.0.0."),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")
-    ] = 8100,
-    rows: Annotated[int, typer.Option(min=1, help="Most responses that are scored at once.")] = 256,
-    wait: Annotated[
-        float,
-        typer.Option(min=0, max=1000, help="Milliseconds to wait for more before scoring."),
-    ] = 5.0,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep the scores of the last 200,000 texts.")
-    ] = True,
+    scorer: ScorerName,
+    host: Host = "127.0.0.1",
+    port: Port = 8100,
+    rows: Rows = 256,
+    wait: Wait = 5.0,
+    cache: Cache = True,
     home: Home = HOME,
 ) -> None:
     """Serve a scorer to several trainings, until Ctrl-C.

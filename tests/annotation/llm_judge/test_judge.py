@@ -530,3 +530,16 @@ def test_pairs_that_share_an_id_are_refused(tmp_path, stage, server, pairs):
     with pytest.raises(DataError, match="p-3 stands in rows 4, 13"):
         judge(stage, server, Artifact(pairs.path))
     assert server.requests == []
+
+
+@pytest.mark.parametrize("schema", ["schema", "text"])
+def test_one_pair_at_a_time_has_the_verdict_in_the_order_shown(server, schema):
+    from annotation.llm_judge.compare import EndpointJudge
+
+    asked = EndpointJudge(JudgeConfig(model="m", base_url=server.url, structured=schema))
+    prompt = [user("Which?")]
+    assert asked.compare(prompt, "long response", "short") == "first"
+    assert asked.compare(prompt, "short", "long response") == "second"
+    assert asked.compare(prompt, "same", "size") == "tie"
+    server.reply = lambda payload: completion("I cannot say.")
+    assert asked.compare(prompt, "a", "b") is None

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from evaluation.over_optimization import curves as analysis
-from evaluation.over_optimization.best_of_n import BestOf
 from evaluation.over_optimization.report import report_over_optimization
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
+from plumbline.statistics import BestOf
 
 KLS = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 PROMPTS = 40
