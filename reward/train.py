@@ -1,4 +1,4 @@
-"""Training a reward model on preferences, on TRL's RewardTrainer and the shared skeleton."""
+"""Training a reward model on preferences, on the shared skeleton."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Message, Row, prompts_of, read_dataset
+from plumbline.data.records import Message, Row, prompt_id, prompts_of, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
+from plumbline.lm.branches import reads_branches
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_sequence_scorer
+from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
+from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.calibration import Calibration
 from reward.config import RewardConfig
+from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
+from reward.pairs import RewardExample, count_contradictions, reward_examples, ties_of
 from reward.scorer import RewardModelScorer
-from reward.soft_labels import PROBABILITY, probabilities_of
 from reward.text_scorer import TextScorer, classifier_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from reward.trainer import RewardTrainer
+
 
 @stage("reward-model", trains_in="several processes")
+@compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_reward_model(
     stage: Stage,
     *,
@@ -43,36 +50,34 @@ def train_reward_model(
 ) -> Mapping[str, float | None]:
     """Train a reward model that starts from a policy's weights; ``hook`` judges it on the way."""
     silence_libraries()
-    import trl
-    from datasets import Dataset
     from transformers import set_seed
-
-    from reward.trainer import RewardTrainer
 
     # 1. Both responses of each pair, as ids, as they will be scored.
     tokenizer = load_tokenizer(policy.path)
     dropped = Dropped()
     train = read_dataset(preferences.path, "train")
     test = read_dataset(preferences.path, "test")
+    if config.ties and "tie" in LOSSES[config.loss].uses:
+        asked = {prompt_id(row["prompt"]) for row in test}
+        train += [row for row in ties_of(preferences) if prompt_id(row["prompt"]) not in asked]
     limit = length_limit(config.max_length, load_config(policy.path))
     pairs = encode_pairs(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
+    contradicting = count_contradictions(pairs)
+    if contradicting:
+        stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
 
     # 2. The policy's weights under a new head.
     set_seed(seed)
-    trainer = RewardTrainer(
-        model=trainable_sequence_scorer(policy.path, config.tuning),
-        args=trl.RewardConfig(
-            **config.training.trl_arguments(stage.scratch, seed),
-            center_rewards_coefficient=config.center_rewards or None,
-        ),
-        train_dataset=Dataset.from_list(_examples(pairs, config.soft_labels, preferences.id)),
-        processing_class=tokenizer,
-    )
+    model = trainable_sequence_scorer(policy.path, config.tuning)
+    trainer = make_trainer(stage, model, tokenizer, pairs, config, preferences.id, seed)
 
     # 3. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens)
     fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
+    if trainer.best is not None:
+        trainer.best.use()
+        stage.say(f"the held-out loss was lowest after step {trainer.best.step}, which is kept")
     if not stage.writes:
         return {}  # the first process saves and calibrates
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
@@ -87,10 +92,72 @@ def train_reward_model(
         "train_accuracy": fitted.last.get("accuracy"),
         "loss": fitted.last.get("loss"),
         "pairs": float(len(pairs)),
+        "contradicting_pairs": float(contradicting),
         "held_out_pairs": float(len(test)),
         "dropped_rows": float(len(dropped.rows)),
+        "steps": float(trainer.state.global_step),
+        **({} if trainer.best is None else {"best_step": float(trainer.best.step)}),
         **fitted.metrics,
     }
+
+
+def make_trainer(
+    stage: Stage,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[EncodedPair],
+    config: RewardConfig,
+    origin: str,
+    seed: int,
+) -> RewardTrainer:
+    """Return the trainer of a sequence classifier on pairs."""
+    from transformers import TrainingArguments
+
+    from reward.trainer import RewardTrainer
+
+    examples, labels = reward_examples(pairs, config, origin)
+    stopping, held_out = config.early_stopping, []
+    if stopping.patience is not None:
+        examples, held_out = _split(pairs, examples, stopping.held_out_share)
+    training = config.training
+    model.train()
+    if not reads_branches(model):
+        stage.say(
+            f"{type(model).__name__} cannot read a prompt once for both responses here, so each "
+            "response is read behind its own prompt, padded"
+        )
+    return RewardTrainer(
+        model=model,
+        loss=config.loss,
+        labels=labels,
+        center_rewards=config.center_rewards,
+        pad_id=int(tokenizer.pad_token_id),
+        checkpointing=training.activation_checkpointing,
+        early_stopping=stopping,
+        held_out=held_out,
+        args=TrainingArguments(
+            **training.arguments(stage.scratch, seed), remove_unused_columns=False
+        ),
+        train_dataset=examples,
+        processing_class=tokenizer,
+    )
+
+
+def _split(
+    pairs: Sequence[EncodedPair], examples: Sequence[RewardExample], share: float
+) -> tuple[list[RewardExample], list[RewardExample]]:
+    """Return examples to train on, and those of a share of the prompts to look at on the way."""
+    parts: tuple[list[RewardExample], list[RewardExample]] = ([], [])
+    for pair, example in zip(pairs, examples, strict=True):
+        draw = derive(0, "early stopping", prompt_id(pair.row["prompt"])) / 2**63
+        parts[draw < share].append(example)
+    if not all(parts):
+        raise DataError(
+            f"Of {len(pairs)} pairs, {len(parts[0])} are left to train on and {len(parts[1])} to "
+            f"decide when to stop, and both need one at least. Change "
+            f"early_stopping.held_out_share ({share:g}), or set early_stopping.patience: null."
+        )
+    return parts
 
 
 def _evaluator(
@@ -116,24 +183,6 @@ def calibrated(scores: Sequence[float], max_length: int) -> Calibration:
             "to put it on. Train it for longer, or at a higher learning rate."
         )
     return Calibration(statistics.mean(scores), std, max_length)
-
-
-def _examples(
-    pairs: Sequence[EncodedPair], soft_labels: str | None, origin: str
-) -> list[dict[str, Any]]:
-    """Return the rows that the trainer reads; each response stands behind its prompt."""
-    examples: list[dict[str, Any]] = [
-        {
-            "chosen_ids": pair.prompt_ids + pair.chosen_ids,
-            "rejected_ids": pair.prompt_ids + pair.rejected_ids,
-        }
-        for pair in pairs
-    ]
-    if soft_labels is not None:
-        probabilities = probabilities_of([pair.row for pair in pairs], soft_labels, origin)
-        for example, probability in zip(examples, probabilities, strict=True):
-            example[PROBABILITY] = probability
-    return examples
 
 
 def _responses(rows: Sequence[Row], side: str) -> tuple[list[list[Message]], list[str]]:

@@ -1,31 +1,60 @@
-"""TRL's RewardTrainer with soft labels, and with checkpoints that resume exactly."""
+"""Training on pairs: a prompt is read once for both of its responses.
+
+The loop is that of `transformers.Trainer`, with exact resume, in one process or several; the losses
+are those of `reward.losses`. Shapes: ``B`` pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import trl
+from torch import Tensor
+from transformers import TrainerCallback
 
+from plumbline.errors import ModelError
+from plumbline.lm.batches import pad_right_ids
+from plumbline.lm.branches import Branches, branch_states, reads_branches
 from plumbline.training.exact_resume import ExactResume
-from reward.soft_labels import PROBABILITY, bradley_terry_loss
+from reward.config import EarlyStoppingConfig
+from reward.losses import LOSSES, PairLabels, PairRewards, centering_penalty
+from reward.pairs import RewardBatch, RewardExample, collate
 
 
-class RewardTrainer(ExactResume, trl.RewardTrainer):  # type: ignore[misc]
-    """TRL's trainer; rows may have the probability that the chosen response is the better.
+class RewardTrainer(ExactResume):
+    """Trains a sequence classifier on pairs.
 
-    TRL's own loss keeps everything else that it does (the centring of rewards, its metrics); only
-    its first term, the loss of a pair whose label is certain, is exchanged for ours. Rows without
-    soft labels are trained on as ever.
+    ``labels`` hold what is the same for all pairs; ``held_out`` are pairs on which an early stop
+    decides.
     """
 
-    data_collator: Any
-    _signature_columns: Any
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.data_collator = WithProbabilities(self.data_collator)
+    def __init__(
+        self,
+        *,
+        model: Any,
+        loss: str,
+        labels: PairLabels,
+        center_rewards: float,
+        pad_id: int,
+        checkpointing: bool = False,
+        early_stopping: EarlyStoppingConfig | None = None,
+        held_out: Sequence[RewardExample] = (),
+        **arguments: Any,
+    ) -> None:
+        read_branches_in_forward(model, pad_id, checkpointing=checkpointing)
+        super().__init__(model=model, data_collator=collate, **arguments)
+        self.model_accepts_loss_kwargs = False  # our loss is a mean over the batch
+        self._loss, self._labels, self._center = LOSSES[loss].function, labels, center_rewards
+        self._total_train_tokens = 0
+        self._figures: dict[str, list[float]] = defaultdict(list)
+        self.best: BestWeights | None = None
+        """The best weights so far, where the training may stop early."""
+        if early_stopping is not None and early_stopping.patience is not None:
+            self.best = BestWeights(self, early_stopping, held_out)
+            self.add_callback(self.best)
 
     def compute_loss(
         self,
@@ -34,32 +63,182 @@ class RewardTrainer(ExactResume, trl.RewardTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return TRL's loss with its pairwise term softened."""
-        probability = inputs.pop(PROBABILITY, None)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if probability is not None:
-            chosen, rejected = torch.chunk(outputs.logits.squeeze(-1), chunks=2)
-            hard = bradley_terry_loss(chosen, rejected, 1.0)
-            loss = loss + (bradley_terry_loss(chosen, rejected, probability) - hard).mean()
-        return (loss, outputs) if return_outputs else loss
+        """Return the mean of the losses over the pairs of a batch."""
+        pairs: RewardBatch = inputs["pairs"]
+        rewards = pair_rewards(model(branches=pairs.branches))
+        losses = self.losses(rewards, pairs)
+        loss = losses.mean()
+        self._note(pairs, rewards, loss)
+        return (loss, rewards) if return_outputs else loss
 
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if PROBABILITY not in self._signature_columns:
-            self._signature_columns = [*self._signature_columns, PROBABILITY]
+    def losses(self, rewards: PairRewards, pairs: RewardBatch) -> Tensor:
+        """Return the losses of pairs, with the penalty that centres rewards, [B]."""
+        numbers = {name: values.to(rewards.chosen.device) for name, values in pairs.numbers.items()}
+        losses = self._loss(rewards, self._labels._replace(**numbers))
+        return losses + self._center * centering_penalty(rewards) if self._center else losses
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the figures since the last line."""
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self._figures.items()}
+            logs["num_tokens"] = float(self._total_train_tokens)
+            self._figures.clear()
+        super().log(logs, start_time)
 
-class WithProbabilities:
-    """A collator of preferences that also collates soft labels, where rows have them."""
+    def more_state(self) -> dict[str, Any]:
+        """Return the best weights so far."""
+        return {} if self.best is None else self.best.state()
 
-    def __init__(self, collate: Any) -> None:
-        self._collate = collate
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
+        if self.best is not None:
+            self.best.restore(state)
 
-    def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return a batch, with soft labels as a tensor [B]."""
-        batch: dict[str, Any] = self._collate(examples)
-        if PROBABILITY in examples[0]:
-            batch[PROBABILITY] = torch.tensor(
-                [example[PROBABILITY] for example in examples], dtype=torch.float
+    @torch.no_grad()
+    def _note(self, pairs: RewardBatch, rewards: PairRewards, loss: Tensor) -> None:
+        """Note figures of a batch, of all processes; refuse a loss that is no number."""
+        margins = rewards.chosen - rewards.rejected
+        both = torch.stack(rewards)
+        own = torch.stack(
+            [
+                loss,
+                both.min(),
+                both.mean(),
+                both.max(),
+                (margins > 0).float().mean(),
+                margins.mean(),
+                margins.new_tensor(pairs.tokens_seen),
+            ]
+        ).double()
+        figures = self.accelerator.gather(own.unsqueeze(0))
+        if not bool(figures.isfinite().all()):
+            raise ModelError(
+                f"The loss of step {self.state.global_step + 1} is not a number, so every weight "
+                "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
+                "try base.dtype: float32."
             )
-        return batch
+        self._total_train_tokens += round(float(figures[:, -1].sum()))
+        mean = figures.mean(0).tolist()
+        mean[1], mean[3] = float(figures[:, 1].min()), float(figures[:, 3].max())
+        names = ("min_reward", "mean_reward", "max_reward", "accuracy", "margin")
+        for name, value in zip(names, mean[1:-1], strict=True):
+            self._figures[name].append(value)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs  # ids are packed on the CPU, and moved then
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: transformers' count knows no shared prompts, and nothing reads it."""
+        return 0
+
+
+def pair_rewards(outputs: Tensor) -> PairRewards:
+    """Return the rewards of pairs, of outputs [2 B, 1]: chosen and rejected in turn."""
+    return PairRewards(*outputs[:, 0].view(-1, 2).unbind(1))
+
+
+def read_branches_in_forward(model: Any, pad_id: int, *, checkpointing: bool = False) -> None:
+    """Let a sequence classifier take ``branches``, and return the outputs of all responses.
+
+    Its ``forward`` then does so, so that whatever wraps it (DDP, autocast) sees an ordinary call.
+    A model that cannot read a prompt once reads each response behind its own prompt, padded.
+    """
+    plain = model.forward
+
+    @functools.wraps(plain)
+    def forward(*inputs: Any, branches: Branches | None = None, **options: Any) -> Any:
+        if branches is None:
+            return plain(*inputs, **options)
+        if not all(branches.flat) or not reads_branches(model):
+            return _padded_outputs(plain, branches, pad_id, model.device)
+        states = branch_states(model, branches, checkpointing=checkpointing)
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        with torch.autocast(states.device.type, enabled=False):  # few numbers, all that is kept
+            weight = next(whole.score.parameters())
+            return whole.score(states.to(weight.dtype))
+
+    model.forward = forward
+
+
+def _padded_outputs(forward: Any, branches: Branches, pad_id: int, device: Any) -> Tensor:
+    """Return a classifier's outputs of each response behind its own prompt."""
+    texts = [
+        [*prompt, *response]
+        for prompt, several in zip(*branches, strict=True)
+        for response in several
+    ]
+    ids, mask = (part.to(device) for part in pad_right_ids(texts, pad_id))
+    outputs: Tensor = forward(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return outputs
+
+
+class BestWeights(TrainerCallback):  # type: ignore[misc]
+    """Looks at held-out pairs on the way, keeps the best weights, and ends a training early."""
+
+    def __init__(
+        self, trainer: RewardTrainer, config: EarlyStoppingConfig, held_out: Sequence[RewardExample]
+    ) -> None:
+        self._trainer, self._config, self._held_out = trainer, config, list(held_out)
+        self._loss, self._step, self._without = float("inf"), 0, 0
+        self._weights: dict[str, Tensor] = {}
+
+    @property
+    def step(self) -> int:
+        """The step after which the weights were best."""
+        return self._step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look, where it is time to; the last step always counts."""
+        last = state.global_step >= state.max_steps
+        if state.global_step % self._config.every and not last:
+            return
+        loss, accuracy = self._look()
+        self._trainer.stage.metrics.log(
+            state.global_step, {"held_out_loss": loss, "held_out_accuracy": accuracy}
+        )
+        if loss < self._loss:
+            self._loss, self._step, self._without = loss, state.global_step, 0
+            self._weights = {
+                name: parameter.detach().clone() for name, parameter in self._trained().items()
+            }
+            return
+        self._without += 1
+        if self._without >= (self._config.patience or 0):
+            control.should_training_stop = True
+            control.should_save = False  # or a run resumed from here would go on
+
+    def use(self) -> None:
+        """Give the model its best weights."""
+        for name, parameter in self._trained().items():
+            parameter.data.copy_(self._weights[name])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed training needs."""
+        return {
+            "best": self._weights,
+            "best_figures": [self._loss, self._step, self._without],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self._weights = dict(state["best"])
+        self._loss, self._step, self._without = state["best_figures"]
+
+    def _trained(self) -> dict[str, Any]:
+        parameters = self._trainer.model.named_parameters()
+        return {name: parameter for name, parameter in parameters if parameter.requires_grad}
+
+    @torch.no_grad()
+    def _look(self) -> tuple[float, float]:
+        """Return mean loss and accuracy of the held-out pairs."""
+        trainer, losses, right = self._trainer, [], []
+        trainer.model.eval()
+        size = trainer.args.per_device_train_batch_size
+        for start in range(0, len(self._held_out), size):
+            pairs = collate(self._held_out[start : start + size])["pairs"]
+            with trainer.accelerator.autocast():
+                rewards = pair_rewards(trainer.model(branches=pairs.branches))
+            losses.append(trainer.losses(rewards, pairs))
+            right.append((rewards.chosen > rewards.rejected).float())
+        trainer.model.train()
+        return float(torch.cat(losses).mean()), float(torch.cat(right).mean())

@@ -1,4 +1,6 @@
-"""Log-probabilities of several responses to one prompt, which is read once for all of them.
+"""Several responses to one prompt, which is read once for all of them.
+
+For their log-probabilities, and for the hidden states at their ends, of which rewards are made.
 
 A response sees the prompt and itself, not the other responses, and its positions continue from the
 prompt's end: the numbers are those of each response behind a prompt of its own, up to rounding.
@@ -30,8 +32,9 @@ from plumbline.lm.fused_layers import (
     rotations_of,
 )
 from plumbline.lm.gpu.branch_checks import has_branch_pass
-from plumbline.lm.gpu.packing import Packing, pack_branches
+from plumbline.lm.gpu.packing import Packing, at_ends, pack_branches
 from plumbline.lm.gpu.passes import packed_logprobs
+from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.logprobs import TokenLogprobs, head_token_logprobs, response_logprobs
 from plumbline.lm.trunk import LONGEST_BY_PRODUCTS, is_supported, number_format, windows_of
 
@@ -86,6 +89,37 @@ def branch_logprobs(
     return response_logprobs(model, batch, role=role, checkpointing=checkpointing)
 
 
+def branch_states(model: Any, branches: Branches, *, checkpointing: bool = False) -> Tensor:
+    """Return the normalised last hidden state of each response's last token, [B, D].
+
+    For a model that `reads_branches`, with its active adapter. ``checkpointing`` is that of
+    `branch_logprobs`.
+
+    Raises `ValueError` for another model.
+    """
+    packing = at_ends(pack_branches(*branches), branches.responses)
+    if has_branch_pass(model):
+        return packed_states(model, packing, checkpointing=checkpointing)
+    if is_supported(model):
+        trunk = backbone(model)
+        dtype = number_format(trunk)
+        with torch.autocast("cpu", enabled=False):
+            states = _states(trunk, packing, branches, dtype, ends=True)
+        if states is not None:
+            return states
+    raise ValueError(f"{type(model).__name__} cannot read a prompt once for several responses")
+
+
+def reads_branches(model: Any) -> bool:
+    """Return whether a model, as it is set now, can read a prompt once for several responses."""
+    if has_branch_pass(model):
+        return True
+    if not is_supported(model):
+        return False
+    trunk = backbone(model)
+    return fused_layers(trunk, number_format(trunk)) is not None
+
+
 def _fused_logprobs(model: Any, branches: Branches) -> TokenLogprobs | None:
     """Return the same by the layers that we know, on a CPU; None where one is unknown."""
     trunk = backbone(model)
@@ -99,12 +133,22 @@ def _fused_logprobs(model: Any, branches: Branches) -> TokenLogprobs | None:
     return TokenLogprobs(packing.unpack(logprobs), packing.unpack(entropy))
 
 
-def _states(trunk: Any, packing: Packing, branches: Branches, dtype: torch.dtype) -> Tensor | None:
-    """Return the normalised last hidden states before the response tokens, [M, D]."""
+def _states(
+    trunk: Any,
+    packing: Packing,
+    branches: Branches,
+    dtype: torch.dtype,
+    *,
+    ends: bool = False,
+) -> Tensor | None:
+    """Return the normalised last hidden states at ``packing.predicts``, [M, D].
+
+    With ``ends`` these are the last tokens of the responses, otherwise those before each token.
+    """
     layers = fused_layers(trunk, dtype)
     if layers is None:
         return None
-    pieces, windows = _Pieces(branches, dtype), windows_of(trunk)
+    pieces, windows = _Pieces(branches, dtype, ends=ends), windows_of(trunk)
     ids, positions = packing.ids[: pieces.tokens], packing.positions[: pieces.tokens]
     embedding, epsilon = trunk.embed_tokens, trunk.norm.variance_epsilon
     x = F.embedding(ids, embedding.weight, embedding.padding_idx).to(dtype).unsqueeze(0)
@@ -112,7 +156,7 @@ def _states(trunk: Any, packing: Packing, branches: Branches, dtype: torch.dtype
     for layer, window in zip(layers[:-1], windows[:-1], strict=True):
         mixed = _attention(x, layer, rotations, pieces, window, epsilon)
         x = finish(x, mixed, layer, epsilon)
-    # Only the states before response tokens are looked at any more.
+    # Only the states that are asked for are looked at any more.
     mixed = _attention(x, layers[-1], rotations, pieces, windows[-1], epsilon, last=True)
     wanted = packing.predicts
     rows = torch.unique(wanted)
@@ -123,7 +167,7 @@ def _states(trunk: Any, packing: Packing, branches: Branches, dtype: torch.dtype
 class _Pieces:
     """How the tokens of a packing are cut: each prompt, and each response behind it."""
 
-    def __init__(self, branches: Branches, dtype: torch.dtype) -> None:
+    def __init__(self, branches: Branches, dtype: torch.dtype, *, ends: bool = False) -> None:
         self.lengths: list[int] = []
         self.prompt_of: list[int | None] = []
         """The piece that holds a response's prompt; None for a prompt."""
@@ -134,11 +178,18 @@ class _Pieces:
         self.tokens = sum(self.lengths)
         self._dtype = dtype
         self._masks: dict[tuple[int, int, float], Tensor] = {}
-        # In the last layer a prompt has its last token alone.
-        last = [1 if of is None else n for n, of in zip(self.lengths, self.prompt_of, strict=True)]
-        ends = torch.tensor(self.lengths).cumsum(0)
+        self.last_queries = [
+            int(not ends) if of is None else 1 if ends else n
+            for n, of in zip(self.lengths, self.prompt_of, strict=True)
+        ]
+        """How many of a piece's last tokens the last layer computes."""
         kept = torch.cat(
-            [torch.arange(int(end) - n, int(end)) for end, n in zip(ends, last, strict=True)]
+            [
+                torch.arange(int(end) - n, int(end))
+                for end, n in zip(
+                    torch.tensor(self.lengths).cumsum(0), self.last_queries, strict=True
+                )
+            ]
         )
         self.place_in_last = torch.zeros(self.tokens, dtype=torch.long)
         self.place_in_last[kept] = torch.arange(len(kept))
@@ -171,16 +222,18 @@ def _attention(
     *,
     last: bool = False,
 ) -> Tensor:
-    """Return what each head mixes, [1, N, H E]; with ``last``, of prompts the last token only."""
+    """Return what each head mixes, [1, N, H E]; with ``last``, at the last layer's tokens only."""
     q, k, v = (
         torch.split(part[0], pieces.lengths, 1) for part in project(x, layer, rotations, epsilon)
     )
     mixed = []
     for place, prompt in enumerate(pieces.prompt_of):
         queries, keys, values = q[place], k[place], v[place]
-        if prompt is None and last:
-            queries = queries[:, -1:]
-        elif prompt is not None:
+        if last:
+            queries = queries[:, queries.shape[1] - pieces.last_queries[place] :]
+            if not queries.shape[1]:
+                continue
+        if prompt is not None:
             keys = torch.cat([k[prompt], keys], dim=1)
             values = torch.cat([v[prompt], values], dim=1)
         mixed.append(_attend(queries, keys, values, pieces, window))

@@ -22,7 +22,8 @@ from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
-from reward.soft_labels import bradley_terry_loss, probabilities_of
+from reward.losses import PairLabels, PairRewards, bradley_terry_loss
+from reward.pairs import numbers_in
 from reward.train import train_reward_model
 
 rewards = st.floats(-20, 20)
@@ -31,7 +32,7 @@ probabilities = st.floats(0, 1)
 
 def loss(chosen, rejected, p):
     tensors = [torch.tensor([float(x)], dtype=torch.float64) for x in (chosen, rejected, p)]
-    return bradley_terry_loss(*tensors).item()
+    return bradley_terry_loss(PairRewards(*tensors[:2]), PairLabels(tensors[2])).item()
 
 
 def test_the_loss_by_hand():
@@ -62,7 +63,8 @@ def test_it_is_least_where_the_model_is_as_sure_as_the_label(p, difference):
 @given(st.floats(-8, 8), probabilities)
 def test_its_gradient_equals_the_finite_difference(difference, p):
     chosen = torch.tensor([difference], dtype=torch.float64, requires_grad=True)
-    bradley_terry_loss(chosen, torch.zeros(1, dtype=torch.float64), p).sum().backward()
+    rewards = PairRewards(chosen, torch.zeros(1, dtype=torch.float64))
+    bradley_terry_loss(rewards, PairLabels(p)).sum().backward()
     step = 1e-5
     slope = (loss(difference + step, 0.0, p) - loss(difference - step, 0.0, p)) / (2 * step)
     assert chosen.grad.item() == pytest.approx(slope, abs=1e-6)
@@ -72,9 +74,16 @@ def test_its_gradient_equals_the_finite_difference(difference, p):
 
 def test_a_row_alone_has_the_loss_it_has_in_a_batch():
     chosen, rejected, p = torch.randn(3, 6).sigmoid().unbind()
-    together = bradley_terry_loss(chosen, rejected, p)
-    alone = [bradley_terry_loss(chosen[i], rejected[i], p[i]) for i in range(6)]
-    torch.testing.assert_close(together, torch.stack(alone))
+
+    def of(rows):
+        rewards = PairRewards(chosen[rows], rejected[rows])
+        return bradley_terry_loss(rewards, PairLabels(p[rows]))
+
+    torch.testing.assert_close(of(slice(6)), torch.stack([of(i) for i in range(6)]))
+
+
+def probabilities_of(rows, column, origin):
+    return numbers_in(rows, "soft_labels", column, origin, least=0, most=1)
 
 
 def test_a_missing_column_names_the_nearest():

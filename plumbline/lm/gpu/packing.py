@@ -140,6 +140,18 @@ def pack_branches(
     )
 
 
+def at_ends(packing: Packing, responses: Sequence[Sequence[Sequence[int]]]) -> Packing:
+    """Return a packing of `pack_branches` whose ``predicts`` [B] are the responses' last tokens."""
+    is_response = [flag for several in responses for flag in (False, *(True for _ in several))]
+    last = (packing.offsets[1:-1].long() - 1)[torch.tensor(is_response)]
+    return packing._replace(
+        predicts=last,
+        response_ids=torch.zeros_like(last),
+        response_places=torch.arange(len(last)),
+        shape=(len(last), 1),
+    )
+
+
 def pack_padded(ids: Tensor, attention_mask: Tensor) -> Packing:
     """Pack rows [B, T] with their attention mask; every token counts as a response token.
 

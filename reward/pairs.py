@@ -1,0 +1,231 @@
+"""Pairs on their way to a reward model: ids, what their rows say, and batches of them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plumbline.data.records import Row, prompt_id
+from plumbline.errors import DataError
+from plumbline.lm.branches import Branches
+from plumbline.runs.artifacts import Artifact
+from plumbline.training.pairs import EncodedPair
+from reward.config import RewardConfig
+from reward.losses import LOSSES, PairLabels, length_effect, level_thresholds
+
+#: Where the aggregation keeps the pairs that prefer neither response.
+UNDECIDED = "undecided.jsonl"
+#: The column that marks a pair as a tie in what `with_ties` returns.
+_IS_TIE = "is_tie"
+
+
+class RewardExample(NamedTuple):
+    """A pair as ids, with the numbers that its loss reads, by the names of `PairLabels`."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Pairs that are read together. Shapes: ``B`` pairs."""
+
+    branches: Branches
+    """Each prompt with its chosen and its rejected response."""
+    numbers: Mapping[str, Tensor]
+    """[B] each."""
+
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens of each response behind a prompt of its own, however the pass lays them out."""
+        return sum(
+            len(prompt) + len(response)
+            for prompt, several in zip(*self.branches, strict=True)
+            for response in several
+        )
+
+
+def collate(examples: Sequence[RewardExample]) -> dict[str, RewardBatch]:
+    """Return a batch, under the name by which the trainer finds it."""
+    branches = Branches(
+        [list(example.prompt_ids) for example in examples],
+        [[list(example.chosen_ids), list(example.rejected_ids)] for example in examples],
+    )
+    numbers = {
+        name: torch.tensor([example.numbers[name] for example in examples])
+        for name in examples[0].numbers
+    }
+    return {"pairs": RewardBatch(branches, numbers)}
+
+
+def reward_examples(
+    pairs: Sequence[EncodedPair], config: RewardConfig, origin: str
+) -> tuple[list[RewardExample], PairLabels]:
+    """Return examples with the numbers of their rows, and labels that are the same for all.
+
+    Raises `DataError` where a column is missing, or has what is not such a number.
+    """
+    rows, uses = [pair.row for pair in pairs], LOSSES[config.loss].uses
+    common = PairLabels(
+        probability=1 - config.label_smoothing,
+        flip_rate=config.flip_rate if "flip_rate" in uses else 0.0,
+        tie_share=config.tie_share,
+        power=config.power,
+    )
+    columns: dict[str, list[float]] = {}
+    if config.soft_labels is not None:
+        columns["probability"] = numbers_in(rows, "soft_labels", config.soft_labels, origin, least=0, most=1)
+    if config.margins is not None:
+        strengths = numbers_in(rows, "margins", config.margins, origin)
+        if "strength" in uses:
+            columns["strength"] = strengths
+        else:
+            columns["margin"] = [config.margin_scale * strength for strength in strengths]
+    if config.reliability is not None:
+        sure = numbers_in(rows, "reliability", config.reliability, origin, least=0.5, most=1)
+        # At 1/2 a label says nothing, and its loss has no slope.
+        columns["flip_rate"] = [1 - value for value in sure]
+    if "tie" in uses:
+        columns["tie"] = [_share_of_ties(row) for row in rows]
+    if config.ratings is not None:
+        common = common._replace(**_add_ratings(columns, rows, config, origin))
+    if config.length_correction:
+        _add_length_effect(columns, pairs, config)
+    examples = [
+        RewardExample(
+            pair.prompt_ids,
+            pair.chosen_ids,
+            pair.rejected_ids,
+            {name: values[number] for name, values in columns.items()},
+        )
+        for number, pair in enumerate(pairs)
+    ]
+    return examples, common
+
+
+def numbers_in(
+    rows: Sequence[Row],
+    setting: str,
+    column: str,
+    origin: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> list[float]:
+    """Return the numbers of a column, ``least`` to ``most``.
+
+    Raises `DataError` where there is no such column, or a row has no such number there.
+    """
+    numbers = []
+    for row in rows:
+        value: Any = row.get(column)
+        if column not in row:
+            known = [name for name, held in row.items() if isinstance(held, float)]
+            close = difflib.get_close_matches(column, list(row), n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Columns of numbers: {known}."
+            raise DataError(
+                f"reward.{setting} is {column!r}, but {origin} has no such column. {hint} Name one "
+                f"that is there, or set reward.{setting} to null."
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not least <= value <= most:
+            bounds = "".join(
+                f" {word} {bound:g}"
+                for word, bound in (("from", least), ("to", most))
+                if math.isfinite(bound)
+            )
+            raise DataError(
+                f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is not a "
+                f"number{bounds}, as reward.{setting} needs in every row. Name another column, or "
+                f"set reward.{setting} to null."
+            )
+        numbers.append(float(value))
+    return numbers
+
+
+def ties_of(preferences: Artifact) -> list[Row]:
+    """Return the pairs that the votes called a tie, as preference rows in which no side is better.
+
+    Raises `DataError` where the dataset keeps no such pairs.
+    """
+    file = preferences.path / UNDECIDED
+    if not file.exists():
+        raise DataError(
+            f"reward.ties is on, but {preferences.id} keeps no undecided pairs ({UNDECIDED}), as "
+            "preferences from votes do. Set reward.ties: false, or take another reward.loss."
+        )
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [
+        {**row, "chosen": row["a"], "rejected": row["b"], _IS_TIE: True}
+        for row in map(json.loads, lines)
+        if row["outcome"] == "tie"
+    ]
+
+
+def count_contradictions(pairs: Iterable[EncodedPair]) -> int:
+    """Return how many pairs stand there the other way round, too, so that one of two is wrong."""
+    seen: dict[tuple[str, tuple[int, ...], tuple[int, ...]], int] = {}
+    for pair in pairs:
+        key = (prompt_id(pair.row["prompt"]), tuple(pair.chosen_ids), tuple(pair.rejected_ids))
+        seen[key] = seen.get(key, 0) + 1
+    return sum(
+        count for (prompt, chosen, rejected), count in seen.items()
+        if (prompt, rejected, chosen) in seen
+    )  # fmt: skip
+
+
+def _share_of_ties(row: Row) -> float:
+    """Return the probability of a tie: 1 of a pair that was one, else the share of such votes."""
+    if row.get(_IS_TIE):
+        return 1.0
+    tally: Mapping[str, int] = row.get("tally") or {}
+    counted = sum(tally.get(choice, 0) for choice in ("a", "b", "tie"))
+    return tally.get("tie", 0) / counted if counted else 0.0
+
+
+def _add_ratings(
+    columns: dict[str, list[float]], rows: Sequence[Row], config: RewardConfig, origin: str
+) -> dict[str, Tensor]:
+    """Add both responses' ratings; return what else the loss must know of them."""
+    assert config.ratings is not None
+    chosen, rejected = (numbers_in(rows, "ratings", name, origin) for name in config.ratings)
+    if "levels" not in LOSSES[config.loss].uses:
+        columns |= {"chosen_rating": chosen, "rejected_rating": rejected}
+        return {}
+    levels = {value: level for level, value in enumerate(sorted({*chosen, *rejected}))}
+    if not 2 <= len(levels) <= 100:
+        raise DataError(
+            f"The ratings of {origin} in {' and '.join(config.ratings)} have {len(levels)} "
+            "different values, and ordinal ratings have 2 to 100. Name other columns, or set "
+            "reward.loss: regression."
+        )
+    of_chosen, of_rejected = [levels[x] for x in chosen], [levels[x] for x in rejected]
+    columns["chosen_rating"] = [float(level) for level in of_chosen]
+    columns["rejected_rating"] = [float(level) for level in of_rejected]
+    return {"thresholds": level_thresholds([*of_chosen, *of_rejected])}
+
+
+def _add_length_effect(
+    columns: dict[str, list[float]], pairs: Sequence[EncodedPair], config: RewardConfig
+) -> None:
+    """Take what length alone explains of the labels from what the reward is to explain.
+
+    The log-odds of a pair are then r(chosen) - r(rejected) + effect, with the effect of the length
+    difference as a negative margin.
+    """
+    differences = [float(len(pair.chosen_ids) - len(pair.rejected_ids)) for pair in pairs]
+    scale = math.sqrt(sum(x * x for x in differences) / len(differences)) or 1.0
+    scaled = [x / scale for x in differences]
+    probabilities = columns.get("probability", [1 - config.label_smoothing] * len(pairs))
+    effect = config.length_correction * length_effect(scaled, probabilities)
+    margins = columns.get("margin", [0.0] * len(pairs))
+    columns["margin"] = [m - effect * x for m, x in zip(margins, scaled, strict=True)]
