@@ -96,7 +96,7 @@ def main() -> None:
         memory.append(trl[-1]["megabytes"] / ours[-1]["megabytes"])
         shown = f"{trl[-1]['megabytes']:.0f} / {ours[-1]['megabytes']:.0f}"
         print(
-            f"{name:22}{_spread(trl):>18}{_spread(ours):>18}{ratios[name]:7.2f}{shown:>18}",
+            f"{name:22}{spread(trl):>18}{spread(ours):>18}{ratios[name]:7.2f}{shown:>18}",
             flush=True,
         )
     print(json.dumps({name: round(x, 3) for name, x in {**ratios, "memory": min(memory)}.items()}))
@@ -106,18 +106,22 @@ def _median(turns: Sequence[dict[str, float]], name: str) -> float:
     return statistics.median(turn[name] for turn in turns)
 
 
-def _spread(turns: Sequence[dict[str, float]]) -> str:
+def spread(turns: Sequence[dict[str, float]]) -> str:
+    """Return median, least and most seconds of turns, for people to read."""
     seconds = sorted(turn["seconds"] for turn in turns)
     return f"{statistics.median(seconds):.3f} ({seconds[0]:.2f}-{seconds[-1]:.2f})"
 
 
 def alternate(
-    settings: Sequence[Setting], repeats: int, warm_up: int
+    settings: Sequence[Setting], repeats: int, warm_up: int, script: Path = WORKERS
 ) -> list[list[dict[str, float]]]:
-    """Let each setting take a turn after the other; return what each said of its turns."""
+    """Let each setting take a turn after the other; return what each said of its turns.
+
+    Each has a process of its own, of ``script``.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "workers.log"
-        workers = [_start(setting, log) for setting in settings]
+        workers = [_start(script, setting, log) for setting in settings]
         turns: list[list[dict[str, float]]] = [[] for _ in settings]
         try:
             for turn in range(warm_up + repeats):
@@ -135,10 +139,10 @@ def alternate(
     return turns
 
 
-def _start(setting: Setting, log: Path) -> subprocess.Popen[str]:
+def _start(script: Path, setting: Setting, log: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, str(WORKERS), json.dumps(vars(setting))],
+        [sys.executable, str(script), json.dumps(vars(setting))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log.open("a"),

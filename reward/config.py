@@ -21,9 +21,7 @@ class EarlyStoppingConfig(Config):
 
     patience: int | None = Field(None, ge=1)
     """Checks without a better held-out loss after which it ends. Null: it never ends early."""
-    every: int = only_when(
-        lambda config: config.patience is not None, "patience", 20, ge=1
-    )
+    every: int = only_when(lambda config: config.patience is not None, "patience", 20, ge=1)
     """Optimiser steps between two checks."""
     held_out_share: float = only_when(
         lambda config: config.patience is not None, "patience", 0.1, gt=0, lt=1

@@ -83,7 +83,9 @@ def reward_examples(
     )
     columns: dict[str, list[float]] = {}
     if config.soft_labels is not None:
-        columns["probability"] = numbers_in(rows, "soft_labels", config.soft_labels, origin, least=0, most=1)
+        columns["probability"] = numbers_in(
+            rows, "soft_labels", config.soft_labels, origin, least=0, most=1
+        )
     if config.margins is not None:
         strengths = numbers_in(rows, "margins", config.margins, origin)
         if "strength" in uses:
@@ -144,8 +146,8 @@ def numbers_in(
                 if math.isfinite(bound)
             )
             raise DataError(
-                f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is not a "
-                f"number{bounds}, as reward.{setting} needs in every row. Name another column, or "
+                f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is not "
+                f"a number{bounds}, as reward.{setting} needs in every row. Name another column, or "
                 f"set reward.{setting} to null."
             )
         numbers.append(float(value))

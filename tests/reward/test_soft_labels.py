@@ -21,9 +21,9 @@ from plumbline.world.clerks import Style, answer
 from plumbline.world.data import prompts
 from plumbline.world.shop import Shop
 from reward.config import RewardConfig
-from reward.scorer import RewardModelScorer
 from reward.losses import PairLabels, PairRewards, bradley_terry_loss
 from reward.pairs import numbers_in
+from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 
 rewards = st.floats(-20, 20)

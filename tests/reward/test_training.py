@@ -322,17 +322,15 @@ def test_a_loss_that_is_no_number_is_refused(base_folder, preferences, tmp_path,
 STOP = EarlyStoppingConfig(patience=2, every=1, held_out_share=0.3)
 
 
-def test_it_ends_early_and_keeps_its_best_weights(
-    base_folder, preferences, tmp_path, monkeypatch
-):
+def test_it_ends_early_and_keeps_its_best_weights(base_folder, preferences, tmp_path, monkeypatch):
     from reward.trainer import BestWeights
 
     held, look = {}, BestWeights.on_step_end
 
     def notes(best, args, state, control, *, model, **more):
-        held[state.global_step] = model.base_model.model.score.modules_to_save[
-            "default"
-        ].weight.detach().clone()
+        held[state.global_step] = (
+            model.base_model.model.score.modules_to_save["default"].weight.detach().clone()
+        )
         look(best, args, state, control, **more)
 
     monkeypatch.setattr(BestWeights, "on_step_end", notes)
@@ -394,11 +392,12 @@ def test_the_head_comes_back_with_the_same_scores_bit_for_bit(
     kept = {}
     save = module.save_model
     monkeypatch.setattr(
-        module, "save_model", lambda model, *a, **k: (kept.update(model=model), save(model, *a, **k))
+        module,
+        "save_model",
+        lambda model, *a, **k: (kept.update(model=model), save(model, *a, **k)),
     )
     folder, _ = train(tmp_path, base_folder, preferences)
     trained, loaded = kept["model"].eval(), load_sequence_scorer(folder).eval()
     ids = torch.arange(3, 40).unsqueeze(0)
     with torch.no_grad():
         assert torch.equal(trained(input_ids=ids).logits, loaded(input_ids=ids).logits)
-
