@@ -67,7 +67,9 @@ def main() -> None:
     cases = GPU_CASES if options.device == "cuda" else CASES
     if options.only:
         cases = {name: CASES[name] for name in options.only}
-    print(f"{'a step of 8 pairs':22}{'TRL, s':>18}{'ours, s':>18}{'ratio':>7}{'TRL / ours, MB':>18}")
+    print(
+        f"{'a step of 8 pairs':22}{'TRL, s':>18}{'ours, s':>18}{'ratio':>7}{'TRL / ours, MB':>18}"
+    )
     ratios: dict[str, float] = {}
     memory: list[float] = []
     for name, what in cases.items():

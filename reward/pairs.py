@@ -147,8 +147,8 @@ def numbers_in(
             )
             raise DataError(
                 f"{origin}, pair {row.get('pair_id', '?')}: {column!r} is {value!r}, which is not "
-                f"a number{bounds}, as reward.{setting} needs in every row. Name another column, or "
-                f"set reward.{setting} to null."
+                f"a number{bounds}, as reward.{setting} needs in every row. Name another column, "
+                f"or set reward.{setting} to null."
             )
         numbers.append(float(value))
     return numbers
@@ -196,7 +196,7 @@ def _share_of_ties(row: Row) -> float:
 
 def _add_ratings(
     columns: dict[str, list[float]], rows: Sequence[Row], config: RewardConfig, origin: str
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Add both responses' ratings; return what else the loss must know of them."""
     assert config.ratings is not None
     chosen, rejected = (numbers_in(rows, "ratings", name, origin) for name in config.ratings)

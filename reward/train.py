@@ -116,7 +116,7 @@ def make_trainer(
     from reward.trainer import RewardTrainer
 
     examples, labels = reward_examples(pairs, config, origin)
-    stopping, held_out = config.early_stopping, []
+    stopping, held_out = config.early_stopping, list[RewardExample]()
     if stopping.patience is not None:
         examples, held_out = _split(pairs, examples, stopping.held_out_share)
     training = config.training

@@ -73,7 +73,8 @@ class RewardTrainer(ExactResume):
 
     def losses(self, rewards: PairRewards, pairs: RewardBatch) -> Tensor:
         """Return the losses of pairs, with the penalty that centres rewards, [B]."""
-        numbers = {name: values.to(rewards.chosen.device) for name, values in pairs.numbers.items()}
+        device = rewards.chosen.device
+        numbers: dict[str, Any] = {name: x.to(device) for name, x in pairs.numbers.items()}
         losses = self._loss(rewards, self._labels._replace(**numbers))
         return losses + self._center * centering_penalty(rewards) if self._center else losses
 
