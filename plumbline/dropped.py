@@ -7,9 +7,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 DROPPED = "dropped.jsonl"
+#: How many row numbers are named for a reason.
+_MOST_NAMED = 8
+
+
+class LeftOut(Protocol):
+    """Rows that were left out, in memory or in a file."""
+
+    @property
+    def advice(self) -> list[str]:
+        """What would let some of them in, as sentences for people."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def by_reason(self) -> list[tuple[str, int, str]]:
+        """Return reason, count and the first row numbers of each."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Have them in ``dropped.jsonl`` of a folder."""
+        ...
 
 
 @dataclass
@@ -20,15 +43,26 @@ class Dropped:
     advice: list[str] = field(default_factory=list)
     """What would let some of them in, as sentences for people."""
 
-    def add(self, origin: str, number: int, reason: str, row: object) -> None:
-        """Leave a row out. ``number`` counts from 1, as an editor does."""
-        self.rows.append({"origin": origin, "row": number, "reason": reason, "record": row})
+    def add(
+        self, origin: str, number: int, reason: str, row: object, detail: object = None
+    ) -> None:
+        """Leave a row out. ``number`` counts from 1, as an editor does.
+
+        ``detail``: what people want to see beside the reason.
+        """
+        self.rows.append(_entry(origin, number, reason, row, detail))
 
     def reasons(self) -> dict[str, int]:
         """Return the number of rows by reason, most frequent first."""
         return dict(Counter(row["reason"] for row in self.rows).most_common())
 
-    def by_reason(self, at_most: int = 8, reasons: int = 20) -> list[tuple[str, int, str]]:
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.rows)
+
+    def by_reason(
+        self, at_most: int = _MOST_NAMED, reasons: int = 20
+    ) -> list[tuple[str, int, str]]:
         """Return reason, count and the first row numbers of each, for people to read.
 
         After so many ``reasons``, the most frequent ones, the others are one entry together.
@@ -36,13 +70,7 @@ class Dropped:
         places: dict[str, list[int]] = {}
         for row in self.rows:
             places.setdefault(row["reason"], []).append(row["row"])
-        ordered = sorted(places.items(), key=lambda entry: -len(entry[1]))
-        table = [(reason, len(rows), _listed(rows, at_most)) for reason, rows in ordered[:reasons]]
-        others = [row for _, rows in ordered[reasons:] for row in rows]
-        if others:
-            name = f"{len(ordered) - reasons} other reasons (see {DROPPED})"
-            table.append((name, len(others), _listed(others, at_most)))
-        return table
+        return _table([(reason, len(n), n) for reason, n in places.items()], at_most, reasons)
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""
@@ -53,10 +81,8 @@ class Dropped:
 
     def write(self, folder: Path) -> None:
         """Write the rows to ``dropped.jsonl``; an empty file says that nothing was dropped."""
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self.rows)
-        # Half a character cannot be written as UTF-8; its escape is JSON, too.
-        with (folder / DROPPED).open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.writelines(lines)
+        with _opened(folder) as stream:
+            stream.writelines(map(_line, self.rows))
 
     @classmethod
     def read(cls, folder: Path) -> Dropped:
@@ -69,5 +95,70 @@ class Dropped:
             return cls([json.loads(line) for line in lines])
 
 
-def _listed(rows: Sequence[int], at_most: int) -> str:
-    return ", ".join(map(str, rows[:at_most])) + (", …" if len(rows) > at_most else "")
+class DroppedFile:
+    """Rows that were left out, written as they come, so that their number does not matter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.advice: list[str] = []
+        self._stream = _opened(folder)
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[int]] = {}
+
+    def add(
+        self, origin: str, number: int, reason: str, row: object, detail: object = None
+    ) -> None:
+        """Leave a row out, as `Dropped.add` does."""
+        self._stream.write(_line(_entry(origin, number, reason, row, detail)))
+        self._counts[reason] += 1
+        first = self._first.setdefault(reason, [])
+        if len(first) <= _MOST_NAMED:
+            first.append(number)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._counts.total()
+
+    def reasons(self) -> dict[str, int]:
+        """Return the number of rows by reason, most frequent first."""
+        return dict(self._counts.most_common())
+
+    def by_reason(self) -> list[tuple[str, int, str]]:
+        """Return reason, count and the first row numbers of each, for people to read."""
+        entries = [(reason, n, self._first[reason]) for reason, n in self._counts.items()]
+        return _table(entries, _MOST_NAMED, 20)
+
+    def write(self, folder: Path) -> None:
+        """Have all of them in the file, which is in this folder already."""
+        self._stream.close()
+
+
+def _opened(folder: Path) -> TextIO:
+    """Open ``dropped.jsonl``: half a character cannot be UTF-8; its escape is JSON, too."""
+    return (folder / DROPPED).open("w", encoding="utf-8", errors="backslashreplace")
+
+
+def _entry(origin: str, number: int, reason: str, row: object, detail: object) -> dict[str, Any]:
+    more = {} if detail is None else {"detail": detail}
+    return {"origin": origin, "row": number, "reason": reason, **more, "record": row}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+
+
+def _table(
+    entries: list[tuple[str, int, list[int]]], at_most: int, reasons: int
+) -> list[tuple[str, int, str]]:
+    """Return entries for people: the most frequent reasons, and the others as one entry."""
+    ordered = sorted(entries, key=lambda entry: -entry[1])
+    table = [(reason, n, _listed(rows, n, at_most)) for reason, n, rows in ordered[:reasons]]
+    others = [row for _, _, rows in ordered[reasons:] for row in rows]
+    count = sum(n for _, n, _ in ordered[reasons:])
+    if others:
+        name = f"{len(ordered) - reasons} other reasons (see {DROPPED})"
+        table.append((name, count, _listed(others, count, at_most)))
+    return table
+
+
+def _listed(rows: Sequence[int], count: int, at_most: int) -> str:
+    return ", ".join(map(str, rows[:at_most])) + (", …" if count > at_most else "")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from plumbline.config import Config
+from plumbline.config import Check, Config
 from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
-
-Form = Literal["single_turn", "chain_of_thought", "multi_turn"]
-FORMS: tuple[Form, ...] = ("single_turn", "chain_of_thought", "multi_turn")
+from sft.cleaning.steps import Steps
+from sft.forms import FORMS, Form
 
 
 class DemonstrationsConfig(DataFormatConfig):
@@ -22,10 +22,17 @@ class DemonstrationsConfig(DataFormatConfig):
     """Forms of demonstration to keep; rows of others are left out, and counted."""
     max_characters: int = Field(8000, ge=1)
     """Longest conversation, in characters; longer ones are left out, and counted."""
+    cleaning: Steps = ()
+    """Further steps of cleaning, in order: names, or settings with ``step: NAME`` among them, as in
+    `plumbline data build`. docs/data.md lists them."""
     held_out_share: float = Field(0.05, gt=0, lt=1)
     """Share of the prompts that training never sees, for the loss on held-out demonstrations."""
     max_rows: int | None = Field(None, ge=1)
     """Read at most this many rows. Null reads all."""
+
+    def checks_before_work(self) -> Sequence[Check]:
+        """Try what the steps need."""
+        return [check for step in self.cleaning for check in step.checks_before_work()]
 
 
 class SFTConfig(Config):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from plumbline.data.records import Conversation, Message, assistant, user
-from sft.config import Form
+
+Form = Literal["single_turn", "chain_of_thought", "multi_turn"]
+FORMS: tuple[Form, ...] = ("single_turn", "chain_of_thought", "multi_turn")
 
 #: Answers that work towards a result mark it so; GSM8K's convention is the second.
 _RESULT = re.compile(r"(?:^|\s)Answer: |^#### ", re.MULTILINE)

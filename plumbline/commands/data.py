@@ -1,4 +1,4 @@
-"""``plumbline data check | formats``: try a file before a run, and what can be read at all."""
+"""``plumbline data …``: build datasets, and try a file before a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,29 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Try files of data, and list the formats.")
+from plumbline.commands.options import HOME, Home, Overrides
+
+app = typer.Typer(
+    no_args_is_help=True, help="Build datasets from raw files, and try files before a run."
+)
+
+
+@app.command()
+def build(
+    config: Annotated[str, typer.Argument(help="A file of settings (YAML).", show_default=False)],
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Build a dataset of demonstrations from raw files, as a new version of it.
+
+    Settings: `plumbline config build_data`. The same sources, settings and data seed give the same
+    bytes.
+    """
+    from plumbline.commands import recipe_book
+    from plumbline.commands.run_recipe import run_recipe
+
+    run_recipe(recipe_book.find("build_data"), config, overrides or [], home, name)
 
 
 @app.command()

@@ -146,16 +146,14 @@ def _settings(schema: Any, config: DataFormatConfig) -> Any:
 
 
 def _demonstrations(source: Source, config: DataFormatConfig) -> Read:
-    from sft.build import clean, deduplicate
+    from sft.build.demonstrations import clean
     from sft.config import DemonstrationsConfig
     from sft.sources import from_file
 
     settings = _settings(DemonstrationsConfig, config)
     demonstrations = from_file(source, settings)
-    rows, dropped = clean(demonstrations.rows, settings, demonstrations.dropped)
-    rows = deduplicate(rows, dropped)
+    rows, dropped = clean(demonstrations, settings)
     report = demonstrations.report
-    assert report is not None
     report.dropped = dropped
     learnt = [[Learnt("learnt", row["messages"], 0, row.get("tools"))] for row in rows]
     return Read(report, len(rows), learnt)

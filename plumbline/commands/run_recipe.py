@@ -19,6 +19,8 @@ from plumbline.runs.run import Run
 _REPORTS = ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json")
 #: Kinds of artefacts that a recipe of one stage is run for.
 _RESULTS = ("policy", "reward-model", "pairs")
+#: What a recipe that makes none of these is run for.
+_DATASETS = ("demonstrations",)
 
 
 def run_recipe(
@@ -69,7 +71,10 @@ def results(run: Run) -> list[Path]:
     reports = [run.folder / name for name in _REPORTS if (run.folder / name).exists()]
     if reports:
         return reports
-    results = [name for name, artifact in run.stages.items() if artifact.kind in _RESULTS]
+    kinds = [(name, artifact.kind) for name, artifact in run.stages.items()]
+    results = [name for name, kind in kinds if kind in _RESULTS] or [
+        name for name, kind in kinds if kind in _DATASETS
+    ]
     return [run.folder / "stages" / name.replace("/", "-") for name in results]
 
 

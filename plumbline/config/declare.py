@@ -62,6 +62,10 @@ class Config(BaseModel):
                 del values[name]
             elif isinstance(child := getattr(self, name), Config):
                 values[name] = child.identity()
+            elif isinstance(child, tuple) and any(isinstance(entry, Config) for entry in child):
+                values[name] = [
+                    entry.identity() if isinstance(entry, Config) else entry for entry in child
+                ]
             elif table_of(info) is not None and "." in str(child):
                 values[name] = {"function": child, "code": code_of(child)}
         return values

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
-from plumbline.dropped import DROPPED, Dropped
+from plumbline.dropped import DROPPED, Dropped, LeftOut
 from plumbline.errors import DataError
 from plumbline.seeds import derive
 
@@ -62,7 +62,8 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "preference": ("prompt", "chosen", "rejected"),
     "unpaired": ("prompt", "completion"),
 }
-_CONVERSATIONS = frozenset(("messages", "prompt", "completion", "chosen", "rejected", "a", "b"))
+#: Every column that may hold a conversation.
+CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "a", "b")
 
 
 def user(content: str) -> Message:
@@ -168,18 +169,25 @@ def write_dataset(
     dropped = dropped if dropped is not None else Dropped()
     dropped.write(folder)
     (folder / "README.md").write_text(
-        _card(splits, kind=kind, title=title, description=description, dropped=dropped),
+        dataset_card(
+            {split: len(rows) for split, rows in splits.items()},
+            sorted({column for rows in splits.values() for row in rows[:1] for column in row}),
+            kind=kind,
+            title=title,
+            description=description,
+            dropped=dropped,
+        ),
         encoding="utf-8",
     )
     counts = {f"{split}_rows": float(len(rows)) for split, rows in splits.items()}
-    return counts | {"dropped_rows": float(len(dropped.rows))}
+    return counts | {"dropped_rows": float(len(dropped))}
 
 
 def read_dataset(folder: Path, split: str) -> list[Row]:
     """Read one split of a dataset folder as a list of rows."""
     rows = cast("list[Row]", load_split(folder, split).to_list())
     for row in rows:
-        for column in _CONVERSATIONS & row.keys():
+        for column in row.keys() & set(CONVERSATIONS):
             row[column] = [without_nulls(message) for message in row[column]]
     return rows
 
@@ -215,28 +223,29 @@ def prompts_of(rows: Iterable[Row]) -> list[Conversation]:
     return [row["prompt"] for row in rows]
 
 
-def _card(
-    splits: Mapping[str, Sequence[Row]],
+def dataset_card(
+    sizes: Mapping[str, int],
+    columns: Sequence[str],
     *,
     kind: Kind,
     title: str,
     description: str,
-    dropped: Dropped,
+    dropped: LeftOut,
 ) -> str:
-    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in splits)
-    columns = sorted({column for rows in splits.values() for row in rows[:1] for column in row})
-    sizes = "\n".join(f"| {split} | {len(rows)} |" for split, rows in splits.items())
+    """Return the card of a dataset, which ``datasets`` reads, too: its splits are named in it."""
+    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in sizes)
+    table = "\n".join(f"| {split} | {size} |" for split, size in sizes.items())
     reasons = "\n".join(
         f"| {reason} | {count} | {numbers} |" for reason, count, numbers in dropped.by_reason()
     )
     left_out = (
-        f"\n## Left out\n\n{len(dropped.rows)} rows, kept in `{DROPPED}` with their origin.\n\n"
+        f"\n## Left out\n\n{len(dropped)} rows, kept in `{DROPPED}` with their origin.\n\n"
         f"| reason | rows | row numbers |\n|---|---|---|\n{reasons}\n"
-        if dropped.rows
+        if len(dropped)
         else "\nNothing was left out.\n"
     )
     return (
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n\n# {title}\n\n"
         f"{description}\n\nFormat: TRL `{kind}`; columns: {', '.join(columns)}.\n\n"
-        f"| split | rows |\n|---|---|\n{sizes}\n{left_out}"
+        f"| split | rows |\n|---|---|\n{table}\n{left_out}"
     )

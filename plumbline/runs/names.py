@@ -12,7 +12,7 @@ _SAFE = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
 #: Folders beside the runs in the home folder.
-RESERVED = frozenset({"store", "comparisons", "campaigns", "server"})
+RESERVED = frozenset({"store", "comparisons", "campaigns", "datasets", "server"})
 
 
 def check_run_name(name: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from plumbline.dropped import Dropped
+from plumbline.dropped import LeftOut
 from plumbline.runs.artifacts import PARTIAL, read_json
 from plumbline.runs.checkpoints import CheckpointFolder
 from plumbline.runs.metrics import METRICS, Listener, MetricsLog
@@ -102,7 +102,7 @@ class Stage:
 
         self.say(escape(text))
 
-    def report_dropped(self, dropped: Dropped) -> None:
+    def report_dropped(self, dropped: LeftOut) -> None:
         """Write the rows that were left out beside the artefact, and print how many and why."""
         dropped.write(self.folder)
         for reason, count, numbers in dropped.by_reason():

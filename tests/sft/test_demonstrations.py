@@ -11,7 +11,11 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
 from plumbline.world.data import demonstrations
-from sft.build import build_demonstrations, clean_message, deduplicate, split_by_prompt
+from sft.build import build_demonstrations
+from sft.build.demonstrations import clean
+from sft.build.splits import SplitRule, split_of
+from sft.cleaning.step import StepContext
+from sft.cleaning.text import UNICODE, UnicodeConfig
 from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
 from sft.sources import from_file, from_rows
@@ -58,7 +62,7 @@ def source(tmp_path, records):
     ],
 )
 def test_formats_of_the_field_are_read(tmp_path, record, messages, form):
-    (row,) = source(tmp_path, [record]).rows
+    (row,) = source(tmp_path, [record])
     assert (row["messages"], row["form"]) == (messages, form)
     assert (row["origin"], row["row"]) == ("rows.jsonl", 1)
 
@@ -75,7 +79,7 @@ def test_formats_of_the_field_are_read(tmp_path, record, messages, form):
 )
 def test_a_record_that_cannot_be_read_is_kept_with_the_reason(tmp_path, record, reason):
     found = source(tmp_path, [{"prompt": "a", "completion": "b"}, record])
-    assert len(found.rows) == 1
+    assert len(list(found)) == 1
     (row,) = found.dropped.rows
     assert row["row"] == 2
     assert reason in row["reason"]
@@ -122,19 +126,27 @@ def test_too_few_rows_say_what_was_left_out(stage):
 
 
 def test_text_is_normalized_but_not_rewritten():
-    raw = assistant("  e\u0301 line\r\nnext\x07\ttab \r")
-    assert clean_message(raw)["content"] == "\u00e9 line\nnext\ttab"
+    assert UNICODE.prepare is not None
+    step = UNICODE.prepare(UnicodeConfig(repair=False), StepContext())
+    (outcome,) = step([{"messages": [assistant("  e\u0301 line\r\nnext\x07\ttab \r")]}])
+    assert outcome.rows[0]["messages"][0]["content"] == "\u00e9 line\nnext\ttab"
+    assert outcome.changes == (
+        "line ends were made plain",
+        "characters were composed (NFC)",
+        "control characters were removed",
+        "outer white space was removed",
+    )
 
 
-def test_the_first_of_equals_stays():
-    rows = [
-        {"messages": [user("A  b"), assistant("C")], "origin": "x", "row": 1},
-        {"messages": [user("a b"), assistant("c")], "origin": "x", "row": 2},
-        {"messages": [user("a b"), assistant("d")], "origin": "x", "row": 3},
-    ]
-    dropped = Dropped()
-    assert [row["row"] for row in deduplicate(rows, dropped)] == [1, 3]
-    assert [row["row"] for row in dropped.rows] == [2]
+def test_the_first_of_equals_stays(stage):
+    rows = [[user("A  b"), assistant("C")], [user("a b"), assistant("c")],
+            [user("a b"), assistant("d")]]  # fmt: skip
+    rows = [{"messages": messages, "form": "single_turn"} for messages in rows]
+    kept, dropped = clean(from_rows(rows, "x"), DemonstrationsConfig())
+    assert [row["row"] for row in kept] == [1, 3]
+    (entry,) = dropped.rows
+    assert (entry["row"], entry["reason"]) == (2, "repeats an earlier row")
+    assert entry["detail"] == {"repeats": {"origin": "x", "row": 1}}
 
 
 def test_forms():
@@ -172,11 +184,12 @@ def test_the_world_s_demonstrations_all_survive(stage):
 )
 def test_real_files_are_read_whole(real_file, name, read, left_out, form):
     found = from_file(SourceFile(real_file(name)))
+    rows = list(found)
     if left_out is not None:
-        assert (len(found.rows), len(found.dropped.rows)) == (read, left_out)
-    assert len(found.rows) + len(found.dropped.rows) == max(read, left_out or 0)
+        assert (len(rows), len(found.dropped.rows)) == (read, left_out)
+    assert len(rows) + len(found.dropped.rows) == max(read, left_out or 0)
     if form is not None:
-        assert sum(row["form"] == form for row in found.rows) > 0.4 * len(found.rows)
+        assert sum(row["form"] == form for row in rows) > 0.4 * len(rows)
 
 
 def test_rows_of_files_that_are_not_learnt_keep_their_reason(tmp_path):
@@ -192,8 +205,9 @@ def test_rows_of_files_that_are_not_learnt_keep_their_reason(tmp_path):
             {"messages": talk, "tools": [{"name": "weather"}]},
         ],
     )
-    assert [row["row"] for row in found.rows] == [1, 6]
-    assert json.loads(found.rows[1]["tools"]) == [{"name": "weather"}]
+    rows = list(found)
+    assert [row["row"] for row in rows] == [1, 6]
+    assert json.loads(rows[1]["tools"]) == [{"name": "weather"}]
     reasons = {row["row"]: row["reason"] for row in found.dropped.rows}
     assert reasons == {
         2: "has the label false: its response was rejected, so it is not learnt",
@@ -226,7 +240,10 @@ def test_no_response_that_is_tested_is_learnt_inside_a_longer_dialogue():
         first = [user(f"question {n}"), assistant(f"answer {n}")]
         rows.append({"messages": first})
         rows.append({"messages": [*first, user("more?"), assistant(f"more {n}")]})
-    train, test = split_by_prompt(rows, 0.05, 0)
+    train, test = (
+        [row for row in rows if split_of(row, SplitRule(None, True), 0.05, 0) == split]
+        for split in ("train", "test")
+    )
     spoken = [
         {str(r["messages"][: n + 1]) for r in side for n, m in enumerate(r["messages"]) if
          m["role"] == "assistant"}

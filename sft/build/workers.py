@@ -1,0 +1,121 @@
+"""Work on batches in several processes, with the results in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar, cast
+
+from plumbline.errors import PlumblineError
+from plumbline.runs.isolation import PRELOAD
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Fewer batches than this are done faster here than processes start.
+_WORTH_STARTING = 4
+_MOST_BY_DEFAULT = 4
+
+
+def default_workers() -> int:
+    """Return one process for each core, at most four."""
+    return min(_MOST_BY_DEFAULT, len(os.sched_getaffinity(0)) if _HAS_AFFINITY else _CORES)
+
+
+_HAS_AFFINITY = hasattr(os, "sched_getaffinity")
+_CORES = os.cpu_count() or 1
+
+
+def map_in_order(
+    start: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int
+) -> Iterator[R]:
+    """Yield what a function makes of each batch, in the order of the batches.
+
+    ``start`` is called once in each process and returns the function. Batches are read as they are
+    needed, so that memory does not grow with their number. A few batches are done in this process.
+    """
+    batches = iter(batches)
+    first = list(islice(batches, _WORTH_STARTING))
+    if workers == 1 or len(first) < _WORTH_STARTING:
+        yield from map(start(), chain(first, batches))
+        return
+    pool = [_Worker[T, R](start) for _ in range(workers)]
+    busy: deque[_Worker[T, R]] = deque()
+    try:
+        for number, batch in enumerate(chain(first, batches)):
+            worker = pool[number % workers]
+            if len(busy) == workers:  # the one that is sent to next
+                yield busy.popleft().receive()
+            worker.send(batch)
+            busy.append(worker)
+        while busy:
+            yield busy.popleft().receive()
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+class _Worker(Generic[T, R]):
+    """A process that works on one batch at a time."""
+
+    def __init__(self, start: Callable[[], Callable[[T], R]]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, start), daemon=True)
+        self._process.start()
+        there.close()
+
+    def send(self, batch: T) -> None:
+        try:
+            self._here.send(batch)
+        except (BrokenPipeError, ConnectionResetError):
+            self._raise_end()
+
+    def receive(self) -> R:
+        try:
+            kind, content = self._here.recv()
+        except EOFError:
+            self._raise_end()
+        if kind == "error":
+            raise content
+        return cast("R", content)
+
+    def stop(self) -> None:
+        self._here.close()  # the process ends when it reads the end of the pipe
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _raise_end(self) -> Any:
+        self._process.join()
+        raise PlumblineError(
+            "A process that cleans rows ended without a result (exit code "
+            f"{self._process.exitcode}); most likely memory ran out. Set workers: 1, or end other "
+            "programs."
+        )
+
+
+def _serve(there: Connection, start: Callable[[], Callable[[T], R]]) -> None:
+    """Work on batches until the pipe ends, which it does with the process at its other end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other end decides
+    try:
+        function = start()
+        while True:
+            batch = there.recv()
+            there.send(("result", function(batch)))
+    except (EOFError, BrokenPipeError):
+        return
+    except PlumblineError as error:
+        there.send(("error", error))
+    except BaseException as error:
+        failure = PlumblineError(f"A step failed: {type(error).__name__}: {error}")
+        failure.trace = traceback.format_exc()
+        there.send(("error", failure))

@@ -1,0 +1,1 @@
+"""Cleaning demonstrations: each step is a row of one table."""

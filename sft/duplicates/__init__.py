@@ -1,0 +1,1 @@
+"""Rows that repeat others, or that an evaluation asks."""

@@ -1,0 +1,1 @@
+"""Versions of a dataset: its history, differences, and the one in use."""
