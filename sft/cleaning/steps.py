@@ -13,10 +13,15 @@ from plumbline.config.explain import explain
 from plumbline.data.records import Row
 from plumbline.errors import DataError, brief
 from plumbline.tables import Table, code_of
+from sft.cleaning.answers import REFUSALS, REPETITION
+from sft.cleaning.language import LANGUAGE
+from sft.cleaning.scores import CONFIDENCE, QUALITY
 from sft.cleaning.step import Outcome, RowFunction, Step, StepConfig, StepContext, each
 from sft.cleaning.text import UNICODE
 from sft.cleaning.turns import LENGTH, ROLES
+from sft.duplicates.contamination import CONTAMINATION
 from sft.duplicates.exact import EXACT_DUPLICATES
+from sft.duplicates.near import NEAR_DUPLICATES
 
 
 class OwnStepConfig(StepConfig):
@@ -67,7 +72,19 @@ def _call(
 
 STEPS = Table(
     "step",
-    (UNICODE, ROLES, LENGTH, EXACT_DUPLICATES),
+    (
+        UNICODE,
+        ROLES,
+        LENGTH,
+        LANGUAGE,
+        REPETITION,
+        REFUSALS,
+        CONFIDENCE,
+        QUALITY,
+        EXACT_DUPLICATES,
+        NEAR_DUPLICATES,
+        CONTAMINATION,
+    ),
     from_function=_own_step,
 )
 

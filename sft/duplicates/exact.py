@@ -12,6 +12,7 @@ from plumbline.data.records import CONVERSATIONS, Row
 from sft.cleaning.step import Compared, Comparison, Removal, Step, StepConfig
 
 _KEY_BYTES = 16
+_HALVES = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
 class ExactDuplicatesConfig(StepConfig):
@@ -50,14 +51,24 @@ def _key(config: ExactDuplicatesConfig) -> Callable[[Row], bytes]:
 
 def _decide(config: ExactDuplicatesConfig, rows: Compared) -> Iterator[Removal]:
     """Leave out each row whose key an earlier row has."""
-    keys = np.concatenate([np.asarray(block).view(f"V{_KEY_BYTES}").ravel() for block in rows.keys])
+    keys = np.concatenate([np.asarray(block).reshape(-1).view(_HALVES) for block in rows.keys])
     places = np.flatnonzero(rows.alive)
-    _, first, group = np.unique(keys[places], return_index=True, return_inverse=True)
+    first = first_of_equals(keys[places])
     what = "repeats an earlier row" if config.of == "row" else "repeats an earlier row's prompt"
-    for number in np.flatnonzero(first[group] != np.arange(len(places))):
-        kept = rows.row(int(places[first[group[number]]]))
+    for number in np.flatnonzero(first != np.arange(len(places))):
+        kept = rows.row(int(places[first[number]]))
         detail = {"repeats": {"origin": kept["origin"], "row": kept["row"]}}
         yield Removal(int(places[number]), what, detail)
+
+
+def first_of_equals(keys: np.ndarray) -> np.ndarray:
+    """Return for each key, [N] pairs of 64 bits, the place of the first equal one: [N]."""
+    order = np.lexsort((keys["low"], keys["high"]))  # stable, so that the first of equals leads
+    ordered = keys[order]
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    first = np.empty(len(keys), np.int64)
+    first[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
+    return first
 
 
 EXACT_DUPLICATES = Step(
