@@ -18,12 +18,13 @@ from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig
 from sft.sources import from_file
+from sft.versions.history import find_version
 
 
 def find_demonstrations(
     run: Run, data: str, eval_data: str | None, config: DemonstrationsConfig, data_seed: int
 ) -> Artifact:
-    """Return demonstrations: an artefact by its name, or one made from a file or dataset."""
+    """Return demonstrations: a version or artefact by its name, or made from a file or dataset."""
     artifact = _artifact(run, data, "demonstrations", eval_data)
     if artifact is not None:
         return artifact
@@ -87,7 +88,7 @@ def _demonstrations(place: str, config: DemonstrationsConfig) -> Deferred[Any]:
 
 
 def _artifact(run: Run, data: str, kind: str, eval_data: str | None) -> Artifact | None:
-    artifact = find_artifact(run.home, data)
+    artifact = find_version(run.home, data) or find_artifact(run.home, data)
     if artifact is None:
         return None
     if artifact.kind != kind:

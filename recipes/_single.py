@@ -30,8 +30,8 @@ class SingleConfig(Config):
     """The model to start from: a hub name, a folder, a GGUF file, run:stage, or the id of an
     artefact."""
     data: str
-    """The data: a file, a dataset of the hub (org/name), run:stage, or the id of an artefact.
-    docs/formats.md lists the formats."""
+    """The data: a file, a dataset of the hub (org/name), run:stage, the id of an artefact, or a
+    dataset that was built (NAME or NAME@v2). docs/formats.md lists the formats."""
     seed: Seed = 0
     """Seed of initial weights, batch order and sampling."""
     data_seed: Seed = 0

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from plumbline.runs.artifacts import read_json
+from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
+from recipes._models import find_model
+from reward.scorer import RewardModelScorer
 from sft.build import build_dataset
 from sft.build.config import BuildConfig
+from sft.build.dataset import BUILD_FILE
+from sft.cleaning.scores import QualityConfig
+from sft.versions.history import Dataset
 
 CONFIG = BuildConfig
 ESSENTIAL = ("name", "sources", "steps", "splits.held_out_share", "data_seed")
@@ -20,6 +27,8 @@ ESSENTIAL = ("name", "sources", "steps", "splits.held_out_share", "data_seed")
 
 def main(run: Run, config: BuildConfig) -> dict[str, Any]:
     """Run the recipe; return the headline metrics."""
+    # 1. Read, clean, split and mix.
+    scorers = reward_models(run, config)
     dataset = run.make(
         "demonstrations",
         build_dataset,
@@ -27,5 +36,20 @@ def main(run: Run, config: BuildConfig) -> dict[str, Any]:
         sources=config.opened(),
         data_seed=config.data_seed,
         description=config.description(),
+        **({"scorers": scorers} if scorers else {}),
     )
-    return dict(dataset.metrics)
+
+    # 2. The result is a version of the dataset, and the one in use.
+    content = read_json(dataset.path / BUILD_FILE)["content"]
+    version = Dataset(run.home, config.name).add(dataset, content)
+    run.reporter.say(f"    {config.name} {version.name}, content {version.content[:12]}")
+    return dict(dataset.metrics) | {"version": version.number}
+
+
+def reward_models(run: Run, config: BuildConfig) -> dict[str, Deferred[Any]]:
+    """Return the reward models that steps name, to be loaded when they score."""
+    names = [s.scorer for s in config.steps if isinstance(s, QualityConfig) and not s.is_function()]
+    return {
+        name: defer(RewardModelScorer, model=find_model(run, name, f"scorer {number}"))
+        for number, name in enumerate(dict.fromkeys(names), 1)
+    }

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from plumbline.commands import data_versions
 from plumbline.commands.options import HOME, Home, Overrides
 
 app = typer.Typer(
@@ -117,3 +118,14 @@ def formats(
         typer.echo(data_show.formats_as_markdown())
     else:
         data_show.show_formats()
+
+
+for command in (
+    data_versions.log,
+    data_versions.diff,
+    data_versions.use,
+    data_versions.rollback,
+    data_versions.export,
+    data_versions.steps,
+):
+    app.command()(command)

@@ -196,7 +196,13 @@ def without_nulls(message: Mapping[str, Any]) -> Message:
     """Return a message without the keys that a table holds for other messages' sake."""
     if len(message) == 2:
         return cast("Message", message)
-    return cast("Message", {key: held for key, held in message.items() if held is not None})
+    held = {key: value for key, value in message.items() if value is not None}
+    if "tool_calls" in held:
+        held["tool_calls"] = [
+            {key: value for key, value in call.items() if value is not None}
+            for call in held["tool_calls"]
+        ]
+    return cast("Message", held)
 
 
 def load_split(folder: Path, split: str) -> Dataset:

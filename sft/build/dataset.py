@@ -21,7 +21,6 @@ from sft.build.ledger import Ledger, LeftOutRow, record_of
 from sft.build.mixing import draw, portions
 from sft.build.passes import HELD_OUT, Passed, labels_of, run_passes
 from sft.build.tables import schema_of, write_table
-from sft.build.workers import default_workers
 from sft.sources import Demonstrations
 
 #: What a build says of itself beside its rows.
@@ -57,7 +56,7 @@ def build_dataset(
         share=config.splits.held_out_share,
         data_seed=data_seed,
         order=config.mixture.order,
-        workers=config.workers or default_workers(),
+        workers=config.workers,
         scorers=scorers,
     )
 

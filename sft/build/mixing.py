@@ -80,7 +80,8 @@ class MixtureConfig(Config):
     """How often a row may stand in the mixture, where a tier has fewer rows than its share. Up to
     four passes cost little (Muennighoff et al., 2023, arXiv 2305.16264)."""
     rows: int | None = Field(None, ge=1)
-    """Rows to train on in all. Null: as many as it takes for every row of the largest tier."""
+    """Rows to train on in all. Null: as many as it takes for every row of the tier with the largest
+    share."""
     order: Annotated[str, ORDERS] = "as_read"
     """In which order they stand. A curriculum is kept in training only if training does not
     shuffle."""
@@ -100,8 +101,9 @@ def portions(
 
     ``counts``: rows of each source; ``weights``: passes over it; ``tiers``: where it belongs. A
     source of n rows with weight w counts w n rows, C for a tier. With the tiers' shares s, the
-    mixture has T = min(max C/s, min most_passes C/s) rows: enough for the largest tier as it is,
-    unless a smaller one would be repeated too often. Raises `DataError` where a tier has no share.
+    mixture has T = min(C/s of the tier of the largest share, most_passes C/s of every other) rows:
+    that tier as it is, unless another one would be repeated too often. Raises `DataError` where a
+    tier has no share.
     """
     wanted = np.array(weights, dtype=np.float64) * np.array(counts, dtype=np.float64)
     names = sorted({tier for tier, n in zip(tiers, counts, strict=True) if tier and n})
@@ -120,8 +122,9 @@ def portions(
         whole = sum(config.tiers[name] for name in sizes)
         if not sizes or not whole:
             raise DataError("mixture.tiers gives every tier of the sources the share 0.")
-        limits = [sizes[name] * whole / config.tiers[name] for name in sizes]
-        total = min(max(limits), config.most_passes * min(limits))
+        limits = {name: sizes[name] * whole / config.tiers[name] for name in sizes}
+        largest = max(sizes, key=lambda name: config.tiers[name])
+        total = min(limits[largest], config.most_passes * min(limits.values()))
         factors = {
             name: total * config.tiers[name] / whole / sizes[name] if name in sizes else 0.0
             for name in names

@@ -150,15 +150,17 @@ def run_passes(
     share: float,
     data_seed: int,
     order: str = "as_read",
-    workers: int = 1,
+    workers: int | None = 1,
     scorers: Mapping[str, Scorer] | None = None,
 ) -> Passed:
     """Read all sources and take their rows through the steps; return what is left on disk."""
     # Held-out sources are read first: of two that are equal, the first stays.
     reading = sorted(range(len(sources)), key=lambda number: sources[number].split != "test")
-    rules = tuple(SplitRule(source.split, source.may_grow) for source in sources)
+    held_out = any(source.split == "test" for source in sources)
+    others: Split | None = "train" if held_out else None
+    rules = tuple(SplitRule(source.split or others, source.may_grow) for source in sources)
     settings = Work((), data_seed=data_seed, order=order, share=share)
-    segments = _segments(steps, held_out=any(source.split == "test" for source in sources))
+    segments = _segments(steps, held_out=held_out)
     batches: Iterator[Batch] = _batches(sources, reading, ledger)
     for number, segment in enumerate(segments):
         last = number == len(segments) - 1
@@ -217,7 +219,7 @@ def _write(
     segment: Segment,
     work: Work,
     ledger: Ledger,
-    workers: int,
+    workers: int | None,
     scorers: Mapping[str, Scorer],
 ) -> frozenset[tuple[str, str]]:
     """Take rows through the steps of a pass, and write what is left of them."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, NoReturn, TypeVar, cast
 
 from plumbline.errors import PlumblineError
 from plumbline.runs.isolation import PRELOAD
@@ -18,8 +18,8 @@ from plumbline.runs.isolation import PRELOAD
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Fewer batches than this are done faster here than processes start.
-_WORTH_STARTING = 4
+#: Fewer batches than this are done here, in less time than it is worth to start processes.
+_WORTH_STARTING = 20
 _MOST_BY_DEFAULT = 4
 
 
@@ -33,16 +33,19 @@ _CORES = os.cpu_count() or 1
 
 
 def map_in_order(
-    start: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int
+    start: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int | None
 ) -> Iterator[R]:
     """Yield what a function makes of each batch, in the order of the batches.
 
     ``start`` is called once in each process and returns the function. Batches are read as they are
-    needed, so that memory does not grow with their number. A few batches are done in this process.
+    needed, so that memory does not grow with their number. ``workers``: None starts one process for
+    each core, at most four, and none for a few batches.
     """
     batches = iter(batches)
     first = list(islice(batches, _WORTH_STARTING))
-    if workers == 1 or len(first) < _WORTH_STARTING:
+    if workers is None:
+        workers = default_workers() if len(first) == _WORTH_STARTING else 1
+    if workers == 1:
         yield from map(start(), chain(first, batches))
         return
     pool = [_Worker[T, R](start) for _ in range(workers)]
@@ -81,7 +84,7 @@ class _Worker(Generic[T, R]):
     def receive(self) -> R:
         try:
             kind, content = self._here.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._raise_end()
         if kind == "error":
             raise content
@@ -94,7 +97,7 @@ class _Worker(Generic[T, R]):
             self._process.kill()
             self._process.join()
 
-    def _raise_end(self) -> Any:
+    def _raise_end(self) -> NoReturn:
         self._process.join()
         raise PlumblineError(
             "A process that cleans rows ended without a result (exit code "

@@ -88,6 +88,7 @@ def test_the_first_of_equal_keys():
     assert first_of_equals(keys).tolist() == [0, 1, 0, 3, 1, 0]
 
 
+SUM = "Sam has {} apples and buys {} more at the large market in town today"
 LONG = "the quick brown fox jumps over the lazy dog near the old river bank every single morning"
 
 
@@ -111,8 +112,8 @@ def test_what_looks_alike_and_says_something_else_stays(tmp_path):
         [user("q"), assistant(shuffled)],  # the same words in another order
         [user("thanks ok"), assistant("ok")],
         [user("ok thanks"), assistant("ok")],  # too short to be judged
-        [user("Sam has 3 apples and buys 4 more at the large market in town today"), assistant("So he has 7 now")],
-        [user("Sam has 5 apples and buys 6 more at the large market in town today"), assistant("So he has 11 now")],
+        [user(SUM.format(3, 4)), assistant("So he has 7 now")],
+        [user(SUM.format(5, 6)), assistant("So he has 11 now")],
         [{"role": "system", "content": LONG}, user("How do I boil an egg in the morning?"),
          assistant("Put it into hot water for six minutes.")],
         [{"role": "system", "content": LONG}, user("Who painted the large hall in Florence?"),
