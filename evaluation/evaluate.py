@@ -22,7 +22,7 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.statistics import bootstrap_interval
 
 
-@stage("evaluation")
+@stage("evaluation", spreads_rows=True)
 def evaluate_policy(
     stage: Stage, *, policy: Artifact, reference: Artifact, harness: Harness, data_seed: int
 ) -> Mapping[str, float | None]:
@@ -42,7 +42,7 @@ def evaluate_policy(
     return headline_metrics(harness, rows, data_seed)
 
 
-@stage("evaluation")
+@stage("evaluation", spreads_rows=True)
 def measure_samples(
     stage: Stage,
     *,

@@ -20,7 +20,9 @@ from plumbline.data.tasks import Item, Task, as_task
 from plumbline.hooks import Scorer
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.processes import spread
 from plumbline.statistics import mean_and_se, sequence_kl
+from plumbline.training.processes import scores_of
 
 
 class Harness:
@@ -74,8 +76,8 @@ class Harness:
         rows = self._responses[: self.config.prompts_during_training]
         if rows:
             prompts, texts = [row["prompt"] for row in rows], [row["response"] for row in rows]
-            scores = scorer.score(prompts, texts)
-            other_scores = {other.name: other.score(prompts, texts) for other in self.scorers}
+            scores = scores_of(scorer, prompts, texts)
+            other_scores = {other.name: scores_of(other, prompts, texts) for other in self.scorers}
             metrics |= agreement_with_scorers(scores, other_scores, texts)
             folder.mkdir(parents=True, exist_ok=True)
             columns = {scorer.name: scores} | other_scores
@@ -169,18 +171,24 @@ class Harness:
     def _reference_logprobs(self, reference: Policy, rows: Sequence[Row]) -> list[float]:
         prompts = [reference.encode(row["prompt"]) for row in rows]
         responses = [row["ids"] for row in rows]
-        logprobs = reference.logprobs_of(prompts, responses, self.config.sampling.temperature)
-        return [float(value) for value in logprobs.sum(1)]
+        temperature = self.config.sampling.temperature
+
+        def of_rows(own: slice) -> list[float]:
+            logprobs = reference.logprobs_of(prompts[own], responses[own], temperature)
+            return [float(value) for value in logprobs.sum(1)]
+
+        return spread(of_rows, len(rows))
 
 
 def _add_scores(scorer: Scorer, rows: Sequence[Row]) -> None:
     """Add the scores of a scorer, and what else it reports, as columns."""
     prompts, texts = [row["prompt"] for row in rows], [row["response"] for row in rows]
-    for row, score in zip(rows, scorer.score(prompts, texts), strict=True):
+    for row, score in zip(rows, scores_of(scorer, prompts, texts), strict=True):
         row[scorer.name] = score
     ensemble_std = getattr(scorer, "ensemble_std", None)
     if ensemble_std is not None:
-        for row, std in zip(rows, ensemble_std(prompts, texts), strict=True):
+        deviations = spread(lambda own: ensemble_std(prompts[own], texts[own]), len(rows))
+        for row, std in zip(rows, deviations, strict=True):
             row[f"{scorer.name}_std"] = std
     explain = getattr(scorer, "explain", None)
     if explain is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from preference.trainer import PreferenceTrainer
 
 
-@stage("policy", trains_in="one process")
+@stage("policy", trains_in="several processes")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_dpo(
     stage: Stage,
@@ -62,6 +62,8 @@ def train_dpo(
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
+        if not stage.writes:
+            return
         card = model_card(
             "Policy aligned by direct preference optimisation", f"After {step} optimiser steps."
         )

@@ -21,7 +21,7 @@ from preference.config import KTOConfig
 from preference.labels import encode_labeled, unpaired_rows
 
 
-@stage("policy", trains_in="one process")
+@stage("policy", trains_in="several processes")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_kto(
     stage: Stage,
@@ -61,6 +61,8 @@ def train_kto(
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
+        if not stage.writes:
+            return
         card = model_card(f"Policy aligned by {config.loss}", f"After {step} optimiser steps.")
         save_model(roles.model, tokenizer, folder, source=policy.path, card=card)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plumbline.lm.branches import Branches, branch_logprobs
 from plumbline.lm.policy import Policy
+from plumbline.runs.processes import of_all_processes, tensors_of_all, this_process
 from preference.config import KTOConfig
 from preference.labels import LabeledExample
 from preference.logprobs import LossSettings
@@ -24,10 +25,19 @@ class LabelBatch:
     """Responses that are read together. Shapes: ``B`` responses."""
 
     branches: Branches
-    mismatched: Branches
-    """The same prompts, each with the response to the next one, by which KTO estimates the KL."""
     desirable: Tensor
     """[B] True where the response was liked."""
+
+    @property
+    def mismatched(self) -> Branches:
+        """The same prompts, each with the response to the next one: KTO estimates the KL by these.
+
+        The next one of the last is the first, of the next process's share where there are several.
+        """
+        responses = list(self.branches.flat)
+        firsts = of_all_processes(responses[0])
+        after = [*responses[1:], firsts[(this_process() + 1) % len(firsts)]]
+        return Branches(self.branches.prompts, [[response] for response in after])
 
     @property
     def tokens_seen(self) -> int:
@@ -39,11 +49,9 @@ def collate_labeled(examples: Sequence[LabeledExample]) -> dict[str, LabelBatch]
     """Return a batch, under the name by which the trainer finds it."""
     prompts = [example.prompt_ids for example in examples]
     responses = [example.response_ids for example in examples]
-    others = [*responses[1:], responses[0]]
     return {
         "labelled": LabelBatch(
             Branches(prompts, [[response] for response in responses]),
-            Branches(prompts, [[response] for response in others]),
             torch.tensor([example.desirable for example in examples]),
         )
     }
@@ -81,26 +89,27 @@ class LabelTrainer(BranchTrainer):
         logprobs = LabeledLogprobs(policy, reference, desirable, shift.to(policy))
         loss = row.function(logprobs, self.settings).mean()
         rewards = self.settings.beta * logprobs.log_ratio.detach()
-        self._total_train_tokens += batch.tokens_seen
         self._note(
-            {
-                "rewards/chosen": _mean(rewards, desirable),
-                "rewards/rejected": _mean(rewards, ~desirable),
-                "shift": shift,
-            }
+            batch.tokens_seen,
+            ({"rewards/chosen": _mean(rewards, desirable)}, desirable.sum()),
+            ({"rewards/rejected": _mean(rewards, ~desirable)}, (~desirable).sum()),
+            ({"shift": shift}, len(desirable)),
         )
         return (loss, logprobs) if return_outputs else loss
 
     def _shift(self, kind: str, batch: LabelBatch, log_ratio: Tensor) -> Tensor:
         """Return what rewards are compared with, []."""
         if kind == "kl":
+            mismatched = batch.mismatched
             policy, reference = (
-                _sums(role, batch.mismatched) for role in (self.roles.policy, self.roles.reference)
+                _sums(role, mismatched) for role in (self.roles.policy, self.roles.reference)
             )
-            return (policy - reference).mean().clamp(min=0)
+            shares = tensors_of_all([policy - reference])
+            return shares[0].mean().clamp(min=0)
         if kind == "mean":
-            desirable = batch.desirable.to(log_ratio.device)
-            rewards = self.settings.beta * log_ratio
+            shares = tensors_of_all([log_ratio, batch.desirable])
+            desirable = shares[1].to(log_ratio.device)
+            rewards = self.settings.beta * shares[0]
             # Both sides count the same, however many of each there are.
             now = (_mean(rewards, desirable) + _mean(rewards, ~desirable)) / 2
             self._mean_reward = torch.lerp(

@@ -24,10 +24,13 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.processes import share_of
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
+from plumbline.training.figures import pooled
 from plumbline.training.milestones import milestones
 from plumbline.training.optimizers import OPTIMIZERS
+from plumbline.training.processes import sum_gradients
 from plumbline.training.prompt_rounds import fitting_prompts
 from preference.batches import PairBatch, PairExample, collate_pairs
 from preference.config import OnlineConfig
@@ -40,7 +43,7 @@ from preference.signs import Watch, pair_figures
 _COUNTS = ("round", "steps", "tokens_sampled", "tokens_scored", "tokens_seen", "pairs")
 
 
-@stage("policy", trains_in="one process")
+@stage("policy", trains_in="several processes")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_online(
     stage: Stage,
@@ -128,7 +131,9 @@ class _Evaluations:
         stage.metrics.log(number, metrics)
 
     def save(self, folder: Path, number: int) -> None:
-        """Save the policy as it is after a round."""
+        """Save the policy as it is after a round, by the process that writes."""
+        if not self._stage.writes:
+            return
         title = "Policy aligned by preferences of a scorer between its own responses"
         card = model_card(title, f"After {number} rounds, from {self._source.id}.")
         roles = self._roles
@@ -160,7 +165,7 @@ class OnlineLearner:
             group["lr"] = config.learning_rate * left
         for epoch in range(config.epochs):
             for examples in self._minibatches(sampled.examples, epoch):
-                learnt.add(self._step(collate_pairs(examples)["pairs"]))
+                learnt.add(*self._step(examples))
         self.round += 1
         self.tokens_sampled += sampled.tokens_sampled
         self.tokens_scored += sampled.tokens_scored
@@ -179,8 +184,27 @@ class OnlineLearner:
             for start in range(0, len(order), size)
         ]
 
-    def _step(self, pairs: PairBatch) -> dict[str, Tensor]:
-        """Take one optimiser step on some pairs; return figures, [] each."""
+    def _step(self, examples: Sequence[PairExample]) -> tuple[dict[str, Tensor], int]:
+        """Take one optimiser step on some pairs; return figures, [] each, and of how many pairs.
+
+        Where several processes share the training, each has the figures of its share of the pairs.
+        """
+        own = examples[share_of(len(examples))]
+        metrics: dict[str, Tensor] = {}
+        if own:
+            metrics = self._add_gradients(collate_pairs(own)["pairs"], len(own) / len(examples))
+        sum_gradients(self._weights.values())
+        norm = nn.utils.clip_grad_norm_(self._weights.values(), self.config.max_grad_norm)
+        if bool(norm.isfinite()):
+            self._optimizer.step()
+            self.steps += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        self.tokens_seen += collate_pairs(examples)["pairs"].tokens_seen
+        metrics |= {"grad_norm": norm.detach(), "skipped": (~norm.isfinite()).float()}
+        return metrics, len(own)
+
+    def _add_gradients(self, pairs: PairBatch, share: float) -> dict[str, Tensor]:
+        """Add the gradients of some pairs, ``share`` of all of a step; return figures, [] each."""
         config, policy = self.config, self.roles.policy
         tokens = pairs.tokens.to(policy.model.device)
         with compute_precision(config.precision, policy.model.device):
@@ -202,19 +226,8 @@ class OnlineLearner:
             plain = seen(None)
             weighed = plain if config.ld_alpha is None else seen(config.ld_alpha)
             loss = mixed_losses(config.losses, plain, weighed, config.loss_settings).mean()
-            torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self._weights.values(), config.max_grad_norm)
-        if bool(norm.isfinite()):
-            self._optimizer.step()
-            self.steps += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        self.tokens_seen += pairs.tokens_seen
-        return {
-            "loss": loss.detach(),
-            "grad_norm": norm.detach(),
-            "skipped": (~norm.isfinite()).float(),
-            **pair_figures(weighed, config.beta),
-        }
+            torch.autograd.backward(loss if share == 1 else share * loss)
+        return {"loss": loss.detach(), **pair_figures(weighed, config.beta)}
 
     def totals(self) -> dict[str, float]:
         """Return what the whole training came to."""
@@ -251,14 +264,17 @@ class _Means:
     """Means of figures over the steps of a round."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, Tensor]] = []
+        self._steps: list[tuple[dict[str, Tensor], int]] = []
 
-    def add(self, row: dict[str, Tensor]) -> None:
-        self._rows.append(row)
+    def add(self, metrics: dict[str, Tensor], rows: int) -> None:
+        """Add a step's means over so many rows."""
+        self._steps.append((metrics, rows))
 
     def means(self) -> dict[str, float]:
-        names = list(self._rows[0]) if self._rows else []
-        return {
-            name: float(torch.stack([row[name].float() for row in self._rows]).mean())
-            for name in names
-        }
+        """Return means over the steps, each over the rows of all processes."""
+        steps = [
+            pooled([({name: float(number) for name, number in metrics.items()}, rows)])
+            for metrics, rows in self._steps
+        ]
+        names = list(steps[0]) if steps else []
+        return {name: float(torch.tensor([step[name] for step in steps]).mean()) for name in names}

@@ -20,7 +20,7 @@ from preference.pairing import passes
 _ALL_THE_SAME = "all responses are the same or empty"
 
 
-@stage("pairs")
+@stage("pairs", spreads_rows=True)
 def sample_pairs(
     stage: Stage,
     *,

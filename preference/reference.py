@@ -23,6 +23,7 @@ from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
+from plumbline.runs.processes import of_all_processes, rows_of_all, share_of, this_process
 from preference.batches import PairExample, collate_pairs
 from preference.config import ReferenceConfig
 from preference.logprobs import response_sums
@@ -140,10 +141,12 @@ def with_cached_reference(
     how = [ld_alpha, precision, str(roles.model.device.type), batch_size, torch.__version__]
     content = json.dumps([roles.digest(), how, ids])
     file = folder / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
-    sums = _read(file, len(examples))
+    # The first process decides, since another run may just be writing the file.
+    sums = of_all_processes(_read(file, len(examples)))[0]
     if sums is None:
         sums = _computed(examples, roles, ld_alpha, batch_size)
-        _write(file, sums)
+        if this_process() == 0:
+            _write(file, sums)
     return [
         example._replace(reference=(float(chosen), float(rejected)))
         for example, (chosen, rejected) in zip(examples, sums.tolist(), strict=True)
@@ -156,13 +159,19 @@ def _computed(
     ld_alpha: float | None,
     batch_size: int,
 ) -> Tensor:
-    """Return the sums of all examples, [N, 2], computed with similar lengths together."""
+    """Return the sums of all examples, [N, 2], computed with similar lengths together.
+
+    Where several processes share a training, each computes its share of the batches.
+    """
     order = sorted(range(len(examples)), key=lambda n: (len(examples[n].prompt_ids), n))
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     sums = torch.zeros(len(examples), 2)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    computed = []
+    for rows in parts[share_of(len(parts))]:
         batch = collate_pairs([examples[row] for row in rows])["pairs"]
-        sums[rows] = roles.sums(batch.branches, batch.tokens, ld_alpha).float().cpu()
+        computed.append(roles.sums(batch.branches, batch.tokens, ld_alpha).float().cpu())
+    for rows, values in zip(parts, rows_of_all(computed), strict=True):
+        sums[rows] = values
     return sums
 
 

@@ -18,6 +18,7 @@ from plumbline.hooks import Scorer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.processes import scores_of
 from preference.config import RelabelConfig
 
 SOURCE = "label_source"
@@ -66,7 +67,7 @@ def relabeled(row: Row, opinion: Opinion, config: RelabelConfig) -> Row | None:
     return row | new
 
 
-@stage("preferences")
+@stage("preferences", spreads_rows=True)
 def relabel_preferences(
     stage: Stage,
     *,
@@ -120,6 +121,6 @@ def opinions_on(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Opinion]
     sides = [[row[side][-1]["content"] for row in rows] for side in ("chosen", "rejected")]
     differences = []
     for scorer in scorers:
-        chosen, rejected = (scorer.score(prompts, responses) for responses in sides)
+        chosen, rejected = (scores_of(scorer, prompts, responses) for responses in sides)
         differences.append([c - r for c, r in zip(chosen, rejected, strict=True)])
     return [opinion_of(of_pair) for of_pair in zip(*differences, strict=True)]

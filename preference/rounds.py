@@ -10,7 +10,9 @@ from plumbline.data.records import Conversation, prompt_id
 from plumbline.dropped import Dropped
 from plumbline.hooks import Scorer
 from plumbline.lm.policy import Policy
+from plumbline.runs.processes import spread
 from plumbline.seeds import derive, rng
+from plumbline.training.processes import scores_of
 from plumbline.training.prompt_rounds import prompts_of_round
 from preference.batches import PairExample
 from preference.config import OnlineConfig
@@ -50,20 +52,23 @@ def sample_round(
     """Let the policy answer a round's prompts, score the responses, and pair them.
 
     Prompts and random streams are those of PPO with groups of as many responses. What makes no
-    pair is counted in ``dropped``.
+    pair is counted in ``dropped``. Where several processes share the training, each samples and
+    scores its share.
     """
     # 1. k responses to each prompt, each from a stream of its own.
     chosen = prompts_of_round(prompts, config.prompts_per_round, number, seed)
     grouped = [prompt for prompt in chosen for _ in range(config.responses)]
     seeds = [derive(seed, "rollout", number, n) for n in range(len(grouped))]
     ids = [policy.encode(prompt) for prompt in grouped]
-    generations = policy.sample(ids, seeds, config.sampling)
+    generations = spread(
+        lambda own: policy.sample(ids[own], seeds[own], config.sampling), len(grouped)
+    )
     texts = [policy.decode(generation.ids) for generation in generations]
 
     # 2. Their scores; a response that was cut pays for it.
     scores = [
         score - (0.0 if generation.finished else config.missing_eos_penalty)
-        for score, generation in zip(scorer.score(grouped, texts), generations, strict=True)
+        for score, generation in zip(scores_of(scorer, grouped, texts), generations, strict=True)
     ]
 
     # 3. Pairs.

@@ -10,14 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
 from plumbline.errors import ModelError
 from plumbline.lm.branches import branch_logprobs
 from plumbline.lm.logprobs import TokenLogprobs
+from plumbline.runs.processes import of_all_processes
 from plumbline.training.exact_resume import ExactResume
+from plumbline.training.figures import Means, pooled, read_numbers
 from preference.batches import PairBatch
 from preference.config import DPOConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
@@ -29,13 +30,10 @@ from preference.signs import pair_figures
 class BranchTrainer(ExactResume):
     """What trainings on pairs and on labels share: the policy with its reference, and figures."""
 
+    calls_model = False
+
     def __init__(self, *, roles: PolicyAndReference, **arguments: Any) -> None:
         super().__init__(model=roles.model, **arguments)
-        if self.accelerator.num_processes > 1:
-            raise ModelError(
-                "Training on preferences runs in one process for now; start it without accelerate "
-                "launch."
-            )
         if getattr(roles.model.config.get_text_config(), "output_router_logits", False):
             raise ModelError(
                 "The model's config has output_router_logits on, which asks for a loss that "
@@ -48,10 +46,17 @@ class BranchTrainer(ExactResume):
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
 
-    def _note(self, metrics: Mapping[str, Tensor]) -> None:
-        names = list(metrics)
-        numbers = torch.stack([metrics[name].detach().float() for name in names]).tolist()
-        for name, number in zip(names, numbers, strict=True):
+    def _note(self, tokens: int, *groups: tuple[Mapping[str, Tensor], Tensor | int]) -> None:
+        """Note the tokens of a batch, and means by name with the number of rows they are over."""
+        numbers = read_numbers(
+            [tensor for means, rows in groups for tensor in (*means.values(), rows)]
+        )
+        rest = iter(numbers)
+        own: list[Means] = []
+        for means, _ in groups:
+            own.append(({name: next(rest) for name in means}, next(rest)))
+        self._total_train_tokens += sum(of_all_processes(tokens))
+        for name, number in pooled(own).items():
             self._figures[name].append(number)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -109,9 +114,12 @@ class PreferenceTrainer(BranchTrainer):
         settings = self._settings_of(pairs, tokens.logprobs)
         losses = mixed_losses(self.config.losses, plain, seen, settings)
         loss = (losses * pairs.weights.to(losses)).mean()
-        self._total_train_tokens += pairs.tokens_seen
-        entropy = tokens.entropy.sum() / pairs.tokens.sum()
-        self._note({"entropy": entropy, **pair_figures(seen, self.settings.beta)})
+        count = int(pairs.tokens.sum())
+        self._note(
+            pairs.tokens_seen,
+            ({"entropy": tokens.entropy.sum() / count}, count),
+            (pair_figures(seen, self.settings.beta), len(losses)),
+        )
         return (loss, seen) if return_outputs else loss
 
     def _token_logprobs(self, pairs: PairBatch) -> TokenLogprobs:

@@ -47,7 +47,9 @@ def restore_checkpoint(stage: Stage, parts: Mapping[str, Stateful]) -> None:
 
 
 def save_policy(stage: Stage, place: str, roles: Roles, source: Artifact, iteration: int) -> None:
-    """Save the policy as it is to a folder of the stage."""
+    """Save the policy as it is to a folder of the stage, by the process that writes."""
+    if not stage.writes:
+        return
     card = model_card(
         "Policy aligned by proximal policy optimisation",
         f"After {iteration} rounds, from {source.id}.",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from plumbline.errors import ModelError
 from plumbline.lm.policy import Policy
+from plumbline.training.figures import read_numbers
 from rl.config import GuardConfig
-from rl.metrics import read_numbers
 from rl.rollouts import Rollout
 
 _MOST_TRACED = 16

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from plumbline.errors import ConfigError
-from plumbline.hooks import Scorer
+from plumbline.hooks import Scorer, term_means
+from plumbline.runs.processes import of_all_processes, share_of
 from plumbline.runs.stage import Stage
+from plumbline.training.figures import pooled, read_numbers
 from rl.config import GuardConfig
 from rl.episodes import Episode
 from rl.reward_hacking import COMPARED, repetition, reward_hacking_warnings
@@ -39,7 +40,7 @@ class RunningMeans:
         del self._entries[length:]
 
     def means(self) -> dict[str, float]:
-        """Return the weighted mean of each."""
+        """Return the weighted mean of each, over the entries of all processes."""
         numbers = iter(read_numbers([n for _, *pair in self._entries for n in pair]))
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
@@ -47,14 +48,12 @@ class RunningMeans:
             value, weight = next(numbers), next(numbers)
             sums[name] = sums.get(name, 0.0) + value * weight
             counts[name] = counts.get(name, 0.0) + weight
+        (sums, counts), *others = of_all_processes((sums, counts))
+        for other_sums, other_counts in others:
+            for name in other_sums:
+                sums[name] = sums.get(name, 0.0) + other_sums[name]
+                counts[name] = counts.get(name, 0.0) + other_counts[name]
         return {name: total / max(counts[name], 1e-12) for name, total in sums.items()}
-
-
-def read_numbers(numbers: Sequence[Tensor | float]) -> list[float]:
-    """Return numbers, those on a device read from it at once."""
-    tensors = [n.detach().reshape(()) for n in numbers if isinstance(n, Tensor)]
-    read = iter(torch.stack([t.double() for t in tensors]).tolist() if tensors else [])
-    return [next(read) if isinstance(n, Tensor) else float(n) for n in numbers]
 
 
 class RoundLog:
@@ -91,9 +90,11 @@ class RoundLog:
         rollout: Rollout,
         episodes: Sequence[Episode],
         losses: Mapping[str, float],
+        scorer: Scorer | None = None,
     ) -> None:
         """Log the metrics of a finished round, and say what they warn of for the first time."""
         metrics = rollout_metrics(rollout, episodes, self._watched) | dict(losses)
+        metrics |= reward_terms(scorer, len(episodes)) if scorer is not None else {}
         if self._kl_is_noisy and iteration == 1:
             self._say_kl_noise(rollout)
         self.history.append(
@@ -139,6 +140,12 @@ class RoundLog:
         """Restore what `state_dict` returned."""
         self.metrics, self.history = state["metrics"], state["history"]
         self.reported = state["reported"]
+
+
+def reward_terms(scorer: Scorer, responses: int) -> dict[str, float]:
+    """Return the means of what a round's scores were made of; each process scored its share."""
+    share = share_of(responses)
+    return pooled([(term_means(scorer), share.stop - share.start)])
 
 
 def rollout_metrics(

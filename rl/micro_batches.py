@@ -1,20 +1,22 @@
-"""How a minibatch is cut for passes through the models: by rows on a CPU, by tokens on a GPU."""
+"""How a minibatch is cut for passes through the models: by rows on a CPU, by tokens on a GPU.
+
+Where several processes share a training, each takes its share of the rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 from torch import Tensor
 
 from plumbline.lm.batches import by_length
 from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
+from plumbline.runs.processes import share_of, sums_of_all
+from plumbline.training.processes import sum_gradients
 from rl.config import PPOConfig
 from rl.learner import Learner
 from rl.roles import Roles
-
-T = TypeVar("T")
 
 
 class MicroBatches:
@@ -25,17 +27,34 @@ class MicroBatches:
         self._trained = [weight for part in learners for weight in part.parameters.values()]
 
     def run(
-        self, lengths: Tensor, work: Callable[[Sequence[Tensor]], T], undo: Callable[[], None]
-    ) -> T:
-        """Return what ``work`` returns for the rows of each part.
+        self,
+        lengths: Tensor,
+        work: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]],
+        undo: Callable[[], None],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sums of what ``work`` returns in all processes, and sum the gradients.
 
-        ``lengths`` [B] are the tokens of each row. Where a GPU's memory runs out, ``undo`` is
-        called, and ``work`` again with smaller parts.
+        ``lengths`` [B] are the tokens of each row; ``work`` gets the rows of each part. Where a
+        GPU's memory runs out, ``undo`` is called, and ``work`` again with smaller parts.
         """
-        if self._roles.model.device.type != "cuda":
-            return work(by_length(lengths, self._config.micro_batch_size))
-        copies = 2 if self._roles.reads_together else 1
-        return self._room.use(lambda tokens: work(rows_by_tokens(lengths, tokens // copies)), undo)
+        rows = share_of(len(lengths))
+        shared = lengths[rows]
+
+        def parts(cut: Sequence[Tensor]) -> list[Tensor]:
+            return [part + rows.start for part in cut]
+
+        if not len(shared):
+            done = work([])
+        elif self._roles.model.device.type != "cuda":
+            done = work(parts(by_length(shared, self._config.micro_batch_size)))
+        else:
+            copies = 2 if self._roles.reads_together else 1
+            done = self._room.use(
+                lambda tokens: work(parts(rows_by_tokens(shared, tokens // copies))), undo
+            )
+        sum_gradients(self._trained)
+        first, second = sums_of_all(done)
+        return first, second
 
     @cached_property
     def _room(self) -> Room:

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Conversation
-from plumbline.errors import ModelError
-from plumbline.hooks import EvaluationHook, Scorer, term_means
+from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tuning import parameter_counts
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.processes import check_processes
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -66,7 +66,7 @@ class Term(NamedTuple):
     """[B, R] each, without gradient."""
 
 
-@stage("policy", trains_in="one process")
+@stage("policy", trains_in="several processes")
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_ppo(
     stage: Stage,
@@ -114,7 +114,7 @@ def train_ppo(
                 break
             with sampler.drawing_ahead(ppo.iteration):
                 metrics = ppo.round(rollout)
-            log.record(ppo.iteration, rollout, episodes, metrics | term_means(scorer))
+            log.record(ppo.iteration, rollout, episodes, metrics, scorer)
             if ppo.iteration == config.iterations and budget.max_kl is not None:
                 # No round follows that would show where the last steps led.
                 episodes = sampler.sample_current(ppo.iteration)
@@ -139,8 +139,7 @@ class PPO(TrainingState):
 
         super().__init__(roles, config)
         self.accelerator = Accelerator()
-        if self.accelerator.num_processes > 1:
-            raise ModelError("PPO runs in one process for now; start it without accelerate launch.")
+        check_processes(self.accelerator)
         self.guard, self.seed = guard, seed
         self.micro_batches = MicroBatches(roles, config, self.learners.values())
 
@@ -262,7 +261,8 @@ class PPO(TrainingState):
         """Add a minibatch's gradients, a micro-batch at a time.
 
         Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
-        cut changes nothing. Returns the policy's loss [], and [B, R] the log-ratio of each token.
+        cut changes nothing, nor do several processes, each of which takes its share of the rows.
+        Returns the policy's loss [], and [B, R] the log-ratio of each token.
         """
         config, mask, noted = self.config, minibatch.mask, len(metrics)
         weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)

@@ -12,6 +12,8 @@ from plumbline.hooks import Scorer
 from plumbline.lm.batches import Batch, collate, pad_right
 from plumbline.lm.logprobs import each_in_parts, in_parts
 from plumbline.lm.policy import Policy
+from plumbline.runs.processes import share_of, tensors_of_all
+from plumbline.training.processes import scores_of
 from rl.config import PPOConfig
 from rl.episodes import Episode
 from rl.roles import Roles
@@ -100,8 +102,26 @@ def read_by_roles(
 ) -> RoleReadings:
     """Let the roles read a round's responses in as few passes as they allow.
 
-    One pass for all on a GPU where they are adapters on one base.
+    One pass for all on a GPU where they are adapters on one base. Where several processes share a
+    training, each reads its share of the responses.
     """
+    rows = share_of(len(episodes))
+    share = _read_by_roles(
+        roles, episodes[rows], batch.rows(rows), sampled_logprobs[rows], config, recompute=recompute
+    )
+    return RoleReadings(*tensors_of_all(share))
+
+
+def _read_by_roles(
+    roles: Roles,
+    episodes: Sequence[Episode],
+    batch: Batch,
+    sampled_logprobs: Tensor,
+    config: PPOConfig,
+    *,
+    recompute: bool,
+) -> RoleReadings:
+    """Return what the roles say of some responses."""
     own_values = config.has_values and not roles.shares_trunk
     if roles.share_base and (own_values or not config.has_values):
         wanted = [recompute, True, own_values]
@@ -161,6 +181,9 @@ def _logprobs_and_values(
 
 
 def score_episodes(scorer: Scorer, episodes: Sequence[Episode]) -> list[float]:
-    """Return the score of each episode's last turn, after all that was said before it."""
+    """Return the score of each episode's last turn, after all that was said before it.
+
+    Where several processes share a training, each scores its share of the episodes.
+    """
     turns = [episode.scored_turn for episode in episodes]
-    return scorer.score([before for before, _ in turns], [response for _, response in turns])
+    return scores_of(scorer, [before for before, _ in turns], [response for _, response in turns])

@@ -20,6 +20,7 @@ from plumbline.hooks import Scorer
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
+from plumbline.runs.processes import rows_of_all, share_of
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
 from plumbline.training.prompt_rounds import fitting_prompts, prompts_of_round
@@ -101,7 +102,7 @@ class RolloutSampler:
     def sample_current(self, iteration: int) -> list[Episode]:
         """Return what the policy as it is answers to a round's prompts."""
         self._engine.refresh(self._policy, iteration)
-        return self._draw(iteration)
+        return rows_of_all(self._draw(iteration))
 
     @contextmanager
     def drawing_ahead(self, iteration: int) -> Iterator[None]:
@@ -115,10 +116,12 @@ class RolloutSampler:
                 future = Future()
                 future.set_result(self._draw(iteration + 1))
         yield
-        self.pending = future.result() if future is not None else None
+        # Processes meet here and not in the thread, where other meetings might be under way.
+        self.pending = rows_of_all(future.result()) if future is not None else None
 
     def _draw(self, iteration: int) -> list[Episode]:
-        config = self._config
+        """Return this process's share of a round; each row's stream depends on its place alone."""
+        config, share = self._config, share_of(self._config.batch_size)
         count = config.batch_size // config.group_size
         prompts = prompts_of_round(self._prompts, count, iteration, self._seed)
         grouped = [prompt for prompt in prompts for _ in range(config.group_size)]
@@ -126,8 +129,8 @@ class RolloutSampler:
         return play(
             self._engine,
             self._policy,
-            grouped,
-            seeds,
+            grouped[share],
+            seeds[share],
             config.sampling.max_new_tokens,
             stop_token_ids=self._stop_token_ids,
             environment=self._environment,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.precision import compute_precision
+from plumbline.runs.processes import share_of, tensors_of_all
 from rl.config import PPOConfig
 from rl.episodes import Episode
 from rl.kl import response_kl
@@ -65,11 +66,12 @@ class TrainingState:
         """Return the KL to the reference of each response that the policy drew, [B], in nats."""
         with self.precision():
             roles, config = self.roles, self.config
-            batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
+            share = episodes[share_of(len(episodes))]
+            batch, sampled_logprobs = collate_episodes(share, roles.policy)
             logprobs = logprobs_of(roles.policy, batch, config) if recompute else sampled_logprobs
             reference_logprobs = logprobs_of(roles.reference, batch, config)
             mask = batch.response_mask.to(logprobs.device)
-            return response_kl(logprobs, reference_logprobs, mask)
+            return tensors_of_all([response_kl(logprobs, reference_logprobs, mask)])[0]
 
     def zero_grad(self) -> None:
         """Drop all accumulated gradients."""

@@ -187,8 +187,8 @@ def default_judge(runs: Sequence[TrainingRun]) -> str:
 def waiting_content(record: RunRecord) -> dict[str, Any]:
     """Return the content for a run in which nothing has been evaluated yet."""
     stages = record.artifacts
-    stage = record.state["stage"]
-    doing = f"the run is at the stage {stage}" if stage else "no stage is running"
+    at = " and ".join(record.making)
+    doing = f"the run is at the stage {at}" if at else "no stage is running"
     return {
         "title": record.folder.name,
         "version": __version__,

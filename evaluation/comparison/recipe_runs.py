@@ -52,13 +52,12 @@ def missing_in(record: RunRecord, runs: Sequence[TrainingRun]) -> list[str]:
         if name in unfinished:
             missing.append(f"{shown}: in training, evaluated at step {unfinished[name]}")
         elif name not in stages:
-            is_current = record.state.get("stage") == name
-            missing.append(f"{shown}: {'in training' if is_current else 'not trained yet'}")
+            now = "in training" if name in record.making else "not trained yet"
+            missing.append(f"{shown}: {now}")
         elif f"evaluation/{name}" not in stages:
             missing.append(f"{shown}: trained, not evaluated yet")
-    stage = record.state.get("stage")
-    if not missing and stage:
-        missing.append(f"the stage {stage}")
+    if not missing:
+        missing += [f"the stage {stage}" for stage in record.making]
     return missing
 
 
@@ -81,12 +80,12 @@ def training_runs_in(record: RunRecord) -> tuple[list[TrainingRun], Baseline | N
             by_seed[seed] = {"policy": artifact, "evaluation": evaluation}
         elif (run := unfinished_training_run(method, seed, artifact.path)) is not None:
             unfinished.append(run)
-    stage, artifact_id = record.state.get("stage") or "", record.state.get("making")
-    method, _, seed = str(stage).rpartition("/seed-")
-    if str(artifact_id).startswith(f"{POLICY}-") and method:
-        folder = Store(record.store.root).partial(str(artifact_id)) / "out"
-        if (run := unfinished_training_run(method, seed, folder)) is not None:
-            unfinished.append(run)
+    for stage, artifact_id in record.making.items():
+        method, _, seed = stage.rpartition("/seed-")
+        if artifact_id.startswith(f"{POLICY}-") and method:
+            folder = Store(record.store.root).partial(artifact_id) / "out"
+            if (run := unfinished_training_run(method, seed, folder)) is not None:
+                unfinished.append(run)
     baseline = stages.get(BASELINE_STAGE)
     return (
         [*training_runs_of(methods), *unfinished],

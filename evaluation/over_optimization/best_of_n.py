@@ -21,12 +21,13 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
+from plumbline.training.processes import scores_of
 
 RESPONSES = "responses.parquet"
 Scores = npt.NDArray[np.float64]
 
 
-@stage("best-of-n")
+@stage("best-of-n", spreads_rows=True)
 def sample_many_responses(
     stage: Stage,
     *,
@@ -65,7 +66,7 @@ def sample_many_responses(
     columns = {}
     with stage.bar("scores", len(scorers)) as bar:
         for name, scorer in scorers.items():
-            scores = scorer.score(*zip(*unique.values(), strict=True))
+            scores = scores_of(scorer, *map(list, zip(*unique.values(), strict=True)))
             score_by_key = dict(zip(unique, scores, strict=True))
             columns[name] = [score_by_key[key] for key in keys]
             bar.advance()

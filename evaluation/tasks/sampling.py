@@ -18,13 +18,14 @@ from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_in_chunks
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.processes import spread
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 
 Sampler = Callable[[Policy, list[list[int]], list[int]], list[Generation]]
 
 
-@stage("samples")
+@stage("samples", spreads_rows=True)
 def sample_policy(
     stage: Stage,
     *,
@@ -80,7 +81,9 @@ def sample_responses(
     encoded = [policy.encode(item.prompt) for item in items]
     seeds = [derive(data_seed, "evaluation", prompt_id(item.prompt)) for item in items]
     if sampler is None:
-        generations = policy.sample(encoded, seeds, sampling)
+        generations = spread(
+            lambda own: policy.sample(encoded[own], seeds[own], sampling), len(encoded)
+        )
     else:
         generations = sampler(policy, encoded, seeds)
     rows = [
@@ -116,11 +119,18 @@ def _use_logprobs_of_a_pass(
     that is rounding. In bfloat16 it is not, and a policy would have a KL to itself. The
     log-probability of sampling is kept as ``sampling_logprob``.
     """
-    logprobs = policy.logprobs_of(prompts, [row["ids"] for row in rows], sampling.temperature)
-    for row, values in zip(rows, logprobs, strict=True):
+    responses = [row["ids"] for row in rows]
+
+    def of_rows(own: slice) -> list[tuple[list[float], float]]:
+        logprobs = policy.logprobs_of(prompts[own], responses[own], sampling.temperature)
+        return [
+            (values[: len(ids)].tolist(), float(values.sum()))
+            for values, ids in zip(logprobs, responses[own], strict=True)
+        ]
+
+    for row, (values, total) in zip(rows, spread(of_rows, len(rows)), strict=True):
         row["sampling_logprob"] = row["logprob"]
-        row["logprobs"] = values[: len(row["ids"])].tolist()
-        row["logprob"] = float(values.sum())
+        row["logprobs"], row["logprob"] = values, total
 
 
 def response_columns(text: str, generation: Generation) -> Row:

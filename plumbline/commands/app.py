@@ -15,6 +15,7 @@ from plumbline.commands.evaluation.evaluate import evaluate
 from plumbline.commands.evaluation.watch import watch
 from plumbline.commands.new import new
 from plumbline.commands.options import HOME, ConfigName, Home, Overrides
+from plumbline.commands.plan import plan
 from plumbline.errors import ConfigError, PlumblineError, explain_memory, explain_system_error
 
 app = typer.Typer(
@@ -46,6 +47,13 @@ def run(
     processes: Annotated[
         int | None, typer.Option(metavar="N", help="How many processes, with --launch.")
     ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="How many stages at once, as their inputs are made."),
+    ] = 1,
+    on: Annotated[
+        str | None, typer.Option(metavar="ray://…", help="Run the stages on a Ray cluster.")
+    ] = None,
 ) -> None:
     """Run a recipe. The same command resumes a stopped run and reuses finished stages.
 
@@ -57,7 +65,7 @@ def run(
 
     settings = [*(overrides or []), *recipe_book.as_overrides(context.args)]
     number = processes_of(launch, processes)
-    run_recipe(recipe_book.find(recipe), config, settings, home, name, number)
+    run_recipe(recipe_book.find(recipe), config, settings, home, name, number, parallel, on)
 
 
 @app.command()
@@ -122,7 +130,8 @@ def runs(home: Home = HOME) -> None:
     for run in records:
         state = run.state
         seconds = state["seconds"]
-        where = f" at {state['stage']}" if state["stage"] and run.status != "finished" else ""
+        at = ", ".join(run.making) or state["stage"]
+        where = f" at {at}" if at and run.status != "finished" else ""
         table.add_row(
             run.folder.name,
             f"{run.status}{where}",
@@ -160,6 +169,7 @@ app.add_typer(annotate.app, name="annotate")
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.command()(compare)
+app.command()(plan)
 app.command(name="convert-samples")(convert_samples)
 app.command()(evaluate)
 app.command()(watch)

@@ -197,10 +197,13 @@ def execute(
     name: str | None = None,
     *,
     processes: int = 1,
+    parallel: int = 1,
+    on: str | None = None,
 ) -> Run:
     """Run a recipe to its end. The same arguments resume an earlier attempt.
 
     ``processes``: how many share each training; a recipe with one that cannot be shared is refused.
+    ``parallel``: how many stages at once. ``on``: the Ray cluster that they run on.
     """
     from plumbline.training.preflight import check_run
 
@@ -228,6 +231,8 @@ def execute(
             reporter,
             before_work=partial(check_run, config, home),
             processes=processes,
+            parallel=parallel,
+            on=on,
         )
         _say_how_long(run, recipe.name, config, reporter)
         _allow_code(config)
@@ -251,9 +256,10 @@ def _refuse_untrainable(recipe: Recipe, processes: int) -> None:
         return
     stages = [value for value in vars(recipe.module()).values() if hasattr(value, "trains_in")]
     launch.refuse_untrainable(stages, processes)
-    if not any(map(launch.trains_in_several, stages)):
+    if not any(map(launch.is_shared, stages)):
         raise ConfigError(
-            f"{recipe.name} trains nothing in several processes, so they would have no effect. "
+            f"{recipe.name} has no stage that several processes share, so they would have no "
+            f"effect. "
             f"{launch.WORKS}."
         )
 

@@ -30,11 +30,14 @@ def run_recipe(
     home: Path,
     name: str | None,
     processes: int = 1,
+    parallel: int = 1,
+    on: str | None = None,
 ) -> None:
     """Run a recipe, and say where its results are.
 
-    ``processes``: how many share each training. Where a launcher has started several processes, the
-    first does all of this, and the others nothing.
+    ``processes``: how many share each training. ``parallel``: how many stages at once. ``on``: the
+    Ray cluster that they run on. Where a launcher has started several processes, the first does all
+    of this, and the others nothing.
     """
     rank, launched = launch.adopt_launcher()
     if rank > 0:
@@ -56,6 +59,8 @@ def run_recipe(
             reporter,
             name,
             processes=max(processes, launched),
+            parallel=parallel,
+            on=on,
         )
     except KeyboardInterrupt:  # typer would exit without a message
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import read_json, write_json
+from plumbline.runs.processes import spread
 from plumbline.runs.stage import Stage
 
 _BATCHES_IN_A_CHUNK = 4
@@ -20,7 +21,24 @@ def sample_in_chunks(
     config: SamplingConfig,
     description: str,
 ) -> list[Generation]:
-    """Sample one response to each prompt (as ids); chunks that are done are not sampled again."""
+    """Sample one response to each prompt (as ids); chunks that are done are not sampled again.
+
+    Where several processes share the stage, each samples its share of the prompts.
+    """
+    return spread(
+        lambda own: _sample(stage, policy, prompts[own], seeds[own], config, description),
+        len(prompts),
+    )
+
+
+def _sample(
+    stage: Stage,
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    description: str,
+) -> list[Generation]:
     folder = stage.shards
     width = _BATCHES_IN_A_CHUNK * config.batch_size
     generations: list[Generation] = []

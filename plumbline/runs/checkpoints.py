@@ -25,8 +25,10 @@ _STATE = "state.json"
 class CheckpointFolder:
     """The place where one stage keeps its latest checkpoint."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, writes: bool = True) -> None:
         self.root = root
+        self._writes = writes
+        """False in all but one of the processes that share a stage."""
 
     @property
     def latest(self) -> Path | None:
@@ -43,8 +45,10 @@ class CheckpointFolder:
         """
         from safetensors.torch import save_file
 
+        if not self._writes:
+            return
         tensors: dict[str, torch.Tensor] = {}
-        skeleton = _pack(tree, "", tensors)
+        skeleton = _pack(tree, "", tensors, set())
         beside = self.root / ".new"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -114,24 +118,31 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor], places: set[int]) -> Any:
     """Return the JSON skeleton of a tree and collect its tensors by path.
 
     Mappings are stored as pairs, because an optimiser's keys are integers and JSON's are not.
+    ``places`` are the memory that tensors have so far.
     """
     import torch
 
     if isinstance(value, torch.Tensor):
-        # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        held = value.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory; only these are copied.
+        place = held.untyped_storage().data_ptr()
+        tensors[path] = held.clone() if place in places else held
+        places.add(place)
         return {"tensor": path}
     if isinstance(value, Mapping):
         return {
-            "pairs": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+            "pairs": [
+                [key, _pack(item, f"{path}/{key}", tensors, places)] for key, item in value.items()
+            ]
         }
     if isinstance(value, tuple | list):
         name = "tuple" if isinstance(value, tuple) else "list"
-        return {name: [_pack(item, f"{path}/{n}", tensors) for n, item in enumerate(value)]}
+        items = [_pack(item, f"{path}/{n}", tensors, places) for n, item in enumerate(value)]
+        return {name: items}
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     raise TypeError(f"{path or 'the checkpoint'} is {type(value).__name__}, which has no safe form")

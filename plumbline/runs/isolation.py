@@ -63,12 +63,13 @@ def run_isolated(
     tick: Callable[[], None],
     threads: int | None = None,
     processes: int = 1,
+    variables: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a stage function in a process of its own and return its outcome.
 
     ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
     null leaves that to the libraries. Where several ``processes`` share a training, the outcome is
-    that of the first, and all are stopped as soon as one fails.
+    that of the first, and all are stopped as soon as one fails. ``variables``: of the environment.
     """
     spinning.choose(since=_IMPORTED)  # the server reads it once, when it starts
     context = multiprocessing.get_context("forkserver")
@@ -79,7 +80,13 @@ def run_isolated(
     try:
         for own in launch.environments(processes):
             parent_end, child_end = context.Pipe()
-            what = (function, partial, arguments, threads, environment | own)
+            what = (
+                function,
+                partial,
+                arguments,
+                threads,
+                environment | own | dict(variables or {}),
+            )
             process = context.Process(target=_child, args=(child_end, *what))
             process.start()
             child_end.close()
@@ -123,7 +130,7 @@ def _listen(
     tick: Callable[[], None],
 ) -> Outcome:
     """Show what the first process says until it has a result; raise where any process fails."""
-    shown: dict[int, tuple[Bar, ExitStack]] = {}
+    player = EventPlayer(reporter, bars)
     listened_to, first = dict(members), members[0][0]
     while True:
         tick()
@@ -145,19 +152,39 @@ def _listen(
         if source is not first:
             if event == "result":
                 del listened_to[source]
-        elif event == "say":
-            reporter.say(content[0])
+        elif event == "result":
+            return Outcome(*content)
+        else:
+            player.play(event, *content)
+
+
+class EventPlayer:
+    """Shows what a stage says elsewhere."""
+
+    def __init__(self, reporter: Reporter, bars: ExitStack) -> None:
+        self._reporter, self._bars = reporter, bars
+        self._shown: dict[int, tuple[Bar, ExitStack]] = {}
+
+    def play(self, event: str, *content: Any) -> None:
+        """Show one event of a `RemoteReporter`."""
+        if event == "say":
+            self._reporter.say(content[0])
         elif event == "bar":
             number, description, total = content
-            stack = bars.enter_context(ExitStack())
-            shown[number] = (stack.enter_context(reporter.bar(description, total)), stack)
+            stack = self._bars.enter_context(ExitStack())
+            bar = stack.enter_context(self._reporter.bar(description, total))
+            self._shown[number] = (bar, stack)
         elif event == "update":
             number, done, metrics = content
-            shown[number][0].show(done, metrics)
+            self._shown[number][0].show(done, metrics)
         elif event == "end":
-            shown.pop(content[0])[1].close()
-        else:
-            return Outcome(*content)
+            self._shown.pop(content[0])[1].close()
+
+    def close(self) -> None:
+        """Take all bars away: what they showed has ended."""
+        for _, stack in self._shown.values():
+            stack.close()
+        self._shown.clear()
 
 
 def _obituary(exitcode: int | None) -> str:
@@ -197,7 +224,7 @@ def _child(
             torch.set_num_threads(threads)
         number = launch.this_process(environment)
         meter = EnergyMeter()
-        stage = Stage(partial, _RemoteReporter(send), number)
+        stage = Stage(partial, RemoteReporter(send), number)
         metrics = function(stage, **_resolve(arguments))
         send("result", dict(metrics), peak_memory(), _machine(meter))
     except PlumblineError as error:
@@ -236,7 +263,7 @@ def _machine(meter: EnergyMeter) -> dict[str, Any]:
     return machine() | meter.reading()
 
 
-class _RemoteReporter(Reporter):
+class RemoteReporter(Reporter):
     """Sends what a stage says to the process that shows it."""
 
     def __init__(self, send: Callable[..., None]) -> None:
@@ -244,10 +271,12 @@ class _RemoteReporter(Reporter):
         self._send, self._count = send, 0
 
     def say(self, text: str) -> None:
+        """Send one line."""
         self._send("say", text)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:
+        """Send a bar's beginning, state and end."""
         self._count += 1
         number = self._count
         self._send("bar", number, description, total)

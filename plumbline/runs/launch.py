@@ -16,8 +16,8 @@ from plumbline.errors import ConfigError
 
 #: What trains over several processes today.
 WORKS = (
-    "What works today is `--launch ddp --processes N` on one machine: supervised fine-tuning and "
-    "reward models, with a whole copy of the model in each process"
+    "What works today is `--launch ddp --processes N` on one machine, with a whole copy of the "
+    "model in each process"
 )
 _DDP = "ddp"
 #: Variables that launchers set for their processes, and how those of others begin.
@@ -99,9 +99,10 @@ def refuse_untrainable(stages: Iterable[Callable[..., Any]], processes: int) -> 
         raise ConfigError(f"{' and '.join(names)} cannot train in {processes} processes. {WORKS}.")
 
 
-def trains_in_several(stage: Callable[..., Any]) -> bool:
-    """Return whether a stage is a training that several processes can share."""
-    return getattr(stage, "trains_in", None) == "several processes"
+def is_shared(stage: Callable[..., Any]) -> bool:
+    """Return whether a stage is one that several processes can share."""
+    trains = getattr(stage, "trains_in", None) == "several processes"
+    return trains or getattr(stage, "spreads_rows", False)
 
 
 def environments(processes: int) -> list[dict[str, str]]:
@@ -118,7 +119,7 @@ def environments(processes: int) -> list[dict[str, str]]:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": str(threads_of_each(processes)),  # or accelerate would choose
         # Without it accelerate makes each process a training of its own where there is no GPU.
-        "ACCELERATE_USE_CPU": str(_gpus() == 0),
+        "ACCELERATE_USE_CPU": str(gpus() == 0),
     }
     return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
 
@@ -148,15 +149,16 @@ def _is_set(name: str) -> bool:
 
 
 def _refuse_too_few_gpus(processes: int) -> None:
-    gpus = _gpus()
-    if 0 < gpus < processes:
+    count = gpus()
+    if 0 < count < processes:
         raise ConfigError(
-            f"{processes} processes are asked for, and there are {gpus} GPUs; each needs one. Set "
+            f"{processes} processes are asked for, and there are {count} GPUs; each needs one. Set "
             "fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU."
         )
 
 
-def _gpus() -> int:
+def gpus() -> int:
+    """Return how many GPUs there are."""
     import torch
 
     return torch.cuda.device_count()

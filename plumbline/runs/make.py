@@ -71,13 +71,14 @@ def make_in(
     threads: int | None = None,
     tick: Callable[[], None] = lambda: None,
     run: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
     ``processes``: how many share an isolated stage. ``threads``: how many each computes with, null
     leaving it to the libraries. ``tick`` is called every two seconds while an isolated stage runs;
     where it raises, the stage is killed. ``run``: the folder of the run that makes it, for what
-    trackers of experiments write.
+    trackers of experiments write. ``variables``: of the environment of an isolated stage.
     """
     made_id = artifact_id(function, arguments, processes)
     artifact = whole_artifact(store, made_id, name, reporter)
@@ -100,16 +101,12 @@ def make_in(
         )
         if run is not None:
             _say_where(partial, run, name)
-        clock = _Clock(partial / "clock.json")
-
-        def both() -> None:
-            clock.tick()
-            tick()
-
+        clock = _Clock(partial / "clock.json", tick)
+        what = (function, partial, arguments, reporter.within())
         if isolate:
-            outcome = run_isolated(function, partial, arguments, reporter, both, threads, processes)
+            outcome = run_isolated(*what, clock.tick, threads, processes, variables)
         else:
-            outcome = run_here(function, partial, arguments, reporter)
+            outcome = run_here(*what)
         clock.tick()
         manifest = _manifest(
             made_id, function, description, arguments, outcome, clock.seconds, partial / "out"
@@ -193,8 +190,8 @@ def _alone(
 class _Clock:
     """Measures a stage over all its attempts: a killed attempt counts up to its last tick."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, also: Callable[[], None]) -> None:
+        self._path, self._also = path, also
         self._before: float = read_json(path)["seconds"] if path.exists() else 0.0
         self._started = time.monotonic()
 
@@ -203,4 +200,6 @@ class _Clock:
         return self._before + time.monotonic() - self._started
 
     def tick(self) -> None:
+        """Note the time so far, and do what else is due."""
         write_json(self._path, {"seconds": self.seconds})
+        self._also()

@@ -9,25 +9,24 @@ folder at the same path (a shared file system): stages read and write their arte
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from plumbline.config import Config, not_in_identity
 from plumbline.errors import BusyError, ConfigError, PlumblineError
-from plumbline.runs import code_version
 from plumbline.runs.artifacts import Artifact, Store
+from plumbline.runs.cluster import RayCluster
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.make import make_in
 from plumbline.runs.progress import Bar, Reporter
 from plumbline.runs.run import Run
+from plumbline.runs.side_by_side import StoppedError
 
 Made = tuple[str, bool]  # an artefact's id, and whether it was there already
 
@@ -56,10 +55,6 @@ class Job:
 
     function: Callable[..., Mapping[str, float | None]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-class StoppedError(PlumblineError):
-    """A stage was stopped because another one failed."""
 
 
 def make_all(
@@ -99,12 +94,7 @@ def make_all(
             continue
         artifact_id, reused = result
         artifact = run.store.find(artifact_id)
-        if artifact is None:
-            raise ConfigError(
-                f"A worker made {artifact_id} (stage {name!r}), but it is not in "
-                f"{run.store.root} here. With Ray all machines must share the home folder, at the "
-                "same path: set --home to one on a shared file system."
-            )
+        assert artifact is not None
         run.adopt(name, artifact, reused=reused)
         artifacts[name] = artifact
     return artifacts
@@ -162,53 +152,15 @@ def _raising(name: str, stop: threading.Event) -> Callable[[], None]:
 
 def _ray_maker(pool: PoolConfig) -> Callable[..., Made]:
     """Return a function that makes a stage on some machine of a Ray cluster."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            "pool.kind is ray, but Ray is not installed: pip install 'plumbline-rlhf[ray]', here "
-            "and on every machine of the cluster. Or set pool.kind to processes."
-        ) from None
-    if not ray.is_initialized():
-        cpus = pool.workers * pool.threads if pool.address is None else None
-        ray.init(
-            address=pool.address or "local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    remote = ray.remote(_make_there).options(num_cpus=pool.threads, max_retries=0)
+    cluster = RayCluster(pool.address, pool.threads, pool.workers * pool.threads)
 
     def make(store: Store, name: str, job: Job, threads: int, stop: threading.Event) -> Made:
-        version = code_version.digest(job.function.__module__)
-        task = remote.remote(store.root, name, job, threads, version)
-        while not ray.wait([task], timeout=1.0)[0]:
-            if stop.is_set():
-                ray.cancel(task, force=True)
-                raise StoppedError(f"{name} was stopped, since another stage failed.")
-        try:
-            result: Made = ray.get(task)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, PlumblineError) else error from None
-        return result
+        artifact, reused = cluster.make(
+            store, name, job.function, job.arguments, Reporter(quiet=True), _raising(name, stop)
+        )
+        return artifact.id, reused
 
     return make
-
-
-def _make_there(root: Path, name: str, job: Job, threads: int, version: str) -> Made:
-    """Make a stage on the machine of a Ray worker."""
-    here = code_version.digest(job.function.__module__)
-    if here != version:
-        raise ConfigError(
-            f"Stage {name!r}: a Ray worker has other code for {job.function.__module__} than this "
-            "machine. Install the same version of Plumbline on every machine."
-        )
-    artifact, reused = make_in(
-        Store(root), name, job.function, job.arguments, Reporter(quiet=True), threads=threads
-    )
-    return artifact.id, reused
 
 
 def _advancing(bar: Bar) -> Callable[[Future[Made | PlumblineError]], None]:

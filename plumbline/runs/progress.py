@@ -56,11 +56,14 @@ class Bar:
         self.show(self._done, self._metrics)
 
 
-class _LiveShow(Show):
+class LiveShow(Show):
+    """One of the moving bars on a terminal."""
+
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def __call__(self, done: int, metrics: str) -> None:
+        """Move the bar."""
         self._progress.update(self._task, completed=done, metrics=metrics)
 
 
@@ -121,6 +124,10 @@ class Reporter:
         """Print one line."""
         self.console.print(text, highlight=False)
 
+    def within(self) -> Reporter:
+        """Return what shows the lines of a stage itself."""
+        return self
+
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:
         """Show a bar while the block runs."""
@@ -130,20 +137,25 @@ class Reporter:
         if not self.console.is_terminal:
             yield Bar(_LineShow(self.console, description, total))
             return
-        columns = (
-            TextColumn("   "),
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[metrics]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with live_bars(self.console) as progress:
             task = progress.add_task(description, total=total, metrics="")
-            yield Bar(_LiveShow(progress, task))
+            yield Bar(LiveShow(progress, task))
+
+
+def live_bars(console: Console) -> Progress:
+    """Return the display of moving bars."""
+    columns = (
+        TextColumn("   "),
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[metrics]}"),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 def duration(seconds: float) -> str:

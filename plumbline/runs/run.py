@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 import psutil
@@ -32,10 +33,12 @@ from plumbline.runs.artifacts import (
     read_json,
     write_json,
 )
+from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
 from plumbline.runs.progress import Reporter, duration
+from plumbline.runs.side_by_side import SideBySide
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
@@ -61,10 +64,14 @@ class Run:
         isolate: bool = True,
         before_work: Callable[[], None] | None = None,
         processes: int = 1,
+        parallel: int = 1,
+        on: str | None = None,
     ) -> None:
         """``before_work`` is called once, before the first stage that is not made yet.
 
         ``processes``: how many share each training that can be shared; needs ``isolate``.
+        ``parallel``: how many stages whose inputs are made run side by side; needs it, too. ``on``:
+        the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``.
         """
         launch.refuse_launcher()
         self._isolate, self.processes = isolate, processes
@@ -94,6 +101,13 @@ class Run:
             "headline": {},
         }
         self._started = time.monotonic()
+        self._made: dict[str, Artifact] = {}
+        self._writing = RLock()
+        self._others: SideBySide | None = None
+        self._cluster = cluster_at(on) if on is not None else None
+        if parallel > 1 or on is not None:
+            gpus = launch.gpus() if on is None else 0  # those of a cluster are given out by it
+            self._others = SideBySide(parallel, gpus, self.reporter, self._adopt_one)
         self._write()
 
     def make(
@@ -101,40 +115,71 @@ class Run:
     ) -> Artifact:
         """Return what a stage makes; it runs only if the store does not have it."""
         launch.refuse_untrainable([function], self.processes)
-        processes = self.processes if launch.trains_in_several(function) else 1
-        self._state |= {"stage": name, "making": artifact_id(function, arguments, processes)}
-        self._write()
-        artifact = whole_artifact(self.store, self._state["making"], name, self.reporter)
-        reused = artifact is not None
-        if artifact is None:
-            if self._before_work is not None:
-                self._before_work()
-                self._before_work = None
-            artifact, reused = make_in(
+        processes = self.processes if launch.is_shared(function) else 1
+        made_id = artifact_id(function, arguments, processes)
+        if self._others is not None:
+            self._others.check()
+        else:
+            self._state |= {"stage": name, "making": made_id}
+            self._write()
+        artifact = whole_artifact(self.store, made_id, name, self.reporter)
+        if artifact is not None:
+            self.adopt(name, artifact, reused=True)
+            return artifact
+        if self._before_work is not None:
+            self._before_work()
+            self._before_work = None
+
+        def make(
+            reporter: Reporter, variables: Mapping[str, str], tick: Callable[[], None]
+        ) -> tuple[Artifact, bool]:
+            if self._others is not None:
+                self._write()
+            if self._cluster is not None:
+                where: dict[str, Any] = {"processes": processes, "run": self.folder}
+                return self._cluster.make(
+                    self.store, name, function, arguments, reporter, tick, **where
+                )
+            return make_in(
                 self.store,
                 name,
                 function,
                 arguments,
-                self.reporter,
+                reporter,
                 isolate=self._isolate,
                 processes=processes,
+                tick=tick,
                 run=self.folder,
+                variables=variables,
             )
+
+        if self._others is not None:
+            kind = function.artifact_kind  # type: ignore[attr-defined]
+            place = (self.store.path(made_id), kind)
+            self._made[name] = self._others.submit(name, place, make, arguments, processes)
+            return self._made[name]
+        artifact, reused = make(self.reporter, {}, lambda: None)
         self.adopt(name, artifact, reused=reused)
         return artifact
+
+    def _adopt_one(self, name: str, artifact: Artifact, reused: bool) -> None:
+        self.adopt(name, artifact, reused=reused)
 
     def adopt(self, name: str, artifact: Artifact, *, reused: bool) -> None:
         """Note which artefact of the store a stage of this run made."""
         shown = _shown(artifact.metrics)
         stages_made = [*self._state["stages"], name]
-        left = self._seconds_left(stages_made) if self._seconds_left is not None else 0.0
+        forecast = self._seconds_left if self._others is None else None
+        left = forecast(stages_made) if forecast is not None else 0.0
         if left >= _WORTH_SAYING:
             shown += f"  · about {duration(left)} left"
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
-        self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
-        self._link(name, artifact)
-        self._write()
+        with self._writing:
+            self._made.setdefault(name, artifact)
+            self._state["stages"][name] = {"artifact": artifact.id, "reused": reused}
+            self._link(name, artifact)
+            self._write()
 
     def expect(self, seconds_left: Callable[[Iterable[str]], float]) -> None:
         """Show after each stage how long the others take, by the names of those that are made."""
@@ -148,10 +193,7 @@ class Run:
     @property
     def stages(self) -> dict[str, Artifact]:
         """The artefacts made so far, by the stage's name in this run."""
-        return {
-            name: Artifact(self.store.path(entry["artifact"]))
-            for name, entry in self._state["stages"].items()
-        }
+        return dict(self._made)
 
     def publish(self, report: Artifact) -> dict[str, Any]:
         """Copy a report's files into the run's folder; return its ``summary.json``."""
@@ -164,6 +206,10 @@ class Run:
 
     def finish(self, headline: Mapping[str, Any]) -> None:
         """Note that the recipe is done."""
+        if self._others is not None:
+            self._others.finish()
+            order = {name: self._state["stages"][name] for name in self._made}
+            self._state["stages"] = order  # that of the recipe, and not of the clock
         self._collect_metrics()
         self._state |= {
             "status": "finished",
@@ -175,6 +221,8 @@ class Run:
 
     def fail(self, status: str, reason: str) -> None:
         """Note that the recipe ended early: ``failed`` or ``interrupted``."""
+        if self._others is not None:
+            self._others.stop()
         self._state |= {"status": status, "reason": reason}
         self._end()
 
@@ -199,7 +247,12 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        write_json(self.folder / RUN_FILE, self._state)
+        with self._writing:
+            if self._others is not None:
+                running = self._others.running()
+                stage, making = next(iter(running.items()), (None, None))
+                self._state |= {"stage": stage, "making": making, "running": running}
+            write_json(self.folder / RUN_FILE, self._state)
 
 
 class RunRecord:
@@ -230,6 +283,15 @@ class RunRecord:
         ):
             return "interrupted"
         return status
+
+    @property
+    def making(self) -> dict[str, str]:
+        """The stages that are being made, or were at the end, with the ids of their artefacts."""
+        state = self.state
+        running = state.get("running")
+        if not running:
+            running = {state["stage"]: state.get("making")}
+        return {name: key for name, key in running.items() if key and name not in state["stages"]}
 
     @property
     def settings(self) -> dict[str, str]:

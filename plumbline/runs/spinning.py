@@ -86,6 +86,12 @@ def spin_count(busy_cores: float | None, allowed: float | None, cores: int) -> i
     return BUSY if shared or limited else QUIET
 
 
+def choose_busy() -> None:
+    """Let threads of processes that start from now on sleep at once: several stages will run."""
+    if sys.platform == "linux" and not any(name in os.environ for name in _DECIDED_BY):
+        os.environ["GOMP_SPINCOUNT"] = str(BUSY)
+
+
 def choose(since: Moment) -> None:
     """Set ``GOMP_SPINCOUNT`` for processes that start from now on, unless the user has decided."""
     if sys.platform != "linux" or any(name in os.environ for name in _DECIDED_BY):

@@ -21,18 +21,26 @@ F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 TrainsIn = Literal["one process", "several processes"]
 
 
-def stage(kind: str, *, version: int = 1, trains_in: TrainsIn | None = None) -> Callable[[F], F]:
+def stage(
+    kind: str,
+    *,
+    version: int = 1,
+    trains_in: TrainsIn | None = None,
+    spreads_rows: bool = False,
+) -> Callable[[F], F]:
     """Declare a function as a stage that makes artefacts of a kind.
 
     Its first argument is the `Stage` to work in; it returns the artefact's headline figures.
     ``version`` is that of the artefact's layout. ``trains_in``: for a training, whether several
-    processes can share it; every other stage has one process.
+    processes can share it. ``spreads_rows``: for any other stage, whether it spreads its rows over
+    several processes (`plumbline.runs.processes.spread`); else it has one.
     """
 
     def mark(function: F) -> F:
         function.artifact_kind = kind  # type: ignore[attr-defined]
         function.schema_version = version  # type: ignore[attr-defined]
         function.trains_in = trains_in  # type: ignore[attr-defined]
+        function.spreads_rows = spreads_rows  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -48,7 +56,7 @@ class Stage:
         """
         self.writes = process == 0
         """Whether this process writes the artefact."""
-        self.checkpoints = CheckpointFolder(partial / "checkpoints")
+        self.checkpoints = CheckpointFolder(partial / "checkpoints", writes=self.writes)
         own = partial if self.writes else partial / f"process-{process}"
         self.folder = own / "out"
         """Where the artefact's files go."""

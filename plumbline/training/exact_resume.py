@@ -23,9 +23,10 @@ from transformers.trainer_callback import ExportableState
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
 from plumbline.lm.tuning import parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
+from plumbline.runs.processes import check_processes, of_all_processes
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
-from plumbline.training.processes import check_processes, of_all_processes, use_one_gpu
+from plumbline.training.processes import sum_gradients, use_one_gpu
 from plumbline.training.trackers import tracking
 
 #: Figures of the trainers that depend on the clock, or on where a run was cut.
@@ -42,6 +43,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """
 
     stage: Stage
+    calls_model = True
+    """Whether a loss comes from one call of the model, in whose backward pass DDP adds gradients
+    up. Where a trainer's passes go through parts of the model, they are averaged after it."""
 
     def __init__(self, *, model: Any, **arguments: Any) -> None:
         # Counted here, since a trainer may add a frozen copy of the adapter.
@@ -49,6 +53,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
         use_one_gpu(arguments["args"])
         super().__init__(model=model, **arguments)
         check_processes(self.accelerator)
+        if not self.calls_model and self.accelerator.num_processes > 1:
+            self.model._is_accelerate_prepared = True  # or DDP would keep a copy of all gradients
         use_packed_backbone(self.model)
 
     @property
@@ -67,11 +73,18 @@ class ExactResume(Trainer):  # type: ignore[misc]
         # Trackers get what metrics.jsonl gets, as in every stage.
         for callback in get_reporting_integration_callbacks(self.args.report_to):
             self.remove_callback(callback)
-        trackers = self.args.report_to if stage.writes else []
-        tracked = tracking(stage, trackers, self.args.to_dict())
+        tracked = tracking(stage, self.args.report_to, self.args.to_dict())
         with tracked, stage.bar(description, steps) as bar:
             self.add_callback(_StageCallback(stage, bar, on_step))
             self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
+
+    def training_step(self, *arguments: Any, **settings: Any) -> Any:
+        """Add a batch's gradients; those of all processes, where a step follows."""
+        loss = super().training_step(*arguments, **settings)
+        if not self.calls_model and self.accelerator.sync_gradients:
+            trained = (p for p in self.model.parameters() if p.requires_grad)
+            sum_gradients(trained, divisor=self.accelerator.num_processes)
+        return loss
 
     def planned_steps(self) -> int:
         """Return how many optimiser steps the training will take."""
@@ -81,8 +94,6 @@ class ExactResume(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.store_flos()
         rng_states = of_all_processes(rng_state())
-        if not self.stage.writes:
-            return
         self.state.stateful_callbacks = {
             callback.__class__.__name__: callback.state()
             for callback in [*self.callback_handler.callbacks, self.control]

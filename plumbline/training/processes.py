@@ -1,16 +1,23 @@
-"""One training in several processes (DDP): each computes gradients of its share of every batch."""
+"""One training in several processes: each computes the gradients of its share of every batch.
+
+All weights are in each process (DDP), and stay the same in all, since all take the same steps.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from plumbline.errors import ConfigError, ModelError
+import torch
+from torch import Tensor
 
+from plumbline.data.records import Message
+from plumbline.errors import ConfigError
+from plumbline.hooks import Scorer
+from plumbline.runs.processes import join, number_of_processes, spread
 
-def number_of_processes() -> int:
-    """Return how many processes share this training."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+#: Numbers that are summed over the processes at once.
+_BUCKET = 1 << 24
 
 
 def share_of_batch(batch_size: int) -> int:
@@ -32,31 +39,47 @@ def use_one_gpu(arguments: Any) -> None:
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
-def check_processes(accelerator: Any) -> None:
-    """Raise `ModelError` unless a trainer shares its work with the processes that were started.
+def scores_of(
+    scorer: Scorer, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+) -> list[float]:
+    """Return the score of each response; each process scores its share of them."""
+    return spread(lambda own: scorer.score(prompts[own], responses[own]), len(responses))
 
-    accelerate chooses by what it finds, and may choose to train a whole model in each process.
+
+def sum_gradients(parameters: Iterable[Tensor], divisor: int = 1) -> None:
+    """Give each process the sum of the gradients of all processes, over ``divisor``.
+
+    Sums are in float32. All processes get the same numbers, so that their weights stay the same. A
+    process without a gradient counts as 0.
     """
-    from accelerate.utils import DistributedType
-
-    started, sharing = number_of_processes(), accelerator.num_processes
-    kind = accelerator.distributed_type
-    copies = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    plain = kind in copies if started > 1 else kind == DistributedType.NO
-    if started != sharing or not plain:
-        raise ModelError(
-            f"{started} processes were to share a training by DDP, and accelerate made it one "
-            f"of {sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
-            "--processes N."
-        )
-
-
-def of_all_processes(value: Any) -> list[Any]:
-    """Return a value of each process, in their order."""
     if number_of_processes() == 1:
-        return [value]
-    import torch
+        return
+    join()
+    held = 0
+    bucket: list[Tensor] = []
+    for parameter in parameters:
+        bucket.append(parameter)
+        held += parameter.numel()
+        if held >= _BUCKET:
+            _sum_bucket(bucket, divisor)
+            bucket, held = [], 0
+    if bucket:
+        _sum_bucket(bucket, divisor)
 
-    values: list[Any] = [None] * number_of_processes()
-    torch.distributed.all_gather_object(values, value)
-    return values
+
+def _sum_bucket(parameters: Sequence[Tensor], divisor: int) -> None:
+    gradients = [
+        torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
+        for p in parameters
+    ]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    if divisor > 1:
+        flat /= divisor
+    parts = torch.split(flat, [p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        summed = part.view_as(parameter).to(parameter.dtype)
+        if parameter.grad is None:
+            parameter.grad = summed
+        else:
+            parameter.grad.copy_(summed)

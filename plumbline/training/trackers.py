@@ -33,9 +33,10 @@ def check_trackers(config: Config) -> None:
 def tracking(stage: Stage, names: Sequence[str], settings: Mapping[str, Any]) -> Iterator[None]:
     """Send every line of a stage's metrics to trackers while the block runs.
 
-    ``settings`` are those that the trackers show beside the figures.
+    ``settings`` are those that the trackers show beside the figures. Of several processes, only the
+    one that writes sends anything.
     """
-    if not names:
+    if not names or not stage.writes:
         yield
         return
     from transformers import TrainerControl, TrainerState

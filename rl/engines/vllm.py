@@ -27,6 +27,7 @@ from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
+from plumbline.runs.processes import of_all_processes, this_process
 from rl.engines.engine import Server
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class VLLMEngine:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def refresh(self, policy: Policy, iteration: int) -> None:
-        """Send the policy's adapter to the server."""
+        """Send the policy's adapter to the server, once for all processes of a training."""
         if not hasattr(policy.model, "peft_config"):
             raise ConfigError(
                 "rollouts.engine is vllm, and tuning.method is full: weights reach the server as "
@@ -91,6 +92,11 @@ class VLLMEngine:
             self._base = str(policy.model.peft_config[ADAPTER].base_model_name_or_path)
         if not self._checked:
             self._check_model(self._base)
+        if this_process() == 0:
+            self._send_adapter(policy)
+        self._adapter = of_all_processes(self._adapter)[0]
+
+    def _send_adapter(self, policy: Policy) -> None:
         self._refreshes += 1
         name = f"{self._run}-{self._refreshes}"
         folder = self._folder / name

@@ -1,4 +1,4 @@
-"""SFT and reward training in two processes (DDP over gloo): the same losses as in one."""
+"""Trainings in several processes (DDP over gloo): the same losses as in one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,25 @@ import torch
 from safetensors.torch import load_file
 
 from plumbline.commands.recipe_book import execute, find
+from plumbline.config import Config
 from plumbline.data.records import assistant
 from plumbline.errors import ConfigError
+from plumbline.lm.generation import SamplingConfig
+from plumbline.runs.calls import SourceFile, defer
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
+from plumbline.runs.run import Run
+from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import demonstrations, prompts
 from plumbline.world.shop import Shop
+from preference.config import KTOConfig, OnlineConfig, PreferenceFileConfig
+from preference.kto import train_kto
+from preference.online import train_online
+from preference.sources import import_preferences
+from recipes._models import find_model
+from reward.scorer import RewardModelScorer
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +41,7 @@ pytestmark = pytest.mark.slow
 #: four steps of AdamW with a learning rate of 1e-3.
 LOSS, WEIGHT = 1e-5, 2e-4
 #: One of each; an adapter of a reward model comes with a whole head.
-TUNING = {"sft": "full", "reward": "lora"}
+TUNING = {"sft": "full", "reward": "lora", "dpo": "full"}
 FILES = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
 
 
@@ -49,13 +60,14 @@ def settings(part, base_folder, data, steps=4):
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def train(recipe, part, base_folder, data, home, processes, steps=4):
+def train(recipe, part, base_folder, data, home, processes, steps=4, more=()):
     """Train; return the artefact."""
+    values = [*settings(part, base_folder, data, steps), *more]
     run = execute(
-        find(recipe), None, settings(part, base_folder, data, steps), home, Reporter(quiet=True),
-        f"run-{processes}", processes=processes,
+        find(recipe), None, values, home, Reporter(quiet=True), f"run-{processes}",
+        processes=processes,
     )  # fmt: skip
-    return run.stages[part]
+    return next(run.stages[name] for name in run.stages if name in (part, f"{part}/seed-0"))
 
 
 def compare(one, two, part):
@@ -89,7 +101,9 @@ def test_supervised_fine_tuning(base_folder, conversations, tmp_path):
     assert two.metrics["held_out_loss"] == pytest.approx(one.metrics["held_out_loss"], rel=LOSS)
 
 
-def test_reward_model(base_folder, tmp_path):
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory):
+    """A file of preferences: the same answers, of which rude ones are rejected."""
     shop = Shop.from_seed(0)
     rude = Style(opening="", closing="Make it quick.")
     rows = [
@@ -100,13 +114,119 @@ def test_reward_model(base_folder, tmp_path):
         }
         for prompt in prompts(0, 60, "preferences")
     ]
-    file = tmp_path / "preferences.jsonl"
+    file = tmp_path_factory.mktemp("data") / "preferences.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    one, two = (
-        train("train_reward", "reward", base_folder, file, tmp_path / "home", n) for n in (1, 2)
-    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def reward_models(base_folder, preferences, tmp_path_factory):
+    """Reward models that were trained in one process and in two."""
+    home = tmp_path_factory.mktemp("rewards")
+    return [train("train_reward", "reward", base_folder, preferences, home, n) for n in (1, 2)]
+
+
+def test_reward_model(reward_models):
+    one, two = reward_models
     compare(one, two, "reward")
     assert two.metrics["accuracy"] == pytest.approx(one.metrics["accuracy"], abs=0.2)
+
+
+def same_lines(one, other, **tolerance):
+    """Compare all figures of all lines of two metrics files."""
+    lines = [read_metrics(artifact.path / "metrics.jsonl") for artifact in (one, other)]
+    assert len(lines[0]) == len(lines[1]) > 1
+    for first, second in zip(*lines, strict=True):
+        assert second == pytest.approx(first, **tolerance)
+
+
+def test_preferences_directly(base_folder, preferences, tmp_path):
+    more = [
+        "evaluation.prompts=4", "evaluation.prompts_during_training=4",
+        "evaluation.sampling.max_new_tokens=8",
+    ]  # fmt: skip
+    one, two = (
+        train("train_dpo", "dpo", base_folder, preferences, tmp_path / str(n), n, more=more)
+        for n in (1, 2)
+    )
+    compare(one, two, "dpo")
+    same_lines(one, two, rel=1e-3, abs=1e-4)
+    # Each process computed the reference's log-probabilities of its share of the batches.
+    (cached,), (shared,) = ((tmp_path / n / "store" / ".cache").iterdir() for n in "12")
+    assert shared.name == cached.name
+    assert shared.read_bytes() == cached.read_bytes()
+
+
+def no_figures():
+    """A hook that judges nothing."""
+    return lambda policy, reference, step, folder: {}
+
+
+@pytest.mark.parametrize("method", ["kto", "bco", "online"])
+def test_relatives_of_preferences(method, base_folder, preferences, reward_models, tmp_path):
+    """KTO and BCO compare with the whole batch; online steps are of 3 pairs, shared unevenly."""
+    training = TrainingConfig(
+        learning_rate=1e-3, max_steps=3, batch_size=8, log_every=1, checkpoint_every=1
+    )
+    made = []
+    for processes in (1, 2):
+        run = Run(tmp_path, f"run-{processes}", "test", Config(), processes=processes)
+        start = find_model(run, str(base_folder), "model")
+        shared = {"policy": start, "hook": defer(no_figures), "seed": 0}
+        if method == "online":
+            config = OnlineConfig(
+                rounds=2, prompts_per_round=5, responses=2, minibatch_size=3, evaluations=0,
+                sampling=SamplingConfig(max_new_tokens=8), learning_rate=1e-3,
+            )  # fmt: skip
+            scorer = defer(RewardModelScorer, model=reward_models[0])
+            given = {"prompts": prompts(0, 12, "preferences"), "scorer": scorer}
+            policy = run.make(method, train_online, config=config, **given, **shared)
+        else:
+            rows = run.make(
+                "preferences", import_preferences, config=PreferenceFileConfig(),
+                file=SourceFile(preferences), data_seed=0,
+            )  # fmt: skip
+            config = KTOConfig(loss=method, training=training, evaluations=0)
+            policy = run.make(method, train_kto, config=config, preferences=rows, **shared)
+        made.append(policy)
+    same_lines(*made, rel=1e-3, abs=1e-4)
+
+
+def ppo(base_folder, conversations, reward_model, home, processes, *changes):
+    """Train by PPO; return the artefact."""
+    values = [
+        f"model={base_folder}", f"data={conversations}", f"reward={reward_model.path}",
+        "ppo.iterations=3", "ppo.batch_size=10", "ppo.minibatch_size=5", "ppo.micro_batch_size=2",
+        "ppo.sampling.max_new_tokens=8", "ppo.learning_rate=1e-3", "ppo.kl.target=1",
+        "ppo.kl.horizon=20", "ppo.evaluations=1", "ppo.checkpoint_every=1",
+        "ppo.keep_checkpoints=false", "evaluation.prompts=4",
+        "evaluation.prompts_during_training=4", "evaluation.sampling.max_new_tokens=8", *changes,
+    ]  # fmt: skip
+    run = execute(
+        find("train_ppo"), None, values, home, Reporter(quiet=True), f"run-{processes}",
+        processes=processes,
+    )  # fmt: skip
+    return run.stages["ppo/seed-0"]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_ppo(base_folder, conversations, reward_models, tmp_path, processes):
+    """Rounds of 10 responses and steps of 5, which neither 2 nor 4 processes share evenly."""
+    arguments = (base_folder, conversations, reward_models[0], tmp_path)
+    one, several = (ppo(*arguments, number) for number in (1, processes))
+    # Scores, lengths and KL of three rounds are those of the same responses.
+    same_lines(one, several, rel=1e-3, abs=1e-4)
+    weights = [load_file(artifact.path / FILES["lora"]) for artifact in (one, several)]
+    for name, value in weights[0].items():
+        assert torch.allclose(weights[1][name], value, rtol=0, atol=WEIGHT), name
+    assert several.manifest.arguments["processes"] == processes
+
+
+def test_ppo_by_groups(base_folder, conversations, reward_models, tmp_path):
+    changes = ("ppo.advantage.estimator=grpo", "ppo.group_size=5")
+    arguments = (base_folder, conversations, reward_models[0], tmp_path)
+    one, two = (ppo(*arguments, number, *changes) for number in (1, 2))
+    same_lines(one, two, rel=1e-3, abs=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(base_folder, conversations, tmp_path):
@@ -114,9 +234,17 @@ def test_a_batch_that_cannot_be_shared_is_refused(base_folder, conversations, tm
         train("train_sft", "sft", base_folder, conversations, tmp_path, 3)
 
 
-def test_a_killed_process_ends_all_and_the_training_resumes(base_folder, conversations, tmp_path):
-    arguments = ("train_sft", "sft", base_folder, conversations)
-    whole = train(*arguments, tmp_path / "whole", 2, steps=40)
+@pytest.mark.parametrize("part", ["sft", "ppo"])
+def test_a_killed_process_ends_all_and_the_training_resumes(
+    part, base_folder, conversations, reward_models, tmp_path
+):
+    def run(home):
+        if part == "sft":
+            return train("train_sft", "sft", base_folder, conversations, home, 2, steps=40)
+        rounds = "ppo.iterations=12"
+        return ppo(base_folder, conversations, reward_models[0], home, 2, rounds)
+
+    whole = run(tmp_path / "whole")
 
     def kill_the_second():
         while not any(True for _ in (tmp_path / "cut").glob("**/checkpoints/step-*")):
@@ -130,12 +258,13 @@ def test_a_killed_process_ends_all_and_the_training_resumes(base_folder, convers
     killer = threading.Thread(target=kill_the_second)
     killer.start()
     with pytest.raises(StageDiedError, match="killed the stage's process"):
-        train(*arguments, tmp_path / "cut", 2, steps=40)
+        run(tmp_path / "cut")
     killer.join()
     (partial,) = {file.parent.parent for file in (tmp_path / "cut").glob("**/checkpoints/step-*")}
-    assert not (partial / "out" / "model.safetensors").exists()
-    resumed = train(*arguments, tmp_path / "cut", 2, steps=40)
-    for name in ("metrics.jsonl", "model.safetensors"):
+    weights = FILES["full" if part == "sft" else "lora"]
+    assert not (partial / "out" / weights).exists()
+    resumed = run(tmp_path / "cut")
+    for name in ("metrics.jsonl", weights):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 

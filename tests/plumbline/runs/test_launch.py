@@ -11,10 +11,10 @@ from accelerate.utils import DistributedType
 from plumbline.commands.app import main
 from plumbline.config import Config
 from plumbline.errors import ConfigError, ModelError
-from plumbline.runs import launch
+from plumbline.runs import launch, processes
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
-from plumbline.training import processes
+from plumbline.training.processes import share_of_batch, use_one_gpu
 
 TORCHRUN = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -103,20 +103,41 @@ def test_a_training_that_cannot_be_shared_is_refused(tmp_path):
     assert run.stages == {}
 
 
+ALONE = """\"\"\"Data alone.\"\"\"
+from plumbline.config import Config
+from sft.build import build_demonstrations
+CONFIG = Config
+def main(run, config):
+    return {}
+"""
+MY_TRAINING = """\"\"\"A training of one's own.\"\"\"
+from plumbline.config import Config
+from plumbline.runs.stage import stage
+from plumbline.training.processes import share_of_batch, use_one_gpu
+CONFIG = Config
+@stage("policy", trains_in="one process")
+def my_training(stage):
+    return {}
+def main(run, config):
+    return {}
+"""
+
+
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("script", "message"),
     [
-        ("dpo_vs_ppo", "train_dpo and train_ppo cannot train in 2 processes"),
-        ("train_ppo", "train_ppo cannot train in 2 processes"),
-        ("sample_pairs", "trains nothing in several processes"),
+        (ALONE, "has no stage that several processes share"),
+        (MY_TRAINING, "my_training cannot train in 2 processes"),
     ],
 )
-def test_a_recipe_is_refused_before_it_runs(recipe, message, tmp_path, capsys):
+def test_a_recipe_is_refused_before_it_runs(script, message, tmp_path, capsys):
+    recipe, home = tmp_path / "my_recipe.py", tmp_path / "home"
+    recipe.write_text(script)
     with pytest.raises(SystemExit) as raised:
-        main(["run", recipe, "--launch", "ddp", "--processes", "2", "--home", str(tmp_path)])
+        main(["run", str(recipe), "--launch", "ddp", "--processes", "2", "--home", str(home)])
     assert raised.value.code == ConfigError.exit_code
     assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -144,13 +165,13 @@ def test_a_trainer_is_what_was_asked_for(asked, found, kind, good, monkeypatch):
 @pytest.mark.parametrize(("seen", "used"), [(0, 0), (1, 1), (4, 1)])
 def test_a_single_process_uses_one_gpu(seen, used):
     arguments = SimpleNamespace(n_gpu=seen)
-    processes.use_one_gpu(arguments)
+    use_one_gpu(arguments)
     assert arguments._n_gpu == used
 
 
 def test_the_share_of_a_batch(monkeypatch):
-    assert processes.share_of_batch(8) == 8
+    assert share_of_batch(8) == 8
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert processes.share_of_batch(8) == 2
+    assert share_of_batch(8) == 2
     with pytest.raises(ConfigError, match="batch_size is 6, which 4 processes cannot share"):
-        processes.share_of_batch(6)
+        share_of_batch(6)

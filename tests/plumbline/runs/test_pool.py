@@ -13,6 +13,7 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs.cluster import make_there
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.pool import Job, PoolConfig, make_all
 from plumbline.runs.run import Run
@@ -142,11 +143,9 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_has_other_code_is_found_out(tmp_path):
-    from plumbline.runs import pool as module
-
-    run = a_run(tmp_path)
+    root = a_run(tmp_path).store.root
     with pytest.raises(ConfigError, match="other code"):
-        module._make_there(run.store.root, "n", numbers(1)["n-0"], 1, "another version")
+        make_there(root, "n", write_number, {"number": 1}, 1, "another version")
 
 
 @pytest.fixture(scope="module")

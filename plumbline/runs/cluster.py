@@ -1,0 +1,226 @@
+"""Stages on the machines of a Ray cluster.
+
+Every machine has Plumbline in the same version, and the run's home folder at the same path (a
+shared file system): stages read and write their artefacts there. What a stage says goes there, too,
+and is shown on the terminal of the command. Where a machine is lost, its stage begins again on
+another one and resumes from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from plumbline.errors import ConfigError, PlumblineError
+from plumbline.runs import code_version
+from plumbline.runs.artifacts import Artifact, Store
+from plumbline.runs.isolation import EventPlayer, RemoteReporter, StageDiedError
+from plumbline.runs.make import artifact_id, make_in
+from plumbline.runs.progress import Reporter
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+#: How often a stage begins again after its machine was lost.
+_MOST_LOSSES = 5
+Function = Callable[..., Mapping[str, float | None]]
+
+
+def cluster_at(on: str) -> RayCluster:
+    """Return the Ray cluster that ``--on`` names: ``ray`` or ``ray://HOST:PORT``."""
+    if on != "ray" and not on.startswith("ray://"):
+        raise ConfigError(
+            f"--on {on} is not possible. Give ray://HOST:PORT, the address of a Ray cluster, or "
+            "ray, for the one at RAY_ADDRESS or one that is started here."
+        )
+    import torch
+
+    address = os.environ.get("RAY_ADDRESS") if on == "ray" else on
+    return RayCluster(address, torch.get_num_threads())
+
+
+class RayCluster:
+    """A Ray cluster that makes stages."""
+
+    def __init__(self, address: str | None, threads: int, cores_here: int | None = None) -> None:
+        """Reach the cluster at an address; None: one that is started here, with ``cores_here``.
+
+        ``threads``: with how many each stage computes, so that results do not depend on where.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError(
+                "Stages are to run on Ray, but Ray is not installed: pip install "
+                "'plumbline-rlhf[ray]', here and on every machine of the cluster. Or run them on "
+                "this machine."
+            ) from None
+        self._ray, self._threads = ray, threads
+        if not ray.is_initialized():
+            ray.init(
+                address=address or "local",
+                num_cpus=cores_here if address is None else None,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        machines = [node["Resources"] for node in _nodes(ray) if node["Alive"]]
+        most = max((machine.get("CPU", 0) for machine in machines), default=0)
+        if threads > most:
+            raise ConfigError(
+                f"Each stage computes with {threads} threads, as on this machine, and no machine "
+                f"of the Ray cluster has more than {most:g} cores. Set OMP_NUM_THREADS to that or "
+                "less."
+            )
+        self._has_gpus = any(machine.get("GPU", 0) for machine in machines)
+
+    def make(
+        self,
+        store: Store,
+        name: str,
+        function: Function,
+        arguments: Mapping[str, Any],
+        reporter: Reporter,
+        tick: Callable[[], None],
+        *,
+        processes: int = 1,
+        run: Path | None = None,
+    ) -> tuple[Artifact, bool]:
+        """Return what a stage makes on some machine, and whether the store had it already.
+
+        ``tick`` is called every second; where it raises, the stage is stopped.
+        """
+        ray = self._ray
+        task = ray.remote(make_there).options(
+            num_cpus=self._threads,
+            num_gpus=processes if self._has_gpus else 0,
+            max_retries=_MOST_LOSSES,  # of machines; an error of the stage is not tried again
+        )
+        version = code_version.digest(function.__module__)
+        events = _events_of(store, artifact_id(function, arguments, processes))
+        events.parent.mkdir(parents=True, exist_ok=True)
+        events.unlink(missing_ok=True)
+        call = (name, function, arguments, self._threads, version, processes, run)
+        future = task.remote(store.root, *call)
+        with (
+            ExitStack() as bars,
+            _Followed(events, EventPlayer(reporter, bars), reporter) as follow,
+        ):
+            while not ray.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
+                follow.play()
+                try:
+                    tick()
+                except BaseException:
+                    ray.cancel(future, force=True)
+                    raise
+            follow.play()
+        events.unlink(missing_ok=True)
+        result_id, reused = self._result_of(future, name)
+        artifact = store.find(result_id)
+        if artifact is None:
+            raise ConfigError(
+                f"A worker made {result_id} (stage {name!r}), but it is not in {store.root} here. "
+                "With Ray all machines must share the home folder, at the same path: set --home to "
+                "one on a shared file system."
+            )
+        return artifact, reused
+
+    def _result_of(self, future: Any, name: str) -> tuple[str, bool]:
+        exceptions = self._ray.exceptions
+        try:
+            result: tuple[str, bool] = self._ray.get(future)
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, PlumblineError) else error from None
+        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError) as error:
+            raise StageDiedError(
+                f"{name} lost its machine {_MOST_LOSSES + 1} times ({error}). The same command "
+                "resumes from its last checkpoint."
+            ) from None
+        return result
+
+
+def make_there(
+    root: Path,
+    name: str,
+    function: Function,
+    arguments: Mapping[str, Any],
+    threads: int,
+    version: str,
+    processes: int = 1,
+    run: Path | None = None,
+) -> tuple[str, bool]:
+    """Make a stage on the machine of a Ray worker; return the id of its artefact."""
+    if code_version.digest(function.__module__) != version:
+        raise ConfigError(
+            f"Stage {name!r}: a Ray worker has other code for {function.__module__} than this "
+            "machine. Install the same version of Plumbline on every machine."
+        )
+    store = Store(root)
+    events = _events_of(store, artifact_id(function, arguments, processes))
+    events.parent.mkdir(parents=True, exist_ok=True)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with events.open("a", encoding="utf-8") as stream:
+        lock = threading.Lock()
+
+        def send(*event: Any) -> None:
+            with lock:
+                stream.write(json.dumps(event) + "\n")
+                stream.flush()
+
+        send("begin", socket.gethostname())
+        artifact, reused = make_in(
+            store,
+            name,
+            function,
+            arguments,
+            RemoteReporter(send),
+            threads=threads if processes == 1 else None,
+            processes=processes,
+            run=run,
+            variables={} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus},
+        )
+    return artifact.id, reused
+
+
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return nodes
+
+
+def _events_of(store: Store, result_id: str) -> Path:
+    """Return the file of what a stage says while it is made elsewhere."""
+    return Path(f"{store.partial(result_id)}.events")
+
+
+class _Followed(ExitStack):
+    """Shows what is written to a file of events."""
+
+    def __init__(self, events: Path, player: EventPlayer, reporter: Reporter) -> None:
+        super().__init__()
+        self._events, self._player, self._reporter = events, player, reporter
+        self._stream: IO[str] | None = None
+        self._begun = 0
+        self._rest = ""
+
+    def play(self) -> None:
+        """Show what is new."""
+        if self._stream is None:
+            if not self._events.exists():
+                return
+            self._stream = self.enter_context(self._events.open(encoding="utf-8"))
+        *lines, self._rest = (self._rest + self._stream.read()).split("\n")
+        for line in lines:
+            event, *content = json.loads(line)
+            if event != "begin":
+                self._player.play(event, *content)
+                continue
+            self._begun += 1
+            self._player.close()  # of an attempt that was cut off
+            if self._begun > 1:
+                self._reporter.say(f"its machine was lost; it begins again on {content[0]}")

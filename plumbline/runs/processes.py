@@ -1,0 +1,106 @@
+"""One stage in several processes: each works on its share of the rows, and all get the whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from plumbline.errors import ModelError
+
+T = TypeVar("T")
+
+
+def number_of_processes() -> int:
+    """Return how many processes share this stage."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def this_process() -> int:
+    """Return which of the processes this is, counted from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def check_processes(accelerator: Any) -> None:
+    """Raise `ModelError` unless the work is shared with the processes that were started.
+
+    ``accelerator``: accelerate's, or its state. accelerate chooses by what it finds, and may choose
+    to train a whole model in each process.
+    """
+    from accelerate.utils import DistributedType
+
+    started, sharing = number_of_processes(), accelerator.num_processes
+    kind = accelerator.distributed_type
+    copies = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    plain = kind in copies if started > 1 else kind == DistributedType.NO
+    if started != sharing or not plain:
+        raise ModelError(
+            f"{started} processes were to share a training by DDP, and accelerate made it one "
+            f"of {sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
+            "--processes N."
+        )
+
+
+def join() -> None:
+    """Meet the other processes of a stage that has no trainer to do it."""
+    if not torch.distributed.is_initialized():
+        from accelerate import PartialState
+
+        check_processes(PartialState(cpu=not torch.cuda.is_available()))
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """Return a value of each process, in their order."""
+    if number_of_processes() == 1:
+        return [value]
+    join()
+    values: list[Any] = [None] * number_of_processes()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def share_of(count: int) -> slice:
+    """Return which of ``count`` rows this process works on: a share in the order of the rows."""
+    process, processes = this_process(), number_of_processes()
+    return slice(count * process // processes, count * (process + 1) // processes)
+
+
+def rows_of_all(rows: Sequence[T]) -> list[T]:
+    """Return the rows that the processes worked out, each its `share_of` all, in their order."""
+    return [row for part in of_all_processes(list(rows)) for row in part]
+
+
+def spread(work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
+    """Return what ``work`` returns for ``count`` rows, of which each process works on its share.
+
+    A process without a row does not work.
+    """
+    own = share_of(count)
+    return rows_of_all(work(own) if own.start < own.stop or count == 0 else [])
+
+
+def tensors_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of which each process has its `share_of` the rows, with the rows of all.
+
+    In their first dimension they may differ between processes, in the others not.
+    """
+    if number_of_processes() == 1:
+        return list(tensors)
+    parts = of_all_processes([tensor.detach().cpu() for tensor in tensors])
+    return [
+        torch.cat([part[number] for part in parts]).to(tensor.device)
+        for number, tensor in enumerate(tensors)
+    ]
+
+
+def sums_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sum of each tensor over all processes; shapes are the same in all."""
+    summed = [tensor.detach().clone() for tensor in tensors]
+    if number_of_processes() > 1:
+        join()
+        for tensor in summed:
+            torch.distributed.all_reduce(tensor)
+    return summed

@@ -1,0 +1,164 @@
+"""What a training needs, against models that were built and tensors that were really kept."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from plumbline.commands.app import main
+from plumbline.errors import ConfigError
+from plumbline.lm.tuning import TuningConfig
+from plumbline.training.memory_plan import (
+    CARDS,
+    MODELS,
+    SHARDINGS,
+    Shape,
+    Training,
+    activations_of,
+    learning_seconds,
+    memory_of,
+    sampling_seconds,
+)
+
+SMALL = {
+    "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "vocab_size": 512,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+KINDS = [
+    (LlamaConfig, LlamaForCausalLM, {}),
+    (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True}),
+    (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
+]
+
+
+def build(config_class, model_class, changes):
+    config = config_class(**SMALL | changes)
+    with torch.device("meta"):
+        return config, model_class(config)
+
+
+@pytest.mark.parametrize(("config_class", "model_class", "changes"), KINDS)
+def test_parameters_are_those_of_the_model_and_of_pefts_adapter(config_class, model_class, changes):
+    from peft import get_peft_model
+
+    config, model = build(config_class, model_class, changes)
+    shape = Shape.of(config.to_dict())
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    adapted = get_peft_model(model, TuningConfig(method="lora", rank=4).peft_config("CAUSAL_LM"))
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert shape.of_adapter(4) == trained
+
+
+def test_the_named_sizes_are_as_large_as_their_models():
+    """Parameters as the models' cards state them, in billions."""
+    stated = {"0.5b": 0.49, "1b": 1.24, "8b": 8.03, "70b": 70.6}
+    for name, billions in stated.items():
+        assert MODELS[name].parameters / 1e9 == pytest.approx(billions, rel=0.01), name
+
+
+def kept(compute, model):
+    """Return the bytes that a forward pass keeps for its backward pass, each storage once."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    alive, sizes = [], {}
+
+    def pack(tensor):
+        alive.append(tensor)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        compute()
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize(
+    ("config_class", "model_class"),
+    [(LlamaConfig, LlamaForCausalLM), (Qwen3Config, Qwen3ForCausalLM)],
+)
+def test_activations_are_what_a_pass_keeps(config_class, model_class):
+    """The difference between four layers and two, so that what is not in layers does not count."""
+    measured = []
+    for layers in (2, 4):
+        config = config_class(**SMALL | {"num_hidden_layers": layers})
+        model = model_class(config)
+        ids = torch.randint(0, 512, (8, 64))
+        measured.append(kept(lambda model=model, ids=ids: model.model(input_ids=ids), model))
+        shape = Shape.of(config.to_dict())
+    planned = activations_of(Training(shape, None, tokens=8 * 64, computed=4)) // 2
+    assert measured[1] - measured[0] == pytest.approx(planned, rel=0.03)
+
+
+def test_memory_by_hand():
+    """Two layers of width 4, one head, feed-forward 8, vocabulary 10, tied; ten tokens."""
+    shape = Shape(4, 8, 2, 1, 1, 4, 10, tied=True)
+    # Each layer: 4 matrices of 4 x 4, 3 of 4 x 8, two norms; embedding 40, last norm 4.
+    parameters = 2 * (64 + 96 + 8) + 40 + 4
+    assert shape.parameters == parameters == 380
+    full = Training(shape, None, tokens=10, frozen=1)
+    memory = memory_of(full, SHARDINGS["ddp"], processes=4)
+    assert memory.parameters == 4 * 380 + 2 * 380  # trained in float32, a reference in 16 bits
+    assert (memory.gradients, memory.optimizer) == (4 * 380, 8 * 380)
+    # Of a token in a layer: 4 * 8 + 6 * 4 + 2 * (4 + 4) = 72 numbers of 2 bytes.
+    assert memory.activations == 10 * 2 * 72 * 2
+    assert memory.total == sum(memory[:4])
+    zero2 = memory_of(full, SHARDINGS["zero2"], processes=4)
+    assert (zero2.parameters, zero2.gradients, zero2.optimizer) == (2280, 380, 760)
+    zero3 = memory_of(full, SHARDINGS["zero3"], processes=4)
+    assert zero3.parameters == 570
+    # An adapter of rank 2: q, k, v, o have sides 4 + 4; gate, up, down 4 + 8.
+    lora = Training(shape, 2, tokens=10, sampled=(3, 5))
+    adapter = 2 * 2 * (4 * 8 + 3 * 12)
+    memory = memory_of(lora, SHARDINGS["ddp"])
+    assert memory.parameters == 4 * adapter + 2 * 380
+    assert memory.cache == 2 * 380 + 3 * 5 * (2 * 2 * 4) * 2
+
+
+def test_time_by_hand():
+    """6 operations for each parameter and token with full tuning, 4 with adapters."""
+    shape = Shape(4, 8, 2, 1, 1, 4, 10, tied=True)
+    card = CARDS["h100"]._replace(peak=1e6, bandwidth=1e6)
+    full = learning_seconds(Training(shape, None, tokens=10), 100, card, 2)
+    assert full == pytest.approx(100 * 6 * 380 / (1e6 * 0.37) / 2)
+    lora = learning_seconds(Training(shape, 2, tokens=10), 100, card, 1)
+    assert lora == pytest.approx(100 * 4 * 380 / (1e6 * 0.37))
+    sampling = Training(shape, 2, tokens=10, sampled=(3, 4))
+    step = 2 * 380 + 3 * 4 * (2 * 2 * 4) * 2 / 2
+    assert sampling_seconds(sampling, 6, card, 1) == pytest.approx(2 * 4 * step / (1e6 * 0.23))
+
+
+def test_the_plan_of_a_recipe(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as done:
+        main(["plan", "dpo_vs_ppo", "--model", "8b", "--rows", "1000", "--price", "2"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert "8.03 billion parameters" in shown
+    rows = {line.split()[0]: line for line in shown.splitlines() if re.match(r"\w+ +\d", line)}
+    assert set(rows) == {"sft", "reward", "dpo", "ppo"}
+    assert " no " in rows["sft"]  # 8 billion parameters of 16 bytes each, on one H100
+    assert " yes " in rows["ppo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpu", "abacus"), "none of a100-40"),
+        (("--sharding", "magic"), "none of ddp, zero2"),
+        (("--model", "nothing-here"), "The shape of the model nothing-here is not known"),
+    ],
+)
+def test_what_cannot_be_planned(arguments, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["plan", "dpo_vs_ppo", "--model", "1b", *arguments])
+    assert raised.value.code == ConfigError.exit_code
+    assert message in capsys.readouterr().err
