@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sft.trainer import HeldOut
+
+
+_NOTHING_LEARNT = "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
 
 
 @stage("policy", trains_in="several processes")
@@ -136,10 +140,19 @@ def tokenize(
     for row in rows:
         try:
             sequences = encode_demonstration(
-                tokenizer, row["messages"], last_turn_only=last_turn_only
+                tokenizer,
+                row["messages"],
+                last_turn_only=last_turn_only,
+                tools=json.loads(row["tools"]) if row.get("tools") else (),
             )
         except ConversationRefusedError as error:
             dropped.add(row["origin"], row["row"], str(error), row["messages"])
+            continue
+        if not sequences:
+            reason = (
+                "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
+            )
+            dropped.add(row["origin"], row["row"], reason, row["messages"])
             continue
         lengths.append(max(len(sequence.ids) for sequence in sequences))
         if lengths[-1] > limit.tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -328,7 +329,8 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[lis
     from plumbline.lm.chat import encode_demonstration, encode_prompt, encode_response
 
     if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
-        return list(encode_demonstration(tokenizer, part.messages))
+        tools = json.loads(part.tools) if part.tools else ()
+        return list(encode_demonstration(tokenizer, part.messages, tools=tools))
     prompt, after = part.messages[: part.prompt], part.messages[part.prompt :]
     if not after:
         ids = encode_prompt(tokenizer, prompt)

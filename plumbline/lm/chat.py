@@ -23,7 +23,8 @@ from weakref import WeakKeyDictionary
 
 from plumbline.data.records import Message, assistant, user
 from plumbline.errors import ModelError
-from plumbline.lm.time_limit import TimeLimitError, time_limit
+from plumbline.lm.chat_template import ConversationRefusedError as ConversationRefusedError
+from plumbline.lm.chat_template import Tool, name_of, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,22 +48,6 @@ DEFAULT_TEMPLATE = (
 
 #: Stands for a response where the text that a template puts around one is looked for.
 _MARK = "ResponseStandsHere"
-
-
-#: What a template may stumble over in a message, besides what it refuses by itself.
-_TEMPLATE_FAULTS = (
-    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
-    MemoryError,
-)  # fmt: skip
-#: A template that takes longer to write a conversation than this does not end.
-TEMPLATE_SECONDS = 10.0
-#: After so many conversations for which a template did not end, it is refused.
-_MOST_WITHOUT_END = 3
-_without_end: WeakKeyDictionary[PreTrainedTokenizerBase, int] = WeakKeyDictionary()
-
-
-class ConversationRefusedError(ModelError):
-    """A chat template cannot write a conversation. The row can be left out, with these words."""
 
 
 class EncodedResponse(NamedTuple):
@@ -96,7 +81,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
 
     Raises `ConversationRefusedError` where the template cannot write the prompt.
     """
-    return _ids(tokenizer, _render(tokenizer, prompt, generation_prompt=True))
+    return _ids(tokenizer, render(tokenizer, prompt, generation_prompt=True))
 
 
 def encode_response(
@@ -107,28 +92,41 @@ def encode_response(
     Each is tokenised on its own. Raises `ConversationRefusedError` where the template cannot write
     one of them.
     """
-    start = _render(tokenizer, prompt, generation_prompt=True)
+    start = render(tokenizer, prompt, generation_prompt=True)
     return EncodedResponse(
         _ids(tokenizer, start), _response_ids(tokenizer, prompt, response, start)
     )
 
 
 def encode_demonstration(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, last_turn_only: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    last_turn_only: bool = False,
+    tools: Sequence[Tool] = (),
 ) -> list[EncodedTurns]:
     """Return the ids of a conversation, and where in it the assistant speaks.
 
     Each turn of the assistant stands behind the very ids that a policy is given there. Turns whose
     prompt continues the turn before share one sequence, and mostly that is all of them. A template
     that writes earlier turns another way (some drop their reasoning) gets one sequence per turn.
-    ``last_turn_only`` returns the last turn alone.
+    A turn of the weight 0 is shown and not learnt. ``last_turn_only`` returns the last turn that is
+    learnt alone. ``tools``: functions that the assistant may call.
+
+    What a turn calls and what it thought before are written as the template does. Raises
+    `ConversationRefusedError` where the template would lose one of them.
     """
-    spoken = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    spoken = [
+        number
+        for number, message in enumerate(messages)
+        if message["role"] == "assistant" and message.get("weight") != 0
+    ]
     sequences: list[EncodedTurns] = []
     for number in spoken[-1:] if last_turn_only else spoken:
-        prompt_ids, response_ids = encode_response(
-            tokenizer, messages[:number], messages[number]["content"]
-        )
+        prompt = messages[:number]
+        start = render(tokenizer, prompt, generation_prompt=True, tools=tools)
+        prompt_ids = _ids(tokenizer, start)
+        response_ids = _turn_ids(tokenizer, prompt, messages[number], start, tools)
         before = sequences[-1] if sequences else EncodedTurns([], [])
         seen = len(before.ids)
         if seen and prompt_ids[:seen] == before.ids:
@@ -153,7 +151,7 @@ def encode_turns(
     ``turns`` follow.
     """
     marked = [*before[:-1], assistant(_MARK), *turns]
-    _, _, after = _render(tokenizer, marked, generation_prompt=True).rpartition(_MARK)
+    _, _, after = render(tokenizer, marked, generation_prompt=True).rpartition(_MARK)
     end, _, anchor = _facts(tokenizer)
     ids = _ids_inside(tokenizer, after, anchor)
     return ids[ids.index(end.id) + 1 :] if end.written and end.id in ids else ids
@@ -221,8 +219,8 @@ def _find_facts(tokenizer: PreTrainedTokenizerBase, eos_id: int) -> _Facts:
     # A token that swallows the spaces behind it would take them from the text.
     usable = eos_id in added and not added[eos_id].rstrip
     anchor = str(tokenizer.eos_token) if usable else None
-    start = _render(tokenizer, [user("Hello")], generation_prompt=True)
-    text = _render(tokenizer, [user("Hello"), assistant(_MARK)], generation_prompt=False)
+    start = render(tokenizer, [user("Hello")], generation_prompt=True)
+    text = render(tokenizer, [user("Hello"), assistant(_MARK)], generation_prompt=False)
     before, mark, after = text.rpartition(_MARK)
     if not mark:
         raise ModelError(
@@ -239,17 +237,59 @@ def _find_facts(tokenizer: PreTrainedTokenizerBase, eos_id: int) -> _Facts:
     )
 
 
+def _turn_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    message: Message,
+    start: str,
+    tools: Sequence[Tool],
+) -> list[int]:
+    """Return the ids of a turn of the assistant's, with its calls of tools and its reasoning."""
+    thought, calls = message.get("reasoning_content"), message.get("tool_calls", ())
+    if not thought and not calls:
+        return _response_ids(tokenizer, prompt, message["content"], start, tools)
+    written = _written_behind(tokenizer, prompt, message, start, tools)
+    if written is None:
+        raise ConversationRefusedError(
+            "the chat template writes what stands before a turn another way once the turn calls "
+            "tools or has reasoning, so what a policy would write there is not known"
+        )
+    if thought and thought.strip() not in written:
+        raise ConversationRefusedError(
+            "the chat template does not write the reasoning of a turn, which would be lost"
+        )
+    if calls and message["content"].strip() not in written:
+        raise ConversationRefusedError(
+            "the chat template does not write what a turn says beside its calls of tools"
+        )
+    if any(name_of(call) not in written for call in calls):
+        raise ConversationRefusedError(
+            "the chat template does not write calls of tools, which would be lost"
+        )
+    return _ended_ids(tokenizer, written)
+
+
 def _response_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str, start: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    response: str,
+    start: str,
+    tools: Sequence[Tool] = (),
 ) -> list[int]:
     """Return the ids of a response as the template writes it behind ``start``."""
-    end, opening, anchor = _facts(tokenizer)
+    end, opening, _ = _facts(tokenizer)
     if opening.strip():
         # A policy that learnt the opening writes it by itself, and is not to be given two.
         response = response.removeprefix(opening)
-    written = _written_behind(tokenizer, prompt, response, start)
+    written = _written_behind(tokenizer, prompt, assistant(response), start, tools)
     if written is None:  # the template writes the prompt another way once it is answered
         written = response + end.text
+    return _ended_ids(tokenizer, written)
+
+
+def _ended_ids(tokenizer: PreTrainedTokenizerBase, written: str) -> list[int]:
+    """Return the ids of what the template writes of a turn, up to the token that ends it."""
+    end, _, anchor = _facts(tokenizer)
     if not end.written:
         return [*_ids_inside(tokenizer, written.removesuffix(end.text), anchor), end.id]
     ids = _ids_inside(tokenizer, written, anchor)
@@ -259,55 +299,15 @@ def _response_ids(
 
 
 def _written_behind(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str, start: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    message: Message,
+    start: str,
+    tools: Sequence[Tool],
 ) -> str | None:
-    """Return what the template writes behind ``start`` for a response; None where it differs."""
-    whole = _render(tokenizer, [*prompt, assistant(response)], generation_prompt=False)
+    """Return what the template writes behind ``start`` for a turn; None where it differs."""
+    whole = render(tokenizer, [*prompt, message], generation_prompt=False, tools=tools)
     return whole[len(start) :] if whole.startswith(start) else None
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generation_prompt: bool
-) -> str:
-    """Return what the template writes of messages. Raises `ConversationRefusedError`."""
-    from jinja2.exceptions import TemplateError
-
-    if not tokenizer.chat_template:
-        raise ModelError(
-            "The tokenizer has no chat template. Load it with "
-            "plumbline.lm.tokenizer.load_tokenizer, which gives it one, or save one beside the "
-            "model as chat_template.jinja."
-        )
-    try:
-        with time_limit(TEMPLATE_SECONDS):
-            text = str(
-                tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=generation_prompt
-                )
-            )
-    except TimeLimitError:
-        raise _did_not_end(tokenizer) from None
-    except (TemplateError, *_TEMPLATE_FAULTS) as error:
-        raise ConversationRefusedError(f"the chat template refuses it: {error}") from None
-    for number, message in enumerate(messages, 1):
-        # Reasoning of earlier turns may be dropped; what others said may not.
-        if message["role"] != "assistant" and message["content"].strip() not in text:
-            raise ConversationRefusedError(
-                f"the chat template leaves out message {number} (of the role {message['role']!r})"
-            )
-    return text
-
-
-def _did_not_end(tokenizer: PreTrainedTokenizerBase) -> ModelError:
-    """Return the error of a row, or that of the template where the next rows would take as long."""
-    _without_end[tokenizer] = _without_end.get(tokenizer, 0) + 1
-    what = f"did not end in {TEMPLATE_SECONDS:.0f} seconds"
-    if _without_end[tokenizer] < _MOST_WITHOUT_END:
-        return ConversationRefusedError(f"the chat template {what}")
-    return ModelError(
-        f"The chat template {what} for {_MOST_WITHOUT_END} conversations. Fix it, or give another: "
-        "chat_template.jinja beside the model."
-    )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plumbline.errors import ModelError
-from plumbline.lm import chat
+from plumbline.lm import chat_template
 from plumbline.lm.chat import (
     DEFAULT_TEMPLATE,
     ConversationRefusedError,
@@ -159,7 +159,7 @@ ENDLESS = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
 
 
 def test_a_template_without_an_end_stops_at_a_time_limit(plain, monkeypatch):
-    monkeypatch.setattr(chat, "TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr(chat_template, "TEMPLATE_SECONDS", 0.5)
     (plain / "chat_template.jinja").write_text(ENDLESS)
     with pytest.raises(ModelError, match="did not end in 0 seconds"):
         load_tokenizer(plain)
@@ -169,7 +169,7 @@ def test_a_template_that_does_not_end_for_some_conversations_costs_these_rows(pl
     template = DEFAULT_TEMPLATE + "{% if messages | length == 4 %}" + ENDLESS + "{% endif %}"
     (plain / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(plain)
-    monkeypatch.setattr(chat, "TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr(chat_template, "TEMPLATE_SECONDS", 0.5)
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     for _ in range(2):  # a row each
         with pytest.raises(ConversationRefusedError, match="did not end"):
