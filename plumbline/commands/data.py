@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plumbline.commands import data_versions
+from plumbline.commands import data_privacy, data_versions
 from plumbline.commands.options import HOME, Home, Overrides
 
 app = typer.Typer(
@@ -127,5 +127,9 @@ for command in (
     data_versions.rollback,
     data_versions.export,
     data_versions.steps,
+    data_privacy.encrypt,
+    data_privacy.decrypt,
+    data_privacy.unmask,
 ):
     app.command()(command)
+app.command(name="new-key")(data_privacy.new_key)

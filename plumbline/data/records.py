@@ -25,9 +25,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
+from plumbline.data.encryption import SUFFIX, read_decrypted
 from plumbline.dropped import DROPPED, Dropped, LeftOut
 from plumbline.errors import DataError
 from plumbline.seeds import derive
@@ -210,12 +212,21 @@ def load_split(folder: Path, split: str) -> Dataset:
     import pyarrow.parquet as pq
     from datasets import Dataset
 
-    path = folder / f"{split}.parquet"
-    if not path.exists():
-        splits = ", ".join(sorted(p.stem for p in folder.glob("*.parquet"))) or "none"
-        raise DataError(f"{folder} has no split {split!r}; it has: {splits}.")
     # Straight from the table: Dataset.from_parquet would leave a copy in the user's cache folder.
-    return Dataset(pq.read_table(path))
+    return Dataset(pq.read_table(split_file(folder, split)))
+
+
+def split_file(folder: Path, split: str) -> Path | BytesIO:
+    """Return the Parquet file of a split; of an encrypted dataset its content, decrypted."""
+    path = folder / f"{split}.parquet"
+    encrypted = path.with_name(path.name + SUFFIX)
+    if path.exists():
+        return path
+    if encrypted.exists():
+        return BytesIO(read_decrypted(encrypted))
+    files = (*folder.glob("*.parquet"), *folder.glob(f"*.parquet{SUFFIX}"))
+    splits = ", ".join(sorted(file.name.partition(".")[0] for file in files)) or "none"
+    raise DataError(f"{folder} has no split {split!r}; it has: {splits}.")
 
 
 def dataset_prompts(dataset: Artifact, split: str) -> list[Conversation]:

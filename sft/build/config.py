@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from plumbline.config import Check, Config, Seed, not_in_identity
+from plumbline.data.encryption import data_key
 from plumbline.data.reader import DataFormatConfig, check_first_rows
 from plumbline.data.sources import source_at
 from plumbline.errors import DataError
@@ -78,6 +79,9 @@ class CleaningConfig(Config):
     """What is held out."""
     mixture: MixtureConfig = MixtureConfig()
     """How many rows of each source and tier are trained on, and in which order."""
+    encrypt: bool = False
+    """Encrypt the rows of the dataset, kept and left out, under the data key. docs/personal-data.md
+    says where the key comes from."""
     workers: int | None = not_in_identity(None, ge=1)
     """Processes that clean. Null: one for each core, at most four."""
 
@@ -103,6 +107,7 @@ class BuildConfig(CleaningConfig):
         return (
             *(_first_rows(source) for source in self.sources),
             *(check for step in self.steps for check in step.checks_before_work()),
+            *((check_data_key,) if self.encrypt else ()),
         )
 
     def cleaning(self) -> CleaningConfig:
@@ -134,6 +139,11 @@ class BuildConfig(CleaningConfig):
         ]
         head = "| source | tier | weight | licence | note |\n|---|---|---|---|---|\n"
         return head + "\n".join(rows)
+
+
+def check_data_key() -> None:
+    """Raise `ConfigError` where there is no data key."""
+    data_key()
 
 
 def _first_rows(source: SourceConfig) -> Check:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from plumbline.data.encryption import data_key, encrypt_dataset
 from plumbline.data.records import Row, dataset_card
 from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
@@ -83,6 +84,8 @@ def build_dataset(
     (stage.folder / "README.md").write_text(card, encoding="utf-8")
     kept = np.bincount(passed.spool.column("source")[np.concatenate([train, test])])
     write_json(stage.folder / BUILD_FILE, _report(stage.folder, sources, ledger, kept))
+    if config.encrypt:
+        encrypt_dataset(stage.folder, data_key())
     return {
         "train_rows": float(len(train)),
         "test_rows": float(len(test)),

@@ -22,6 +22,7 @@ from sft.cleaning.turns import LENGTH, ROLES
 from sft.duplicates.contamination import CONTAMINATION
 from sft.duplicates.exact import EXACT_DUPLICATES
 from sft.duplicates.near import NEAR_DUPLICATES
+from sft.personal_data.step import PERSONAL_DATA
 
 
 class OwnStepConfig(StepConfig):
@@ -84,6 +85,7 @@ STEPS = Table(
         EXACT_DUPLICATES,
         NEAR_DUPLICATES,
         CONTAMINATION,
+        PERSONAL_DATA,
     ),
     from_function=_own_step,
 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from plumbline.data.records import Row, without_nulls
+from plumbline.data.records import Row, split_file, without_nulls
 from plumbline.runs.artifacts import Artifact, read_json
 from plumbline.runs.run import flat_settings
 from sft.build.dataset import BUILD_FILE
@@ -73,7 +73,7 @@ def compare(first: Artifact, second: Artifact) -> Difference:
 
 def rows_of(folder: Path, split: str) -> Iterator[Row]:
     """Yield the rows of a split, without reading all of it at once."""
-    with pq.ParquetFile(folder / f"{split}.parquet") as file:
+    with pq.ParquetFile(split_file(folder, split)) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
             for row in batch.to_pylist():
                 row["messages"] = [without_nulls(turn) for turn in row["messages"]]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from plumbline.data.records import split_file
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.tables import Table
@@ -25,7 +25,9 @@ class ExportFormat:
 
 
 def _parquet(folder: Path, target: Path, split: str) -> None:
-    shutil.copyfile(folder / f"{split}.parquet", target / f"{split}.parquet")
+    file = split_file(folder, split)
+    content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+    (target / f"{split}.parquet").write_bytes(content)
 
 
 def _jsonl(folder: Path, target: Path, split: str) -> None:
