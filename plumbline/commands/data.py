@@ -120,6 +120,42 @@ def formats(
         data_show.show_formats()
 
 
+@app.command()
+def inspect(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset (NAME or NAME@v2), run:stage, an artefact's id, or a file.",
+            show_default=False,
+        ),
+    ],
+    use: Annotated[
+        str, typer.Option("--as", help="For a file: demonstrations or preferences.")
+    ] = "demonstrations",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="A model's folder: tokens, and samples as it reads them."
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, max=1000, help="Rows to show.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; by default DATA.html here.")
+    ] = None,
+    home: Home = HOME,
+) -> None:
+    """Make a page of a dataset: counts, lengths, languages, copies, personal data, samples."""
+    from plumbline.commands.data_inspect import inspect as inspect_data
+    from plumbline.data.reader import DataFormatConfig
+    from plumbline.runs.names import safe_file_name
+    from sft.inspect.page import render
+
+    page = render(inspect_data(data, use, home, model, samples, DataFormatConfig()))
+    file = output or Path(f"{safe_file_name(Path(data).name)}.html")
+    file.write_text(page, encoding="utf-8")
+    typer.echo(str(file))
+
+
 for command in (
     data_versions.log,
     data_versions.diff,

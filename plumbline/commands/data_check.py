@@ -298,12 +298,12 @@ def _see(result: Check, read: Read, folder: Path) -> None:
     refused: Counter[str] = Counter()
     for parts in islice(read.rows, MEASURED_ROWS):
         try:
-            encoded = [turns for part in parts for turns in _encoded(tokenizer, part)]
+            encoded = [turns for part in parts for turns in encoded(tokenizer, part)]
         except ConversationRefusedError as error:
             refused[str(error)] += 1
             continue
         if not lengths:
-            result.seen = [_segments(tokenizer, ids, learnt) for ids, learnt in encoded]
+            result.seen = [segments(tokenizer, ids, learnt) for ids, learnt in encoded]
         lengths.append(max(len(ids) for ids, _ in encoded))
     for reason, count in refused.most_common():
         result.warnings.append(f"{count} rows cannot be written for this model: {reason}")
@@ -324,7 +324,7 @@ def _see(result: Check, read: Read, folder: Path) -> None:
             )
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[list[int], list[int]]]:
+def encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[list[int], list[int]]]:
     """Return the sequences of a part: ids, and 1 where a token is learnt."""
     from plumbline.lm.chat import encode_demonstration, encode_prompt, encode_response
 
@@ -343,7 +343,7 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[lis
     return [([*prompt_ids, *response_ids], mask)]
 
 
-def _segments(
+def segments(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], learnt: Sequence[int]
 ) -> list[tuple[str, bool]]:
     """Return the text of ids in pieces, each learnt or not."""
