@@ -24,7 +24,7 @@ from preference.config import DPOConfig
 if TYPE_CHECKING:
     from preference.batches import PairExample
     from preference.reference import PolicyAndReference
-    from preference.signs import Watch
+    from preference.signs_of_trouble import Watch
     from preference.trainer import PreferenceTrainer
 
 
@@ -45,7 +45,7 @@ def train_dpo(
 
     from preference.batches import pair_examples
     from preference.reference import PolicyAndReference
-    from preference.signs import Watch
+    from preference.signs_of_trouble import Watch
 
     # 1. Preferences that fit, as ids.
     tokenizer = load_tokenizer(policy.path)

@@ -38,7 +38,7 @@ from preference.logprobs import pairs_of_sums, response_sums
 from preference.losses import mixed_losses
 from preference.reference import PolicyAndReference, restore, state_of
 from preference.rounds import Round, sample_round
-from preference.signs import Watch, pair_figures
+from preference.signs_of_trouble import Watch, pair_figures
 
 _COUNTS = ("round", "steps", "tokens_sampled", "tokens_scored", "tokens_seen", "pairs")
 

@@ -24,7 +24,7 @@ from preference.config import DPOConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
 from preference.losses import mixed_losses
 from preference.reference import PolicyAndReference, moves_at, restore, state_of
-from preference.signs import pair_figures
+from preference.signs_of_trouble import pair_figures
 
 
 class BranchTrainer(ExactResume):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate, chat, data, publish, reward, single
+from plumbline.commands import annotate, chat, data, publish, reward, train
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
@@ -176,10 +176,10 @@ app.command()(watch)
 app.command()(publish.merge)
 app.command()(publish.push)
 app.command()(chat.chat)
-app.add_typer(single.train, name="train")
+app.add_typer(train.train, name="train")
 app.add_typer(new, name="new")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    single.pairs
+    train.pairs
 )
 
 

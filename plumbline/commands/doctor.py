@@ -65,7 +65,7 @@ def findings(*, offline: bool) -> Iterator[Finding]:
 
 def _fast_paths() -> Iterator[Finding]:
     """Try each fast path of a GPU on a small model; say which are on, and why others are not."""
-    from plumbline.lm.gpu.trial import try_fast_paths
+    from plumbline.lm.gpu.smoke_test import try_fast_paths
 
     good, message = _attempt(try_fast_paths)
     yield "fast paths", good, message

@@ -21,7 +21,7 @@ from preference.online import train_online
 from preference.pairing import PAIRINGS, PairingSettings, passes, similarity
 from preference.pairs import make_pairs
 from preference.rounds import Candidates, pairs_of
-from preference.signs import Watch
+from preference.signs_of_trouble import Watch
 
 PROMPTS = [[user(f"How much are {n} saws?")] for n in range(10)]
 SMALL = {
