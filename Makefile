@@ -12,7 +12,7 @@ quickstart: setup
 
 # A GPU is hidden from the tests; where there is one, those that are marked for it follow.
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 	@if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then $(MAKE) test-gpu; fi
 
 test-gpu: setup

@@ -48,10 +48,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run either the tests of the GPU or all others."""
+    """Run either the tests of the GPU or all others, and the files with slow tests first.
+
+    The end of the run is then shared by all workers: none waits for another's last long test.
+    """
     elsewhere = [item for item in items if (item.get_closest_marker("gpu") is not None) != GPU]
     config.hook.pytest_deselected(items=elsewhere)
-    items[:] = [item for item in items if item not in elsewhere]
+    left_out = set(elsewhere)
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,7 @@ def test_samples_are_compared(tmp_path):
 
 
 def test_errors_are_raised_and_nothing_exits(work):
+@pytest.mark.slow
     folder, policy = work
     with pytest.raises(ConfigError, match="learning_rate"):
         api.train_sft(policy, folder / "demonstrations.json", lr=-1.0, home=folder / "home")

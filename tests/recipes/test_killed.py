@@ -27,6 +27,8 @@ LONG = {
     "ppo/seed-0": "checkpoints/step-*",
     "evaluation/dpo/seed-0": "out",
 }
+#: What is killed and compared is the first seed's; a second one would do the same again.
+ONE_SEED = ("--set", "seeds=[0]")
 
 
 def stage_of(home: Path) -> str | None:
@@ -55,7 +57,7 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
     home = tmp_path / "home"
     killed = []
     for stage in LONG:
-        process = start(tmp_path)
+        process = start(tmp_path, *ONE_SEED)
         deadline = time.monotonic() + 240
         while process.poll() is None and not has_begun(home, stage):
             assert time.monotonic() < deadline
@@ -68,7 +70,7 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
             break
     assert len(killed) >= 6, killed
 
-    process = start(tmp_path)
+    process = start(tmp_path, *ONE_SEED)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "resumes where it was stopped" in output
@@ -89,7 +91,7 @@ def test_a_chain_killed_in_every_stage_equals_an_undisturbed_one(start, finished
     assert Store(home / "store").get("report").metrics
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, 3])
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(start, tmp_path, times):
     process = start(tmp_path)
     while not has_begun(tmp_path / "home", "base"):

@@ -20,14 +20,11 @@ from torch.nn import functional as F
 from plumbline.lm.gpu.packing import Packing
 from plumbline.lm.gpu.regions import free_rows
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-
-    #: Newer versions want to be told that there are fewer key heads than query heads.
-    _IS_TOLD_OF_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
-except ImportError:  # before torch 2.10
-    varlen_attn = None  # type: ignore[assignment]
-    _IS_TOLD_OF_GROUPS = False
+#: torch's kernel, once `kernel_for` has looked for it: its import takes two seconds, which nobody
+#: without a GPU should wait for. A global, since a region that is compiled cannot import.
+_varlen_attn: Any = None
+#: Newer versions want to be told that there are fewer key heads than query heads.
+_is_told_of_groups = False
 
 #: The kernel takes heads of at most this size, and of a multiple of 8.
 _LARGEST_HEAD = 256
@@ -80,13 +77,13 @@ def packed_attention(
         return _in_rectangle(q, k, v, layout, scale, window)
     if kernel == "repeated":
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    options: Any = {"enable_gqa": True} if _IS_TOLD_OF_GROUPS and kernel == "grouped" else {}
+    options: Any = {"enable_gqa": True} if _is_told_of_groups and kernel == "grouped" else {}
     sees = (-1 if window is None else window - 1, 0)
     offsets, longest = layout.offsets, layout.span.shape[0]
     key_offsets, longest_keys = offsets, longest
     if layout.key_offsets is not None and layout.key_span is not None:
         key_offsets, longest_keys = layout.key_offsets, layout.key_span.shape[0]
-    mixed: Any = varlen_attn(
+    mixed: Any = _varlen_attn(
         q, k, v, offsets, key_offsets, longest, longest_keys,
         scale=scale, window_size=sees, **options,
     )  # fmt: skip
@@ -101,7 +98,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, heads: int, groups: int
     each key head as often as it is needed. ``rectangle``: padded sequences.
     """
     fits = dtype.itemsize == 2 and size % 8 == 0 and size <= _LARGEST_HEAD
-    if device.type != "cuda" or varlen_attn is None or not fits:
+    if device.type != "cuda" or not fits or not _find_kernel():
         return "rectangle"
     for kernel in ("grouped", "repeated"):
         try:
@@ -110,6 +107,18 @@ def kernel_for(device: torch.device, dtype: torch.dtype, heads: int, groups: int
         except (RuntimeError, TypeError, ValueError):
             continue  # this torch has no such kernel, or not for these heads
     return "rectangle"
+
+
+def _find_kernel() -> bool:
+    """Import torch's kernel, and return whether there is one."""
+    global _varlen_attn, _is_told_of_groups
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # before torch 2.10
+        return False
+    _varlen_attn = varlen_attn
+    _is_told_of_groups = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return True
 
 
 def _is_right(

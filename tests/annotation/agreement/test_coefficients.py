@@ -279,6 +279,7 @@ def test_a_resample_s_values_are_the_libraries_on_it(codes, seed):
 @settings(max_examples=60, deadline=None)
 @given(codes)
 def test_cohen_s_kappa_is_that_of_scikit_learn(codes):
+@pytest.mark.slow
     from sklearn.metrics import cohen_kappa_score
 
     pairs = {pair.people: pair for pair in measure_agreement(table(codes, 4), "abcd", NONE).pairs}

@@ -362,6 +362,7 @@ def test_the_worst_request_of_a_stranger_costs_little(argilla_site, record_prope
     ],
 )  # fmt: skip
 def test_no_address_makes_an_error_of_the_server(argilla_site, path):
+@pytest.mark.slow
     with socket.create_connection(("127.0.0.1", argilla_site.reach.port)) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         reply = b""
