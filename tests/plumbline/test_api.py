@@ -109,7 +109,6 @@ def test_samples_are_compared(tmp_path):
 
 
 def test_errors_are_raised_and_nothing_exits(work):
-@pytest.mark.slow
     folder, policy = work
     with pytest.raises(ConfigError, match="learning_rate"):
         api.train_sft(policy, folder / "demonstrations.json", lr=-1.0, home=folder / "home")
@@ -119,6 +118,7 @@ def test_errors_are_raised_and_nothing_exits(work):
         api.load_run("none", home=folder / "home")
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(work, base_folder, tmp_path):
     folder, _ = work
     script = tmp_path / "script.py"

@@ -111,7 +111,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, heads: int, groups: int
 
 def _find_kernel() -> bool:
     """Import torch's kernel, and return whether there is one."""
-    global _varlen_attn, _is_told_of_groups
+    global _varlen_attn, _is_told_of_groups  # noqa: PLW0603
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # before torch 2.10

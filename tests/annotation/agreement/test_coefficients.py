@@ -279,7 +279,6 @@ def test_a_resample_s_values_are_the_libraries_on_it(codes, seed):
 @settings(max_examples=60, deadline=None)
 @given(codes)
 def test_cohen_s_kappa_is_that_of_scikit_learn(codes):
-@pytest.mark.slow
     from sklearn.metrics import cohen_kappa_score
 
     pairs = {pair.people: pair for pair in measure_agreement(table(codes, 4), "abcd", NONE).pairs}
@@ -301,6 +300,7 @@ def test_cohen_s_kappa_is_that_of_scikit_learn(codes):
                 assert value == pytest.approx(by_library, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_thousands_of_people_who_rarely_meet_take_seconds():
     """Issue 12, B13: 3,815 people on 16,927 items, three votes per item."""
     random = np.random.default_rng(0)

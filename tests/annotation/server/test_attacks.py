@@ -362,7 +362,6 @@ def test_the_worst_request_of_a_stranger_costs_little(argilla_site, record_prope
     ],
 )  # fmt: skip
 def test_no_address_makes_an_error_of_the_server(argilla_site, path):
-@pytest.mark.slow
     with socket.create_connection(("127.0.0.1", argilla_site.reach.port)) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         reply = b""
@@ -374,6 +373,7 @@ def test_no_address_makes_an_error_of_the_server(argilla_site, path):
     assert b"\r\nset-cookie" not in reply.split(b"\r\n\r\n")[0].lower()
 
 
+@pytest.mark.slow
 def test_a_head_that_never_ends_is_ended_and_holds_nobody_up(argilla_site):
     address = ("127.0.0.1", argilla_site.reach.port)
     slow = [socket.create_connection(address) for _ in range(20)]

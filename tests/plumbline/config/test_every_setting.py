@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from plumbline.commands.evaluation.request import EvaluateConfig
 from plumbline.commands.recipe_book import all_recipes
 from plumbline.config import Config
 from plumbline.config.declare import condition_of, table_of
+from plumbline.config.document import declared
 from plumbline.runs.code_version import PACKAGES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -204,3 +206,11 @@ def test_checking_a_setting_is_not_using_it():
         "        return self.used, getattr(self, 'named')\n"
     )
     assert _read_in(ast.parse(source)) == {"used", "named"}
+
+
+@pytest.mark.parametrize("recipe", all_recipes(), ids=lambda recipe: recipe.name)
+def test_a_type_is_printed_in_words_of_its_users(recipe):
+    for setting in declared(recipe.schema()):
+        assert not re.search(r"annotation=|Annotated|typing\.|<class|FieldInfo", setting.type), (
+            setting.key
+        )

@@ -24,11 +24,11 @@ def test_holm_by_hand():
 
 
 def test_benjamini_hochberg_by_hand():
-@pytest.mark.slow
     # In order: 3/1 x 0.01, 3/2 x 0.04 = 0.06, which may not be above 3/3 x 0.05.
     assert benjamini_hochberg([0.04, 0.01, 0.05]) == pytest.approx([0.05, 0.03, 0.05])
 
 
+@pytest.mark.slow
 @given(P_VALUES)
 @settings(max_examples=25, deadline=None)  # statsmodels collects garbage at every call
 def test_corrections_are_statsmodels(p_values):
