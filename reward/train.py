@@ -58,8 +58,9 @@ def train_reward_model(
     train = read_dataset(preferences.path, "train")
     test = read_dataset(preferences.path, "test")
     if config.ties and "tie" in LOSSES[config.loss].uses:
-        asked = {prompt_id(row["prompt"]) for row in test}
-        train += [row for row in ties_of(preferences) if prompt_id(row["prompt"]) not in asked]
+        held_out_prompts = {prompt_id(row["prompt"]) for row in test}
+        ties = ties_of(preferences)
+        train += [row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts]
     limit = length_limit(config.max_length, load_config(policy.path))
     pairs = encode_pairs(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)

@@ -79,7 +79,7 @@ class RewardTrainer(ExactResume):
         return losses + self._center * centering_penalty(rewards) if self._center else losses
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the figures since the last line."""
+        """Add the means since the last line."""
         if "loss" in logs:
             logs |= {name: sum(values) / len(values) for name, values in self._figures.items()}
             logs["num_tokens"] = float(self._total_train_tokens)
@@ -97,7 +97,7 @@ class RewardTrainer(ExactResume):
 
     @torch.no_grad()
     def _note(self, pairs: RewardBatch, rewards: PairRewards, loss: Tensor) -> None:
-        """Note figures of a batch, of all processes; refuse a loss that is no number."""
+        """Note metrics of a batch, of all processes; refuse a loss that is no number."""
         margins = rewards.chosen - rewards.rejected
         both = torch.stack(rewards)
         own = torch.stack(
@@ -111,16 +111,16 @@ class RewardTrainer(ExactResume):
                 margins.new_tensor(pairs.tokens_seen),
             ]
         ).double()
-        figures = self.accelerator.gather(own.unsqueeze(0))
-        if not bool(figures.isfinite().all()):
+        gathered = self.accelerator.gather(own.unsqueeze(0))
+        if not bool(gathered.isfinite().all()):
             raise ModelError(
                 f"The loss of step {self.state.global_step + 1} is not a number, so every weight "
                 "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
                 "try base.dtype: float32."
             )
-        self._total_train_tokens += round(float(figures[:, -1].sum()))
-        mean = figures.mean(0).tolist()
-        mean[1], mean[3] = float(figures[:, 1].min()), float(figures[:, 3].max())
+        self._total_train_tokens += round(float(gathered[:, -1].sum()))
+        mean = gathered.mean(0).tolist()
+        mean[1], mean[3] = float(gathered[:, 1].min()), float(gathered[:, 3].max())
         names = ("min_reward", "mean_reward", "max_reward", "accuracy", "margin")
         for name, value in zip(names, mean[1:-1], strict=True):
             self._figures[name].append(value)

@@ -1,0 +1,143 @@
+"""How accurate reward models become on the embedded world, here and with TRL, over seeds.
+
+    plumbline run dpo_vs_ppo --config quickstart
+    python benchmarks/reward_accuracy.py --home runs --run dpo_vs_ppo-quickstart
+
+Both train a LoRA reward model from the run's SFT policy on its preferences, with the same seed, so
+the same head, batches and steps. Accuracy is on the held-out pairs, whose votes are noisy: beside
+it stands that of the best possible judge, who knows what every simulated labeller thinks. Time is
+the processor's, of the training alone.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# Beside this file lie some with names of our packages, and Python looks beside a script first.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+sys.path.insert(0, str(ROOT))
+
+from plumbline.data.records import read_dataset
+from plumbline.dropped import Dropped
+from plumbline.lm.context import length_limit
+from plumbline.lm.load import load_config, trainable_sequence_scorer
+from plumbline.lm.precision import compute_precision
+from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.find import find_artifact
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from plumbline.training.pairs import EncodedPair, encode_pairs
+from reward.config import RewardConfig
+from reward.metrics import pairwise_accuracy
+from reward.train import ScorerInTraining, make_trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--home", type=Path, default=Path("runs"), help="the home of the run")
+    parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    options = parser.parse_args()
+    policy, preferences = (
+        find_artifact(options.home, f"{options.run}:{name}") for name in ("sft", "preferences")
+    )
+    assert policy is not None and preferences is not None, "the run has no such stages"
+    accuracy: dict[str, list[float]] = {"trl": [], "ours": []}
+    seconds: dict[str, list[float]] = {"trl": [], "ours": []}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for kind in ("trl", "ours"):
+            right, spent = train(kind, policy, preferences, seed)
+            accuracy[kind].append(right)
+            seconds[kind].append(spent)
+        print(
+            f"seed {seed}: accuracy TRL {accuracy['trl'][-1]:.4f}, ours {accuracy['ours'][-1]:.4f};"
+            f" seconds {seconds['trl'][-1]:.1f}, {seconds['ours'][-1]:.1f}",
+            flush=True,
+        )
+    best = preferences.metrics["best_possible"]
+    print(
+        json.dumps(
+            {
+                "best_possible": best,
+                **{f"accuracy_{k}": statistics.mean(v) for k, v in accuracy.items()},
+                **{f"below_best_{k}": best - statistics.mean(v) for k, v in accuracy.items()},
+                "time_ratio": sum(seconds["trl"]) / sum(seconds["ours"]),
+            }
+        )
+    )
+
+
+@compute_precision("model", "cpu")
+def train(kind: str, policy: Artifact, preferences: Artifact, seed: int) -> tuple[float, float]:
+    """Return accuracy on the held-out pairs, and seconds of the training."""
+    from transformers import set_seed
+
+    config, tokenizer = RewardConfig(), load_tokenizer(policy.path)
+    training = config.training.model_copy(update={"checkpoint_every": 100_000})
+    config = config.model_copy(update={"training": training})
+    limit = length_limit(config.max_length, load_config(policy.path))
+    rows = read_dataset(preferences.path, "train")
+    pairs = encode_pairs(rows, tokenizer, limit, Dropped())
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = Stage(Path(scratch) / "stage", Reporter(quiet=True))
+        set_seed(seed)
+        model = trainable_sequence_scorer(policy.path, config.tuning)
+        trainer: Any
+        if kind == "ours":
+            trainer = make_trainer(stage, model, tokenizer, pairs, config, preferences.id, seed)
+        else:
+            trainer = trl_trainer(stage, model, tokenizer, pairs, config, seed)
+        start = time.process_time()
+        trainer.train()
+        spent = time.process_time() - start
+    test = read_dataset(preferences.path, "test")
+    scorer = ScorerInTraining(trainer.model, tokenizer, limit.tokens)
+    chosen, rejected = (
+        scorer.raw_scores([row["prompt"] for row in test], [row[s][-1]["content"] for row in test])
+        for s in ("chosen", "rejected")
+    )
+    return pairwise_accuracy(chosen, rejected), spent
+
+
+def trl_trainer(
+    stage: Stage,
+    model: Any,
+    tokenizer: Any,
+    pairs: list[EncodedPair],
+    config: RewardConfig,
+    seed: int,
+) -> Any:
+    """Return TRL's trainer on the same pairs."""
+    import trl
+    from datasets import Dataset
+
+    rows = [
+        {
+            "chosen_ids": pair.prompt_ids + pair.chosen_ids,
+            "rejected_ids": pair.prompt_ids + pair.rejected_ids,
+        }
+        for pair in pairs
+    ]
+    arguments = config.training.trl_arguments(stage.scratch, seed) | {"save_strategy": "no"}
+    return trl.RewardTrainer(
+        model=model,
+        args=trl.RewardConfig(**arguments, center_rewards_coefficient=config.center_rewards),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+if __name__ == "__main__":
+    main()
