@@ -64,6 +64,8 @@ class Example:
     subset: str | None = None
     id: str | None = None
     reasons: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    step_labels: tuple[float | None, ...] = ()
 
     @property
     def messages(self) -> Conversation:
@@ -104,6 +106,7 @@ def example_from(parts: Parts) -> Example:
         subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
         id=str(parts["id"]) if has_something(parts.get("id")) else None,
         reasons=texts_in(parts.get("reasons")),
+        **_steps(parts),
     )
 
 
@@ -322,3 +325,24 @@ def _references(parts: Parts) -> tuple[str, ...]:
     if "correct" in parts and has_something(parts.get("options")):
         references = [*right_option(parts), *references]
     return tuple(dict.fromkeys(references))
+
+
+def _steps(parts: Parts) -> dict[str, Any]:
+    """Return steps with the probability that each is right."""
+    if "steps" not in parts and "step_labels" not in parts:
+        return {}
+    steps, labels = (structure_from(parts.get(name)) for name in ("steps", "step_labels"))
+    if not isinstance(steps, list) or not isinstance(labels, list) or len(steps) != len(labels):
+        raise ValueError("has no list of steps with a label for each of them")
+    if not steps or not all(isinstance(step, str) and step.strip() for step in steps):
+        raise ValueError("has no steps, or one without text")
+    for label in labels:
+        is_number = isinstance(label, bool | int | float)
+        if label is not None and not (is_number and 0 <= label <= 1):
+            raise ValueError(f"has the label {label!r} of a step, not true, false or 0 to 1")
+    if all(label is None for label in labels):
+        raise ValueError("has no step with a label")
+    return {
+        "steps": tuple(steps),
+        "step_labels": tuple(None if label is None else float(label) for label in labels),
+    }

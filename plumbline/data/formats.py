@@ -1,6 +1,6 @@
 """The formats of data that are read, and which of them a file is of.
 
-Adding a format is adding one `Format` to one of the three lists below (or handing a function of
+Adding a format is adding one `Format` to one of the lists below (or handing a function of
 your own to the setting ``format``); everything that reads data then reads it, and the
 documentation's table has it. See docs/extending/data-format.md.
 """
@@ -19,6 +19,7 @@ from plumbline.data.label_formats import LABELS
 from plumbline.data.part_values import Parts, has_something
 from plumbline.data.parts import PARTS, nearest
 from plumbline.data.question_formats import QUESTIONS, answered, chosen_option
+from plumbline.data.step_formats import STEPS
 from plumbline.data.uses import Use
 from plumbline.data.verdicts import verdict_of, with_verdict
 from plumbline.tables import Table
@@ -86,7 +87,9 @@ def _of_function(path: str, function: Callable[..., Any]) -> Format:
 
 
 FORMATS = Table(
-    "data format", (*COMPARISONS, *DIALOGUES, *QUESTIONS, *LABELS), from_function=_of_function
+    "data format",
+    (*STEPS, *COMPARISONS, *DIALOGUES, *QUESTIONS, *LABELS),
+    from_function=_of_function,
 )
 
 

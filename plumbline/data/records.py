@@ -8,10 +8,12 @@ kind                    columns
 ``prompt_completion``   ``prompt``, ``completion``
 ``preference``          ``prompt``, ``chosen``, ``rejected``
 ``unpaired``            ``prompt``, ``completion``, ``label``
+``stepwise``            ``prompt``, ``completions``, ``labels``
 ======================  =====================================================================
 
-Every one of these columns but ``label`` holds a conversation: a list of messages, each with a
-``role`` and a ``content``, and where their source had them ``tool_calls``, ``name``,
+Every one of these columns but ``label``, ``completions`` and ``labels`` holds a conversation: a
+list of messages, each with a ``role`` and a ``content``, and where their source had them
+``tool_calls``, ``name``,
 ``tool_call_id``, ``reasoning_content`` and ``weight`` (see `plumbline.data.messages`). Further
 columns may stand beside them and are kept.
 
@@ -54,7 +56,9 @@ class Message(TypedDict):
 
 Conversation = list[Message]
 Row = dict[str, Any]
-Kind = Literal["messages", "prompts", "prompt_completion", "preference", "unpaired"]
+Kind = Literal[
+    "messages", "prompts", "prompt_completion", "preference", "unpaired", "stepwise"
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
@@ -63,6 +67,7 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "prompt_completion": ("prompt", "completion"),
     "preference": ("prompt", "chosen", "rejected"),
     "unpaired": ("prompt", "completion"),
+    "stepwise": ("prompt",),
 }
 #: Every column that may hold a conversation.
 CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "a", "b")
@@ -137,7 +142,9 @@ def problem_with_row(row: Row, kind: Kind) -> str | None:
             return f"{column!r} {problem}"
     if kind == "unpaired" and not isinstance(row.get("label"), bool):
         return f"'label' is {row.get('label')!r}, not true or false"
-    if kind in ("prompts", "prompt_completion", "preference", "unpaired") and (
+    if kind == "stepwise" and not (row.get("completions") and row.get("labels")):
+        return "has no steps in 'completions' with 'labels'"
+    if kind != "messages" and (
         row["prompt"][-1]["role"] == "assistant"
     ):
         return "'prompt' ends with the assistant's turn, so there is nothing to answer"

@@ -44,6 +44,11 @@ USES = Table(
             "prompt response label",
         ),
         _use(
+            "steps",
+            "process reward models: the steps of a response, each right or wrong",
+            "prompt steps step_labels",
+        ),
+        _use(
             "prompts",
             "evaluation and reinforcement learning: what a policy is asked",
             "prompt",

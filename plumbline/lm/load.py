@@ -6,7 +6,7 @@ the model would give random responses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,47 @@ def load_causal_lm(folder: Path, *, quantize: bool = False, trainable: bool = Fa
 
 
 def load_sequence_scorer(folder: Path) -> Any:
-    """Load a trained reward model: a sequence classifier with one label."""
-    from transformers import AutoModelForSequenceClassification
+    """Load a trained reward model: a sequence classifier, of one label or one per aspect."""
+    return _load_scorer(folder, per_token=False)
 
+
+def load_step_scorer(folder: Path) -> Any:
+    """Load a trained process reward model: a token classifier."""
+    return _load_scorer(folder, per_token=True)
+
+
+def _load_scorer(folder: Path, *, per_token: bool) -> Any:
     check_reward_head(folder)
     source = source_of(folder)
     model, report = _load_base(
-        AutoModelForSequenceClassification, folder, source, quantize=False, num_labels=1
+        _classifier(per_token),
+        folder,
+        source,
+        quantize=False,
+        num_labels=_head_rows(source.adapter or Path(source.base.name_or_path)),
     )
     # An adapter brings the head, and the base under it may be a language model.
     above = report.above_the_trunk if source.adapter is not None else set()
     report.refuse((report.missing | report.unexpected) - above, "a reward model")
     return _with_adapter(model, source, trainable=False)
+
+
+def _classifier(per_token: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    return AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
+
+
+def _head_rows(folder: Path) -> int:
+    """Return how many outputs the reward head in a folder's files has; 1 where none is known."""
+    from safetensors import safe_open
+
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - an open file, and no mapping
+                if name.endswith(tuple(f"{head}.weight" for head in _HEADS)):
+                    return int(weights.get_slice(name).get_shape()[0])
+    return 1
 
 
 def check_reward_head(folder: Path) -> None:
@@ -119,11 +148,14 @@ def base_with_idle_adapter(folder: Path) -> Any:
     return _with_new_adapter(model, source, TuningConfig(method="lora", rank=1)).eval()
 
 
-def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
-    """Load a language model as a sequence classifier with one label and a new head.
+def trainable_sequence_scorer(
+    folder: Path, tuning: TuningConfig, *, labels: Sequence[str] = (), per_token: bool = False
+) -> Any:
+    """Load a language model as a sequence classifier with a new head: one label, or ``labels``.
 
     The head starts at random: seed the generators before. An adapter in the folder is merged for
-    ``method: full``; otherwise its weights start the reward model's adapter.
+    ``method: full``; otherwise its weights start the reward model's adapter. ``per_token``: a
+    classifier of tokens.
     """
     from peft import (
         PeftConfig,
@@ -132,19 +164,25 @@ def trainable_sequence_scorer(folder: Path, tuning: TuningConfig) -> Any:
         load_peft_weights,
         set_peft_model_state_dict,
     )
-    from transformers import AutoModelForSequenceClassification
 
     source = source_of(folder)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
     model, report = _load_base(
-        AutoModelForSequenceClassification,
+        _classifier(per_token),
         folder,
         source,
         quantize=tuning.quantized,
-        num_labels=1,
+        num_labels=len(labels) or 1,
+        **(names if labels else {}),
     )
+    if per_token:  # whose head would drop states by its own default
+        model.config.classifier_dropout = 0.0
+        model.dropout.p = 0.0
     # The new head is to be missing, and the language model's head has no use here.
     report.refuse((report.missing | report.unexpected) - report.above_the_trunk, "a language model")
-    peft_config = tuning.peft_config("SEQ_CLS", modules_to_save=("score",))
+    peft_config = tuning.peft_config(
+        "TOKEN_CLS" if per_token else "SEQ_CLS", modules_to_save=("score",)
+    )
     if source.adapter is None:
         return _whole(model) if tuning.method == "full" else get_peft_model(model, peft_config)
     policy_config = PeftConfig.from_pretrained(source.adapter)

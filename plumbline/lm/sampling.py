@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
@@ -20,13 +21,18 @@ def sample_in_chunks(
     seeds: Sequence[int],
     config: SamplingConfig,
     description: str,
+    *,
+    folder: str = "",
 ) -> list[Generation]:
     """Sample one response to each prompt (as ids); chunks that are done are not sampled again.
 
-    Where several processes share the stage, each samples its share of the prompts.
+    Where several processes share the stage, each samples its share of the prompts. A stage that
+    samples more than once gives each time a ``folder`` of its own.
     """
+    shards = stage.shards / folder
+    shards.mkdir(exist_ok=True)
     return spread(
-        lambda own: _sample(stage, policy, prompts[own], seeds[own], config, description),
+        lambda own: _sample(stage, policy, prompts[own], seeds[own], config, description, shards),
         len(prompts),
     )
 
@@ -38,14 +44,14 @@ def _sample(
     seeds: Sequence[int],
     config: SamplingConfig,
     description: str,
+    shards: Path,
 ) -> list[Generation]:
-    folder = stage.shards
     width = _BATCHES_IN_A_CHUNK * config.batch_size
     generations: list[Generation] = []
     with stage.bar(description, len(prompts)) as bar:
         for start in range(0, len(prompts), width):
             chunk = slice(start, start + width)
-            shard = folder / f"{start:09d}.json"
+            shard = shards / f"{start:09d}.json"
             if not shard.exists():
                 write_json(shard, policy.sample(prompts[chunk], seeds[chunk], config, bar.advance))
             generations += [Generation(*row) for row in read_json(shard)]

@@ -1,0 +1,127 @@
+"""Labelled steps: from a file in a known format, and as token ids on their way to a model.
+
+A row has ``prompt``, ``completions`` (the steps; joined, they are the response) and ``labels``, the
+probability that each step is right, null where nobody said. These are TRL's names for stepwise
+supervision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from plumbline.data.reader import DataFormatConfig, ExampleReader
+from plumbline.data.records import Row, is_held_out, prompt_id, write_dataset
+from plumbline.data.sources import Source
+from plumbline.data.uses import USES
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.lm.chat import ConversationRefusedError, encode_response
+from plumbline.lm.context import LengthLimit
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.stage import Stage, stage
+from reward.process.config import StepFileConfig
+from reward.process.steps import step_ends
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class EncodedSteps(NamedTuple):
+    """A response as ids, with the labelled ends of its steps."""
+
+    ids: list[int]
+    """Prompt and response."""
+    places: list[int]
+    """Which of the ids ends each labelled step."""
+    labels: list[float]
+    """Probability that each of these steps is right."""
+
+
+@stage("steps")
+def import_steps(
+    stage: Stage, *, config: StepFileConfig, file: Source | SourceFile, data_seed: int
+) -> Mapping[str, float | None]:
+    """Make a dataset of labelled steps from a file, such as PRM800K's."""
+    reader = ExampleReader(file, USES["steps"], DataFormatConfig(), max_rows=config.max_rows)
+    rows = []
+    for entry in reader:
+        example = entry.example
+        *before, last = [step.strip() for step in example.steps]
+        rows.append(
+            {
+                "prompt": example.prompt,
+                "completions": [*(f"{step}\n" for step in before), last],
+                "labels": list(example.step_labels),
+                "origin": reader.report.origin,
+                "row": entry.number,
+            }
+        )
+    stage.report_dropped(reader.report.dropped)
+    return write_steps(
+        stage, rows, config.held_out_share, data_seed, f"Steps from {reader.report.origin}"
+    )
+
+
+def write_steps(
+    stage: Stage, rows: Sequence[Row], held_out_share: float, data_seed: int, description: str
+) -> dict[str, float | None]:
+    """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt."""
+    splits: dict[str, list[Row]] = {"train": [], "test": []}
+    for row in rows:
+        held_out = is_held_out(row["prompt"], held_out_share, data_seed)
+        splits["test" if held_out else "train"].append(row)
+    if not all(splits.values()):
+        raise DataError(
+            f"{description}: {len(splits['train'])} rows are left to train on and "
+            f"{len(splits['test'])} held out, and both need one at least. Give more prompts, or "
+            f"change held_out_share ({held_out_share:g})."
+        )
+    dropped = Dropped.read(stage.folder)
+    counts = write_dataset(
+        stage.folder,
+        splits,
+        kind="stepwise",
+        title="Labelled steps",
+        description=description,
+        dropped=dropped,
+    )
+    labels = [label for row in rows for label in row["labels"] if label is not None]
+    return {
+        **counts,
+        "steps": float(len(labels)),
+        "right_share": sum(labels) / len(labels) if labels else None,
+        "prompts": float(len({prompt_id(row["prompt"]) for row in rows})),
+    }
+
+
+def encode_steps(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
+) -> list[EncodedSteps]:
+    """Return the rows that fit, as ids; the others are kept with the reason."""
+    kept, lengths = [], []
+    for number, row in enumerate(rows, 1):
+        steps, labels = row["completions"], row["labels"]
+        try:
+            prompt, response = encode_response(tokenizer, row["prompt"], "".join(steps))
+        except ConversationRefusedError as error:
+            problem: str | None = str(error)
+        else:
+            ids = [*prompt, *response]
+            lengths.append(len(ids))
+            problem = None if len(ids) <= limit.tokens else limit.reason
+            if not any(label is not None for label in labels):
+                problem = "has no step with a label"
+            if problem is None:
+                ends = [len(prompt) + end for end in step_ends(tokenizer, response, steps)]
+                labeled = [pair for pair in zip(ends, labels, strict=True) if pair[1] is not None]
+                kept.append(
+                    EncodedSteps(ids, [end for end, _ in labeled], [float(x) for _, x in labeled])
+                )
+                continue
+        dropped.add(row.get("origin", "steps"), row.get("row", number), problem or "", row)
+    advice = limit.advice(lengths)
+    dropped.advice += [advice] if advice is not None else []
+    if not kept:
+        raise DataError(f"None of {len(rows)} rows can be trained on: {dropped.summary()}.")
+    return kept
