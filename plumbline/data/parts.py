@@ -44,7 +44,9 @@ PARTS = Table(
         Part("answer", "the known answer of a gold item for labellers: a, b, tie or both_bad"),
         Part("label", "whether a single response is good: true or false"),
         Part("steps", "the steps of a chain of thought: a list of texts"),
-        Part("step_labels", "whether each step is right: true, false or from 0 to 1; null: unknown"),
+        Part(
+            "step_labels", "whether each step is right: true, false or from 0 to 1; null: unknown"
+        ),
         Part("references", "good responses to measure others by"),
         Part("correct", "which of the options is right: its letter, text or number"),
         Part("tools", "functions that the assistant may call"),

@@ -56,9 +56,7 @@ class Message(TypedDict):
 
 Conversation = list[Message]
 Row = dict[str, Any]
-Kind = Literal[
-    "messages", "prompts", "prompt_completion", "preference", "unpaired", "stepwise"
-]
+Kind = Literal["messages", "prompts", "prompt_completion", "preference", "unpaired", "stepwise"]
 
 ROLES = ("system", "user", "assistant", "tool")
 CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
@@ -144,9 +142,7 @@ def problem_with_row(row: Row, kind: Kind) -> str | None:
         return f"'label' is {row.get('label')!r}, not true or false"
     if kind == "stepwise" and not (row.get("completions") and row.get("labels")):
         return "has no steps in 'completions' with 'labels'"
-    if kind != "messages" and (
-        row["prompt"][-1]["role"] == "assistant"
-    ):
+    if kind != "messages" and (row["prompt"][-1]["role"] == "assistant"):
         return "'prompt' ends with the assistant's turn, so there is nothing to answer"
     return None
 

@@ -32,7 +32,9 @@ def _prm800k(parts: dict[str, Any]) -> Sequence[Parts]:
         for place, completion in enumerate(completions):
             rating = _rating(completion, number)
             if place != chosen and rating is not None:
-                rows.append(_row(prompt, [*chain, completion["text"]], [*labels, rating], last=True))
+                rows.append(
+                    _row(prompt, [*chain, completion["text"]], [*labels, rating], last=True)
+                )
         if chosen is not None:
             if not 0 <= chosen < len(completions):
                 raise ValueError(f"chooses completion {chosen} of {len(completions)} in {number}")

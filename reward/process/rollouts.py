@@ -89,9 +89,7 @@ def label_steps(
         for chain, steps, score in zip(chains, labels, own, strict=True)
     ]
     return {
-        **write_steps(
-            stage, rows, config.held_out_share, data_seed, f"Roll-outs of {policy.id}"
-        ),
+        **write_steps(stage, rows, config.held_out_share, data_seed, f"Roll-outs of {policy.id}"),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),
     }
