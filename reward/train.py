@@ -55,12 +55,8 @@ def train_reward_model(
     # 1. Both responses of each pair, as ids, as they will be scored.
     tokenizer = load_tokenizer(policy.path)
     dropped = Dropped()
-    train = read_dataset(preferences.path, "train")
+    train = _rows_to_train_on(preferences, config)
     test = read_dataset(preferences.path, "test")
-    if config.ties and "tie" in LOSSES[config.loss].uses:
-        held_out_prompts = {prompt_id(row["prompt"]) for row in test}
-        ties = ties_of(preferences)
-        train += [row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts]
     limit = length_limit(config.max_length, load_config(policy.path))
     pairs = encode_pairs(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
@@ -100,6 +96,20 @@ def train_reward_model(
         **({} if trainer.best is None else {"best_step": float(trainer.best.step)}),
         **fitted.metrics,
     }
+
+
+def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> list[Row]:
+    """Return the training split; with the pairs that were ties, where the loss knows ties.
+
+    Ties of a held-out prompt are left out.
+    """
+    rows = read_dataset(preferences.path, "train")
+    if not config.ties or "tie" not in LOSSES[config.loss].uses:
+        return rows
+    test = read_dataset(preferences.path, "test")
+    held_out_prompts = {prompt_id(row["prompt"]) for row in test}
+    ties = ties_of(preferences)
+    return rows + [row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts]
 
 
 def make_trainer(

@@ -64,8 +64,12 @@ def _rating(completion: Mapping[str, Any], step: int) -> float | None:
 def _row(
     prompt: str, steps: Sequence[str], labels: Sequence[float | None], *, last: bool = False
 ) -> Parts:
-    kept = [None] * (len(labels) - 1) + [labels[-1]] if last else list(labels)
-    return {"prompt": prompt, "steps": list(steps), "step_labels": kept}
+    hidden = len(labels) - 1 if last else 0
+    return {
+        "prompt": prompt,
+        "steps": list(steps),
+        "step_labels": [*[None] * hidden, *labels[hidden:]],
+    }
 
 
 STEPS = (

@@ -58,13 +58,19 @@ def import_steps(
             }
         )
     stage.report_dropped(reader.report.dropped)
+    description = f"Steps from {reader.report.origin}"
     return write_steps(
-        stage, rows, config.held_out_share, data_seed, f"Steps from {reader.report.origin}"
+        stage, rows, config.held_out_share, data_seed, description, reader.report.dropped
     )
 
 
 def write_steps(
-    stage: Stage, rows: Sequence[Row], held_out_share: float, data_seed: int, description: str
+    stage: Stage,
+    rows: Sequence[Row],
+    held_out_share: float,
+    data_seed: int,
+    description: str,
+    dropped: Dropped,
 ) -> dict[str, float | None]:
     """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt."""
     splits: dict[str, list[Row]] = {"train": [], "test": []}
@@ -75,9 +81,8 @@ def write_steps(
         raise DataError(
             f"{description}: {len(splits['train'])} rows are left to train on and "
             f"{len(splits['test'])} held out, and both need one at least. Give more prompts, or "
-            f"change held_out_share ({held_out_share:g})."
+            f"change held_out_share ({held_out_share:g}). Left out: {dropped.reasons() or 'none'}."
         )
-    dropped = Dropped.read(stage.folder)
     counts = write_dataset(
         stage.folder,
         splits,

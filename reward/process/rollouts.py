@@ -73,8 +73,8 @@ def label_steps(
             ids, ends, (place for place in starts for _ in range(config.rollouts)), strict=True
         )
     ]
-    asked = [chains[number].prompt for number, _ in starts for _ in range(config.rollouts)]
-    right = [score > config.right_above for score in checker.score(asked, texts)]
+    prompted = [chains[number].prompt for number, _ in starts for _ in range(config.rollouts)]
+    right = [score > config.right_above for score in checker.score(prompted, texts)]
     own = checker.score([chain.prompt for chain in chains], [chain.text for chain in chains])
     labels: list[list[float]] = [[] for _ in chains]
     for place, (number, _) in enumerate(starts):
@@ -89,7 +89,9 @@ def label_steps(
         for chain, steps, score in zip(chains, labels, own, strict=True)
     ]
     return {
-        **write_steps(stage, rows, config.held_out_share, data_seed, f"Roll-outs of {policy.id}"),
+        **write_steps(
+            stage, rows, config.held_out_share, data_seed, f"Roll-outs of {policy.id}", dropped
+        ),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),
     }
