@@ -106,8 +106,8 @@ def main() -> None:
 
 def sums(share: str, count: int) -> list[Conversation]:
     """Return different prompts of a share that ask for a sum."""
-    found = [p for p in prompts(0, 8 * count, share) if (r := read(p)) and r.kind == "sum"]
-    return list({prompt_id(p): p for p in found}.values())[:count]
+    sum_prompts = [p for p in prompts(0, 8 * count, share) if (r := read(p)) and r.kind == "sum"]
+    return list({prompt_id(p): p for p in sum_prompts}.values())[:count]
 
 
 def new_stage(folder: Path) -> Stage:
@@ -143,12 +143,12 @@ class Candidates:
     def __init__(
         self,
         policy: Artifact,
-        asked: Sequence[Conversation],
+        questions: Sequence[Conversation],
         sampling: SamplingConfig,
         checker: RightAnswer,
     ) -> None:
         loaded = Policy.load(policy.path)
-        self.prompts = [prompt for prompt in asked for _ in range(16)]
+        self.prompts = [prompt for prompt in questions for _ in range(16)]
         seeds = [derive(1, "candidates", number) for number in range(len(self.prompts))]
         ids = [loaded.encode(prompt) for prompt in self.prompts]
         self.texts = [loaded.decode(g.ids) for g in loaded.sample(ids, seeds, sampling)]
@@ -188,7 +188,7 @@ class Candidates:
 def one_seed(policy: Artifact, place: Path, seed: int, candidates: Candidates) -> dict[str, float]:
     """Train both models; return the share of right answers that each way of choosing finds."""
     process = new_stage(place / f"process-{seed}")
-    figures: dict[str, Any] = dict(
+    metrics: dict[str, Any] = dict(
         train_process_reward(
             process,
             config=ProcessConfig(training=TRAINING),
@@ -207,8 +207,8 @@ def one_seed(policy: Artifact, place: Path, seed: int, candidates: Candidates) -
         seed=seed,
     )
     return {
-        "step accuracy": figures["step_accuracy"],
-        "steps, most frequent label": figures["majority_accuracy"],
+        "step accuracy": metrics["step_accuracy"],
+        "steps, most frequent label": metrics["majority_accuracy"],
         "outcome": candidates.best(RewardModelScorer(outcome.folder).score),
         **{
             f"process, {how}": candidates.best(ProcessScorer(process.folder, how).score)
