@@ -69,37 +69,59 @@ def main() -> None:
     os.environ[CLOCK] = options.clock  # which the workers inherit
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # which the workers inherit
-    cases = CASES
-    if options.curve:
-        cases = {
-            f"{number}_{prompt}_64": {"prompt": prompt, "answer": 64, "bf16": number == "bf16"}
-            for number in ("fp32", "bf16")
-            for prompt in CURVE
-        }
-    elif options.device == "cuda":
-        cases = {
-            f"bf16_256_64_{model}": {**LONG, "bf16": True, "device": "cuda", "model": model}
-            for model in ("0.5B", "1.5B")
-        }
-    elif options.only:
-        cases = {name: CASES[name] for name in options.only}
+    if options.device == "cuda" and not _has_gpu():
+        parser.error("--device cuda: torch sees no GPU here. Leave --device out")
     repeats, warm_up = (1, 1) if options.quick else (options.repeats, options.warm_up)
     print(
         f"{'a step of 8 pairs':22}{'TRL, s':>18}{'ours, s':>18}{'ratio':>7}{'TRL / ours, MB':>18}"
     )
-    ratios: dict[str, float] = {}
+    ratios: dict[str, float | None] = {}
     memory: list[float] = []
-    for name, what in cases.items():
+    for name, what in _cases(options).items():
         settings = [Setting(f"{name}, {kind}", kind, **what) for kind in ("trl", "ours")]
-        trl, ours = alternate(settings, repeats, warm_up)
-        ratios[name] = _median(trl, "seconds") / _median(ours, "seconds")
+        try:
+            trl, ours = alternate(settings, repeats, warm_up)
+        except (RuntimeError, BrokenPipeError) as error:  # out of memory, say: the others go on
+            print(f"{name:22} failed: {error}", flush=True)
+            ratios[name] = None
+            continue
+        ratio = ratios[name] = _median(trl, "seconds") / _median(ours, "seconds")
         memory.append(trl[-1]["megabytes"] / ours[-1]["megabytes"])
         shown = f"{trl[-1]['megabytes']:.0f} / {ours[-1]['megabytes']:.0f}"
         print(
-            f"{name:22}{spread(trl):>18}{spread(ours):>18}{ratios[name]:7.2f}{shown:>18}",
+            f"{name:22}{spread(trl):>18}{spread(ours):>18}{ratio:7.2f}{shown:>18}",
             flush=True,
         )
-    print(json.dumps({name: round(x, 3) for name, x in {**ratios, "memory": min(memory)}.items()}))
+    results = {**ratios, "memory": min(memory) if memory else None}
+    print(json.dumps({name: x if x is None else round(x, 3) for name, x in results.items()}))
+    if None in results.values():
+        sys.exit(1)
+
+
+def _cases(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return what is measured: each ratio's name, and what both sides do."""
+    on_gpu = options.device == "cuda"
+    device: dict[str, Any] = {"device": "cuda", "model": "0.5B"} if on_gpu else {}
+    if options.curve:
+        return {
+            f"{number}_{prompt}_64": {
+                "prompt": prompt, "answer": 64, "bf16": number == "bf16", **device,
+            }
+            for number in (("bf16",) if on_gpu else ("fp32", "bf16"))
+            for prompt in CURVE
+        }  # fmt: skip
+    if on_gpu:
+        return {
+            f"bf16_256_64_{model}": {**LONG, "bf16": True, **device, "model": model}
+            for model in ("0.5B", "1.5B")
+        }
+    return {name: CASES[name] for name in options.only or CASES}
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _median(turns: Sequence[dict[str, float]], name: str) -> float:

@@ -56,7 +56,7 @@ def _folder(setting: Setting, folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    shape = dict(SHAPE)
+    shape = {**SHAPE, "max_position_embeddings": 4096}  # the curve's longest prompt, and more
     if setting.model != "5M":
         shape |= GPU_SHAPES[setting.model]
     model = LlamaForCausalLM(LlamaConfig(**shape))

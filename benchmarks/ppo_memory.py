@@ -238,11 +238,11 @@ def _tuning(method: str) -> Any:
 
 
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
+    from plumbline.lm.engines.table import ENGINES
     from plumbline.lm.generation import SamplingConfig
     from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
     from rl.config import PPOConfig
-    from rl.engines.table import ENGINES
     from rl.guards import Guard
     from rl.ppo import PPO
     from rl.roles import Roles, make_roles

@@ -210,11 +210,11 @@ def work_ours(setting: Setting) -> None:
     """The project's own rounds, by the very objects that `rl.ppo.train_ppo` has."""
     import torch
 
+    from plumbline.lm.engines.table import ENGINES
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.precision import compute_precision
     from plumbline.lm.tuning import TuningConfig
     from rl.config import PPOConfig, RolloutConfig, ValueConfig
-    from rl.engines.table import ENGINES
     from rl.guards import Guard
     from rl.ppo import PPO
     from rl.roles import make_roles

@@ -49,6 +49,7 @@ __all__ = [
     "load_run",
     "sample_pairs",
     "train_dpo",
+    "train_kto",
     "train_ppo",
     "train_reward_model",
     "train_sft",
@@ -94,6 +95,17 @@ def train_dpo(
     return _train("train_dpo", model=model, data=data, reward=reward, **options)
 
 
+def train_kto(
+    model: Place, data: Place, *, reward: Place | None = None, **options: Any
+) -> StageResult:
+    """Train a policy on single responses that were liked or not, by KTO or a relative.
+
+    ``reward`` is a reward model that scores responses in evaluations. Further options are ``beta``,
+    ``loss`` and those of `train_sft`, without ``eval_data``.
+    """
+    return _train("train_kto", model=model, data=data, reward=reward, **options)
+
+
 def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> StageResult:
     """Train a policy on prompts by PPO against a reward model.
 
@@ -106,8 +118,9 @@ def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> St
 def sample_pairs(model: Place, data: Place, **options: Any) -> StageResult:
     """Sample pairs of responses to prompts, for people or a judge to compare.
 
-    Options are ``prompts``, ``responses``, ``temperature``, ``max_length``, ``columns``, ``seed``,
-    and the last four of `train_sft`.
+    With ``reward``, a reward model, the pairs are preferences. Further options are ``pairing``,
+    ``prompts``, ``responses``, ``temperature``, ``max_length``, ``columns``, ``seed``, and the last
+    four of `train_sft`.
     """
     return _train("sample_pairs", model=model, data=data, **options)
 

@@ -9,11 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.data.reader import DataFormatConfig
+from plumbline.lm.engines.config import EngineConfig
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
 from plumbline.training.optimizers import OPTIMIZERS
+from preference.corruptions import CORRUPTIONS
 from preference.logprobs import DIVERGENCES, LossSettings
 from preference.losses import LOSSES
 from preference.pairing import PAIRINGS
@@ -32,12 +35,15 @@ class PairFilterConfig(Config):
 
 
 class PairsConfig(Config):
-    """How pairs of responses are drawn from a policy, for people to compare."""
+    """How pairs of responses are drawn from policies: for people to compare, or to be ranked."""
 
     prompts: int = Field(1000, ge=2)
     """Prompts to answer."""
     responses: int = Field(4, ge=2)
-    """Responses sampled for each prompt."""
+    """Responses sampled for each prompt, of each policy."""
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, min_length=1)
+    """Temperatures that a prompt's responses have in turn, in place of sampling.temperature. Null:
+    that one for all."""
     pairs_per_prompt: int = Field(2, ge=1)
     """Pairs made of them, at most."""
     sampling: SamplingConfig = SamplingConfig()
@@ -54,6 +60,63 @@ class PairsConfig(Config):
                 f"only {most} pairs. Raise responses or lower pairs_per_prompt"
             )
         return self
+
+    @model_validator(mode="after")
+    def _temperatures_are_of_use(self) -> PairsConfig:
+        temperatures = self.temperatures or ()
+        if temperatures and self.sampling.temperature != SamplingConfig().temperature:
+            raise ValueError(
+                f"temperatures are set, and sampling.temperature is {self.sampling.temperature:g}, "
+                "which has no effect then. Leave one of the two out"
+            )
+        if len(temperatures) > self.responses:
+            raise ValueError(
+                f"there are {len(temperatures)} temperatures for {self.responses} responses. "
+                "Raise responses, or leave some temperatures out"
+            )
+        return self
+
+
+class ScoredPairsConfig(Config):
+    """Which of a prompt's scored responses make pairs."""
+
+    pairing: Annotated[str, PAIRINGS] = "best_worst"
+    """Which of a prompt's scored responses make pairs (preference/pairing.py)."""
+    target_gap: float = only_when(
+        lambda config: config.pairing == "near_gap", "pairing: near_gap", 1.0, gt=0
+    )
+    """Difference of scores that a pair is to be near."""
+    rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
+    """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
+    min_gap: float = Field(0.0, ge=0)
+    """Pairs whose scores differ by no more than this are left out, and counted."""
+
+
+class RankingConfig(ScoredPairsConfig):
+    """How a reward model makes preferences of a prompt's responses."""
+
+    held_out_share: float = Field(0.15, gt=0, lt=1)
+    """Share of the prompts that training never sees."""
+
+
+class RefineConfig(Config):
+    """What becomes of finished preferences before a training: pairs out, pairs in."""
+
+    filter: PairFilterConfig = PairFilterConfig()
+    """Which pairs are left out."""
+    balance_length: bool = False
+    """Leave out pairs at random until the chosen response is the longer one as often as the
+    shorter one, so that length says nothing about which is better."""
+    negatives: float = Field(0.0, ge=0, le=1)
+    """Share of the training pairs whose chosen response is also paired with a copy of itself that
+    has a fault."""
+    faults: tuple[Annotated[str, CORRUPTIONS], ...] = only_when(
+        lambda config: config.negatives > 0,
+        "negatives above 0",
+        tuple(CORRUPTIONS),
+        min_length=1,
+    )
+    """Which faults these copies have, each as often (preference/corruptions.py)."""
 
 
 class PreferenceFileConfig(DataFormatConfig):
@@ -261,12 +324,16 @@ class KTOConfig(Config):
         lambda config: UNPAIRED_LOSSES[config.loss].shift == "mean", "loss: bco", 0.9, ge=0, lt=1
     )
     """How slowly BCO's running mean of rewards follows those of a batch."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """What the policy is compared with."""
     tuning: TuningConfig = TuningConfig(method="lora")
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer ones are left out, and counted."""
     training: TrainingConfig = TrainingConfig(learning_rate=5e-4, epochs=1, batch_size=16)
     """How they are trained."""
+    watch: WatchConfig = not_in_identity(WatchConfig())
+    """When a training says that it goes astray."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it."""
     keep_checkpoints: bool = only_when(
@@ -274,43 +341,44 @@ class KTOConfig(Config):
     )
     """Keep the policy's weights at each of these evaluations."""
 
-    @model_validator(mode="after")
-    def _mismatches_are_possible(self) -> KTOConfig:
-        if UNPAIRED_LOSSES[self.loss].shift == "kl" and self.training.batch_size < 2:
-            raise ValueError(
-                f"{self.loss} estimates the KL by responses to other prompts of the batch, and "
-                "training.batch_size is 1. Set it to 2 or more"
-            )
-        return self
+    @property
+    def has_reference(self) -> bool:
+        """Every loss here compares with one."""
+        return True
+
+    @property
+    def has_kl(self) -> bool:
+        """Whether the loss compares rewards with an estimate of the KL."""
+        return UNPAIRED_LOSSES[self.loss].shift == "kl"
 
 
-class OnlineConfig(LossConfig):
+class OnlineConfig(LossConfig, ScoredPairsConfig):
     """Rounds with a reward model in the loop: sample, score, pair, learn.
 
     With many rounds of one step each this is online DPO; with few rounds, a pass or more over each
     and ``reference_every: 1``, iterative DPO; with ``loss: sft``, training on the best of n.
     """
 
-    rounds: int = Field(60, ge=1)
+    rounds: int = only_when(
+        lambda config: config.max_sampled_tokens is None, "max_sampled_tokens: null", 60, ge=1
+    )
     """Rounds of sampling and learning."""
+    max_sampled_tokens: int | None = Field(None, ge=1)
+    """Tokens of responses that the training samples in all: the last response is cut where they
+    end, so that methods can be compared at exactly the same number. Null: rounds decides."""
+    max_kl: float | None = Field(None, gt=0)
+    """KL (nats per response) from its start at which training ends, with the last policy that was
+    within. Null: none."""
     prompts_per_round: int = Field(16, ge=1)
     """Prompts of each round."""
     responses: int = Field(4, ge=2)
     """Responses that the policy samples to each of them."""
     sampling: SamplingConfig = SamplingConfig()
     """How they are drawn."""
-    pairing: Annotated[str, PAIRINGS] = "best_worst"
-    """Which of a prompt's scored responses make pairs (preference/pairing.py)."""
-    target_gap: float = only_when(
-        lambda config: config.pairing == "near_gap", "pairing: near_gap", 1.0, gt=0
-    )
-    """Difference of scores that a pair is to be near."""
-    rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
-    """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
+    rollouts: EngineConfig = EngineConfig()
+    """Which engine draws them."""
     filter: PairFilterConfig = PairFilterConfig()
     """Which pairs are left out before their scores are compared."""
-    min_gap: float = Field(0.0, ge=0)
-    """Pairs whose scores differ by no more than this are left out, and counted."""
     missing_eos_penalty: float = Field(0.0, ge=0)
     """Subtracted from the score of a response that was cut."""
     epochs: int = Field(1, ge=1)
@@ -333,6 +401,8 @@ class OnlineConfig(LossConfig):
     """Which weights are trained."""
     watch: WatchConfig = not_in_identity(WatchConfig())
     """When a training says that it goes astray."""
+    report_to: tuple[str, ...] = not_in_identity(())
+    """Trackers that transformers knows, such as tensorboard or wandb. None by default."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it."""
     keep_checkpoints: bool = only_when(
@@ -341,3 +411,8 @@ class OnlineConfig(LossConfig):
     """Keep the policy's weights at each of these evaluations."""
     checkpoint_every: int = not_in_identity(5, ge=1)
     """Rounds between two checkpoints to resume from."""
+
+    @model_validator(mode="after")
+    def _engine_can_do_it(self) -> OnlineConfig:
+        ENGINES[self.rollouts.engine].check(self.rollouts.url, self.sampling, self.tuning)
+        return self

@@ -95,8 +95,8 @@ def make_trainer(
     """Return the trainer of a policy on examples, with the reference that a config asks for."""
     from transformers import TrainingArguments
 
+    from plumbline.lm.branches import Branches
     from preference.batches import collate_pairs
-    from preference.reference import with_cached_reference
     from preference.trainer import PreferenceTrainer
 
     training = config.training
@@ -111,15 +111,20 @@ def make_trainer(
         processing_class=roles.policy.tokenizer,
     )
     if config.has_reference and config.reference.kind == "cached":
-        with trainer.accelerator.autocast():
-            trainer.train_dataset = with_cached_reference(
-                examples,
-                roles,
-                stage.cache,
-                ld_alpha=config.ld_alpha,
-                batch_size=4 * training.batch_size,
-                precision="bfloat16" if training.computes_in_bfloat16 else "model",
-            )
+        read = trainer.examples_read()
+        sums = trainer.cached_reference(
+            read,
+            Branches(
+                [examples[n].prompt_ids for n in read],
+                [[examples[n].chosen_ids, examples[n].rejected_ids] for n in read],
+            ),
+            stage.cache,
+            ld_alpha=config.ld_alpha,
+        )
+        known = {n: (float(chosen), float(rejected)) for n, (chosen, rejected) in sums.items()}
+        trainer.train_dataset = [
+            example._replace(reference=known.get(n)) for n, example in enumerate(examples)
+        ]
     return trainer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
@@ -18,7 +19,11 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
 from preference.config import KTOConfig
-from preference.labels import encode_labeled, unpaired_rows
+from preference.labels import LabeledExample, encode_labeled, unpaired_rows, with_mismatches
+
+if TYPE_CHECKING:
+    from preference.label_trainer import LabelTrainer
+    from preference.reference import PolicyAndReference
 
 
 @stage("policy", trains_in="several processes")
@@ -28,36 +33,34 @@ def train_kto(
     *,
     config: KTOConfig,
     policy: Artifact,
-    preferences: Artifact,
+    labels: Artifact,
     hook: EvaluationHook,
     seed: int,
 ) -> Mapping[str, float | None]:
-    """Train a policy on both sides of preferences as single labels; its start is the reference."""
-    silence_libraries()
-    from transformers import TrainingArguments, set_seed
+    """Train a policy on labels without pairs; its own start is the reference.
 
-    from preference.label_trainer import LabelTrainer, collate_labeled
+    ``labels`` are responses that were liked or not, or preferences, of which each side is one.
+    """
+    silence_libraries()
+    from transformers import set_seed
+
     from preference.reference import PolicyAndReference
+    from preference.signs_of_trouble import FOR_LABELS, Watch
 
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    rows = unpaired_rows(read_dataset(preferences.path, "train"))
+    rows = read_dataset(labels.path, "train")
+    rows = unpaired_rows(rows) if "chosen" in rows[0] else rows
     examples = encode_labeled(rows, tokenizer, limit, dropped)
+    if config.has_kl:
+        examples = with_mismatches(examples, limit)
     stage.report_dropped(dropped)
 
-    # 2. The policy and its reference.
+    # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
     roles = PolicyAndReference(policy.path, config.tuning, tokenizer)
-    arguments = config.training.arguments(stage.scratch, seed)
-    trainer = LabelTrainer(
-        roles=roles,
-        config=config,
-        args=TrainingArguments(**arguments, remove_unused_columns=False),
-        train_dataset=examples,
-        data_collator=collate_labeled,
-        processing_class=tokenizer,
-    )
+    trainer = make_label_trainer(stage, roles, examples, config, seed)
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
@@ -69,15 +72,55 @@ def train_kto(
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:
             save(stage.folder / "checkpoints" / f"step-{step}", step)
-        return hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        watch.look_at_evaluation(step, metrics)
+        return metrics
 
+    watch = Watch(config.watch, stage.say, texts=FOR_LABELS)
+    trainer.on_figures = watch.look_at_training
     fitted = fit(trainer, stage, "labels without pairs", config.evaluations, evaluate)
     save(stage.folder, fitted.steps)
     return {
         "loss": fitted.last.get("loss"),
+        "implied_reward_accuracy": fitted.last.get("rewards/accuracies"),
         "labels": float(len(examples)),
+        "liked_share": sum(example.desirable for example in examples) / len(examples),
         "dropped_rows": float(len(dropped.rows)),
         "steps": float(fitted.steps),
         "responses": float(fitted.steps * config.training.examples_per_step),
         **fitted.metrics,
     }
+
+
+def make_label_trainer(
+    stage: Stage,
+    roles: PolicyAndReference,
+    examples: list[LabeledExample],
+    config: KTOConfig,
+    seed: int,
+) -> LabelTrainer:
+    """Return the trainer of a policy on examples, with the reference that a config asks for."""
+    from transformers import TrainingArguments
+
+    from plumbline.lm.branches import Branches
+    from preference.label_trainer import LabelTrainer, collate_labeled
+
+    arguments = config.training.arguments(stage.scratch, seed)
+    trainer = LabelTrainer(
+        roles=roles,
+        config=config,
+        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        train_dataset=examples,
+        data_collator=collate_labeled,
+        processing_class=roles.policy.tokenizer,
+    )
+    if config.reference.kind == "cached":
+        read = trainer.examples_read()
+        some = [examples[number] for number in read]
+        branches = Branches([x.prompt_ids for x in some], [x.responses for x in some])
+        known = trainer.cached_reference(read, branches, stage.cache)
+        trainer.train_dataset = [
+            example._replace(reference=tuple(known[n]) if n in known else None)
+            for n, example in enumerate(examples)
+        ]
+    return trainer

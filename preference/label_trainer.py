@@ -11,33 +11,29 @@ from torch import Tensor
 
 from plumbline.lm.branches import Branches, branch_logprobs
 from plumbline.lm.policy import Policy
-from plumbline.runs.processes import of_all_processes, tensors_of_all, this_process
+from plumbline.runs.processes import tensors_of_all
 from preference.config import KTOConfig
 from preference.labels import LabeledExample
 from preference.logprobs import LossSettings
 from preference.reference import PolicyAndReference
+from preference.signs_of_trouble import label_figures
 from preference.trainer import BranchTrainer
 from preference.unpaired_losses import UNPAIRED_LOSSES, LabeledLogprobs
 
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Responses that are read together. Shapes: ``B`` responses."""
+    """Responses that are read together. Shapes: ``B`` responses, ``K`` what is read of each."""
 
     branches: Branches
+    mismatched: Branches | None
+    """The same prompts, each with a response to another one, by which KTO estimates the KL."""
+    all_responses: Branches
+    """Each prompt with its response, and with the mismatched one where there is one."""
     desirable: Tensor
     """[B] True where the response was liked."""
-
-    @property
-    def mismatched(self) -> Branches:
-        """The same prompts, each with the response to the next one: KTO estimates the KL by these.
-
-        The next one of the last is the first, of the next process's share where there are several.
-        """
-        responses = list(self.branches.flat)
-        firsts = of_all_processes(responses[0])
-        after = [*responses[1:], firsts[(this_process() + 1) % len(firsts)]]
-        return Branches(self.branches.prompts, [[response] for response in after])
+    reference: Tensor | None
+    """[B, K] log-probabilities under the reference, where they are known."""
 
     @property
     def tokens_seen(self) -> int:
@@ -48,11 +44,15 @@ class LabelBatch:
 def collate_labeled(examples: Sequence[LabeledExample]) -> dict[str, LabelBatch]:
     """Return a batch, under the name by which the trainer finds it."""
     prompts = [example.prompt_ids for example in examples]
-    responses = [example.response_ids for example in examples]
+    others = [example.mismatched_ids for example in examples if example.mismatched_ids is not None]
+    known = [example.reference for example in examples if example.reference is not None]
     return {
         "labelled": LabelBatch(
-            Branches(prompts, [[response] for response in responses]),
+            Branches(prompts, [[example.response_ids] for example in examples]),
+            Branches(prompts, [[ids] for ids in others]) if others else None,
+            Branches(prompts, [example.responses for example in examples]),
             torch.tensor([example.desirable for example in examples]),
+            torch.tensor(known) if len(known) == len(examples) else None,
         )
     }
 
@@ -60,9 +60,10 @@ def collate_labeled(examples: Sequence[LabeledExample]) -> dict[str, LabelBatch]
 class LabelTrainer(BranchTrainer):
     """Trains the policy of `PolicyAndReference` on labels without pairs."""
 
+    config: KTOConfig
+
     def __init__(self, *, roles: PolicyAndReference, config: KTOConfig, **arguments: Any) -> None:
-        super().__init__(roles=roles, **arguments)
-        self.config = config
+        super().__init__(roles=roles, config=config, **arguments)
         self.settings = LossSettings(
             beta=config.beta,
             desirable_weight=config.desirable_weight,
@@ -83,28 +84,29 @@ class LabelTrainer(BranchTrainer):
         with self.accelerator.autocast():
             policy = _sums(self.roles.policy, batch.branches)
             with torch.no_grad():
-                reference = _sums(self.roles.reference, batch.branches)
-                shift = self._shift(row.shift, batch, policy - reference)
+                reference = self._reference(batch).to(policy)
+                shift = self._shift(row.shift, batch, policy - reference[:, 0], reference)
         desirable = batch.desirable.to(policy.device)
-        logprobs = LabeledLogprobs(policy, reference, desirable, shift.to(policy))
+        logprobs = LabeledLogprobs(policy, reference[:, 0], desirable, shift.to(policy))
         loss = row.function(logprobs, self.settings).mean()
-        rewards = self.settings.beta * logprobs.log_ratio.detach()
-        self._note(
-            batch.tokens_seen,
-            ({"rewards/chosen": _mean(rewards, desirable)}, desirable.sum()),
-            ({"rewards/rejected": _mean(rewards, ~desirable)}, (~desirable).sum()),
-            ({"shift": shift}, len(desirable)),
-        )
+        beta = self.settings.beta
+        threshold = beta * logprobs.shift if row.shift == "kl" else logprobs.shift
+        self._note(batch.tokens_seen, *label_figures(logprobs, beta, threshold))
         return (loss, logprobs) if return_outputs else loss
 
-    def _shift(self, kind: str, batch: LabelBatch, log_ratio: Tensor) -> Tensor:
-        """Return what rewards are compared with, []."""
+    def _reference(self, batch: LabelBatch) -> Tensor:
+        """Return the log-probabilities under the reference, [B, K]."""
+        if batch.reference is not None:
+            return batch.reference
+        tokens = batch.all_responses.tokens.view(len(batch.desirable), -1)
+        return self.roles.sums(batch.all_responses, tokens, None)
+
+    def _shift(self, kind: str, batch: LabelBatch, log_ratio: Tensor, reference: Tensor) -> Tensor:
+        """Return what rewards are compared with, [], of log-ratios [B] and the reference [B, K]."""
         if kind == "kl":
-            mismatched = batch.mismatched
-            policy, reference = (
-                _sums(role, mismatched) for role in (self.roles.policy, self.roles.reference)
-            )
-            shares = tensors_of_all([policy - reference])
+            assert batch.mismatched is not None  # `with_mismatches` has seen to it
+            policy = _sums(self.roles.policy, batch.mismatched)
+            shares = tensors_of_all([policy - reference[:, 1]])
             return shares[0].mean().clamp(min=0)
         if kind == "mean":
             shares = tensors_of_all([log_ratio, batch.desirable])

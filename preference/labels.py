@@ -1,15 +1,22 @@
-"""Responses that were liked or not, as ids, and the sides of pairs as such responses."""
+"""Responses that were liked or not: as rows, as the sides of pairs, and as ids.
+
+A row has ``prompt``, ``completion`` (both conversations) and ``label``, as TRL's unpaired
+preferences have.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from plumbline.data.records import Row
+from plumbline.data.records import Row, prompt_id
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_response
 from plumbline.lm.context import LengthLimit
+from plumbline.seeds import rng
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +28,20 @@ class LabeledExample(NamedTuple):
     prompt_ids: list[int]
     response_ids: list[int]
     desirable: bool
+    mismatched_ids: list[int] | None = None
+    """A response to another prompt, by which KTO estimates the KL."""
+    reference: tuple[float, ...] | None = None
+    """Log-probabilities of the response, and of the mismatched one where there is one, under the
+    reference, where they are known before."""
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """What the reference reads behind the prompt."""
+        others = [] if self.mismatched_ids is None else [self.mismatched_ids]
+        return [self.response_ids, *others]
+
+
+# --- Rows. --------------------------------------------------------------------------------------
 
 
 def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
@@ -28,7 +49,7 @@ def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
     return [
         {
             "prompt": row["prompt"],
-            "response": row[side],
+            "completion": row[side],
             "label": side == "chosen",
             "origin": row.get("origin", "preferences"),
             "row": row.get("row", number),
@@ -38,26 +59,73 @@ def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def paired_rows(rows: Sequence[Row], at_most: int, seed: int, dropped: Dropped) -> list[Row]:
+    """Return preference rows: a liked response to a prompt against one that was not.
+
+    At most so many for each prompt, drawn at random from all that are possible. Rows of prompts
+    whose responses all have one label are counted.
+    """
+    by_prompt: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_prompt[prompt_id(row["prompt"])].append(row)
+    pairs: list[Row] = []
+    for identity, own in by_prompt.items():
+        liked, disliked = ([row for row in own if row["label"] is label] for label in (True, False))
+        different = [
+            (good, bad)
+            for good, bad in itertools.product(liked, disliked)
+            if good["completion"] != bad["completion"]
+        ]
+        if not different:
+            reason = "its prompt has no other response with the other label"
+            for row in own:
+                dropped.add(row["origin"], row["row"], reason, row)
+            continue
+        drawn = rng(seed, "pairs of labels", identity).sample(
+            different, min(at_most, len(different))
+        )
+        pairs += [
+            {
+                "pair_id": f"{identity}-{number}",
+                "prompt": good["prompt"],
+                "chosen": good["completion"],
+                "rejected": bad["completion"],
+                "origin": good["origin"],
+                "row": good["row"],
+            }
+            for number, (good, bad) in enumerate(drawn)
+        ]
+    return pairs
+
+
+# --- Ids. ---------------------------------------------------------------------------------------
+
+
 def encode_labeled(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
 ) -> list[LabeledExample]:
-    """Return rows ``prompt``, ``response`` and ``label`` as ids; others are kept with the reason.
+    """Return rows ``prompt``, ``completion`` and ``label`` as ids; others are kept with the reason.
 
     Raises `DataError` where responses of only one label are left.
     """
     examples: list[LabeledExample] = []
-    for row in rows:
+    lengths = []
+    for number, row in enumerate(rows, 1):
+        origin, place = row.get("origin", "labels"), row.get("row", number)
         try:
             prompt_ids, ids = encode_response(
-                tokenizer, row["prompt"], row["response"][-1]["content"]
+                tokenizer, row["prompt"], row["completion"][-1]["content"]
             )
         except ConversationRefusedError as error:
-            dropped.add(row["origin"], row["row"], str(error), row)
+            dropped.add(origin, place, str(error), row)
             continue
-        if len(prompt_ids) + len(ids) > limit.tokens:
-            dropped.add(row["origin"], row["row"], limit.reason, row)
+        lengths.append(len(prompt_ids) + len(ids))
+        if lengths[-1] > limit.tokens:
+            dropped.add(origin, place, limit.reason, row)
         else:
             examples.append(LabeledExample(prompt_ids, ids, bool(row["label"])))
+    advice = limit.advice(lengths)
+    dropped.advice += [advice] if advice is not None else []
     liked = sum(example.desirable for example in examples)
     if not 0 < liked < len(examples):
         raise DataError(
@@ -65,3 +133,29 @@ def encode_labeled(
             f"are needed. Left out: {dropped.summary() or 'none'}."
         )
     return examples
+
+
+def with_mismatches(examples: Sequence[LabeledExample], limit: LengthLimit) -> list[LabeledExample]:
+    """Return the examples, each with the next response that belongs to another prompt.
+
+    Which one is settled for the whole training, so that the reference can be cached. A response
+    that would not fit behind the prompt is cut at its end.
+
+    Raises `DataError` where all examples have one prompt.
+    """
+    count = len(examples)
+    if len({tuple(example.prompt_ids) for example in examples}) < 2:
+        raise DataError(
+            "All labelled responses belong to one prompt, and kto estimates the KL by responses to "
+            "other prompts. Give labels on more prompts, or set loss: apo_zero_unpaired"
+        )
+    matched: list[LabeledExample] = []
+    for number, example in enumerate(examples):
+        other = next(
+            one
+            for step in range(1, count)
+            if (one := examples[(number + step) % count]).prompt_ids != example.prompt_ids
+        )
+        room = max(1, limit.tokens - len(example.prompt_ids))
+        matched.append(example._replace(mismatched_ids=other.response_ids[:room]))
+    return matched

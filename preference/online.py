@@ -18,6 +18,7 @@ from plumbline.data.records import Conversation
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.branches import branch_logprobs
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
@@ -25,14 +26,16 @@ from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.processes import share_of
+from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 from plumbline.training.figures import pooled
-from plumbline.training.milestones import milestones
 from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.processes import sum_gradients
 from plumbline.training.prompt_rounds import fitting_prompts
+from plumbline.training.trackers import tracking
 from preference.batches import PairBatch, PairExample, collate_pairs
+from preference.budgets import EvaluationTimes, KLBudget, Progress, progress_of
 from preference.config import OnlineConfig
 from preference.logprobs import pairs_of_sums, response_sums
 from preference.losses import mixed_losses
@@ -40,7 +43,9 @@ from preference.reference import PolicyAndReference, restore, state_of
 from preference.rounds import Round, sample_round
 from preference.signs_of_trouble import Watch, pair_figures
 
-_COUNTS = ("round", "steps", "tokens_sampled", "tokens_scored", "tokens_seen", "pairs")
+_COUNTS = (
+    "round", "steps", "responses", "tokens_sampled", "tokens_scored", "tokens_seen", "pairs",
+)  # fmt: skip
 
 
 @stage("policy", trains_in="several processes")
@@ -67,34 +72,46 @@ def train_online(
         config.sampling.max_new_tokens, config.prompts_per_round, "online.prompts_per_round",
     )  # fmt: skip
     dropped = Dropped.read(stage.folder)
+    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
     learner = OnlineLearner(roles, config, seed)
+    budget = KLBudget(config, roles, stage.say)
     watch = Watch(config.watch, stage.say, has_reference=config.has_reference)
     evaluations = _Evaluations(stage, roles, hook, config, policy, watch)
 
+    def sample(unpaired: Dropped, tokens_left: int | None) -> Round:
+        return sample_round(
+            engine, roles.policy, fitting, scorer, config, learner.round, seed, unpaired,
+            tokens_left,
+        )  # fmt: skip
+
     # 2. Resume from the last checkpoint.
-    checkpoint = stage.checkpoints.load()
-    stage.metrics.rewind(0 if checkpoint is None else checkpoint["metrics"])
-    if checkpoint is not None:
-        learner.load_state_dict(checkpoint["learner"])
+    _resume(stage, learner, budget, evaluations)
 
     # 3. Rounds: sample, score, pair, learn.
-    with stage.bar("preferences of its own responses", config.rounds) as bar:
+    total = learner.progress.total
+    tracked = tracking(stage, config.report_to, flat_settings(config.identity()))
+    with tracked, stage.bar("preferences of its own responses", total) as bar:
         if learner.round == 0:
-            evaluations.after(0)
-        bar.update(learner.round)
-        while learner.round < config.rounds:
-            metrics = learner.learn(
-                sample_round(
-                    roles.policy, fitting, scorer, config, learner.round, seed, learner.unpaired
-                )
-            )
+            evaluations.after(0, learner.progress)
+        bar.update(learner.progress.done)
+        while learner.progress.done < total:
+            sampled = sample(learner.unpaired, learner.tokens_left)
+            learner.count(sampled)
+            kl = budget.kl_of(sampled)
+            if budget.ends_training(learner, learner.round, kl):
+                break
+            metrics = {**learner.learn(sampled), **({} if kl is None else {"kl": kl})}
             stage.metrics.log(learner.round, metrics)
             watch.look_at_training(learner.round, metrics)
-            evaluations.after(learner.round)
+            if learner.progress.done >= total and config.max_kl is not None:
+                # No round follows that would show where the last steps led.
+                kl = budget.kl_of(sample(Dropped(), None))
+                if budget.ends_training(learner, learner.round, kl):
+                    break
+            evaluations.after(learner.round, learner.progress)
             if learner.round % config.checkpoint_every == 0:
-                tree = {"learner": learner.state_dict(), "metrics": stage.metrics.position()}
-                stage.checkpoints.save(learner.round, tree)
-            bar.update(learner.round, {"score": metrics["score"]})
+                _save_checkpoint(stage, learner, budget)
+            bar.update(learner.progress.done, {"score": metrics["score"]})
 
     # 4. Save the policy.
     dropped.rows += learner.unpaired.rows
@@ -103,8 +120,26 @@ def train_online(
     return {**learner.totals(), **parameter_counts(roles.model)}
 
 
+def _save_checkpoint(stage: Stage, learner: OnlineLearner, budget: KLBudget) -> None:
+    """Write the state after a round. Random draws are derived from the seed and the round."""
+    state = {"learner": learner.state_dict(), "budget": budget.state_dict()}
+    stage.checkpoints.save(learner.round, {**state, "metrics": stage.metrics.position()})
+
+
+def _resume(
+    stage: Stage, learner: OnlineLearner, budget: KLBudget, evaluations: _Evaluations
+) -> None:
+    """Restore the last checkpoint, if there is one."""
+    checkpoint = stage.checkpoints.load()
+    stage.metrics.rewind(0 if checkpoint is None else checkpoint["metrics"])
+    if checkpoint is not None:
+        learner.load_state_dict(checkpoint["learner"])
+        budget.load_state_dict(checkpoint["budget"])
+        evaluations.times.start_at(learner.progress)
+
+
 class _Evaluations:
-    """Lets the hook judge the policy at evenly spaced rounds, and keeps the weights of each."""
+    """Lets the hook judge the policy at even distances, and keeps the weights of each time."""
 
     def __init__(
         self,
@@ -117,11 +152,11 @@ class _Evaluations:
     ) -> None:
         self._stage, self._roles, self._hook, self._source = stage, roles, hook, source
         self._watch, self._keeps = watch, config.keep_checkpoints
-        self._rounds = milestones(config.rounds, config.evaluations)
+        self.times = EvaluationTimes(config)
 
-    def after(self, number: int) -> None:
+    def after(self, number: int, progress: Progress) -> None:
         """Judge the policy after a round, where it is time to."""
-        if number not in self._rounds:
+        if not self.times.is_due(number, progress):
             return
         stage, roles = self._stage, self._roles
         if self._keeps and number:
@@ -146,8 +181,8 @@ class OnlineLearner:
 
     def __init__(self, roles: PolicyAndReference, config: OnlineConfig, seed: int) -> None:
         self.roles, self.config, self._seed = roles, config, seed
-        self.round = self.steps = 0
-        self.tokens_sampled = self.tokens_scored = self.tokens_seen = self.pairs = 0
+        self.round = self.steps = self.responses = self.pairs = 0
+        self.tokens_sampled = self.tokens_scored = self.tokens_seen = 0
         self.unpaired = Dropped()
         """Prompts of the rounds whose responses made no pair."""
         self._weights: dict[str, nn.Parameter] = {
@@ -157,18 +192,37 @@ class OnlineLearner:
             self._weights.values(), config.learning_rate
         )
 
+    @property
+    def progress(self) -> Progress:
+        """How much of the training is done."""
+        return progress_of(self.config, self.round, self.tokens_sampled)
+
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens that may still be sampled; None where nothing limits them."""
+        most = self.config.max_sampled_tokens
+        return None if most is None else most - self.tokens_sampled
+
+    def count(self, sampled: Round) -> None:
+        """Count what a round cost, whether it is learnt from or not."""
+        self.responses += len(sampled.response_ids)
+        self.tokens_sampled += sampled.tokens_sampled
+        self.tokens_scored += sampled.tokens_scored
+
     def learn(self, sampled: Round) -> dict[str, float]:
         """Learn from a round's pairs, then let the reference follow; return the figures."""
         config, learnt = self.config, _Means()
-        left = 1 - self.round / config.rounds if config.schedule == "linear" else 1.0
+        # The share that was done before this round.
+        tokens_before = self.tokens_sampled - sampled.tokens_sampled
+        left = 1.0
+        if config.schedule == "linear":
+            left -= progress_of(config, self.round, tokens_before).share
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * left
         for epoch in range(config.epochs):
             for examples in self._minibatches(sampled.examples, epoch):
                 learnt.add(*self._step(examples))
         self.round += 1
-        self.tokens_sampled += sampled.tokens_sampled
-        self.tokens_scored += sampled.tokens_scored
         self.pairs += len(sampled.examples)
         if config.reference_every is not None and self.round % config.reference_every == 0:
             self.roles.update(1.0)
@@ -231,13 +285,22 @@ class OnlineLearner:
 
     def totals(self) -> dict[str, float]:
         """Return what the whole training came to."""
-        config = self.config
         return {
             "rounds": float(self.round),
-            "responses": float(self.round * config.prompts_per_round * config.responses),
             **{name: float(getattr(self, name)) for name in _COUNTS[1:]},
             "unpaired_prompts": float(len(self.unpaired.rows)),
         }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of the policy's weights, with its rounds and steps."""
+        weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        return {"weights": weights, "round": self.round, "steps": self.steps}
+
+    def rollback(self, snapshot: dict[str, Any]) -> None:
+        """Restore what `snapshot` returned; what it has cost stays."""
+        for name, value in snapshot["weights"].items():
+            self._weights[name].data.copy_(value)
+        self.round, self.steps = int(snapshot["round"]), int(snapshot["steps"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""

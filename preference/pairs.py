@@ -1,21 +1,37 @@
-"""Sampling responses from a policy and making pairs of them for labelling."""
+"""Pairs of sampled responses: for people to label, or ranked by a reward model."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
 
-from plumbline.data.records import Conversation, Row, assistant, prompt_id, write_dataset
+from plumbline.data.records import (
+    Conversation,
+    Row,
+    assistant,
+    is_held_out,
+    prompt_id,
+    write_dataset,
+)
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
-from plumbline.lm.policy import Policy
-from plumbline.lm.sampling import sample_in_chunks
+from plumbline.hooks import Scorer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
-from plumbline.seeds import derive, rng
-from preference.config import PairFilterConfig, PairsConfig
+from plumbline.seeds import rng
+from plumbline.training.processes import scores_of
+from preference.config import PairFilterConfig, PairsConfig, RankingConfig
 from preference.pairing import passes
+from preference.relabel import SOURCE
+from preference.responses import (
+    Answered,
+    Response,
+    different_responses,
+    sample_responses,
+    share_of,
+)
+from preference.scored_pairs import scored_pairs
 
 _ALL_THE_SAME = "all responses are the same or empty"
 
@@ -28,29 +44,25 @@ def sample_pairs(
     policy: Artifact,
     prompts: Sequence[Conversation],
     seed: int,
+    others: Sequence[Artifact] = (),
 ) -> Mapping[str, float | None]:
-    """Make pairs of a policy's responses: columns ``prompt``, ``a`` and ``b``, in random order."""
+    """Make pairs of responses: columns ``prompt``, ``a`` and ``b``, in random order.
+
+    ``policy`` is the one that will be trained; ``others`` answer, too. ``a_policy`` and
+    ``a_temperature`` say where a response is from, and likewise for ``b``.
+    """
     silence_libraries()
-    # 1. Sample k responses to every prompt that can be answered, each from a seed of its own.
-    current, dropped = Policy.load(policy.path), Dropped()
-    answerable = _answerable(current, prompts, config, dropped)
-    requests = [
-        (current.encode(prompt), derive(seed, "pairs", prompt_id(prompt), sample))
-        for _, prompt in answerable
-        for sample in range(config.responses)
-    ]
-    ids, streams = zip(*requests, strict=True) if requests else ((), ())
-    generations = sample_in_chunks(stage, current, ids, streams, config.sampling, "responses")
-    texts = [current.decode(generation.ids) for generation in generations]
+    # 1. Sample k responses of each policy to every prompt that can be answered.
+    dropped = Dropped()
+    answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
 
     # 2. Pair different ones.
     rows: list[Row] = []
-    for place, (number, prompt) in enumerate(answerable):
-        responses = texts[place * config.responses : (place + 1) * config.responses]
+    for number, prompt, responses in answered:
         pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed, config.filter)
         rows += pairs
         if not pairs:
-            different = len({text for text in responses if text.strip()}) > 1
+            different = len(different_responses(responses)) > 1
             reason = "pairs.filter lets no pair pass" if different else _ALL_THE_SAME
             dropped.add("sampled", number, reason, prompt)
     if not rows:
@@ -65,45 +77,113 @@ def sample_pairs(
         {"train": rows},
         kind="prompts",
         title="Pairs to label",
-        description=f"Two responses by {policy.id} to each prompt, in random order.",
+        description=f"Two responses to each prompt by {_names([policy, *others])}; random order.",
         dropped=dropped,
     )
-    tokens = sum(len(generation.ids) for generation in generations)
+    drawn_by = [row[f"{side}_policy"] for row in rows for side in ("a", "b")]
     return {
         "pairs": counts["train_rows"],
-        "responses": float(len(generations)),
-        "finished_share": sum(g.finished for g in generations) / len(generations),
-        "mean_tokens": tokens / len(generations),
+        **_response_figures(answered),
+        "on_policy_share": share_of(policy, drawn_by),
         "dropped_rows": counts["dropped_rows"],
     }
 
 
-def _answerable(
-    policy: Policy, prompts: Sequence[Conversation], config: PairsConfig, dropped: Dropped
-) -> list[tuple[int, Conversation]]:
-    """Return the prompts that the policy can answer, with their numbers."""
-    answerable = []
-    for number, prompt in enumerate(prompts, 1):
-        problem = policy.problem_with(prompt, config.sampling.max_new_tokens)
-        if problem is None:
-            answerable.append((number, prompt))
-        else:
-            dropped.add("prompts", number, problem, prompt)
-    return answerable
+@stage("preferences", spreads_rows=True)
+def rank_pairs(
+    stage: Stage,
+    *,
+    config: PairsConfig,
+    ranking: RankingConfig,
+    policy: Artifact,
+    prompts: Sequence[Conversation],
+    scorer: Scorer,
+    seed: int,
+    data_seed: int,
+    others: Sequence[Artifact] = (),
+) -> Mapping[str, float | None]:
+    """Make preferences with splits ``train`` and ``test``: pairs of responses that a scorer ranks.
+
+    ``margin`` is the difference of the scores; ``chosen_policy`` and ``chosen_temperature`` say
+    where a response is from, and likewise for ``rejected``.
+    """
+    silence_libraries()
+    # 1. Sample k responses of each policy to every prompt that can be answered; score them.
+    dropped = Dropped()
+    answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
+    scores = iter(
+        scores_of(
+            scorer,
+            [prompt for _, prompt, responses in answered for _ in responses],
+            [response.text for _, _, responses in answered for response in responses],
+        )
+    )
+
+    # 2. Pair them, the better one chosen.
+    splits: dict[str, list[Row]] = {"train": [], "test": []}
+    for number, prompt, responses in answered:
+        own = list(itertools.islice(scores, len(responses)))
+        random = rng(seed, "pairing", prompt_id(prompt))
+        texts = [response.text for response in responses]
+        found = scored_pairs(texts, own, ranking, config.filter, random)
+        if found.reason is not None:
+            dropped.add("sampled", number, found.reason, prompt)
+        pairs = random.sample(found.pairs, min(config.pairs_per_prompt, len(found.pairs)))
+        split = "test" if is_held_out(prompt, ranking.held_out_share, data_seed) else "train"
+        splits[split] += [
+            {
+                "pair_id": f"{prompt_id(prompt)}-{place}",
+                "prompt": prompt,
+                **_side("chosen", responses[a]),
+                **_side("rejected", responses[b]),
+                "margin": own[a] - own[b],
+                SOURCE: "model",
+            }
+            for place, (a, b) in enumerate(pairs)
+        ]
+    if not splits["train"] or not splits["test"]:
+        raise DataError(
+            f"{len(answered)} prompts make {len(splits['train'])} pairs to train on and "
+            f"{len(splits['test'])} held out; both need some. Give more prompts, raise the "
+            f"temperature, or lower min_gap. Left out: {dropped.summary() or 'none'}."
+        )
+    stage.report_dropped(dropped)
+    counts = write_dataset(
+        stage.folder,
+        splits,
+        kind="preference",
+        title="Preferences of a reward model",
+        description=f"Responses by {_names([policy, *others])}, ranked by {scorer.name}.",
+        dropped=dropped,
+    )
+    rows = [*splits["train"], *splits["test"]]
+    drawn_by = [row[f"{side}_policy"] for row in rows for side in ("chosen", "rejected")]
+    return {
+        "pairs": float(len(rows)),
+        "train_rows": counts["train_rows"],
+        "test_rows": counts["test_rows"],
+        **_response_figures(answered),
+        "mean_margin": sum(row["margin"] for row in rows) / len(rows),
+        "on_policy_share": share_of(policy, drawn_by),
+        "dropped_rows": counts["dropped_rows"],
+    }
 
 
 def make_pairs(
     prompt: Conversation,
-    responses: Sequence[str],
+    responses: Sequence[Response],
     at_most: int,
     seed: int,
     filter: PairFilterConfig = PairFilterConfig(),  # noqa: B008 - it is frozen
 ) -> list[Row]:
     """Return pairs of different responses, at random, in random order, with an id each."""
     random = rng(seed, "make pairs", prompt_id(prompt))
-    different = [response for response in dict.fromkeys(responses) if response.strip()]
     limits = (filter.max_similarity, filter.max_length_ratio)
-    pairs = [pair for pair in itertools.combinations(different, 2) if passes(*pair, *limits)]
+    pairs = [
+        pair
+        for pair in itertools.combinations(different_responses(responses), 2)
+        if passes(pair[0].text, pair[1].text, *limits)
+    ]
     rows = []
     for number, pair in enumerate(random.sample(pairs, min(at_most, len(pairs)))):
         a, b = random.sample(pair, 2)
@@ -111,8 +191,30 @@ def make_pairs(
             {
                 "pair_id": f"{prompt_id(prompt)}-{number}",
                 "prompt": prompt,
-                "a": [assistant(a)],
-                "b": [assistant(b)],
+                **_side("a", a),
+                **_side("b", b),
             }
         )
     return rows
+
+
+def _side(name: str, response: Response) -> Row:
+    return {
+        name: [assistant(response.text)],
+        f"{name}_policy": response.policy,
+        f"{name}_temperature": response.temperature,
+    }
+
+
+def _names(policies: Sequence[Artifact]) -> str:
+    return ", ".join(policy.id for policy in policies)
+
+
+def _response_figures(answered: Sequence[Answered]) -> dict[str, float]:
+    """Return how many responses there are, how many ended, and their mean length."""
+    drawn = [response for one in answered for response in one.responses]
+    return {
+        "responses": float(len(drawn)),
+        "finished_share": sum(response.finished for response in drawn) / len(drawn),
+        "mean_tokens": sum(response.tokens for response in drawn) / len(drawn),
+    }

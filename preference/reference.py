@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.processes import of_all_processes, rows_of_all, share_of, this_process
-from preference.batches import PairExample, collate_pairs
 from preference.config import ReferenceConfig
 from preference.logprobs import response_sums
 
@@ -97,7 +96,10 @@ class PolicyAndReference:
 
     @torch.no_grad()
     def sums(self, branches: Branches, tokens: Tensor, ld_alpha: float | None) -> Tensor:
-        """Return the log-probabilities of both responses under the reference, [B, 2]."""
+        """Return the log-probabilities under the reference, [B, K].
+
+        Of ``K`` responses to each of ``B`` prompts, whose tokens are ``tokens`` [B, K].
+        """
         reference = self.reference
         was_training = reference.model.training
         reference.model.eval()
@@ -106,7 +108,7 @@ class PolicyAndReference:
         ).logprobs
         reference.model.train(was_training)
         return response_sums(
-            token_logprobs.view(len(tokens), 2, -1), tokens.to(token_logprobs.device), ld_alpha
+            token_logprobs.view(*tokens.shape, -1), tokens.to(token_logprobs.device), ld_alpha
         )
 
     def digest(self) -> str:
@@ -123,59 +125,61 @@ class PolicyAndReference:
         return content.hexdigest()
 
 
-def with_cached_reference(
-    examples: Sequence[PairExample],
+def cached_sums(
+    branches: Branches,
     roles: PolicyAndReference,
     folder: Path,
     *,
     ld_alpha: float | None,
     batch_size: int,
     precision: str,
-) -> list[PairExample]:
-    """Return the examples with the log-probabilities of both responses under the start.
+) -> Tensor:
+    """Return the log-probabilities of ``K`` responses to each of ``N`` prompts, [N, K].
 
-    They are computed once and kept in ``folder``, by a digest of the weights, the ids and how they
-    are computed; other runs on the same pairs read them. ``precision`` names the number format.
+    Under the start. They are computed once and kept in ``folder``, by a digest of the weights, the
+    ids and how they are computed; other runs on the same ids read them. Which prompts are read
+    together is part of the digest, since it decides how the numbers are rounded. ``precision``
+    names the number format.
     """
-    ids = [[x.prompt_ids, x.chosen_ids, x.rejected_ids] for x in examples]
+    ids = [[p, *several] for p, several in zip(branches.prompts, branches.responses, strict=True)]
     how = [ld_alpha, precision, str(roles.model.device.type), batch_size, torch.__version__]
     content = json.dumps([roles.digest(), how, ids])
     file = folder / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     # The first process decides, since another run may just be writing the file.
-    sums = of_all_processes(_read(file, len(examples)))[0]
+    sums = of_all_processes(_read(file, branches))[0]
     if sums is None:
-        sums = _computed(examples, roles, ld_alpha, batch_size)
+        sums = _computed(branches, roles, ld_alpha, batch_size)
         if this_process() == 0:
             _write(file, sums)
-    return [
-        example._replace(reference=(float(chosen), float(rejected)))
-        for example, (chosen, rejected) in zip(examples, sums.tolist(), strict=True)
-    ]
+    return sums
 
 
 def _computed(
-    examples: Sequence[PairExample],
-    roles: PolicyAndReference,
-    ld_alpha: float | None,
-    batch_size: int,
+    branches: Branches, roles: PolicyAndReference, ld_alpha: float | None, batch_size: int
 ) -> Tensor:
-    """Return the sums of all examples, [N, 2], computed with similar lengths together.
+    """Return the sums, [N, K], computed with similar lengths together.
 
     Where several processes share a training, each computes its share of the batches.
     """
-    order = sorted(range(len(examples)), key=lambda n: (len(examples[n].prompt_ids), n))
+    prompts, responses = branches
+    order = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    sums = torch.zeros(len(examples), 2)
     computed = []
     for rows in parts[share_of(len(parts))]:
-        batch = collate_pairs([examples[row] for row in rows])["pairs"]
-        computed.append(roles.sums(batch.branches, batch.tokens, ld_alpha).float().cpu())
+        some = Branches([prompts[n] for n in rows], [responses[n] for n in rows])
+        tokens = some.tokens.view(len(rows), -1)
+        computed.append(roles.sums(some, tokens, ld_alpha).float().cpu())
+    sums = torch.zeros(_shape(branches))
     for rows, values in zip(parts, rows_of_all(computed), strict=True):
         sums[rows] = values
     return sums
 
 
-def _read(file: Path, rows: int) -> Tensor | None:
+def _shape(branches: Branches) -> tuple[int, int]:
+    return len(branches.prompts), len(branches.responses[0])
+
+
+def _read(file: Path, branches: Branches) -> Tensor | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -183,7 +187,7 @@ def _read(file: Path, rows: int) -> Tensor | None:
         sums = load_file(file)["sums"]
     except (FileNotFoundError, SafetensorError, KeyError):
         return None  # not there, or cut off while it was written
-    return sums if sums.shape == (rows, 2) else None
+    return sums if sums.shape == _shape(branches) else None
 
 
 def _write(file: Path, sums: Tensor) -> None:

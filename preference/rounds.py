@@ -9,6 +9,8 @@ from typing import NamedTuple
 from plumbline.data.records import Conversation, prompt_id
 from plumbline.dropped import Dropped
 from plumbline.hooks import Scorer
+from plumbline.lm.engines.engine import RolloutEngine
+from plumbline.lm.generation import Generation
 from plumbline.lm.policy import Policy
 from plumbline.runs.processes import spread
 from plumbline.seeds import derive, rng
@@ -16,7 +18,7 @@ from plumbline.training.processes import scores_of
 from plumbline.training.prompt_rounds import prompts_of_round
 from preference.batches import PairExample
 from preference.config import OnlineConfig
-from preference.pairing import PAIRINGS, PairingSettings, passes
+from preference.scored_pairs import scored_pairs
 
 
 class Round(NamedTuple):
@@ -25,6 +27,10 @@ class Round(NamedTuple):
     examples: list[PairExample]
     metrics: Mapping[str, float]
     """What metrics.jsonl shows of it."""
+    prompt_ids: list[list[int]]
+    """The prompt of each response."""
+    response_ids: list[list[int]]
+    """The responses that the policy drew, whether they are in a pair or not."""
     tokens_sampled: int
     tokens_scored: int
     """Tokens of the prompts and responses that the scorer read, in the policy's tokens."""
@@ -41,6 +47,7 @@ class Candidates(NamedTuple):
 
 
 def sample_round(
+    engine: RolloutEngine,
     policy: Policy,
     prompts: Sequence[Conversation],
     scorer: Scorer,
@@ -48,21 +55,23 @@ def sample_round(
     number: int,
     seed: int,
     dropped: Dropped,
+    tokens_left: int | None = None,
 ) -> Round:
     """Let the policy answer a round's prompts, score the responses, and pair them.
 
     Prompts and random streams are those of PPO with groups of as many responses. What makes no
-    pair is counted in ``dropped``. Where several processes share the training, each samples and
-    scores its share.
+    pair is counted in ``dropped``. At most ``tokens_left`` tokens are sampled, where it is given.
+    Where several processes share the training, each samples and scores its share.
     """
     # 1. k responses to each prompt, each from a stream of its own.
     chosen = prompts_of_round(prompts, config.prompts_per_round, number, seed)
     grouped = [prompt for prompt in chosen for _ in range(config.responses)]
     seeds = [derive(seed, "rollout", number, n) for n in range(len(grouped))]
     ids = [policy.encode(prompt) for prompt in grouped]
-    generations = spread(
-        lambda own: policy.sample(ids[own], seeds[own], config.sampling), len(grouped)
-    )
+    engine.refresh(policy, number)
+    generations = spread(lambda own: engine.sample(policy, ids[own], seeds[own]), len(grouped))
+    generations = within_budget(generations, tokens_left)
+    grouped, ids = grouped[: len(generations)], ids[: len(generations)]
     texts = [policy.decode(generation.ids) for generation in generations]
 
     # 2. Their scores; a response that was cut pays for it.
@@ -74,11 +83,11 @@ def sample_round(
     # 3. Pairs.
     examples: list[PairExample] = []
     k = config.responses
-    for place, prompt in enumerate(chosen):
-        rows = slice(place * k, (place + 1) * k)
+    for start in range(0, len(generations), k):
+        rows = slice(start, start + k)
         candidates = Candidates(
-            prompt,
-            ids[place * k],
+            grouped[start],
+            ids[start],
             [generation.ids for generation in generations[rows]],
             texts[rows],
             scores[rows],
@@ -96,38 +105,45 @@ def sample_round(
             "finished": statistics.fmean(generation.finished for generation in generations),
             "pairs": float(len(examples)),
         },
+        ids,
+        [generation.ids for generation in generations],
         sum(tokens),
         sum(tokens) + sum(map(len, ids)),
     )
 
 
+def within_budget(generations: Sequence[Generation], tokens_left: int | None) -> list[Generation]:
+    """Return the responses, in their order, up to so many tokens; the last of them is cut there.
+
+    A response that is cut has not come to its end, as one at ``max_new_tokens`` has not. Those
+    behind it are left out. With None, all are returned.
+    """
+    if tokens_left is None:
+        return list(generations)
+    kept: list[Generation] = []
+    for generation in generations:
+        if tokens_left < len(generation.ids):
+            if tokens_left > 0:
+                ids, logprobs = generation.ids[:tokens_left], generation.logprobs[:tokens_left]
+                kept.append(Generation(ids, logprobs, finished=False))
+            break
+        kept.append(generation)
+        tokens_left -= len(generation.ids)
+    return kept
+
+
 def pairs_of(
     candidates: Candidates, config: OnlineConfig, number: int, seed: int, dropped: Dropped
 ) -> list[PairExample]:
-    """Return the pairs of one prompt's responses; what makes none is counted.
-
-    Empty responses leave, and of equal ones all but the first.
-    """
-    different = {text: n for n, text in reversed(list(enumerate(candidates.texts))) if text.strip()}
-    kept = sorted(different.values())
-    origin, row = f"round {number + 1}", number + 1
-    if len(kept) < 2:
-        dropped.add(origin, row, "all responses are the same or empty", candidates.prompt)
-        return []
-    scores = [candidates.scores[n] for n in kept]
-    settings = PairingSettings(config.target_gap, config.rso_beta)
+    """Return the pairs of one prompt's responses; what makes none is counted."""
     random = rng(seed, "pairing", number, prompt_id(candidates.prompt))
-    pairs = PAIRINGS[config.pairing].function(scores, settings, random)
-    texts = [candidates.texts[n] for n in kept]
-    limits = (config.filter.max_similarity, config.filter.max_length_ratio)
-    passing = [(a, b) for a, b in pairs if passes(texts[a], texts[b], *limits)]
-    wide = [(a, b) for a, b in passing if scores[a] - scores[b] > config.min_gap]
-    if not wide:
-        reason = "is within min_gap"
-        if not passing:
-            reason = "filter lets no pair pass" if pairs else "all responses have the same score"
-        dropped.add(origin, row, reason, candidates.prompt)
+    found = scored_pairs(candidates.texts, candidates.scores, config, config.filter, random)
+    if found.reason is not None:
+        reason = found.reason
+        if len(candidates.texts) < 2:
+            reason = "has one response where max_sampled_tokens ends"
+        dropped.add(f"round {number + 1}", number + 1, reason, candidates.prompt)
     return [
-        PairExample(candidates.prompt_ids, candidates.ids[kept[a]], candidates.ids[kept[b]])
-        for a, b in wide
+        PairExample(candidates.prompt_ids, candidates.ids[a], candidates.ids[b])
+        for a, b in found.pairs
     ]

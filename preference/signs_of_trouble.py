@@ -7,12 +7,14 @@ displacement; Razin et al., 2024). Shapes: ``B`` pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from preference.config import WatchConfig
 from preference.logprobs import PairLogprobs
+from preference.unpaired_losses import LabeledLogprobs
 
 #: At this implied reward margin a pair's gradient is 1 % of that of an undecided one, about.
 SATURATED = 5.0
@@ -41,6 +43,68 @@ def pair_figures(logprobs: PairLogprobs, beta: float) -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
+def label_figures(
+    logprobs: LabeledLogprobs, beta: float, threshold: Tensor
+) -> list[tuple[dict[str, Tensor], int]]:
+    """Return what a training on labels without pairs shows of a batch: means, and of how many.
+
+    By the names that trainings on pairs have: chosen are the liked responses, rejected the others;
+    a batch that has none of them has no figures of theirs. ``displaced_share`` are liked responses
+    that are less likely than under the reference, ``saturated_share`` those of both kinds whose
+    reward is on the right side of ``threshold`` [], which it is compared with, by more than
+    `SATURATED`.
+    """
+    rewards, liked = beta * logprobs.log_ratio, logprobs.desirable
+    right = torch.where(liked, rewards - threshold, threshold - rewards)
+    groups = [
+        (
+            {
+                "shift": logprobs.shift,
+                "rewards/accuracies": (right > 0).float().mean(),
+                "saturated_share": (right > SATURATED).float().mean(),
+            },
+            len(liked),
+        )
+    ]
+    for name, mask in (("chosen", liked), ("rejected", ~liked)):
+        if not mask.any():
+            continue
+        means = {
+            f"rewards/{name}": rewards[mask].mean(),
+            f"logps/{name}": logprobs.policy[mask].mean(),
+        }
+        if name == "chosen":
+            means["chosen_log_ratio"] = logprobs.log_ratio[mask].mean()
+            means["displaced_share"] = (logprobs.log_ratio[mask] < 0).float().mean()
+        groups.append((means, int(mask.sum())))
+    return groups
+
+
+class SignTexts(NamedTuple):
+    """What is said of signs, and what helps, in the settings of a kind of training."""
+
+    displaced: str
+    saturated: str
+
+
+#: Of trainings on pairs.
+FOR_PAIRS = SignTexts(
+    "{value:.0%} of the chosen responses are less likely than under the reference though their "
+    "margins grow: probability goes to neither response. mixture: {{sft: 0.1}}, loss: dpop or a "
+    "larger beta hold it",
+    "{value:.0%} of the pairs have margins so wide that they teach next to nothing. A larger beta, "
+    "label_smoothing, loss: ipo or fewer epochs keep the policy nearer",
+)
+#: Of trainings on labels without pairs.
+FOR_LABELS = SignTexts(
+    "{value:.0%} of the liked responses are less likely than under the reference: probability goes "
+    "elsewhere. A larger desirable_weight, a smaller undesirable_weight or a larger beta hold it",
+    "{value:.0%} of the responses have rewards so far on the right side that they teach next to "
+    "nothing. A larger beta or fewer epochs keep the policy nearer",
+)
+
+
 class Watch:
     """Looks at the figures of a training, and says once of each sign what it is and what helps.
 
@@ -48,9 +112,15 @@ class Watch:
     """
 
     def __init__(
-        self, config: WatchConfig, say: Callable[[str], None], *, has_reference: bool = True
+        self,
+        config: WatchConfig,
+        say: Callable[[str], None],
+        *,
+        has_reference: bool = True,
+        texts: SignTexts = FOR_PAIRS,
     ) -> None:
         self._config, self._say, self._has_reference = config, say, has_reference
+        self._texts = texts
         self._said: set[str] = set()
         self._first_tokens: float | None = None
 
@@ -58,21 +128,11 @@ class Watch:
         """Look at a line of training figures."""
         if not self._has_reference:
             return
-        self._compare(
-            step,
-            "displaced_share",
-            metrics.get("displaced_share"),
-            "{value:.0%} of the chosen responses are less likely than under the reference though "
-            "their margins grow: probability goes to neither response. mixture: {{sft: 0.1}}, "
-            "loss: dpop or a larger beta hold it",
-        )
-        self._compare(
-            step,
-            "saturated_share",
-            metrics.get("saturated_share"),
-            "{value:.0%} of the pairs have margins so wide that they teach next to nothing. A "
-            "larger beta, label_smoothing, loss: ipo or fewer epochs keep the policy nearer",
-        )
+        for name, text in (
+            ("displaced_share", self._texts.displaced),
+            ("saturated_share", self._texts.saturated),
+        ):
+            self._compare(step, name, metrics.get(name), text)
 
     def look_at_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at the figures of an evaluation."""

@@ -6,24 +6,32 @@ response positions only (`plumbline.lm.branches`); the losses are those of `pref
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import TrainerCallback
 
 from plumbline.errors import ModelError
-from plumbline.lm.branches import branch_logprobs
+from plumbline.lm.branches import Branches, branch_logprobs
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.runs.processes import of_all_processes
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.figures import Means, pooled, read_numbers
 from preference.batches import PairBatch
-from preference.config import DPOConfig
+from preference.config import DPOConfig, KTOConfig, ReferenceConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
 from preference.losses import mixed_losses
-from preference.reference import PolicyAndReference, moves_at, restore, state_of
+from preference.reference import (
+    PolicyAndReference,
+    cached_sums,
+    moves_at,
+    restore,
+    state_of,
+)
 from preference.signs_of_trouble import pair_figures
 
 
@@ -32,19 +40,61 @@ class BranchTrainer(ExactResume):
 
     calls_model = False
 
-    def __init__(self, *, roles: PolicyAndReference, **arguments: Any) -> None:
+    def __init__(
+        self, *, roles: PolicyAndReference, config: DPOConfig | KTOConfig, **arguments: Any
+    ) -> None:
         super().__init__(model=roles.model, **arguments)
         if getattr(roles.model.config.get_text_config(), "output_router_logits", False):
             raise ModelError(
                 "The model's config has output_router_logits on, which asks for a loss that "
                 "balances its experts, and there is none here. Switch it off in the config."
             )
-        self.roles = roles
+        self.roles, self.config = roles, config
         self.model_accepts_loss_kwargs = False  # our loss is a mean over the batch
         self.on_figures: Callable[[int, Mapping[str, float]], None] | None = None
         """Called with each line of training figures."""
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
+        if config.has_reference and config.reference.kind == "moving":
+            roles.start_moving()
+            self.add_callback(_MovesReference(roles, config.reference))
+
+    def examples_read(self) -> list[int]:
+        """Return the numbers of the examples that the training will read, in their own order.
+
+        Those of the first steps, where the training ends within its first pass over the data.
+        """
+        loader = self.get_train_dataloader()
+        batches = self.planned_steps() * self.args.gradient_accumulation_steps
+        if batches >= len(loader):
+            return list(range(len(self.train_dataset)))
+        # The sampler has a seed of its own, so that this draws nothing from the training's streams.
+        own = list(itertools.chain(*itertools.islice(loader.batch_sampler, batches)))
+        return sorted(set(itertools.chain(*of_all_processes(own))))
+
+    def cached_reference(
+        self,
+        numbers: Sequence[int],
+        branches: Branches,
+        folder: Path,
+        *,
+        ld_alpha: float | None = None,
+    ) -> dict[int, list[float]]:
+        """Return the log-probabilities of each response under the start, by an example's number.
+
+        ``branches`` has what each of these examples is compared with.
+        """
+        training = self.config.training
+        with self.accelerator.autocast():
+            sums = cached_sums(
+                branches,
+                self.roles,
+                folder,
+                ld_alpha=ld_alpha,
+                batch_size=4 * training.batch_size,
+                precision="bfloat16" if training.computes_in_bfloat16 else "model",
+            )
+        return dict(zip(numbers, sums.tolist(), strict=True))
 
     def _note(self, tokens: int, *groups: tuple[Mapping[str, Tensor], Tensor | int]) -> None:
         """Note the tokens of a batch, and means by name with the number of rows they are over."""
@@ -88,12 +138,11 @@ class BranchTrainer(ExactResume):
 class PreferenceTrainer(BranchTrainer):
     """Trains the policy of `PolicyAndReference` on pairs, by the losses of a config."""
 
+    config: DPOConfig
+
     def __init__(self, *, roles: PolicyAndReference, config: DPOConfig, **arguments: Any) -> None:
-        super().__init__(roles=roles, **arguments)
-        self.config, self.settings = config, config.loss_settings
-        if config.has_reference and config.reference.kind == "moving":
-            roles.start_moving()
-            self.add_callback(_MovesReference(self))
+        super().__init__(roles=roles, config=config, **arguments)
+        self.settings = config.loss_settings
 
     def compute_loss(
         self,
@@ -161,11 +210,10 @@ class PreferenceTrainer(BranchTrainer):
 class _MovesReference(TrainerCallback):  # type: ignore[misc]
     """Lets the reference follow the policy."""
 
-    def __init__(self, trainer: PreferenceTrainer) -> None:
-        self._trainer = trainer
+    def __init__(self, roles: PolicyAndReference, config: ReferenceConfig) -> None:
+        self._roles, self._config = roles, config
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move it where it is time to."""
-        reference = self._trainer.config.reference
-        if moves_at(reference, state.global_step):
-            self._trainer.roles.update(reference.mixing)
+        if moves_at(self._config, state.global_step):
+            self._roles.update(self._config.mixing)

@@ -14,6 +14,7 @@ from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
 from preference.config import PreferenceFileConfig
+from preference.label_sources import import_labels, pair_labels
 from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig
@@ -42,7 +43,15 @@ def find_demonstrations(
 def find_preferences(
     run: Run, data: str, eval_data: str | None, config: PreferenceFileConfig, data_seed: int
 ) -> Artifact:
-    """Return preferences: an artefact by its name, or one made from a file or dataset."""
+    """Return preferences: an artefact by its name, or one made from a file or dataset.
+
+    Of labelled responses (the artefact of `find_labels`), pairs are made.
+    """
+    labels = find_artifact(run.home, data)
+    if labels is not None and labels.kind == "unpaired":
+        return run.make(
+            "preferences", pair_labels, labels=labels, pairs_per_prompt=4, seed=data_seed
+        )
     artifact = _artifact(run, data, "preferences", eval_data)
     if artifact is not None:
         return artifact
@@ -55,6 +64,20 @@ def find_preferences(
         data_seed=data_seed,
         **held_out,
     )
+
+
+def find_labels(run: Run, data: str, config: PreferenceFileConfig, data_seed: int) -> Artifact:
+    """Return labelled responses: an artefact of them, preferences, or what is made from a file."""
+    artifact = find_artifact(run.home, data)
+    if artifact is None:
+        file = source_at(data)
+        return run.make("labels", import_labels, config=config, file=file, data_seed=data_seed)
+    if artifact.kind not in ("unpaired", "preferences"):
+        raise ArtifactError(
+            f"{data!r} is {artifact.id}, whose kind is {artifact.kind!r}. Give labelled responses, "
+            "preferences, or a file."
+        )
+    return artifact
 
 
 def find_task(

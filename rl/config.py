@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
+from plumbline.lm.engines.config import EngineConfig
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.optimizers import OPTIMIZERS
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
-from rl.engines.engine import Server
-from rl.engines.table import ENGINES
 from rl.kl import KL_ESTIMATORS
 from rl.losses import POLICY_LOSSES, REDUCTIONS, Clip
 from rl.shaping import MISSING_EOS
@@ -189,28 +188,11 @@ class GuardConfig(Config):
     """Rounds that are averaged before they are compared with the first ones."""
 
 
-_SERVERS = f"engine: {ENGINES.where(lambda row: row.is_server)}"
-
-
-def _samples_by_server(rollouts: RolloutConfig) -> bool:
-    return ENGINES[rollouts.engine].is_server
-
-
-class RolloutConfig(Config):
+class RolloutConfig(EngineConfig):
     """How responses are sampled."""
 
     renamed: ClassVar = {"steps_behind": "max_staleness"}
 
-    engine: Annotated[str, ENGINES] = "native"
-    """native: our decode loop. continuous: transformers' continuous batching. vllm: a vLLM
-    server."""
-    url: str | None = only_when(_samples_by_server, _SERVERS, None)
-    """The vLLM server's address, such as http://127.0.0.1:8000."""
-    model: str | None = only_when(_samples_by_server, _SERVERS, None)
-    """The name under which that server has the policy's base. Null: the base's own name or path."""
-    adapters: Path | None = only_when(_samples_by_server, _SERVERS, None, in_identity=False)
-    """A folder that this process writes adapters to and the server reads them from, at the same
-    path. Null: a temporary one, which a server on the same machine can read."""
     max_staleness: Literal[0, 1] = 0
     """1: a round's responses are sampled by the policy of the round before, while that one learns.
     Importance weights correct for it."""
@@ -225,11 +207,6 @@ class RolloutConfig(Config):
     )
     """The most that the importance weight of a token may be, where responses are sampled with other
     weights or in another precision."""
-
-    @property
-    def server(self) -> Server:
-        """The server that samples, where the engine is one."""
-        return Server(self.url, self.model, self.adapters)
 
 
 class PPOConfig(Config):

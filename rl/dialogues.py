@@ -10,13 +10,13 @@ from typing import Any
 
 from plumbline.data.records import Conversation, Row, prompt_id
 from plumbline.hooks import Scorer
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from rl.engines.native import NativeEngine
 from rl.environments import Environment
 from rl.episodes import play
 from rl.rollouts import score_episodes

@@ -9,8 +9,8 @@ from plumbline.data.records import Conversation, Message, assistant
 from plumbline.errors import ConfigError
 from plumbline.lm.chat import ConversationRefusedError, encode_turns
 from plumbline.lm.context import context_length
+from plumbline.lm.engines.engine import RolloutEngine
 from plumbline.lm.policy import Policy
-from rl.engines.engine import RolloutEngine
 from rl.environments import Environment
 from rl.shaping import truncate_at_stop
 

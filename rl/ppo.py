@@ -217,6 +217,7 @@ class PPO(TrainingState):
             )
         passes = 2 if config.has_values and config.value.trunk == "own" else 1
         self.tokens_sampled += int(rollout.batch.response_mask.sum())
+        self.tokens_scored += int(rollout.batch.attention_mask.sum())
         self.tokens_seen += passes * config.ppo_epochs * int(rollout.batch.attention_mask.sum())
         self.steps += int(metrics["steps"])
         self.iteration += 1

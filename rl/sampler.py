@@ -17,6 +17,9 @@ import torch
 from plumbline.data.records import Conversation
 from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
+from plumbline.lm.engines.engine import RolloutEngine
+from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
@@ -25,9 +28,6 @@ from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
 from plumbline.training.prompt_rounds import fitting_prompts, prompts_of_round
 from rl.config import PPOConfig
-from rl.engines.engine import RolloutEngine
-from rl.engines.native import NativeEngine
-from rl.engines.table import ENGINES
 from rl.environments import Environment
 from rl.episodes import Episode, play, stop_token_ids
 from rl.roles import Roles

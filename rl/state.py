@@ -19,7 +19,9 @@ from rl.learner import Learner
 from rl.roles import Roles
 from rl.rollouts import collate_episodes, logprobs_of
 
-_COUNTS = ("iteration", "kl_coefficient", "steps", "tokens_sampled", "tokens_seen")
+_COUNTS = (
+    "iteration", "kl_coefficient", "steps", "tokens_sampled", "tokens_scored", "tokens_seen",
+)  # fmt: skip
 
 
 class TrainingState:
@@ -37,6 +39,8 @@ class TrainingState:
         self.steps = 0
         """Optimiser steps that were taken."""
         self.tokens_sampled = 0
+        self.tokens_scored = 0
+        """Tokens that the scorer read, prompts included, in the policy's tokens."""
         self.tokens_seen = 0
         """Tokens that passed through a model in training steps, prompts included."""
 
@@ -85,6 +89,7 @@ class TrainingState:
             "rounds": float(self.iteration),
             "responses": float(self.iteration * self.config.batch_size),
             "tokens_sampled": float(self.tokens_sampled),
+            "tokens_scored": float(self.tokens_scored),
             "tokens_seen": float(self.tokens_seen),
             "steps": float(self.steps),
         }

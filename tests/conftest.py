@@ -250,3 +250,19 @@ def worked_example(tmp_path, monkeypatch):
     yield make
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def serve(base_folder):
+    """Start servers that speak vLLM's protocol, and stop them after the test."""
+    from tests.vllm_server import Server
+
+    started = []
+
+    def start(**behavior):
+        started.append(Server(base_folder, **behavior))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()

@@ -16,6 +16,7 @@ column            meaning
 ``confidence``    the method's probability of the chosen response, from the votes alone; null
                   where nobody voted
 ``soft_label``    probability that the chosen response is better, to train on: see `soft_label`
+``margin``        by how much it is better, where votes say so: see `graded_margin`
 ================  ============================================================================
 
 Pairs that prefer neither response (a tie, two bad ones, no majority) become no preference. They are
@@ -204,6 +205,7 @@ def preference(
             {choice: count / len(labels) for choice, count in counts.items() if count},
         )
     probabilities = outcome.probabilities if outcome is not None else {}
+    margin = graded_margin(labels, chosen)
     return {
         "pair_id": row["pair_id"],
         "prompt": row["prompt"],
@@ -219,7 +221,22 @@ def preference(
         "soft_label": 1.0
         if decided_by == "adjudication"
         else soft_label(probabilities, chosen, sided, prior_votes),
+        **({} if margin is None else {"margin": margin}),
     }
+
+
+def graded_margin(labels: Sequence[Label], chosen: Literal["a", "b"]) -> float | None:
+    """Return by how much the chosen response is better in the mean of the votes, from 0 to 3.
+
+    A vote counts with its strength, against the chosen response below 0, a tie as 0. The mean is at
+    least 0. None where no vote has a strength.
+    """
+    graded = [label for label in labels if label.strength is not None or label.choice == "tie"]
+    if all(label.strength is None for label in graded):
+        return None
+    signs = {chosen: 1, "tie": 0}
+    signed = [signs.get(label.choice, -1) * (label.strength or 0) for label in graded]
+    return max(0.0, sum(signed) / len(signed))
 
 
 def soft_label(

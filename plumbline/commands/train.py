@@ -123,6 +123,36 @@ def dpo(
 
 
 @train.command(context_settings=_SETTINGS)
+def kto(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[
+        str, typer.Option(help="Responses that were liked or not: a file, or a stage's.")
+    ],
+    reward: Annotated[
+        str | None, typer.Option(help="A reward model that scores responses in evaluations.")
+    ] = None,
+    columns: Columns = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the implied KL penalty.")] = None,
+    loss: Annotated[str | None, typer.Option(help="The loss: kto, bco, apo_zero_unpaired.")] = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a policy on thumbs up and down by KTO. Settings: `plumbline config train_kto`."""
+    _run("train_kto", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
 def ppo(
     context: typer.Context,
     model: Model,
@@ -157,6 +187,12 @@ def pairs(
     context: typer.Context,
     model: Model,
     data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
+    reward: Annotated[
+        str | None, typer.Option(help="A reward model that ranks the responses.")
+    ] = None,
+    pairing: Annotated[
+        str | None, typer.Option(help="With it: best_worst, all, near_gap or rso.")
+    ] = None,
     columns: Columns = None,
     prompts: Annotated[int | None, typer.Option(help="Prompts to answer.")] = None,
     responses: Annotated[int | None, typer.Option(help="Responses to each prompt.")] = None,
@@ -168,7 +204,7 @@ def pairs(
     name: Name = None,
     home: Home = HOME,
 ) -> None:
-    """Sample pairs of responses to label. Settings: `plumbline config sample_pairs`."""
+    """Sample pairs to label, or for DPO. Settings: `plumbline config sample_pairs`."""
     _run("sample_pairs", context, overrides)
 
 

@@ -10,7 +10,7 @@ from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import is_missing, kind_of, messages_from, structure_from
 from plumbline.data.part_values import Parts
 from plumbline.data.records import assistant, user
-from plumbline.data.verdicts import verdict_of, with_verdict
+from plumbline.data.verdicts import strength_of, verdict_of, with_verdict
 
 _PAIR = derived(("a", "b"), of=("chosen", "rejected"))
 _BETTER = (
@@ -27,7 +27,12 @@ def _two(column: str) -> Any:
         if isinstance(sides.get("prompt"), Mapping):  # WebGPT: {"full_text": …}
             sides["prompt"] = sides["prompt"].get("full_text")
         verdict = parts.get("verdict")
-        return sides if is_missing(verdict) else with_verdict(sides, verdict_of(column, verdict))
+        if is_missing(verdict):
+            return sides
+        said = verdict_of(column, verdict)
+        strength = strength_of(column, verdict)  # a graded label is kept as the margin
+        graded = {} if strength is None else {"margin": strength}
+        return with_verdict({**sides, **graded}, said)
 
     return read
 

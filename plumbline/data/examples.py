@@ -25,6 +25,7 @@ from plumbline.data.messages import (
 from plumbline.data.part_values import (
     Parts,
     choice_in,
+    grade_in,
     has_something,
     named,
     number_in,
@@ -102,7 +103,7 @@ def example_from(parts: Parts) -> Example:
         references=_references(parts),
         tools=tuple(named("tools", tools_from, parts["tools"])) if "tools" in parts else (),
         weight=number_in(parts, "weight"),
-        margin=number_in(parts, "margin"),
+        margin=grade_in(parts, "margin"),
         subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
         id=str(parts["id"]) if has_something(parts.get("id")) else None,
         reasons=texts_in(parts.get("reasons")),

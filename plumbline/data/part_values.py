@@ -27,14 +27,24 @@ def has_something(value: Any) -> bool:
     return not (isinstance(value, Sequence | Mapping) and len(value) == 0)
 
 
+_TRUTHS = {
+    "true": True, "false": False, "1": True, "0": False, "-1": False,
+    "up": True, "down": False, "thumbs_up": True, "thumbs_down": False,
+    "thumbs up": True, "thumbs down": False, "\U0001f44d": True, "\U0001f44e": False,
+    "good": True, "bad": False, "like": True, "dislike": False,
+    "liked": True, "disliked": False, "desirable": True, "undesirable": False,
+}  # fmt: skip
+
+
 def truth_of(value: Any) -> bool | None:
     """Return a label as true or false however it is written; None where it is neither."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
-    words = {"true": True, "false": False, "1": True, "0": False}
-    return words.get(value.strip().lower()) if isinstance(value, str) else None
+    if isinstance(value, int | float) and value == -1:  # thumbs as 1 and -1
+        return False
+    return _TRUTHS.get(value.strip().lower()) if isinstance(value, str) else None
 
 
 def text_of(value: Any) -> str:
@@ -129,6 +139,23 @@ def number_in(parts: Parts, part: str) -> float | None:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"has {kind_of(value)} as {part}, not a number") from None
+
+
+#: Graded labels in words, as `plumbline.data.labels.Label.strength` counts them.
+_GRADES = {
+    "tie": 0.0, "equal": 0.0, "same": 0.0,
+    "slight": 1.0, "slightly": 1.0, "slightly better": 1.0, "negligibly better": 1.0,
+    "clear": 2.0, "clearly": 2.0, "better": 2.0, "clearly better": 2.0,
+    "much": 3.0, "much better": 3.0, "significantly better": 3.0,
+}  # fmt: skip
+
+
+def grade_in(parts: Parts, part: str) -> float | None:
+    """Return the number that a graded label stands for; None where the part is empty."""
+    value = parts.get(part)
+    if isinstance(value, str) and (grade := _GRADES.get(value.strip().lower())) is not None:
+        return grade
+    return number_in(parts, part)
 
 
 def named(name: str, read: Callable[[Any], T], value: Any) -> T:

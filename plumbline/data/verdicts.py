@@ -38,6 +38,11 @@ def verdict_of(column: str, value: Any) -> str:
     return verdicts[text]
 
 
+def strength_of(column: str, value: Any) -> float | None:
+    """Return by how much the better response is better, where the column is graded; else None."""
+    return float(abs(value)) if column in _SIGNED else None
+
+
 def with_verdict(parts: Parts, verdict: str) -> Parts:
     """Return the parts of two responses with the better as chosen; a tie chooses neither."""
     if verdict == "a":

@@ -23,7 +23,7 @@ from plumbline.statistics.length_control import (
 from plumbline.statistics.multiple_testing import benjamini_hochberg, holm
 from plumbline.statistics.power import detectable, power_at
 from plumbline.statistics.ranking import Ranked, bradley_terry, ranking
-from plumbline.statistics.win_rates import head_to_head, win_rate
+from plumbline.statistics.win_rates import head_to_head, win_rate, win_share
 
 __all__ = [
     "Band",
@@ -57,4 +57,5 @@ __all__ = [
     "sequence_kl",
     "win_rate",
     "win_scores",
+    "win_share",
 ]

@@ -13,6 +13,7 @@ from plumbline.statistics.crossed_effects import (
     check_confidence,
     drop_rounding_noise,
     paired_score_matrices,
+    score_matrix,
     variance_of_mean,
 )
 
@@ -45,6 +46,17 @@ def win_rate(scores_a: ArrayLike, scores_b: ArrayLike, confidence: float = 0.95)
     return share_interval(
         float(win_scores.mean()), variance, win_scores.shape[2], confidence, seeds
     )
+
+
+def win_share(win_scores: ArrayLike, confidence: float = 0.95) -> Contrast:
+    """Return the mean of win scores [S, P] of one method, over its prompts and training seeds.
+
+    Interval and p-value are those of `win_rate` against a baseline of one seed.
+    """
+    check_confidence(confidence)
+    wins = score_matrix(win_scores)
+    variance = variance_of_mean(wins.mean(axis=0), [wins])
+    return share_interval(float(wins.mean()), variance, wins.shape[1], confidence, (len(wins),))
 
 
 def share_interval(

@@ -40,6 +40,7 @@ ONE_STAGE = {
     "plumbline train sft": "train_sft",
     "plumbline train reward": "train_reward",
     "plumbline train dpo": "train_dpo",
+    "plumbline train kto": "train_kto",
     "plumbline train ppo": "train_ppo",
     "plumbline pairs": "sample_pairs",
 }

@@ -220,6 +220,40 @@ def test_log_probabilities_of_the_reference_are_computed_once_for_all_runs(
     assert calls() > 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_steps": 2, "batch_size": 4}, 8),
+        ({"max_steps": 2, "batch_size": 4, "gradient_accumulation": 2}, 16),
+        ({"max_steps": 6, "batch_size": 4}, 24),
+        ({"max_steps": 20, "batch_size": 4}, 24),
+        ({"epochs": 0.5, "batch_size": 5}, 15),
+        ({"epochs": 1, "batch_size": 7}, 24),
+    ],
+)
+def test_the_reference_reads_only_the_pairs_that_the_training_will_read(
+    base_folder, preferences, tmp_path, monkeypatch, changes, expected
+):
+    """A pair without its numbers would be read once more, in its step, and so be counted."""
+    from preference.reference import PolicyAndReference
+
+    read = []
+    compute = PolicyAndReference.sums
+    monkeypatch.setattr(
+        PolicyAndReference,
+        "sums",
+        lambda roles, branches, tokens, ld_alpha: (
+            read.append(len(tokens)) or compute(roles, branches, tokens, ld_alpha)
+        ),
+    )
+    training = TrainingConfig(learning_rate=5e-3, log_every=1, checkpoint_every=1, **changes)
+    how = {"base_folder": base_folder, "preferences": preferences, "training": training}
+    cached = losses_with(tmp_path, name="cached", **how)
+    assert sum(read) == expected
+    computed = losses_with(tmp_path, name="computed", reference={"kind": "computed"}, **how)
+    assert cached == pytest.approx(computed, abs=1e-4)
+
+
 def test_a_reference_that_follows_at_once_leaves_no_margin(base_folder, preferences, tmp_path):
     """With mixing 1 after every step it is the policy, so that each batch starts at log 2."""
     follows = {"kind": "moving", "mixing": 1.0, "every": 1}

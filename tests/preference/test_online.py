@@ -6,10 +6,14 @@ import math
 import random
 
 import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from plumbline.data.records import user
 from plumbline.dropped import Dropped
-from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -17,10 +21,11 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from preference.config import OnlineConfig, PairFilterConfig, WatchConfig
-from preference.online import train_online
+from preference.online import OnlineLearner, train_online
 from preference.pairing import PAIRINGS, PairingSettings, passes, similarity
 from preference.pairs import make_pairs
-from preference.rounds import Candidates, pairs_of
+from preference.responses import Response
+from preference.rounds import Candidates, pairs_of, within_budget
 from preference.signs_of_trouble import Watch
 
 PROMPTS = [[user(f"How much are {n} saws?")] for n in range(10)]
@@ -152,7 +157,7 @@ def test_pairs_that_are_alike_or_of_unlike_length_are_left_out_and_counted():
 
 
 def test_pairs_for_people_are_filtered_in_the_same_way():
-    texts = ["abcd", "abed", "x"]
+    texts = [Response(text) for text in ("abcd", "abed", "x")]
     assert len(make_pairs(PROMPTS[0], texts, 3, 0)) == 3
     alike = make_pairs(PROMPTS[0], texts, 3, 0, PairFilterConfig(max_similarity=0.7))
     shown = [{row["a"][0]["content"], row["b"][0]["content"]} for row in alike]
@@ -202,7 +207,6 @@ def test_the_first_round_has_ppo_s_prompts_and_random_streams(base_folder, token
     from plumbline.lm.policy import Policy
     from preference.rounds import sample_round
     from rl.config import PPOConfig
-    from rl.engines.native import NativeEngine
     from rl.sampler import RolloutSampler
 
     policy = Policy.load(base_folder)
@@ -220,9 +224,169 @@ def test_the_first_round_has_ppo_s_prompts_and_random_streams(base_folder, token
             seen.extend(zip(prompts, responses, strict=True))
             return super().score(prompts, responses)
 
-    sample_round(policy, PROMPTS, Notes(), OnlineConfig(**SMALL), 0, 0, Dropped())
+    engine = NativeEngine(sampling)
+    sample_round(engine, policy, PROMPTS, Notes(), OnlineConfig(**SMALL), 0, 0, Dropped())
     expected = [policy.decode(episode.response_ids) for episode in episodes]
     assert [text for _, text in seen] == expected
+
+
+# Budgets.
+
+
+def generation(*ids, finished=True):
+    return Generation(list(ids), [-1.0] * len(ids), finished)
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (None, [([1, 2], True), ([3], True), ([4, 5, 6], True)]),
+        (6, [([1, 2], True), ([3], True), ([4, 5, 6], True)]),
+        (5, [([1, 2], True), ([3], True), ([4, 5], False)]),
+        (3, [([1, 2], True), ([3], True)]),
+        (1, [([1], False)]),
+    ],
+)
+def test_responses_end_where_the_tokens_end(left, expected):
+    kept = within_budget([generation(1, 2), generation(3), generation(4, 5, 6)], left)
+    assert [(g.ids, g.finished) for g in kept] == expected
+    assert all(len(g.logprobs) == len(g.ids) for g in kept)
+
+
+@pytest.mark.parametrize("tokens", [1, 131, 400])
+def test_a_training_samples_exactly_as_many_tokens_as_it_may(base_folder, tmp_path, tokens):
+    seen = []
+
+    class Notes(LikesLetters):
+        def score(self, prompts, responses):
+            seen.append(len(responses))
+            return super().score(prompts, responses)
+
+    how = {"rounds": 60, "max_sampled_tokens": tokens, "evaluations": 4}
+    evaluated = []
+
+    def hook(policy, reference, step, folder):
+        evaluated.append(step)
+        return {}
+
+    _, figures = train(tmp_path, base_folder, hook=hook, scorer=Notes(), **how)
+    assert figures["tokens_sampled"] == tokens
+    assert figures["responses"] == sum(seen)
+    assert figures["rounds"] == len(seen)
+    assert evaluated[0] == 0 and evaluated[-1] == len(seen)
+    assert evaluated == sorted(set(evaluated))
+    assert len(evaluated) <= 5
+
+
+def test_the_learning_rate_falls_with_the_tokens(base_folder, tmp_path, monkeypatch):
+    rates = []
+    step = OnlineLearner._step
+
+    def noted(learner, pairs):
+        rates.append(learner._optimizer.param_groups[0]["lr"] / learner.config.learning_rate)
+        return step(learner, pairs)
+
+    monkeypatch.setattr(OnlineLearner, "_step", noted)
+    folder, _ = train(tmp_path, base_folder, rounds=60, max_sampled_tokens=300, minibatch_size=99)
+    lines = [line["tokens_sampled"] for line in read_metrics(folder / "metrics.jsonl")]
+    before = [0.0, *lines[:-1]]
+    learnt = [1 - tokens / 300 for tokens in before]
+    assert rates == pytest.approx(learnt[: len(rates)])
+    assert lines[-1] == 300
+
+
+def test_a_policy_beyond_the_kl_budget_is_rolled_back(base_folder, tmp_path):
+    fast = {"rounds": 8, "prompts_per_round": 8, "learning_rate": 5e-2}
+    free, figures = train(tmp_path / "free", base_folder, max_kl=1e9, **fast)
+    kls = [line["kl"] for line in read_metrics(free / "metrics.jsonl")]
+    # The first round's responses are the start's own: its KL from itself is rounding.
+    assert kls[0] == pytest.approx(0, abs=1e-3)
+    assert figures["rounds"] == 8
+    limit = (kls[2] + max(kls)) / 2
+    assert limit > kls[2]
+    beyond = next(n for n, kl in enumerate(kls) if kl > limit)
+    held, figures = train(tmp_path / "held", base_folder, max_kl=limit, **fast)
+    # Round `beyond` drew what is too far, so that the policy of the round before is kept.
+    assert figures["rounds"] == beyond - 1
+    assert figures["responses"] == (beyond + 1) * 8 * 3
+    shorter = read_metrics(held / "metrics.jsonl")
+    assert [line["kl"] for line in shorter] == kls[:beyond]
+    weights = load_file(held / "adapter_model.safetensors")
+    other = load_file(free / "adapter_model.safetensors")
+    assert any(not torch.equal(weights[name], other[name]) for name in weights)
+
+
+def test_kl_is_that_of_the_responses_from_the_start(base_folder, tmp_path, tokenizer):
+    """By transformers' own pass: the mean over responses of log p - log q, temperature included."""
+    from plumbline.lm.policy import Policy
+    from preference.budgets import KLBudget
+    from preference.reference import PolicyAndReference
+    from preference.rounds import sample_round
+
+    roles = PolicyAndReference(base_folder, TuningConfig(method="lora", rank=4), tokenizer)
+    with torch.no_grad():
+        for name, parameter in roles.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(len(name)))
+    sampling = SamplingConfig(max_new_tokens=8, temperature=0.7)
+    config = OnlineConfig(**SMALL | {"sampling": sampling, "max_kl": 1.0})
+    engine = NativeEngine(sampling)
+    drawn = sample_round(engine, roles.policy, PROMPTS, LikesLetters(), config, 0, 0, Dropped())
+    found = KLBudget(config, roles, print).kl_of(drawn)
+
+    def logprob(prompt, response):
+        with torch.no_grad():
+            logits = roles.model(input_ids=torch.tensor([prompt + response])).logits[0]
+        rows = (logits[len(prompt) - 1 : -1] / 0.7).log_softmax(-1)
+        return float(rows.gather(1, torch.tensor(response).unsqueeze(1)).sum())
+
+    pairs = list(zip(drawn.prompt_ids, drawn.response_ids, strict=True))
+    policy = [logprob(*pair) for pair in pairs]
+    with roles.model.disable_adapter():
+        start = [logprob(*pair) for pair in pairs]
+    expected = sum(p - q for p, q in zip(policy, start, strict=True)) / len(pairs)
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert found > 0.05
+    assert isinstance(roles.policy, Policy)
+
+
+# Engines.
+
+
+def test_a_server_samples_what_our_own_loop_samples(base_folder, tmp_path, serve):
+    """Each round the server gets the weights as they are then."""
+    server = serve()
+    ours, figures = train(tmp_path / "ours", base_folder)
+    served, other = train(
+        tmp_path / "served", base_folder, rollouts={"engine": "vllm", "url": server.url}
+    )
+    assert other["tokens_sampled"] == figures["tokens_sampled"]
+    loads = [body for path, body in server.seen if path == "/v1/load_lora_adapter"]
+    assert len(loads) == 4
+    mine, theirs = (
+        [line["score"] for line in read_metrics(folder / "metrics.jsonl")]
+        for folder in (ours, served)
+    )
+    assert theirs == pytest.approx(mine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rollouts": {"engine": "vllm"}}, r"set rollouts\.url to the server's address"),
+        (
+            {"rollouts": {"engine": "vllm", "url": "http://x"}, "tuning": {"method": "full"}},
+            r"tuning\.method is full",
+        ),
+        ({"rounds": 3, "max_sampled_tokens": 9}, "it needs max_sampled_tokens: null"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        OnlineConfig(**changes)
+
+
+# Exact resume.
 
 
 class KilledError(Exception):
@@ -235,6 +399,8 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(
     base_folder, tmp_path, reference_every, killed_in
 ):
     how = {"reference_every": reference_every, "rounds": 5, "checkpoint_every": 2}
+    if reference_every is None:
+        how = {"rounds": 60, "max_sampled_tokens": 250, "evaluations": 3, "max_kl": 50.0}
 
     class KillsOnce(LikesLetters):
         calls = 0

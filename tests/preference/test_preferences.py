@@ -16,7 +16,13 @@ from plumbline.runs.calls import SourceFile
 from plumbline.training.pairs import encode_pairs
 from preference.config import PreferenceFileConfig
 from preference.pairs import make_pairs
+from preference.responses import Response
 from preference.sources import import_preferences, read_preferences
+
+
+def of(*texts):
+    return [Response(text) for text in texts]
+
 
 TALK = "\n\nHuman: Hi there\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant:"
 
@@ -102,13 +108,13 @@ def test_a_file_of_one_pair_is_too_small(stage, tmp_path):
 
 def test_pairs_are_different_answers_in_random_order():
     prompt = [user("q")]
-    rows = make_pairs(prompt, ["a", "b", "a", " ", "c"], at_most=9, seed=0)
+    rows = make_pairs(prompt, of("a", "b", "a", " ", "c"), at_most=9, seed=0)
     sides = [{row["a"][0]["content"], row["b"][0]["content"]} for row in rows]
     assert sorted(map(sorted, sides)) == [["a", "b"], ["a", "c"], ["b", "c"]]
     assert len({row["pair_id"] for row in rows}) == 3
-    assert make_pairs(prompt, ["a", "a"], 3, 0) == []
+    assert make_pairs(prompt, of("a", "a"), 3, 0) == []
     first = [
-        make_pairs([user(f"q{n}")], ["x", "y"], 1, 0)[0]["a"][0]["content"] for n in range(200)
+        make_pairs([user(f"q{n}")], of("x", "y"), 1, 0)[0]["a"][0]["content"] for n in range(200)
     ]
     assert 70 < first.count("x") < 130
 

@@ -17,6 +17,8 @@ from torch.nn.functional import logsigmoid
 from plumbline.data.records import assistant, user, write_dataset
 from plumbline.lm.batches import collate, pad_right
 from plumbline.lm.chat import encode_demonstration, encode_response
+from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.gguf_file import write_model_folder
 from plumbline.lm.load import load_sequence_scorer, trainable_causal_lm
@@ -34,8 +36,6 @@ from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines.native import NativeEngine
-from rl.engines.table import ENGINES
 from rl.episodes import play
 from rl.guards import Guard
 from rl.ppo import PPO

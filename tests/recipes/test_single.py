@@ -129,6 +129,51 @@ def test_pairs_are_sampled_alone(work):
     assert 1 <= len(rows) <= 6 and {"pair_id", "prompt", "a", "b"} <= set(rows[0])
 
 
+@pytest.mark.slow
+def test_pairs_are_ranked_by_a_reward_model_and_trained_on(work):
+    folder, shared, _ = work
+    plumbline(
+        "pairs", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl", "--prompts", "24",
+        "--reward", "my-reward:reward", "--responses", "3", "--max-length", "8",
+        "--pairing", "best_worst", "--pairs.temperatures", "[0.7, 1.3]",
+        "--refine.negatives", "0.5", "--ranking.held_out_share", "0.3",
+        "--name", "my-ranked", *shared,
+    )  # fmt: skip
+    made = record(work, "my-ranked").artifacts
+    rows = read_dataset(made["preferences"].path, "train")
+    assert {row["label_source"] for row in rows} == {"model", "fault"}
+    assert made["ranked"].metrics["on_policy_share"] == 1.0
+    plumbline(
+        "train", "dpo", "--model", "my-sft:sft", "--data", "my-ranked:preferences", *SMALL,
+        *EVALUATION, "--dpo.evaluations", "0", "--name", "my-ranked-dpo", *shared,
+    )  # fmt: skip
+    assert record(work, "my-ranked-dpo").artifacts["dpo/seed-0"].metrics["pairs"] == len(rows)
+
+
+@pytest.mark.slow
+def test_kto_alone_takes_thumbs_and_dpo_makes_pairs_of_them(work):
+    folder, shared, _ = work
+    thumbs = [
+        {"prompt": question, "completion": answer, "label": label}
+        for n, question in enumerate(QUESTIONS)
+        for answer, label in ((f"It is {COLORS[n % 6]}.", "up"), ("No idea.", "down"))
+    ]
+    (folder / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in thumbs))
+    plumbline(
+        "train", "kto", "--model", "my-sft:sft", "--data", folder / "thumbs.jsonl", "--lr", "1e-3",
+        *SMALL, *EVALUATION, "--kto.evaluations", "1", "--name", "my-kto", *shared,
+    )  # fmt: skip
+    made = record(work, "my-kto").artifacts
+    assert made["kto/seed-0"].metrics["liked_share"] == 0.5
+    assert made["kto/seed-0"].metrics["labels"] == made["labels"].metrics["train_rows"]
+    plumbline(
+        "train", "dpo", "--model", "my-sft:sft", "--data", "my-kto:labels", *SMALL, *EVALUATION,
+        "--dpo.evaluations", "0", "--name", "my-thumbs-dpo", *shared,
+    )  # fmt: skip
+    pairs = record(work, "my-thumbs-dpo").artifacts["preferences"]
+    assert pairs.metrics["train_rows"] == made["labels"].metrics["train_rows"] / 2
+
+
 def test_held_out_data_of_one_s_own_is_never_trained_on(work, base_folder):
     folder, shared, _ = work
     held_out = [{"instruction": QUESTIONS[n], "output": "It is red."} for n in (0, 5, 7)]

@@ -1,15 +1,11 @@
 """Engines: whoever draws, the tokens are the policy's, and what differs is corrected for.
 
-No vLLM is here. A small server speaks its protocol (completions with token ids, adapters loaded
-and unloaded by path) and draws from the tiny model, with the adapter that it read from disk.
+No vLLM is here. A small server (`tests.vllm_server`) speaks its protocol.
 """
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,11 @@ from pydantic import ValidationError
 
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.batches import collate, pad_right
-from plumbline.lm.generation import SamplingConfig, generate
+from plumbline.lm.engines.continuous import ContinuousEngine
+from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.engines.table import ENGINES
+from plumbline.lm.engines.vllm import VLLMEngine
+from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -26,135 +26,11 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl.config import KLConfig, PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines.continuous import ContinuousEngine
-from rl.engines.native import NativeEngine
-from rl.engines.table import ENGINES
-from rl.engines.vllm import VLLMEngine
 from rl.ppo import PPO, train_ppo
 from rl.roles import Roles
 from tests.rl.conftest import build_rollout
 
 SAMPLING = SamplingConfig(max_new_tokens=12)
-
-
-# --- The server. --------------------------------------------------------------------------------
-
-
-class Server:
-    """What a vLLM server does, for one tiny model."""
-
-    def __init__(self, base_folder: Path, **behavior):
-        self.base, self.context = str(base_folder), behavior.get("context", 256)
-        self.runtime_loading = behavior.get("runtime_loading", True)
-        self.processed = behavior.get("processed", True)
-        self.says_ids = behavior.get("says_ids", True)
-        self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
-        self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
-        self.models: dict[str, object] = {}
-        self.seen: list[tuple[str, dict]] = []
-        self.answered = 0
-        self._lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                self.answer(200, {"data": [{"id": "tiny", "root": server.base}]})
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                self.answer(*server.respond(self.path, body))
-
-            def answer(self, status, said):
-                kind = "text/plain" if isinstance(said, str) else "application/json"
-                content = (said if isinstance(said, str) else json.dumps(said)).encode()
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._http.shutdown()
-        self._http.server_close()
-
-    def respond(self, path, body):
-        with self._lock:
-            self.seen.append((path, body))
-            if path == "/v1/load_lora_adapter":
-                return self._load(body)
-            if path == "/v1/unload_lora_adapter":
-                del self.models[body["lora_name"]]
-                return 200, "Success"
-            if self.fails:
-                self.fails -= 1
-                return error(503, "overloaded")
-            answer = self._complete(body)
-            self.answered += 1
-            return answer
-
-    def _load(self, body):
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        if not self.runtime_loading:
-            return 404, {"detail": "Not Found"}
-        if body["lora_name"] in self.models:
-            return error(400, "The lora adapter has already been loaded.")
-        base = AutoModelForCausalLM.from_pretrained(self.base)
-        self.models[body["lora_name"]] = PeftModel.from_pretrained(base, body["lora_path"]).eval()
-        return 200, "Success"
-
-    def _complete(self, body):
-        model = self.models.get(body["model"])
-        if model is None:
-            return error(404, f"The model `{body['model']}` does not exist.")
-        if len(body["prompt"]) + body["max_tokens"] > self.context:
-            return error(400, f"This model's maximum context length is {self.context} tokens.")
-        config = SamplingConfig(temperature=body["temperature"], max_new_tokens=body["max_tokens"])
-        ends = frozenset(body["stop_token_ids"])
-        (drawn,) = generate(model, [body["prompt"]], [body["seed"]], config, end_ids=ends, pad_id=0)
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([body["prompt"]])).logits[0, -1]
-        divisor = body["temperature"] if self.processed else 1.0
-        top = float((logits / divisor).log_softmax(-1).max())
-        choice = {
-            "index": 0,
-            "text": "",
-            "finish_reason": "stop" if drawn.finished else "length",
-            "logprobs": {
-                "token_logprobs": [logprob + self.blur for logprob in drawn.logprobs],
-                "top_logprobs": [{"token": top}],
-            },
-        }
-        if self.says_ids:
-            choice["token_ids"] = drawn.ids
-        return 200, {"choices": [choice]}
-
-
-def error(status, message):
-    return status, {"error": {"message": message, "type": "BadRequestError", "code": status}}
-
-
-@pytest.fixture
-def serve(base_folder):
-    """Start servers, and stop them after the test."""
-    started = []
-
-    def start(**behavior):
-        started.append(Server(base_folder, **behavior))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
 
 
 @pytest.fixture

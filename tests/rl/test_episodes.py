@@ -10,11 +10,11 @@ import torch
 from plumbline.data.records import assistant, user
 from plumbline.lm.batches import collate
 from plumbline.lm.chat import encode_demonstration, encode_prompt
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig
-from rl.engines.native import NativeEngine
 from rl.episodes import play
 from rl.roles import Roles
 from tests.rl.conftest import build_rollout, make_ppo

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from plumbline.lm.batches import collate
 from plumbline.lm.chat import encode_response
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
 from plumbline.lm.policy import Policy
@@ -22,7 +23,6 @@ from plumbline.lm.tuning import TuningConfig
 from reward.scorer import RewardModelScorer
 from rl.checkpoints import restore_checkpoint, save_checkpoint
 from rl.config import AdvantageConfig, KLConfig, LossConfig, PPOConfig, ShapingConfig
-from rl.engines.native import NativeEngine
 from rl.episodes import Episode, play
 from rl.learner import Learner
 from rl.losses import REDUCTIONS

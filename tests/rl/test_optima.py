@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.seeds import derive
 from rl.config import AdvantageConfig, KLConfig, PPOConfig, ShapingConfig, ValueConfig
-from rl.engines.native import NativeEngine
 from rl.episodes import play
 from rl.roles import Roles
 from tests.rl.conftest import make_ppo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.load import load_causal_lm
 from plumbline.lm.tokenizer import load_tokenizer
@@ -13,7 +14,6 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl.config import PPOConfig, RolloutConfig, ValueConfig
-from rl.engines.native import NativeEngine
 from rl.ppo import train_ppo
 from rl.roles import make_roles
 from rl.sampler import RolloutSampler

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from plumbline.data.records import user
+from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -13,8 +15,6 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from rl import roles as roles_module
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig, ValueConfig
-from rl.engines.native import NativeEngine
-from rl.engines.table import ENGINES
 from rl.episodes import play
 from rl.ppo import PPO, train_ppo
 from rl.roles import Roles

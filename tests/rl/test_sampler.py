@@ -7,12 +7,12 @@ import torch
 
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.seeds import derive
 from rl.config import PPOConfig, RolloutConfig, ShapingConfig
-from rl.engines.native import NativeEngine
 from rl.episodes import Episode
 from rl.roles import Roles
 from rl.sampler import RolloutSampler, prompts_of_round, prompts_that_fit

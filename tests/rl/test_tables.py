@@ -12,9 +12,9 @@ import torch
 from plumbline.config import Config, load
 from plumbline.config.declare import condition_of
 from plumbline.errors import ConfigError, ModelError
+from plumbline.lm.engines.table import ENGINES
 from rl.advantages import ADVANTAGE_ESTIMATORS, EstimatorSettings
 from rl.config import PPOConfig
-from rl.engines.table import ENGINES
 from rl.kl import KL_ESTIMATORS
 from rl.losses import POLICY_LOSSES, REDUCTIONS, Clip
 from rl.shaping import MISSING_EOS

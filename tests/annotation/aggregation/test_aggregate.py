@@ -105,6 +105,20 @@ def test_soft_labels_by_hand():
     assert preference(row, "a", votes, prior_votes=1)["soft_label"] == pytest.approx(3 / 5)
 
 
+def test_graded_votes_become_a_margin():
+    def margin(*votes, chosen="a"):
+        labels = [label(choice, strength=strength) for choice, strength in votes]
+        row = {"pair_id": "p", "prompt": [], "a": [], "b": []}
+        return preference(row, chosen, labels).get("margin", "no column")
+
+    assert margin(("a", 3), ("a", 1)) == 2.0
+    assert margin(("a", 3), ("tie", None), ("b", 1)) == pytest.approx(2 / 3)
+    assert margin(("b", 2), ("a", 1), chosen="b") == 0.5
+    assert margin(("a", 1), ("b", 3), ("a", 1)) == 0.0
+    assert margin(("a", 2), ("a", None)) == 2.0  # who was not asked says nothing
+    assert margin(("a", None), ("tie", None)) == "no column"
+
+
 def artifact(folder, store, kind):
     manifest = Manifest(
         kind=kind, id=f"{kind}-1", schema_version=1, stage="test", arguments={}, inputs={},

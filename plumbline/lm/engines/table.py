@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plumbline.lm.engines.engine import RolloutEngine, Server
+from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.tables import Table
-from rl.engines.engine import RolloutEngine, Server
-from rl.engines.native import NativeEngine
 
 
 def _native(sampling: SamplingConfig, server: Server) -> RolloutEngine:
@@ -17,13 +17,13 @@ def _native(sampling: SamplingConfig, server: Server) -> RolloutEngine:
 
 
 def _continuous(sampling: SamplingConfig, server: Server) -> RolloutEngine:
-    from rl.engines.continuous import ContinuousEngine
+    from plumbline.lm.engines.continuous import ContinuousEngine
 
     return ContinuousEngine(sampling)
 
 
 def _vllm(sampling: SamplingConfig, server: Server) -> RolloutEngine:
-    from rl.engines.vllm import VLLMEngine
+    from plumbline.lm.engines.vllm import VLLMEngine
 
     return VLLMEngine(sampling, server)
 

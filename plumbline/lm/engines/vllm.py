@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ConfigError, ModelError
+from plumbline.lm.engines.engine import Server
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
 from plumbline.runs.processes import of_all_processes, this_process
-from rl.engines.engine import Server
 
 if TYPE_CHECKING:
     import httpx

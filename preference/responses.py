@@ -1,0 +1,128 @@
+"""Several responses to each prompt, of one policy or of several, at one temperature or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from plumbline.data.records import Conversation, prompt_id
+from plumbline.dropped import Dropped
+from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.policy import Policy
+from plumbline.lm.sampling import sample_in_chunks
+from plumbline.runs.artifacts import Artifact
+from plumbline.runs.stage import Stage
+from plumbline.seeds import derive
+from preference.config import PairsConfig
+
+
+class Response(NamedTuple):
+    """A response, and who gave it."""
+
+    text: str
+    policy: str = ""
+    """The id of the artefact."""
+    temperature: float = 1.0
+    tokens: int = 0
+    finished: bool = True
+
+
+class Answered(NamedTuple):
+    """A prompt with its responses."""
+
+    number: int
+    """The prompt's, from 1."""
+    prompt: Conversation
+    responses: list[Response]
+
+
+def sample_responses(
+    stage: Stage,
+    policies: Sequence[Artifact],
+    prompts: Sequence[Conversation],
+    config: PairsConfig,
+    seed: int,
+    dropped: Dropped,
+) -> list[Answered]:
+    """Return ``responses`` of each policy to every prompt that all of them can answer.
+
+    Each response has a random stream of its own. The other prompts are kept with the reason.
+    """
+    asked = list(enumerate(prompts, 1))
+    gathered: dict[int, list[Response]] = {number: [] for number, _ in asked}
+    for place, artifact in enumerate(policies):
+        policy = Policy.load(artifact.path)
+        asked = _answerable(policy, asked, config, dropped)
+        for number, drawn in _draw(stage, policy, artifact.id, place, asked, config, seed):
+            gathered[number] += drawn
+    return [Answered(number, prompt, gathered[number]) for number, prompt in asked]
+
+
+def _answerable(
+    policy: Policy,
+    prompts: Sequence[tuple[int, Conversation]],
+    config: PairsConfig,
+    dropped: Dropped,
+) -> list[tuple[int, Conversation]]:
+    """Return the prompts that a policy can answer, with their numbers."""
+    answerable = []
+    for number, prompt in prompts:
+        problem = policy.problem_with(prompt, config.sampling.max_new_tokens)
+        if problem is None:
+            answerable.append((number, prompt))
+        else:
+            dropped.add("prompts", number, problem, prompt)
+    return answerable
+
+
+def _draw(
+    stage: Stage,
+    policy: Policy,
+    name: str,
+    place: int,
+    prompts: Sequence[tuple[int, Conversation]],
+    config: PairsConfig,
+    seed: int,
+) -> list[tuple[int, list[Response]]]:
+    """Return each prompt's number with the responses of one policy, in the order of their draws."""
+    temperatures = config.temperatures or (config.sampling.temperature,)
+    found: dict[tuple[int, int], Response] = {}
+    for group, temperature in enumerate(temperatures):
+        draws = range(group, config.responses, len(temperatures))
+        places = [(number, prompt, n) for number, prompt in prompts for n in draws]
+        if not places:
+            continue
+        own = ("policy", place) if place else ()
+        generations = sample_in_chunks(
+            stage,
+            policy,
+            [policy.encode(prompt) for _, prompt, _ in places],
+            [derive(seed, "pairs", prompt_id(prompt), n, *own) for _, prompt, n in places],
+            _at(config.sampling, temperature),
+            "responses",
+            folder=f"{place}-{group}" if place or group else "",
+        )
+        for (number, _, n), generation in zip(places, generations, strict=True):
+            text = policy.decode(generation.ids)
+            found[number, n] = Response(
+                text, name, temperature, len(generation.ids), generation.finished
+            )
+    return [(number, [found[number, n] for n in range(config.responses)]) for number, _ in prompts]
+
+
+def _at(sampling: SamplingConfig, temperature: float) -> SamplingConfig:
+    return sampling.model_copy(update={"temperature": temperature})
+
+
+def different_responses(responses: Sequence[Response]) -> list[Response]:
+    """Return the responses that are not empty, and of equal texts the first."""
+    by_text: dict[str, Response] = {}
+    for response in responses:
+        if response.text.strip():
+            by_text.setdefault(response.text, response)
+    return list(by_text.values())
+
+
+def share_of(policy: Artifact, names: Sequence[str]) -> float | None:
+    """Return which share of responses, by the names of their policies, is a policy's own."""
+    return sum(name == policy.id for name in names) / len(names) if names else None
