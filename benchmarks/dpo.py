@@ -81,7 +81,10 @@ def main() -> None:
         settings = [Setting(f"{name}, {kind}", kind, **what) for kind in ("trl", "ours")]
         try:
             trl, ours = alternate(settings, repeats, warm_up)
-        except (RuntimeError, BrokenPipeError) as error:  # out of memory, say: the others go on
+        except (
+            RuntimeError,
+            BrokenPipeError,
+        ) as error:  # other cases still run
             print(f"{name:22} failed: {error}", flush=True)
             ratios[name] = None
             continue

@@ -70,8 +70,8 @@ def rude_tone(text: str, rng: random.Random) -> str | None:
     if not text.strip():
         return None
     plain = _PLEASE.sub("", _POLITE.sub("", text)).strip()
-    said = rng.choice(_RUDE)
-    parts = [said, plain] if rng.random() < 0.5 else [plain, said]
+    remark = rng.choice(_RUDE)
+    parts = [remark, plain] if rng.random() < 0.5 else [plain, remark]
     return " ".join(part for part in parts if part)
 
 

@@ -152,9 +152,9 @@ def with_mismatches(examples: Sequence[LabeledExample], limit: LengthLimit) -> l
     matched: list[LabeledExample] = []
     for number, example in enumerate(examples):
         other = next(
-            one
+            candidate
             for step in range(1, count)
-            if (one := examples[(number + step) % count]).prompt_ids != example.prompt_ids
+            if (candidate := examples[(number + step) % count]).prompt_ids != example.prompt_ids
         )
         room = max(1, limit.tokens - len(example.prompt_ids))
         matched.append(example._replace(mismatched_ids=other.response_ids[:room]))

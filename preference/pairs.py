@@ -125,10 +125,10 @@ def rank_pairs(
         own = list(itertools.islice(scores, len(responses)))
         random = rng(seed, "pairing", prompt_id(prompt))
         texts = [response.text for response in responses]
-        found = scored_pairs(texts, own, ranking, config.filter, random)
-        if found.reason is not None:
-            dropped.add("sampled", number, found.reason, prompt)
-        pairs = random.sample(found.pairs, min(config.pairs_per_prompt, len(found.pairs)))
+        ranked = scored_pairs(texts, own, ranking, config.filter, random)
+        if ranked.reason is not None:
+            dropped.add("sampled", number, ranked.reason, prompt)
+        pairs = random.sample(ranked.pairs, min(config.pairs_per_prompt, len(ranked.pairs)))
         split = "test" if is_held_out(prompt, ranking.held_out_share, data_seed) else "train"
         splits[split] += [
             {
@@ -212,7 +212,7 @@ def _names(policies: Sequence[Artifact]) -> str:
 
 def _response_figures(answered: Sequence[Answered]) -> dict[str, float]:
     """Return how many responses there are, how many ended, and their mean length."""
-    drawn = [response for one in answered for response in one.responses]
+    drawn = [response for item in answered for response in item.responses]
     return {
         "responses": float(len(drawn)),
         "finished_share": sum(response.finished for response in drawn) / len(drawn),

@@ -98,7 +98,7 @@ def with_faults(rows: Sequence[Row], config: RefineConfig, seed: int) -> list[Ro
     drawn = sorted(
         rng(seed, "negatives").sample(range(len(rows)), round(config.negatives * len(rows)))
     )
-    made: list[Row] = []
+    negatives: list[Row] = []
     for turn, number in enumerate(drawn):
         row, faults = rows[number], config.faults
         text = _text(row, "chosen")
@@ -107,9 +107,9 @@ def with_faults(rows: Sequence[Row], config: RefineConfig, seed: int) -> list[Ro
             random = rng(seed, "fault", fault, row.get("pair_id", str(number)))
             spoilt = CORRUPTIONS[fault].function(text, random)
             if spoilt is not None and spoilt.strip() and spoilt != text:
-                made.append(_spoilt_row(row, spoilt, fault, number))
+                negatives.append(_spoilt_row(row, spoilt, fault, number))
                 break
-    return made
+    return negatives
 
 
 def _spoilt_row(row: Row, spoilt: str, fault: str, number: int) -> Row:

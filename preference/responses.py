@@ -48,14 +48,14 @@ def sample_responses(
 
     Each response has a random stream of its own. The other prompts are kept with the reason.
     """
-    asked = list(enumerate(prompts, 1))
-    gathered: dict[int, list[Response]] = {number: [] for number, _ in asked}
+    answerable = list(enumerate(prompts, 1))
+    gathered: dict[int, list[Response]] = {number: [] for number, _ in answerable}
     for place, artifact in enumerate(policies):
         policy = Policy.load(artifact.path)
-        asked = _answerable(policy, asked, config, dropped)
-        for number, drawn in _draw(stage, policy, artifact.id, place, asked, config, seed):
+        answerable = _answerable(policy, answerable, config, dropped)
+        for number, drawn in _draw(stage, policy, artifact.id, place, answerable, config, seed):
             gathered[number] += drawn
-    return [Answered(number, prompt, gathered[number]) for number, prompt in asked]
+    return [Answered(number, prompt, gathered[number]) for number, prompt in answerable]
 
 
 def _answerable(
@@ -86,7 +86,7 @@ def _draw(
 ) -> list[tuple[int, list[Response]]]:
     """Return each prompt's number with the responses of one policy, in the order of their draws."""
     temperatures = config.temperatures or (config.sampling.temperature,)
-    found: dict[tuple[int, int], Response] = {}
+    drawn: dict[tuple[int, int], Response] = {}
     for group, temperature in enumerate(temperatures):
         draws = range(group, config.responses, len(temperatures))
         places = [(number, prompt, n) for number, prompt in prompts for n in draws]
@@ -104,10 +104,10 @@ def _draw(
         )
         for (number, _, n), generation in zip(places, generations, strict=True):
             text = policy.decode(generation.ids)
-            found[number, n] = Response(
+            drawn[number, n] = Response(
                 text, name, temperature, len(generation.ids), generation.finished
             )
-    return [(number, [found[number, n] for n in range(config.responses)]) for number, _ in prompts]
+    return [(number, [drawn[number, n] for n in range(config.responses)]) for number, _ in prompts]
 
 
 def _at(sampling: SamplingConfig, temperature: float) -> SamplingConfig:

@@ -137,13 +137,13 @@ def pairs_of(
 ) -> list[PairExample]:
     """Return the pairs of one prompt's responses; what makes none is counted."""
     random = rng(seed, "pairing", number, prompt_id(candidates.prompt))
-    found = scored_pairs(candidates.texts, candidates.scores, config, config.filter, random)
-    if found.reason is not None:
-        reason = found.reason
+    ranked = scored_pairs(candidates.texts, candidates.scores, config, config.filter, random)
+    if ranked.reason is not None:
+        reason = ranked.reason
         if len(candidates.texts) < 2:
             reason = "has one response where max_sampled_tokens ends"
         dropped.add(f"round {number + 1}", number + 1, reason, candidates.prompt)
     return [
         PairExample(candidates.prompt_ids, candidates.ids[a], candidates.ids[b])
-        for a, b in found.pairs
+        for a, b in ranked.pairs
     ]

@@ -165,18 +165,18 @@ def main(run: Run, config: PreferenceFamilyConfig) -> dict[str, Any]:
             aligned[method][str(seed)] = {"policy": policy, "evaluation": evaluation}
 
     # 3. One table: each method against the SFT policy, at four points of its training.
-    judged = {
+    against_start = {
         "judge": shared.judge, "baseline": shared.baseline, "methods": aligned,
         "confidence": config.evaluation.confidence,
     }  # fmt: skip
-    run.make("methods", tabulate_methods, **judged)
+    run.make("methods", tabulate_methods, **against_start)
 
     # 4. Compare them: at a matched budget and at the end, paired by prompt, over seeds.
     report = run.make(
         "report",
         compare_methods,
         title="Preferences offline and with the reward model in the loop",
-        **judged,
+        **against_start,
         stages=run.stages,
         budget=config.budget,
         prices=config.prices,

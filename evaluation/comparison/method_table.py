@@ -72,10 +72,10 @@ def method_table(
         groups[run.method].append(run)
     on_the_way = prompts_of_all_checkpoints(comparable.runs, comparable.prompts)
     start = baseline.evaluation
-    found: list[tuple[str, str, str, Wins, float | None]] = []
+    points: list[tuple[str, str, str, Wins, float | None]] = []
     for method, group in groups.items():
         wins = np.stack([_wins_of_best(run, start, judge, on_the_way) for run in group])
-        found.append((method, "best", "its best checkpoint", wins, None))
+        points.append((method, "best", "its best checkpoint", wins, None))
     for by in ("kl", "tokens"):
         if by == "kl" and not comparable.has_comparable_kl:
             continue
@@ -87,20 +87,20 @@ def method_table(
             if places:
                 wins = np.stack([_wins_of_match(p, start, judge, on_the_way) for p in places])
                 kl = _mean([_kl_of(place) for place in places])
-                found.append((method, by, budget.text, wins, kl))
+                points.append((method, by, budget.text, wins, kl))
     for method, group in groups.items():
         finals = [run.final for run in group]
         wins = np.stack([_wins(final, start, judge, comparable.prompts) for final in finals])
         kl = _mean([final.kl for final in finals])
-        found.append((method, "end", "the end of training", wins, kl))
-    rates = [statistics.win_share(wins, confidence) for *_, wins, _ in found]
+        points.append((method, "end", "the end of training", wins, kl))
+    rates = [statistics.win_share(wins, confidence) for *_, wins, _ in points]
     adjusted = statistics.holm([rate.p_value for rate in rates])
     cells = [
         Cell(
             method, at, where, rate.difference, rate.low, rate.high, rate.p_value, p,
             wins.shape[0], wins.shape[1], kl,
         )
-        for (method, at, where, wins, kl), rate, p in zip(found, rates, adjusted, strict=True)
+        for (method, at, where, wins, kl), rate, p in zip(points, rates, adjusted, strict=True)
     ]  # fmt: skip
     order = list(groups)
     return sorted(cells, key=lambda cell: order.index(cell.method))
@@ -112,7 +112,7 @@ def _wins(
     """Return a checkpoint's wins against the start, [P]."""
     if not prompts:
         return np.zeros(0)
-    scores, base = (scores_of([one], judge, prompts) for one in (checkpoint, start))
+    scores, base = (scores_of([each], judge, prompts) for each in (checkpoint, start))
     wins: Wins = statistics.head_to_head(scores, base)[0, 0]
     return wins
 
@@ -129,9 +129,9 @@ def _wins_of_best(
     candidates = trained or list(run.checkpoints)
     wins = np.zeros(len(prompts))
     for parity in (0, 1):
-        judged, others = prompts[parity::2], prompts[1 - parity :: 2]
-        means = scores_of(candidates, judge, others or judged).mean(axis=1)
-        wins[parity::2] = _wins(candidates[int(means.argmax())], start, judge, judged)
+        half, others = prompts[parity::2], prompts[1 - parity :: 2]
+        means = scores_of(candidates, judge, others or half).mean(axis=1)
+        wins[parity::2] = _wins(candidates[int(means.argmax())], start, judge, half)
     return wins
 
 
@@ -139,7 +139,7 @@ def _wins_of_match(
     place: Matched, start: CheckpointEval, judge: str, prompts: Sequence[str]
 ) -> Wins:
     """Return the wins where a training meets a budget, [P], interpolated as scores are."""
-    before, after = (_wins(one, start, judge, prompts) for one in (place.before, place.after))
+    before, after = (_wins(each, start, judge, prompts) for each in (place.before, place.after))
     wins: Wins = (1 - place.share) * before + place.share * after
     return wins
 

@@ -29,10 +29,10 @@ def _two(column: str) -> Any:
         verdict = parts.get("verdict")
         if is_missing(verdict):
             return sides
-        said = verdict_of(column, verdict)
+        better = verdict_of(column, verdict)
         strength = strength_of(column, verdict)  # a graded label is kept as the margin
         graded = {} if strength is None else {"margin": strength}
-        return with_verdict({**sides, **graded}, said)
+        return with_verdict({**sides, **graded}, better)
 
     return read
 
