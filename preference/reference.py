@@ -146,7 +146,7 @@ def cached_sums(
     content = json.dumps([roles.digest(), how, ids])
     file = folder / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     # The first process decides, since another run may just be writing the file.
-    sums = of_all_processes(_read(file, branches))[0]
+    sums: Tensor | None = of_all_processes(_read(file, branches))[0]
     if sums is None:
         sums = _computed(branches, roles, ld_alpha, batch_size)
         if this_process() == 0:
