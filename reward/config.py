@@ -13,10 +13,20 @@ from plumbline.training.config import TrainingConfig
 from reward.losses import LOSSES
 
 
+class AspectConfig(Config):
+    """One of several aspects of a response, each with an output of its own."""
+
+    labels: str
+    """Column with the probability that the chosen response is the better in this aspect: 1, 0 or
+    between. Null in a row: nobody said."""
+    weight: float = 1.0
+    """Weight in the reward, which is the weighted sum of all aspects."""
+
+
 class EarlyStoppingConfig(Config):
     """When a training ends before its last step; the best weights on the way are kept.
 
-    A share of the training pairs is held out for this, by prompt; the test pairs stay unseen.
+    A share of the training pairs is held out for this, by prompt; test pairs have no part in it.
     """
 
     patience: int | None = Field(None, ge=1)
@@ -94,6 +104,15 @@ class RewardConfig(Config):
     """Probability of a tie between two responses of equal reward."""
     ratings: tuple[str, str] | None = only_when(_reads("rating"), _needs("rating"), None)
     """Columns with the ratings of the chosen and of the rejected response."""
+    aspects: dict[str, AspectConfig] = only_when(
+        lambda config: _reads("probability")(config) and not _reads("tie")(config),
+        "loss: a pairwise one without ties",
+        {},
+    )
+    """Aspects by name, such as ``helpful: {labels: helpful, weight: 0.7}``. The model has one
+    output for each, and learns its labels beside those of the pair. Empty: one, the reward."""
+    aspect_weight: float = only_when(lambda config: bool(config.aspects), "aspects", 1.0, gt=0)
+    """Weight of the mean loss over the aspects, beside the loss of the reward."""
     center_rewards: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
     length_correction: float = only_when(_reads("margin"), _needs("margin"), 0.0, ge=0, le=1)

@@ -1,8 +1,8 @@
 """Losses of reward models: pure functions, one loss per pair.
 
-Shapes: ``B`` pairs. Each takes the rewards of both responses and what the labels say of the pair,
-and returns losses [B] in nats, of which the trainer takes the mean. With r the reward and m the
-margin of a pair,
+Shapes: ``B`` pairs. Each takes the rewards of both responses and what the labels say about the
+pair, and returns losses [B] in nats, of which the trainer takes the mean. With r the reward and m
+the margin of a pair,
 
     z = r(chosen) - r(rejected) - m
 
@@ -37,7 +37,7 @@ class PairRewards(NamedTuple):
 
 
 class PairLabels(NamedTuple):
-    """What the labels say of each pair: one number for all, or [B]."""
+    """What the labels say about each pair: one number for all, or [B]."""
 
     probability: float | Tensor = 1.0
     """That the chosen response is the better, between the two."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from plumbline.lm.adapters import using_adapter
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.trunk import last_states
+from reward.aspects import Aspects
 from reward.calibration import Calibration
 from reward.text_scorer import TextScorer
 
@@ -89,4 +90,6 @@ def _mount(folder: Path, model: Any, adapter: str) -> Tensor:
         parameter.data.copy_(weights[name.replace(f".{adapter}.", ".")])
         parameter.requires_grad = False
     model.set_adapter(ADAPTER)
-    return torch.as_tensor(head, dtype=torch.float32)
+    head, aspects = torch.as_tensor(head, dtype=torch.float32), Aspects.read(folder, len(head))
+    # A weighted sum of outputs is one output, whose weight is that sum.
+    return head if aspects is None else head.new_tensor(aspects.weights).unsqueeze(0) @ head

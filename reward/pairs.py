@@ -22,6 +22,8 @@ from reward.losses import LOSSES, PairLabels, length_effect, level_thresholds
 
 #: Where the aggregation keeps the pairs that prefer neither response.
 UNDECIDED = "undecided.jsonl"
+#: Before the name of an aspect, among the numbers of a pair.
+ASPECT = "aspect/"
 #: The column that marks a pair as a tie in what `with_ties` returns.
 _IS_TIE = "is_tie"
 
@@ -100,6 +102,8 @@ def reward_examples(
         columns["tie"] = [_share_of_ties(row) for row in rows]
     if config.ratings is not None:
         common = common._replace(**_add_ratings(columns, rows, config, origin))
+    for name, aspect in config.aspects.items():
+        columns[f"{ASPECT}{name}"] = _aspect_labels(rows, name, aspect.labels, origin)
     if config.length_correction:
         _add_length_effect(columns, pairs, config)
     examples = [
@@ -152,6 +156,18 @@ def numbers_in(
             )
         numbers.append(float(value))
     return numbers
+
+
+def _aspect_labels(rows: Sequence[Row], name: str, column: str, origin: str) -> list[float]:
+    """Return the labels of an aspect; not a number where a row has null."""
+    known = [row for row in rows if row.get(column, 0) is not None]
+    numbers = iter(numbers_in(known, f"aspects.{name}.labels", column, origin, least=0, most=1))
+    if not known:
+        raise DataError(
+            f"No row of {origin} has a label of the aspect {name!r} in {column!r}, so its output "
+            "would stay random. Name another column, or leave the aspect out."
+        )
+    return [next(numbers) if row.get(column, 0) is not None else math.nan for row in rows]
 
 
 def ties_of(preferences: Artifact) -> list[Row]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from plumbline.lm.load import load_sequence_scorer
+from plumbline.data.records import Message
+from plumbline.lm.load import head_outputs, load_sequence_scorer
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
+from reward.aspects import Aspects
 from reward.calibration import Calibration
 from reward.mounted import MountedScorer, same_base
 from reward.text_scorer import TextScorer, classifier_outputs
@@ -34,7 +37,30 @@ class RewardModelScorer(TextScorer):
 
     def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
         """Return the model's own output for each row [B, T], padded on the right."""
-        return classifier_outputs(self.model, ids, attention_mask)
+        return classifier_outputs(self.model, ids, attention_mask, self._weights)
+
+    @cached_property
+    def aspects(self) -> Aspects | None:
+        """What the model's outputs are, where it has several."""
+        return Aspects.read(self.folder, head_outputs(self.folder))
+
+    @cached_property
+    def _weights(self) -> Sequence[float]:
+        """Weight of each output in the reward."""
+        return (1.0,) if self.aspects is None else self.aspects.weights
+
+    def aspect_scores(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> dict[str, list[float]]:
+        """Return the model's own output for each response, by aspect; empty where it has none."""
+        reward, scores = self._weights, {}
+        try:
+            for number, name in enumerate(self.aspects.names if self.aspects else ()):
+                self._weights = [float(place == number) for place in range(len(reward))]
+                scores[name] = self.raw_scores(prompts, responses)
+        finally:
+            self._weights = reward
+        return scores
 
     def mount(self, model: Any, adapter: str = "reward") -> TextScorer:
         """Return this scorer as one more adapter on a PEFT model, if it is of the same base.

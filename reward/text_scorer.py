@@ -112,17 +112,24 @@ def batches_by_tokens(
         yield batch
 
 
-def classifier_outputs(model: Any, ids: Tensor, attention_mask: Tensor) -> list[float]:
-    """Return the output of a sequence classifier with one label for each row [B, T]."""
+def classifier_outputs(
+    model: Any, ids: Tensor, attention_mask: Tensor, weights: Sequence[float] = (1.0,)
+) -> list[float]:
+    """Return the weighted sum of a sequence classifier's outputs for each row [B, T]."""
     ids, attention_mask = ids.to(model.device), attention_mask.to(model.device)
     if not is_supported(model) and not has_packed_pass(model):
-        plain: list[float] = (
-            model(input_ids=ids, attention_mask=attention_mask).logits[:, 0].tolist()
-        )
-        return plain
+        return _summed(model(input_ids=ids, attention_mask=attention_mask).logits, weights)
     states = last_states(model, ids, attention_mask)
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     with torch.autocast(model.device.type, enabled=False):  # few numbers, and all that is kept
         weight = next(whole.score.parameters())
-        scores: list[float] = whole.score(states.to(weight.dtype))[:, 0].tolist()
-    return scores
+        return _summed(whole.score(states.to(weight.dtype)), weights)
+
+
+def _summed(outputs: Tensor, weights: Sequence[float]) -> list[float]:
+    """Return the weighted sum of outputs [B, K], one number for each row."""
+    if len(weights) == 1 and weights[0] == 1:
+        only: list[float] = outputs[:, 0].tolist()
+        return only
+    sums: list[float] = (outputs @ outputs.new_tensor(weights)).tolist()
+    return sums

@@ -22,6 +22,7 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
+from reward.aspects import Aspects
 from reward.calibration import Calibration
 from reward.config import RewardConfig
 from reward.losses import LOSSES
@@ -66,11 +67,11 @@ def train_reward_model(
 
     # 2. The policy's weights under a new head.
     set_seed(seed)
-    model = trainable_sequence_scorer(policy.path, config.tuning)
+    model = trainable_sequence_scorer(policy.path, config.tuning, labels=tuple(config.aspects))
     trainer = make_trainer(stage, model, tokenizer, pairs, config, preferences.id, seed)
 
     # 3. Train, with the harness at its milestones.
-    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens)
+    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens, _aspects(config))
     fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
     if trainer.best is not None:
         trainer.best.use()
@@ -79,6 +80,8 @@ def train_reward_model(
         return {}  # the first process saves and calibrates
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
+    if (aspects := _aspects(config)) is not None:
+        aspects.write(stage.folder)
 
     # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
@@ -143,6 +146,8 @@ def make_trainer(
         labels=labels,
         center_rewards=config.center_rewards,
         pad_id=int(tokenizer.pad_token_id),
+        aspects=_aspects(config),
+        aspect_weight=config.aspect_weight,
         checkpointing=training.activation_checkpointing,
         early_stopping=stopping,
         held_out=held_out,
@@ -152,6 +157,14 @@ def make_trainer(
         train_dataset=examples,
         processing_class=tokenizer,
     )
+
+
+def _aspects(config: RewardConfig) -> Aspects | None:
+    """Return what the outputs of the model are; None where there is one, the reward."""
+    if not config.aspects:
+        return None
+    weights = tuple(aspect.weight for aspect in config.aspects.values())
+    return Aspects(tuple(config.aspects), weights)
 
 
 def _split(
@@ -177,11 +190,13 @@ def _evaluator(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    aspects: Aspects | None,
 ) -> Evaluate | None:
     """Return what evaluates the reward model in training."""
     if hook is None:
         return None
-    current, folder = ScorerInTraining(model, tokenizer, max_length), stage.folder / "evaluations"
+    current = ScorerInTraining(model, tokenizer, max_length, aspects)
+    folder = stage.folder / "evaluations"
     return lambda step: hook.judge_scorer(current, step, folder)
 
 
@@ -203,15 +218,22 @@ def _responses(rows: Sequence[Row], side: str) -> tuple[list[list[Message]], lis
 class ScorerInTraining(TextScorer):
     """The reward model as it stands; not calibrated yet."""
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        aspects: Aspects | None = None,
+    ) -> None:
         super().__init__(tokenizer, Calibration(max_length=max_length))
         self._model = model
+        self._weights = (1.0,) if aspects is None else aspects.weights
 
     def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
         """Return the model's own output for each row [B, T]; it trains on afterwards."""
         was_training = self._model.training
         self._model.eval()
         try:
-            return classifier_outputs(self._model, ids, attention_mask)
+            return classifier_outputs(self._model, ids, attention_mask, self._weights)
         finally:
             self._model.train(was_training)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from plumbline.errors import ModelError
 from plumbline.lm.batches import pad_right_ids
 from plumbline.lm.branches import Branches, branch_states, reads_branches
 from plumbline.training.exact_resume import ExactResume
+from reward.aspects import Aspects
 from reward.config import EarlyStoppingConfig
 from reward.losses import LOSSES, PairLabels, PairRewards, centering_penalty
-from reward.pairs import RewardBatch, RewardExample, collate
+from reward.pairs import ASPECT, RewardBatch, RewardExample, collate
 
 
 class RewardTrainer(ExactResume):
@@ -39,6 +40,8 @@ class RewardTrainer(ExactResume):
         labels: PairLabels,
         center_rewards: float,
         pad_id: int,
+        aspects: Aspects | None = None,
+        aspect_weight: float = 1.0,
         checkpointing: bool = False,
         early_stopping: EarlyStoppingConfig | None = None,
         held_out: Sequence[RewardExample] = (),
@@ -48,6 +51,7 @@ class RewardTrainer(ExactResume):
         super().__init__(model=model, data_collator=collate, **arguments)
         self.model_accepts_loss_kwargs = False  # our loss is a mean over the batch
         self._loss, self._labels, self._center = LOSSES[loss].function, labels, center_rewards
+        self._aspects, self._aspect_weight = aspects, aspect_weight
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
         self.best: BestWeights | None = None
@@ -65,18 +69,28 @@ class RewardTrainer(ExactResume):
     ) -> Any:
         """Return the mean of the losses over the pairs of a batch."""
         pairs: RewardBatch = inputs["pairs"]
-        rewards = pair_rewards(model(branches=pairs.branches))
-        losses = self.losses(rewards, pairs)
+        rewards, losses = self.losses(model(branches=pairs.branches), pairs)
         loss = losses.mean()
         self._note(pairs, rewards, loss)
         return (loss, rewards) if return_outputs else loss
 
-    def losses(self, rewards: PairRewards, pairs: RewardBatch) -> Tensor:
-        """Return the losses of pairs, with the penalty that centres rewards, [B]."""
-        device = rewards.chosen.device
+    def losses(self, outputs: Tensor, pairs: RewardBatch) -> tuple[PairRewards, Tensor]:
+        """Return the rewards and the losses of pairs, [B], of the model's outputs [2 B, K]."""
+        device = outputs.device
         numbers: dict[str, Any] = {name: x.to(device) for name, x in pairs.numbers.items()}
-        losses = self._loss(rewards, self._labels._replace(**numbers))
-        return losses + self._center * centering_penalty(rewards) if self._center else losses
+        of_aspects = {n: numbers.pop(n) for n in list(numbers) if n.startswith(ASPECT)}
+        labels = self._labels._replace(**numbers)
+        weights = (1.0,) if self._aspects is None else self._aspects.weights
+        rewards = pair_rewards(outputs, weights)
+        losses = self._loss(rewards, labels)
+        if of_aspects:
+            targets = torch.stack(list(of_aspects.values()), dim=1)
+            losses = losses + self._aspect_weight * aspect_losses(
+                outputs, targets, lambda pair, p: self._loss(pair, labels._replace(probability=p))
+            )
+        if self._center:
+            losses = losses + self._center * centering_penalty(rewards)
+        return rewards, losses
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last line."""
@@ -97,7 +111,7 @@ class RewardTrainer(ExactResume):
 
     @torch.no_grad()
     def _note(self, pairs: RewardBatch, rewards: PairRewards, loss: Tensor) -> None:
-        """Note metrics of a batch, of all processes; refuse a loss that is no number."""
+        """Note metrics of a batch, of all processes; refuse a loss that is not a number."""
         margins = rewards.chosen - rewards.rejected
         both = torch.stack(rewards)
         own = torch.stack(
@@ -133,15 +147,38 @@ class RewardTrainer(ExactResume):
         return 0
 
 
-def pair_rewards(outputs: Tensor) -> PairRewards:
-    """Return the rewards of pairs, of outputs [2 B, 1]: chosen and rejected in turn."""
-    return PairRewards(*outputs[:, 0].view(-1, 2).unbind(1))
+def pair_rewards(outputs: Tensor, weights: Sequence[float] = (1.0,)) -> PairRewards:
+    """Return the rewards of pairs, of outputs [2 B, K]: chosen and rejected in turn.
+
+    A reward is the sum of a response's outputs by their ``weights``.
+    """
+    sums = outputs[:, 0] if len(weights) == 1 else outputs @ outputs.new_tensor(weights)
+    return PairRewards(*sums.view(-1, 2).unbind(1))
+
+
+def aspect_losses(
+    outputs: Tensor, targets: Tensor, loss: Callable[[PairRewards, Tensor], Tensor]
+) -> Tensor:
+    """Return each pair's mean loss over the aspects with a label, [B]; 0 where none has one.
+
+    Of outputs [2 B, K], and the probability [B, K] that the chosen response is the better in each
+    aspect, which is not a number where nobody said.
+    """
+    known = ~targets.isnan()
+    total = torch.zeros_like(outputs[::2, 0])
+    for place, (has_label, target) in enumerate(
+        zip(known.unbind(1), targets.unbind(1), strict=True)
+    ):
+        pair = PairRewards(outputs[::2, place], outputs[1::2, place])
+        losses = loss(pair, torch.where(has_label, target, 0.5))
+        total = total + torch.where(has_label, losses, 0.0)
+    return total / known.sum(1).clamp(min=1)
 
 
 def read_branches_in_forward(model: Any, pad_id: int, *, checkpointing: bool = False) -> None:
     """Let a sequence classifier take ``branches``, and return the outputs of all responses.
 
-    Its ``forward`` then does so, so that whatever wraps it (DDP, autocast) sees an ordinary call.
+    Its ``forward`` then does so, so that all that wraps it (DDP, autocast) sees an ordinary call.
     A model that cannot read a prompt once reads each response behind its own prompt, padded.
     """
     plain = model.forward
@@ -206,7 +243,7 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         self._without += 1
         if self._without >= (self._config.patience or 0):
             control.should_training_stop = True
-            control.should_save = False  # or a run resumed from here would go on
+            control.should_save = False  # or a run resumed from here would continue
 
     def use(self) -> None:
         """Give the model its best weights."""
@@ -238,8 +275,9 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         for start in range(0, len(self._held_out), size):
             pairs = collate(self._held_out[start : start + size])["pairs"]
             with trainer.accelerator.autocast():
-                rewards = pair_rewards(trainer.model(branches=pairs.branches))
-            losses.append(trainer.losses(rewards, pairs))
+                outputs = trainer.model(branches=pairs.branches)
+            rewards, pair_losses = trainer.losses(outputs, pairs)
+            losses.append(pair_losses)
             right.append((rewards.chosen > rewards.rejected).float())
         trainer.model.train()
         return float(torch.cat(losses).mean()), float(torch.cat(right).mean())

@@ -42,7 +42,7 @@ def _prm800k(parts: dict[str, Any]) -> Sequence[Parts]:
             labels.append(_rating(completions[chosen], number))
         elif isinstance(human := step.get("human_completion"), Mapping):
             chain.append(human["text"])
-            labels.append(1.0)  # its author went on from it
+            labels.append(1.0)  # its author built on it
         else:
             break
     if any(label is not None for label in labels):

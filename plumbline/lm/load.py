@@ -57,7 +57,7 @@ def _load_scorer(folder: Path, *, per_token: bool) -> Any:
         folder,
         source,
         quantize=False,
-        num_labels=_head_rows(source.adapter or Path(source.base.name_or_path)),
+        num_labels=head_outputs(folder),
     )
     # An adapter brings the head, and the base under it may be a language model.
     above = report.above_the_trunk if source.adapter is not None else set()
@@ -71,11 +71,12 @@ def _classifier(per_token: bool) -> Any:
     return AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
 
 
-def _head_rows(folder: Path) -> int:
-    """Return how many outputs the reward head in a folder's files has; 1 where none is known."""
+def head_outputs(folder: Path) -> int:
+    """Return how many outputs a model's reward head has; 1 where its files do not say."""
     from safetensors import safe_open
 
-    for file in folder.glob("*.safetensors"):
+    source = source_of(folder)
+    for file in (source.adapter or Path(source.base.name_or_path)).glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - an open file, and no mapping
                 if name.endswith(tuple(f"{head}.weight" for head in _HEADS)):

@@ -20,7 +20,7 @@ from reward.process.data import EncodedSteps
 from reward.process.steps import STEP_COMBINATIONS, STEP_SPLITS, step_ends
 from reward.process.trainer import collate_steps, step_outputs
 
-#: What a process reward model says of its training: how steps were cut, and how long texts were.
+#: What a process reward model says about its training: how steps were cut, and how long texts were.
 PROCESS = "process.json"
 
 
@@ -47,7 +47,7 @@ class ProcessScorer:
         self.folder = model.path if isinstance(model, Artifact) else model
         if not (self.folder / PROCESS).exists():
             raise ModelError(
-                f"{self.folder} is no process reward model: it has no {PROCESS}, which says how "
+                f"{self.folder} is not a process reward model: it has no {PROCESS}, which says how "
                 "its steps are cut. Train one with train_process_reward."
             )
         facts = read_json(self.folder / PROCESS)

@@ -311,7 +311,7 @@ def test_a_loss_that_is_no_number_is_refused(base_folder, preferences, tmp_path,
     from reward import trainer
 
     monkeypatch.setattr(
-        trainer, "pair_rewards", lambda outputs: pair_rewards(outputs * float("nan"))
+        trainer, "pair_rewards", lambda outputs, weights: pair_rewards(outputs * float("nan"))
     )
     with pytest.raises(ModelError, match="loss of step 1 is not a number"):
         train(tmp_path, base_folder, preferences)

@@ -282,7 +282,7 @@ def test_on_disk_it_is_a_token_classifier(trained):
 
 
 def test_what_is_no_process_reward_model_is_refused(base_folder, trained):
-    with pytest.raises(ModelError, match="is no process reward model"):
+    with pytest.raises(ModelError, match="is not a process reward model"):
         ProcessScorer(base_folder)
     with pytest.raises(ConfigError, match="no way of combining the rewards of steps 'mean'"):
         ProcessScorer(trained[0], "mean")
