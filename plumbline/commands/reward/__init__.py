@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from plumbline.commands.reward.audit import audit
 from plumbline.commands.reward.serve import serve
 
 app = typer.Typer(
@@ -11,3 +12,4 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command()(serve)
+app.command()(audit)
