@@ -5,7 +5,7 @@
 
 The setting of Coste et al. (2023) in the small: reward models learn from few of the run's
 preferences, of which a share is flipped, and then choose among 64 responses of its SFT policy to
-held-out prompts. Gold utility judges what they choose. For each seed the labels are drawn anew; an
+held-out prompts. Gold utility judges what they choose. For each seed the labels are drawn again; an
 ensemble has members of different heads, adapters and data orders, and each is also a single model,
 whose figures are means over the members. Intervals are 95 %, by Student's t over seeds.
 

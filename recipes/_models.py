@@ -20,7 +20,9 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.base_model import gguf_source, unpack_gguf
+from reward.aspects import ASPECTS
 from reward.calibration import CALIBRATION
+from reward.process.scorer import PROCESS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?")
 
@@ -32,8 +34,9 @@ def link_model(
     """Link to a model outside the store; ``content`` is the digest of its folder."""
     folder = Path(name_or_path)
     Reference(name_or_path).write(stage.folder)
-    if content is not None and (folder / CALIBRATION).exists():
-        shutil.copyfile(folder / CALIBRATION, stage.folder / CALIBRATION)
+    for name in (CALIBRATION, ASPECTS, PROCESS):  # what a reward model has beside its weights
+        if content is not None and (folder / name).exists():
+            shutil.copyfile(folder / name, stage.folder / name)
     load_tokenizer(stage.folder)  # fails here with the name, and not in the middle of the work
     return {}
 

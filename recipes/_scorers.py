@@ -26,6 +26,7 @@ from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.tables import Table
 from reward.content import content_of
 from reward.ensemble import COMBINATIONS, EnsembleScorer
+from reward.judge.local import LocalJudge
 from reward.scorer import RewardModelScorer
 from reward.scorers.answers import COMPARISONS, AnswerScorer
 from reward.scorers.both_orders import BothOrdersScorer
@@ -145,6 +146,15 @@ class JudgeTerm(Config):
     """The endpoint and its model."""
 
 
+class TrainedJudgeTerm(Config):
+    """A judge of your own (recipe train_judge): a win over a reference, shown in both orders."""
+
+    model: str
+    """The judge: a folder, a hub name, run:stage, or the id of an artefact."""
+    references: Path
+    """A file of prompts with references: the responses to win against."""
+
+
 class RemoteTerm(Config):
     """A scorer behind `plumbline reward serve`."""
 
@@ -248,6 +258,15 @@ SCORERS: Table[ScorerKind] = Table(
             lambda t, _: defer(
                 BothOrdersScorer,
                 judge=defer(EndpointJudge, config=t.judge),
+                references=SourceFile(t.references),
+            ),
+        ),
+        ScorerKind(
+            "trained_judge",
+            TrainedJudgeTerm,
+            lambda t, find: defer(
+                BothOrdersScorer,
+                judge=defer(LocalJudge, model=find(t.model)),
                 references=SourceFile(t.references),
             ),
         ),
