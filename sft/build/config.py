@@ -13,7 +13,7 @@ from plumbline.config import Check, Config, Seed, not_in_identity
 from plumbline.data.encryption import data_key
 from plumbline.data.reader import DataFormatConfig, check_first_rows
 from plumbline.data.sources import source_at
-from plumbline.errors import DataError
+from plumbline.errors import ConfigError, DataError
 from plumbline.runs.calls import Deferred, defer
 from sft.build.mixing import MixtureConfig
 from sft.cleaning.steps import Steps, read_step
@@ -91,14 +91,14 @@ class BuildConfig(CleaningConfig):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     """What the dataset is called; its versions are listed by `plumbline data log NAME`."""
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    """What it is built from."""
+    sources: tuple[SourceConfig, ...] = ()
+    """What it is built from: one source or more."""
     data_seed: Seed = 0
     """Seed of the split, the mixture and the steps that draw."""
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> BuildConfig:
-        if all(source.split == "test" for source in self.sources):
+        if self.sources and all(source.split == "test" for source in self.sources):
             raise ValueError("every source has split: test, so nothing would be trained on")
         return self
 
@@ -116,6 +116,11 @@ class BuildConfig(CleaningConfig):
 
     def opened(self) -> list[Deferred[Any]]:
         """Return the sources, to be opened where they are read."""
+        if not self.sources:
+            raise ConfigError(
+                "sources is empty, so there is nothing to build from. Name at least one: "
+                "sources: [{path: FILE}]"
+            )
         return [
             defer(
                 FileDemonstrations,

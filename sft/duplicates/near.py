@@ -74,9 +74,11 @@ def are_near(first: Text, second: Text, config: NearDuplicatesConfig) -> bool:
 def _key(config: NearDuplicatesConfig) -> Callable[[Row], bytes]:
     def key(row: Row) -> bytes:
         text = compared_text(row, config.of)
-        shingles = sorted(set(shingles_of(text)))
+        shingles = shingles_of(text)
+        words = len(shingles) if text.isascii() else len(words_of(text))
         record = np.zeros((), _KEY)
-        if len(words_of(text)) >= config.min_words:
+        if words >= config.min_words:
+            shingles = list(dict.fromkeys(shingles))
             minima = minima_of(shingles)
             record["shingles"] = len(shingles)
             record["minima"] = (minima & 0xFF).astype(np.uint8)

@@ -12,6 +12,7 @@ _UNSPACED = (
 )
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+(?:['’][^\\W{_UNSPACED}]+)*")
 _RUN = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+(?:['’][^\\W{_UNSPACED}]+)*")
+_ASCII_WORD = re.compile(r"\w+(?:'\w+)*", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 #: Characters of a shingle where words have no spaces between them.
 _CHARACTERS = 3
@@ -25,7 +26,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Don't panic, 你好!")
     ["don't", 'panic', '你', '好']
     """
-    return _WORD.findall(text.casefold())
+    return (_ASCII_WORD if text.isascii() else _WORD).findall(text.casefold())
 
 
 def shingles_of(text: str) -> list[str]:
@@ -36,6 +37,8 @@ def shingles_of(text: str) -> list[str]:
     >>> shingles_of("Say 今天天气好")
     ['say', '今天天', '天天气', '天气好']
     """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.casefold())
     shingles: list[str] = []
     for run in _RUN.findall(text.casefold()):
         if len(run) > _CHARACTERS and _WORD.match(run)[0] != run:  # type: ignore[index]

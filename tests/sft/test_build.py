@@ -258,7 +258,6 @@ def test_kept_columns_stand_beside_the_dialogue(tmp_path):
     ("text", "message"),
     [
         ("name: a b", "name is 'a b'"),
-        ("name: mine\nsources: []", "sources is []"),
         ("sources: [{path: x}]", "'name' must be set"),
         ("name: mine\nsources: [{path: x, split: test}]", "every source has split: test"),
         ("name: mine\nsources: [{path: x, weight: 0}]", "weight"),
@@ -273,6 +272,11 @@ def test_a_wrong_config_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError) as error:
         load(BuildConfig, tmp_path / "build.yaml")
     assert message in str(error.value)
+
+
+def test_a_build_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="sources is empty"):
+        BuildConfig(name="mine").opened()
 
 
 def test_a_worker_s_error_names_the_row(tmp_path, monkeypatch):

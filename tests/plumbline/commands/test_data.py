@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -146,3 +147,10 @@ def test_formats_are_listed():
     result = CliRunner().invoke(app, ["data", "formats"])
     assert "oasst_tree" in result.stdout
     assert "| `alpaca` |" in CliRunner().invoke(app, ["data", "formats", "--markdown"]).stdout
+
+
+def test_the_page_of_steps_is_made_from_the_code():
+    from plumbline.commands.data_steps import as_markdown
+
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text("utf-8")
+    assert as_markdown() in page, "run: plumbline data steps --markdown"
