@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.data.reader import DataFormatConfig
@@ -13,7 +13,7 @@ from plumbline.lm.engines.config import EngineConfig
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
 from plumbline.training.optimizers import OPTIMIZERS
 from preference.corruptions import CORRUPTIONS
@@ -269,7 +269,9 @@ class DPOConfig(LossConfig):
     """Column of numbers by which the loss of each pair is multiplied."""
     reference: ReferenceConfig = only_when(_has_reference, _REFERENCE, ReferenceConfig())
     """What the policy is compared with."""
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("preferences"))] = TuningConfig(
+        method="lora"
+    )
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""
@@ -326,7 +328,9 @@ class KTOConfig(Config):
     """How slowly BCO's running mean of rewards follows those of a batch."""
     reference: ReferenceConfig = ReferenceConfig()
     """What the policy is compared with."""
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("preferences"))] = TuningConfig(
+        method="lora"
+    )
     """Which weights are trained."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer ones are left out, and counted."""
@@ -397,7 +401,9 @@ class OnlineConfig(LossConfig, ScoredPairsConfig):
     """How AdamW holds its moments; as in training.optimizer."""
     precision: Precision = "auto"
     """Number format of learning; as in ppo.precision."""
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("preferences"))] = TuningConfig(
+        method="lora"
+    )
     """Which weights are trained."""
     watch: WatchConfig = not_in_identity(WatchConfig())
     """When a training says that it goes astray."""

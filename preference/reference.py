@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plumbline.lm.adapters import copy_adapter, role_parameters
+from plumbline.lm.adapters import copy_adapter, is_of_role, role_parameters, under_role
 from plumbline.lm.branches import Branches, branch_logprobs
 from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import ADAPTER, source_of
@@ -42,7 +42,7 @@ class PolicyAndReference:
         self.policy = Policy(self.model, tokenizer)
         self._folder, self._tuning, self._tokenizer = folder, tuning, tokenizer
         self._moving: Policy | None = None
-        self._has_adapter = tuning.method != "full"
+        self._has_adapter = tuning.has_adapter
         # A new adapter starts as nothing on its base, so the base alone is the start.
         self._start_adapter: str | None = None
         if self._has_adapter and source_of(folder).adapter is not None:
@@ -82,7 +82,7 @@ class PolicyAndReference:
         if self._moving is None:
             return {}
         own = role_parameters(self._moving.model, _MOVING)
-        return {name.replace(f".{_MOVING}.", f".{ADAPTER}."): p for name, p in own.items()}
+        return {under_role(name, _MOVING, ADAPTER): p for name, p in own.items()}
 
     @torch.no_grad()
     def update(self, mixing: float) -> None:
@@ -116,8 +116,8 @@ class PolicyAndReference:
         content = hashlib.sha256()
         start = self.start
         for name, parameter in sorted(start.model.named_parameters()):
-            own = start.adapter is not None and f".{start.adapter}." in name
-            if self._has_adapter and "lora_" in name and not own:
+            roles = list(getattr(start.model, "peft_config", ()))
+            if any(is_of_role(name, role) for role in roles if role != start.adapter):
                 continue
             content.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
             held = parameter.detach().cpu().contiguous()

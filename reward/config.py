@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from plumbline.config import Config, only_when
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
 from reward.losses import LOSSES
 
@@ -55,7 +55,7 @@ class RewardConfig(Config):
         "centre": "center_rewards",
     }
 
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("reward"))] = TuningConfig(method="lora")
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its response, in tokens; longer pairs are left out, and counted."""

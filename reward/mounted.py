@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.adapters import using_adapter
-from plumbline.lm.model_folder import ADAPTER, source_of
+from plumbline.lm.model_folder import ADAPTER, ADAPTER_CONFIG, source_of
 from plumbline.lm.trunk import last_states
+from plumbline.lm.tuning_methods import kind_of_adapter
+from plumbline.runs.artifacts import read_json
 from reward.aspects import Aspects
 from reward.calibration import Calibration
 from reward.text_scorer import TextScorer
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HEAD = "score"
+#: Kinds of adapters that move in: they add two low-rank matrices, and nothing else.
+_MOUNTED = ("lora", "rslora")
 
 
 def same_base(folder: Path, model: Any) -> bool:
     """Return whether a reward model is an adapter on the base that a PEFT model has."""
     source = source_of(folder)
     if source.adapter is None or ADAPTER not in getattr(model, "peft_config", {}):
+        return False
+    if kind_of_adapter(read_json(source.adapter / ADAPTER_CONFIG)) not in _MOUNTED:
         return False
     config, base = model.peft_config[ADAPTER], source.reference
     return bool(

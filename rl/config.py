@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.engines.config import EngineConfig
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.optimizers import OPTIMIZERS
 from rl.advantages import ADVANTAGE_ESTIMATORS, AdvantageEstimator, EstimatorSettings
 from rl.kl import KL_ESTIMATORS
@@ -221,7 +221,7 @@ class PPOConfig(Config):
         "loss.off_policy_cap": "rollouts.max_importance_weight",
     }
 
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("ppo"))] = TuningConfig(method="lora")
     """Which weights are trained. With an adapter, all roles share one base."""
     sampling: SamplingConfig = SamplingConfig()
     """How responses are drawn; log-probabilities are taken at the same temperature."""
@@ -368,9 +368,10 @@ class PPOConfig(Config):
 
     @model_validator(mode="after")
     def _values_can_start_so(self) -> PPOConfig:
-        if self.has_values and self.value.start == "reward" and self.tuning.method == "full":
+        if self.has_values and self.value.start == "reward" and not self.tuning.has_adapter:
             raise ValueError(
-                "value.start is reward, which copies an adapter, but tuning.method is full. Leave "
+                "value.start is reward, which copies an adapter, but tuning.method is "
+                f"{self.tuning.method}. Leave "
                 "value.start at policy, or set tuning.method to lora"
             )
         return self

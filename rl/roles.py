@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from plumbline.errors import ModelError
 from plumbline.hooks import Mountable, Scorer
-from plumbline.lm.adapters import copy_adapter, role_parameters, using_adapter
+from plumbline.lm.adapters import copy_adapter, role_parameters, under_role, using_adapter
 from plumbline.lm.batches import Batch
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.load import trainable_causal_lm
@@ -62,10 +62,10 @@ class Roles:
         self.moving_reference = moving_reference
         self.has_values = value is not None
         self.shares_trunk = value is not None and value.trunk == "shared"
-        if tuning.method == "full":
-            self._add_models(folder, tuning)
-        else:
+        if tuning.has_adapter:
             self._add_adapters(folder)
+        else:
+            self._add_models(folder, tuning)
         switch_dropout_off(self.model)
         for model in (self._value_model, self.reference.model, self.initial_policy.model):
             switch_dropout_off(model)
@@ -139,7 +139,7 @@ class Roles:
             )
         values = role_parameters(self.model, _VALUE)
         rewards = role_parameters(self.model, adapter)
-        renamed = {name.replace(f".{adapter}.", f".{_VALUE}."): p for name, p in rewards.items()}
+        renamed = {under_role(name, adapter, _VALUE): p for name, p in rewards.items()}
         configs = self.model.peft_config
         if configs[adapter].lora_alpha != configs[_VALUE].lora_alpha or {
             name: p.shape for name, p in renamed.items()
@@ -241,9 +241,7 @@ class Roles:
         if self.reference.model is not self.model:
             return role_parameters(self.reference.model, ADAPTER)
         parameters = role_parameters(self.model, _REFERENCE)
-        return {
-            name.replace(f".{_REFERENCE}.", f".{ADAPTER}."): p for name, p in parameters.items()
-        }
+        return {under_role(name, _REFERENCE, ADAPTER): p for name, p in parameters.items()}
 
     @property
     def value_parameters(self) -> dict[str, nn.Parameter]:

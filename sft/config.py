@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plumbline.config import Check, Config
 from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
+from plumbline.training.held_out import HeldOutConfig
 from sft.cleaning.steps import Steps
 from sft.forms import FORMS, Form
 
@@ -47,6 +48,29 @@ class SFTConfig(Config):
     turns, as growing dialogues do: each turn is then learnt once."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How they are trained."""
+    held_out: HeldOutConfig = HeldOutConfig()
+    """What is done with the held-out loss during training: the best weights, and early stopping."""
+    packing: bool = False
+    """Put several conversations into one row of max_length tokens, none of which sees another. A
+    batch then has batch_size such rows. Saves padding where lengths differ."""
+    neftune_alpha: float | None = Field(None, gt=0)
+    """NEFTune (Jain et al., 2023): noise on the embeddings in training, uniform within
+    alpha / sqrt(tokens * width). The paper uses 5. Null: none."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it; the base
     model is the reference. Counts only where a harness is given."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SFTConfig:
+        tokens = self.tuning.row.weights == "virtual tokens"
+        if tokens and self.packing:
+            raise ValueError(
+                f"packing is on and tuning.method is {self.tuning.method}: virtual tokens would "
+                "stand before the first conversation of a row alone. Leave packing out"
+            )
+        if self.tuning.method == "prefix" and self.training.activation_checkpointing:
+            raise ValueError(
+                "training.activation_checkpointing is on and tuning.method is prefix, whose keys "
+                "and values are a cache, which checkpointing drops. Leave one of the two out"
+            )
+        return self

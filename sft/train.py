@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.data.records import Row, read_dataset
 from plumbline.dropped import Dropped
-from plumbline.errors import DataError
+from plumbline.errors import ConfigError, DataError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.chat import ConversationRefusedError, encode_demonstration
+from plumbline.lm.chat import ConversationRefusedError, EncodedTurns, encode_demonstration
 from plumbline.lm.context import LengthLimit, length_limit
 from plumbline.lm.load import load_config, trainable_causal_lm
 from plumbline.lm.model_folder import source_of
@@ -21,6 +22,9 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from sft.config import SFTConfig
+
+TOKEN_WEIGHTS = "token_weights"
+"""The column of the tokenised dataset with the weight of each token in the loss."""
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,10 +68,15 @@ def train_sft(
 
     # 2. The base, whole or with an adapter.
     set_seed(seed)
+    _check_packing(config, train)
     trainer = SFTTrainer(
         model=trainable_causal_lm(base.path, config.tuning),
+        tuning=config.tuning,
         args=trl.SFTConfig(
-            **config.training.trl_arguments(stage.scratch, seed),
+            **config.training.trl_arguments(stage.scratch, seed)
+            | ({"packing": True, "max_length": limit.tokens} if config.packing else {}),
+            eval_packing=False,
+            neftune_noise_alpha=config.neftune_alpha,
             per_device_eval_batch_size=4 * config.training.batch_size,
         ),
         train_dataset=train,
@@ -77,22 +86,45 @@ def train_sft(
 
     # 3. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
+    watch = trainer.watch_held_out(config.held_out)
     fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
     if not stage.writes:
         return {}  # the first process evaluates and saves
 
-    # 4. How well does it predict demonstrations that it has not seen?
-    held_out = trainer.held_out()
-    stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
-    card = _card(config, len(train), base, held_out)
-    save_model(trainer.model, tokenizer, stage.folder, source=base.path, card=card)
+    # 4. How well does it predict demonstrations that it has not seen? The weights that were asked
+    # for are the policy, and the others lie beside it.
+    def save(folder: Path) -> HeldOut:
+        held_out = trainer.held_out()
+        card = _card(config, len(train), base, held_out)
+        save_model(trainer.model, tokenizer, folder, source=base.path, card=card)
+        return held_out
+
+    if watch is None:
+        held_out = save(stage.folder)
+        stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
+    else:
+        keeps_best = config.held_out.keep == "best"
+        with watch.best_weights_in_model():
+            best = save(stage.folder if keeps_best else stage.folder / "best")
+        final = save(stage.folder / "final" if keeps_best else stage.folder)
+        held_out = best if keeps_best else final
     return {
         "held_out_loss": held_out.loss,
         "held_out_token_accuracy": held_out.token_accuracy,
         "train_rows": float(len(train)),
         "dropped_rows": float(len(dropped.rows)),
+        **({} if watch is None else {"best_step": float(watch.best_step)}),
         **fitted.metrics,
     }
+
+
+def _check_packing(config: SFTConfig, train: Dataset) -> None:
+    """Refuse packed rows whose tokens have weights: TRL's packing keeps ids and labels alone."""
+    if config.packing and TOKEN_WEIGHTS in train.column_names:
+        raise ConfigError(
+            "sft.packing is on, and the demonstrations have weights, which packed rows have no "
+            "place for. Leave sft.packing out."
+        )
 
 
 def _card(config: SFTConfig, rows: int, base: Artifact, held_out: HeldOut) -> str:
@@ -116,7 +148,7 @@ def _evaluator(
 
     if hook is None:
         return None
-    under_new_adapter = config.tuning.method != "full" and source_of(base.path).adapter is None
+    under_new_adapter = config.tuning.has_adapter and source_of(base.path).adapter is None
     reference = (
         Policy(model, tokenizer, adapter=None) if under_new_adapter else Policy.load(base.path)
     )
@@ -132,10 +164,14 @@ def tokenize(
     *,
     last_turn_only: bool = False,
 ) -> Dataset:
-    """Return ``input_ids`` and ``labels``, -100 wherever the assistant does not speak."""
+    """Return ``input_ids`` and ``labels``, -100 wherever nothing is learnt.
+
+    What the assistant says is learnt, but for turns whose ``weight`` is 0. Where a row or a turn
+    has another weight, ``token_weights`` are those of the tokens, with mean 1 over all learnt ones.
+    """
     from datasets import Dataset
 
-    kept: list[dict[str, list[int]]] = []
+    kept: list[dict[str, list[Any]]] = []
     lengths = []
     for row in rows:
         try:
@@ -158,19 +194,48 @@ def tokenize(
         if lengths[-1] > limit.tokens:
             dropped.add(row["origin"], row["row"], limit.reason, row["messages"])
             continue
-        kept += [
-            {
-                "input_ids": ids,
-                "labels": [
-                    token if speaks else -100 for token, speaks in zip(ids, mask, strict=True)
-                ],
-            }
-            for ids, mask in sequences
-        ]
+        learnt = [_weighted(row, sequence) for sequence in sequences]
+        kept += [example for example in learnt if any(example[TOKEN_WEIGHTS])]
+        if not any(any(example[TOKEN_WEIGHTS]) for example in learnt):
+            dropped.add(row["origin"], row["row"], "has the weight 0", row["messages"])
     advice = limit.advice(lengths)
     dropped.advice += [advice] if advice is not None else []
     if not kept:
         raise DataError(
             f"None of {len(rows)} demonstrations can be trained on: {dropped.summary()}."
         )
-    return Dataset.from_list(kept)
+    return Dataset.from_list(_relative_weights(kept))
+
+
+def _weighted(row: Row, sequence: EncodedTurns) -> dict[str, list[Any]]:
+    """Return ids, labels and the weight of each token: that of its row times that of its turn."""
+    of_row = float(row.get("weight", 1.0))
+    weights = [
+        0.0 if turn < 0 else of_row * float(row["messages"][turn].get("weight", 1.0))
+        for turn in sequence.turns
+    ]
+    return {
+        "input_ids": sequence.ids,
+        "labels": [
+            token if weight else -100 for token, weight in zip(sequence.ids, weights, strict=True)
+        ],
+        TOKEN_WEIGHTS: weights,
+    }
+
+
+def _relative_weights(examples: Sequence[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
+    """Return examples whose weights have mean 1 over the tokens that are learnt.
+
+    Where all weights are alike they change nothing, and are left out.
+    """
+    learnt = [w for example in examples for w in example[TOKEN_WEIGHTS] if w]
+    if len(set(learnt)) == 1:
+        return [
+            {name: values for name, values in example.items() if name != TOKEN_WEIGHTS}
+            for example in examples
+        ]
+    mean = sum(learnt) / len(learnt)
+    return [
+        example | {TOKEN_WEIGHTS: [w / mean for w in example[TOKEN_WEIGHTS]]}
+        for example in examples
+    ]

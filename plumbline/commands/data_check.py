@@ -330,7 +330,8 @@ def encoded(tokenizer: PreTrainedTokenizerBase, part: Learnt) -> list[tuple[list
 
     if part.prompt == 0 and part.messages[-1]["role"] == "assistant" and len(part.messages) > 1:
         tools = json.loads(part.tools) if part.tools else ()
-        return list(encode_demonstration(tokenizer, part.messages, tools=tools))
+        sequences = encode_demonstration(tokenizer, part.messages, tools=tools)
+        return [(sequence.ids, sequence.assistant_mask) for sequence in sequences]
     prompt, after = part.messages[: part.prompt], part.messages[part.prompt :]
     if not after:
         ids = encode_prompt(tokenizer, prompt)

@@ -40,16 +40,25 @@ def copy_adapter(model: Any, source: str, name: str) -> None:
     model.add_adapter(name, model.peft_config[source])
     parameters = dict(model.named_parameters())
     for key, parameter in parameters.items():
-        if f".{source}." in key:
-            copy = parameters[key.replace(f".{source}.", f".{name}.")]
-            copy.data.copy_(parameter.data)
+        if is_of_role(key, source):
+            parameters[under_role(key, source, name)].data.copy_(parameter.data)
+
+
+def is_of_role(name: str, role: str) -> bool:
+    """Return whether a weight is an adapter's, by its name, which has the role's as a part."""
+    return role in name.split(".")
+
+
+def under_role(name: str, role: str, other: str) -> str:
+    """Return what an adapter's weight is called in another adapter of the same form."""
+    return ".".join(other if part == role else part for part in name.split("."))
 
 
 def role_parameters(model: Any, role: str) -> dict[str, Any]:
     """Return the weights of an adapter by name; of a model without adapters, all of them."""
     if not hasattr(model, "peft_config"):
         return dict(model.named_parameters())
-    return {name: p for name, p in model.named_parameters() if f".{role}." in name}
+    return {name: p for name, p in model.named_parameters() if is_of_role(name, role)}
 
 
 @contextmanager

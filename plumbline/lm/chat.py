@@ -63,6 +63,8 @@ class EncodedTurns(NamedTuple):
     ids: list[int]
     assistant_mask: list[int]
     """1 where the assistant speaks, the tokens that end its turns included."""
+    turns: list[int]
+    """The number of the message that the assistant says there, -1 elsewhere."""
 
 
 class TurnEnd(NamedTuple):
@@ -127,16 +129,17 @@ def encode_demonstration(
         start = render(tokenizer, prompt, generation_prompt=True, tools=tools)
         prompt_ids = _ids(tokenizer, start)
         response_ids = _turn_ids(tokenizer, prompt, messages[number], start, tools)
-        before = sequences[-1] if sequences else EncodedTurns([], [])
+        before = sequences[-1] if sequences else EncodedTurns([], [], [])
         seen = len(before.ids)
         if seen and prompt_ids[:seen] == before.ids:
             sequences.pop()
         else:
-            before, seen = EncodedTurns([], []), 0
+            before, seen = EncodedTurns([], [], []), 0
         sequences.append(
             EncodedTurns(
                 prompt_ids + response_ids,
                 before.assistant_mask + [0] * (len(prompt_ids) - seen) + [1] * len(response_ids),
+                before.turns + [-1] * (len(prompt_ids) - seen) + [number] * len(response_ids),
             )
         )
     return sequences

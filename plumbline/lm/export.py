@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plumbline.lm.load import load_causal_lm, load_config, load_sequence_scorer
+from plumbline.lm.load import check_merges, load_causal_lm, load_config, load_sequence_scorer
 from plumbline.lm.model_folder import ADAPTER_CONFIG, source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import read_json
@@ -27,6 +27,9 @@ def merge_model(folder: Path, target: Path, dtype: str | None = None) -> None:
     import torch
 
     is_reward = is_reward_model(folder)
+    source = source_of(folder)
+    if source.adapter is not None:
+        check_merges(source.adapter)
     model = load_sequence_scorer(folder) if is_reward else load_causal_lm(folder)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()

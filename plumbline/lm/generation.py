@@ -25,6 +25,7 @@ from plumbline.lm.decoding.snapshot import Snapshot, take_snapshot
 from plumbline.lm.drawing import Drawn, draw_tokens, uniform_numbers
 from plumbline.lm.gpu.sampling import generate_static, static_decoder
 from plumbline.lm.precision import Precision, computes_in_bfloat16
+from plumbline.lm.virtual_tokens import read_with_virtual_tokens, virtual_tokens
 
 #: Rows that are done leave the batch when they are this share of it: moving the cache has a price.
 _SHARE_DONE_TO_COMPACT = 0.25
@@ -241,7 +242,10 @@ class _PlainDecoder:
         self._half = dtype is not None
         self._positions = position_ids(mask)
         self._cache: Any = None
-        self._read(ids)
+        if virtual_tokens(model):
+            self._read_behind_virtual_tokens(ids)
+        else:
+            self._read(ids)
 
     @property
     def state(self) -> Tensor:
@@ -260,17 +264,25 @@ class _PlainDecoder:
         self._cache.batch_select_indices(rows)
         self._positions, self._mask = self._positions[rows], self._mask[rows]
 
+    def _read_behind_virtual_tokens(self, ids: Tensor) -> None:
+        """Read the prompts; from then on the virtual tokens are in the cache."""
+        self._model, inputs = read_with_virtual_tokens(self._model, ids, self._mask)
+        self._mask, self._positions = inputs["attention_mask"], inputs["position_ids"]
+        self._read_inputs(ids.device, inputs)
+
     def _read(self, ids: Tensor) -> None:
-        half = torch.autocast(ids.device.type, torch.bfloat16, enabled=self._half)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": self._mask,
+            "position_ids": self._positions,
+            "past_key_values": self._cache,
+        }
+        self._read_inputs(ids.device, inputs)
+
+    def _read_inputs(self, device: torch.device, inputs: dict[str, Any]) -> None:
+        half = torch.autocast(device.type, torch.bfloat16, enabled=self._half)
         with half, last_hidden_states(self._model) as seen:
-            self._output = self._model(
-                input_ids=ids,
-                attention_mask=self._mask,
-                position_ids=self._positions,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            self._output = self._model(**inputs, use_cache=True, logits_to_keep=1)
         self._states = seen[0][:, -1]
         self._cache = self._output.past_key_values
 

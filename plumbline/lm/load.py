@@ -13,13 +13,25 @@ from typing import Any
 from plumbline.errors import ModelError
 from plumbline.lm import model_folder
 from plumbline.lm.chat import end_token_ids
-from plumbline.lm.model_folder import ADAPTER, Reference, Source, source_of, translated
+from plumbline.lm.layers import train_last_layers
+from plumbline.lm.model_folder import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    Reference,
+    Source,
+    source_of,
+    translated,
+)
+from plumbline.lm.pissa import remember_pissa_start
 from plumbline.lm.quantized import keep_unpacked, nf4_config
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning_methods import TUNING_METHODS, kind_of_adapter
+from plumbline.runs.artifacts import read_json
 
 #: Names of the layer on a decoder that makes a reward of it.
 _HEADS = ("score", "classifier")
+_HEAD = ("score",)
 
 
 def load_config(folder: Path) -> Any:
@@ -127,12 +139,17 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
 def trainable_causal_lm(folder: Path, tuning: TuningConfig) -> Any:
     """Load a language model ready for training as the tuning says.
 
-    An adapter that the folder has continues to train. With ``method: full`` it is merged first.
+    An adapter that the folder has continues to train. Where the whole model is to train, it is
+    merged first.
     """
     source = source_of(folder)
-    if tuning.method == "full":
+    if not tuning.has_adapter:
+        if source.adapter is not None:
+            check_merges(source.adapter)
         model = load_causal_lm(folder)
-        return _whole(model if source.adapter is None else _merged(model))
+        return _whole(model if source.adapter is None else _merged(model), tuning)
+    if source.adapter is not None:
+        _check_continues(source.adapter, tuning)
     model = load_causal_lm(folder, quantize=tuning.quantized, trainable=True)
     return model if source.adapter is not None else _with_new_adapter(model, source, tuning)
 
@@ -181,19 +198,28 @@ def trainable_sequence_scorer(
         model.dropout.p = 0.0
     # The new head is to be missing, and the language model's head has no use here.
     report.refuse((report.missing | report.unexpected) - report.above_the_trunk, "a language model")
-    peft_config = tuning.peft_config(
-        "TOKEN_CLS" if per_token else "SEQ_CLS", modules_to_save=("score",)
-    )
+    task = "TOKEN_CLS" if per_token else "SEQ_CLS"
     if source.adapter is None:
-        return _whole(model) if tuning.method == "full" else get_peft_model(model, peft_config)
-    policy_config = PeftConfig.from_pretrained(source.adapter)
-    for name in ("r", "lora_alpha", "target_modules"):
-        setattr(peft_config, name, getattr(policy_config, name))
+        if not tuning.has_adapter:
+            return _whole(model, tuning)
+        return get_peft_model(model, tuning.peft_config(model, task, modules_to_save=_HEAD))
+    if tuning.has_adapter:
+        _check_continues(source.adapter, tuning)
+    else:
+        check_merges(source.adapter)
+    from plumbline.lm import bottleneck  # noqa: F401 - PEFT opens such an adapter with it
+
+    peft_config = PeftConfig.from_pretrained(source.adapter)
+    peft_config.task_type, peft_config.modules_to_save = task, list(_HEAD)
+    peft_config.inference_mode = False
+    peft_config.base_model_name_or_path = peft_config.revision = None
+    if hasattr(peft_config, "lora_dropout"):
+        peft_config.lora_dropout = tuning.dropout
     model = get_peft_model(model, peft_config)
     # The head is new, so the policy's adapter has no weights for it.
     weights = get_peft_model_state_dict(model) | load_peft_weights(source.adapter)
     set_peft_model_state_dict(model, weights)
-    return _whole(_merged(model)) if tuning.method == "full" else model
+    return model if tuning.has_adapter else _whole(_merged(model), tuning)
 
 
 class LoadReport:
@@ -255,6 +281,7 @@ def _load_base(
         )
     keep_unpacked(model)
     for adapter in below:
+        check_merges(adapter)
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     tokenizer = load_tokenizer(folder)
     _make_room(model, len(tokenizer))
@@ -286,6 +313,8 @@ def _with_adapter(model: Any, source: Source, *, trainable: bool) -> Any:
         return model
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 
+    from plumbline.lm import bottleneck  # noqa: F401 - PEFT opens such an adapter with it
+
     weights = translated(load_peft_weights, str(source.adapter), device="cpu")
     model = translated(
         lambda folder: PeftModel.from_pretrained(
@@ -306,9 +335,53 @@ def _with_adapter(model: Any, source: Source, *, trainable: bool) -> Any:
 def _with_new_adapter(model: Any, source: Source, tuning: TuningConfig) -> Any:
     from peft import get_peft_model
 
-    model = get_peft_model(model, tuning.peft_config("CAUSAL_LM"), adapter_name=ADAPTER)
+    config = tuning.peft_config(model, "CAUSAL_LM")
+    model = get_peft_model(model, config, adapter_name=ADAPTER)
+    if tuning.method == "pissa":
+        remember_pissa_start(model, tuning)
     _name_base(model, source)
     return model
+
+
+def _check_continues(adapter: Path, tuning: TuningConfig) -> None:
+    """Raise `ModelError` where an adapter cannot continue to train as a tuning says."""
+    kind = _kind_of(adapter)
+    if kind in _NOT_TRAINED_ON:
+        raise ModelError(
+            f"{adapter} holds virtual tokens ({kind}), which PEFT does not train further and no "
+            "weight can hold. Train the next stage from the model before it."
+        )
+    if kind != tuning.row.kind:
+        whole = " To train another way, merge it first (tuning.method: full)."
+        raise ModelError(
+            f"{adapter} is an adapter of the kind {kind}, and tuning.method is {tuning.method}. "
+            f"An adapter continues to train as what it is: set tuning.method to {kind}."
+            + (whole if _merges(adapter) else "")
+        )
+
+
+_NOT_TRAINED_ON = tuple(
+    name for name, row in TUNING_METHODS.items() if row.weights == "virtual tokens"
+)
+
+
+def _kind_of(adapter: Path) -> str:
+    return kind_of_adapter(read_json(adapter / ADAPTER_CONFIG))
+
+
+def _merges(adapter: Path) -> bool:
+    kind = _kind_of(adapter)
+    return kind not in TUNING_METHODS or TUNING_METHODS[kind].merges
+
+
+def check_merges(adapter: Path) -> None:
+    """Raise `ModelError` where no weight of the base can hold an adapter."""
+    if not _merges(adapter):
+        raise ModelError(
+            f"{adapter} is an adapter of the kind {_kind_of(adapter)}, which no weight of its base "
+            "can hold, so it cannot be merged. Use it as an adapter on its base, or train another "
+            "way (tuning.method: lora)."
+        )
 
 
 def _name_base(model: Any, source: Source) -> None:
@@ -317,14 +390,17 @@ def _name_base(model: Any, source: Source) -> None:
     model.peft_config[ADAPTER].revision = source.base.revision
 
 
-def _whole(model: Any) -> Any:
-    """Return a model to train in all its weights, which it keeps in float32.
+def _whole(model: Any, tuning: TuningConfig) -> Any:
+    """Return a model to train in its own weights, which it keeps in float32.
 
     In bfloat16 a step of the usual size is less than half of the last digit and is rounded away:
     at a learning rate of 1e-6 all but 0.25 % of a toy's weights stayed where they were. What is
     computed in bfloat16 is a setting of its own (``bf16``, ``precision``).
     """
-    return model.float()
+    model = model.float()
+    if tuning.method == "last_layers":
+        train_last_layers(model, tuning.trained_layers)
+    return model
 
 
 def _merged(model: Any) -> Any:

@@ -24,6 +24,7 @@ from plumbline.lm.gpu.packing import pack, side_by_side
 from plumbline.lm.gpu.passes import logprobs_of_states, packed_logprobs
 from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.trunk import is_supported, response_states
+from plumbline.lm.virtual_tokens import read_with_virtual_tokens, virtual_tokens
 
 #: Logits of more bytes than this are never held at once, by computing them a second time for the
 #: backward pass.
@@ -207,14 +208,19 @@ def response_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return states, model.get_output_embeddings()(states)
     # Some models scale or bend what their head says, so it is asked through the whole of them.
     width = batch.response_mask.shape[1]
+    whole, inputs = (
+        model,
+        {
+            "input_ids": batch.ids,
+            "attention_mask": batch.attention_mask,
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+        },
+    )
+    if virtual_tokens(model):
+        whole, inputs = read_with_virtual_tokens(model, batch.ids, batch.attention_mask)
     with last_hidden_states(model) as seen:
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            logits_to_keep=width + 1,
-            use_cache=False,
-        ).logits
+        logits = whole(**inputs, logits_to_keep=width + 1).logits
     return seen[0][:, -width - 1 : -1], logits[:, :-1]
 
 

@@ -14,6 +14,7 @@ from plumbline.lm.model_folder import (
     portable,
     source_of,
 )
+from plumbline.lm.pissa import save_as_lora
 from plumbline.runs.artifacts import read_json, write_json
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def save_model(
     if isinstance(model, PeftModel):
         made_of = source_of(source)
         model.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
+        save_as_lora(model, folder)
         _name_base(folder, made_of)
         if (source / REFERENCE).exists():
             made_of.reference.write(folder)

@@ -31,6 +31,7 @@ from plumbline.lm.fused_layers import (
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.gpu.packing import pack, pack_last
 from plumbline.lm.gpu.states import packed_states
+from plumbline.lm.virtual_tokens import read_with_virtual_tokens, virtual_tokens
 
 #: An adapter is added to its base's weights for the time of a pass, which then holds both. Models
 #: of more parameters keep them apart.
@@ -78,6 +79,10 @@ def states(
     decoders on a CPU are run as they are.
     """
     trunk = backbone(model)
+    if virtual_tokens(model):
+        base, inputs = read_with_virtual_tokens(model, ids, attention_mask)
+        behind: Tensor = base.base_model(**inputs).last_hidden_state
+        return behind[:, -last:]
     if is_supported(model):
         dtype = number_format(trunk)
         with torch.autocast("cpu", enabled=False):
@@ -93,7 +98,7 @@ def states(
 def is_supported(model: Any) -> bool:
     """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if whole.device.type != "cpu" or not is_known(whole):
+    if whole.device.type != "cpu" or not is_known(whole) or virtual_tokens(model):
         return False
     if getattr(whole.model, "gradient_checkpointing", False) and whole.training:
         return False

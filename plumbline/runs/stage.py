@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from plumbline.runs.progress import Bar, Reporter
 
 #: What a stage knows of the run that makes it, beside its checkpoints.
 PLACE = "place.json"
+#: Figures of a training that depend on the clock, in the folder where trackers write.
+SPEED = "speed.jsonl"
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
 
@@ -93,6 +96,17 @@ class Stage:
             yield
         finally:
             self._listeners.remove(listener)
+
+    def log_speed(self, step: int, values: Mapping[str, float]) -> None:
+        """Write figures that depend on the clock beside the run, and send them to trackers.
+
+        They are no part of the artefact, which is the same however fast it was made.
+        """
+        self.tracker_folder.mkdir(parents=True, exist_ok=True)
+        with (self.tracker_folder / SPEED).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
+        for listener in self._listeners:
+            listener(step, values)
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:

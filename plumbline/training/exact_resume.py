@@ -7,6 +7,7 @@ resumes from one with the same bytes as if it had never been stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -21,13 +22,16 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
 
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
-from plumbline.lm.tuning import parameter_counts
+from plumbline.lm.tuning import TuningConfig, parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.processes import check_processes, of_all_processes
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
+from plumbline.training.held_out import HeldOutWatch
+from plumbline.training.monitor import Monitor
 from plumbline.training.processes import sum_gradients, use_one_gpu
 from plumbline.training.trackers import tracking
+from plumbline.training.unfreezing import ProgressiveUnfreezing
 
 #: Figures of the trainers that depend on the clock, or on where a run was cut.
 _NOT_REPRODUCIBLE = ("runtime", "per_second", "flos", "train_loss", "time")
@@ -47,15 +51,19 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """Whether a loss comes from one call of the model, in whose backward pass DDP adds gradients
     up. Where a trainer's passes go through parts of the model, they are averaged after it."""
 
-    def __init__(self, *, model: Any, **arguments: Any) -> None:
+    def __init__(self, *, model: Any, tuning: TuningConfig | None = None, **arguments: Any) -> None:
         # Counted here, since a trainer may add a frozen copy of the adapter.
         self.parameter_counts = parameter_counts(model)
         use_one_gpu(arguments["args"])
+        self.trained_names = [n for n, p in model.named_parameters() if p.requires_grad]
+        self.held_out_watch: HeldOutWatch | None = None
         super().__init__(model=model, **arguments)
         check_processes(self.accelerator)
         if not self.calls_model and self.accelerator.num_processes > 1:
             self.model._is_accelerate_prepared = True  # or DDP would keep a copy of all gradients
         use_packed_backbone(self.model)
+        if tuning is not None and tuning.unfreezes_by is not None:
+            self.add_callback(ProgressiveUnfreezing(self.model, tuning.unfreezes_by))
 
     @property
     def tokens_seen(self) -> int:
@@ -74,8 +82,14 @@ class ExactResume(Trainer):  # type: ignore[misc]
         for callback in get_reporting_integration_callbacks(self.args.report_to):
             self.remove_callback(callback)
         tracked = tracking(stage, self.args.report_to, self.args.to_dict())
+        self.monitor = Monitor(stage, self.model, lambda: self.tokens_seen)
         with tracked, stage.bar(description, steps) as bar:
-            self.add_callback(_StageCallback(stage, bar, on_step))
+            self.add_callback(self.monitor)
+            self.add_callback(
+                _StageCallback(stage, bar, on_step, self.monitor, self.held_out_watch)
+            )
+            if latest is not None and self._had_stopped(latest):
+                return
             self.train(resume_from_checkpoint=str(latest) if latest is not None else None)
 
     def training_step(self, *arguments: Any, **settings: Any) -> Any:
@@ -85,6 +99,15 @@ class ExactResume(Trainer):  # type: ignore[misc]
             trained = (p for p in self.model.parameters() if p.requires_grad)
             sum_gradients(trained, divisor=self.accelerator.num_processes)
         return loss
+
+    def _had_stopped(self, checkpoint: Path) -> bool:
+        """Restore a training that had stopped early at a checkpoint; return whether it had."""
+        watch = self.stage.checkpoints.load().get("held_out")
+        if watch is None or not watch["stopped"]:
+            return False
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        return True
 
     def planned_steps(self) -> int:
         """Return how many optimiser steps the training will take."""
@@ -107,6 +130,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
             **({"rng_of_others": rng_states[1:]} if len(rng_states) > 1 else {}),
             "tokens": self.tokens_seen,
             "metrics": self.stage.metrics.position(),
+            "warned": self.monitor.health.reported,
+            "held_out": self.held_out_watch.state() if self.held_out_watch is not None else None,
             "more": self.more_state(),
         }
         self.stage.checkpoints.save(
@@ -124,6 +149,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
         parameters = dict((model if model is not None else self.model).named_parameters())
         for name, value in self._tree["model"].items():
             parameters[name].data.copy_(value)
+        self.monitor.health.reported = list(self._tree.get("warned", ()))
+        if self.held_out_watch is not None:
+            self.held_out_watch.restore(self._tree["held_out"])
         self.load_more_state(self._tree.get("more", {}))
 
     def more_state(self) -> dict[str, Any]:
@@ -149,10 +177,18 @@ OnStep = Callable[[int], Mapping[str, float] | None]
 
 
 class _StageCallback(TrainerCallback):  # type: ignore[misc]
-    """Carries a trainer's progress and figures to the stage."""
+    """Carries a trainer's progress and figures to the stage, and looks at held-out rows."""
 
-    def __init__(self, stage: Stage, bar: Bar, on_step: OnStep | None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        bar: Bar,
+        on_step: OnStep | None,
+        monitor: Monitor,
+        held_out: HeldOutWatch | None,
+    ) -> None:
         self._stage, self._bar, self._on_step = stage, bar, on_step
+        self._monitor, self._held_out = monitor, held_out
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -166,6 +202,14 @@ class _StageCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._bar.update(state.global_step)
         self._call_hook(state.global_step)
+        watch, step = self._held_out, state.global_step
+        if watch is not None and watch.is_due(step, last=step >= state.max_steps):
+            metrics = dict(watch.look(step))
+            losses = [line["loss"] for line in state.log_history if "loss" in line]
+            if losses:
+                metrics["held_out_gap"] = metrics["held_out_loss"] - losses[-1]
+            self._stage.metrics.log(step, metrics | self._monitor.warn(step, metrics))
+            control.should_training_stop |= watch.stopped
 
     def on_log(
         self,
@@ -181,10 +225,16 @@ class _StageCallback(TrainerCallback):  # type: ignore[misc]
             if not any(part in name for part in _NOT_REPRODUCIBLE)
         }
         if "loss" in metrics:
-            self._stage.metrics.log(state.global_step, metrics)
-            names = ("loss", "rewards/accuracies", "accuracy")
-            shown = {name: metrics[name] for name in names if name in metrics}
-            self._bar.update(state.global_step, shown)
+            step = state.global_step
+            metrics |= self._monitor.figures()
+            self._stage.metrics.log(step, metrics | self._monitor.warn(step, metrics))
+            speed = self._monitor.speed()
+            self._monitor.warn(step, speed)
+            if self._stage.writes:
+                self._stage.log_speed(step, speed)
+            names = ("loss", "rewards/accuracies", "accuracy", "grad_norm", "tokens_per_second")
+            shown = {name: value for name, value in (metrics | speed).items() if name in names}
+            self._bar.update(step, shown)
 
     def _call_hook(self, step: int) -> None:
         metrics = self._on_step(step) if self._on_step is not None else None

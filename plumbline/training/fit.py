@@ -50,6 +50,10 @@ def fit(
         return evaluate(step) if evaluate is not None and step in evaluated_steps else None
 
     trainer.run(stage, description, on_step)
+    last = trainer.state.global_step
+    if evaluate is not None and last < steps:  # it stopped early
+        stage.metrics.log(last, evaluate(last))
+    steps = last
     lines = [line for line in trainer.state.log_history if "loss" in line]
     return Fitted(
         steps=steps,

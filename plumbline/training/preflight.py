@@ -60,7 +60,7 @@ def check_room(config: Config, home: Path) -> None:
     them with two moments each.
     """
     weights = sum(_float32_bytes(part) for part in _distinct(config, BaseModelConfig))
-    whole = sum(part.method == "full" for part in _distinct(config, TuningConfig))
+    whole = sum(not part.has_adapter for part in _distinct(config, TuningConfig))
     needed = _SMALL + (weights * (whole + 3) if whole else 0)
     place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
     free = shutil.disk_usage(place).free

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.lm.decoding.products import Linear
+from plumbline.lm.virtual_tokens import virtual_tokens
 
 #: What each kind of decoder has in a layer; anything more or less is another kind.
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
@@ -105,11 +106,11 @@ def take_snapshot(
 
     ``packed``: see `plumbline.lm.decoding.products.Linear`.
 
-    None where the model is of no kind that we know, its weights are quantised, or its adapter
-    does more than add two low-rank matrices.
+    None where the model is of no kind that we know, its weights are quantised, its adapter does
+    more than add two low-rank matrices, or virtual tokens stand before its texts.
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not is_known(whole) or not hasattr(whole, "lm_head"):
+    if not is_known(whole) or not hasattr(whole, "lm_head") or virtual_tokens(model):
         return None
     config, decoder = whole.config, whole.model
     dtype = dtype or decoder.embed_tokens.weight.dtype

@@ -9,6 +9,7 @@ from plumbline.lm.engines.engine import RolloutEngine, Server
 from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning_methods import TUNING_METHODS
 from plumbline.tables import Table
 
 
@@ -62,11 +63,12 @@ class Engine:
             raise ValueError(
                 f"rollouts.engine is {self.name}; set rollouts.url to the server's address"
             )
-        if self.is_server and tuning.method == "full":
+        if self.is_server and not tuning.row.low_rank:
             raise ValueError(
-                f"rollouts.engine is {self.name}, and tuning.method is full: weights reach the "
-                "server as an adapter, and with full tuning there is none. Set tuning.method to "
-                "lora, or rollouts.engine to native or continuous"
+                f"rollouts.engine is {self.name}, and tuning.method is {tuning.method}: weights "
+                "reach the server as a LoRA adapter. Set tuning.method to "
+                f"{TUNING_METHODS.where(lambda row: row.low_rank and 'ppo' not in row.cannot)}, or "
+                "rollouts.engine to native or continuous"
             )
 
 

@@ -22,6 +22,7 @@ from plumbline.lm.gpu.regions import free_rows, region, uncompiled
 from plumbline.lm.gpu.states import packed_states, unknown_part
 from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
 from plumbline.lm.gpu.weights import linear
+from plumbline.lm.virtual_tokens import virtual_tokens
 
 #: A decoder is kept for the next call where it takes less than this share of the GPU's memory, so
 #: that its graphs need not be captured again.
@@ -43,6 +44,8 @@ def static_decoder(
     It has room for ``rows`` texts of ``columns`` tokens, ``new_tokens`` of them new. ``dtype`` is
     that of decoding, None the model's own.
     """
+    if virtual_tokens(model):
+        return None
     device, kind = model.device, kind_of(model)
     known = finding(FastPath.DECODING, device, kind)
     if known is not None and not known.on:

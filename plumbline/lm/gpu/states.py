@@ -79,6 +79,8 @@ def unknown_part(model: Any) -> str | None:
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not is_known(whole):
         return f"{type(whole).__name__} is not one of the decoders that we know"
+    if any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values()):
+        return "virtual tokens stand before its texts"
     if any(type(p) is not nn.Parameter or not p.numel() for p in model.parameters()):
         return "its weights are quantised, or spread over processes"
     if type(whole.model.embed_tokens) is not nn.Embedding:
