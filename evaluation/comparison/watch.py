@@ -59,8 +59,17 @@ class Watch(AbstractContextManager["Watch"]):
     raises later is shown to the reader beside the last state.
     """
 
-    def __init__(self, build: Build, *, port: int = 0, every: float = _EVERY) -> None:
+    def __init__(
+        self,
+        build: Build,
+        *,
+        port: int = 0,
+        every: float = _EVERY,
+        training: Callable[[], str] | None = None,
+    ) -> None:
+        """Serve the page that ``build`` makes the content of, and at ``/training`` another one."""
         self._build = build
+        self.training = training
         self._every = every
         self._closing = threading.Event()
         self._samples: tuple[str, bytes] = ("", b"")
@@ -168,6 +177,9 @@ def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
                     self._send(HTTPStatus.NO_CONTENT, b"", "json")
                 else:
                     self._send(HTTPStatus.OK, snapshot.parts, "json")
+            elif url.path == "/training" and watch.training is not None:
+                body = watch.training().encode("utf-8", "replace")
+                self._send(HTTPStatus.OK, body, "page")
             elif url.path == "/samples.json":
                 self._send(HTTPStatus.OK, snapshot.samples, "json", {"Content-Encoding": "gzip"})
             else:

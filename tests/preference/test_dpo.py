@@ -415,3 +415,20 @@ def test_every_kind_of_model_trains_and_what_does_not_fit_is_counted(model_of_ki
     expected = "own context (64 tokens" if kind == "short-context" else "max_length (512 tokens)"
     assert expected in left_out["reason"]
     assert figures["implied_reward_accuracy"] is not None
+
+
+@pytest.mark.parametrize("method", ["last_layers", "rslora", "dora", "ia3", "bottleneck"])
+def test_other_tuning_methods_start_at_their_reference_and_move_away(
+    base_folder, preferences, tmp_path, method
+):
+    tuning = TuningConfig(
+        method=method, **({"trained_layers": 1} if method == "last_layers" else {})
+    )
+    folder, figures = train(tmp_path, base_folder, preferences, tuning=tuning)
+    lines = [line for line in lines_of(folder) if "loss" in line]
+    assert abs(lines[0]["rewards/margins"]) < abs(lines[-1]["rewards/margins"])
+    start = load_causal_lm(base_folder).eval()
+    moved = load_causal_lm(folder).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert not torch.allclose(start(ids).logits, moved(ids).logits)

@@ -31,16 +31,21 @@ from rl.roles import Roles
 TUNINGS = {
     "full": TuningConfig(method="full"),
     "lora": TuningConfig(method="lora", rank=4),
+    "rslora": TuningConfig(method="rslora", rank=4),
+    "dora": TuningConfig(method="dora", rank=4),
+    "ia3": TuningConfig(method="ia3"),
+    "bottleneck": TuningConfig(method="bottleneck", bottleneck_size=4),
     "few": TuningConfig(method="lora", rank=2, target_modules=("q_proj", "v_proj")),
 }
 
 
-@pytest.fixture(params=[*TUNINGS, "goes on"])
+@pytest.fixture(params=[*TUNINGS, "goes on", "ia3 goes on"])
 def roles(request, toy, tmp_path):
     """Roles on a base, with each tuning; and on a policy that is an adapter already."""
     base_folder, tokenizer = toy.folder, load_tokenizer(toy.folder)
     folder, tuning = base_folder, TUNINGS.get(request.param, TUNINGS["lora"])
-    if request.param == "goes on":
+    if request.param.endswith("goes on"):
+        tuning = TUNINGS[request.param.partition(" ")[0] if "ia3" in request.param else "lora"]
         model = trainable_causal_lm(base_folder, tuning)
         with torch.no_grad():
             for parameter in model.parameters():

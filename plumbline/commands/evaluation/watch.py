@@ -26,17 +26,29 @@ def watch(
     """Show the report of a run live in the browser, on this machine only, until Ctrl-C.
 
     The page is that of the finished report. Charts, tables and responses follow the run; your
-    filters and your place on the page stay. When the run ends, the page says so.
+    filters and your place on the page stay. When the run ends, the page says so. At /training the
+    figures of each training are curves with their healthy ranges: loss, held-out loss, gradient
+    norm, size of an update, learning rate, speed, memory.
     """
     from evaluation.comparison.page_content import run_content
+    from evaluation.comparison.recipe_runs import find_run, training_runs_in
     from evaluation.comparison.watch import Watch
+    from plumbline.training.curves_page import training_page
 
-    with Watch(lambda: run_content(home, run), port=port) as watched:
-        typer.echo(f"{watched.url}\nCtrl-C stops watching; the run continues.")
+    def curves() -> str:
+        return training_page(find_run(home, run))
+
+    with Watch(lambda: run_content(home, run), port=port, training=curves) as watched:
+        trains = f"{watched.url}training"
+        typer.echo(
+            f"{watched.url}\n{trains} (curves of the trainings)\n"
+            "Ctrl-C stops watching; the run continues."
+        )
         if opens and _has_screen():
             import webbrowser
 
-            webbrowser.open(watched.url)
+            compares = bool(training_runs_in(find_run(home, run))[0])
+            webbrowser.open(watched.url if compares else trains)
         try:
             watched.wait()
         except KeyboardInterrupt:
