@@ -108,7 +108,8 @@ class BottleneckLinear(nn.Module, BottleneckLayer):
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
-        for name in self.active_adapters:
+        active: Any = self.active_adapters
+        for name in active:
             if name in self.bottleneck_down:
                 down: nn.Module = self.bottleneck_down[name]
                 up: nn.Module = self.bottleneck_up[name]

@@ -424,7 +424,7 @@ def test_other_tuning_methods_start_at_their_reference_and_move_away(
     tuning = TuningConfig(
         method=method, **({"trained_layers": 1} if method == "last_layers" else {})
     )
-    folder, figures = train(tmp_path, base_folder, preferences, tuning=tuning)
+    folder, _ = train(tmp_path, base_folder, preferences, tuning=tuning)
     lines = [line for line in lines_of(folder) if "loss" in line]
     assert abs(lines[0]["rewards/margins"]) < abs(lines[-1]["rewards/margins"])
     start = load_causal_lm(base_folder).eval()
