@@ -23,15 +23,23 @@ from sft.versions.history import find_version
 
 
 def find_demonstrations(
-    run: Run, data: str, eval_data: str | None, config: DemonstrationsConfig, data_seed: int
+    run: Run,
+    data: str,
+    eval_data: str | None,
+    config: DemonstrationsConfig,
+    data_seed: int,
+    name: str = "demonstrations",
 ) -> Artifact:
-    """Return demonstrations: a version or artefact by its name, or made from a file or dataset."""
+    """Return demonstrations: a version or artefact by its name, or made from a file or dataset.
+
+    ``name`` is that of the stage which makes them.
+    """
     artifact = _artifact(run, data, "demonstrations", eval_data)
     if artifact is not None:
         return artifact
     held_out = {} if eval_data is None else {"held_out": _demonstrations(eval_data, config)}
     return run.make(
-        "demonstrations",
+        name,
         build_demonstrations,
         config=config,
         source=_demonstrations(data, config),

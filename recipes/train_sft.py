@@ -2,6 +2,7 @@
 
     plumbline train sft --model MODEL --data FILE
     plumbline train sft --model MODEL --data FILE --lora-rank 8 --lr 1e-4 --epochs 2
+    plumbline train sft --model RUN:sft --data NEW_FILE --set replay='[OLD_FILE]'
 
 The loss is on what the assistant says, as in Ouyang et al. (2022), section 3.5.
 """
@@ -25,6 +26,9 @@ class TrainSFTConfig(TrainConfig):
 
     demonstrations: DemonstrationsConfig = DemonstrationsConfig()
     """How demonstrations are read, cleaned and split."""
+    replay: tuple[str, ...] = ()
+    """Demonstrations of other tasks that are trained along, such as what the model learnt before:
+    files, datasets or artefacts, as in ``data``. sft.other_tasks says how."""
     sft: SFTConfig = SFTConfig(
         tuning=TuningConfig(method="lora"),
         max_length=1024,
@@ -61,6 +65,12 @@ def main(run: Run, config: TrainSFTConfig) -> dict[str, Any]:
         run, config.data, config.eval_data, config.demonstrations, config.data_seed
     )
     base = find_model(run, config.model, "model")
+    others = {
+        f"task-{number}": find_demonstrations(
+            run, data, None, config.demonstrations, config.data_seed, f"replay-{number}"
+        )
+        for number, data in enumerate(config.replay, 1)
+    }
 
     # 2. Train; the loss on held-out demonstrations says how well.
     policy = run.make(
@@ -70,5 +80,6 @@ def main(run: Run, config: TrainSFTConfig) -> dict[str, Any]:
         base=base,
         demonstrations=demonstrations,
         seed=config.seed,
+        **({"others": others} if others else {}),
     )
     return dict(policy.metrics)

@@ -36,6 +36,28 @@ class DemonstrationsConfig(DataFormatConfig):
         return [check for step in self.cleaning for check in step.checks_before_work()]
 
 
+class OtherTasksConfig(Config):
+    """How other tasks are trained along, such as old ones that are not to be forgotten.
+
+    Counts only where other demonstrations are given (`replay` of the recipe train_sft).
+    """
+
+    share: float = Field(0.2, gt=0, lt=1)
+    """Share of the rows that are drawn from the other tasks."""
+    weights: tuple[float, ...] = ()
+    """Their weights among themselves, in the order in which they are given. Empty: all alike."""
+    sampling: Literal["fixed", "dynamic"] = "fixed"
+    """dynamic: after each held-out loss, tasks whose loss falls slowly are drawn more often (it
+    needs held_out.every)."""
+    gradients: Literal["sum", "pcgrad"] = "sum"
+    """pcgrad: what points against another task's gradient is taken out of each (Yu et al., 2020).
+    One backward pass per task and batch."""
+    max_rise: float | None = Field(None, ge=0)
+    """The largest rise of another task's held-out loss over what it was before the training, in
+    nats per token. Weights beyond it are not kept: the policy is that of the last held-out loss
+    within it, the start at worst (it needs held_out.every). Null: no limit."""
+
+
 class SFTConfig(Config):
     """How the SFT policy is trained."""
 
@@ -50,6 +72,8 @@ class SFTConfig(Config):
     """How they are trained."""
     held_out: HeldOutConfig = HeldOutConfig()
     """What is done with the held-out loss during training: the best weights, and early stopping."""
+    other_tasks: OtherTasksConfig = OtherTasksConfig()
+    """How other tasks are trained along."""
     packing: bool = False
     """Put several conversations into one row of max_length tokens, none of which sees another. A
     batch then has batch_size such rows. Saves padding where lengths differ."""
@@ -62,6 +86,13 @@ class SFTConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SFTConfig:
+        others = self.other_tasks
+        needs = others.sampling == "dynamic" or others.max_rise is not None
+        if needs and self.held_out.every is None:
+            raise ValueError(
+                "other_tasks.sampling: dynamic and other_tasks.max_rise look at held-out losses on "
+                "the way, and there is none. Set held_out.every to a number of steps"
+            )
         tokens = self.tuning.row.weights == "virtual tokens"
         if tokens and self.packing:
             raise ValueError(

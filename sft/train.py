@@ -21,16 +21,15 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
+from plumbline.training.held_out import HeldOutWatch
 from sft.config import SFTConfig
-
-TOKEN_WEIGHTS = "token_weights"
-"""The column of the tokenised dataset with the weight of each token in the loss."""
+from sft.tasks import TASK, TOKEN_WEIGHTS, join_tasks
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from sft.trainer import HeldOut
+    from sft.trainer import HeldOut, SFTTrainer
 
 
 _NOTHING_LEARNT = "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
@@ -45,10 +44,12 @@ def train_sft(
     demonstrations: Artifact,
     seed: int,
     hook: EvaluationHook | None = None,
+    others: Mapping[str, Artifact] | None = None,
 ) -> Mapping[str, float | None]:
     """Train a policy by supervised fine-tuning; the loss is on what the assistant says.
 
-    ``hook`` judges it on the way, with the base as the reference.
+    ``hook`` judges it on the way, with the base as the reference. ``others`` are demonstrations of
+    other tasks by name, such as those that the base learnt before.
     """
     silence_libraries()
     import trl
@@ -60,11 +61,22 @@ def train_sft(
     tokenizer = load_tokenizer(base.path)
     limit, dropped = length_limit(config.max_length, load_config(base.path)), Dropped()
     last_turn = config.loss_on == "last_turn"
-    train, test = (
-        tokenize(rows, tokenizer, limit, dropped, last_turn_only=last_turn)
-        for rows in (read_dataset(demonstrations.path, split) for split in ("train", "test"))
-    )
+
+    def tokenized(artifact: Artifact) -> tuple[Dataset, Dataset]:
+        train, test = (
+            tokenize(
+                read_dataset(artifact.path, split), tokenizer, limit, dropped,
+                last_turn_only=last_turn,
+            )
+            for split in ("train", "test")
+        )  # fmt: skip
+        return train, test
+
+    train, test = tokenized(demonstrations)
+    more, tasks = {name: tokenized(artifact) for name, artifact in (others or {}).items()}, None
     stage.report_dropped(dropped)
+    if more:
+        train, tasks = join_tasks(train, more, config, seed)
 
     # 2. The base, whole or with an adapter.
     set_seed(seed)
@@ -74,7 +86,8 @@ def train_sft(
         tuning=config.tuning,
         args=trl.SFTConfig(
             **config.training.trl_arguments(stage.scratch, seed)
-            | ({"packing": True, "max_length": limit.tokens} if config.packing else {}),
+            | ({"packing": True, "max_length": limit.tokens} if config.packing else {})
+            | ({} if tasks is None else {"num_train_epochs": 1.0}),  # its sampler has all of them
             eval_packing=False,
             neftune_noise_alpha=config.neftune_alpha,
             per_device_eval_batch_size=4 * config.training.batch_size,
@@ -82,6 +95,7 @@ def train_sft(
         train_dataset=train,
         eval_dataset=test,
         processing_class=tokenizer,
+        tasks=tasks,
     )
 
     # 3. Train, with the harness at its milestones.
@@ -90,6 +104,7 @@ def train_sft(
     fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
     if not stage.writes:
         return {}  # the first process evaluates and saves
+    rolled_back = _roll_back(stage, watch)
 
     # 4. How well does it predict demonstrations that it has not seen? The weights that were asked
     # for are the policy, and the others lie beside it.
@@ -114,8 +129,29 @@ def train_sft(
         "train_rows": float(len(train)),
         "dropped_rows": float(len(dropped.rows)),
         **({} if watch is None else {"best_step": float(watch.best_step)}),
+        **({} if tasks is None else _of_others(trainer)),
+        **({} if rolled_back is None else {"rolled_back_to_step": float(rolled_back)}),
         **fitted.metrics,
     }
+
+
+def _roll_back(stage: Stage, watch: HeldOutWatch | None) -> int | None:
+    """Give the model the last weights that are allowed; return their step, None if these are."""
+    if watch is None or watch.allows is None or watch.is_allowed:
+        return None
+    stage.say(
+        "[yellow]another task's held-out loss rose by more than other_tasks.max_rise: the policy "
+        f"is that of step {watch.allowed_step}[/yellow]"
+    )
+    watch.use_allowed()
+    return watch.allowed_step
+
+
+def _of_others(trainer: SFTTrainer) -> dict[str, float]:
+    """Return held-out losses of the other tasks, and how far they rose."""
+    assert trainer.tasks is not None
+    losses = trainer.losses_of_others()
+    return losses | trainer.tasks.drifts(losses)
 
 
 def _check_packing(config: SFTConfig, train: Dataset) -> None:
@@ -124,6 +160,11 @@ def _check_packing(config: SFTConfig, train: Dataset) -> None:
         raise ConfigError(
             "sft.packing is on, and the demonstrations have weights, which packed rows have no "
             "place for. Leave sft.packing out."
+        )
+    if config.packing and TASK in train.column_names:
+        raise ConfigError(
+            "sft.packing is on, and there are several tasks, whose rows are drawn one by one. "
+            "Leave sft.packing out."
         )
 
 

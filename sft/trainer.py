@@ -9,10 +9,12 @@ import torch
 import trl
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
+from plumbline.training.conflicts import without_conflicts
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.held_out import HeldOutConfig, HeldOutWatch
-from sft.train import TOKEN_WEIGHTS
+from sft.tasks import TASK, TOKEN_WEIGHTS, Tasks
 
 
 class HeldOut(NamedTuple):
@@ -30,18 +32,65 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
     data_collator: Any
     _signature_columns: Any
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *, tasks: Tasks | None = None, **arguments: Any) -> None:
+        self.tasks = tasks
         super().__init__(**arguments)
-        self.data_collator = WithTokenWeights(self.data_collator)
+        self.data_collator = WithColumns(self.data_collator)
+        if tasks is not None:
+            self.add_callback(_StartOfTasks(self))
 
     def watch_held_out(self, config: HeldOutConfig) -> HeldOutWatch | None:
         """Look at held-out rows while the model trains, where the config says so."""
         if config.every is None:
             return None
+        allows = self.tasks.allows if self.tasks is not None else None
         self.held_out_watch = HeldOutWatch(
-            config, self._held_out_figures, self.model, self.trained_names
+            config, self.held_out_figures, self.model, self.trained_names, allows
         )
         return self.held_out_watch
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Compute gradients, and where the config says so those of each task by itself."""
+        task = inputs.get(TASK)
+        if self.tasks is None or self.tasks.config.gradients == "sum" or task is None:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        gradients, total = [], torch.zeros((), device=self.args.device)
+        for number in sorted(set(task.tolist())):
+            rows = inputs[TASK] == number
+            part = {name: value[rows] for name, value in inputs.items()}
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
+            gradients.append(
+                _flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+            )
+            total += loss.detach()
+        order = self.tasks.order(self.state.global_step)
+        _add_gradient(parameters, without_conflicts(gradients, order))
+        return total
+
+    def more_state(self) -> dict[str, Any]:
+        """Return the state of the tasks."""
+        return {} if self.tasks is None else {"tasks": self.tasks.state()}
+
+    def load_more_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `more_state` returned."""
+        if self.tasks is not None:
+            self.tasks.restore(state["tasks"])
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.tasks is None:
+            return super()._get_train_sampler(train_dataset)
+        arguments = self.args
+        return self.tasks.sampler(
+            max_steps=arguments.max_steps,
+            rows_per_step=arguments.per_device_train_batch_size
+            * arguments.gradient_accumulation_steps,
+        )
 
     def compute_loss(
         self,
@@ -54,6 +103,7 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
 
         TRL's own loss is the mean over learnt tokens; its metrics stay.
         """
+        inputs.pop(TASK, None)
         weights = inputs.pop(TOKEN_WEIGHTS, None)
         if weights is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -67,19 +117,34 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if TOKEN_WEIGHTS not in self._signature_columns:
-            self._signature_columns = [*self._signature_columns, TOKEN_WEIGHTS]
+        more = [name for name in (TOKEN_WEIGHTS, TASK) if name not in self._signature_columns]
+        self._signature_columns = [*self._signature_columns, *more]
 
-    def _held_out_figures(self) -> Mapping[str, float]:
+    def held_out_figures(self) -> dict[str, float]:
+        """Return the held-out figures of the new task, and losses and drifts of the others."""
         held_out = self.held_out()
-        return {
+        figures = {
             "held_out_loss": held_out.loss,
             "held_out_token_accuracy": held_out.token_accuracy,
         }
+        if self.tasks is None:
+            return figures
+        figures |= self.losses_of_others()
+        losses = [held_out.loss, *(figures[f"held_out_loss/{n}"] for n in self.tasks.names)]
+        self.tasks.weights.look(self.state.global_step, losses)
+        return figures | self.tasks.drifts(figures)
+
+    def losses_of_others(self) -> dict[str, float]:
+        """Return the held-out loss of each other task."""
+        assert self.tasks is not None
+        return {
+            f"held_out_loss/{name}": self.held_out(rows).loss
+            for name, rows in zip(self.tasks.names, self.tasks.held_out, strict=True)
+        }
 
     @torch.no_grad()
-    def held_out(self) -> HeldOut:
-        """Return means over all learnt tokens of the held-out rows.
+    def held_out(self, rows: Any = None) -> HeldOut:
+        """Return means over all learnt tokens of held-out rows; None: those of the new task.
 
         `evaluate` takes the mean of each batch and then the mean over rows, which weighs the
         tokens of short answers more, and by as much as the batches are small.
@@ -88,7 +153,7 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         self.model.eval()
         total = torch.zeros((), device=self.args.device)
         tokens, right = torch.zeros_like(total), torch.zeros_like(total)
-        for batch in self._held_out_batches():
+        for batch in self._held_out_batches(self.eval_dataset if rows is None else rows):
             inputs = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
                 outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
@@ -98,10 +163,10 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         self.model.train(was_training)
         return HeldOut(float(total / tokens), float(right / tokens))
 
-    def _held_out_batches(self) -> DataLoader[Any]:
+    def _held_out_batches(self, rows: Any) -> DataLoader[Any]:
         """Return all held-out rows, also where several processes share the training."""
         return DataLoader(
-            self.eval_dataset.select_columns(["input_ids", "labels"]),
+            rows.select_columns(["input_ids", "labels"]),
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
         )
@@ -119,8 +184,45 @@ def weighted_loss(logprobs: Tensor, weights: Tensor) -> Tensor:
     return -(logprobs[:, -own.shape[1] :] * own).sum()
 
 
-class WithTokenWeights:
-    """A collator that also collates weights of tokens, where rows have them."""
+class _StartOfTasks(TrainerCallback):  # type: ignore[misc]
+    """Measures the other tasks before the first step."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the losses that are not to rise, and the weights that have them."""
+        trainer, tasks = self._trainer, self._trainer.tasks
+        if state.global_step or tasks is None:
+            return
+        losses = trainer.losses_of_others()
+        tasks.start_losses = {name: losses[f"held_out_loss/{name}"] for name in tasks.names}
+        trainer.stage.metrics.log(0, losses)
+        if trainer.held_out_watch is not None:
+            trainer.held_out_watch.start()
+
+
+def _flat(gradients: Any, parameters: Any) -> Tensor:
+    """Return gradients behind each other, [P]; 0 where a weight has none."""
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if gradient is None else gradient).reshape(-1).float()
+            for gradient, p in zip(gradients, parameters, strict=True)
+        ]
+    )
+
+
+def _add_gradient(parameters: Any, flat: Tensor) -> None:
+    """Add a gradient [P] to those that the weights have."""
+    place = 0
+    for p in parameters:
+        own = flat[place : place + p.numel()].view_as(p).to(p.dtype)
+        p.grad = own.clone() if p.grad is None else p.grad + own
+        place += p.numel()
+
+
+class WithColumns:
+    """A collator that also collates weights of tokens and tasks, where rows have them."""
 
     def __init__(self, collate: Any) -> None:
         self._collate = collate
@@ -136,4 +238,6 @@ class WithTokenWeights:
                     for example in examples
                 ]
             )
+        if TASK in examples[0]:
+            batch[TASK] = torch.tensor([example[TASK] for example in examples])
         return batch

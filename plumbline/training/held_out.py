@@ -54,6 +54,14 @@ class HeldOutWatch:
     model: Any
     names: Sequence[str]
     """Names of the weights that the training may change."""
+    allows: Callable[[Mapping[str, float]], bool] | None = None
+    """Whether weights with such figures may become the model; None: all may."""
+    is_allowed: bool = True
+    """Whether the last figures were so."""
+    allowed_step: int = 0
+    """The last step after which they might, 0 for the start."""
+    allowed_weights: dict[str, torch.Tensor] | None = None
+    """The weights then; held only where some may not."""
     best: float = math.inf
     best_step: int = 0
     best_weights: dict[str, torch.Tensor] | None = None
@@ -68,6 +76,13 @@ class HeldOutWatch:
     def look(self, step: int) -> Mapping[str, float]:
         """Measure; note the best weights, and whether to stop. Returns the figures."""
         figures = self.measure()
+        if self.allows is not None:
+            self.is_allowed = self.allows(figures)
+            if not self.is_allowed:
+                self.since_best += 1
+                self._decide()
+                return figures
+            self.allowed_step, self.allowed_weights = step, self._copy()
         loss = figures["held_out_loss"]
         if loss < self.best - (self.config.least_fall if self.best < math.inf else 0.0):
             self.since_best = 0
@@ -75,20 +90,39 @@ class HeldOutWatch:
             self.since_best += 1
         if loss < self.best:
             self.best, self.best_step = loss, step
-            parameters = dict(self.model.named_parameters())
-            self.best_weights = {
-                name: parameters[name].detach().to("cpu", copy=True) for name in self.names
-            }
+            self.best_weights = self._copy()
+        self._decide()
+        return figures
+
+    def start(self) -> None:
+        """Note the weights before the first step, which are always allowed."""
+        if self.allows is not None:
+            self.allowed_weights = self._copy()
+
+    def use_allowed(self) -> None:
+        """Give the model the last weights that are allowed."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in (self.allowed_weights or {}).items():
+                parameters[name].copy_(value)
+
+    def _copy(self) -> dict[str, torch.Tensor]:
+        parameters = dict(self.model.named_parameters())
+        return {name: parameters[name].detach().to("cpu", copy=True) for name in self.names}
+
+    def _decide(self) -> None:
         patience = self.config.patience
         self.stopped = patience is not None and self.since_best >= patience
-        return figures
 
     @contextmanager
     def best_weights_in_model(self) -> Iterator[None]:
-        """Give the model its best weights while the block runs, and then its last ones again."""
+        """Give the model its best weights while the block runs, and then its last ones again.
+
+        The best are the last allowed ones where none were measured that are allowed.
+        """
         parameters = dict(self.model.named_parameters())
         last = {name: parameters[name].detach().clone() for name in self.names}
-        best = self.best_weights or {}  # none where no held-out loss was a number
+        best = self.best_weights or self.allowed_weights or {}
         with torch.no_grad():
             for name, value in best.items():
                 parameters[name].copy_(value)
@@ -106,6 +140,9 @@ class HeldOutWatch:
             "best_weights": self.best_weights or {},
             "since_best": self.since_best,
             "stopped": self.stopped,
+            "is_allowed": self.is_allowed,
+            "allowed_step": self.allowed_step,
+            "allowed_weights": self.allowed_weights or {},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -113,3 +150,5 @@ class HeldOutWatch:
         self.best = math.inf if state["best"] is None else state["best"]
         self.best_step, self.since_best = state["best_step"], state["since_best"]
         self.best_weights, self.stopped = state["best_weights"] or None, state["stopped"]
+        self.is_allowed, self.allowed_step = state["is_allowed"], state["allowed_step"]
+        self.allowed_weights = state["allowed_weights"] or None
