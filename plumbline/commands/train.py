@@ -10,7 +10,7 @@ import typer
 from plumbline.commands.options import HOME, Home, Overrides
 
 train = typer.Typer(
-    help="Train one stage alone: a policy or a reward model, from your model on your data.",
+    help="Train one stage alone, from your model on your data.",
     no_args_is_help=True,
 )
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -35,7 +35,7 @@ LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
 BatchSize = Annotated[int | None, typer.Option(help="Examples in one pass.")]
 MaxLength = Annotated[int | None, typer.Option(help="Most tokens of a prompt with its response.")]
-Tuning = Annotated[str | None, typer.Option(help="full, lora or qlora.")]
+Tuning = Annotated[str | None, typer.Option(help="full, lora, qlora, … (docs/tuning.md).")]
 LoraRank = Annotated[int | None, typer.Option(help="Rank of the adapter.")]
 ReportTo = Annotated[str | None, typer.Option(help="Trackers, such as tensorboard,wandb.")]
 Config = Annotated[
@@ -181,6 +181,56 @@ def ppo(
 ) -> None:
     """Train a policy by PPO against a reward model. Settings: `plumbline config train_ppo`."""
     _run("train_ppo", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
+def classifier(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a text classifier on texts with labels. Settings: `plumbline config train_classifier`.
+
+    The data are a table with the columns text and label; a list of labels for several at once.
+    """
+    _run("train_classifier", context, overrides)
+
+
+@train.command(context_settings=_SETTINGS)
+def embeddings(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train an embedding model on pairs of texts. Settings: `plumbline config train_embeddings`.
+
+    The data are a table with the columns query and positive.
+    """
+    _run("train_embeddings", context, overrides)
 
 
 def pairs(

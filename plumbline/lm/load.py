@@ -222,6 +222,61 @@ def trainable_sequence_scorer(
     return model if tuning.has_adapter else _whole(_merged(model), tuning)
 
 
+def trainable_classifier(
+    folder: Path, tuning: TuningConfig, labels: Sequence[str], *, several: bool
+) -> Any:
+    """Load a language model as a text classifier with a new head; ``several``: labels may coincide.
+
+    The head starts at random: seed the generators before. An adapter in the folder is merged.
+    """
+    from peft import get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    source = source_of(folder)
+    if source.adapter is not None:
+        raise ModelError(
+            f"{folder} is an adapter on {source.reference.name_or_path}. A classifier starts from "
+            "a whole model: give that base, or merge the adapter first (plumbline publish)."
+        )
+    model, report = _load_base(
+        AutoModelForSequenceClassification,
+        folder,
+        source,
+        quantize=tuning.quantized,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        problem_type="multi_label_classification" if several else "single_label_classification",
+    )
+    report.refuse((report.missing | report.unexpected) - report.above_the_trunk, "a language model")
+    if not tuning.has_adapter:
+        return _whole(model, tuning)
+    return get_peft_model(model, tuning.peft_config(model, "SEQ_CLS", modules_to_save=_HEAD))
+
+
+def load_trunk(folder: Path) -> Any:
+    """Load a decoder without a head, such as an embedding model."""
+    from transformers import AutoModel
+
+    model, info = model_folder.load(
+        AutoModel.from_pretrained, Reference(str(folder)), output_loading_info=True
+    )
+    report = LoadReport(str(folder), model, info)
+    report.refuse(report.missing | report.unexpected, "a decoder without a head")
+    return model
+
+
+def trainable_trunk(folder: Path, tuning: TuningConfig) -> Any:
+    """Load a language model's decoder without its head, ready for training as the tuning says."""
+    from peft import get_peft_model
+
+    model = trainable_causal_lm(folder, TuningConfig(method="full")).base_model
+    if tuning.has_adapter:
+        model.requires_grad_(False)
+        return get_peft_model(model, tuning.peft_config(model, "FEATURE_EXTRACTION"))
+    return _whole(model, tuning)
+
+
 class LoadReport:
     """What a model's files lacked, and had too much of, as transformers reports it."""
 

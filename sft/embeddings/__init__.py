@@ -1,0 +1,1 @@
+"""Contrastive embedding models: texts to vectors that are close where the texts belong together."""

@@ -1,0 +1,44 @@
+"""The contrastive loss, as a pure function of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def contrastive_loss(
+    queries: Tensor, texts: Tensor, same: Tensor, temperature: float = 0.05
+) -> Tensor:
+    """Return the cross-entropy of finding each query's text among all texts of a batch, [B].
+
+    - log exp(cos(q_i, t_i) / T) / sum_j exp(cos(q_i, t_j) / T), the InfoNCE of van den Oord et al.
+    (2018) with the other texts of the batch as negatives (Karpukhin et al., 2020).
+
+    Args:
+        queries: [B, D].
+        texts: [M, D], M >= B: the texts of the B queries in their order, then further negatives.
+        same: [B, M], true where a text is a right answer of a query, too, and is no negative of
+            it. Each query's own text counts whatever stands there.
+        temperature: T, without a unit.
+
+    Returns:
+        Losses in nats, [B].
+    """
+    cosines = F.normalize(queries, dim=-1) @ F.normalize(texts, dim=-1).t() / temperature
+    own = torch.arange(len(queries), device=queries.device)
+    hidden = same.clone()
+    hidden[own, own] = False
+    return F.cross_entropy(cosines.masked_fill(hidden, -torch.inf), own, reduction="none")
+
+
+def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Return one vector per text, [B, D], of states [B, T, D]; ``mask`` [B, T] is 1 at tokens.
+
+    Padding is on the right.
+    """
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1)
+    last = mask.sum(1) - 1
+    return states[torch.arange(len(states), device=states.device), last]
