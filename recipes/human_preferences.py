@@ -39,10 +39,12 @@ from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
 from preference.config import PairsConfig
 from preference.pairs import sample_pairs
+from recipes._models import find_model
 from recipes._shared import SFTPolicyConfig, World, train_sft_policy
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
+from sft.embeddings.embedder import TextEmbedder
 
 SENIOR = LabelerConfig(name="senior", temperature=0.05)
 
@@ -69,6 +71,9 @@ class HumanPreferencesConfig(SFTPolicyConfig):
     """How the labelling is spread over rounds."""
     selection: SelectionConfig = SelectionConfig(strategy="diverse", count=100)
     """How each round's pairs are chosen; the first round's strategy is always uniform."""
+    embeddings: str | None = None
+    """The embedding model (`plumbline train embeddings`) by which pairs are alike: run:stage, a
+    folder, the id of an artefact. Null: by the words that they share."""
     site: SiteConfig = SiteConfig()
     """The labelling server."""
     campaign: CampaignConfig = CampaignConfig()
@@ -204,6 +209,10 @@ def label_in_rounds(
     batches: list[Artifact] = []
     votes: list[Artifact] = []
     reward_models: list[Artifact] = []
+    distance = {}
+    if config.embeddings is not None:
+        model = find_model(run, config.embeddings, "embeddings")
+        distance["embedder"] = defer(TextEmbedder, model=model)
     for number in range(1, config.rounds.count + 1):
         selection = config.selection
         if not reward_models:
@@ -216,6 +225,7 @@ def label_in_rounds(
             scorers=[defer(RewardModelScorer, model=model) for model in reward_models],
             labeled=[gold, *batches],
             seed=config.seed,
+            **distance,
         )
         labels = run.make(
             f"round-{number}/labels",

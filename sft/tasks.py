@@ -8,8 +8,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ConfigError
+from plumbline.runs.processes import number_of_processes
 from plumbline.seeds import derive
-from plumbline.training.processes import number_of_processes
 from plumbline.training.task_mixture import TaskSampler, TaskWeights
 from sft.config import OtherTasksConfig, SFTConfig
 

@@ -8,7 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from plumbline.errors import ConfigError
 from plumbline.lm.layers import layer_groups, unfrozen_groups
-from plumbline.training.processes import number_of_processes
+from plumbline.runs.processes import number_of_processes
 
 
 class ProgressiveUnfreezing(TrainerCallback):  # type: ignore[misc]

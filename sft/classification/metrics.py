@@ -29,7 +29,7 @@ def f1_by_label(given: Array, truth: Array) -> Array:
     """Return 2 TP / (2 TP + FP + FN) of each label, [L]; 0 where it is neither given nor true."""
     right = (given * truth).sum(0)
     total = given.sum(0) + truth.sum(0)
-    return np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
+    return np.asarray(np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0))
 
 
 def accuracy(given: Array, truth: Array) -> float:

@@ -145,4 +145,4 @@ def _probabilities(
         with torch.no_grad():
             logits = model(**batch).logits.float()
         parts.append(logits.sigmoid() if several else logits.softmax(-1))
-    return torch.cat(parts).double().cpu().numpy()  # type: ignore[no-any-return]
+    return torch.cat(parts).double().cpu().numpy()

@@ -12,6 +12,7 @@ import torch
 
 from plumbline.data.records import Row
 from plumbline.lm.load import load_trunk
+from plumbline.lm.model_folder import source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, read_json, write_json
@@ -27,7 +28,8 @@ class TextEmbedder:
 
     def __init__(self, model: Artifact | Path, batch_size: int = 64) -> None:
         silence_libraries()
-        self.folder = model.path if isinstance(model, Artifact) else model
+        folder = model.path if isinstance(model, Artifact) else model
+        self.folder = Path(source_of(folder).base.name_or_path)
         self._batch_size = batch_size
         self._settings = read_json(self.folder / POOLING)
 

@@ -20,7 +20,7 @@ def ranks(similarities: Array, right: npt.NDArray[np.bool_]) -> npt.NDArray[np.i
     if not right.any(1).all():
         raise ValueError("a query has no right text to find")
     best = np.where(right, similarities, -np.inf).max(1, keepdims=True)
-    return 1 + ((similarities >= best) & ~right).sum(1)
+    return np.asarray(1 + ((similarities >= best) & ~right).sum(1))
 
 
 def recall_at(k: int, found: npt.NDArray[np.int64]) -> float:

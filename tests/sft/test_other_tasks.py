@@ -47,6 +47,18 @@ def tasks(tmp_path_factory):
     return task(folder / "new", "Yes, we are open."), task(folder / "old", "No: out of stock!")
 
 
+@pytest.fixture(scope="module")
+def knows_old(base_folder, tasks, tmp_path_factory):
+    """A model that has learnt the old task, and nothing of the new one."""
+    config = SFTConfig(
+        tuning=TuningConfig(method="full"),
+        training=TrainingConfig(learning_rate=3e-3, epochs=4, batch_size=8),
+    )
+    stage = Stage(tmp_path_factory.mktemp("knows-old"), Reporter(quiet=True))
+    train_sft(stage, config=config, base=Folder(base_folder), demonstrations=tasks[1], seed=0)
+    return stage.folder
+
+
 def train(folder, base_folder, tasks, *, every=None, keep="final", **other):
     config = SFTConfig(
         tuning=TuningConfig(method="full"),
@@ -98,11 +110,9 @@ def test_a_killed_training_of_several_tasks_ends_with_the_same_bytes(
         assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_what_another_task_loses_too_much_by_is_rolled_back(base_folder, tasks, tmp_path):
+def test_what_another_task_loses_too_much_by_is_rolled_back(knows_old, tasks, tmp_path):
     """The old task may not lose anything; the new one is trained so hard that it does."""
-    stage, figures = train(
-        tmp_path / "strict", base_folder, tasks, every=2, share=0.01, max_rise=0.0
-    )
+    stage, figures = train(tmp_path / "strict", knows_old, tasks, every=2, share=0.01, max_rise=0.0)
     lines = read_metrics(stage.folder / "metrics.jsonl")
     drifts = {line["step"]: line["drift/old"] for line in lines if "drift/old" in line}
     allowed = max([0, *(step for step, drift in drifts.items() if drift <= 0)])
@@ -112,7 +122,7 @@ def test_what_another_task_loses_too_much_by_is_rolled_back(base_folder, tasks, 
     if allowed == 0:
         ids = torch.tensor([[5, 6, 7]])
         with torch.no_grad():
-            start, now = (load_causal_lm(f)(ids).logits for f in (base_folder, stage.folder))
+            start, now = (load_causal_lm(f)(ids).logits for f in (knows_old, stage.folder))
         torch.testing.assert_close(now, start)
 
 
