@@ -53,7 +53,10 @@ def texts(folder, rows, **settings):
 def world_rows(count=360):
     """What customers of the embedded world ask, with the kind of their request."""
     return [
-        {"text": prompt[-1]["content"], "label": read(prompt).kind}
+        {
+            "text": "\n".join(turn["content"] for turn in prompt if turn["role"] == "user"),
+            "label": read(prompt).kind,
+        }
         for prompt in prompts(0, count, "demonstrations")
     ]
 
