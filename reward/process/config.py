@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from plumbline.config import Config
 from plumbline.lm.generation import SamplingConfig
-from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
 from reward.process.steps import STEP_SPLITS
 
@@ -45,7 +45,7 @@ class StepFileConfig(Config):
 class ProcessConfig(Config):
     """How a process reward model is trained: cross-entropy at the end of each labelled step."""
 
-    tuning: TuningConfig = TuningConfig(method="lora")
+    tuning: Annotated[TuningConfig, AfterValidator(for_use("reward"))] = TuningConfig(method="lora")
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its steps, in tokens; longer rows are left out, and counted."""
