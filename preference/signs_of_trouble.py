@@ -18,6 +18,8 @@ from preference.unpaired_losses import LabeledLogprobs
 
 #: At this implied reward margin a pair's gradient is 1 % of that of an undecided one, about.
 SATURATED = 5.0
+#: Implied rewards below this may be rounding, as all are before the first step.
+ROUNDING = 1e-4
 
 
 @torch.no_grad()
@@ -61,7 +63,7 @@ def label_figures(
         (
             {
                 "shift": logprobs.shift,
-                "rewards/accuracies": (right > 0).float().mean(),
+                "rewards/accuracies": (right > ROUNDING).float().mean(),
                 "saturated_share": (right > SATURATED).float().mean(),
             },
             len(liked),
@@ -76,7 +78,7 @@ def label_figures(
         }
         if name == "chosen":
             means["chosen_log_ratio"] = logprobs.log_ratio[mask].mean()
-            means["displaced_share"] = (logprobs.log_ratio[mask] < 0).float().mean()
+            means["displaced_share"] = (rewards[mask] < -ROUNDING).float().mean()
         groups.append((means, int(mask.sum())))
     return groups
 

@@ -187,7 +187,7 @@ def test_relatives_of_preferences(method, base_folder, preferences, reward_model
                 file=SourceFile(preferences), data_seed=0,
             )  # fmt: skip
             config = KTOConfig(loss=method, training=training, evaluations=0)
-            policy = run.make(method, train_kto, config=config, preferences=rows, **shared)
+            policy = run.make(method, train_kto, config=config, labels=rows, **shared)
         made.append(policy)
     same_lines(*made, rel=1e-3, abs=1e-4)
 
