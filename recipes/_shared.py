@@ -42,6 +42,8 @@ from preference.config import PairsConfig, PreferenceFileConfig
 from preference.pairs import sample_pairs
 from preference.sources import import_preferences
 from recipes._judge import build_judge, sample_start
+from reward.audit.audit import audit_reward_model
+from reward.audit.config import AuditConfig
 from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
@@ -122,6 +124,9 @@ class SharedConfig(SFTPolicyConfig):
     """How a file of preferences is read."""
     reward: RewardConfig = RewardConfig()
     """The reward model."""
+    audit_reward: bool = False
+    """Audit the reward model on the held-out preferences (docs/reward-audit.md); the report shows
+    the verdict."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How every policy is evaluated."""
     measures: MeasuresConfig = MeasuresConfig()
@@ -342,6 +347,16 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         hook=defer(Harness, **in_training, scorers=gold, responses=responses, pairs=preferences),
     )
     scorer = defer(RewardModelScorer, model=reward_model)
+    if config.audit_reward:
+        run.make(
+            "audit",
+            audit_reward_model,
+            config=AuditConfig(),
+            scorer=scorer,
+            name="the reward model",
+            data=[preferences],
+            data_seed=data_seed,
+        )
 
     # 3. One judge for all, gold first.
     judge = build_judge(

@@ -20,6 +20,9 @@ class Calibration:
     """Their standard deviation."""
     max_length: int | None = None
     """Longest prompt with its response in training, in tokens; null where that is not known."""
+    temperature: float | None = None
+    """P(A over B) = sigmoid((score of A - score of B) / temperature), fitted on held-out pairs.
+    Null where none was fitted, or none is best."""
 
     @classmethod
     def read(cls, folder: Path) -> Calibration:
@@ -30,7 +33,7 @@ class Calibration:
         values = read_json(file)
         # Versions before 0.2 wrote the standard deviation under this other name.
         std = values.get("std", values.get("deviation", 1.0))
-        return cls(values["mean"], std, values.get("max_length"))
+        return cls(values["mean"], std, values.get("max_length"), values.get("temperature"))
 
     def write(self, folder: Path) -> None:
         """Write ``calibration.json`` beside the model."""

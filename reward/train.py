@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
 from reward.pairs import RewardExample, count_contradictions, reward_examples, ties_of
 from reward.scorer import RewardModelScorer
+from reward.temperature import fit_temperature
 from reward.text_scorer import TextScorer, classifier_outputs
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def train_reward_model(
     # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
     chosen, rejected = (scorer.raw_scores(*_responses(test, s)) for s in ("chosen", "rejected"))
-    calibrated([*chosen, *rejected], limit.tokens).write(stage.folder)
+    calibrated(chosen, rejected, limit.tokens).write(stage.folder)
     return {
         "accuracy": pairwise_accuracy(chosen, rejected),
         "train_accuracy": fitted.last.get("accuracy"),
@@ -200,15 +202,22 @@ def _evaluator(
     return lambda step: hook.judge_scorer(current, step, folder)
 
 
-def calibrated(scores: Sequence[float], max_length: int) -> Calibration:
-    """Return the scale on which scores have mean 0 and standard deviation 1."""
+def calibrated(chosen: Sequence[float], rejected: Sequence[float], max_length: int) -> Calibration:
+    """Return the scale on which scores have mean 0 and standard deviation 1, with a temperature."""
+    scores = [*chosen, *rejected]
+    if not all(map(math.isfinite, scores)):
+        raise DataError(
+            "The reward model gives a held-out response no finite score: its training diverged. "
+            "Train it at a lower learning rate."
+        )
     std = statistics.stdev(scores)
     if std == 0:
         raise DataError(
             "The reward model gives every held-out response the same score, so there is no scale "
             "to put it on. Train it for longer, or at a higher learning rate."
         )
-    return Calibration(statistics.mean(scores), std, max_length)
+    margins = [(better - worse) / std for better, worse in zip(chosen, rejected, strict=True)]
+    return Calibration(statistics.mean(scores), std, max_length, fit_temperature(margins))
 
 
 def _responses(rows: Sequence[Row], side: str) -> tuple[list[list[Message]], list[str]]:

@@ -31,7 +31,7 @@ from plumbline import __version__
 from plumbline.config import Config
 from plumbline.config import settings as settings_of
 from plumbline.errors import DataError
-from plumbline.runs.artifacts import Artifact
+from plumbline.runs.artifacts import Artifact, read_json
 from plumbline.runs.run import RunRecord
 from plumbline.statistics import bootstrap_interval, mean_and_se
 from plumbline.terminal import visible
@@ -256,7 +256,17 @@ def _reward_model(stages: Mapping[str, Artifact]) -> dict[str, Any] | None:
         "accuracy": metrics.get("accuracy"),
         "held_out_pairs": int(metrics.get("held_out_pairs") or 0),
         "best_possible": None if preferences is None else preferences.metrics.get("best_possible"),
+        "audit": _audit_verdict(stages),
     }
+
+
+def _audit_verdict(stages: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    """Return the verdict of the reward model's audit, where the run made one."""
+    audits = [artifact for artifact in stages.values() if artifact.kind == "reward-audit"]
+    if not audits:
+        return None
+    verdict: dict[str, Any] = read_json(audits[-1].path / "audit.json")["verdict"]
+    return verdict
 
 
 def _shared_scorers(comparable: Comparable, judge: str) -> list[str]:

@@ -18,11 +18,12 @@ from reward.audit.data import AuditPair
 from reward.audit.label_problems import contradictions, suspicious_labels
 from reward.audit.languages import language_of
 from reward.audit.measured import Calibrated, Measured
-from reward.audit.pair_calibration import fit_temperature, pair_calibration, probabilities
+from reward.audit.pair_calibration import pair_calibration, probabilities
 from reward.audit.people import agreement
 from reward.audit.reward_bench import is_bench_1, score_1
 from reward.audit.shares import pair_points, share_of, weak_subsets
 from reward.audit.traits import LENGTH, TRAITS
+from reward.temperature import fit_temperature
 
 #: Subsets with fewer pairs are not shown by themselves.
 _FEWEST_IN_A_SUBSET = 10

@@ -218,7 +218,13 @@ def content(
             {"key": f"section.key_{i}", "value": str(i), "documentation": "What this one does."}
             for i in range(40)
         ],
-        "reward_model": {"accuracy": 0.712, "held_out_pairs": 400, "best_possible": 0.78},
+        "reward_model": {
+            "accuracy": 0.712, "held_out_pairs": 400, "best_possible": 0.78,
+            "audit": {
+                "headline": "Fit to optimise against with care.", "kl": "Up to a KL of 3.0 nats.",
+                "weaknesses": ["It pays for length."], "open_questions": [],
+            },
+        },
         "samples": _samples(rng, kept, prompts, level, words),
     }  # fmt: skip
 

@@ -128,3 +128,18 @@ def test_many_methods_are_summed_up(make_training):
     sentences = comparison_content(trained, title="t", judge="gold")["verdict"]
     assert any("of 10 pairs" in sentence for sentence in sentences)
     assert len(sentences) < 12
+
+
+def test_the_audit_of_the_reward_model_is_shown(tmp_path):
+    from evaluation.comparison.page_content import _reward_model
+    from plumbline.runs.artifacts import write_json
+
+    class Made:
+        def __init__(self, kind, metrics=None):
+            self.path, self.kind, self.metrics = tmp_path, kind, metrics or {}
+
+    verdict = {"headline": "Fit.", "kl": "Up to 3.", "weaknesses": ["w"], "open_questions": []}
+    write_json(tmp_path / "audit.json", {"verdict": verdict})
+    stages = {"reward": Made("reward-model", {"accuracy": 0.7})}
+    assert _reward_model(stages)["audit"] is None
+    assert _reward_model(stages | {"audit": Made("reward-audit")})["audit"] == verdict

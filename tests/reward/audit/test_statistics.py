@@ -11,10 +11,11 @@ from scipy import stats
 from reward.audit.biases import accuracy_by_length, find_biases, order_effect
 from reward.audit.label_problems import contradictions, suspicious_labels, worth_labeling
 from reward.audit.optimization import over_optimization, sizes_up_to
-from reward.audit.pair_calibration import fit_temperature, pair_calibration
+from reward.audit.pair_calibration import pair_calibration
 from reward.audit.people import agreement, columns_of_people, majority, votes_in
 from reward.audit.regression import linear, logistic
 from reward.audit.shares import difference_of, pair_points, share_of, weak_subsets
+from reward.temperature import fit_temperature
 
 
 def test_shares_are_wilson_s():
