@@ -74,7 +74,8 @@ class RewardConfig(Config):
     )
     """Probability that the rejected response is the better, of every pair."""
     margins: str | None = only_when(_reads("margin"), _needs("margin"), None)
-    """Column by how much the chosen response is better, such as strength or margin. The chosen
+    """Column by how much the chosen response is better, such as margin, which files have and the
+    aggregation makes of graded votes. The chosen
     reward is to be ahead by margin_scale times that; with scaled_bradley_terry it is the pair's
     weight."""
     margin_scale: float = only_when(

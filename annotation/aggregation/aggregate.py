@@ -17,6 +17,7 @@ column            meaning
                   where nobody voted
 ``soft_label``    probability that the chosen response is better, to train on: see `soft_label`
 ``margin``        by how much it is better, where votes say so: see `graded_margin`
+``aspect_NAME``   share of the choices on an aspect, where it was asked: see `aspect_shares`
 ================  ============================================================================
 
 Pairs that prefer neither response (a tie, two bad ones, no majority) become no preference. They are
@@ -222,7 +223,22 @@ def preference(
         if decided_by == "adjudication"
         else soft_label(probabilities, chosen, sided, prior_votes),
         **({} if margin is None else {"margin": margin}),
+        **aspect_shares(labels, chosen),
     }
+
+
+def aspect_shares(labels: Sequence[Label], chosen: Literal["a", "b"]) -> dict[str, float]:
+    """Return the chosen response's share of the choices on each aspect, as ``aspect_NAME``.
+
+    A tie counts as half a choice; other choices, such as two bad ones, do not count.
+    """
+    points = {"a": 0.0, "b": 0.0, "tie": 0.5} | {chosen: 1.0}
+    by_aspect: dict[str, list[float]] = {}
+    for label in labels:
+        for name, choice in label.aspects.items():
+            if choice in points:
+                by_aspect.setdefault(f"aspect_{name}", []).append(points[choice])
+    return {name: sum(values) / len(values) for name, values in sorted(by_aspect.items())}
 
 
 def graded_margin(labels: Sequence[Label], chosen: Literal["a", "b"]) -> float | None:

@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from annotation.aggregation import crowd_models
-from annotation.aggregation.aggregate import UNDECIDED, aggregate_labels, preference, soft_label
+from annotation.aggregation.aggregate import (
+    UNDECIDED,
+    aggregate_labels,
+    aspect_shares,
+    preference,
+    soft_label,
+)
 from annotation.aggregation.config import AggregationConfig
 from annotation.aggregation.votes import counted, counted_votes, plurality, sort_labels, tally
 from annotation.gold_answers import read_gold, write_gold
@@ -291,3 +297,15 @@ def test_a_fallback_is_said(tmp_path, aggregate, monkeypatch):
     monkeypatch.setattr(Stage, "say", lambda self, text: said.append(text))
     aggregate(ballots(), method="glad")
     assert said == ["majority instead of glad: all votes are the same"]
+
+
+def test_choices_on_aspects_become_shares_of_the_chosen_response():
+    labels = [
+        label("a", aspects={"helpful": "a", "honest": "tie"}),
+        label("b", aspects={"helpful": "b", "honest": "a"}),
+        label("a", aspects={"helpful": "a", "honest": "both_bad"}),
+    ]
+    expected = {"aspect_helpful": 2 / 3, "aspect_honest": 3 / 4}
+    assert aspect_shares(labels, "a") == pytest.approx(expected)
+    assert aspect_shares(labels, "b")["aspect_helpful"] == pytest.approx(1 / 3)
+    assert aspect_shares([label()], "a") == {}
