@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from plumbline.config import Check, Config
 from plumbline.errors import ConfigError, PlumblineError
+from plumbline.lm.gguf_file import is_gguf
+from plumbline.lm.model_size import model_size
 from plumbline.lm.tuning import TuningConfig
-from plumbline.runs.artifacts import read_json
 from plumbline.runs.isolation import run_isolated
 from plumbline.runs.progress import Reporter, size
-from plumbline.training.base_model import BaseModelConfig
+from plumbline.training.base_model import EMBEDDED, BaseModelConfig
 
 if TYPE_CHECKING:
     from plumbline.runs.stage import Stage
@@ -54,22 +55,47 @@ def configs_in(config: Config) -> Iterator[Config]:
 
 
 def check_room(config: Config, home: Path) -> None:
-    """Refuse a disk without room for the models that the run keeps.
+    """Refuse a disk without room for the models that the run fetches and keeps.
 
     A stage that trains every weight keeps them in float32; while it trains, a checkpoint holds
-    them with two moments each.
+    them with two moments each. A model of the hub lies in the hub's cache, and a GGUF file is
+    unpacked into the run's home.
     """
-    weights = sum(_float32_bytes(part) for part in _distinct(config, BaseModelConfig))
+    names = {part.name_or_path for part in _distinct(config, BaseModelConfig)} - {EMBEDDED}
+    sizes = {name: model_size(name) for name in names}
+    known = {name: found for name, found in sizes.items() if found is not None}
+    weights = sum(found.float32_bytes for found in known.values())
+    unpacked = sum(found.float32_bytes for name, found in known.items() if is_gguf(name))
     whole = sum(not part.has_adapter for part in _distinct(config, TuningConfig))
-    needed = _SMALL + (weights * (whole + 3) if whole else 0)
-    place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    _check_download(sum(found.to_fetch for found in known.values()))
+    needed = _SMALL + unpacked + (weights * (whole + 3) if whole else 0)
+    free = _free(home)
     if free < needed:
+        lora = ", or set tuning.method: lora, which keeps adapters alone" if whole else ""
         raise ConfigError(
             f"{home} has {size(free)} free, and this run needs about {size(needed)}: {whole} "
-            "stages keep a whole model. Free some room, give --home on a larger disk, or set "
-            "tuning.method: lora, which keeps adapters alone."
+            f"stages keep a whole model. Free some room, give --home on a larger disk{lora}."
         )
+
+
+def _check_download(to_fetch: int) -> None:
+    """Refuse a cache of the hub without room for what has to be downloaded."""
+    if not to_fetch:
+        return
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    if (free := _free(cache)) < to_fetch:
+        raise ConfigError(
+            f"The base model is {size(to_fetch)} to download, and the hub's cache {cache} has "
+            f"{size(free)} free. Free some room, or set HF_HOME to a folder on a larger disk."
+        )
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where a folder is or will be."""
+    whole = folder.resolve()
+    return shutil.disk_usage(next(f for f in (whole, *whole.parents) if f.exists())).free
 
 
 C = TypeVar("C", bound=Config)
@@ -77,17 +103,6 @@ C = TypeVar("C", bound=Config)
 
 def _distinct(config: Config, kind: type[C]) -> list[C]:
     return [part for part in configs_in(config) if isinstance(part, kind)]
-
-
-def _float32_bytes(base: BaseModelConfig) -> int:
-    """Return the size of a local model's weights in float32; 0 where it is not known yet."""
-    folder = Path(base.name_or_path).expanduser()
-    if not (folder / "config.json").is_file():
-        return 0
-    config = read_json(folder / "config.json")
-    dtype = config.get("dtype") or config.get("torch_dtype")
-    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return stored * (2 if dtype in ("bfloat16", "float16") else 1)
 
 
 def _try(stage: Stage, *, checks: Sequence[Check]) -> Mapping[str, float | None]:

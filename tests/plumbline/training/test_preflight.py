@@ -7,9 +7,11 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file
 
 from plumbline.commands import recipe_book
 from plumbline.errors import PlumblineError
+from plumbline.lm.model_size import ModelSize
 from plumbline.runs.progress import Reporter
 from plumbline.training import preflight
 
@@ -97,7 +99,7 @@ def test_the_room_that_whole_models_need(base_folder, tmp_path, monkeypatch):
     config = recipe_book.find("dpo_vs_ppo").load(
         None, [f"base.name_or_path={base_folder}", "sft.tuning.method=full"]
     )
-    weights = (base_folder / "model.safetensors").stat().st_size
+    weights = 4 * sum(x.numel() for x in load_file(base_folder / "model.safetensors").values())
     # SFT and the reward model train every weight; the checkpoint has the weights and two moments.
     whole = sum(
         part.method == "full" for part in (config.sft.tuning, config.reward.tuning,
@@ -109,6 +111,22 @@ def test_the_room_that_whole_models_need(base_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=needed - 1))
     with pytest.raises(PlumblineError, match="Free some room"):
         preflight.check_room(config, tmp_path)
+
+
+def test_a_model_that_has_to_be_fetched_needs_room_in_the_cache(tmp_path, monkeypatch):
+    config = recipe_book.find("dpo_vs_ppo").load(None, ["base.name_or_path=org/model"])
+    monkeypatch.setattr(preflight, "model_size", lambda name: ModelSize(0, 2000))
+    room = (200 << 20) + 2000
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=room))
+    preflight.check_room(config, tmp_path)
+    monkeypatch.setattr(preflight, "model_size", lambda name: ModelSize(0, room + 1))
+    with pytest.raises(PlumblineError, match="to download, and the hub's cache"):
+        preflight.check_room(config, tmp_path)
+
+
+def test_the_embedded_model_is_asked_of_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "model_size", pytest.fail)
+    preflight.check_room(recipe_book.find("dpo_vs_ppo").load(None, []), tmp_path)
 
 
 def test_a_run_whose_stages_are_all_made_tries_nothing(tmp_path):
