@@ -222,3 +222,28 @@ def test_a_calibration_of_an_earlier_version_is_read(tmp_path):
     Calibration(0.5, 2.0, 64).write(tmp_path)
     assert json.loads((tmp_path / "calibration.json").read_text())["std"] == 2.0
     assert Calibration.read(tmp_path).apply(4.5) == 2.0
+
+
+def test_a_trained_model_is_audited_and_served(trained, preferences, stage):
+    from reward.audit.audit import audit_reward_model, figures_in
+    from reward.audit.config import AuditConfig
+    from reward.content import content_of
+    from reward.server.client import RemoteScorer
+    from reward.server.serve import RewardServer
+
+    folder, figures = trained
+    scorer = RewardModelScorer(folder)
+    settings = AuditConfig(adversarial=False)
+    metrics = audit_reward_model(
+        stage, config=settings, scorer=scorer, name="m", data=[preferences]
+    )
+    assert metrics["accuracy"] == pytest.approx(figures["accuracy"])
+    assert figures_in(stage.folder)["measured"]["shortened"] == 0
+    server = RewardServer(scorer, content_of(folder)).start()
+    try:
+        remote = RemoteScorer(server.url, content_of(folder))
+        prompts = [[{"role": "user", "content": "What do saws cost?"}]] * 3
+        texts = ["Certainly.", "", "No " * 20]
+        assert remote.score(prompts, texts) == pytest.approx(scorer.score(prompts, texts), abs=1e-4)
+    finally:
+        server.close()
