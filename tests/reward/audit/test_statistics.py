@@ -196,6 +196,10 @@ def test_suspicious_labels_are_the_flipped_ones():
     hits = sum(flipped[n] for n in found.numbers)
     assert hits == len(found.numbers) > 25
     assert suspicious_labels([]).numbers == []
+    # The mean is 0.75: 0.55 against the label of the third is no more than doubt.
+    assert suspicious_labels([0.9, 0.9, 0.45]).numbers == []
+    # The mean is 0.725, and 0.9 against the third.
+    assert suspicious_labels([0.95, 0.9, 0.1, 0.95]).numbers == [2]
 
 
 def test_what_is_worth_labeling_comes_first():
