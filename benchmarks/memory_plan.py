@@ -4,10 +4,10 @@
     python benchmarks/memory_plan.py --quick    # small models, for a look
 
 Each line is a process of its own: a training stage with a random model of the kind of Qwen3 in
-float32, rows nearly as long as max_length, two steps, with its checkpoint and its artefact. Measured
-is the largest resident memory (VmHWM of Linux) less what was resident before the model was loaded:
-the interpreter and the libraries, which a training of a tiny model has loaded before. Freed tensors
-go back to the system (MALLOC_MMAP_THRESHOLD_), so that resident is what is in use.
+float32, rows nearly as long as max_length, two steps, with its checkpoint and its artefact. What is
+measured is the largest resident memory (VmHWM of Linux) less what was resident before the model was
+loaded: the interpreter and the libraries, which a training of a tiny model has loaded before. Freed
+tensors go back to the system (MALLOC_MMAP_THRESHOLD_), so that resident is what is in use.
 
 The last line is one JSON object: for each training planned and measured MiB, and their ratio.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline.data.records import read_dataset
+from plumbline.data.records import iterate_dataset
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
@@ -51,7 +51,7 @@ def train_dpo(
     tokenizer = load_tokenizer(policy.path)
     dropped = Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    pairs = encode_pairs(read_dataset(preferences.path, "train"), tokenizer, limit, dropped)
+    pairs = encode_pairs(iterate_dataset(preferences.path, "train"), tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.

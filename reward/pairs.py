@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plumbline.data.records import Row, prompt_id
+from plumbline.data.records import Row
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
 from plumbline.runs.artifacts import Artifact
@@ -193,7 +193,7 @@ def count_contradictions(pairs: Iterable[EncodedPair]) -> int:
     """Return how many pairs stand there the other way round, too, so that one of two is wrong."""
     seen: dict[tuple[str, tuple[int, ...], tuple[int, ...]], int] = {}
     for pair in pairs:
-        key = (prompt_id(pair.row["prompt"]), tuple(pair.chosen_ids), tuple(pair.rejected_ids))
+        key = (pair.prompt_id, tuple(pair.chosen_ids), tuple(pair.rejected_ids))
         seen[key] = seen.get(key, 0) + 1
     return sum(
         count for (prompt, chosen, rejected), count in seen.items()

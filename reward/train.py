@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Message, Row, prompt_id, prompts_of, read_dataset
+from plumbline.data.records import (
+    Message,
+    Row,
+    iterate_dataset,
+    prompt_id,
+    prompts_of,
+    read_dataset,
+)
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
@@ -103,18 +111,18 @@ def train_reward_model(
     }
 
 
-def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> list[Row]:
-    """Return the training split; with the pairs that were ties, where the loss knows ties.
+def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> Iterable[Row]:
+    """Return the rows of the training split, read one after the other; with the pairs that were ties, where the loss knows ties.
 
     Ties of a held-out prompt are left out.
     """
-    rows = read_dataset(preferences.path, "train")
+    rows = iterate_dataset(preferences.path, "train")
     if not config.ties or "tie" not in LOSSES[config.loss].uses:
         return rows
     test = read_dataset(preferences.path, "test")
     held_out_prompts = {prompt_id(row["prompt"]) for row in test}
     ties = ties_of(preferences)
-    return rows + [row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts]
+    return chain(rows, (row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts))
 
 
 def make_trainer(
@@ -175,7 +183,7 @@ def _split(
     """Return examples to train on, and those of a share of the prompts to look at on the way."""
     parts: tuple[list[RewardExample], list[RewardExample]] = ([], [])
     for pair, example in zip(pairs, examples, strict=True):
-        draw = derive(0, "early stopping", prompt_id(pair.row["prompt"])) / 2**63
+        draw = derive(0, "early stopping", pair.prompt_id) / 2**63
         parts[draw < share].append(example)
     if not all(parts):
         raise DataError(

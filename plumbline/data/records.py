@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
@@ -69,6 +69,7 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
 }
 #: Every column that may hold a conversation.
 CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "a", "b")
+_ROWS_READ_AT_ONCE = 1000
 
 
 def user(content: str) -> Message:
@@ -190,11 +191,20 @@ def write_dataset(
 
 def read_dataset(folder: Path, split: str) -> list[Row]:
     """Read one split of a dataset folder as a list of rows."""
-    rows = cast("list[Row]", load_split(folder, split).to_list())
-    for row in rows:
-        for column in row.keys() & set(CONVERSATIONS):
-            row[column] = [without_nulls(message) for message in row[column]]
-    return rows
+    return list(iterate_dataset(folder, split))
+
+
+def iterate_dataset(folder: Path, split: str) -> Iterator[Row]:
+    """Yield the rows of one split of a dataset folder, of which few are in memory at once."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(split_file(folder, split))
+    conversations = set(file.schema_arrow.names) & set(CONVERSATIONS)
+    for batch in file.iter_batches(_ROWS_READ_AT_ONCE):
+        for row in cast("list[Row]", batch.to_pylist()):
+            for column in conversations:
+                row[column] = [without_nulls(message) for message in row[column]]
+            yield row
 
 
 def without_nulls(message: Mapping[str, Any]) -> Message:

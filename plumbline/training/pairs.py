@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from plumbline.data.records import Row
+from plumbline.data.records import CONVERSATIONS, Row, prompt_id
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_response
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class EncodedPair(NamedTuple):
-    """A preference row and its ids."""
+    """The ids of a preference row, with its columns but for the texts."""
 
     row: Row
+    prompt_id: str
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
@@ -30,10 +31,19 @@ class EncodedPair(NamedTuple):
 
 
 def encode_pairs(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
 ) -> list[EncodedPair]:
-    """Return the pairs of which both sides fit; the others are kept with the reason."""
-    kept, lengths = [], []
+    """Return the pairs of which both sides fit; the others are kept with the reason.
+
+    What is kept of a pair has no texts, and equal ids are one object, so that a million pairs fit
+    in memory where ``rows`` are read one after the other.
+    """
+    kept, lengths, number = [], [], 0
+    known: dict[int, int] = {}
+
+    def shared(ids: list[int]) -> list[int]:
+        return [known.setdefault(token, token) for token in ids]
+
     for number, row in enumerate(rows, 1):
         try:
             (prompt_ids, chosen_ids), (other_prompt, rejected_ids) = (
@@ -43,7 +53,9 @@ def encode_pairs(
         except ConversationRefusedError as error:
             problem: str | None = str(error)
         else:
-            pair = EncodedPair(row, prompt_ids, chosen_ids, rejected_ids)
+            columns = {name: value for name, value in row.items() if name not in CONVERSATIONS}
+            ids = map(shared, (prompt_ids, chosen_ids, rejected_ids))
+            pair = EncodedPair(columns, prompt_id(row["prompt"]), *ids)
             lengths.append(pair.length)
             problem = _problem(pair, other_prompt, limit)
             if problem is None:
@@ -53,7 +65,7 @@ def encode_pairs(
     advice = limit.advice(lengths)
     dropped.advice += [advice] if advice is not None else []
     if not kept:
-        raise DataError(f"None of {len(rows)} pairs can be trained on: {dropped.summary()}.")
+        raise DataError(f"None of {number} pairs can be trained on: {dropped.summary()}.")
     return kept
 
 
