@@ -1,0 +1,56 @@
+"""Pairs as ids: read one after the other, and kept without what nobody needs any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from plumbline.data.records import (
+    assistant,
+    iterate_dataset,
+    prompt_id,
+    read_dataset,
+    user,
+    write_dataset,
+)
+from plumbline.dropped import Dropped
+from plumbline.errors import DataError
+from plumbline.lm.context import LengthLimit
+from plumbline.training.pairs import encode_pairs
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {
+            "pair_id": str(number), "prompt": [user(f"How much is {number}?")], "margin": 0.5,
+            "chosen": [assistant("It is eleven.")], "rejected": [assistant("It is ten.")],
+        }
+        for number in range(2500)
+    ]  # fmt: skip
+    write_dataset(tmp_path, {"train": rows}, kind="preference", title="", description="")
+    return tmp_path, rows
+
+
+def test_rows_that_are_read_one_after_the_other_are_the_same(pairs):
+    """More rows than are read at once."""
+    folder, rows = pairs
+    assert list(iterate_dataset(folder, "train")) == rows
+    assert read_dataset(folder, "train") == rows
+
+
+def test_what_is_kept_of_a_pair(pairs, tokenizer):
+    folder, rows = pairs
+    drawn = (row for row in iterate_dataset(folder, "train"))
+    first, *_, last = encode_pairs(drawn, tokenizer, LengthLimit(512, "is too long"), Dropped())
+    assert first.row == {"pair_id": "0", "margin": 0.5}  # no texts
+    assert last.prompt_id == prompt_id(rows[-1]["prompt"])
+    # Equal ids are one object, also those that Python does not share by itself.
+    large = [token for token in first.chosen_ids if token > 256]
+    assert large
+    assert all(any(token is other for other in last.chosen_ids) for token in large)
+
+
+def test_where_no_pair_is_left_their_number_is_said(pairs, tokenizer):
+    rows = iterate_dataset(pairs[0], "train")
+    with pytest.raises(DataError, match="None of 2500 pairs can be trained on"):
+        encode_pairs(rows, tokenizer, LengthLimit(3, "is too long"), Dropped())
