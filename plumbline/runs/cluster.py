@@ -107,10 +107,7 @@ class RayCluster:
         events.unlink(missing_ok=True)
         call = (name, function, arguments, self._threads, version, processes, run)
         future = task.remote(store.root, *call)
-        with (
-            ExitStack() as bars,
-            _Followed(events, EventPlayer(reporter, bars), reporter) as follow,
-        ):
+        with _Followed(events, reporter) as follow:
             while not ray.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
                 follow.play()
                 try:
@@ -179,13 +176,21 @@ def make_there(
             name,
             function,
             arguments,
-            RemoteReporter(send),
+            _Sending(send),
             threads=threads if processes == 1 else None,
             processes=processes,
             run=run,
             variables={} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus},
         )
     return artifact.id, reused
+
+
+class _Sending(RemoteReporter):
+    """Sends what is said of a stage, and, marked, what the stage itself says."""
+
+    def within(self) -> Reporter:
+        """Return what sends the lines of the stage itself."""
+        return RemoteReporter(lambda *event: self._send("stage", *event))
 
 
 def _nodes(ray: Any) -> list[dict[str, Any]]:
@@ -201,9 +206,11 @@ def _events_of(store: Store, result_id: str) -> Path:
 class _Followed(ExitStack):
     """Shows what is written to a file of events."""
 
-    def __init__(self, events: Path, player: EventPlayer, reporter: Reporter) -> None:
+    def __init__(self, events: Path, reporter: Reporter) -> None:
         super().__init__()
-        self._events, self._player, self._reporter = events, player, reporter
+        self._events, self._stage = events, reporter.within()
+        self._of_stage = EventPlayer(reporter, self)
+        self._in_stage = EventPlayer(self._stage, self)
         self._stream: IO[str] | None = None
         self._begun = 0
         self._rest = ""
@@ -217,10 +224,12 @@ class _Followed(ExitStack):
         *lines, self._rest = (self._rest + self._stream.read()).split("\n")
         for line in lines:
             event, *content = json.loads(line)
-            if event != "begin":
-                self._player.play(event, *content)
-                continue
-            self._begun += 1
-            self._player.close()  # of an attempt that was cut off
-            if self._begun > 1:
-                self._reporter.say(f"its machine was lost; it begins again on {content[0]}")
+            if event == "stage":
+                self._in_stage.play(*content)
+            elif event != "begin":
+                self._of_stage.play(event, *content)
+            else:
+                self._begun += 1
+                self._in_stage.close()  # of an attempt that was cut off
+                if self._begun > 1:
+                    self._stage.say(f"its machine was lost; it begins again on {content[0]}")

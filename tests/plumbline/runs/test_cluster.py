@@ -12,6 +12,7 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs.make import artifact_id
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
@@ -75,7 +76,9 @@ def test_a_lost_machines_stage_begins_again_elsewhere(cluster, tmp_path, monkeyp
 
     def kill_the_node_of_a():
         file = tmp_path / "a"
-        while not file.exists() or not list((tmp_path / "cluster").glob("**/step-3")):
+        of_a = artifact_id(count, {"name": "a", "place": str(tmp_path)})
+        checkpoints = tmp_path / "cluster" / "store" / ".partial" / of_a / "checkpoints"
+        while not list(checkpoints.glob("step-[3-9]")):
             time.sleep(0.05)
         raylet = raylet_of(int(file.read_text().split()[0]))
         lost = next(n for n in nodes if n.all_processes["raylet"][0].process.pid == raylet)
