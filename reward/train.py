@@ -112,7 +112,7 @@ def train_reward_model(
 
 
 def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> Iterable[Row]:
-    """Return the rows of the training split, read one after the other; with the pairs that were ties, where the loss knows ties.
+    """Return the training split, row by row; with pairs that were ties, where the loss knows ties.
 
     Ties of a held-out prompt are left out.
     """
