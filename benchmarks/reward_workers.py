@@ -73,7 +73,7 @@ def work_ours(setting: Setting, folder: Path, scratch: str) -> None:
         ),
     )  # fmt: skip
     stage = Stage(Path(scratch) / "stage", Reporter(quiet=True))
-    pairs = [EncodedPair({}, *pair.values()) for pair in _pairs(setting)]
+    pairs = [EncodedPair({}, "", *pair.values()) for pair in _pairs(setting)]
     with compute_precision("model", "cpu"):
         model, tokenizer = trainable_sequence_scorer(folder, config.tuning), load_tokenizer(folder)
         trainer = make_trainer(stage, model, tokenizer, pairs, config, "random pairs", 0)
