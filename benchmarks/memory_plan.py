@@ -51,15 +51,15 @@ QUICK = (("sft", "tiny", "full", 8, 256), ("dpo", "30M", "lora", 4, 128))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(*json.loads(options.one))))
+    if options.case:
+        print(json.dumps(measure(*json.loads(options.case))))
         return
     result = {}
     for case in QUICK if options.quick else CASES:
         environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, __file__, "--one", json.dumps(case)]
+        command = [sys.executable, __file__, "--case", json.dumps(case)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr[-3000:])
@@ -172,10 +172,11 @@ def train(
     prompt, responses = words[: count // 2], [words[count // 2 : count], words[3 : 3 + count // 2]]
     data = folder / "data"
     chosen, rejected = ([assistant(" ".join(text))] for text in responses)
-    asked = [user(" ".join(prompt))]
+    prompt_messages = [user(" ".join(prompt))]
     if part == "sft":
         lines: Any = [
-            {"messages": [*asked, *chosen], "form": "single_turn"} for _ in range(2 * rows)
+            {"messages": [*prompt_messages, *chosen], "form": "single_turn"}
+            for _ in range(2 * rows)
         ]
         write_dataset(
             data,
@@ -187,7 +188,7 @@ def train(
         train_sft(stage, config=config, base=Folder(model), demonstrations=Folder(data), seed=0)
         return
     lines = [
-        {"pair_id": str(n), "prompt": asked, "chosen": chosen, "rejected": rejected}
+        {"pair_id": str(n), "prompt": prompt_messages, "chosen": chosen, "rejected": rejected}
         for n in range(2 * rows)
     ]
     write_dataset(

@@ -35,14 +35,14 @@ PROMPT, RESPONSE, BATCH = 60, 40, 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--pairs", type=int, nargs="*", default=[10_000, 30_000])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one)))
+    if options.alone:
+        print(json.dumps(measure(options.alone)))
         return
     result = {}
     for count in options.pairs:
-        command = [sys.executable, __file__, "--one", str(count)]
+        command = [sys.executable, __file__, "--alone", str(count)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr[-3000:])
