@@ -168,4 +168,34 @@ for command in (
     data_privacy.unmask,
 ):
     app.command()(command)
+
+
+@app.command()
+def questions(
+    documents: Annotated[
+        list[Path], typer.Argument(help="Markdown, text, HTML, Word or PDF.", show_default=False)
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="What writes the questions.", show_default=False),
+    ],
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Make questions and answers of documents, each with its place in the source.
+
+    Settings: `plumbline config document_questions`. Doubtful questions are in doubtful.jsonl beside
+    the others. The same command resumes.
+    """
+    import json
+
+    from plumbline.commands import recipe_book
+    from plumbline.commands.run_recipe import run_recipe
+
+    files = json.dumps([str(path) for path in documents])
+    settings = [f"documents={files}", f"model={model}", *(overrides or [])]
+    run_recipe(recipe_book.find("document_questions"), None, settings, home, name)
+
+
 app.command(name="new-key")(data_privacy.new_key)

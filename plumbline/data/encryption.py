@@ -54,13 +54,13 @@ class DataKey:
 def data_key(file: Path | None = None) -> DataKey:
     """Return the key in a file, else the one that the environment holds or names a file of.
 
-    Raises `ConfigError` where there is none, or where it is no key.
+    Raises `ConfigError` where there is none, or where it is not a key.
     """
     if file is None and (text := os.environ.get(KEY_VARIABLE)):
         return _parsed(text, f"the variable {KEY_VARIABLE}")
     if file is None and not os.environ.get(KEY_FILE_VARIABLE):
         raise ConfigError(
-            f"There is no data key: neither {KEY_VARIABLE} nor {KEY_FILE_VARIABLE} is set. Make "
+            f"There is not a data key: neither {KEY_VARIABLE} nor {KEY_FILE_VARIABLE} is set. Make "
             f"one with 'plumbline data new-key FILE', and set {KEY_FILE_VARIABLE} to that file."
         )
     file = file or Path(os.environ[KEY_FILE_VARIABLE])
@@ -94,7 +94,7 @@ def _parsed(text: str, where: str) -> DataKey:
     if len(secret) != _KEY_BYTES:
         # The text is not quoted: it may be most of a key.
         raise ConfigError(
-            f"The value in {where} is no data key: a key is {2 * _KEY_BYTES} hexadecimal digits. "
+            f"The value in {where} is not a data key: a key is {2 * _KEY_BYTES} hexadecimal digits. "
             "Make one with 'plumbline data new-key FILE'."
         )
     return DataKey(secret, where)

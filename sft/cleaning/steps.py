@@ -13,6 +13,7 @@ from plumbline.config.explain import explain
 from plumbline.data.records import Row
 from plumbline.errors import DataError, brief
 from plumbline.tables import Table, code_of
+from sft.augmentation.step import SURFACE_EDITS
 from sft.cleaning.answers import REFUSALS, REPETITION
 from sft.cleaning.language import LANGUAGE
 from sft.cleaning.scores import CONFIDENCE, QUALITY
@@ -86,6 +87,7 @@ STEPS = Table(
         NEAR_DUPLICATES,
         CONTAMINATION,
         PERSONAL_DATA,
+        SURFACE_EDITS,
     ),
     from_function=_own_step,
 )

@@ -148,7 +148,7 @@ def test_keys_from_a_file_and_from_the_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "abc", "g" * 64, "0" * 63, "0" * 66])
 def test_what_is_no_key_is_refused_and_not_shown(monkeypatch, text, tmp_path):
     (tmp_path / "key").write_text(text)
-    with pytest.raises(ConfigError, match="no data key") as error:
+    with pytest.raises(ConfigError, match="not a data key") as error:
         data_key(tmp_path / "key")
     assert not text or text not in str(error.value)
 

@@ -1,0 +1,58 @@
+"""Questions and answers from documents, by a model on this machine.
+
+    plumbline data questions MANUAL.md REPORT.pdf --model MODEL
+
+The rows are demonstrations, each with its place in its document. Doubtful questions are
+in doubtful.jsonl beside them, for people to correct.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from plumbline.config import Config, Seed
+from plumbline.errors import DataError
+from plumbline.runs.calls import SourceFile
+from plumbline.runs.run import Run
+from recipes._models import find_model
+from sft.documents.config import QuestionsConfig
+from sft.documents.questions import ask_documents
+
+
+class DocumentQuestionsConfig(Config):
+    """Everything that may vary in this recipe."""
+
+    documents: tuple[Path, ...] = Field(min_length=1)
+    """Files in Markdown, text, HTML, Word or PDF."""
+    model: str
+    """What writes the questions: a run, a model's folder, a GGUF file, or a name of the hub."""
+    questions: QuestionsConfig = QuestionsConfig()
+    """How questions are made and checked."""
+    data_seed: Seed = 0
+    """Seed of the choice of sentences and of the questions."""
+
+
+CONFIG = DocumentQuestionsConfig
+ESSENTIAL = (
+    "documents", "model", "questions.slices.max_characters", "questions.sentences",
+    "questions.questions", "questions.checks.gain", "questions.checks.shared_words", "data_seed",
+)  # fmt: skip
+
+
+def main(run: Run, config: DocumentQuestionsConfig) -> dict[str, Any]:
+    """Run the recipe; return the headline metrics."""
+    missing = [str(path) for path in config.documents if not path.is_file()]
+    if missing:
+        raise DataError(f"There is no file {missing[0]}. Check the setting documents.")
+    made = run.make(
+        "questions",
+        ask_documents,
+        config=config.questions,
+        documents=[SourceFile(path.resolve()) for path in config.documents],
+        model=find_model(run, config.model, "model"),
+        data_seed=config.data_seed,
+    )
+    return dict(made.metrics)

@@ -1,0 +1,1 @@
+"""New training rows from old ones: seeded edits of what users write."""

@@ -1,0 +1,1 @@
+"""Questions and answers from documents: reading, slices, a generator, checks."""
