@@ -94,8 +94,8 @@ def _parsed(text: str, where: str) -> DataKey:
     if len(secret) != _KEY_BYTES:
         # The text is not quoted: it may be most of a key.
         raise ConfigError(
-            f"The value in {where} is not a data key: a key is {2 * _KEY_BYTES} hexadecimal digits. "
-            "Make one with 'plumbline data new-key FILE'."
+            f"The value in {where} is not a data key, which is {2 * _KEY_BYTES} hexadecimal "
+            "digits. Make one with 'plumbline data new-key FILE'."
         )
     return DataKey(secret, where)
 

@@ -42,9 +42,9 @@ def check_form(question: str, sentence: str, config: ChecksConfig) -> Checked:
     A question whose words are mostly in its sentence asks about what stands there; one that has
     nearly all of them gives the answer away.
     """
-    asked_words, said = content_words(question), set(content_words(sentence))
-    shared = len(said & set(asked_words)) / max(1, len(set(asked_words)))
-    copied = len(said & set(asked_words)) / max(1, len(said))
+    asked_words, sentence_words = content_words(question), set(content_words(sentence))
+    shared = len(sentence_words & set(asked_words)) / max(1, len(set(asked_words)))
+    copied = len(sentence_words & set(asked_words)) / max(1, len(sentence_words))
     longest = config.most_words * (2 if is_chinese(question) else 1)
     length = len(asked_words) if is_chinese(question) else len(question.split())
     problem = None
@@ -60,7 +60,7 @@ def check_form(question: str, sentence: str, config: ChecksConfig) -> Checked:
         problem = "asks for a reason that its sentence does not give"
     elif question.startswith(("How", "怎样")) and not _MEANS.search(sentence):
         problem = "asks for a way that its sentence does not give"
-    elif set(asked_words) & EXAMPLE_WORDS - said:
+    elif set(asked_words) & EXAMPLE_WORDS - sentence_words:
         problem = "repeats the examples that the generator was given"
     elif _POINTS_BACK.search(question):
         problem = "means something that it does not name"
