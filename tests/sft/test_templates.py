@@ -182,3 +182,17 @@ def test_an_adapter_as_the_base_trains_on(model_of_kind, tmp_path, method):
     first, _ = train(tmp_path / "a", model_of_kind("chatml"), rows, method="lora", max_steps=2)
     _, figures = train(tmp_path / "b", first, rows, method=method, max_steps=2)
     assert figures["trainable_parameters"] > 0
+
+
+def test_tools_and_weights_of_rows_reach_the_template(model_of_kind):
+    tokenizer = load_tokenizer(model_of_kind("chatml"))
+    talk = [user("One?"), assistant("Two.") | {"weight": 0}, user("Three?"), assistant("Four.")]
+    rows = rows_of(talk, talk, [user("a"), assistant("b") | {"weight": 0}])
+    rows[1]["tools"] = json.dumps([{"type": "function", "function": {"name": "weather"}}])
+    dropped = Dropped()
+    (example,) = tokenize(rows, tokenizer, LONG, dropped)
+    assert learnt(tokenizer, example) == "Four.<|im_end|>"
+    assert {row["row"]: row["reason"] for row in dropped.rows} == {
+        2: "the chat template does not write the tools that may be called (weather)",
+        3: "has the weight 0 in each turn of the assistant's, so there is nothing to learn",
+    }
