@@ -1,4 +1,4 @@
-"""Every tuning method on the embedded world, and what replay keeps: the tables of docs/tuning.md.
+"""Every tuning method on the embedded world, and what replay keeps of an old task.
 
     python benchmarks/tuning.py --base FOLDER                 # one row per method
     python benchmarks/tuning.py --base FOLDER --methods lora dora

@@ -107,7 +107,7 @@ def train_sft(
     rolled_back = _roll_back(stage, watch)
 
     # 4. How well does it predict demonstrations that it has not seen? The weights that were asked
-    # for are the policy, and the others lie beside it.
+    # for are the policy, and the others are in folders beside it.
     def save(folder: Path) -> HeldOut:
         held_out = trainer.held_out()
         card = _card(config, len(train), base, held_out)

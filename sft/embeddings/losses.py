@@ -18,8 +18,8 @@ def contrastive_loss(
     Args:
         queries: [B, D].
         texts: [M, D], M >= B: the texts of the B queries in their order, then further negatives.
-        same: [B, M], true where a text is a right answer of a query, too, and is no negative of
-            it. Each query's own text counts whatever stands there.
+        same: [B, M], true where a text is a right answer of a query, too, and does not count as
+            a negative of it. Each query's own text always counts.
         temperature: T, without a unit.
 
     Returns:

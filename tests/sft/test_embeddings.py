@@ -126,10 +126,6 @@ def test_held_out_questions_find_their_text_after_training(base_folder, tmp_path
     np.testing.assert_allclose(together, alone, atol=1e-5)  # the batch changes nothing
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
     assert together[0] @ together[1] > together[0] @ together[2]
-    st = pytest.importorskip("sentence_transformers")
-    np.testing.assert_allclose(
-        st.SentenceTransformer(str(folder)).encode(texts), together, atol=1e-4
-    )
 
 
 def test_features_of_pairs_do_not_depend_on_the_sides(base_folder, tmp_path):
@@ -139,6 +135,15 @@ def test_features_of_pairs_do_not_depend_on_the_sides(base_folder, tmp_path):
     row = {"prompt": [user("Where?")], "a": a, "b": b}
     features = TextEmbedder(folder).embed([row, row | {"a": b, "b": a}])
     np.testing.assert_allclose(features[0], features[1], atol=1e-6)
+
+
+def test_sentence_transformers_opens_it(base_folder, tmp_path):
+    st = pytest.importorskip("sentence_transformers")
+    data, _ = pairs(tmp_path / "pairs", questions(), held_out_share=0.25)
+    folder, _ = train(tmp_path / "model", base_folder, data)
+    texts = ["Where in Rome do I buy saws?", "Saws: Rome."]
+    opened = st.SentenceTransformer(str(folder)).encode(texts)
+    np.testing.assert_allclose(opened, TextEmbedder(folder).embed_texts(texts), atol=1e-4)
 
 
 def test_pairs_that_cannot_be_read_are_counted_and_too_few_refused(tmp_path):
