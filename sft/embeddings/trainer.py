@@ -45,7 +45,7 @@ class EmbeddingTrainer(ExactResume):
         return pooled(states, mask, self._pooling).float()
 
     def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return ids of the queries, their texts and all negatives, and which texts do not count as negatives."""
+        """Return ids of queries, texts and negatives, and which texts are right for which query."""
         queries = [row["query"] for row in rows]
         texts = [row["positive"] for row in rows]
         texts += [negative for row in rows for negative in row.get("negatives", ())]
