@@ -68,8 +68,8 @@ def train_sft(model: Place, data: Place, **options: Any) -> StageResult:
 
     - ``eval_data``: held-out data; else a share of the prompts is held out.
     - ``columns``: which column holds which part, as in ``{"prompt": "question"}``.
-    - ``lr``, ``epochs``, ``batch_size``, ``max_length``, ``tuning``, ``lora_rank``, ``report_to``,
-      ``seed``: the options of ``plumbline train sft``.
+    - ``lr``, ``epochs``, ``batch_size``, ``max_length``, ``tuning``, ``lora_rank``, ``lora_alpha``,
+      ``report_to``, ``seed``: the options of ``plumbline train sft``.
     - ``settings``: any other settings, as ``{"sft.training.warmup_share": 0.1}`` or nested.
       ``plumbline config train_sft`` lists them.
     - ``config``: a file of settings (YAML).
@@ -85,14 +85,22 @@ def train_reward_model(model: Place, data: Place, **options: Any) -> StageResult
 
 
 def train_dpo(
-    model: Place, data: Place, *, reward: Place | None = None, **options: Any
+    model: Place,
+    data: Place,
+    *,
+    reward: Place | None = None,
+    reference: Place | None = None,
+    **options: Any,
 ) -> StageResult:
     """Train a policy on preferences by direct preference optimisation.
 
-    ``reward`` is a reward model that scores responses in evaluations. Further options are ``beta``,
-    ``loss`` and those of `train_sft`.
+    ``reward`` is a reward model that scores responses in evaluations, ``reference`` what the policy
+    is compared with (None: ``model``). Further options are ``beta``, ``loss`` and those of
+    `train_sft`.
     """
-    return _train("train_dpo", model=model, data=data, reward=reward, **options)
+    return _train(
+        "train_dpo", model=model, data=data, reward=reward, reference=reference, **options
+    )
 
 
 def train_kto(
@@ -106,13 +114,18 @@ def train_kto(
     return _train("train_kto", model=model, data=data, reward=reward, **options)
 
 
-def train_ppo(model: Place, data: Place, *, reward: Place, **options: Any) -> StageResult:
+def train_ppo(
+    model: Place, data: Place, *, reward: Place, reference: Place | None = None, **options: Any
+) -> StageResult:
     """Train a policy on prompts by PPO against a reward model.
 
-    ``reward`` is a reward model of yours, or any sequence classifier with one label. Further
-    options are ``kl``, ``rounds`` and those of `train_sft`.
+    ``reward`` is a reward model of yours, or any sequence classifier; ``reference``
+    is what KL is measured to (None: ``model``). Further options are ``kl``, ``rounds`` and those of
+    `train_sft`.
     """
-    return _train("train_ppo", model=model, data=data, reward=reward, **options)
+    return _train(
+        "train_ppo", model=model, data=data, reward=reward, reference=reference, **options
+    )
 
 
 def sample_pairs(model: Place, data: Place, **options: Any) -> StageResult:
@@ -317,7 +330,9 @@ def _train(recipe: str, **options: Any) -> StageResult:
     config, name, home = (values.pop(key, None) for key in ("config", "name", "home"))
     quiet, settings = values.pop("quiet", False), values.pop("settings", None)
     values |= {
-        key: _name(values[key]) for key in ("model", "data", "eval_data", "reward") if key in values
+        key: _name(values[key])
+        for key in ("model", "data", "eval_data", "reference", "reward")
+        if key in values
     }
     script = recipe_book.find(recipe)
     overrides = [*recipe_book.from_short_names(script, values), *_overrides(settings)]

@@ -286,6 +286,20 @@ class DPOConfig(LossConfig):
     )
     """Keep the policy's weights at each of these evaluations."""
 
+    def problem_with_reference(self) -> str | None:
+        """Return why a reference of its own cannot be used; None where it can."""
+        if not self.has_reference:
+            return (
+                f"reference names a model, but the loss {self.loss} compares with no reference. "
+                f"Leave it out, or take {_REFERENCE}"
+            )
+        if self.reference.kind == "moving":
+            return (
+                "reference names a model, but reference.kind: moving lets the reference follow the "
+                "policy. Leave one of the two out"
+            )
+        return None
+
     @model_validator(mode="after")
     def _labels_are_possible(self) -> DPOConfig:
         if "exo_pair" in self.losses and self.label_smoothing == 0 and self.soft_labels is None:

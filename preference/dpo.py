@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.data.records import iterate_dataset
 from plumbline.dropped import Dropped
+from plumbline.errors import ConfigError
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config
@@ -38,8 +39,12 @@ def train_dpo(
     preferences: Artifact,
     hook: EvaluationHook,
     seed: int,
+    reference: Artifact | None = None,
 ) -> Mapping[str, float | None]:
-    """Train a policy on preferences directly; its own start is the reference."""
+    """Train a policy on preferences directly. Without a ``reference``, its own start is that."""
+    problem = None if reference is None else config.problem_with_reference()
+    if problem is not None:
+        raise ConfigError(f"{problem}.")
     silence_libraries()
     from transformers import set_seed
 
@@ -56,7 +61,8 @@ def train_dpo(
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
-    roles = PolicyAndReference(policy.path, config.tuning, tokenizer)
+    given = None if reference is None else reference.path
+    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, given)
     examples = pair_examples(pairs, config, preferences.id)
     trainer = make_trainer(stage, roles, examples, config, seed)
 

@@ -1,4 +1,4 @@
-"""The reference that a policy is compared with: its start, or a copy that follows it.
+"""The reference of a policy: its start, a copy that follows it, or another model that is given.
 
 With an adapter the base is held once: the start is the base alone or, where the policy started as
 an adapter, a frozen copy of that. With full tuning it is a model of its own, which is loaded only
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from plumbline.lm.adapters import copy_adapter, is_of_role, role_parameters, under_role
 from plumbline.lm.branches import Branches, branch_logprobs
+from plumbline.lm.given_reference import load_reference
 from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
@@ -36,7 +37,14 @@ _START, _MOVING = "reference", "moving"
 class PolicyAndReference:
     """The policy that trains, and what it is compared with."""
 
-    def __init__(self, folder: Path, tuning: TuningConfig, tokenizer: PreTrainedTokenizerBase):
+    def __init__(
+        self,
+        folder: Path,
+        tuning: TuningConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        given: Path | None = None,
+    ) -> None:
+        """Load the policy; ``given`` is the folder of a reference other than its start."""
         self.model: Any = trainable_causal_lm(folder, tuning)
         switch_dropout_off(self.model)
         self.policy = Policy(self.model, tokenizer)
@@ -45,14 +53,19 @@ class PolicyAndReference:
         self._has_adapter = tuning.has_adapter
         # A new adapter starts as nothing on its base, so the base alone is the start.
         self._start_adapter: str | None = None
-        if self._has_adapter and source_of(folder).adapter is not None:
+        self._given: Policy | None = None
+        if given is not None:
+            self._given = load_reference(given, self.policy, folder, tuning)
+        elif self._has_adapter and source_of(folder).adapter is not None:
             self._start_adapter = _START
             copy_adapter(self.model, ADAPTER, _START)
             self.model.set_adapter(ADAPTER)
 
     @cached_property
     def start(self) -> Policy:
-        """The policy as it was before training."""
+        """The reference as it is before training: the one that was given, or the policy's start."""
+        if self._given is not None:
+            return self._given
         if self._has_adapter:
             return Policy(self.model, self._tokenizer, self._start_adapter)
         return self._frozen_copy()

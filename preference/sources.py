@@ -12,11 +12,13 @@ from plumbline.data.records import (
     opening,
     problem_with_row,
     prompt_id,
+    read_dataset,
     write_dataset,
 )
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
 from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
 from preference.config import PreferenceFileConfig
@@ -29,21 +31,23 @@ def import_preferences(
     config: PreferenceFileConfig,
     file: Source | SourceFile,
     data_seed: int,
-    held_out: Source | SourceFile | None = None,
+    held_out: Source | SourceFile | Artifact | None = None,
 ) -> Mapping[str, float | None]:
     """Make a preference dataset with splits ``train`` and ``test`` from a file.
 
-    ``held_out`` is the split ``test``, where it is given; what shares a prompt with it is not
-    trained on. Else a share of the prompts is held out.
+    ``held_out`` is the split ``test``, where it is given, of a file or of another dataset; what
+    shares a prompt with it is not trained on. Else a share of the prompts is held out.
     """
     rows, report = read_preferences(file, config)
     train: list[Row] = []
     test: list[Row] = []
     openings: set[str] = set()
-    if held_out is not None:
+    if isinstance(held_out, Artifact):
+        test = read_dataset(held_out.path, "test")
+    elif held_out is not None:
         test, other = read_preferences(held_out, config)
-        openings = {prompt_id(opening(row["prompt"])) for row in test}
         report.dropped.rows.extend(other.dropped.rows)
+    openings.update(prompt_id(opening(row["prompt"])) for row in test)
     for row in rows:
         # Dialogues that grow from each other share their opening, and are on one side.
         first = opening(row["prompt"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
-from plumbline.data.records import Conversation, dataset_prompts
+from plumbline.data.records import Conversation, dataset_prompts, read_dataset
 from plumbline.data.sources import source_at
 from plumbline.data.tasks import Task
 from plumbline.errors import ArtifactError
@@ -18,7 +18,7 @@ from preference.label_sources import import_labels, pair_labels
 from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig
-from sft.sources import from_file
+from sft.sources import Demonstrations, from_file, from_rows
 from sft.versions.history import find_version
 
 
@@ -37,7 +37,14 @@ def find_demonstrations(
     artifact = _artifact(run, data, "demonstrations", eval_data)
     if artifact is not None:
         return artifact
-    held_out = {} if eval_data is None else {"held_out": _demonstrations(eval_data, config)}
+    held_out = {}
+    if eval_data is not None:
+        dataset = _artifact(run, eval_data, "demonstrations", None)
+        held_out["held_out"] = (
+            _demonstrations(eval_data, config)
+            if dataset is None
+            else defer(held_out_demonstrations, dataset=dataset)
+        )
     return run.make(
         name,
         build_demonstrations,
@@ -63,7 +70,10 @@ def find_preferences(
     artifact = _artifact(run, data, "preferences", eval_data)
     if artifact is not None:
         return artifact
-    held_out = {} if eval_data is None else {"held_out": source_at(eval_data)}
+    held_out: dict[str, Any] = {}
+    if eval_data is not None:
+        dataset = _artifact(run, eval_data, "preferences", None)
+        held_out["held_out"] = source_at(eval_data) if dataset is None else dataset
     return run.make(
         "preferences",
         import_preferences,
@@ -107,6 +117,11 @@ def find_prompts(
         return defer(dataset_prompts, dataset=artifact, split=split)
     task = defer(file_task, file=source_at(data), config=config, data_seed=data_seed)
     return defer(prompts_of, task=task)
+
+
+def held_out_demonstrations(dataset: Artifact) -> Demonstrations:
+    """Return the held-out demonstrations of a run's dataset."""
+    return from_rows(read_dataset(dataset.path, "test"), dataset.id)
 
 
 def prompts_of(task: Task) -> list[Conversation]:

@@ -50,16 +50,19 @@ def build_judge(
     scorers: Sequence[Deferred[Any]],
     measures: Sequence[Deferred[Any]],
     data_seed: int,
+    reference: Artifact | None = None,
 ) -> Judge:
     """Evaluate the start; return what evaluates the others, against it.
 
-    The first scorer decides. ``responses`` are those of the start, ``policy``, to the task.
+    The first scorer decides. ``responses`` are those of the start, ``policy``, to the task. KL is
+    that to the ``reference``; without one, to the start.
     """
     shared: dict[str, Any] = {
         "config": config, "prompts": task, "data_seed": data_seed, "scorers": list(scorers),
     }  # fmt: skip
     start: dict[str, Any] = {
-        "samples": responses, "policy": policy, "reference": policy, "data_seed": data_seed,
+        "samples": responses, "policy": policy, "reference": reference or policy,
+        "data_seed": data_seed,
     }  # fmt: skip
     scored = run.make("scores/sft", measure_samples, **start, harness=defer(Harness, **shared))
     baseline = run.make(

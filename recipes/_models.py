@@ -12,7 +12,6 @@ from typing import Any
 from plumbline.errors import ArtifactError, ModelError
 from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
-from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import Artifact, Store, sha256
 from plumbline.runs.find import find_artifact
 from plumbline.runs.make import make_in
@@ -22,6 +21,7 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.training.base_model import gguf_source, unpack_gguf
 from reward.aspects import ASPECTS
 from reward.calibration import CALIBRATION
+from reward.classifier import load_scorer_tokenizer
 from reward.process.scorer import PROCESS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?")
@@ -37,7 +37,7 @@ def link_model(
     for name in (CALIBRATION, ASPECTS, PROCESS):  # what a reward model has beside its weights
         if content is not None and (folder / name).exists():
             shutil.copyfile(folder / name, stage.folder / name)
-    load_tokenizer(stage.folder)  # fails here with the name, and not in the middle of the work
+    load_scorer_tokenizer(stage.folder)  # fails here, and not in the middle of the work
     return {}
 
 

@@ -24,6 +24,7 @@ from plumbline.errors import ConfigError
 from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.tables import Table
+from reward.classifier import label_weights
 from reward.content import content_of
 from reward.ensemble import COMBINATIONS, EnsembleScorer
 from reward.judge.local import LocalJudge
@@ -42,10 +43,12 @@ FindModel = Callable[[str], Artifact | Path]
 
 
 class ModelTerm(Config):
-    """A reward model: a sequence classifier with one label."""
+    """A reward model: a sequence classifier."""
 
     model: str
     """The reward model: a folder, a hub name, run:stage, or the id of an artefact."""
+    label: str | None = None
+    """Of a classifier with two labels, the good one. Null: the second."""
 
 
 class EnsembleTerm(Config):
@@ -179,6 +182,13 @@ class ScorerKind:
         return str(self.settings.__doc__)
 
 
+def _model(term: ModelTerm, find: FindModel) -> Deferred[Any]:
+    model = find(term.model)
+    label_weights(model.path if isinstance(model, Artifact) else model, term.label)  # may refuse
+    label = {} if term.label is None else {"label": term.label}
+    return defer(RewardModelScorer, model=model, **label)
+
+
 def _remote(term: RemoteTerm, _: FindModel) -> Deferred[Any]:
     content = content_at(term.url)
     return defer(RemoteScorer, url=term.url, content=content, patience=term.patience)
@@ -187,9 +197,7 @@ def _remote(term: RemoteTerm, _: FindModel) -> Deferred[Any]:
 SCORERS: Table[ScorerKind] = Table(
     "kind of scorer",
     [
-        ScorerKind(
-            "model", ModelTerm, lambda t, find: defer(RewardModelScorer, model=find(t.model))
-        ),
+        ScorerKind("model", ModelTerm, _model),
         ScorerKind(
             "ensemble",
             EnsembleTerm,
@@ -278,13 +286,21 @@ _FILES = (".yaml", ".yml")
 _OF_EVERY_TERM = ("kind", "name", "weight")
 
 
-def named_scorer(name: str, find: FindModel) -> Deferred[Any]:
-    """Return the scorer that a user names: a server's address, a file of terms, or a model."""
+def named_scorer(name: str, find: FindModel, label: str | None = None) -> Deferred[Any]:
+    """Return the scorer that a user names: a server's address, a file of terms, or a model.
+
+    ``label``: of a classifier with two labels, the good one.
+    """
+    if label is not None and (is_address(name) or name.endswith(_FILES)):
+        raise ConfigError(
+            f"reward_label is {label!r}, but {name} is no model. Leave it out; a term of kind "
+            "model has a label of its own."
+        )
     if is_address(name):
         return _remote(RemoteTerm(url=name), find)
     if name.endswith(_FILES):
         return scorer_in(Path(name).expanduser(), find)
-    return SCORERS["model"].make(ModelTerm(model=name), find)
+    return SCORERS["model"].make(ModelTerm(model=name, label=label), find)
 
 
 def scorer_in(file: Path, find: FindModel) -> Deferred[Any]:

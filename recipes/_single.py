@@ -42,7 +42,8 @@ class TrainConfig(SingleConfig):
     """What every training alone is given."""
 
     eval_data: str | None = None
-    """Held-out data of the same kind. Null: a share of the prompts in ``data`` is held out."""
+    """Held-out data of the same kind, named likewise; of a run's dataset, its held-out split. Null:
+    a share of the prompts in ``data`` is held out."""
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> TrainConfig:
@@ -84,11 +85,22 @@ class SplitPromptsConfig(PromptsConfig):
         return self.rows(split, share=self.held_out_share)
 
 
-def reward_scorers(run: Run, reward: str | None) -> list[Deferred[Any]]:
-    """Return the scorer that a user names (`recipes._scorers.named_scorer`), or none."""
+def other_reference(run: Run, reference: str | None, start: Artifact) -> Artifact | None:
+    """Return the reference by its name; None where it is what training starts from."""
+    if reference is None:
+        return None
+    artifact = find_model(run, reference, "reference")
+    return None if artifact.id == start.id else artifact
+
+
+def reward_scorers(run: Run, reward: str | None, label: str | None = None) -> list[Deferred[Any]]:
+    """Return the scorer that a user names (`recipes._scorers.named_scorer`), or none.
+
+    ``label``: of a classifier with two labels, the good one.
+    """
     if reward is None:
         return []
-    return [named_scorer(reward, lambda name: find_model(run, name, "reward"))]
+    return [named_scorer(reward, lambda name: find_model(run, name, "reward"), label)]
 
 
 def judge_of(
@@ -99,8 +111,12 @@ def judge_of(
     config: EvaluationConfig,
     measures: MeasuresConfig,
     data_seed: int,
+    reference: Artifact | None,
 ) -> Judge:
-    """Evaluate the start; return what evaluates the trained policy against it."""
+    """Evaluate the start; return what evaluates the trained policy against it.
+
+    KL is that to the ``reference``; without one, to the start.
+    """
     return build_judge(
         run,
         policy,
@@ -110,14 +126,15 @@ def judge_of(
         scorers=scorers,
         measures=select_measures(measures, None),
         data_seed=data_seed,
+        reference=reference,
     )
 
 
 def evaluate_trained(
-    run: Run, name: str, trained: Artifact, start: Artifact, judge: Judge
+    run: Run, name: str, trained: Artifact, reference: Artifact, judge: Judge
 ) -> dict[str, Any]:
     """Evaluate the trained policy; return its metrics."""
     evaluation = sample_and_measure(
-        run, name, policy=trained, reference=start, harness=judge.harness
+        run, name, policy=trained, reference=reference, harness=judge.harness
     )
     return dict(evaluation.metrics)

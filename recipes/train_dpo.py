@@ -3,17 +3,21 @@
     plumbline train dpo --model MODEL --data FILE
     plumbline train dpo --model MODEL --data FILE --beta 0.05 --reward REWARD_MODEL
 
-Direct preference optimisation is that of Rafailov et al. (2023). Your model is the reference, too.
-The trained policy is evaluated against it on held-out prompts; with a reward model, by its scores.
+Direct preference optimisation is that of Rafailov et al. (2023). Your model is the reference,
+unless you name another. The trained policy is evaluated against your model on held-out prompts;
+with a reward model, by its scores.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import model_validator
+
 from evaluation.config import EvaluationConfig
 from evaluation.measures.registry import MeasuresConfig
 from evaluation.tasks.sources import dataset_task
+from plumbline.config import only_when
 from plumbline.runs.calls import defer
 from plumbline.runs.run import Run
 from plumbline.training.config import TrainingConfig
@@ -26,6 +30,7 @@ from recipes._single import (
     TrainConfig,
     evaluate_trained,
     judge_of,
+    other_reference,
     reward_scorers,
 )
 
@@ -33,8 +38,14 @@ from recipes._single import (
 class TrainDPOConfig(TrainConfig):
     """Everything that may vary in this recipe."""
 
+    reference: str | None = None
+    """The reference, named as the model is; it must have the same vocabulary. Null: the model that
+    training starts from."""
     reward: str | None = None
     """A reward model that scores responses in evaluations; named as the model is."""
+    reward_label: str | None = only_when(lambda config: config.reward is not None, "reward", None)
+    """Where the reward model is a classifier with two labels: the good one, whose log-odds are the
+    reward. Null: the second."""
     preferences: PreferenceFileConfig = PreferenceFileConfig()
     """How preferences are read and split."""
     dpo: DPOConfig = DPOConfig(
@@ -45,6 +56,13 @@ class TrainDPOConfig(TrainConfig):
     """How the policy is evaluated."""
     measures: MeasuresConfig = MeasuresConfig()
     """What is measured of its responses."""
+
+    @model_validator(mode="after")
+    def _reference_has_an_effect(self) -> TrainDPOConfig:
+        problem = None if self.reference is None else self.dpo.problem_with_reference()
+        if problem is not None:
+            raise ValueError(problem)
+        return self
 
 
 CONFIG = TrainDPOConfig
@@ -61,6 +79,7 @@ SHORT = {
     "max_length": "dpo.max_length",
     "tuning": "dpo.tuning.method",
     "lora_rank": "dpo.tuning.rank",
+    "lora_alpha": "dpo.tuning.alpha",
     "report_to": "dpo.training.report_to",
     "columns": "preferences.columns",
     "beta": "dpo.beta",
@@ -75,16 +94,18 @@ def main(run: Run, config: TrainDPOConfig) -> dict[str, Any]:
         run, config.data, config.eval_data, config.preferences, config.data_seed
     )
     start = find_model(run, config.model, "model")
+    reference = other_reference(run, config.reference, start)
 
     # 2. One judge: the held-out prompts, and the reward model if there is one.
     judge = judge_of(
         run,
         start,
         defer(dataset_task, dataset=preferences, split="test"),
-        reward_scorers(run, config.reward),
+        reward_scorers(run, config.reward, config.reward_label),
         config.evaluation,
         config.measures,
         config.data_seed,
+        reference,
     )
 
     # 3. Train, and evaluate against the start.
@@ -97,5 +118,6 @@ def main(run: Run, config: TrainDPOConfig) -> dict[str, Any]:
         preferences=preferences,
         hook=judge.hook,
         seed=config.seed,
+        reference=reference,
     )
-    return evaluate_trained(run, name, policy, start, judge)
+    return evaluate_trained(run, name, policy, reference or start, judge)

@@ -3,14 +3,16 @@
     plumbline train ppo --model MODEL --data FILE --reward REWARD_MODEL
     plumbline train ppo --model MODEL --data FILE --reward REWARD_MODEL --kl 0.1 --rounds 100
 
-The reward model is one of yours, or any sequence classifier with one label. PPO is that of Ouyang
-et al. (2022), section 3.5; your model is the reference. Settings make its relatives of it
-(docs/ppo.md).
+The reward model is one of yours, or any sequence classifier. PPO is that of Ouyang
+et al. (2022), section 3.5; your model is the reference, unless you name another. Settings
+make its relatives of it (docs/ppo.md).
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from pydantic import model_validator
 
 from evaluation.config import EvaluationConfig
 from evaluation.measures.registry import MeasuresConfig
@@ -23,6 +25,7 @@ from recipes._single import (
     TrainConfig,
     evaluate_trained,
     judge_of,
+    other_reference,
     reward_scorers,
 )
 from rl.config import PPOConfig, ValueConfig
@@ -32,9 +35,15 @@ from rl.ppo import train_ppo
 class TrainPPOConfig(TrainConfig):
     """Everything that may vary in this recipe."""
 
+    reference: str | None = None
+    """What KL holds the policy to, named as the model is; it must have the same vocabulary. Null:
+    the model that training starts from."""
     reward: str
     """The reward: a reward model (a folder, a hub name, run:stage, or the id of an artefact), the
     address of a reward server (http://host:8100), or a file of terms (FILE.yaml)."""
+    reward_label: str | None = None
+    """Where the reward model is a classifier with two labels: the good one, whose log-odds are the
+    reward. Null: the second."""
     prompts: SplitPromptsConfig = SplitPromptsConfig()
     """How prompts are read and split."""
     ppo: PPOConfig = PPOConfig(learning_rate=2e-5, value=ValueConfig(learning_rate=1e-4))
@@ -43,6 +52,15 @@ class TrainPPOConfig(TrainConfig):
     """How the policy is evaluated."""
     measures: MeasuresConfig = MeasuresConfig()
     """What is measured of its responses."""
+
+    @model_validator(mode="after")
+    def _reference_has_an_effect(self) -> TrainPPOConfig:
+        if self.reference is not None and self.ppo.kl.reference_decay is not None:
+            raise ValueError(
+                "reference names a model, but ppo.kl.reference_decay lets the reference follow the "
+                "policy. Leave one of the two out"
+            )
+        return self
 
 
 CONFIG = TrainPPOConfig
@@ -60,6 +78,7 @@ SHORT = {
     "max_length": "ppo.sampling.max_new_tokens",
     "tuning": "ppo.tuning.method",
     "lora_rank": "ppo.tuning.rank",
+    "lora_alpha": "ppo.tuning.alpha",
     "columns": "prompts.columns",
     "kl": "ppo.kl.coefficient",
     "rounds": "ppo.iterations",
@@ -72,7 +91,8 @@ def main(run: Run, config: TrainPPOConfig) -> dict[str, Any]:
     data_seed = config.data_seed
     # 1. The model to start from, the reward, and the prompts.
     start = find_model(run, config.model, "model")
-    scorers = reward_scorers(run, config.reward)
+    reference = other_reference(run, config.reference, start)
+    scorers = reward_scorers(run, config.reward, config.reward_label)
     trained_on = "train" if config.eval_data is None else "all"
     prompts = find_prompts(run, config.data, "train", config.prompts.part(trained_on), data_seed)
     if config.eval_data is None:
@@ -81,7 +101,9 @@ def main(run: Run, config: TrainPPOConfig) -> dict[str, Any]:
         task = find_task(run, config.eval_data, "test", config.prompts.part("all"), data_seed)
 
     # 2. One judge: held-out prompts, and the same reward model.
-    judge = judge_of(run, start, task, scorers, config.evaluation, config.measures, data_seed)
+    judge = judge_of(
+        run, start, task, scorers, config.evaluation, config.measures, data_seed, reference
+    )
 
     # 3. Train, and evaluate against the start.
     name = f"ppo/seed-{config.seed}"
@@ -94,5 +116,6 @@ def main(run: Run, config: TrainPPOConfig) -> dict[str, Any]:
         scorer=scorers[0],
         hook=judge.hook,
         seed=config.seed,
+        reference=reference,
     )
-    return evaluate_trained(run, name, policy, start, judge)
+    return evaluate_trained(run, name, policy, reference or start, judge)

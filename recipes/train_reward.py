@@ -46,6 +46,7 @@ SHORT = {
     "max_length": "reward.max_length",
     "tuning": "reward.tuning.method",
     "lora_rank": "reward.tuning.rank",
+    "lora_alpha": "reward.tuning.alpha",
     "report_to": "reward.training.report_to",
     "columns": "preferences.columns",
 }

@@ -53,6 +53,7 @@ SHORT = {
     "max_length": "sft.max_length",
     "tuning": "sft.tuning.method",
     "lora_rank": "sft.tuning.rank",
+    "lora_alpha": "sft.tuning.alpha",
     "report_to": "sft.training.report_to",
     "columns": "demonstrations.columns",
 }

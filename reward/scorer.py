@@ -10,30 +10,56 @@ from typing import Any
 from torch import Tensor
 
 from plumbline.data.records import Message
-from plumbline.lm.load import head_outputs, load_sequence_scorer
-from plumbline.lm.tokenizer import load_tokenizer
+from plumbline.lm.load import head_outputs, load_classifier, load_sequence_scorer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from reward.aspects import Aspects
 from reward.calibration import Calibration
+from reward.classifier import label_weights, load_scorer_tokenizer, reads_pairs, score_pairs
 from reward.mounted import MountedScorer, same_base
 from reward.text_scorer import TextScorer, classifier_outputs
 
 
 class RewardModelScorer(TextScorer):
-    """Scores responses by a reward model in a folder."""
+    """Scores responses by a reward model in a folder: one of ours, or any sequence classifier.
 
-    def __init__(self, model: Artifact | Path, batch_size: int = 64) -> None:
+    ``label``: of a classifier with two labels, the one whose log-odds are the reward
+    (`reward.classifier`).
+    """
+
+    def __init__(
+        self, model: Artifact | Path, batch_size: int = 64, label: str | None = None
+    ) -> None:
         silence_libraries()
         self.folder = model.path if isinstance(model, Artifact) else model
-        super().__init__(load_tokenizer(self.folder), Calibration.read(self.folder), batch_size)
+        self._label_weights = label_weights(self.folder, label)
+        super().__init__(
+            load_scorer_tokenizer(self.folder), Calibration.read(self.folder), batch_size
+        )
+        self._reads_pairs = reads_pairs(self.tokenizer)
 
     @cached_property
     def model(self) -> Any:
         """The reward model, loaded when it is first asked for."""
+        if self._reads_pairs:
+            return load_classifier(self.folder)[0]
         model = load_sequence_scorer(self.folder)
         model.eval()
         return model
+
+    def problem_with(self, prompt: Sequence[Message]) -> str | None:
+        """Return why no response to a prompt can be scored; None where each can be."""
+        return None if self._reads_pairs else super().problem_with(prompt)
+
+    def raw_scores(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """Return the model's own output for each response."""
+        if not self._reads_pairs:
+            return super().raw_scores(prompts, responses)
+        return score_pairs(
+            self.model, self.tokenizer, prompts, responses, self._weights, self.batch_size
+        )
 
     def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
         """Return the model's own output for each row [B, T], padded on the right."""
@@ -42,11 +68,15 @@ class RewardModelScorer(TextScorer):
     @cached_property
     def aspects(self) -> Aspects | None:
         """What the model's outputs are, where it has several."""
+        if self._label_weights is not None:
+            return None
         return Aspects.read(self.folder, head_outputs(self.folder))
 
     @cached_property
     def _weights(self) -> Sequence[float]:
         """Weight of each output in the reward."""
+        if self._label_weights is not None:
+            return self._label_weights
         return (1.0,) if self.aspects is None else self.aspects.weights
 
     def aspect_scores(

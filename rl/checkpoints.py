@@ -75,5 +75,5 @@ class Evaluations:
         if self._keeps and iteration:
             save_policy(stage, f"checkpoints/step-{iteration}", roles, self._source, iteration)
         folder = stage.folder / "evaluations"
-        metrics = self._hook(roles.policy, roles.initial_policy, iteration, folder)
+        metrics = self._hook(roles.policy, roles.initial_reference, iteration, folder)
         stage.metrics.log(iteration, metrics)

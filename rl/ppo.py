@@ -79,8 +79,9 @@ def train_ppo(
     seed: int,
     environment: Environment | None = None,
     watched: Sequence[Scorer] = (),
+    reference: Artifact | None = None,
 ) -> Mapping[str, float | None]:
-    """Train a policy against a scorer; its own start is the reference.
+    """Train a policy against a scorer. Without a ``reference``, its own start is that.
 
     With an ``environment``, which answers the policy's turns, each episode is a dialogue. Scorers
     that are ``watched`` are logged but do not contribute to the reward.
@@ -88,7 +89,7 @@ def train_ppo(
     silence_libraries()
     # 1. Policy, reference, value model and scorer; what samples; what watches.
     torch.manual_seed(seed)
-    roles, scorer = make_roles(policy, config, scorer)
+    roles, scorer = make_roles(policy, config, scorer, reference)
     guard = Guard(config.guards, roles.policy, stage.folder / "traces", stage.say)
     ppo = PPO(roles, config, guard, seed)
     sampler = make_sampler(stage, roles, [scorer, *watched], prompts, config, seed, environment)
@@ -377,8 +378,7 @@ class PPO(TrainingState):
             self.zero_grad()
             return False
         single = config.ppo_epochs * (config.batch_size // config.minibatch_size) == 1
-        checks_afterwards = single and guard.limits_change
-        restore = self.copy_of_trainable() if checks_afterwards else None
+        restore = self.copy_of_trainable() if single and guard.limits_change else None
         for name, learner in self.learners.items():
             if name in trainable:
                 learner.step()

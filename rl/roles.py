@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from plumbline.errors import ModelError
+from plumbline.errors import ConfigError, ModelError
 from plumbline.hooks import Mountable, Scorer
 from plumbline.lm.adapters import copy_adapter, role_parameters, under_role, using_adapter
 from plumbline.lm.batches import Batch
+from plumbline.lm.given_reference import load_reference
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.logprobs import (
@@ -45,7 +46,8 @@ class Roles:
     """The roles, each able to read a batch.
 
     ``value=None``: there is no value model. ``moving_reference``: the reference is to follow the
-    policy, so it must have weights of its own.
+    policy, so it must have weights of its own. ``given_reference``: another model than the policy's
+    start is the reference.
     """
 
     def __init__(
@@ -55,21 +57,30 @@ class Roles:
         value: ValueConfig | None = ValueConfig(),  # noqa: B008 - it is frozen
         *,
         moving_reference: bool = False,
+        given_reference: Artifact | None = None,
     ) -> None:
         folder = policy_artifact.path
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
         self.model: Any = trainable_causal_lm(folder, tuning)
         self.moving_reference = moving_reference
+        if moving_reference and given_reference is not None:
+            raise ConfigError(
+                "kl.reference_decay lets the reference follow the policy, so it can be no other "
+                "model. Leave it out, or the reference."
+            )
         self.has_values = value is not None
         self.shares_trunk = value is not None and value.trunk == "shared"
-        if tuning.has_adapter:
-            self._add_adapters(folder)
-        else:
-            self._add_models(folder, tuning)
-        switch_dropout_off(self.model)
-        for model in (self._value_model, self.reference.model, self.initial_policy.model):
-            switch_dropout_off(model)
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
+        given: Policy | None = None
+        if given_reference is not None:
+            given = load_reference(given_reference.path, self.policy, folder, tuning)
+        if tuning.has_adapter:
+            self._add_adapters(folder, given)
+        else:
+            self._add_models(folder, tuning, given)
+        switch_dropout_off(self.model)
+        for model in (self._value_model, self.reference.model, self.initial_reference.model):
+            switch_dropout_off(model)
         hidden = self.model.config.get_text_config().hidden_size
         self.value_head = nn.Linear(hidden, 1, device=self.model.device)
         if value is not None and value.head == "normal":
@@ -79,22 +90,25 @@ class Roles:
             nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def _add_models(self, folder: Path, tuning: TuningConfig) -> None:
+    def _add_models(self, folder: Path, tuning: TuningConfig, given: Policy | None) -> None:
         """Give each role weights of its own. An adapter that the policy had is merged in all."""
         own_trunk = self.has_values and not self.shares_trunk
         self._value_model: Any = trainable_causal_lm(folder, tuning) if own_trunk else self.model
-        frozen = [
-            Policy(trainable_causal_lm(folder, tuning).requires_grad_(False), self.tokenizer)
-            for _ in range(2 if self.moving_reference else 1)
-        ]
-        self.reference, self.initial_policy = frozen[0], frozen[-1]
+        frozen = (
+            [given]
+            if given is not None
+            else [
+                Policy(trainable_causal_lm(folder, tuning).requires_grad_(False), self.tokenizer)
+                for _ in range(2 if self.moving_reference else 1)
+            ]
+        )
+        self.reference, self.initial_reference = frozen[0], frozen[-1]
 
-    def _add_adapters(self, folder: Path) -> None:
+    def _add_adapters(self, folder: Path, given: Policy | None) -> None:
         """Give each role an adapter on the policy's base, where the base alone does not serve."""
         self._value_model = self.model
         # A new adapter starts as nothing on its base, so the base alone is the reference.
-        source = source_of(folder)
-        had_adapter = source.adapter is not None
+        had_adapter = source_of(folder).adapter is not None and given is None
         reference = _REFERENCE if had_adapter or self.moving_reference else None
         initial = (_INITIAL if self.moving_reference else _REFERENCE) if had_adapter else None
         for role, needed in (
@@ -105,8 +119,8 @@ class Roles:
             if needed:
                 copy_adapter(self.model, ADAPTER, role)
         self.model.set_adapter(ADAPTER)
-        self.reference = Policy(self.model, self.tokenizer, reference)
-        self.initial_policy = Policy(self.model, self.tokenizer, initial)
+        self.reference = given or Policy(self.model, self.tokenizer, reference)
+        self.initial_reference = given or Policy(self.model, self.tokenizer, initial)
         for parameter in role_parameters(self.model, _VALUE).values():
             parameter.requires_grad = True
 
@@ -252,13 +266,16 @@ class Roles:
         return role_parameters(self._value_model, _VALUE) | head
 
 
-def make_roles(policy: Artifact, config: PPOConfig, scorer: Scorer) -> tuple[Roles, Scorer]:
+def make_roles(
+    policy: Artifact, config: PPOConfig, scorer: Scorer, reference: Artifact | None = None
+) -> tuple[Roles, Scorer]:
     """Return the roles that a config asks for, and the scorer, which may have moved in."""
     roles = Roles(
         policy,
         config.tuning,
         config.value if config.has_values else None,
         moving_reference=config.kl.reference_decay is not None,
+        given_reference=reference,
     )
     if config.activation_checkpointing:
         roles.checkpoint_activations()

@@ -123,10 +123,17 @@ def _write(
         for file in sorted(folder.iterdir()):
             if file.is_file() and file.name not in _LEFT_OUT:
                 shutil.copyfile(file, target / file.name)
+    license_ = license_ or origin.license
+    if license_ is None:
+        typer.echo(
+            f"  The licence of the base {origin.base} is not known: no card of it states one, or "
+            "the hub cannot be reached. State it with --license NAME, such as apache-2.0.",
+            err=True,
+        )
     card = card_of(
         repository.partition("/")[2] or repository,
         origin,
-        license_=license_ or origin.license,
+        license_=license_,
         is_reward=is_reward,
         is_adapter=is_adapter,
         repository=repository,

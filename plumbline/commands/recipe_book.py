@@ -165,13 +165,15 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
 def from_short_names(recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
     """Return values by their short names (``lr``, ``lora_rank``) as key=value.
 
-    A recipe's ``SHORT`` says which setting each is. A rank means an adapter, columns are
+    A recipe's ``SHORT`` says which setting each is. A rank means an adapter, whose alpha is twice
+    the rank where no other is given, so that the learning rate keeps its meaning. Columns are
     ``part=column,…`` or a mapping, and trackers may be a text with commas.
     """
     short = recipe.short_names()
     values = dict(values)
     if "lora_rank" in values:
-        values = {"tuning": "lora"} | values
+        adapter: dict[str, Any] = {"tuning": "lora", "lora_alpha": 2 * int(values["lora_rank"])}
+        values = adapter | values
     if isinstance(values.get("columns"), str):
         parts = [pair.partition("=") for pair in values["columns"].split(",")]
         if not all(part and column for part, _, column in parts):

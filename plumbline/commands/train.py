@@ -22,7 +22,11 @@ Data = Annotated[
     str, typer.Option(help="A file, a dataset of the hub, run:stage, or an artefact's id.")
 ]
 EvalData = Annotated[
-    str | None, typer.Option(help="Held-out data; else a share of the prompts is held out.")
+    str | None,
+    typer.Option(help="Held-out data, named likewise; else a share of the prompts is held out."),
+]
+Reference = Annotated[
+    str | None, typer.Option(help="The reference, named as the model is; else the model itself.")
 ]
 Columns = Annotated[
     str | None,
@@ -37,6 +41,9 @@ BatchSize = Annotated[int | None, typer.Option(help="Examples in one pass.")]
 MaxLength = Annotated[int | None, typer.Option(help="Most tokens of a prompt with its response.")]
 Tuning = Annotated[str | None, typer.Option(help="full, lora, qlora, … (docs/tuning.md).")]
 LoraRank = Annotated[int | None, typer.Option(help="Rank of the adapter.")]
+LoraAlpha = Annotated[
+    int | None, typer.Option(help="Alpha of the adapter; twice --lora-rank where only that is set.")
+]
 ReportTo = Annotated[str | None, typer.Option(help="Trackers, such as tensorboard,wandb.")]
 Config = Annotated[
     str | None, typer.Option("--config", "-c", metavar="FILE", help="A file of settings (YAML).")
@@ -58,6 +65,7 @@ def sft(
     max_length: MaxLength = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,
@@ -82,6 +90,7 @@ def reward(
     max_length: MaxLength = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,
@@ -99,8 +108,10 @@ def dpo(
     model: Model,
     data: Data,
     eval_data: EvalData = None,
+    reference: Reference = None,
     reward: Annotated[
-        str | None, typer.Option(help="A reward model that scores responses in evaluations.")
+        str | None,
+        typer.Option(help="A reward model that scores responses in evaluations, named likewise."),
     ] = None,
     columns: Columns = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the implied KL penalty.")] = None,
@@ -111,6 +122,7 @@ def dpo(
     max_length: MaxLength = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,
@@ -158,9 +170,11 @@ def ppo(
     model: Model,
     data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
     reward: Annotated[
-        str, typer.Option(help="The reward model: any sequence classifier with one label.")
+        str,
+        typer.Option(help="The reward model: any sequence classifier, named as the model is."),
     ],
     eval_data: EvalData = None,
+    reference: Reference = None,
     columns: Columns = None,
     kl: Annotated[float | None, typer.Option(help="Weight of the KL penalty.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of sampling and learning.")] = None,
@@ -172,6 +186,7 @@ def ppo(
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,

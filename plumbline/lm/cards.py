@@ -11,12 +11,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.errors import ModelError
-from plumbline.lm.model_folder import source_of
+from plumbline.lm.model_folder import Reference, source_of
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store
 
 #: Datasets, by the kind of their artefact.
 _DATA = ("demonstrations", "preferences")
 _MOST_ORIGINS = 8
+#: Seconds to wait for what the hub says of a base.
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,14 @@ class Origin:
 
 def origin_of(folder: Path) -> Origin:
     """Find out where a model comes from."""
-    named = source_of(folder).base.name_or_path
-    place = Path(named)
-    license_ = _license_in(place / "README.md") if place.is_dir() else None
+    base = source_of(folder).base
     artifact = Artifact(folder) if (folder / MANIFEST).exists() else None
-    if place.is_dir() and (place / MANIFEST).exists() and place.resolve() == folder.resolve():
-        below = _base_of(artifact) if artifact is not None else None
-        return Origin(below or place.name, False, license_, artifact)
-    return Origin(place.name if place.is_dir() else named, not place.is_dir(), license_, artifact)
+    if artifact is not None and Path(base.name_or_path) == folder.resolve():
+        base = _base_of(artifact) or base
+    place = Path(base.name_or_path)
+    if place.is_dir():
+        return Origin(place.name, False, _license_in(place / "README.md"), artifact)
+    return Origin(base.name_or_path, True, _license_on_hub(base), artifact)
 
 
 def card_of(
@@ -74,8 +76,8 @@ def card_of(
     parts += ["", "## Licence", ""]
     if license_ is None:
         parts += [
-            f"The licence of the base, `{origin.base}`, holds for this model, too. It is not "
-            "stated in the files that it was trained from."
+            f"The licence of the base, `{origin.base}`, holds for this model, too. It is not known "
+            "here: look it up on the base's own card before you use this model."
         ]
     else:
         parts += [f"That of the base, `{origin.base}`: {license_}."]
@@ -96,12 +98,34 @@ def lineage(artifact: Artifact) -> Iterator[Artifact]:
         waiting += [source for source in sources if source is not None]
 
 
-def _base_of(artifact: Artifact) -> str | None:
-    """Return the name of the base that a fully trained model started from."""
+def _base_of(artifact: Artifact) -> Reference | None:
+    """Return the base that a fully trained model started from."""
     for ancestor in lineage(artifact):
         if ancestor.kind in ("base", "model") and ancestor.id != artifact.id:
-            return Path(source_of(ancestor.path).base.name_or_path).name
+            return source_of(ancestor.path).base
     return None
+
+
+def _license_on_hub(base: Reference) -> str | None:
+    """Return the licence of a model of the hub: of its card in the cache, or of what the hub says.
+
+    None where neither states one, and where the hub cannot be reached.
+    """
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    name, revision = base.name_or_path, base.revision
+    try:
+        card = try_to_load_from_cache(name, "README.md", revision=revision)
+        stated = _license_in(Path(card)) if isinstance(card, str) else None
+        if stated is not None:
+            return stated
+        data = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT).card_data
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError):
+        return None
+    stated = None if data is None else data.license
+    return stated if isinstance(stated, str) else None
 
 
 def _license_in(card: Path) -> str | None:

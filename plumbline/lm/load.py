@@ -93,6 +93,8 @@ def head_outputs(folder: Path) -> int:
             for name in weights.keys():  # noqa: SIM118 - an open file, and no mapping
                 if name.endswith(tuple(f"{head}.weight" for head in _HEADS)):
                     return int(weights.get_slice(name).get_shape()[0])
+    if source.adapter is None and not Path(source.base.name_or_path).is_dir():
+        return int(load_config(folder).num_labels)  # of the hub
     return 1
 
 
@@ -124,16 +126,17 @@ def weight_names(folder: Path) -> set[str]:
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
     """Load a text classifier with labels of its own, and its tokenizer."""
+    import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    reference = Reference(str(folder))
+    reference = source_of(folder).base
     tokenizer = model_folder.load(AutoTokenizer.from_pretrained, reference)
     model, info = model_folder.load(
         AutoModelForSequenceClassification.from_pretrained, reference, output_loading_info=True
     )
     report = LoadReport(str(folder), model, info)
     report.refuse(report.missing | report.unexpected, "a text classifier")
-    return model.eval(), tokenizer
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 def trainable_causal_lm(folder: Path, tuning: TuningConfig) -> Any:

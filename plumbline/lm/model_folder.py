@@ -97,6 +97,11 @@ class Source:
         return self.adapters[-1] if self.adapters else None
 
     @property
+    def below(self) -> Source:
+        """What the artefact's own adapter stands on, or will if it has none yet."""
+        return replace(self, adapters=self.adapters[:-1])
+
+    @property
     def reference(self) -> Reference:
         """What the artefact's own adapter stands on, or will if it has none yet."""
         below = self.adapters[-2] if len(self.adapters) > 1 else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import pytest
 from typer.testing import CliRunner
 
+from evaluation.sample_files import read_samples
 from plumbline.commands.app import app
 from plumbline.commands.recipe_book import all_recipes, find, from_short_names
 from plumbline.config import declared
@@ -69,7 +71,8 @@ def record(work, name: str) -> RunRecord:
 def test_a_policy_and_a_reward_model_are_trained_alone(work):
     sft = record(work, "my-sft").artifacts["sft"]
     assert list((work[0] / "home" / "my-sft" / "trackers" / "sft").glob("events*"))
-    assert sft.manifest.arguments["arguments"]["config"]["values"]["tuning"]["rank"] == 2
+    tuning = sft.manifest.arguments["arguments"]["config"]["values"]["tuning"]
+    assert (tuning["rank"], tuning["alpha"]) == (2, 4)
     assert 0 < sft.metrics["held_out_loss"] < 10
     reward = record(work, "my-reward").artifacts["reward"]
     assert reward.metrics["accuracy"] > 0.6
@@ -77,17 +80,25 @@ def test_a_policy_and_a_reward_model_are_trained_alone(work):
 
 
 @pytest.mark.slow
-def test_dpo_alone_starts_from_a_stage_and_is_judged_by_a_reward_model(work):
+def test_dpo_alone_starts_from_a_stage_and_is_judged_by_a_reward_model(work, base_folder):
     folder, shared, columns = work
     said = plumbline(
         "train", "dpo", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
         "--reward", "my-reward:reward", "--beta", "0.2", "--lr", "1e-3", *SMALL, *EVALUATION,
         "--dpo.evaluations", "1", "--name", "my-dpo", "--seed", "3", *shared,
+        "--reference", base_folder, "--eval-data", "my-reward:preferences",
     )  # fmt: skip
     made = record(work, "my-dpo").artifacts
     assert made["dpo/seed-3"].manifest.arguments["arguments"]["config"]["values"]["beta"] == 0.2
     assert 0 <= made["evaluation/dpo/seed-3"].metrics["reward_win_rate"] <= 1
     assert "stages/dpo-seed-3" in said
+    # The reference is the base, and the held-out pairs are those of the reward model.
+    inputs = made["dpo/seed-3"].manifest.inputs
+    assert inputs["reference"] == made[f"reference/{base_folder.name}"].id != inputs["policy"]
+    assert made["evaluation/sft"].metrics["kl"] > 0.01
+    held_out = record(work, "my-reward").artifacts["preferences"].path
+    asked = [row["prompt"] for row in read_dataset(held_out, "test")]
+    assert [row["prompt"] for row in read_dataset(made["preferences"].path, "test")] == asked
 
 
 @pytest.mark.slow
@@ -98,14 +109,57 @@ def test_ppo_alone_takes_prompts_and_the_reward_of_a_folder(work):
         "train", "ppo", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl",
         "--reward", reward, "--rounds", "2", "--batch-size", "8", "--ppo.minibatch_size", "4",
         "--max-length", "8", "--kl", "0.1", "--ppo.evaluations", "1", *EVALUATION,
-        "--report-to", "tensorboard",
-        "--name", "my-ppo", *shared,
+        "--report-to", "tensorboard", "--eval-data", "my-sft:demonstrations",
+        "--reference", "my-dpo:dpo/seed-3", "--name", "my-ppo", *shared,
     )  # fmt: skip
     made = record(work, "my-ppo").artifacts
+    other = record(work, "my-dpo").artifacts["dpo/seed-3"]
+    assert made["ppo/seed-0"].manifest.inputs["reference"] == other.id
     assert list((folder / "home" / "my-ppo" / "trackers" / "ppo-seed-0").glob("events*"))
     assert made["ppo/seed-0"].metrics["rounds"] == 2
     assert made["ppo/seed-0"].metrics["responses"] == 16
     assert "reward_win_rate" in made["evaluation/ppo/seed-0"].metrics
+
+
+@pytest.fixture
+def sentiment(tmp_path):
+    """A classifier of another tool: BERT, two labels, a tokenizer without a template."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] it is red green blue white . what the color of thing ?"
+    folder = tmp_path / "sentiment"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words.split()) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=64,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_ppo_alone_takes_the_classifier_of_another_tool(work, sentiment):
+    from transformers import pipeline
+
+    folder, shared, _ = work
+    plumbline(
+        "train", "ppo", "--model", "my-sft:sft", "--data", folder / "prompts.jsonl",
+        "--reward", sentiment, "--reward-label", "negative", "--rounds", "1", "--batch-size", "8",
+        "--ppo.minibatch_size", "4", "--max-length", "8", "--ppo.evaluations", "0", *EVALUATION,
+        "--name", "sentiment", *shared,
+    )  # fmt: skip
+    made = record(work, "sentiment").artifacts
+    assert made["ppo/seed-0"].metrics["rounds"] == 1
+    classify = pipeline("text-classification", str(sentiment), top_k=None, device="cpu")
+    for row in read_samples(made["evaluation/ppo/seed-0"]):
+        pair = {"text": row["prompt"][-1]["content"], "text_pair": row["response"]}
+        shares = {entry["label"]: entry["score"] for entry in classify(pair)}
+        odds = shares["NEGATIVE"] / shares["POSITIVE"]
+        assert row["reward"] == pytest.approx(math.log(odds), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -186,6 +240,13 @@ def test_held_out_data_of_one_s_own_is_never_trained_on(work, base_folder):
     asked = [row["messages"][0]["content"] for row in read_dataset(made.path, "train")]
     assert len(asked) == 45 and not {QUESTIONS[n] for n in (0, 5, 7)} & set(asked)
     assert len(read_dataset(made.path, "test")) == 3
+    plumbline(
+        "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
+        "--eval-data", "held-out:demonstrations", *SMALL, "--name", "again-held-out", *shared,
+    )  # fmt: skip
+    again = record(work, "again-held-out").artifacts["demonstrations"]
+    assert len(read_dataset(again.path, "train")) == 45
+    assert len(read_dataset(again.path, "test")) == 3
 
 
 def test_the_same_command_makes_nothing_again(work, base_folder):
@@ -201,10 +262,17 @@ def test_the_same_command_makes_nothing_again(work, base_folder):
     ("values", "overrides"),
     [
         ({"lr": 1e-4}, ['sft.training.learning_rate=0.0001']),
-        ({"lora_rank": 8}, ['sft.tuning.method="lora"', "sft.tuning.rank=8"]),
+        (
+            {"lora_rank": 8},
+            ['sft.tuning.method="lora"', "sft.tuning.alpha=16", "sft.tuning.rank=8"],
+        ),
+        (
+            {"lora_rank": 8, "lora_alpha": 8},
+            ['sft.tuning.method="lora"', "sft.tuning.alpha=8", "sft.tuning.rank=8"],
+        ),
         (
             {"lora_rank": 8, "tuning": "qlora"},
-            ['sft.tuning.method="qlora"', "sft.tuning.rank=8"],
+            ['sft.tuning.method="qlora"', "sft.tuning.alpha=16", "sft.tuning.rank=8"],
         ),
         ({"columns": "prompt=a, response=b"},
          ['demonstrations.columns={"prompt": "a", "response": "b"}']),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from plumbline.errors import ModelError
+from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
 from plumbline.lm.generation import SamplingConfig, generate
@@ -391,13 +391,33 @@ def test_the_first_policy_stays_where_the_reference_follows(toy, tmp_path, goes_
     roles = Roles(Artifact(folder), TUNING, ValueConfig(), moving_reference=True)
     rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
     start = roles.policy.logprobs(rows).logprobs.detach()
-    torch.testing.assert_close(roles.initial_policy.logprobs(rows).logprobs, start)
+    torch.testing.assert_close(roles.initial_reference.logprobs(rows).logprobs, start)
     with torch.no_grad():
         for parameter in roles.policy_parameters.values():
             parameter.add_(0.2 * torch.randn_like(parameter))
     roles.update_reference(0.2)
     assert not torch.allclose(roles.reference.logprobs(rows).logprobs, start, atol=1e-2)
-    torch.testing.assert_close(roles.initial_policy.logprobs(rows).logprobs, start)
+    torch.testing.assert_close(roles.initial_reference.logprobs(rows).logprobs, start)
+
+
+@pytest.mark.parametrize("tuning", [TUNING, TuningConfig(method="full")], ids=["lora", "full"])
+def test_another_model_is_the_reference_where_it_is_given(toy, tmp_path, tuning):
+    other = tmp_path / "other"
+    other.mkdir()
+    model = shaken(trainable_causal_lm(toy.folder, TuningConfig(method="full")), 0.2)
+    save_model(model, load_tokenizer(toy.folder), other, source=toy.folder, card="")
+    roles = Roles(toy.artifact, tuning, given_reference=Artifact(other))
+    rows = collate([[6, 7, 8]], [[9, 10, 11]], roles.policy.pad_id)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(other)
+    with torch.no_grad():
+        logprobs = plain(torch.tensor([[6, 7, 8, 9, 10, 11]])).logits.log_softmax(-1)
+    expected = logprobs[0, [2, 3, 4], [9, 10, 11]]
+    torch.testing.assert_close(roles.reference.logprobs(rows).logprobs[0], expected)
+    one_step(roles, rows, "policy")
+    torch.testing.assert_close(roles.reference.logprobs(rows).logprobs[0], expected)
+    assert not torch.allclose(roles.policy.logprobs(rows).logprobs[0], expected, atol=1e-2)
+    with pytest.raises(ConfigError, match="can be no other model"):
+        Roles(toy.artifact, tuning, moving_reference=True, given_reference=Artifact(other))
 
 
 def test_under_bfloat16_a_value_is_not_rounded_to_it(toy):

@@ -18,6 +18,8 @@ class Hub(ThreadingHTTPServer):
         self.token = token
         self.repositories: dict[str, dict[str, Any]] = {}
         self.large: dict[str, bytes] = {}
+        self.licenses: dict[str, str] = {}
+        """What the cards of models that are there already say."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -84,6 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/api/whoami-v2":
             return self._send({"name": "me", "type": "user", "orgs": []})
+        model = self.path.partition("?")[0].removeprefix("/api/models/").partition("/revision/")[0]
+        if model in self.server.licenses:
+            card = {"license": self.server.licenses[model]}
+            return self._send({"id": model, "cardData": card, "siblings": [], "tags": []})
         return self._send({"error": "not found"}, 404)
 
     def _send(self, content: Any, status: int = 200) -> None:

@@ -132,6 +132,39 @@ def test_a_model_is_pushed_and_loads_from_what_arrived(trained, tmp_path):
     torch.testing.assert_close(logits(tmp_path), logits(policy.path), atol=1e-4, rtol=1e-4)
 
 
+def on_a_hub_base(policy, base: Path, name: str) -> Path:
+    """Return an adapter whose base is one of the hub, by its name."""
+    folder = base.parent / "hub-adapter"
+    shutil.copytree(
+        policy.path, folder, ignore=shutil.ignore_patterns("manifest.json", "README.md")
+    )
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": name})
+    )
+    (folder / "reference.json").unlink(missing_ok=True)
+    return folder
+
+
+def test_the_licence_of_a_hub_base_is_what_the_hub_says(trained):
+    folder, base, policy, _ = trained
+    adapter, hub = on_a_hub_base(policy, base, "org/tiny"), Hub("secret")
+    hub.licenses["org/tiny"] = "gemma"
+    done = pushed(hub, folder, str(adapter), "me/adapter")
+    assert done.returncode == 0, done.stderr
+    card = hub.repositories["me/adapter"]["files"]["README.md"].decode()
+    assert "\nlicense: gemma\n" in card and "base_model: org/tiny" in card
+    assert "--license" not in done.stderr
+    # A hub that says nothing: the card says so, and the command how to state it.
+    del hub.licenses["org/tiny"]
+    done = pushed(hub, folder, str(adapter), "me/unknown")
+    card = hub.repositories["me/unknown"]["files"]["README.md"].decode()
+    assert "license:" not in card and "is not known here" in " ".join(card.split())
+    assert "State it with --license" in done.stderr
+    done = pushed(hub, folder, str(adapter), "me/stated", "--license", "mit")
+    assert b"\nlicense: mit\n" in hub.repositories["me/stated"]["files"]["README.md"]
+
+
 def test_a_refused_login_is_said_with_what_to_do(trained):
     folder, *_ = trained
     done = pushed(Hub("secret"), folder, "sft:sft", "me/x", "--merge", token="wrong")
