@@ -202,10 +202,11 @@ def photograph(studio: Studio, out: Path, wanted: list[str]) -> None:
     studio.adjudication(everything["turns"])
     people = {name: f"{name}-labeller" for name in everything}
     people |= {"adjudication": "dora", "practice": "practice-labeller", "dark": "code-labeller"}
+    people |= {"adjudication-dark": "dora"}
     for name, person in people.items():
         if wanted and name not in wanted:
             continue
-        driver = browser(dark=name == "dark")
+        driver = browser(dark=name.endswith("dark"))
         try:
             for label, measures in WIDTHS.items():
                 size(driver, *measures)

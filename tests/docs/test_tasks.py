@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tasks.md"
+DRIVER = Path(__file__).with_name("one_process.py")
 SMALL = "--max-length 120 --batch-size 8 --lora-rank 2"
 FEW = (
     "--evaluation.prompts 4 --evaluation.prompts_during_training 2 "
@@ -27,7 +28,6 @@ FEW = (
 QUICK = "--count 4 --set evaluation.sampling.max_new_tokens=8 --set evaluation.resamples=100"
 #: Options for tiny sizes, by the number of the task.
 ALSO = {
-    1: "--offline",
     3: QUICK,
     4: SMALL,
     5: SMALL,
@@ -124,25 +124,55 @@ def write_lines(file: Path, rows: list[dict[str, object]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def environment(program: Path) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PLUMBLINE_")}
+    return own | {"PYTHONPATH": str(program), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def plumbline(program, folder):
+    """Return what runs a command in the folder; one process, which imports the program once."""
+    with subprocess.Popen(
+        [sys.executable, str(DRIVER)], cwd=folder, env=environment(program), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+    ) as process:  # fmt: skip
+
+        def run(words: list[str], typed: str) -> tuple[int, str, str]:
+            process.stdin.write(json.dumps([words, typed]) + "\n")
+            process.stdin.flush()
+            return tuple(json.loads(process.stdout.readline()))
+
+        yield run
+        process.stdin.close()
+
+
+def test_the_program_starts_by_itself(program, folder):
+    """As the first of the tasks, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", *tasks()[1].split(), "--offline"], cwd=folder,
+        env=environment(program), check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0 and SAYS[1] in done.stdout, done.stdout + done.stderr
+    where = subprocess.run(
+        [sys.executable, "-c", "import plumbline; print(plumbline.__file__)"], cwd=folder,
+        env=environment(program), check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()).is_relative_to(program)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_each_task_is_done_by_its_command(program, folder, base_folder):
+def test_each_task_is_done_by_its_command(plumbline, folder, base_folder):
     """In the order of the page: later tasks use what earlier ones made."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PLUMBLINE_")
-    } | {"PYTHONPATH": str(program), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}  # fmt: skip
     for number, command in tasks().items():
-        if number in NOT_RUN:
+        if number in NOT_RUN or number == 1:
             continue
-        words = shlex.split(f"{command} {ALSO.get(number, '')}")
+        program, *words = shlex.split(f"{command} {ALSO.get(number, '')}")
+        assert program == "plumbline"
         words = [str(base_folder) if word == "MODEL" else word for word in words]
-        assert words[0] == "plumbline"
-        done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=folder, env=environment, check=False,
-            input="Who are you?\n", capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{number}. {command}\n{done.stdout}\n{done.stderr}"
-        assert SAYS.get(number, "") in done.stdout, f"{number}. {command}\n{done.stdout}"
+        code, printed, errors = plumbline(words, "Who are you?\n")
+        assert code == 0, f"{number}. {command}\n{printed}\n{errors}"
+        assert SAYS.get(number, "") in printed, f"{number}. {command}\n{printed}"
     assert (folder / "merged" / "config.json").exists()
     assert (folder / "pushed" / "README.md").exists()
     assert list((folder / "runs" / "tracked" / "trackers" / "sft").glob("events*"))

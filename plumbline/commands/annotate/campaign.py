@@ -174,7 +174,10 @@ def _read_pairs(file: Path | None, reporter: Reporter) -> tuple[list[Pair], Drop
 
 @app.command()
 def pull(
-    name: Name = _DEFAULT_NAME,
+    name: Annotated[
+        str | None,
+        typer.Option("--campaign", "-n", help="The campaign's name; not needed if there is one."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A folder for labels.parquet and gold.json."),
@@ -200,12 +203,14 @@ def pull(
     patience: Patience = 120.0,
 ) -> None:
     """Fetch what people have submitted since the last pull; write all of it as labels."""
-    from annotation.campaign.folder import Campaign, campaign_folder
+    from annotation.campaign.folder import Campaign, campaign_folder, campaigns
     from annotation.campaign.pull import labels_of
     from annotation.campaign.pull import pull as pull_now
     from plumbline.runs.progress import Reporter
 
     reporter = Reporter()
+    only = [folder.name for folder in campaigns(home / "campaigns")] if name is None else []
+    name = name or (only[0] if len(only) == 1 else _DEFAULT_NAME)
     campaign = Campaign(campaign_folder(home, name))
     site = _site(connect(home, server, api_key_file), patience, reporter)
     before = len(campaign.ledger())

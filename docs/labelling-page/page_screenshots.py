@@ -1,0 +1,165 @@
+# ruff: noqa: D103
+"""Take the pictures of the pages that docs/labelling.md and docs/report.md show.
+
+    plumbline run dpo_vs_ppo --config quickstart
+    python docs/labelling-page/page_screenshots.py [--runs runs] [--out FOLDER] [NAME ...]
+
+Status and agreement are those of a campaign of its own, in which three people answer at once, as no
+person would. Comparison and evaluation are those of the run; a training is started to be watched.
+Each page is photographed at two widths, light and dark, with chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from screenshots import PASSWORD, WIDTHS, Studio, browser, size
+
+from annotation.argilla.labeler_client import LabelerClient
+from annotation.server import control
+from evaluation.comparison.page_content import run_content
+from evaluation.comparison.watch import Watch
+
+RUN = "dpo_vs_ppo-quickstart"
+GOODS = ("umbrella", "lamp", "kettle", "brush", "ladder", "clock", "basket", "scale")
+PEOPLE = ("ana", "ben", "cem")
+#: How often each of them takes the left side, whatever is there, and how often the longer text.
+HABITS = {"ana": (0.05, 0.8), "ben": (0.9, 0.5), "cem": (0.1, 0.7)}
+
+
+def plumbline(*words: object, home: Path | None = None) -> None:
+    environment = os.environ | ({"PLUMBLINE_HOME": str(home)} if home is not None else {})
+    subprocess.run(
+        [sys.executable, "-m", "plumbline", *map(str, words)], check=True, env=environment
+    )
+
+
+def label(studio: Studio) -> None:
+    """Let three people answer forty pairs, each by habits of their own."""
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"What does the {size} {thing} cost?"}],
+            "a": f"The {size} {thing} costs {7 + n} coins.",
+            "b": f"It is {7 + n + n % 3} coins, and we have {n + 2} of them in stock, by the door.",
+        }
+        for size in ("small", "large", "old", "new", "cheap")
+        for n, thing in enumerate(GOODS)
+    ]
+    studio.campaign("shop", rows, people=PEOPLE, overlap=3)
+    for person, (left, longer) in HABITS.items():
+        chance = random.Random(person)
+        client = LabelerClient.sign_in(studio.reach.local_url, person, PASSWORD)
+        (dataset,) = client.datasets()
+        for _ in range(34):
+            shown = client.queue(dataset.id)[0]
+            if not shown:
+                break
+            record = shown[0]
+            lengths = [len(record.fields[f"response_{side}"]) for side in "ab"]
+            better = "ab"[lengths[1] > lengths[0]] if chance.random() < longer else "tie"
+            choice = "a" if chance.random() < left else better
+            values = {"choice": choice} | ({} if choice == "tie" else {"strength": "2"})
+            client.submit(record.id, values)
+
+
+def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the pages of a campaign."""
+    studio = Studio(folder / "site")
+    try:
+        label(studio)
+        site = ("--home", studio.site.home)
+        plumbline("annotate", "status", "--html", folder / "status.html", *site)
+        yield "status", (folder / "status.html").as_uri()
+        plumbline("annotate", "pull", "--out", folder / "labels", *site)
+        plumbline("annotate", "agreement", folder / "labels", "--out", folder / "agreement")
+        yield "agreement", (folder / "agreement" / "agreement.html").as_uri()
+    finally:
+        control.down(studio.site)
+
+
+def report_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the pages of a run, and of a training in progress."""
+    plumbline("compare", RUN, "--out", folder / "comparison", home=runs)
+    yield "comparison", (folder / "comparison" / "report.html").as_uri()
+    models = [f"{RUN}:{name}" for name in ("sft", "dpo/seed-0", "ppo/seed-0")]
+    plumbline(
+        "evaluate", *models, "--reference", models[0], "--count", 200, "--html",
+        "--out", folder / "evaluation", home=runs,
+    )  # fmt: skip
+    yield "evaluation", (folder / "evaluation" / "report.html").as_uri()
+    training = subprocess.Popen(
+        [
+            sys.executable, "-m", "plumbline", "train", "ppo", "--model", models[0],
+            "--data", f"{RUN}:preferences", "--reward", f"{RUN}:reward", "--rounds", "30",
+            "--lr", "5e-4", "--max-length", "48", "--name", "watched",
+        ],
+        env=os.environ | {"PLUMBLINE_HOME": str(runs)},
+    )  # fmt: skip
+    try:
+        metrics = runs / "watched" / "metrics.jsonl"
+        until = time.monotonic() + 600
+        while time.monotonic() < until and training.poll() is None:
+            if metrics.exists() and metrics.read_text().count('"kl"') >= 15:
+                break
+            time.sleep(0.5)
+        with Watch(lambda: run_content(runs, "watched"), port=0) as watched:
+            yield "watch", watched.url
+    finally:
+        training.terminate()
+        training.wait()
+
+
+def photograph(name: str, url: str, out: Path) -> None:
+    for scheme in ("light", "dark"):
+        driver = browser(dark=scheme == "dark")
+        try:
+            for width, measures in WIDTHS.items():
+                size(driver, *measures)
+                driver.get(url)
+                time.sleep(1.5)
+                wide = driver.execute_script(
+                    "return document.documentElement.scrollWidth - window.innerWidth"
+                )
+                if wide > 0:
+                    sys.stderr.write(f"{name} at {width}: {wide} pixels too wide for the window\n")
+                file = out / f"{name}-{width}{'-dark' * (scheme == 'dark')}.png"
+                driver.save_screenshot(str(file))
+                with Image.open(file) as picture:  # a palette is a third of the size
+                    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+                        file, optimize=True
+                    )
+        finally:
+            driver.quit()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "pages")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(exist_ok=True)
+    wanted = set(chosen.names)
+    with tempfile.TemporaryDirectory() as folder:
+        for pages, names in (
+            (labelling_pages(Path(folder)), {"status", "agreement"}),
+            (report_pages(chosen.runs, Path(folder)), {"comparison", "evaluation", "watch"}),
+        ):
+            if wanted and not wanted & names:
+                continue
+            for name, url in pages:
+                if not wanted or name in wanted:
+                    photograph(name, url, chosen.out)
+
+
+if __name__ == "__main__":
+    main()
