@@ -24,10 +24,16 @@ from pathlib import Path
 from PIL import Image
 from screenshots import PASSWORD, WIDTHS, Studio, browser, size
 
+from annotation.agreement.disputes import most_disputed
+from annotation.agreement.intervals import Bootstrap
+from annotation.agreement.label_agreement import ORDER, measure_labels, names_of
+from annotation.agreement.page import render
 from annotation.argilla.labeler_client import LabelerClient
+from annotation.campaign.folder import Campaign
 from annotation.server import control
 from evaluation.comparison.page_content import run_content
 from evaluation.comparison.watch import Watch
+from plumbline.data.labels import read_labels
 
 RUN = "dpo_vs_ppo-quickstart"
 GOODS = ("umbrella", "lamp", "kettle", "brush", "ladder", "clock", "basket", "scale")
@@ -43,7 +49,7 @@ def plumbline(*words: object, home: Path | None = None) -> None:
     )
 
 
-def label(studio: Studio) -> None:
+def label(studio: Studio) -> Campaign:
     """Let three people answer forty pairs, each by habits of their own."""
     rows = [
         {
@@ -54,7 +60,7 @@ def label(studio: Studio) -> None:
         for size in ("small", "large", "old", "new", "cheap")
         for n, thing in enumerate(GOODS)
     ]
-    studio.campaign("shop", rows, people=PEOPLE, overlap=3)
+    campaign = studio.campaign("shop", rows, people=PEOPLE, overlap=3)
     for person, (left, longer) in HABITS.items():
         chance = random.Random(person)
         client = LabelerClient.sign_in(studio.reach.local_url, person, PASSWORD)
@@ -69,19 +75,27 @@ def label(studio: Studio) -> None:
             choice = "a" if chance.random() < left else better
             values = {"choice": choice} | ({} if choice == "tie" else {"strength": "2"})
             client.submit(record.id, values)
+    return campaign
 
 
 def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the pages of a campaign."""
     studio = Studio(folder / "site")
     try:
-        label(studio)
+        campaign = label(studio)
         site = ("--home", studio.site.home)
         plumbline("annotate", "status", "--html", folder / "status.html", *site)
         yield "status", (folder / "status.html").as_uri()
         plumbline("annotate", "pull", "--out", folder / "labels", *site)
-        plumbline("annotate", "agreement", folder / "labels", "--out", folder / "agreement")
-        yield "agreement", (folder / "agreement" / "agreement.html").as_uri()
+        records = read_labels(folder / "labels")
+        pairs = [
+            {"pair_id": pair.id, "prompt": pair.prompt, "a": pair.a, "b": pair.b}
+            for pair in campaign.pairs().values()
+        ]
+        measured = measure_labels(records, {}, ORDER, Bootstrap())
+        disputes = most_disputed(records, pairs, names_of(records), 4)
+        (folder / "agreement.html").write_text(render(measured, disputes, {})[0], encoding="utf-8")
+        yield "agreement", (folder / "agreement.html").as_uri()
     finally:
         control.down(studio.site)
 

@@ -59,7 +59,7 @@ def work(tmp_path_factory, base_folder):
     )  # fmt: skip
     plumbline(
         "train", "reward", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
-        "--lr", "1e-3", *SMALL, "--name", "my-reward", *shared,
+        "--lr", "8e-3", *SMALL, "--name", "my-reward", *shared,
     )  # fmt: skip
     return folder, shared, columns
 
