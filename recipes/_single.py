@@ -111,7 +111,7 @@ def judge_of(
     config: EvaluationConfig,
     measures: MeasuresConfig,
     data_seed: int,
-    reference: Artifact | None,
+    reference: Artifact | None = None,
 ) -> Judge:
     """Evaluate the start; return what evaluates the trained policy against it.
 

@@ -63,6 +63,7 @@ SHORT = {
     "max_length": "kto.max_length",
     "tuning": "kto.tuning.method",
     "lora_rank": "kto.tuning.rank",
+    "lora_alpha": "kto.tuning.alpha",
     "report_to": "kto.training.report_to",
     "columns": "labels.columns",
     "beta": "kto.beta",

@@ -153,6 +153,7 @@ def kto(
     max_length: MaxLength = None,
     tuning: Tuning = None,
     lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
     seed: Seed = None,
     config: Config = None,
