@@ -5,7 +5,7 @@
     python docs/labelling-page/page_screenshots.py [--runs runs] [--out FOLDER] [NAME ...]
 
 Status and agreement are those of a campaign of its own, in which three people answer at once, as no
-person would. Comparison and evaluation are those of the run; a training is started to be watched.
+person would. Comparison, evaluation and watch are those of the run.
 Each page is photographed at two widths, light and dark, with chromium.
 """
 
@@ -101,7 +101,7 @@ def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def report_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the pages of a run, and of a training in progress."""
+    """Yield the pages of a run."""
     plumbline("compare", RUN, "--out", folder / "comparison", home=runs)
     yield "comparison", (folder / "comparison" / "report.html").as_uri()
     models = [f"{RUN}:{name}" for name in ("sft", "dpo/seed-0", "ppo/seed-0")]
@@ -110,26 +110,8 @@ def report_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
         "--out", folder / "evaluation", home=runs,
     )  # fmt: skip
     yield "evaluation", (folder / "evaluation" / "report.html").as_uri()
-    training = subprocess.Popen(
-        [
-            sys.executable, "-m", "plumbline", "train", "ppo", "--model", models[0],
-            "--data", f"{RUN}:preferences", "--reward", f"{RUN}:reward", "--rounds", "30",
-            "--lr", "5e-4", "--max-length", "48", "--name", "watched",
-        ],
-        env=os.environ | {"PLUMBLINE_HOME": str(runs)},
-    )  # fmt: skip
-    try:
-        metrics = runs / "watched" / "metrics.jsonl"
-        until = time.monotonic() + 600
-        while time.monotonic() < until and training.poll() is None:
-            if metrics.exists() and metrics.read_text().count('"kl"') >= 15:
-                break
-            time.sleep(0.5)
-        with Watch(lambda: run_content(runs, "watched"), port=0) as watched:
-            yield "watch", watched.url
-    finally:
-        training.terminate()
-        training.wait()
+    with Watch(lambda: run_content(runs, RUN), port=0) as watched:
+        yield "watch", watched.url
 
 
 def photograph(name: str, url: str, out: Path) -> None:
