@@ -60,7 +60,7 @@ def data_key(file: Path | None = None) -> DataKey:
         return _parsed(text, f"the variable {KEY_VARIABLE}")
     if file is None and not os.environ.get(KEY_FILE_VARIABLE):
         raise ConfigError(
-            f"There is not a data key: neither {KEY_VARIABLE} nor {KEY_FILE_VARIABLE} is set. Make "
+            f"No data key is set: neither {KEY_VARIABLE} nor {KEY_FILE_VARIABLE} is set. Make "
             f"one with 'plumbline data new-key FILE', and set {KEY_FILE_VARIABLE} to that file."
         )
     file = file or Path(os.environ[KEY_FILE_VARIABLE])

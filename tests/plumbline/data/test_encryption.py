@@ -130,7 +130,7 @@ def test_a_text_comes_back_only_with_its_context(text, context):
 def test_keys_from_a_file_and_from_the_environment(tmp_path, monkeypatch):
     for variable in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(ConfigError, match="There is no data key"):
+    with pytest.raises(ConfigError, match="No data key is set"):
         data_key()
     file = tmp_path / "key"
     key = new_key(file)
@@ -168,7 +168,7 @@ def test_an_encrypted_dataset_is_read_like_a_plain_one(tmp_path, monkeypatch, ru
     assert sorted(file.name for file in data.iterdir()) == [
         "README.md", "dropped.jsonl.encrypted", "train.parquet.encrypted",
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="There is no data key"):
+    with pytest.raises(ConfigError, match="No data key is set"):
         read_dataset(data, "train")
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(key))
     assert read_dataset(data, "train") == rows

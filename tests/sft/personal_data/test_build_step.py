@@ -80,7 +80,7 @@ def test_a_build_masks_and_encrypts_and_equal_builds_are_equal(tmp_path, monkeyp
 def test_a_missing_key_is_said_before_work(monkeypatch):
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
-    with pytest.raises(ConfigError, match="There is no data key"):
+    with pytest.raises(ConfigError, match="No data key is set"):
         check_masking(PersonalDataStep(reversible=True))
 
 
