@@ -293,7 +293,7 @@ def named_scorer(name: str, find: FindModel, label: str | None = None) -> Deferr
     """
     if label is not None and (is_address(name) or name.endswith(_FILES)):
         raise ConfigError(
-            f"reward_label is {label!r}, but {name} is no model. Leave it out; a term of kind "
+            f"reward_label is {label!r}, but {name} is not a model. Leave it out; a term of kind "
             "model has a label of its own."
         )
     if is_address(name):

@@ -38,7 +38,7 @@ from plumbline.data.labels import read_labels
 RUN = "dpo_vs_ppo-quickstart"
 GOODS = ("umbrella", "lamp", "kettle", "brush", "ladder", "clock", "basket", "scale")
 PEOPLE = ("ana", "ben", "cem")
-#: How often each of them takes the left side, whatever is there, and how often the longer text.
+#: How often each of them takes the left side, and how often the longer text.
 HABITS = {"ana": (0.05, 0.8), "ben": (0.9, 0.5), "cem": (0.1, 0.7)}
 
 

@@ -17,7 +17,7 @@ from plumbline.runs.artifacts import MANIFEST, Artifact, Store
 #: Datasets, by the kind of their artefact.
 _DATA = ("demonstrations", "preferences")
 _MOST_ORIGINS = 8
-#: Seconds to wait for what the hub says of a base.
+#: Seconds to wait for what the hub says about a base.
 _TIMEOUT = 10.0
 
 
