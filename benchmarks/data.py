@@ -2,8 +2,8 @@
 
     python benchmarks/data.py --rows 10000 100000 1000000
 
-Rows are of random words (Zipf), 20 to 70 of them. One row in ten is an exact copy of an earlier row
-but for case, one in twenty an earlier row with two of its words replaced. The build does what
+Rows are of random words (Zipf), 20 to 70 of them. 10 % of them are exact copies of an earlier
+one but for case, 5 % an earlier one with two of its words replaced. The build does what
 `plumbline data build` does, with these steps: unicode, roles, length, exact_duplicates and
 near_duplicates. Memory is what the process and its workers hold of their own, sampled.
 """
@@ -116,12 +116,12 @@ def measure(count: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kinds = write_rows(folder / "rows.jsonl", count)
-        ours, theirs = multiprocessing.Pipe()
+        ours, child_end = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=build, args=(name, workers, theirs)
+            target=build, args=(name, workers, child_end)
         )
         process.start()
-        theirs.close()  # so that the end of the process ends the waiting
+        child_end.close()  # so that the end of the process ends the waiting
         seconds, memory, metrics = ours.recv()
         process.join()
         left_out: Counter[str] = Counter()

@@ -79,8 +79,8 @@ def main() -> None:
             out = "; ".join(f"{n:,}: {brief(reason)}" for reason, n in reasons.most_common(3))
             if len(reasons) > 3:
                 out += f"; {sum(n for _, n in reasons.most_common()[3:]):,}: other reasons"
-            made = "; ".join(f"{n:,}: {change}" for change, n in changed.most_common())
-            print(f"| `{name}` | {use} | {rows:,} | {kept:,} | {out or '–'} | {made or '–'} |")
+            changes = "; ".join(f"{n:,}: {change}" for change, n in changed.most_common())
+            print(f"| `{name}` | {use} | {rows:,} | {kept:,} | {out or '–'} | {changes or '–'} |")
 
 
 def brief(reason: str) -> str:

@@ -41,25 +41,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--replay", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--one", help="one method, in this process")
+    parser.add_argument("--method", help="one method, in this process")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(one_method(options.base, options.one, options.steps)))
+    if options.method:
+        print(json.dumps(one_method(options.base, options.method, options.steps)))
         return
     if options.replay:
         print(json.dumps(replay(options.base, options.seeds, options.steps)))
         return
-    figures = {}
+    metrics = {}
     for method in options.methods:
-        command = [sys.executable, __file__, "--base", str(options.base), "--one", method]
+        command = [sys.executable, __file__, "--base", str(options.base), "--method", method]
         command += ["--steps", str(options.steps)]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode:
             print(f"{method}: {ran.stderr[-800:]}")
             continue
-        figures[method] = json.loads(ran.stdout.splitlines()[-1])
-        print(method, figures[method], flush=True)
-    print(json.dumps(figures))
+        metrics[method] = json.loads(ran.stdout.splitlines()[-1])
+        print(method, metrics[method], flush=True)
+    print(json.dumps(metrics))
 
 
 def demonstrations(folder: Path, forms: tuple[str, ...] | None = None, seed: int = 0) -> Any:
@@ -86,7 +86,7 @@ def demonstrations(folder: Path, forms: tuple[str, ...] | None = None, seed: int
 def train(
     work: Path, base: Path, data: Any, method: str, steps: int, seed: int, **more: Any
 ) -> Any:
-    """Train on demonstrations; return the folder, the figures and the seconds."""
+    """Train on demonstrations; return the folder, the metrics and the seconds."""
     from plumbline.lm.tuning import TuningConfig
     from plumbline.runs.progress import Reporter
     from plumbline.runs.stage import Stage
@@ -104,11 +104,11 @@ def train(
     )
     stage = Stage(work, Reporter(quiet=True))
     started = time.monotonic()
-    figures = train_sft(
+    metrics = train_sft(
         stage, config=config, base=type(data)(base), demonstrations=data, seed=seed,
         **({"others": others} if others else {}),
     )  # fmt: skip
-    return stage.folder, figures, time.monotonic() - started
+    return stage.folder, metrics, time.monotonic() - started
 
 
 def one_method(base: Path, method: str, steps: int) -> dict[str, Any]:
@@ -121,21 +121,23 @@ def one_method(base: Path, method: str, steps: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         data, _ = demonstrations(Path(folder) / "data")
-        trained, figures, seconds = train(Path(folder) / "run", base, data, method, steps, 0)
+        trained, metrics, seconds = train(Path(folder) / "run", base, data, method, steps, 0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         policy = Policy.load(trained)
-        asked = prompts(0, PROMPTS, "heldout")
+        questions = prompts(0, PROMPTS, "heldout")
         sampling = SamplingConfig(temperature=0.7)
-        seeds = [derive(0, "benchmark", n) for n in range(len(asked))]
-        found = policy.sample([policy.encode(prompt) for prompt in asked], seeds, sampling)
-        answers = [policy.decode(generation.ids) for generation in found]
-        gold = GoldUtility(0).score(asked, answers)
+        seeds = [derive(0, "benchmark", n) for n in range(len(questions))]
+        generations = policy.sample(
+            [policy.encode(prompt) for prompt in questions], seeds, sampling
+        )
+        answers = [policy.decode(generation.ids) for generation in generations]
+        gold = GoldUtility(0).score(questions, answers)
     return {
-        "trained": int(figures["trainable_parameters"]),
-        "share": figures["trainable_parameters"] / figures["parameters"],
+        "trained": int(metrics["trainable_parameters"]),
+        "share": metrics["trainable_parameters"] / metrics["parameters"],
         "peak_mib": round(peak),
         "seconds": round(seconds, 1),
-        "held_out_loss": round(figures["held_out_loss"], 4),
+        "held_out_loss": round(metrics["held_out_loss"], 4),
         "gold": round(sum(gold) / len(gold), 3),
     }
 
@@ -150,8 +152,8 @@ def replay(base: Path, seeds: int, steps: int) -> dict[str, Any]:
         work = Path(folder)
         old, _ = demonstrations(work / "old", ("single_turn", "chain_of_thought"))
         new, _ = demonstrations(work / "new", ("multi_turn",))
-        start, figures, _ = train(work / "start", base, old, "full", 2 * steps, 0)
-        before = figures["held_out_loss"]
+        start, metrics, _ = train(work / "start", base, old, "full", 2 * steps, 0)
+        before = metrics["held_out_loss"]
         for seed in range(seeds):
             row = {"seed": seed, "old_before": before}
             for name, share in (("without", 1e-9), ("with", 0.3)):  # no row in so many is 0

@@ -61,8 +61,8 @@ def train_dpo(
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
-    given = None if reference is None else reference.path
-    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, given)
+    other = None if reference is None else reference.path
+    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, other)
     examples = pair_examples(pairs, config, preferences.id)
     trainer = make_trainer(stage, roles, examples, config, seed)
 

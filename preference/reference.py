@@ -42,9 +42,9 @@ class PolicyAndReference:
         folder: Path,
         tuning: TuningConfig,
         tokenizer: PreTrainedTokenizerBase,
-        given: Path | None = None,
+        other: Path | None = None,
     ) -> None:
-        """Load the policy; ``given`` is the folder of a reference other than its start."""
+        """Load the policy; ``other`` is the folder of a reference that is not its start."""
         self.model: Any = trainable_causal_lm(folder, tuning)
         switch_dropout_off(self.model)
         self.policy = Policy(self.model, tokenizer)
@@ -54,8 +54,8 @@ class PolicyAndReference:
         # A new adapter starts as nothing on its base, so the base alone is the start.
         self._start_adapter: str | None = None
         self._given: Policy | None = None
-        if given is not None:
-            self._given = load_reference(given, self.policy, folder, tuning)
+        if other is not None:
+            self._given = load_reference(other, self.policy, folder, tuning)
         elif self._has_adapter and source_of(folder).adapter is not None:
             self._start_adapter = _START
             copy_adapter(self.model, ADAPTER, _START)

@@ -47,7 +47,7 @@ def main(run: Run, config: DocumentQuestionsConfig) -> dict[str, Any]:
     missing = [str(path) for path in config.documents if not path.is_file()]
     if missing:
         raise DataError(f"There is no file {missing[0]}. Check the setting documents.")
-    made = run.make(
+    artifact = run.make(
         "questions",
         ask_documents,
         config=config.questions,
@@ -55,4 +55,4 @@ def main(run: Run, config: DocumentQuestionsConfig) -> dict[str, Any]:
         model=find_model(run, config.model, "model"),
         data_seed=config.data_seed,
     )
-    return dict(made.metrics)
+    return dict(artifact.metrics)

@@ -71,13 +71,13 @@ class Roles:
         self.has_values = value is not None
         self.shares_trunk = value is not None and value.trunk == "shared"
         self.policy = Policy(self.model, self.tokenizer, ADAPTER)
-        given: Policy | None = None
+        other: Policy | None = None
         if given_reference is not None:
-            given = load_reference(given_reference.path, self.policy, folder, tuning)
+            other = load_reference(given_reference.path, self.policy, folder, tuning)
         if tuning.has_adapter:
-            self._add_adapters(folder, given)
+            self._add_adapters(folder, other)
         else:
-            self._add_models(folder, tuning, given)
+            self._add_models(folder, tuning, other)
         switch_dropout_off(self.model)
         for model in (self._value_model, self.reference.model, self.initial_reference.model):
             switch_dropout_off(model)
@@ -90,13 +90,13 @@ class Roles:
             nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def _add_models(self, folder: Path, tuning: TuningConfig, given: Policy | None) -> None:
+    def _add_models(self, folder: Path, tuning: TuningConfig, other: Policy | None) -> None:
         """Give each role weights of its own. An adapter that the policy had is merged in all."""
         own_trunk = self.has_values and not self.shares_trunk
         self._value_model: Any = trainable_causal_lm(folder, tuning) if own_trunk else self.model
         frozen = (
-            [given]
-            if given is not None
+            [other]
+            if other is not None
             else [
                 Policy(trainable_causal_lm(folder, tuning).requires_grad_(False), self.tokenizer)
                 for _ in range(2 if self.moving_reference else 1)
@@ -104,11 +104,11 @@ class Roles:
         )
         self.reference, self.initial_reference = frozen[0], frozen[-1]
 
-    def _add_adapters(self, folder: Path, given: Policy | None) -> None:
+    def _add_adapters(self, folder: Path, other: Policy | None) -> None:
         """Give each role an adapter on the policy's base, where the base alone does not serve."""
         self._value_model = self.model
         # A new adapter starts as nothing on its base, so the base alone is the reference.
-        had_adapter = source_of(folder).adapter is not None and given is None
+        had_adapter = source_of(folder).adapter is not None and other is None
         reference = _REFERENCE if had_adapter or self.moving_reference else None
         initial = (_INITIAL if self.moving_reference else _REFERENCE) if had_adapter else None
         for role, needed in (
@@ -119,8 +119,8 @@ class Roles:
             if needed:
                 copy_adapter(self.model, ADAPTER, role)
         self.model.set_adapter(ADAPTER)
-        self.reference = given or Policy(self.model, self.tokenizer, reference)
-        self.initial_reference = given or Policy(self.model, self.tokenizer, initial)
+        self.reference = other or Policy(self.model, self.tokenizer, reference)
+        self.initial_reference = other or Policy(self.model, self.tokenizer, initial)
         for parameter in role_parameters(self.model, _VALUE).values():
             parameter.requires_grad = True
 

@@ -121,7 +121,7 @@ def _read_by_roles(
     *,
     recompute: bool,
 ) -> RoleReadings:
-    """Return what the roles say of some responses."""
+    """Return what the roles compute for some responses."""
     own_values = config.has_values and not roles.shares_trunk
     if roles.share_base and (own_values or not config.has_values):
         wanted = [recompute, True, own_values]

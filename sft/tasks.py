@@ -59,10 +59,10 @@ class Tasks:
             for name, start in self.start_losses.items()
         }
 
-    def allows(self, figures: Mapping[str, float]) -> bool:
+    def allows(self, metrics: Mapping[str, float]) -> bool:
         """Return whether no other task's loss rose by more than it may."""
         most = self.config.max_rise
-        return most is None or all(figures[f"drift/{name}"] <= most for name in self.names)
+        return most is None or all(metrics[f"drift/{name}"] <= most for name in self.names)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must keep."""

@@ -123,16 +123,16 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
     def held_out_figures(self) -> dict[str, float]:
         """Return the held-out figures of the new task, and losses and drifts of the others."""
         held_out = self.held_out()
-        figures = {
+        metrics = {
             "held_out_loss": held_out.loss,
             "held_out_token_accuracy": held_out.token_accuracy,
         }
         if self.tasks is None:
-            return figures
-        figures |= self.losses_of_others()
-        losses = [held_out.loss, *(figures[f"held_out_loss/{n}"] for n in self.tasks.names)]
+            return metrics
+        metrics |= self.losses_of_others()
+        losses = [held_out.loss, *(metrics[f"held_out_loss/{n}"] for n in self.tasks.names)]
         self.tasks.weights.look(self.state.global_step, losses)
-        return figures | self.tasks.drifts(figures)
+        return metrics | self.tasks.drifts(metrics)
 
     def losses_of_others(self) -> dict[str, float]:
         """Return the held-out loss of each other task."""

@@ -128,7 +128,9 @@ def shape_of(model: str) -> Any:
     try:
         return Shape.of(read_json(file))
     except KeyError as error:
-        raise ConfigError(f"{file} has no {error}: it is no decoder that can be planned.") from None
+        raise ConfigError(
+            f"{file} has no {error}: it is not a decoder that can be planned."
+        ) from None
 
 
 def trainings_of(config: Any, shape: Any, setting: Setting) -> Iterator[tuple[str, Work]]:

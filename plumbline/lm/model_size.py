@@ -90,8 +90,8 @@ def _on_hub(name: str) -> ModelSize | None:
 def _as_told(info: Any) -> ModelSize | None:
     """Return the size by what the hub knows of the files; safetensors count, as in loading."""
     weights = [f.size or 0 for f in info.siblings or () if f.rfilename.endswith(".safetensors")]
-    told = getattr(info, "safetensors", None)
-    if told is not None and told.total:
-        return ModelSize(int(told.total), sum(weights))
+    counted = getattr(info, "safetensors", None)
+    if counted is not None and counted.total:
+        return ModelSize(int(counted.total), sum(weights))
     # Files of 16-bit numbers, as almost all on the hub are.
     return ModelSize(sum(weights) // 2, sum(weights)) if any(weights) else None

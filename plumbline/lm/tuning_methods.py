@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from plumbline.errors import ModelError
 from plumbline.tables import Table
-
-if TYPE_CHECKING:
-    from plumbline.lm.tuning import TuningConfig
 
 Weights = Literal["all", "layers", "adapter", "virtual tokens"]
 Use = Literal["reward", "preferences", "ppo"]
@@ -26,6 +23,42 @@ USES: Mapping[Use, str] = {
 }
 
 
+class TuningSettings(Protocol):
+    """What methods read of `plumbline.lm.tuning.TuningConfig`, which is built on this table."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of the matrices."""
+
+    @property
+    def alpha(self) -> int:
+        """Scale of what they add, times the rank."""
+
+    @property
+    def dropout(self) -> float:
+        """On an adapter's input."""
+
+    @property
+    def target_modules(self) -> str | tuple[str, ...]:
+        """Layers that get an adapter."""
+
+    @property
+    def placement(self) -> str:
+        """Where bottlenecks are."""
+
+    @property
+    def bottleneck_size(self) -> int:
+        """Their width."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many stand before the text."""
+
+    @property
+    def encoder_size(self) -> int:
+        """Width of the network that writes them."""
+
+
 @dataclass(frozen=True)
 class TuningMethod:
     """A row of the table."""
@@ -33,7 +66,7 @@ class TuningMethod:
     name: str
     weights: Weights
     """Which weights train."""
-    peft_config: Callable[[TuningConfig, Any], Any] | None = None
+    peft_config: Callable[[TuningSettings, Any], Any] | None = None
     """PEFT's config of a new adapter, by the settings and the model that it is for."""
     kind: str = ""
     """The kind of adapter, as its files say: what may continue to train it."""
@@ -50,8 +83,8 @@ class TuningMethod:
         return self.peft_config is not None
 
 
-def _lora(**more: Any) -> Callable[[TuningConfig, Any], Any]:
-    def config(tuning: TuningConfig, model: Any) -> Any:
+def _lora(**more: Any) -> Callable[[TuningSettings, Any], Any]:
+    def config(tuning: TuningSettings, model: Any) -> Any:
         from peft import LoraConfig
 
         modules = tuning.target_modules
@@ -66,14 +99,14 @@ def _lora(**more: Any) -> Callable[[TuningConfig, Any], Any]:
     return config
 
 
-def _ia3(tuning: TuningConfig, model: Any) -> Any:
+def _ia3(tuning: TuningSettings, model: Any) -> Any:
     from peft import IA3Config
 
     names = _layers_of(model, ("k_proj", "v_proj", "down_proj"), "ia3")
     return IA3Config(target_modules=names, feedforward_modules=[names[-1]])
 
 
-def _bottleneck(tuning: TuningConfig, model: Any) -> Any:
+def _bottleneck(tuning: TuningSettings, model: Any) -> Any:
     from plumbline.lm.bottleneck import BottleneckConfig
 
     names = ("down_proj",) if tuning.placement == "pfeiffer" else ("o_proj", "down_proj")
@@ -81,13 +114,13 @@ def _bottleneck(tuning: TuningConfig, model: Any) -> Any:
     return BottleneckConfig(size=tuning.bottleneck_size, target_modules=modules)
 
 
-def _prefix(tuning: TuningConfig, model: Any) -> Any:
+def _prefix(tuning: TuningSettings, model: Any) -> Any:
     from peft import PrefixTuningConfig
 
     return PrefixTuningConfig(num_virtual_tokens=tuning.virtual_tokens)
 
 
-def _prompt(tuning: TuningConfig, model: Any) -> Any:
+def _prompt(tuning: TuningSettings, model: Any) -> Any:
     from peft import PromptTuningConfig
 
     # Lester et al. (2021), section 3.2: embeddings of words are a better start than random ones.
@@ -96,7 +129,7 @@ def _prompt(tuning: TuningConfig, model: Any) -> Any:
     )
 
 
-def _p_tuning(tuning: TuningConfig, model: Any) -> Any:
+def _p_tuning(tuning: TuningSettings, model: Any) -> Any:
     from peft import PromptEncoderConfig
 
     return PromptEncoderConfig(

@@ -1,8 +1,8 @@
 """Stages of one run side by side: each begins as soon as what it needs is made.
 
 A recipe stays as it is. Where it makes a stage it gets a `Promised` artefact at once, which has its
-id already, since the id follows from the call. So the recipe goes on to the next stage. Who reads
-more of it than that waits until it is made.
+id already, since the id follows from the call. So the recipe runs to the next stage. Code that
+reads more of it than that waits until it is made.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StoppedError(PlumblineError):
 
 
 class Promised(Artifact):
-    """An artefact that is being made. Whoever reads more than its id and kind waits for it."""
+    """An artefact that is being made. Code that reads more than its id and kind waits for it."""
 
     def __init__(self, path: Path, kind: str, wait: Callable[[], None]) -> None:
         self._path, self._kind, self._wait = path, kind, wait
@@ -82,7 +82,7 @@ class SideBySide:
     """Makes stages, ``most`` at once, each as soon as its inputs are made.
 
     With GPUs a stage has one to itself, or one for each of its processes. Where a stage fails, none
-    begins any more, and those that run go on to their end. ``adopt`` is called with each artefact.
+    begins any more, and those that run are finished. ``adopt`` is called with each artefact.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class SideBySide:
             while not job.done:
                 if self._failed():
                     self._let_others_finish()
-                # With a limit, so that ctrl-C is heeded meanwhile.
+                # With a limit, so that ctrl-C works meanwhile.
                 self._changed.wait(_SECONDS_BETWEEN_LOOKS)
 
     def _failed(self) -> list[_Job]:
@@ -225,7 +225,7 @@ class SideBySide:
         with self._changed:
             others = ", ".join(other.name for other in self._running if other is not job)
         text = str(job.error).partition("\n")[0]
-        more = f" No stage begins any more; {others} go on to their end." if others else ""
+        more = f" No stage begins any more; {others} will be finished." if others else ""
         self._reporter.say_plainly(f"  ✗ {job.name:<24} {text}{more}")
 
 

@@ -226,7 +226,7 @@ class _StageCallback(TrainerCallback):  # type: ignore[misc]
         }
         if "loss" in metrics:
             step = state.global_step
-            metrics |= self._monitor.figures()
+            metrics |= self._monitor.metrics()
             self._stage.metrics.log(step, metrics | self._monitor.warn(step, metrics))
             speed = self._monitor.speed()
             self._monitor.warn(step, speed)

@@ -101,10 +101,10 @@ class HealthReport:
         self.reported: list[str] = []
         """Figures that were warned of already."""
 
-    def warnings(self, figures: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    def warnings(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """Yield name and sentence of each figure that leaves its range for the first time."""
         for name, figure in WATCHED_FIGURES.items():
-            value = figures.get(name)
+            value = metrics.get(name)
             if value is None or name in self.reported:
                 continue
             problem = figure.problem(float(value))

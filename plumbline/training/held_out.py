@@ -75,15 +75,15 @@ class HeldOutWatch:
 
     def look(self, step: int) -> Mapping[str, float]:
         """Measure; note the best weights, and whether to stop. Returns the figures."""
-        figures = self.measure()
+        metrics = self.measure()
         if self.allows is not None:
-            self.is_allowed = self.allows(figures)
+            self.is_allowed = self.allows(metrics)
             if not self.is_allowed:
                 self.since_best += 1
                 self._decide()
-                return figures
+                return metrics
             self.allowed_step, self.allowed_weights = step, self._copy()
-        loss = figures["held_out_loss"]
+        loss = metrics["held_out_loss"]
         if loss < self.best - (self.config.least_fall if self.best < math.inf else 0.0):
             self.since_best = 0
         else:
@@ -92,7 +92,7 @@ class HeldOutWatch:
             self.best, self.best_step = loss, step
             self.best_weights = self._copy()
         self._decide()
-        return figures
+        return metrics
 
     def start(self) -> None:
         """Note the weights before the first step, which are always allowed."""

@@ -43,25 +43,25 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self._ratio: float | None = None
         self._clock: tuple[float, int] | None = None
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return figures of the last step for metrics.jsonl."""
         return {} if self._ratio is None else {"update_ratio": self._ratio}
 
     def speed(self) -> dict[str, float]:
         """Return what depends on the machine, since it was last asked for."""
         now, tokens = time.monotonic(), int(self._tokens_seen())
-        figures: dict[str, float] = {"memory_gib": _memory() / _GIB}
+        metrics: dict[str, float] = {"memory_gib": _memory() / _GIB}
         if self._clock is not None and tokens > self._clock[1]:
             seconds = max(now - self._clock[0], 1e-9)
-            figures["tokens_per_second"] = (tokens - self._clock[1]) / seconds
+            metrics["tokens_per_second"] = (tokens - self._clock[1]) / seconds
         self._clock = now, tokens
         use = gpu_use()
-        return figures if use is None else figures | {"gpu_use": use}
+        return metrics if use is None else metrics | {"gpu_use": use}
 
-    def warn(self, step: int, figures: Mapping[str, float]) -> dict[str, float]:
+    def warn(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Say what is unhealthy for the first time; return a mark for each in metrics.jsonl."""
         marks = {}
-        for name, sentence in self.health.warnings(figures):
+        for name, sentence in self.health.warnings(metrics):
             marks[f"warning/{name}"] = 1.0
             self._stage.say(f"[yellow]step {step}: {sentence}.[/yellow]")
         return marks

@@ -58,16 +58,16 @@ def check_room(config: Config, home: Path) -> None:
     """Refuse a disk without room for the models that the run fetches and keeps.
 
     A stage that trains every weight keeps them in float32; while it trains, a checkpoint holds
-    them with two moments each. A model of the hub lies in the hub's cache, and a GGUF file is
-    unpacked into the run's home.
+    them with two moments each. A model of the hub is kept in the hub's cache, and a GGUF file
+    is unpacked into the run's home.
     """
     names = {part.name_or_path for part in _distinct(config, BaseModelConfig)} - {EMBEDDED}
     sizes = {name: model_size(name) for name in names}
-    known = {name: found for name, found in sizes.items() if found is not None}
-    weights = sum(found.float32_bytes for found in known.values())
-    unpacked = sum(found.float32_bytes for name, found in known.items() if is_gguf(name))
+    known = {name: model for name, model in sizes.items() if model is not None}
+    weights = sum(model.float32_bytes for model in known.values())
+    unpacked = sum(model.float32_bytes for name, model in known.items() if is_gguf(name))
     whole = sum(not part.has_adapter for part in _distinct(config, TuningConfig))
-    _check_download(sum(found.to_fetch for found in known.values()))
+    _check_download(sum(model.to_fetch for model in known.values()))
     needed = _SMALL + unpacked + (weights * (whole + 3) if whole else 0)
     free = _free(home)
     if free < needed:

@@ -24,7 +24,7 @@ from sft.build.passes import HELD_OUT, Passed, labels_of, run_passes
 from sft.build.tables import schema_of, write_table
 from sft.sources import Demonstrations
 
-#: What a build says of itself beside its rows.
+#: A build's report, beside its rows.
 BUILD_FILE = "build.json"
 MIXTURE = "mixture"
 _DESCRIPTION = "Conversations that show the work: cleaned, de-duplicated, split by prompt."
@@ -68,20 +68,9 @@ def build_dataset(
     _refuse_empty(len(train), len(test), sources, dropped)
 
     # 3. Write the splits, what was left out, and what the build did.
-    notes = [note for source in sources for note in source.notes()]
-    for note in notes:
-        stage.say_plainly(note)
     stage.report_dropped(dropped)
     forms = _write_splits(stage.folder, passed, {"train": train, "test": test})
-    card = dataset_card(
-        {"train": len(train), "test": len(test)},
-        sorted(schema_of(passed.columns).names),
-        kind="messages",
-        title="Demonstrations",
-        description="\n\n".join(filter(None, [_DESCRIPTION, description, *notes])),
-        dropped=dropped,
-    )
-    (stage.folder / "README.md").write_text(card, encoding="utf-8")
+    _write_card(stage, passed, (len(train), len(test)), sources, description, dropped)
     kept = np.bincount(passed.spool.column("source")[np.concatenate([train, test])])
     write_json(stage.folder / BUILD_FILE, _report(stage.folder, sources, ledger, kept))
     if config.encrypt:
@@ -101,6 +90,29 @@ def _write_splits(folder: Path, passed: Passed, splits: Mapping[str, np.ndarray]
         rows = _counting(passed.spool.rows(places), forms)
         write_table(folder / f"{split}.parquet", rows, schema)
     return forms
+
+
+def _write_card(
+    stage: Stage,
+    passed: Passed,
+    rows: tuple[int, int],
+    sources: Sequence[Demonstrations],
+    description: str,
+    dropped: DroppedFile,
+) -> None:
+    """Write the dataset's card, and say what the sources note. ``rows``: in train and in test."""
+    notes = [note for source in sources for note in source.notes()]
+    for note in notes:
+        stage.say_plainly(note)
+    card = dataset_card(
+        {"train": rows[0], "test": rows[1]},
+        sorted(schema_of(passed.columns).names),
+        kind="messages",
+        title="Demonstrations",
+        description="\n\n".join(filter(None, [_DESCRIPTION, description, *notes])),
+        dropped=dropped,
+    )
+    (stage.folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _refuse_empty(

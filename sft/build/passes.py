@@ -1,6 +1,6 @@
 """Passes over all rows: steps work in several processes, comparisons decide between passes.
 
-Rows that steps have worked on lie on disk, with a key of each row for the comparisons that follow.
+Rows that steps have worked on are on disk, with a key of each row for the comparisons that follow.
 The next pass reads those that are left. So memory holds a few batches, and what comparisons need:
 a few bytes of each row.
 """

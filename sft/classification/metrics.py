@@ -25,16 +25,16 @@ def decisions(probabilities: Array, *, several: bool) -> Array:
     return chosen
 
 
-def f1_by_label(given: Array, truth: Array) -> Array:
+def f1_by_label(decided: Array, truth: Array) -> Array:
     """Return 2 TP / (2 TP + FP + FN) of each label, [L]; 0 where it is neither given nor true."""
-    right = (given * truth).sum(0)
-    total = given.sum(0) + truth.sum(0)
+    right = (decided * truth).sum(0)
+    total = decided.sum(0) + truth.sum(0)
     return np.asarray(np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0))
 
 
-def accuracy(given: Array, truth: Array) -> float:
+def accuracy(decided: Array, truth: Array) -> float:
     """Return the share of texts whose labels are all right."""
-    return float((given == truth).all(1).mean())
+    return float((decided == truth).all(1).mean())
 
 
 def expected_calibration_error(
@@ -61,8 +61,8 @@ def confidences(probabilities: Array, truth: Array, *, several: bool) -> tuple[A
 
     With labels that exclude each other there is one decision per text, else one per text and label.
     """
-    given = decisions(probabilities, several=several)
+    decided = decisions(probabilities, several=several)
     if several:
-        sure = np.where(given == 1, probabilities, 1 - probabilities)
-        return sure.reshape(-1), (given == truth).astype(float).reshape(-1)
-    return probabilities.max(1), (given * truth).sum(1)
+        sure = np.where(decided == 1, probabilities, 1 - probabilities)
+        return sure.reshape(-1), (decided == truth).astype(float).reshape(-1)
+    return probabilities.max(1), (decided * truth).sum(1)

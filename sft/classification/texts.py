@@ -98,11 +98,11 @@ def _read(raw: RawRow, config: LabeledTextsConfig) -> tuple[Row | None, str]:
         return None, f"has no text under {config.text_column!r}"
     several = isinstance(label, list)
     labels = label if isinstance(label, list) else [label]
-    if any(isinstance(one, bool) or not isinstance(one, str | int) for one in labels):
+    if any(isinstance(label, bool) or not isinstance(label, str | int) for label in labels):
         return None, f"has a label that is neither a name nor a number: {label!r}"
     if not several and not str(label).strip():
         return None, "has an empty label"
-    names = sorted({str(one).strip() for one in labels})
+    names = sorted({str(label).strip() for label in labels})
     return {"text": text.strip(), "labels": names, "several": several}, ""
 
 

@@ -76,7 +76,7 @@ def train_classifier(
     truth = np.array(
         [[label in row["labels"] for label in labels] for row in splits["test"]], float
     )
-    figures = held_out_figures(probabilities, truth, several=several)
+    metrics = held_out_figures(probabilities, truth, several=several)
     by_label = f1_by_label(decisions(probabilities, several=several), truth)
     write_json(stage.folder / BY_LABEL, dict(zip(labels, by_label.tolist(), strict=True)))
     whole.save_pretrained(stage.folder)
@@ -84,21 +84,21 @@ def train_classifier(
     card = model_card(
         "Text classifier",
         f"Labels: {', '.join(labels)}. Trained on {len(train)} texts of {texts.id}; on "
-        f"{len(truth)} held-out texts F1 (mean over labels) {figures['f1']:.3f}, accuracy "
-        f"{figures['accuracy']:.3f}.",
+        f"{len(truth)} held-out texts F1 (mean over labels) {metrics['f1']:.3f}, accuracy "
+        f"{metrics['accuracy']:.3f}.",
     )
     (stage.folder / "README.md").write_text(card, encoding="utf-8")
-    stage.metrics.log(fitted.steps, figures)
-    return {**figures, "train_rows": float(len(train)), "cut_rows": float(cut), **fitted.metrics}
+    stage.metrics.log(fitted.steps, metrics)
+    return {**metrics, "train_rows": float(len(train)), "cut_rows": float(cut), **fitted.metrics}
 
 
 def held_out_figures(probabilities: Array, truth: Array, *, several: bool) -> dict[str, float]:
     """Return F1 (mean over labels), accuracy and calibration error of probabilities [N, L]."""
-    given = decisions(probabilities, several=several)
+    decided = decisions(probabilities, several=several)
     sure, right = confidences(probabilities, truth, several=several)
     return {
-        "f1": float(f1_by_label(given, truth).mean()),
-        "accuracy": accuracy(given, truth),
+        "f1": float(f1_by_label(decided, truth).mean()),
+        "accuracy": accuracy(decided, truth),
         "calibration_error": expected_calibration_error(sure, right),
     }
 

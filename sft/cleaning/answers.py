@@ -99,7 +99,7 @@ class RefusalsConfig(StepConfig):
     """Characters at the start of an answer that are looked at."""
 
 
-#: How answers refuse, or speak of themselves as a model.
+#: How answers refuse, or call themselves a model.
 REFUSALS_OF_MODELS = (
     r"\bI(?:'|’)?m (?:really |very |truly |so )?sorry,? (?:but |however,? )?(?:I|as an)\b",
     r"\bI(?: (?:can(?:'|’)?t|cannot|can not|won(?:'|’)?t|will not|am not able to|am unable to)|"
@@ -130,7 +130,7 @@ def _without_refusals(patterns: re.Pattern[str], within: int, row: Row) -> Outco
 
 REFUSALS = Step(
     "refusals",
-    "answers that refuse, or that speak of themselves as a model, in English and Chinese",
+    "answers that refuse, or that call themselves a model, in English and Chinese",
     RefusalsConfig,
     _refusals,
 )

@@ -77,7 +77,7 @@ def _own_scorer(path: str) -> Callable[[Sequence[Conversation], Sequence[str]], 
 
 
 def _judged(row: Row, score: float, config: QualityConfig) -> Outcome:
-    if not score >= config.min_score:  # NaN is no score
+    if not score >= config.min_score:  # NaN is not a score
         reason = f"scores below min_score ({config.min_score:g}) by {config.scorer}"
         return Outcome(reason=reason, detail={"score": round(score, 4)})
     return Outcome((row | {"quality": score},) if config.keep_score else (row,))

@@ -72,10 +72,10 @@ def vectors(
         ids, mask = batch["input_ids"], batch["attention_mask"]
         with torch.no_grad():
             states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            found = torch.nn.functional.normalize(pooled(states, mask, pooling).float(), dim=-1)
+            unit = torch.nn.functional.normalize(pooled(states, mask, pooling).float(), dim=-1)
         if result is None:
-            result = np.zeros((len(texts), found.shape[1]))
-        result[rows] = found.cpu().numpy()
+            result = np.zeros((len(texts), unit.shape[1]))
+        result[rows] = unit.cpu().numpy()
     return result
 
 

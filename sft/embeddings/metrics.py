@@ -23,11 +23,11 @@ def ranks(similarities: Array, right: npt.NDArray[np.bool_]) -> npt.NDArray[np.i
     return np.asarray(1 + ((similarities >= best) & ~right).sum(1))
 
 
-def recall_at(k: int, found: npt.NDArray[np.int64]) -> float:
+def recall_at(k: int, places: npt.NDArray[np.int64]) -> float:
     """Return the share of queries whose first right text is among the first ``k``."""
-    return float((found <= k).mean())
+    return float((places <= k).mean())
 
 
-def mean_reciprocal_rank(found: npt.NDArray[np.int64]) -> float:
+def mean_reciprocal_rank(places: npt.NDArray[np.int64]) -> float:
     """Return the mean of 1 / rank over the queries."""
-    return float((1 / found).mean())
+    return float((1 / places).mean())

@@ -47,9 +47,9 @@ def train_embeddings(
     def embed(texts: Sequence[str]) -> Any:
         was_training = model.training
         model.eval()
-        found = vectors(model, tokenizer, texts, config.pooling, limit, 64)
+        embedded = vectors(model, tokenizer, texts, config.pooling, limit, 64)
         model.train(was_training)
-        return found
+        return embedded
 
     # 2. How well does it find texts at the start, and which wrong ones does it take for right?
     start = retrieval(embed, test)
@@ -85,11 +85,11 @@ def retrieval(embed: Any, rows: Sequence[Row]) -> dict[str, float]:
     texts = list(dict.fromkeys(row["positive"] for row in rows))
     pairs = {(row["query"], row["positive"]) for row in rows}
     right = np.array([[(query, text) in pairs for text in texts] for query in queries])
-    found = ranks(embed(queries) @ embed(texts).T, right)
+    places = ranks(embed(queries) @ embed(texts).T, right)
     return {
-        "recall_at_1": recall_at(1, found),
-        "recall_at_5": recall_at(5, found),
-        "mrr": mean_reciprocal_rank(found),
+        "recall_at_1": recall_at(1, places),
+        "recall_at_5": recall_at(5, places),
+        "mrr": mean_reciprocal_rank(places),
     }
 
 

@@ -19,7 +19,7 @@ from sft.cleaning.steps import read_step
 from sft.inspect.personal_data import find_personal_data, shortened
 from sft.sources import from_rows
 
-#: Fewer letters than this tell no language, and a smaller score is no sure one.
+#: Fewer letters than this tell no language, and a smaller score is not sure.
 _LEAST_LETTERS = 20
 _SURE = 0.5
 _BARS = 24
@@ -116,8 +116,10 @@ def histogram(numbers: Sequence[int], bars: int = _BARS) -> list[Bar]:
     width = max(1, -(-(most + 1) // bars))
     counts = Counter(min(number // width, bars) for number in numbers)
     last = max(counts)
-    made = [Bar(n * width, (n + 1) * width, counts[n]) for n in range(min(last, bars - 1) + 1)]
-    return made if last < bars else [*made, Bar(bars * width, ordered[-1] + 1, counts[bars])]
+    drawn = [Bar(n * width, (n + 1) * width, counts[n]) for n in range(min(last, bars - 1) + 1)]
+    if last == bars:
+        drawn.append(Bar(bars * width, ordered[-1] + 1, counts[bars]))
+    return drawn
 
 
 def summary_of(numbers: Sequence[int]) -> dict[str, int]:
