@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline.data.records import read_dataset
+from plumbline.data.records import Row, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
@@ -50,9 +50,7 @@ def train_kto(
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    rows = read_dataset(labels.path, "train")
-    rows = unpaired_rows(rows) if "chosen" in rows[0] else rows
-    examples = encode_labeled(rows, tokenizer, limit, dropped)
+    examples = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped)
     if config.has_kl:
         examples = with_mismatches(examples, limit)
     stage.report_dropped(dropped)
@@ -90,6 +88,11 @@ def train_kto(
         "responses": float(fitted.steps * config.training.examples_per_step),
         **fitted.metrics,
     }
+
+
+def _labeled_rows(labels: Artifact) -> list[Row]:
+    rows = read_dataset(labels.path, "train")
+    return unpaired_rows(rows) if "chosen" in rows[0] else rows
 
 
 def make_label_trainer(

@@ -8,6 +8,7 @@ killed ends with the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,10 @@ def train_online(
     watch = Watch(config.watch, stage.say, has_reference=config.has_reference)
     evaluations = _Evaluations(stage, roles, hook, config, policy, watch)
 
-    def sample(unpaired: Dropped, tokens_left: int | None) -> Round:
-        return sample_round(
-            engine, roles.policy, fitting, scorer, config, learner.round, seed, unpaired,
-            tokens_left,
-        )  # fmt: skip
+    sample = partial(sample_round, engine, roles.policy, fitting, scorer, config)
 
-    # 2. Resume from the last checkpoint.
+    # 2. Rounds from the last checkpoint on: sample, score, pair, learn.
     _resume(stage, learner, budget, evaluations)
-
-    # 3. Rounds: sample, score, pair, learn.
     total = learner.progress.total
     tracked = tracking(stage, config.report_to, flat_settings(config.identity()))
     with tracked, stage.bar("preferences of its own responses", total) as bar:
@@ -95,17 +90,13 @@ def train_online(
             evaluations.after(0, learner.progress)
         bar.update(learner.progress.done)
         while learner.progress.done < total:
-            sampled = sample(learner.unpaired, learner.tokens_left)
-            learner.count(sampled)
-            kl = budget.kl_of(sampled)
-            if budget.ends_training(learner, learner.round, kl):
+            sampled = sample(learner.round, seed, learner.unpaired, learner.tokens_left)
+            metrics = _learn(stage, learner, budget, watch, sampled)
+            if metrics is None:
                 break
-            metrics = {**learner.learn(sampled), **({} if kl is None else {"kl": kl})}
-            stage.metrics.log(learner.round, metrics)
-            watch.look_at_training(learner.round, metrics)
             if learner.progress.done >= total and config.max_kl is not None:
                 # No round follows that would show where the last steps led.
-                kl = budget.kl_of(sample(Dropped(), None))
+                kl = budget.kl_of(sample(learner.round, seed, Dropped()))
                 if budget.ends_training(learner, learner.round, kl):
                     break
             evaluations.after(learner.round, learner.progress)
@@ -113,11 +104,25 @@ def train_online(
                 _save_checkpoint(stage, learner, budget)
             bar.update(learner.progress.done, {"score": metrics["score"]})
 
-    # 4. Save the policy.
+    # 3. Save the policy.
     dropped.rows += learner.unpaired.rows
     stage.report_dropped(dropped)
     evaluations.save(stage.folder, learner.round)
     return {**learner.totals(), **parameter_counts(roles.model)}
+
+
+def _learn(
+    stage: Stage, learner: OnlineLearner, budget: KLBudget, watch: Watch, sampled: Round
+) -> dict[str, float] | None:
+    """Learn from a round, and log it; None where the budget of KL ends the training before."""
+    learner.count(sampled)
+    kl = budget.kl_of(sampled)
+    if budget.ends_training(learner, learner.round, kl):
+        return None
+    metrics = {**learner.learn(sampled), **({} if kl is None else {"kl": kl})}
+    stage.metrics.log(learner.round, metrics)
+    watch.look_at_training(learner.round, metrics)
+    return metrics
 
 
 def _save_checkpoint(stage: Stage, learner: OnlineLearner, budget: KLBudget) -> None:

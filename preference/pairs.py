@@ -89,6 +89,36 @@ def sample_pairs(
     }
 
 
+def _refuse_empty(splits: Mapping[str, list[Row]], prompts: int, dropped: Dropped) -> None:
+    """Raise `DataError` where a split has no pairs."""
+    if not splits["train"] or not splits["test"]:
+        raise DataError(
+            f"{prompts} prompts make {len(splits['train'])} pairs to train on and "
+            f"{len(splits['test'])} held out; both need some. Give more prompts, raise the "
+            f"temperature, or lower min_gap. Left out: {dropped.summary() or 'none'}."
+        )
+
+
+def _rows_of(
+    prompt: Conversation,
+    responses: Sequence[Response],
+    scores: Sequence[float],
+    pairs: Sequence[tuple[int, int]],
+) -> list[Row]:
+    """Return rows of pairs (better, worse) of a prompt's responses."""
+    return [
+        {
+            "pair_id": f"{prompt_id(prompt)}-{place}",
+            "prompt": prompt,
+            **_side("chosen", responses[a]),
+            **_side("rejected", responses[b]),
+            "margin": scores[a] - scores[b],
+            SOURCE: "model",
+        }
+        for place, (a, b) in enumerate(pairs)
+    ]
+
+
 @stage("preferences", spreads_rows=True)
 def rank_pairs(
     stage: Stage,
@@ -111,42 +141,22 @@ def rank_pairs(
     # 1. Sample k responses of each policy to every prompt that can be answered; score them.
     dropped = Dropped()
     answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
-    scores = iter(
-        scores_of(
-            scorer,
-            [prompt for _, prompt, responses in answered for _ in responses],
-            [response.text for _, _, responses in answered for response in responses],
-        )
-    )
+    questions = [prompt for _, prompt, responses in answered for _ in responses]
+    texts = [response.text for _, _, responses in answered for response in responses]
+    scores = iter(scores_of(scorer, questions, texts))
 
     # 2. Pair them, the better one chosen.
     splits: dict[str, list[Row]] = {"train": [], "test": []}
     for number, prompt, responses in answered:
         own = list(itertools.islice(scores, len(responses)))
         random = rng(seed, "pairing", prompt_id(prompt))
-        texts = [response.text for response in responses]
-        ranked = scored_pairs(texts, own, ranking, config.filter, random)
+        ranked = scored_pairs([r.text for r in responses], own, ranking, config.filter, random)
         if ranked.reason is not None:
             dropped.add("sampled", number, ranked.reason, prompt)
         pairs = random.sample(ranked.pairs, min(config.pairs_per_prompt, len(ranked.pairs)))
         split = "test" if is_held_out(prompt, ranking.held_out_share, data_seed) else "train"
-        splits[split] += [
-            {
-                "pair_id": f"{prompt_id(prompt)}-{place}",
-                "prompt": prompt,
-                **_side("chosen", responses[a]),
-                **_side("rejected", responses[b]),
-                "margin": own[a] - own[b],
-                SOURCE: "model",
-            }
-            for place, (a, b) in enumerate(pairs)
-        ]
-    if not splits["train"] or not splits["test"]:
-        raise DataError(
-            f"{len(answered)} prompts make {len(splits['train'])} pairs to train on and "
-            f"{len(splits['test'])} held out; both need some. Give more prompts, raise the "
-            f"temperature, or lower min_gap. Left out: {dropped.summary() or 'none'}."
-        )
+        splits[split] += _rows_of(prompt, responses, own, pairs)
+    _refuse_empty(splits, len(answered), dropped)
     stage.report_dropped(dropped)
     counts = write_dataset(
         stage.folder,

@@ -93,23 +93,26 @@ def sample_round(
             scores[rows],
         )
         examples += pairs_of(candidates, config, number, seed, dropped)
-    tokens = [len(generation.ids) for generation in generations]
+    tokens = sum(len(generation.ids) for generation in generations)
     return Round(
         examples,
-        {
-            "score": statistics.fmean(scores),
-            "score_of_best": statistics.fmean(
-                max(scores[start : start + k]) for start in range(0, len(scores), k)
-            ),
-            "tokens": statistics.fmean(tokens),
-            "finished": statistics.fmean(generation.finished for generation in generations),
-            "pairs": float(len(examples)),
-        },
+        {**_metrics_of(generations, scores, k), "pairs": float(len(examples))},
         ids,
         [generation.ids for generation in generations],
-        sum(tokens),
-        sum(tokens) + sum(map(len, ids)),
+        tokens,
+        tokens + sum(map(len, ids)),
     )
+
+
+def _metrics_of(generations: Sequence[Generation], scores: list[float], k: int) -> dict[str, float]:
+    """Return means over a round's responses, ``k`` of which answer one prompt."""
+    groups = [scores[start : start + k] for start in range(0, len(scores), k)]
+    return {
+        "score": statistics.fmean(scores),
+        "score_of_best": statistics.fmean(map(max, groups)),
+        "tokens": statistics.fmean(len(generation.ids) for generation in generations),
+        "finished": statistics.fmean(generation.finished for generation in generations),
+    }
 
 
 def within_budget(generations: Sequence[Generation], tokens_left: int | None) -> list[Generation]:
