@@ -64,6 +64,9 @@ def win_scores_over(rows: Sequence[Row], baseline: Mapping[str, Row], scorer: st
 
 def _is_rounding(row: Row, other: Row, scorer: str) -> bool:
     """Return whether two scores are of one response, and differ by no more than rounding."""
-    return row["response"] == other["response"] and math.isclose(
-        row[scorer], other[scorer], rel_tol=_ROUNDING, abs_tol=_ROUNDING
-    )
+    return row["response"] == other["response"] and same_up_to_rounding(row[scorer], other[scorer])
+
+
+def same_up_to_rounding(score: float, other: float) -> bool:
+    """Return whether two scores of one response differ by no more than a scorer's rounding."""
+    return math.isclose(score, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)

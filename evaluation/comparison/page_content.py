@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from evaluation.comparison.analysis import Comparison
 from evaluation.comparison.budget_matching import BudgetConfig
 from evaluation.comparison.comparability import Comparable, Flag, check_comparability
 from evaluation.comparison.costs import PriceConfig, mean_costs
+from evaluation.comparison.equal_responses import EqualScores
 from evaluation.comparison.headline import Headline, headline
 from evaluation.comparison.leaderboard import leaderboard
 from evaluation.comparison.recipe_runs import find_run, missing_in, training_runs_in
@@ -79,9 +80,11 @@ def comparison_content(
     comparable = check_comparability(
         runs, judge, start, common_prompts=common_prompts, allowed=allowed
     )
-    if start is not None:
-        start = start.on_prompts(comparable.prompts)
     scorers = _shared_scorers(comparable, judge)
+    equal = EqualScores(scorers)
+    if start is not None:
+        start = equal.of_checkpoint(start.on_prompts(comparable.prompts))
+    comparable = replace(comparable, runs=[equal.of_run(run) for run in comparable.runs])
     comparison = Comparison(
         comparable, judge, scorers, budget or BudgetConfig(), start, confidence, of_models
     )

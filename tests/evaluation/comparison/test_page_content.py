@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evaluation.comparison.budget_matching import BudgetConfig
@@ -37,6 +39,29 @@ def test_a_planted_difference_is_found_at_both_points(build_content):
         assert found["low"] < -0.8 < found["high"] and found["p_adjusted"] < 0.001
     assert "At a matched budget (4 nats" in content["verdict"][0]
     assert "ppo is significantly better than dpo, by 0.8" in content["verdict"][0]
+
+
+def test_equal_responses_are_ties_whatever_the_rounding_of_their_scores(make_training):
+    """A policy before training says what its start says; a scorer's last bits are not a result."""
+    (start,) = make_training("sft", 0, (0.0,), (0.0,), noise=0.0, prompts=40).checkpoints
+    rounded = [
+        row | {"gold": row["gold"] + (1e-6 if n % 3 else -1e-6)} for n, row in enumerate(start.rows)
+    ]
+    run = replace(make_training("ppo", 0, (0.0,), (0.0,), noise=0.0, prompts=40),
+                  checkpoints=[replace(start, rows=rounded)])  # fmt: skip
+    other = replace(run, method="dpo",
+                    checkpoints=[replace(start, rows=start.rows)])  # fmt: skip
+    content = comparison_content(
+        [run, other], title="t", judge="gold", baseline=Baseline("sft", "SFT", start)
+    )
+    rates = [line["win_rate"] for line in content["leaderboard"]]
+    assert rates == [0.5, 0.5, 0.5]
+    assert row(content, "final")["win_rate"] == 0.5
+    # Scores that are further apart are somebody's judgements, and decide.
+    better = [line | {"gold": line["gold"] + 0.5} for line in start.rows]
+    run = replace(run, checkpoints=[replace(start, rows=better)])
+    content = comparison_content([run, other], title="t", judge="gold")
+    assert row(content, "final")["win_rate"] == 1.0
 
 
 def test_where_there_is_no_difference_the_power_is_stated(build_content):
