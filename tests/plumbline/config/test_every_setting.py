@@ -23,6 +23,7 @@ from plumbline.config import Config
 from plumbline.config.declare import condition_of, table_of
 from plumbline.config.document import declared
 from plumbline.runs.code_version import PACKAGES
+from plumbline.tables import Table
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -101,7 +102,20 @@ def others(schema: type[Config], name: str) -> list[Any]:
             found += itertools.islice(variants(part), 8)
         elif typing.get_origin(part) in (tuple, types.UnionType):
             found += [(value,) for value in ("ana", 1, "mean")]
+            found += tuples(part)
+        elif typing.get_origin(part) is dict and issubclass(typing.get_args(part)[1], Config):
+            value = typing.get_args(part)[1]
+            found.append({"ana": value(**required(value))})
     return [value for value in found if value != default]
+
+
+def tuples(kind: Any) -> list[tuple[Any, ...]]:
+    """Values of a tuple's type: as many items as it has, or one that its table names."""
+    items = typing.get_args(kind)
+    if Ellipsis not in items:
+        return [("ana",) * len(items)]
+    tables = [table for table in getattr(items[0], "__metadata__", ()) if isinstance(table, Table)]
+    return [(name,) for table in tables for name in table]
 
 
 def variants(schema: type[Config]) -> Iterator[Config]:
