@@ -22,7 +22,7 @@ from sft.cleaning.scores import QualityConfig
 from sft.versions.history import Dataset
 
 CONFIG = BuildConfig
-ESSENTIAL = ("name", "sources", "steps", "splits.held_out_share", "data_seed")
+ESSENTIAL = ("name", "sources", "steps", "mixture.tiers", "splits.held_out_share", "data_seed")
 
 
 def main(run: Run, config: BuildConfig) -> dict[str, Any]:

@@ -38,7 +38,7 @@ PPO = "ppo"
 #: The settings that matter, for ``plumbline config preference_family --essential``.
 ESSENTIAL = (
     "seeds", "data_seed", "base.name_or_path", "files.folder", "files.demonstrations",
-    "files.preferences", "dpo.beta", "dpo.training.learning_rate", "offline", "methods",
+    "files.preferences", "dpo.beta", "dpo.training.learning_rate", "methods",
     "equal_tokens", "online.responses", "ppo.iterations", "ppo.learning_rate",
     "ppo.kl.coefficient", "evaluation.prompts",
 )  # fmt: skip

@@ -51,9 +51,9 @@ class TrainKTOConfig(SingleConfig):
 CONFIG = TrainKTOConfig
 ESSENTIAL = (
     "model", "data", "reward", "seed", "labels.columns", "kto.beta", "kto.loss",
-    "kto.desirable_weight", "kto.undesirable_weight", "kto.reference.kind", "kto.tuning.method",
+    "kto.desirable_weight", "kto.undesirable_weight", "kto.tuning.method",
     "kto.tuning.rank", "kto.max_length", "kto.training.learning_rate", "kto.training.epochs",
-    "kto.training.batch_size", "kto.training.report_to",
+    "kto.training.batch_size",
 )  # fmt: skip
 #: Short names of settings, for the command line and for Python.
 SHORT = {
