@@ -49,8 +49,7 @@ def unfrozen_groups(step: int, steps: int, groups: int, unfrozen_by: float) -> i
 
     One at first; all from ``unfrozen_by`` of the steps on; evenly between.
 
-    >>> [unfrozen_groups(step, 10, 3, 0.5) for step in range(6)]
-    [1, 1, 2, 2, 2, 3]
+    For 10 steps, 3 groups and 0.5: 1, 1, 1, 2, 2 and 3 groups in the first six steps.
     """
     share = step / max(steps * unfrozen_by, 1.0)
     return min(groups, 1 + int(share * (groups - 1) + 1e-9))

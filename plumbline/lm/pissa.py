@@ -1,8 +1,8 @@
 """PiSSA (Meng et al., 2024): an adapter that starts as the largest part of the base's weights.
 
 PEFT takes that part out of the base, W = W' + s B0 A0, and trains W' + s B A. What was trained is
-saved as an ordinary LoRA on the base as it was: s (B A - B0 A0) is s [B, -B0] [A; A0], of twice the
-rank (the paper's section 4).
+saved as an ordinary LoRA on the base as it was: ``s (B A - B0 A0)`` is ``s [B, -B0] [A; A0]``, of
+twice the rank (the paper's section 4).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def work(tmp_path_factory, base_folder):
 def reward_model(work):
     folder, policy = work
     return api.train_reward_model(
-        policy, folder / "pairs.jsonl", home=folder / "home", lr=1e-3, **SIZE
+        policy, folder / "pairs.jsonl", home=folder / "home", lr=8e-3, **SIZE
     )
 
 
