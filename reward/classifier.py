@@ -20,6 +20,7 @@ from plumbline.lm.load import load_config
 from plumbline.lm.model_folder import load, source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from reward.aspects import ASPECTS
+from reward.calibration import CALIBRATION
 
 
 def label_weights(folder: Path, label: str | None) -> tuple[float, float] | None:
@@ -29,7 +30,9 @@ def label_weights(folder: Path, label: str | None) -> tuple[float, float] | None
     or its place; without one the second is the good one, as libraries order them. Raises
     `ModelError` where the model has no such label, or has not two.
     """
-    has_own_rule = source_of(folder).adapter is not None or (folder / ASPECTS).exists()
+    # Ours say what their outputs are; without that they are damaged, and not somebody's classifier.
+    is_ours = any((folder / file).exists() for file in (ASPECTS, CALIBRATION))
+    has_own_rule = is_ours or source_of(folder).adapter is not None
     names = {} if has_own_rule else dict(getattr(load_config(folder), "id2label", None) or {})
     listed = ", ".join(f"{place} ({name})" for place, name in sorted(names.items()))
     if len(names) != 2:

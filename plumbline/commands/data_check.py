@@ -182,6 +182,18 @@ def _unpaired(source: Source, config: DataFormatConfig) -> Read:
     return Read(reader.report, len(rows), rows)
 
 
+def _steps(source: Source, config: DataFormatConfig) -> Read:
+    reader = ExampleReader(source, USES["steps"], config)
+    rows = []
+    for entry in reader:
+        example = entry.example
+        right = sum((label or 0.0) > 0.5 for label in example.step_labels)
+        title = f"{right} of {len(example.steps)} steps are right"
+        text = "\n".join(step.strip() for step in example.steps)
+        rows.append([Learnt(title, [*example.prompt, _assistant(text)], len(example.prompt))])
+    return Read(reader.report, len(rows), rows)
+
+
 def _prompts(source: Source, config: DataFormatConfig) -> Read:
     from evaluation.tasks.sources import TaskFileConfig, read_items
 
@@ -265,6 +277,7 @@ READERS: Mapping[str, Callable[[Source, DataFormatConfig], Read]] = {
     "demonstrations": _demonstrations,
     "preferences": _preferences,
     "unpaired": _unpaired,
+    "steps": _steps,
     "prompts": _prompts,
     "pairs": _pairs,
     "labels": _labels,
@@ -298,13 +311,13 @@ def _see(result: Check, read: Read, folder: Path) -> None:
     refused: Counter[str] = Counter()
     for parts in islice(read.rows, MEASURED_ROWS):
         try:
-            encoded = [turns for part in parts for turns in encoded(tokenizer, part)]
+            sequences = [turns for part in parts for turns in encoded(tokenizer, part)]
         except ConversationRefusedError as error:
             refused[str(error)] += 1
             continue
         if not lengths:
-            result.seen = [segments(tokenizer, ids, learnt) for ids, learnt in encoded]
-        lengths.append(max(len(ids) for ids, _ in encoded))
+            result.seen = [segments(tokenizer, ids, learnt) for ids, learnt in sequences]
+        lengths.append(max(len(ids) for ids, _ in sequences))
     for reason, count in refused.most_common():
         result.warnings.append(f"{count} rows cannot be written for this model: {reason}")
     if lengths:

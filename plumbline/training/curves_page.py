@@ -20,7 +20,7 @@ from plumbline.runs.run import RunRecord
 from plumbline.runs.stage import SPEED
 from plumbline.training.health import WATCHED_FIGURES, WatchedFigure
 
-CODE_BESIDE = "templates"
+CODE_BESIDE = "../templates"
 SECONDS_BETWEEN_LOADS = 5
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 360, 150, 52, 18
 

@@ -112,7 +112,7 @@ def family():
 def marked(tokenizer, messages, **options):
     """The sequences of a dialogue as text, with what is learnt between ⟦ and ⟧."""
     texts = []
-    for ids, mask in encode_demonstration(tokenizer, messages, **options):
+    for ids, mask, _ in encode_demonstration(tokenizer, messages, **options):
         text, start = "", 0
         for place in range(1, len(ids) + 1):
             if place == len(ids) or mask[place] != mask[start]:

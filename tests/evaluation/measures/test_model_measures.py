@@ -215,5 +215,5 @@ def test_a_classifier_without_a_harmless_label_must_be_explained(classifier, tmp
     assert set(found) == {"LABEL_1"}
     with pytest.raises(ModelError, match="no label 'bad'"):
         ClassifierModerator(folder, categories=["bad"])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="holds no model"):
         ClassifierModerator(tmp_path)

@@ -52,7 +52,7 @@ def test_padding_is_no_other_token(tokenizer):
 
 
 def test_the_mask_covers_what_the_assistant_says_and_its_end(tokenizer):
-    ((ids, mask),) = encode_demonstration(tokenizer, TALK)
+    ((ids, mask, _),) = encode_demonstration(tokenizer, TALK)
     said = [token for token, spoken in zip(ids, mask, strict=True) if spoken]
     end = tokenizer.eos_token
     assert tokenizer.decode(said) == f"First.{end}Second.{end}"
@@ -63,7 +63,7 @@ def test_the_ids_and_the_mask_are_transformers_own(tokenizer):
     encoded = tokenizer.apply_chat_template(
         TALK, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
-    ((ids, mask),) = encode_demonstration(tokenizer, TALK)
+    ((ids, mask, _),) = encode_demonstration(tokenizer, TALK)
     assert ids == encoded["input_ids"]
     assert mask == encoded["assistant_masks"]
 
@@ -98,7 +98,7 @@ def test_training_and_scoring_see_the_same_ids(kind, response):
     _, tokenizer = kind
     prompt = [user("What colour is it?")]
     prompt_ids, response_ids = encode_response(tokenizer, prompt, response)
-    ((ids, mask),) = encode_demonstration(tokenizer, [*prompt, assistant(response)])
+    ((ids, mask, _),) = encode_demonstration(tokenizer, [*prompt, assistant(response)])
     assert ids == [*prompt_ids, *response_ids]
     assert mask == [0] * len(prompt_ids) + [1] * len(response_ids)
 
@@ -134,7 +134,7 @@ def test_half_a_character_is_a_row_s_error(tokenizer):
 )
 def test_the_template_s_end_of_turn_is_learnt_and_ends_responses(model_of_kind, name, end):
     tokenizer = load_tokenizer(model_of_kind(name))
-    ((ids, mask),) = encode_demonstration(tokenizer, [user("a"), assistant("b")])
+    ((ids, mask, _),) = encode_demonstration(tokenizer, [user("a"), assistant("b")])
     learnt = [token for token, speaks in zip(ids, mask, strict=True) if speaks]
     assert tokenizer.decode(learnt[-1:]) == end
     assert learnt[-1] in end_token_ids(tokenizer)

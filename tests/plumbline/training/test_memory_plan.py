@@ -52,7 +52,9 @@ def test_parameters_are_those_of_the_model_and_of_pefts_adapter(config_class, mo
     config, model = build(config_class, model_class, changes)
     shape = Shape.of(config.to_dict())
     assert shape.parameters == sum(p.numel() for p in model.parameters())
-    adapted = get_peft_model(model, TuningConfig(method="lora", rank=4).peft_config("CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, TuningConfig(method="lora", rank=4).peft_config(model, "CAUSAL_LM")
+    )
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert shape.of_adapter(4) == trained
 

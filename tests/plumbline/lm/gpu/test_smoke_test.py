@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plumbline.commands import doctor
-from plumbline.lm.gpu import status, trial
+from plumbline.lm.gpu import smoke_test, status
 from plumbline.lm.gpu.status import FastPath, findings
 
 
@@ -18,7 +18,7 @@ def nothing_is_known():
 
 
 def test_every_path_that_a_cpu_has_is_tried():
-    assert trial.try_fast_paths("cpu") == "tried on a small model"
+    assert smoke_test.try_fast_paths("cpu") == "tried on a small model"
     on = {path for (path, _, _), found in findings().items() if found.on}
     assert on == {FastPath.PASSES, FastPath.DECODING}
 
@@ -34,7 +34,7 @@ def test_the_doctor_says_which_are_off_and_why(monkeypatch):
         status.switch_off(FastPath.GRAPHS, torch.device("cuda"), "capturing failed")
         return "tried on a small model"
 
-    monkeypatch.setattr(trial, "try_fast_paths", tried)
+    monkeypatch.setattr(smoke_test, "try_fast_paths", tried)
     assert list(doctor._fast_paths()) == [
         ("fast paths", True, "tried on a small model"),
         ("decoding from a static cache", True, "Qwen2ForCausalLM, off by 1e-3"),
