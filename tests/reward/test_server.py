@@ -177,10 +177,12 @@ def start(file, port):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=file.parent,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
-    line = process.stdout.readline()
-    match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-    assert match, line + process.communicate()[0]
-    return process, int(match[1])
+    lines = []
+    for line in process.stdout:  # libraries may say something before
+        lines.append(line)
+        if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+            return process, int(match[1])
+    raise AssertionError(f"the server ended: {lines}")
 
 
 @pytest.mark.slow
