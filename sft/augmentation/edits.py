@@ -13,10 +13,12 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from plumbline.errors import ConfigError
 from plumbline.tables import Table
 
+_Place = TypeVar("_Place")
 SYNONYMS = Path(__file__).with_name("synonyms.txt")
 _TOKEN = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|[\u3400-\u9fff]|\s+|.", re.DOTALL)
 #: What no edit touches: code, addresses, numbers, masks and formulas lose their meaning.
@@ -69,12 +71,38 @@ _NEIGHBORS = {
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A text that is being edited, and what edits may draw on."""
+
+    tokens: list[str]
+    """Words, signs and spaces; together they are the text."""
+    places: list[int]
+    """Which tokens may be edited."""
+    count: int
+    """How many edits to make."""
+    random: Random
+    synonyms: Mapping[str, Sequence[str]]
+
+    def some(self, places: list[_Place]) -> list[_Place]:
+        """Return as many of these as there are edits to make, drawn at random."""
+        return self.random.sample(places, min(self.count, len(places)))
+
+    def words_with_synonyms(self) -> list[int]:
+        """Return the places of words that the list of synonyms has."""
+        return [p for p in self.places if self.tokens[p].casefold() in self.synonyms]
+
+    def synonym_of(self, place: int) -> str:
+        """Return a synonym of a word, as the list writes it."""
+        return self.random.choice(self.synonyms[self.tokens[place].casefold()])
+
+
+@dataclass(frozen=True)
 class Edit:
     """One kind of edit."""
 
     name: str
-    apply: Callable[[list[str], list[int], int, Random, Mapping[str, Sequence[str]]], None]
-    """Edits tokens in place, at some of the given places; also given the synonyms."""
+    apply: Callable[[Draft], None]
+    """Edits the tokens of a draft in place, at some of its places."""
     about: str
 
 
@@ -85,7 +113,8 @@ def edited(
     tokens, places = _tokens(text)
     if len(places) < 3:
         return text
-    edit.apply(tokens, places, max(1, round(share * len(places))), random, synonyms)
+    count = max(1, round(share * len(places)))
+    edit.apply(Draft(tokens, places, count, random, synonyms))
     return "".join(tokens)
 
 
@@ -138,105 +167,67 @@ def _as_written(word: str, like: str) -> str:
     return word.capitalize() if like[:1].isupper() else word
 
 
-def _synonym(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    words = [p for p in places if tokens[p].casefold() in synonyms]
+def _synonym(draft: Draft) -> None:
+    tokens, synonyms = draft.tokens, draft.synonyms
+    words = draft.words_with_synonyms()
     # A Chinese word is two characters here.
     pairs = [
-        p for p in places[:-1] if len(tokens[p]) == 1 and tokens[p] + tokens[p + 1] in synonyms
+        p
+        for p in draft.places[:-1]
+        if len(tokens[p]) == 1 and tokens[p] + tokens[p + 1] in synonyms
     ]
-    for place in random.sample(words, min(count, len(words))):
-        other = random.choice(synonyms[tokens[place].casefold()])
+    for place in draft.some(words):
+        other = draft.synonym_of(place)
         tokens[place] = _as_written(other, tokens[place])
-    for place in random.sample(pairs, min(count, len(pairs))):
+    for place in draft.some(pairs):
         if tokens[place] + tokens[place + 1] in synonyms:
-            tokens[place] = random.choice(synonyms[tokens[place] + tokens[place + 1]])
+            tokens[place] = draft.random.choice(synonyms[tokens[place] + tokens[place + 1]])
             tokens[place + 1] = ""
 
 
-def _swap(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
+def _swap(draft: Draft) -> None:
     # Neighbours only: words far apart say something else when they change places.
-    near = [(a, b) for a, b in pairwise(places) if b - a <= 2]
-    for a, b in random.sample(near, min(count, len(near))):
-        tokens[a], tokens[b] = tokens[b], tokens[a]
+    near = [(a, b) for a, b in pairwise(draft.places) if b - a <= 2]
+    for a, b in draft.some(near):
+        draft.tokens[a], draft.tokens[b] = draft.tokens[b], draft.tokens[a]
 
 
-def _insertion(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    words = [p for p in places if tokens[p].casefold() in synonyms]
-    for place in random.sample(words, min(count, len(words))):
-        other = random.choice(synonyms[tokens[place].casefold()])
-        tokens[place] = f"{tokens[place]} {other}"
+def _insertion(draft: Draft) -> None:
+    for place in draft.some(draft.words_with_synonyms()):
+        draft.tokens[place] = f"{draft.tokens[place]} {draft.synonym_of(place)}"
 
 
-def _deletion(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    for place in random.sample(places, min(count, len(places) - 2)):
+def _deletion(draft: Draft) -> None:
+    tokens, places = draft.tokens, draft.places
+    for place in draft.random.sample(places, min(draft.count, len(places) - 2)):
         tokens[place] = ""
         if place + 1 < len(tokens) and tokens[place + 1].isspace():
             tokens[place + 1] = ""
 
 
-def _spacing(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    for place in random.sample(places, min(count, len(places))):
-        if random.random() < 0.5 and place + 1 < len(tokens) and tokens[place + 1] == " ":
+def _spacing(draft: Draft) -> None:
+    tokens = draft.tokens
+    for place in draft.some(draft.places):
+        if draft.random.random() < 0.5 and place + 1 < len(tokens) and tokens[place + 1] == " ":
             tokens[place + 1] = ""
         else:
             tokens[place] += " "
 
 
-def _case(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    for place in random.sample(places, min(count, len(places))):
-        word = tokens[place]
-        tokens[place] = (
+def _case(draft: Draft) -> None:
+    for place in draft.some(draft.places):
+        word = draft.tokens[place]
+        draft.tokens[place] = (
             word.lower()
             if word != word.lower()
-            else random.choice((word.upper(), word.capitalize()))
+            else draft.random.choice((word.upper(), word.capitalize()))
         )
 
 
-def _typing(
-    tokens: list[str],
-    places: list[int],
-    count: int,
-    random: Random,
-    synonyms: Mapping[str, Sequence[str]],
-) -> None:
-    words = [p for p in places if len(tokens[p]) > 3 and tokens[p].isascii()]
-    for place in random.sample(words, min(count, len(words))):
+def _typing(draft: Draft) -> None:
+    tokens, random = draft.tokens, draft.random
+    words = [p for p in draft.places if len(tokens[p]) > 3 and tokens[p].isascii()]
+    for place in draft.some(words):
         word = tokens[place]
         at = random.randrange(1, len(word) - 1)
         near = _NEIGHBORS.get(word[at].lower(), word[at])
