@@ -16,7 +16,7 @@ from torch import Tensor
 from plumbline.data.records import Message
 from plumbline.errors import ModelError
 from plumbline.lm.batches import pad_right_ids
-from plumbline.lm.chat import ConversationRefusedError, encode_prompt, encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_response, scoring_problem
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.trunk import is_supported, last_states
 from reward.calibration import Calibration
@@ -56,11 +56,7 @@ class TextScorer(ABC):
 
     def problem_with(self, prompt: Sequence[Message]) -> str | None:
         """Return why no response to a prompt can be scored; None where each can be."""
-        try:
-            encode_prompt(self.tokenizer, prompt)
-        except ConversationRefusedError as error:
-            return f"cannot be scored: {error}"
-        return None
+        return scoring_problem(self.tokenizer, prompt)
 
     @torch.no_grad()
     def raw_scores(

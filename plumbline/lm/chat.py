@@ -100,6 +100,15 @@ def encode_response(
     )
 
 
+def scoring_problem(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> str | None:
+    """Return why no response to a prompt can be scored; None where each can be."""
+    try:
+        encode_prompt(tokenizer, prompt)
+    except ConversationRefusedError as error:
+        return f"cannot be scored: {error}"
+    return None
+
+
 def encode_demonstration(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

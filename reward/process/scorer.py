@@ -11,7 +11,7 @@ import torch
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
-from plumbline.lm.chat import ConversationRefusedError, encode_prompt, encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_response, scoring_problem
 from plumbline.lm.load import load_step_scorer
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
@@ -67,11 +67,7 @@ class ProcessScorer:
 
     def problem_with(self, prompt: Sequence[Message]) -> str | None:
         """Return why no response to a prompt can be scored; None where each can be."""
-        try:
-            encode_prompt(self.tokenizer, prompt)
-        except ConversationRefusedError as error:
-            return f"cannot be scored: {error}"
-        return None
+        return scoring_problem(self.tokenizer, prompt)
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return one number for each response; more is better."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
-from plumbline.lm.chat import ConversationRefusedError, encode_prompt, encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_response, scoring_problem
 from plumbline.lm.policy import Policy
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
@@ -54,12 +54,8 @@ class ImplicitReward:
 
     def problem_with(self, prompt: Sequence[Message]) -> str | None:
         """Return why no response to a prompt can be scored; None where each can be."""
-        try:
-            for model in self.models:
-                encode_prompt(model.tokenizer, prompt)
-        except ConversationRefusedError as error:
-            return f"cannot be scored: {error}"
-        return None
+        problems = (scoring_problem(model.tokenizer, prompt) for model in self.models)
+        return next(filter(None, problems), None)
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return beta times the log-ratio of each response, in nats (per token, if so set)."""

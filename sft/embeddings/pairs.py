@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from plumbline.data.raw_rows import RawRow
+from plumbline.data.sources import RowSource
 from plumbline.data.texts_split import held_out_place
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
@@ -14,19 +14,6 @@ from plumbline.runs.stage import Stage, stage
 from sft.embeddings.config import TextPairsConfig
 
 Row = dict[str, Any]
-
-
-class RowSource(Protocol):
-    """A place with rows."""
-
-    @property
-    def name(self) -> str:
-        """What rows say that they come from."""
-        ...
-
-    def rows(self) -> Iterable[RawRow]:
-        """Return the rows."""
-        ...
 
 
 @stage("text-pairs")

@@ -7,31 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plumbline.tables import Table
-
-
-def _luhn(digits: str) -> bool:
-    """Return whether digits have the check digit of cards (ISO/IEC 7812)."""
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-    return sum(number - 9 * (number > 9) for number in doubled) % 10 == 0
+from sft.personal_data.numbers import chinese_check_digit_holds, iban_holds, luhn_holds
 
 
 def _is_card(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and _luhn(digits)
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn_holds(digits)
 
 
 def _is_iban(text: str) -> bool:
-    """Return whether a text has the check digits of an IBAN (ISO 7064, mod 97-10)."""
     plain = text.replace(" ", "")
-    moved = plain[4:] + plain[:4]
-    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
-
-
-def _is_identity_number(text: str) -> bool:
-    """Return whether 18 digits have the check digit of GB 11643-1999."""
-    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    total = sum(int(digit) * weight for digit, weight in zip(text[:17], weights, strict=True))
-    return text[17].upper() == "10X98765432"[total % 11]
+    return 15 <= len(plain) <= 34 and iban_holds(plain)
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,9 @@ PERSONAL_DATA = Table(
         ),
         PersonalData("Chinese mobile number", re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)")),
         PersonalData(
-            "Chinese identity number", re.compile(r"(?<!\d)\d{17}[\dXx](?!\d)"), _is_identity_number
+            "Chinese identity number",
+            re.compile(r"(?<!\d)\d{17}[\dXx](?!\d)"),
+            chinese_check_digit_holds,
         ),
     ),
 )  # fmt: skip

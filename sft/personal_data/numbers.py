@@ -164,8 +164,12 @@ def find_chinese_ids(text: str, regions: tuple[str, ...]) -> Iterator[tuple[int,
 
 def chinese_id_holds(number: str) -> bool:
     """Return whether an identity number of 18 digits can be one (GB 11643-1999: MOD 11-2)."""
-    if number[:2] not in _CN_PROVINCES or not _is_date(number[6:14]):
-        return False
+    is_possible = number[:2] in _CN_PROVINCES and _is_date(number[6:14])
+    return is_possible and chinese_check_digit_holds(number)
+
+
+def chinese_check_digit_holds(number: str) -> bool:
+    """Return whether the last of 18 digits is right (GB 11643-1999, MOD 11-2)."""
     rest = sum(w * int(digit) for w, digit in zip(_CN_WEIGHTS, number[:17], strict=True)) % 11
     return "10X98765432"[rest] == number[17].upper()
 
