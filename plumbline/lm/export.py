@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plumbline.lm.load import check_merges, load_causal_lm, load_config, load_sequence_scorer
+from plumbline.lm.adapter_kinds import check_merges
+from plumbline.lm.load import load_causal_lm, load_config, load_sequence_scorer
 from plumbline.lm.model_folder import ADAPTER_CONFIG, source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import read_json

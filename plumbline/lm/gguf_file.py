@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from plumbline.errors import ModelError
-from plumbline.lm.load import LoadReport
+from plumbline.lm.load_report import LoadReport
 
 T = TypeVar("T")
 #: Number formats of a GGUF file that are no quantised blocks, as torch calls them.

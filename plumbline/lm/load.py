@@ -6,17 +6,18 @@ the model would give random responses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from plumbline.errors import ModelError
 from plumbline.lm import model_folder
+from plumbline.lm.adapter_kinds import check_continues, check_merges
 from plumbline.lm.chat import end_token_ids
 from plumbline.lm.layers import train_last_layers
+from plumbline.lm.load_report import LoadReport, listed
 from plumbline.lm.model_folder import (
     ADAPTER,
-    ADAPTER_CONFIG,
     Reference,
     Source,
     source_of,
@@ -26,12 +27,9 @@ from plumbline.lm.pissa import remember_pissa_start
 from plumbline.lm.quantized import keep_unpacked, nf4_config
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
-from plumbline.lm.tuning_methods import TUNING_METHODS, kind_of_adapter
-from plumbline.runs.artifacts import read_json
+from plumbline.lm.weight_files import HEADS, check_reward_head
 
-#: Names of the layer on a decoder that makes a reward of it.
-_HEADS = ("score", "classifier")
-_HEAD = ("score",)
+_HEAD = (HEADS[0],)
 
 
 def load_config(folder: Path) -> Any:
@@ -91,37 +89,11 @@ def head_outputs(folder: Path) -> int:
     for file in (source.adapter or Path(source.base.name_or_path)).glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - an open file, and no mapping
-                if name.endswith(tuple(f"{head}.weight" for head in _HEADS)):
+                if name.endswith(tuple(f"{head}.weight" for head in HEADS)):
                     return int(weights.get_slice(name).get_shape()[0])
     if source.adapter is None and not Path(source.base.name_or_path).is_dir():
         return int(load_config(folder).num_labels)  # of the hub
     return 1
-
-
-def check_reward_head(folder: Path) -> None:
-    """Raise `ModelError` if a model has no trained reward head, by the names of its weights alone.
-
-    A model on the hub is not fetched for this.
-    """
-    source = source_of(folder)
-    place = source.adapter or Path(source.base.name_or_path)
-    names = weight_names(place)
-    if names and not any(set(name.split(".")) & set(_HEADS) for name in names):
-        raise ModelError(
-            f"{place} has no trained reward head ({_HEADS[0]}.weight is not in it): it is a "
-            "language model, and its scores would be random. Give a reward model."
-        )
-
-
-def weight_names(folder: Path) -> set[str]:
-    """Return the names of the weights in a folder's safetensors files; none are read."""
-    from safetensors import safe_open
-
-    names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with translated(lambda name: safe_open(name, framework="pt"), str(file)) as weights:
-            names.update(weights.keys())
-    return names
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
@@ -152,7 +124,7 @@ def trainable_causal_lm(folder: Path, tuning: TuningConfig) -> Any:
         model = load_causal_lm(folder)
         return _whole(model if source.adapter is None else _merged(model), tuning)
     if source.adapter is not None:
-        _check_continues(source.adapter, tuning)
+        check_continues(source.adapter, tuning)
     model = load_causal_lm(folder, quantize=tuning.quantized, trainable=True)
     return model if source.adapter is not None else _with_new_adapter(model, source, tuning)
 
@@ -207,7 +179,7 @@ def trainable_sequence_scorer(
             return _whole(model, tuning)
         return get_peft_model(model, tuning.peft_config(model, task, modules_to_save=_HEAD))
     if tuning.has_adapter:
-        _check_continues(source.adapter, tuning)
+        check_continues(source.adapter, tuning)
     else:
         check_merges(source.adapter)
     from plumbline.lm import bottleneck  # noqa: F401 - PEFT opens such an adapter with it
@@ -280,39 +252,6 @@ def trainable_trunk(folder: Path, tuning: TuningConfig) -> Any:
     return _whole(model, tuning)
 
 
-class LoadReport:
-    """What a model's files lacked, and had too much of, as transformers reports it."""
-
-    def __init__(self, name: str, model: Any, info: dict[str, Any]) -> None:
-        self.name = name
-        self.missing = set(info["missing_keys"])
-        self.unexpected = set(info["unexpected_keys"])
-        self._trunk = f"{model.base_model_prefix}."
-
-    @property
-    def above_the_trunk(self) -> set[str]:
-        """Names of weights that stand on the decoder: the heads."""
-        return {n for n in self.missing | self.unexpected if not n.startswith(self._trunk)}
-
-    def refuse(self, names: Iterable[str], what: str) -> None:
-        """Raise `ModelError` if there are such names: the model is not ``what``."""
-        names = set(names)
-        missing, unexpected = names & self.missing, names & self.unexpected
-        if missing:
-            raise ModelError(
-                f"{self.name} is not the whole of {what}: {_listed(missing)} is not in its files, "
-                "and would be random. "
-                + (f"It has {_listed(unexpected)} instead. " if unexpected else "")
-                + "Fetch the model again, or give another."
-            )
-        if unexpected:
-            raise ModelError(
-                f"{self.name} has weights that {what} of its config has no place for: "
-                f"{_listed(unexpected)}. If they are not needed, load it with transformers and "
-                "save it again without them."
-            )
-
-
 def _load_base(
     auto_class: Any, folder: Path, source: Source, *, quantize: bool, **options: Any
 ) -> tuple[Any, LoadReport]:
@@ -383,7 +322,7 @@ def _with_adapter(model: Any, source: Source, *, trainable: bool) -> Any:
     missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - set(weights)
     if missing:
         raise ModelError(
-            f"{source.adapter} is not the whole of an adapter: {_listed(missing)} is not in its "
+            f"{source.adapter} is not the whole of an adapter: {listed(missing)} is not in its "
             "files, and would be new. Fetch it again."
         )
     _name_base(model, source)
@@ -399,47 +338,6 @@ def _with_new_adapter(model: Any, source: Source, tuning: TuningConfig) -> Any:
         remember_pissa_start(model, tuning)
     _name_base(model, source)
     return model
-
-
-def _check_continues(adapter: Path, tuning: TuningConfig) -> None:
-    """Raise `ModelError` where an adapter cannot continue to train as a tuning says."""
-    kind = _kind_of(adapter)
-    if kind in _NOT_TRAINED_ON:
-        raise ModelError(
-            f"{adapter} holds virtual tokens ({kind}), which PEFT does not train further and no "
-            "weight can hold. Train the next stage from the model before it."
-        )
-    if kind != tuning.row.kind:
-        whole = " To train another way, merge it first (tuning.method: full)."
-        raise ModelError(
-            f"{adapter} is an adapter of the kind {kind}, and tuning.method is {tuning.method}. "
-            f"An adapter continues to train as what it is: set tuning.method to {kind}."
-            + (whole if _merges(adapter) else "")
-        )
-
-
-_NOT_TRAINED_ON = tuple(
-    name for name, row in TUNING_METHODS.items() if row.weights == "virtual tokens"
-)
-
-
-def _kind_of(adapter: Path) -> str:
-    return kind_of_adapter(read_json(adapter / ADAPTER_CONFIG))
-
-
-def _merges(adapter: Path) -> bool:
-    kind = _kind_of(adapter)
-    return kind not in TUNING_METHODS or TUNING_METHODS[kind].merges
-
-
-def check_merges(adapter: Path) -> None:
-    """Raise `ModelError` where no weight of the base can hold an adapter."""
-    if not _merges(adapter):
-        raise ModelError(
-            f"{adapter} is an adapter of the kind {_kind_of(adapter)}, which no weight of its base "
-            "can hold, so it cannot be merged. Use it as an adapter on its base, or train another "
-            "way (tuning.method: lora)."
-        )
 
 
 def _name_base(model: Any, source: Source) -> None:
@@ -494,9 +392,3 @@ def _set_end_tokens(model: Any, ids: frozenset[int]) -> None:
     """Let generation end at every token that ends a response, also after the model is saved."""
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.eos_token_id = min(ids) if len(ids) == 1 else sorted(ids)
-
-
-def _listed(names: Iterable[str], at_most: int = 4) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - at_most} more" if len(ordered) > at_most else ""
-    return ", ".join(ordered[:at_most]) + more

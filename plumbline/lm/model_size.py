@@ -6,14 +6,12 @@ cache yet, the hub says it.
 
 from __future__ import annotations
 
-import json
 import os
-import struct
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbline.lm.gguf_file import is_gguf
+from plumbline.lm.weight_files import numbers_in
 
 #: How long the hub may take to answer; without an answer nothing is known.
 _HUB_SECONDS = 5.0
@@ -44,23 +42,7 @@ def model_size(name_or_path: str) -> ModelSize | None:
 
 
 def _in_folder(folder: Path) -> int:
-    return sum(_in_safetensors(file) for file in folder.glob("*.safetensors"))
-
-
-def _in_safetensors(file: Path) -> int:
-    """Return the numbers in a safetensors file, by its header; 0 for a damaged one.
-
-    The header is JSON, behind its length as eight bytes, little-endian.
-    """
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > file.stat().st_size:
-                return 0
-            header = json.loads(stream.read(length))
-        return sum(prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
-        return 0  # that it is damaged is said where it is opened
+    return sum(numbers_in(file) for file in folder.glob("*.safetensors"))
 
 
 def _in_gguf(file: Path) -> int:

@@ -29,7 +29,7 @@ from plumbline.commands.evaluation.request import (
 )
 from plumbline.config import load
 from plumbline.errors import ConfigError
-from plumbline.lm.load import check_reward_head
+from plumbline.lm.weight_files import check_reward_head
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.runs.names import safe_file_name
