@@ -4,8 +4,8 @@
     plumbline train embeddings --model MODEL --data FILE --set pairs.query_column=question
 
 The loss is that of Karpukhin et al. (2020): each query should find its own text among those of the
-batch. What it makes opens in sentence-transformers, and measures how alike pairs are where pairs to
-label are chosen.
+batch. What it makes has the layout of sentence-transformers, and measures how alike pairs are where
+pairs to label are chosen.
 """
 
 from __future__ import annotations

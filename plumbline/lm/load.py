@@ -211,7 +211,7 @@ def trainable_classifier(
     if source.adapter is not None:
         raise ModelError(
             f"{folder} is an adapter on {source.reference.name_or_path}. A classifier starts from "
-            "a whole model: give that base, or merge the adapter first (plumbline publish)."
+            "a whole model: give that base, or merge the adapter first (plumbline merge)."
         )
     model, report = _load_base(
         AutoModelForSequenceClassification,

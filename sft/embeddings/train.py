@@ -1,6 +1,6 @@
 """Training an embedding model on pairs of texts, on the shared skeleton.
 
-On disk it is what sentence-transformers and `TextEmbedder` open.
+On disk it has the layout of sentence-transformers; `TextEmbedder` opens it.
 """
 
 from __future__ import annotations
