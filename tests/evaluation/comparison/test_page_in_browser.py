@@ -370,9 +370,6 @@ def test_phone_dark_and_paper(reader, url):
     assert reader.run("return document.getElementById('sample').checkVisibility()")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="since the audit is on the page, the reader's place moves by one line"
-)
 def test_a_live_page_follows_and_keeps_the_readers_place(reader):
     state = {"content": maker.content(prompts=50, status="running", **SMALL)}
     looked = threading.Event()

@@ -47,7 +47,9 @@ function updateSection(name, html) {
   section.dataset.html = html;
   for (const place of fresh.content.querySelectorAll("[data-chart]")) {
     const old = body.querySelector(`[data-chart="${CSS.escape(place.dataset.chart)}"]`);
-    if (old) place.replaceWith(old);
+    if (!old) continue;
+    place.replaceWith(old);
+    if (charts.drawn.has(old)) addExports(old); // now, since a line that comes later moves the page
   }
   for (const old of body.querySelectorAll("details[id]")) {
     const same = fresh.content.getElementById(old.id);
