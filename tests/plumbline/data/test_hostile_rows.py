@@ -18,6 +18,7 @@ GOOD = {
     "demonstrations": {"messages": TALK},
     "preferences": {"prompt": "Name a colour", "chosen": "Red", "rejected": "No"},
     "unpaired": {"prompt": "Name a colour", "completion": "Red", "label": True},
+    "steps": {"prompt": "Name a colour", "completions": ["Think", "Red"], "labels": [True, False]},
     "prompts": {"prompt": "Name a colour", "references": ["Red"]},
     "pairs": {"prompt": "Name a colour", "a": "Red", "b": "A shade of blue"},
     "labels": {"item": "1", "person": "ana", "label": "a"},
