@@ -53,7 +53,8 @@ class Page:
             self.driver,
             20,
             poll_frequency=0.05,
-            ignored_exceptions=[StaleElementReferenceException],
+            # While the page draws the next pair, what was there is stale or not there at all.
+            ignored_exceptions=[StaleElementReferenceException, StopIteration],
         ).until(lambda _: condition())
 
     def press(self, *keys):
