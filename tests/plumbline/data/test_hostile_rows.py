@@ -69,7 +69,7 @@ FILES = {
     "bytes.jsonl": b'{"prompt": "\xff"}\n',
     "nul.jsonl": b'{"prompt": "a"}\n\0\0\0\n',
     "binary.jsonl": bytes(range(256)) * 20,
-    "damaged.jsonl.gz": gzip.compress(b'{"prompt": "a"}\n' * 900)[:60],
+    "damaged.jsonl.gz": gzip.compress(b'{"prompt": "a"}\n' * 900, mtime=0)[:60],
     "no gzip.jsonl.gz": b'{"prompt": "a"}\n',
     "no parquet.parquet": b"no parquet",
     "cut.parquet": b"PAR1xxxxPAR1",
