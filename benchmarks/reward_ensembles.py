@@ -9,7 +9,10 @@ held-out prompts. Gold utility judges what they choose. For each seed the labels
 ensemble has members of different heads, adapters and data orders, and each is also a single model,
 whose figures are means over the members. Intervals are 95 %, by Student's t over seeds.
 
-The last line is one JSON object: gold utility at the peak over n and at the largest n.
+About five minutes on one core for five seeds (an estimate, by a training of the quickstart).
+Finished seeds are kept in a file beside the run, so a second call goes on where the first was cut
+off. Progress goes to stderr; the last line is one JSON object: gold utility at the peak over n and
+at the largest n.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 ROOT = Path(__file__).resolve().parent.parent
 # Beside this file lie some with names of our packages, and Python looks beside a script first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.finished_seeds import FinishedSeeds, say
+from benchmarks.intervals import interval
 from benchmarks.process_reward import Folder, new_stage
-from plumbline.data.records import Row, read_dataset, write_dataset
+from plumbline.data.records import Conversation, Row, read_dataset, write_dataset
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
@@ -44,6 +49,8 @@ from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+#: Options that do not change the result of a seed.
+ELSEWHERE = ("home", "run", "seeds")
 
 
 def main() -> None:
@@ -63,33 +70,69 @@ def main() -> None:
     assert policy is not None and preferences is not None, "the run has no such stages"
 
     # 1. Responses, and how good they truly are.
+    say(f"{options.prompts * SIZES[-1]} responses to choose from")
+    candidates = sample_candidates(policy, options.prompts)
+
+    # 2. Reward models of each seed, and the gold utility of what they choose.
+    measured = {name: value for name, value in vars(options).items() if name not in ELSEWHERE}
+    finished = FinishedSeeds(
+        options.home / f"reward_ensembles-{options.run}.jsonl",
+        {"policy": policy.id, "preferences": preferences.id, **measured},
+        "reward.train",
+    )
+    curves: dict[str, list[list[float]]] = {}
+    for result in finished.each(
+        0, options.seeds, lambda seed: one_seed(policy, preferences, seed, options, candidates)
+    ):
+        for name, curve in result.items():
+            curves.setdefault(name, []).append(curve)
+    print(json.dumps(summary({name: np.array(curve) for name, curve in curves.items()})))
+
+
+class Candidates(NamedTuple):
+    """Responses to choose among, as many to each prompt as the largest n."""
+
+    questions: list[Conversation]
+    texts: list[str]
+    gold: np.ndarray
+    """[prompts, n] their gold utility."""
+
+
+def sample_candidates(policy: Artifact, count: int) -> Candidates:
+    """Sample responses to so many held-out prompts."""
     loaded = Policy.load(policy.path)
-    questions = [p for p in prompts(0, options.prompts, "heldout") for _ in range(SIZES[-1])]
+    questions = [p for p in prompts(0, count, "heldout") for _ in range(SIZES[-1])]
     seeds = [derive(2, "candidates", number) for number in range(len(questions))]
     ids = [loaded.encode(question) for question in questions]
     texts = [loaded.decode(g.ids) for g in loaded.sample(ids, seeds, SamplingConfig())]
     gold = np.array(GoldUtility(0).score(questions, texts)).reshape(-1, SIZES[-1])
+    return Candidates(questions, texts, gold)
 
-    # 2. Reward models of each seed, and the gold utility of what they choose.
-    curves: dict[str, list[list[float]]] = {}
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as scratch:
-            data = noisy(preferences, Path(scratch) / "data", seed, options.pairs, options.flipped)
-            scores = np.array(
-                [
-                    member(policy, data, Path(scratch) / str(number), 100 * seed + number)(
-                        questions, texts
-                    )
-                    for number in range(options.members)
-                ]
-            )
-        singles = [best_of(s.reshape(gold.shape), gold, SIZES).judging for s in scores]
-        curves.setdefault("single", []).append(np.mean(singles, axis=0).tolist())
-        for name, way in COMBINATIONS.items():
-            combined = way.function(scores, options.weight).reshape(gold.shape)
-            curves.setdefault(name, []).append(best_of(combined, gold, SIZES).judging.tolist())
-        print(f"seed {seed}:", {n: round(c[-1][-1], 3) for n, c in curves.items()}, flush=True)
-    print(json.dumps(summary({name: np.array(curve) for name, curve in curves.items()})))
+
+def one_seed(
+    policy: Artifact,
+    preferences: Artifact,
+    seed: int,
+    options: argparse.Namespace,
+    candidates: Candidates,
+) -> dict[str, list[float]]:
+    """Train the members; return the curve over n of one model and of each ensemble."""
+    gold = candidates.gold
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        data = noisy(preferences, place / "data", seed, options.pairs, options.flipped)
+        members = []
+        for number in range(options.members):
+            say(f"seed {seed}, member {number + 1} of {options.members}")
+            score = member(policy, data, place / str(number), 100 * seed + number)
+            members.append(score(candidates.questions, candidates.texts))
+    scores = np.array(members)
+    singles = [best_of(s.reshape(gold.shape), gold, SIZES).judging for s in scores]
+    curves: dict[str, list[float]] = {"single": np.mean(singles, axis=0).tolist()}
+    for name, way in COMBINATIONS.items():
+        combined = way.function(scores, options.weight).reshape(gold.shape)
+        curves[name] = best_of(combined, gold, SIZES).judging.tolist()
+    return curves
 
 
 def noisy(preferences: Artifact, folder: Path, seed: int, count: int, flipped: float) -> Folder:
@@ -133,12 +176,6 @@ def summary(curves: dict[str, np.ndarray]) -> dict[str, object]:
                 key: interval(value - others[key]) for key, value in values.items()
             }
     return result
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Return mean and half width of the 95 % interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return [round(float(values.mean()), 3), round(float(half), 3)]
 
 
 if __name__ == "__main__":
