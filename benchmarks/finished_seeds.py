@@ -28,7 +28,10 @@ class FinishedSeeds:
         self._kept = {line["seed"]: line for line in kept if line["settings"] == self._settings}
 
     def each(self, first: int, count: int, make: Callable[[int], dict[str, Any]]) -> list[Any]:
-        """Return the result of each seed, from the file or of ``make``; tell how far it is."""
+        """Return the result of each seed, from the file or of ``make``.
+
+        Each is said when it is there, with the time that is left.
+        """
         seeds = range(first, first + count)
         self._tell_what_is_kept([seed for seed in seeds if seed in self._kept])
         results, waiting = [], [seed for seed in seeds if seed not in self._kept]

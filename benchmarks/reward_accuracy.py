@@ -6,7 +6,7 @@
 Both train a LoRA reward model from the run's SFT policy on its preferences, with the same seed, so
 the same head, batches and steps. Accuracy is on the held-out pairs, whose votes are noisy: beside
 it stands that of the best possible judge, who knows what every simulated labeller thinks. Time is
-the processor's, of the training alone.
+the processor's, of the training alone; ours includes its last checkpoint.
 
 About eight minutes on one core for five seeds, of which TRL takes two thirds (an estimate, by a
 training of the quickstart). Finished seeds are kept in a file beside the run, so a second call goes
@@ -20,6 +20,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +114,15 @@ def train(kind: str, policy: Artifact, preferences: Artifact, seed: int) -> tupl
         set_seed(seed)
         model = trainable_sequence_scorer(policy.path, config.tuning)
         trainer: Any
+        run: Callable[[], object]
         if kind == "ours":
             trainer = make_trainer(stage, model, tokenizer, pairs, config, preferences.id, seed)
+            run = partial(trainer.run, stage, "reward model")
         else:
             trainer = trl_trainer(stage, model, tokenizer, pairs, config, seed)
+            run = trainer.train
         start = time.process_time()
-        trainer.train()
+        run()
         spent = time.process_time() - start
     test = read_dataset(preferences.path, "test")
     scorer = ScorerInTraining(trainer.model, tokenizer, limit.tokens)
