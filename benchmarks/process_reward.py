@@ -12,7 +12,7 @@ takes the answer that most of them give. The figure is the share of right answer
 
 About twelve minutes on one core for five seeds, of which labelling takes two (an estimate, by
 samples and trainings of the quickstart). Labels and finished seeds are kept beside the run, so a
-second call goes on where the first was cut off. Progress goes to stderr; the last line is one JSON
+second call resumes where the first was cut off. Progress goes to stderr; the last line is one JSON
 object.
 """
 

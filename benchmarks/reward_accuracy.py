@@ -9,8 +9,8 @@ it stands that of the best possible judge, who knows what every simulated labell
 the processor's, of the training alone; ours includes its last checkpoint.
 
 About eight minutes on one core for five seeds, of which TRL takes two thirds (an estimate, by a
-training of the quickstart). Finished seeds are kept in a file beside the run, so a second call goes
-on where the first was cut off. Progress goes to stderr; the last line is one JSON object.
+training of the quickstart). Finished seeds are kept in a file beside the run, so a second call
+resumes where the first was cut off. Progress goes to stderr; the last line is one JSON object.
 """
 
 from __future__ import annotations

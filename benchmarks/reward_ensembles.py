@@ -10,7 +10,7 @@ ensemble has members of different heads, adapters and data orders, and each is a
 whose figures are means over the members. Intervals are 95 %, by Student's t over seeds.
 
 About five minutes on one core for five seeds (an estimate, by a training of the quickstart).
-Finished seeds are kept in a file beside the run, so a second call goes on where the first was cut
+Finished seeds are kept in a file beside the run, so a second call resumes where the first was cut
 off. Progress goes to stderr; the last line is one JSON object: gold utility at the peak over n and
 at the largest n.
 """
