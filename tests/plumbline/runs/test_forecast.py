@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -84,7 +85,7 @@ def test_a_run_says_what_is_left_after_each_stage(tmp_path):
 
 def test_a_line_in_a_log_has_the_time_left(monkeypatch):
     clock = iter([0.0, 0.0, 10.0, 30.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     text = StringIO()
     with Reporter(Console(file=text)).bar("training", 100) as bar:
         bar.update(20)  # resumed here
