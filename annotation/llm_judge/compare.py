@@ -6,17 +6,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from annotation.llm_judge.client import Endpoint, Key, TurnedDown
+from annotation.llm_judge.client import JudgeEndpoint, Key
 from annotation.llm_judge.config import JudgeConfig
 from annotation.llm_judge.prompt import Verdict, question, read_reply
 from plumbline.data.records import Message, Row, assistant
+from plumbline.lm.endpoint.client import TurnedDown
 
 
 class EndpointJudge:
     """Asks an OpenAI-compatible endpoint which of two responses is better."""
 
     def __init__(self, config: JudgeConfig) -> None:
-        self._config, self._endpoint = config, Endpoint(config)
+        self._config, self._endpoint = config, JudgeEndpoint(config)
         self.concurrency = config.concurrency
 
     def compare(self, prompt: Sequence[Message], first: str, second: str) -> Verdict | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from annotation.llm_judge.client import Answer, Endpoint, Journal, Key, TurnedDown, ask_all
+from annotation.llm_judge.client import SETTINGS, JudgeEndpoint, Key, journal
 from annotation.llm_judge.config import JudgeConfig
 from annotation.llm_judge.prompt import Reading, Side, question, read_reply
 from annotation.pair_ids import checked_ids
@@ -21,6 +21,8 @@ from plumbline.data.labels import Choice, Label, write_labels
 from plumbline.data.records import Message, Row, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
+from plumbline.lm.endpoint.answers import Journal
+from plumbline.lm.endpoint.client import Reply, TurnedDown, ask_all
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
@@ -54,24 +56,23 @@ def judge_pairs(
 
     # 1. Ask about every pair in both orders.
     file = stage.shards / ANSWERS_FILE
-    journal = Journal(file)
+    replies = journal(file)
     questions = [
         (Key(name, first), partial(_ask, config, row, first, data_seed))
         for name, row in zip(ids, rows, strict=True)
         for first in ORDERS
     ]
-    where = "this machine" if config.is_local else f"{config.host}: prompts and responses go there"
     stage.say(
-        f"asks {config.model} on {where}; {len(questions)} requests, "
-        f"{len(journal.answers)} answered before"
+        f"asks {config.model} on {config.where}; {len(questions)} requests, "
+        f"{len(replies)} answered before"
     )
-    turned_down = _ask_all(stage, config, questions, journal)
+    turned_down = _ask_all(stage, config, questions, replies)
 
     # 2. Make one label of two answers, or count the pair with the reason.
     labels, dropped = [], Dropped()
     judgments = []
     for number, (name, row) in enumerate(zip(ids, rows, strict=True), 1):
-        answers = {first: journal.answers.get(Key(name, first)) for first in ORDERS}
+        answers = {first: replies.answers.get(Key(name, first)) for first in ORDERS}
         readings = {
             first: read_reply(answer) if answer else None for first, answer in answers.items()
         }
@@ -92,7 +93,7 @@ def judge_pairs(
     # 3. Write the labels, and every answer unchanged.
     write_labels(stage.folder, labels)
     shutil.copyfile(file, stage.folder / ANSWERS_FILE)
-    return metrics(config, labels, judgments, list(journal.answers.values()), turned_down)
+    return metrics(config, labels, judgments, list(replies.answers.values()), turned_down)
 
 
 def combine(a_first: Reading | None, b_first: Reading | None, config: JudgeConfig) -> Judgment:
@@ -122,7 +123,7 @@ def metrics(
     config: JudgeConfig,
     labels: Sequence[Label],
     judgments: Sequence[Judgment],
-    answers: Sequence[Answer],
+    answers: Sequence[Reply],
     turned_down: Sequence[TurnedDown],
 ) -> dict[str, float | None]:
     """Return a judge's metrics: consistency, position bias, failures and cost.
@@ -171,19 +172,28 @@ def _ask_all(
     stage: Stage,
     config: JudgeConfig,
     questions: Sequence[tuple[Key, Callable[[bool], list[Message]]]],
-    journal: Journal,
+    replies: Journal[Key],
 ) -> list[TurnedDown]:
-    endpoint = Endpoint(config)
+    endpoint = JudgeEndpoint(config)
     try:
         with stage.bar("answers", len(questions)) as bar:
-            bar.update(len(journal.answers))
-            turned_down = ask_all(endpoint, questions, journal, config.concurrency, bar.advance)
+            bar.update(len(replies))
+            refused = ask_all(
+                [(key, partial(endpoint.ask, key, messages)) for key, messages in questions],
+                replies,
+                config,
+                settings=SETTINGS,
+                progress=bar.advance,
+            )
     finally:
         endpoint.close()
     if config.structured == "auto" and not endpoint.structured:
         stage.say("the endpoint accepts no JSON schema: verdicts are read from text")
+    turned_down = list(refused.values())
     if turned_down:
-        stage.say(f"{len(turned_down)} requests were refused, such as: {turned_down[0].reason}")
+        stage.say_plainly(
+            f"{len(turned_down)} requests were refused, such as: {turned_down[0].reason}"
+        )
     return turned_down
 
 
@@ -191,7 +201,7 @@ def _label(
     config: JudgeConfig,
     row: Row,
     judgment: Judgment,
-    answers: Mapping[Side, Answer | None],
+    answers: Mapping[Side, Reply | None],
     readings: Mapping[Side, Reading | None],
     data_seed: int,
 ) -> Label:

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import ValidationError
 
-from annotation.llm_judge.client import Journal, Key
+from annotation.llm_judge.client import Key, journal
 from annotation.llm_judge.config import JudgeConfig
 from annotation.llm_judge.judge import ANSWERS_FILE, INCONSISTENT, combine, judge_pairs
 from annotation.llm_judge.prompt import Reading, question, read_reply
@@ -28,6 +27,7 @@ from plumbline.runs.artifacts import Artifact, Manifest, Store
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage
+from tests.endpoint_server import EndpointServer, completion
 
 SECRET = "sk-not-to-be-found-4711"
 _SHOWN = re.compile(
@@ -45,19 +45,6 @@ def shown(payload):
     return match["prompt"], match["one"], match["two"]
 
 
-def completion(content, *, finish="stop", refusal=None, usage=(100, 10)):
-    """Return the body of a chat completion."""
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    return 200, {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "served",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": 0},
-    }
-
-
 def verdict(which, why="Because."):
     return completion(json.dumps({"rationale": why, "verdict": which}))
 
@@ -68,54 +55,14 @@ def longer(payload):
     return verdict("tie" if len(one) == len(two) else "1" if len(one) > len(two) else "2")
 
 
-class Server:
-    """An endpoint on this machine; ``reply`` makes (status, body[, headers]) of a request."""
-
-    def __init__(self):
-        self.reply = longer
-        self.requests: list[dict] = []
-        self.headers: list[dict] = []
-        self.answered: Counter = Counter()
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    assert self.path == "/v1/chat/completions"
-                    outer.requests.append(payload)
-                    outer.headers.append({k.lower(): v for k, v in self.headers.items()})
-                    status, body, *more = outer.reply(payload)
-                    if status == 200:
-                        outer.answered[shown(payload)] += 1
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                for name, value in (more[0] if more else {}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-
 @pytest.fixture
 def server(monkeypatch):
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("OPENAI_"):
             monkeypatch.delenv(name)
-    made = Server()
+    made = EndpointServer(longer, about=shown)
     yield made
-    made.http.shutdown()
-    made.http.server_close()
+    made.close()
 
 
 def pairs_in(home, texts):
@@ -293,6 +240,7 @@ from annotation.llm_judge.config import JudgeConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
+from tests.endpoint_server import EndpointServer, completion
 
 folder, pairs, url = sys.argv[1:]
 config = JudgeConfig(model="m", base_url=url, concurrency=1)
@@ -332,13 +280,13 @@ def test_a_judge_killed_at_any_moment_pays_for_no_answer_twice(tmp_path, server,
 
 def test_half_a_line_is_no_answer(tmp_path):
     path = tmp_path / "journal.jsonl"
-    Journal(path).add({"pair_id": "p", "first": "a", "content": "ü"})
+    journal(path).add(Key("p", "a"), {"pair_id": "p", "first": "a", "content": "ü\u2028"})
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-20])
-    journal = Journal(path)
-    assert list(journal.answers) == [Key("p", "a")]
-    journal.add({"pair_id": "q", "first": "b", "content": "x"})
-    assert list(Journal(path).answers) == [Key("p", "a"), Key("q", "b")]
+    again = journal(path)
+    assert list(again.answers) == [Key("p", "a")]
+    again.add(Key("q", "b"), {"pair_id": "q", "first": "b", "content": "x"})
+    assert list(journal(path).answers) == [Key("p", "a"), Key("q", "b")]
 
 
 def test_an_endpoint_without_schemas_is_asked_in_text(stage, server, pairs):
