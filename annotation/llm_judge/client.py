@@ -12,8 +12,6 @@ from plumbline.data.records import Message
 from plumbline.lm.endpoint.answers import Journal
 from plumbline.lm.endpoint.client import Endpoint, Reply, TurnedDown
 
-SETTINGS = "judge"
-
 
 class Key(NamedTuple):
     """What a request is about."""
@@ -31,7 +29,7 @@ class JudgeEndpoint:
     """Asks for verdicts."""
 
     def __init__(self, config: JudgeConfig) -> None:
-        self._config, self._endpoint = config, Endpoint(config, SETTINGS)
+        self._config, self._endpoint = config, Endpoint(config)
         self.structured = config.structured != "text"
         """Whether a JSON schema asks for the verdict; False once the endpoint refuses one."""
 

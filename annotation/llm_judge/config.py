@@ -6,7 +6,7 @@ again.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from plumbline.lm.endpoint.config import EndpointConfig
 
 class JudgeConfig(EndpointConfig):
     """An LLM judge behind an OpenAI-compatible endpoint, which sees every pair in both orders."""
+
+    place: ClassVar[str] = "judge"
 
     prompt_version: Literal["pairwise-1"] = "pairwise-1"
     """The version of the judge's prompt."""

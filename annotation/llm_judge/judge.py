@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from annotation.llm_judge.client import SETTINGS, JudgeEndpoint, Key, journal
+from annotation.llm_judge.client import JudgeEndpoint, Key, journal
 from annotation.llm_judge.config import JudgeConfig
 from annotation.llm_judge.prompt import Reading, Side, question, read_reply
 from annotation.pair_ids import checked_ids
@@ -182,7 +182,6 @@ def _ask_all(
                 [(key, partial(endpoint.ask, key, messages)) for key, messages in questions],
                 replies,
                 config,
-                settings=SETTINGS,
                 progress=bar.advance,
             )
     finally:

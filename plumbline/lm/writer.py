@@ -73,12 +73,10 @@ class WriterEndpointConfig(EndpointConfig):
 class EndpointWriter:
     """A model behind an endpoint. Its answers are kept by content, so none is asked for twice."""
 
-    def __init__(
-        self, config: WriterEndpointConfig, folder: Path, settings: str = "endpoint"
-    ) -> None:
-        """Answers are kept in ``folder``; errors name the settings by ``settings``."""
-        self._config, self._settings = config, settings
-        self._endpoint = Endpoint(config, settings)
+    def __init__(self, config: WriterEndpointConfig, folder: Path) -> None:
+        """Answers are kept in ``folder``."""
+        self._config = config
+        self._endpoint = Endpoint(config)
         self._answers: Journal[str] = by_content(folder, config)
 
     def write(self, prompts: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[Written]:
@@ -89,13 +87,12 @@ class EndpointWriter:
         ]
         # Without its seed in the request, a second draw of a prompt would find the first one.
         keys = [
-            content_key({**body, "draw": seed})
-            for body, seed in zip(bodies, seeds, strict=True)
+            content_key({**body, "draw": seed}) for body, seed in zip(bodies, seeds, strict=True)
         ]
         questions = {
             key: partial(self._ask, key, body) for key, body in zip(keys, bodies, strict=True)
         }
-        refused = ask_all(questions.items(), self._answers, self._config, settings=self._settings)
+        refused = ask_all(questions.items(), self._answers, self._config)
         return [
             Written("", f"gave no text: {refused[key].reason}")
             if key in refused

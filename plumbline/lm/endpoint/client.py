@@ -8,7 +8,6 @@ yet, as far as this side knows, and are sent again.)
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
-from plumbline.lm.endpoint.config import EndpointConfig
+from plumbline.lm.endpoint.config import EndpointConfig, api_key
 
 K = TypeVar("K", bound=Hashable)
+K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 Reply = dict[str, Any]
 """A reply: ``content``, ``refusal``, ``finish_reason``, tokens, and when it came."""
 
@@ -41,12 +41,16 @@ class TurnedDown(NamedTuple):
 class Endpoint:
     """Sends requests by the openai client, which retries those that may succeed later."""
 
-    def __init__(self, config: EndpointConfig, settings: str = "endpoint") -> None:
-        """Errors name the settings by ``settings``: ``endpoint.timeout``."""
-        import openai
-
-        self._config, self._settings = config, settings
-        self._secret = api_key(config, settings)
+    def __init__(self, config: EndpointConfig) -> None:
+        try:
+            import openai
+        except ImportError:
+            raise ConfigError(
+                f"{config.place} is a model behind an endpoint, which the package openai speaks "
+                "to: pip install 'plumbline-rlhf[judge]'."
+            ) from None
+        self._config = config
+        self._secret = api_key(config)
         self._client = openai.OpenAI(
             base_url=config.base_url,
             api_key=self._secret or "none",  # else it would send OPENAI_API_KEY, to any endpoint
@@ -124,18 +128,18 @@ class Endpoint:
         """Return an error that says what is wrong with the endpoint, and what to do."""
         import openai
 
-        config, settings = self._config, self._settings
+        config = self._config
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             held = (
                 f"the key in {config.api_key_env} was refused. Check that variable"
                 if config.api_key_env is not None
-                else f"no key was sent. Name the variable that holds one in {settings}.api_key_env"
+                else f"no key was sent. Name its variable in {config.place}.api_key_env"
             )
             advice = f"{held}. {_AGAIN}"
         elif isinstance(error, openai.NotFoundError):
             advice = f"It may have no model {config.model!r}, or no API at this address. {_AGAIN}"
         elif isinstance(error, openai.APITimeoutError):
-            advice = f"No reply within {settings}.timeout ({config.timeout:g} s). {_AGAIN}"
+            advice = f"No reply within {config.place}.timeout ({config.timeout:g} s). {_AGAIN}"
         else:
             advice = f"Tried {config.retries + 1} times. {_AGAIN}"
         return ModelError(
@@ -144,10 +148,10 @@ class Endpoint:
         )
 
 
-class Answers(Protocol[K]):
+class Answers(Protocol[K_contra]):
     """Where answers are kept (`plumbline.lm.endpoint.answers`)."""
 
-    def __contains__(self, key: K) -> bool:
+    def __contains__(self, key: K_contra) -> bool:
         """Return whether a request has an answer."""
         ...
 
@@ -155,7 +159,7 @@ class Answers(Protocol[K]):
         """Return how many answers there are."""
         ...
 
-    def add(self, key: K, answer: Reply) -> None:
+    def add(self, key: K_contra, answer: Reply) -> None:
         """Keep an answer; it is on the disk when this returns."""
         ...
 
@@ -165,7 +169,6 @@ def ask_all(
     answers: Answers[K],
     config: EndpointConfig,
     *,
-    settings: str = "endpoint",
     progress: Callable[[], None] = lambda: None,
 ) -> dict[K, TurnedDown]:
     """Ask what has no answer yet, ``concurrency`` at once; return the requests that were refused.
@@ -186,9 +189,9 @@ def ask_all(
                 if len(turned_down) >= _TOO_MANY_REFUSALS and not len(answers):
                     raise ModelError(
                         f"The model {config.model!r} turned down all of the first "
-                        f"{len(turned_down)} requests: {answer.reason}. Check the settings "
-                        f"model, max_tokens, limit_name and temperature of {settings} against what "
-                        "it supports."
+                        f"{len(turned_down)} requests: {answer.reason}. Check model, "
+                        f"max_tokens, limit_name and temperature of {config.place} against what it "
+                        "supports."
                     )
             else:
                 answers.add(key, answer)
@@ -198,7 +201,7 @@ def ask_all(
         with showing:
             progress()
 
-    with ThreadPoolExecutor(config.concurrency, thread_name_prefix=settings) as pool:
+    with ThreadPoolExecutor(config.concurrency, thread_name_prefix=config.place) as pool:
         try:
             waiting = [pool.submit(work, *q) for q in questions if q[0] not in answers]
             wait(waiting, return_when=FIRST_EXCEPTION)
@@ -207,25 +210,6 @@ def ask_all(
     for future in waiting:
         future.result()
     return turned_down
-
-
-def api_key(config: EndpointConfig, settings: str = "endpoint") -> str | None:
-    """Return the key from the environment, or None where none is configured."""
-    if config.api_key_env is None:
-        return None
-    key = os.environ.get(config.api_key_env, "").strip()
-    if not key:
-        raise ConfigError(
-            f"{settings}.api_key_env is {config.api_key_env!r}, but the environment has no such "
-            f"variable, or it is empty. Set it (export {config.api_key_env}=...), or set "
-            f"{settings}.api_key_env to null where the endpoint needs no key."
-        )
-    return key
-
-
-def check_api_key(config: EndpointConfig, settings: str = "endpoint") -> None:
-    """Raise `ConfigError` where the key's variable is not set: a check before work."""
-    api_key(config, settings)
 
 
 class Pace:

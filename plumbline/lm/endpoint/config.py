@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from plumbline.config import Config, not_in_identity
+from plumbline.config import Check, Config, not_in_identity
+from plumbline.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class EndpointConfig(Config):
     """A model behind an OpenAI-compatible endpoint."""
+
+    place: ClassVar[str] = "endpoint"
+    """How errors name these settings: ``endpoint.timeout``."""
 
     model: str = Field(min_length=1)
     """The model's name at the endpoint."""
@@ -63,6 +70,10 @@ class EndpointConfig(Config):
             )
         return self
 
+    def checks_before_work(self) -> Sequence[Check]:
+        """Look for the key, where one is needed."""
+        return () if self.api_key_env is None else (partial(check_api_key, self),)
+
     @property
     def host(self) -> str:
         """The endpoint's host."""
@@ -82,3 +93,22 @@ class EndpointConfig(Config):
     def where(self) -> str:
         """Where texts go, for people."""
         return "this machine" if self.is_local else f"{self.host}: the texts go there"
+
+
+def api_key(config: EndpointConfig) -> str | None:
+    """Return the key from the environment, or None where none is configured."""
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{config.place}.api_key_env is {config.api_key_env!r}, but the environment has no "
+            f"such variable, or it is empty. Set it (export {config.api_key_env}=...), or set "
+            f"{config.place}.api_key_env to null where the endpoint needs no key."
+        )
+    return key
+
+
+def check_api_key(config: EndpointConfig) -> None:
+    """Raise `ConfigError` where the key's variable is not set."""
+    api_key(config)

@@ -10,7 +10,7 @@ import pytest
 
 from plumbline.data.records import user
 from plumbline.errors import ConfigError, ModelError
-from plumbline.lm.endpoint.client import Pace, check_api_key
+from plumbline.lm.endpoint.client import Pace
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.writer import EndpointWriter, LocalWriter, WriterEndpointConfig, Written
 from tests.endpoint_server import CUT, EndpointServer, completion, told_to_wait
@@ -141,7 +141,8 @@ def test_no_more_requests_go_out_in_a_minute_than_are_allowed(server, tmp_path):
 def test_the_key_is_sent_and_written_nowhere(server, tmp_path, monkeypatch):
     config = WriterEndpointConfig(model="m", base_url=server.url, api_key_env="WRITER_KEY")
     with pytest.raises(ConfigError, match="export WRITER_KEY="):
-        check_api_key(config)
+        for check in config.checks_before_work():
+            check()
     monkeypatch.setenv("WRITER_KEY", SECRET)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
     server.reply = lambda p: completion(f"Your key is {SECRET}.")
