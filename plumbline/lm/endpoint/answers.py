@@ -63,7 +63,7 @@ class Journal(Generic[K]):
 def by_content(folder: Path, config: EndpointConfig) -> Journal[str]:
     """Return the answers of a model, each known by what was asked (`content_key`).
 
-    Whatever asks the same again finds the answer, also after it was killed, or with other settings
+    Who asks the same again finds the answer, also after a kill, or with other settings
     of what is done with the answers.
     """
     name = hashlib.sha256(f"{config.base_url}\0{config.model}".encode()).hexdigest()[:16]
