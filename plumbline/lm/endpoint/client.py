@@ -28,7 +28,7 @@ Reply = dict[str, Any]
 _TOO_MANY_REFUSALS = 5
 """So many refusals and no answer mean that the settings are wrong."""
 _NONSENSE_RETRIES = 2
-"""How often a request is sent again whose reply is no chat completion: a proxy may be starting."""
+"""How often a request is sent again whose reply is not a chat completion: a proxy may be starting."""
 _AGAIN = "All answers are kept. The same command resumes."
 
 
@@ -226,7 +226,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Wait for one's turn."""
+        """Wait until the next may pass."""
         with self._lock:
             now = self._clock()
             turn = max(now, self._next)
