@@ -66,8 +66,8 @@ class WriterEndpointConfig(EndpointConfig):
     max_tokens: int = Field(512, ge=16)
     """The longest text, in tokens. Models that reason before they answer need more."""
     seeded: bool = True
-    """Send a seed with each request, so that an endpoint that respects it draws the same again. False
-    for endpoints that refuse it."""
+    """Send a seed with each request, so that an endpoint that respects it draws the same again.
+    False for endpoints that refuse it."""
 
 
 class EndpointWriter:

@@ -28,7 +28,7 @@ Reply = dict[str, Any]
 _TOO_MANY_REFUSALS = 5
 """So many refusals and no answer mean that the settings are wrong."""
 _NONSENSE_RETRIES = 2
-"""How often a request is sent again whose reply is not a chat completion: a proxy may be starting."""
+"""Further tries where a reply is not a chat completion: a proxy may be starting."""
 _AGAIN = "All answers are kept. The same command resumes."
 
 
