@@ -238,12 +238,12 @@ class Scorer:
     def __init__(self, model: Place, *, batch_size: int = 64, home: Place | None = None) -> None:
         """Name a scorer; ``batch_size`` is that of a reward model which is named alone."""
         from recipes._scorers import named_scorer
-        from reward.scorer import RewardModelScorer
+        from reward.ensemble import reward_scorer
 
         self._scorer_call = named_scorer(_name(model), lambda name: _model_folder(name, home))
-        if self._scorer_call.function is RewardModelScorer:
+        if self._scorer_call.function is reward_scorer:
             self._scorer_call = defer(
-                RewardModelScorer, **self._scorer_call.arguments, batch_size=batch_size
+                reward_scorer, **self._scorer_call.arguments, batch_size=batch_size
             )
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Any
 from plumbline.errors import ArtifactError, ModelError
 from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
-from plumbline.runs.artifacts import Artifact, Store, sha256
+from plumbline.runs.artifacts import Artifact, Store, read_json, sha256, write_json
 from plumbline.runs.find import find_artifact
 from plumbline.runs.make import make_in
 from plumbline.runs.progress import Reporter
@@ -22,6 +22,7 @@ from plumbline.training.base_model import gguf_source, unpack_gguf
 from reward.aspects import ASPECTS
 from reward.calibration import CALIBRATION
 from reward.classifier import load_scorer_tokenizer
+from reward.content import ENSEMBLE
 from reward.process.scorer import PROCESS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?")
@@ -33,6 +34,14 @@ def link_model(
 ) -> Mapping[str, float | None]:
     """Link to a model outside the store; ``content`` is the digest of its folder."""
     folder = Path(name_or_path)
+    if content is not None and (folder / ENSEMBLE).exists():
+        facts = read_json(folder / ENSEMBLE)
+        members = [str(folder / member) for member in facts["members"]]
+        write_json(stage.folder / ENSEMBLE, facts | {"members": members})
+        if (folder / CALIBRATION).exists():
+            shutil.copyfile(folder / CALIBRATION, stage.folder / CALIBRATION)
+        load_scorer_tokenizer(Path(members[0]))
+        return {}
     Reference(name_or_path).write(stage.folder)
     for name in (CALIBRATION, ASPECTS, PROCESS):  # what a reward model has beside its weights
         if content is not None and (folder / name).exists():
@@ -97,7 +106,7 @@ def _call_for(
 
 def _checked(artifact: Artifact, name: str) -> Artifact:
     files = artifact.manifest.files
-    if not {"config.json", ADAPTER_CONFIG, REFERENCE} & set(files):
+    if not {"config.json", ADAPTER_CONFIG, REFERENCE, ENSEMBLE} & set(files):
         raise ArtifactError(
             f"{name!r} is {artifact.id}, which holds no model: its kind is {artifact.kind!r}. Give "
             "a policy, a base or a reward model."
@@ -108,13 +117,14 @@ def _checked(artifact: Artifact, name: str) -> Artifact:
 def _digest(folder: Path) -> str:
     """Return a digest of the files of a folder, so that other weights are another model."""
     _check_folder(folder)
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    text = "".join(f"{file.name}\0{sha256(file)}\n" for file in files)
+    inside = folder.rglob("*") if (folder / ENSEMBLE).exists() else folder.iterdir()
+    files = sorted(file for file in inside if file.is_file())
+    text = "".join(f"{file.relative_to(folder)}\0{sha256(file)}\n" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_folder(folder: Path) -> None:
-    if not {"config.json", ADAPTER_CONFIG} & {file.name for file in folder.iterdir()}:
+    if not {"config.json", ADAPTER_CONFIG, ENSEMBLE} & {file.name for file in folder.iterdir()}:
         raise ModelError(
             f"{folder} holds no model: it has neither config.json nor {ADAPTER_CONFIG}. Give a "
             "folder that from_pretrained reads."

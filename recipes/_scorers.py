@@ -25,10 +25,9 @@ from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.tables import Table
 from reward.classifier import label_weights
-from reward.content import content_of
-from reward.ensemble import COMBINATIONS, EnsembleScorer
+from reward.content import ENSEMBLE, content_of
+from reward.ensemble import COMBINATIONS, EnsembleScorer, reward_scorer
 from reward.judge.local import LocalJudge
-from reward.scorer import RewardModelScorer
 from reward.scorers.answers import COMPARISONS, AnswerScorer
 from reward.scorers.both_orders import BothOrdersScorer
 from reward.scorers.classifier import ClassifierScorer
@@ -184,9 +183,11 @@ class ScorerKind:
 
 def _model(term: ModelTerm, find: FindModel) -> Deferred[Any]:
     model = find(term.model)
-    label_weights(model.path if isinstance(model, Artifact) else model, term.label)  # may refuse
+    folder = model.path if isinstance(model, Artifact) else model
+    if not (folder / ENSEMBLE).exists():
+        label_weights(folder, term.label)  # may refuse
     label = {} if term.label is None else {"label": term.label}
-    return defer(RewardModelScorer, model=model, **label)
+    return defer(reward_scorer, model=model, **label)
 
 
 def _remote(term: RemoteTerm, _: FindModel) -> Deferred[Any]:
@@ -355,7 +356,7 @@ def scorer_content(scorer: Deferred[Any]) -> str:
     That of a reward model alone is the hash of its files, so that a server of it is recognized by
     the model's folder.
     """
-    if scorer.function is RewardModelScorer and set(scorer.arguments) == {"model"}:
+    if scorer.function is reward_scorer and set(scorer.arguments) == {"model"}:
         return str(_content(scorer.arguments["model"]))
     if scorer.function is RemoteScorer:
         return str(scorer.arguments["content"])

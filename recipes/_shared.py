@@ -45,7 +45,7 @@ from recipes._judge import build_judge, sample_start
 from reward.audit.audit import audit_reward_model
 from reward.audit.config import AuditConfig
 from reward.config import RewardConfig
-from reward.scorer import RewardModelScorer
+from reward.ensemble import reward_scorer
 from reward.train import train_reward_model
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig, SFTConfig
@@ -346,7 +346,7 @@ def shared_stages(run: Run, config: SharedConfig) -> SharedStages:
         seed=config.seed,
         hook=defer(Harness, **in_training, scorers=gold, responses=responses, pairs=preferences),
     )
-    scorer = defer(RewardModelScorer, model=reward_model)
+    scorer = defer(reward_scorer, model=reward_model)
     if config.audit_reward:
         run.make(
             "audit",

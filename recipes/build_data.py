@@ -14,7 +14,7 @@ from plumbline.runs.artifacts import read_json
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
 from recipes._models import find_model
-from reward.scorer import RewardModelScorer
+from reward.ensemble import reward_scorer
 from sft.build import build_dataset
 from sft.build.config import BuildConfig
 from sft.build.dataset import BUILD_FILE
@@ -50,6 +50,6 @@ def reward_models(run: Run, config: BuildConfig) -> dict[str, Deferred[Any]]:
     """Return the reward models that steps name, to be loaded when they score."""
     names = [s.scorer for s in config.steps if isinstance(s, QualityConfig) and not s.is_function()]
     return {
-        name: defer(RewardModelScorer, model=find_model(run, name, f"scorer {number}"))
+        name: defer(reward_scorer, model=find_model(run, name, f"scorer {number}"))
         for number, name in enumerate(dict.fromkeys(names), 1)
     }

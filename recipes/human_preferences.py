@@ -42,7 +42,7 @@ from preference.pairs import sample_pairs
 from recipes._models import find_model
 from recipes._shared import SFTPolicyConfig, World, train_sft_policy
 from reward.config import RewardConfig
-from reward.scorer import RewardModelScorer
+from reward.ensemble import reward_scorer
 from reward.train import train_reward_model
 from sft.embeddings.embedder import TextEmbedder
 
@@ -222,7 +222,7 @@ def label_in_rounds(
             select_pairs,
             config=selection,
             pairs=pool,
-            scorers=[defer(RewardModelScorer, model=model) for model in reward_models],
+            scorers=[defer(reward_scorer, model=model) for model in reward_models],
             labeled=[gold, *batches],
             seed=config.seed,
             **distance,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from plumbline.errors import DataError
 from plumbline.runs.artifacts import read_json, write_json
+from reward.temperature import fit_temperature
 
 CALIBRATION = "calibration.json"
 
@@ -42,3 +47,21 @@ class Calibration:
     def apply(self, output: float) -> float:
         """Return the calibrated score of a model's output."""
         return (output - self.mean) / self.std
+
+
+def calibrated(chosen: Sequence[float], rejected: Sequence[float], max_length: int) -> Calibration:
+    """Return the scale on which scores have mean 0 and standard deviation 1, with a temperature."""
+    scores = [*chosen, *rejected]
+    if not all(map(math.isfinite, scores)):
+        raise DataError(
+            "The reward model gives a held-out response no finite score: its training diverged. "
+            "Train it at a lower learning rate."
+        )
+    std = statistics.stdev(scores)
+    if std == 0:
+        raise DataError(
+            "The reward model gives every held-out response the same score, so there is no scale "
+            "to put it on. Train it for longer, or at a higher learning rate."
+        )
+    margins = [(better - worse) / std for better, worse in zip(chosen, rejected, strict=True)]
+    return Calibration(statistics.mean(scores), std, max_length, fit_temperature(margins))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from plumbline.config import Config, only_when
 from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
+from reward.ensemble import COMBINATIONS
 from reward.losses import LOSSES
 
 
@@ -37,6 +38,27 @@ class EarlyStoppingConfig(Config):
         lambda config: config.patience is not None, "patience", 0.1, gt=0, lt=1
     )
     """Share of the prompts in the training split."""
+
+
+class EnsembleConfig(Config):
+    """Several reward models as one: adapters and heads of their own on one frozen base.
+
+    They learn from the same pairs in other orders, from other random heads.
+    """
+
+    members: int = Field(1, ge=1)
+    """How many reward models are trained. 1: no ensemble."""
+    how: Annotated[str, COMBINATIONS] = only_when(
+        lambda config: config.members > 1, "members: 2 or more", "mean"
+    )
+    """How their scores become one reward."""
+    uncertainty_weight: float = only_when(
+        lambda config: config.members > 1 and COMBINATIONS[config.how].uses_weight,
+        "members: 2 or more, and how: uncertainty or a function of your own",
+        1.0,
+        ge=0,
+    )
+    """Weight of the variance between members."""
 
 
 def _reads(name: str) -> Callable[[Any], bool]:
@@ -123,12 +145,14 @@ class RewardConfig(Config):
     """How it is trained."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """Whether it may end early, and keeps its best weights."""
+    ensemble: EnsembleConfig = EnsembleConfig()
+    """Whether several reward models are trained that score as one."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the reward model during training, besides once before it.
     Counts only where a harness is given."""
 
     @model_validator(mode="after")
-    def _ratings_are_named(self) -> RewardConfig:
+    def _parts_fit_together(self) -> RewardConfig:
         if _reads("rating")(self) and self.ratings is None:
             raise ValueError(
                 f"loss is {self.loss}, which learns from ratings of both responses. Name their "
@@ -138,5 +162,12 @@ class RewardConfig(Config):
             raise ValueError(
                 f"loss is {self.loss}, which weighs pairs by their strength. Name its column: "
                 "margins: COLUMN"
+            )
+        if self.ensemble.members > 1 and not self.tuning.has_adapter:
+            raise ValueError(
+                f"ensemble.members is {self.ensemble.members}, and members are adapters on one "
+                f"base, but tuning.method is {self.tuning.method}. Set tuning.method: lora, or "
+                "train whole reward models one by one and name them in a file of terms (kind: "
+                "ensemble)"
             )
         return self

@@ -10,6 +10,8 @@ from plumbline.errors import ModelError
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, source_of
 from plumbline.runs.artifacts import MANIFEST, Artifact, is_artifact, read_json, sha256
 
+#: What makes a folder an ensemble: the folders of its members beside it, and how they combine.
+ENSEMBLE = "ensemble.json"
 #: Files that change no score.
 _WITHOUT_EFFECT = (MANIFEST, REFERENCE, "README.md", "metrics.jsonl", "dropped.jsonl")
 
@@ -20,13 +22,20 @@ def content_of(folder: Path) -> str:
     Two folders with the same files have the same hash, wherever they are. A base on the hub counts
     by its name and revision. Raises `ModelError` where the folder holds no model.
     """
+    if (folder / ENSEMBLE).exists():
+        facts = read_json(folder / ENSEMBLE)
+        members = [content_of(folder / name) for name in facts["members"]]
+        return _hash([facts["how"], facts["uncertainty_weight"], members])
     source = source_of(folder)
     base = Path(source.base.name_or_path)
     places = dict.fromkeys([folder, *source.adapters, *([base] if base.is_dir() else [])])
-    parts = [sorted(_hashes(place).items()) for place in places]
+    hashes = [sorted(_hashes(place).items()) for place in places]
     named = None if base.is_dir() else [source.base.name_or_path, source.base.revision]
-    text = json.dumps([named, parts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _hash([named, hashes])
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _hashes(folder: Path) -> dict[str, str]:

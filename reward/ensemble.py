@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from plumbline.data.records import Message
-from plumbline.errors import ConfigError
+from plumbline.errors import ConfigError, ModelError
 from plumbline.hooks import Scorer, problem_with
 from plumbline.lm.load import base_with_idle_adapter
 from plumbline.lm.model_folder import source_of
-from plumbline.runs.artifacts import Artifact
+from plumbline.runs.artifacts import Artifact, read_json
 from plumbline.tables import Table
+from reward.calibration import Calibration
+from reward.content import ENSEMBLE
+from reward.mounted import read_together, scores_together
 from reward.scorer import RewardModelScorer
 
 Scores = npt.NDArray[np.float64]
@@ -81,12 +84,16 @@ class EnsembleScorer:
     Each member scores on its own calibrated scale (mean 0 and standard deviation 1 on held-out
     pairs), so
     that none outweighs the others by the size of its numbers. Members that are adapters on one
-    base share it: on their own they load it once, and in PPO they move in to the policy's.
+    base share it: on their own they load it once, and in PPO they move in to the policy's. Where
+    they read the same tokens, a text is encoded once and read by all in one pass.
 
     Raises `ConfigError` where there are fewer than two models, or the weight is negative.
     """
 
     name = "ensemble"
+
+    calibration = Calibration()
+    """The temperature of its scores, where its folder says one."""
 
     def __init__(
         self,
@@ -94,9 +101,13 @@ class EnsembleScorer:
         how: str = "mean",
         weight: float = 1.0,
         batch_size: int = 64,
-        on: Any = None,
+        on: tuple[Any, str] | None = None,
     ) -> None:
-        """Make an ensemble; ``on`` is a PEFT model whose base the members are to move in to."""
+        """Make an ensemble.
+
+        ``on`` is a PEFT model whose base the members are to move in to, and what their adapters'
+        names there begin with.
+        """
         if len(models) < 2:
             raise ConfigError(
                 f"An ensemble was given {len(models)} reward model(s), which cannot disagree. "
@@ -115,19 +126,39 @@ class EnsembleScorer:
         self._models, self._batch_size, self._on = list(models), batch_size, on
         self._last: tuple[Any, Any, Scores] | None = None
 
+    @classmethod
+    def read(cls, folder: Path, batch_size: int = 64) -> EnsembleScorer:
+        """Return the ensemble that a training wrote to a folder. Raises `ModelError`."""
+        file = folder / ENSEMBLE
+        try:
+            facts = read_json(file)
+            members = [folder / name for name in facts["members"]]
+            scorer = cls(members, facts["how"], facts["uncertainty_weight"], batch_size)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{file} does not describe an ensemble ({type(error).__name__}: {error}). It needs "
+                "members (folders beside it), how, and uncertainty_weight."
+            ) from None
+        scorer.name, scorer.calibration = RewardModelScorer.name, Calibration.read(folder)
+        return scorer
+
     @cached_property
     def members(self) -> list[Scorer]:
         """The reward models, each able to score; loaded when they are first asked for."""
         alone = [RewardModelScorer(model, self._batch_size) for model in self._models]
-        trunk = self._on if self._on is not None else _shared_base([s.folder for s in alone])
+        trunk, start = self._on or (_shared_base([s.folder for s in alone]), "reward")
         return [
-            scorer if trunk is None else scorer.mount(trunk, f"reward-{number}")
+            scorer if trunk is None else scorer.mount(trunk, f"{start}-{number}")
             for number, scorer in enumerate(alone)
         ]
 
-    def mount(self, model: Any) -> EnsembleScorer:
+    def mount(self, model: Any, adapter: str = "reward") -> EnsembleScorer:
         """Return this ensemble with its members on a PEFT model's base, where they are of it."""
-        return EnsembleScorer(self._models, self.how, self.weight, self._batch_size, on=model)
+        mounted = EnsembleScorer(
+            self._models, self.how, self.weight, self._batch_size, (model, adapter)
+        )
+        mounted.name, mounted.calibration = self.name, self.calibration
+        return mounted
 
     def problem_with(self, prompt: Sequence[Message]) -> str | None:
         """Return why no response to a prompt can be scored; None where each can be."""
@@ -140,9 +171,16 @@ class EnsembleScorer:
         """Return every member's reward of each response, [members, responses]."""
         texts = (list(prompts), list(responses))
         if self._last is None or self._last[:2] != texts:  # a harness asks for both
-            scores = [member.score(prompts, responses) for member in self.members]
+            if self._reads_together:
+                scores = scores_together(self.members, prompts, responses)  # type: ignore[arg-type]
+            else:
+                scores = [member.score(prompts, responses) for member in self.members]
             self._last = (*texts, np.array(scores, dtype=float))
         return self._last[2]
+
+    @cached_property
+    def _reads_together(self) -> bool:
+        return read_together(self.members)
 
     def score(self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
         """Return the ensemble's reward of each response."""
@@ -155,6 +193,24 @@ class EnsembleScorer:
         """Return the standard deviation of the members' rewards of each response (divided by K)."""
         scores = self.member_scores(prompts, responses)
         return [float(std) for std in scores.std(axis=0)]
+
+
+def reward_scorer(
+    model: Artifact | Path, batch_size: int = 64, label: str | None = None
+) -> RewardModelScorer | EnsembleScorer:
+    """Return what scores by a reward model in a folder, which may be an ensemble.
+
+    ``label``: of a classifier with two labels, the good one. Raises `ModelError`.
+    """
+    folder = model.path if isinstance(model, Artifact) else model
+    if not (folder / ENSEMBLE).exists():
+        return RewardModelScorer(model, batch_size, label)
+    if label is not None:
+        raise ModelError(
+            f"reward_label is {label!r}, which chooses between two labels of a classifier, and "
+            f"{folder} is an ensemble. Leave it out."
+        )
+    return EnsembleScorer.read(folder, batch_size)
 
 
 def _shared_base(folders: Sequence[Path]) -> Any:

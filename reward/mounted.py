@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from plumbline.lm.adapters import using_adapter
+from plumbline.data.records import Message
+from plumbline.hooks import Scorer
 from plumbline.lm.model_folder import ADAPTER, ADAPTER_CONFIG, source_of
-from plumbline.lm.trunk import last_states
+from plumbline.lm.trunk import last_states_by_roles
 from plumbline.lm.tuning_methods import kind_of_adapter
 from plumbline.runs.artifacts import read_json
 from reward.aspects import Aspects
@@ -67,15 +69,66 @@ class MountedScorer(TextScorer):
 
     def outputs(self, ids: Tensor, attention_mask: Tensor) -> list[float]:
         """Return the model's own output for each row [B, T], padded on the right."""
-        was_training = self._model.training
-        self._model.eval()
-        with using_adapter(self._model, self.adapter):
-            device = self._model.device
-            states = last_states(self._model, ids.to(device), attention_mask.to(device))
-        self._model.train(was_training)
-        with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
-            scores: list[float] = (states.to(self._head.dtype) @ self._head[0]).tolist()
-        return scores
+        return [only for (only,) in _outputs([self], ids, attention_mask)]
+
+
+def read_together(members: Sequence[Scorer]) -> bool:
+    """Return whether scorers are adapters on one base that read the same tokens."""
+    first, *others = members
+    return isinstance(first, MountedScorer) and all(
+        isinstance(other, MountedScorer)
+        and other._model is first._model
+        and other.calibration.max_length == first.calibration.max_length
+        and _reading(other.tokenizer) == _reading(first.tokenizer)
+        for other in others
+    )
+
+
+def scores_together(
+    members: Sequence[MountedScorer],
+    prompts: Sequence[Sequence[Message]],
+    responses: Sequence[str],
+) -> list[list[float]]:
+    """Return the calibrated rewards of members that `read_together`, a list for each member.
+
+    Texts are encoded once, and a batch is read by all adapters at once where the base allows it.
+    """
+    first = members[0]
+    outputs = first.in_batches(
+        prompts, responses, lambda *batch: _outputs(members, *batch), copies=len(members)
+    )
+    by_member = zip(*outputs, strict=True) if outputs else [()] * len(members)
+    return [
+        [member.calibration.apply(output) for output in of_member]
+        for member, of_member in zip(members, by_member, strict=True)
+    ]
+
+
+def _outputs(
+    members: Sequence[MountedScorer], ids: Tensor, attention_mask: Tensor
+) -> list[list[float]]:
+    """Return the output of each member for each row [B, T], [B][members]."""
+    model = members[0]._model
+    device, was_training = model.device, model.training
+    model.eval()
+    found = last_states_by_roles(
+        model, ids.to(device), attention_mask.to(device), [member.adapter for member in members]
+    )
+    model.train(was_training)
+    with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
+        columns = [
+            states.to(member._head.dtype) @ member._head[0]
+            for member, states in zip(members, found, strict=True)
+        ]
+    rows: list[list[float]] = torch.stack(columns, dim=1).tolist()
+    return rows
+
+
+def _reading(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
+    """Return what decides the ids of a conversation."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = tokenizer.get_vocab() if backend is None else backend.to_str()
+    return words, tokenizer.chat_template, tokenizer.pad_token_id
 
 
 def _mount(folder: Path, model: Any, adapter: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plumbline.data.records import Row
+from plumbline.data.records import Conversation, Row, prompts_of
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
 from plumbline.runs.artifacts import Artifact
@@ -247,3 +247,8 @@ def _add_length_effect(
     effect = config.length_correction * length_effect(scaled, probabilities)
     margins = columns.get("margin", [0.0] * len(pairs))
     columns["margin"] = [m - effect * x for m, x in zip(margins, scaled, strict=True)]
+
+
+def responses(rows: Sequence[Row], side: str) -> tuple[list[Conversation], list[str]]:
+    """Return prompts and responses of one side of pairs, as a scorer takes them."""
+    return prompts_of(rows), [row[side][-1]["content"] for row in rows]

@@ -7,8 +7,8 @@ have others. Its tokens are made as in training, in `plumbline.lm.chat`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from reward.calibration import Calibration
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+T = TypeVar("T")
 #: The most tokens of one pass, with padding: 64 texts of 512 tokens.
 BATCH_TOKENS = 1 << 15
 
@@ -58,11 +59,24 @@ class TextScorer(ABC):
         """Return why no response to a prompt can be scored; None where each can be."""
         return scoring_problem(self.tokenizer, prompt)
 
-    @torch.no_grad()
     def raw_scores(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float]:
         """Return the model's own output for each response."""
+        return self.in_batches(prompts, responses, self.outputs)
+
+    @torch.no_grad()
+    def in_batches(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        responses: Sequence[str],
+        read: Callable[[Tensor, Tensor], Sequence[T]],
+        copies: int = 1,
+    ) -> list[T]:
+        """Return what ``read`` returns for each response, given batches of ids and masks [B, T].
+
+        ``copies`` is how often it holds a batch at once.
+        """
         rows = []
         for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True), 1):
             try:
@@ -72,12 +86,12 @@ class TextScorer(ABC):
                     f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
                     "Leave such prompts out, or take a reward model whose template takes them."
                 ) from None
-        scores = [0.0] * len(rows)
-        for index in batches_by_tokens([len(row) for row in rows], self.batch_size):
+        found: dict[int, T] = {}
+        lengths = [len(row) for row in rows]
+        for index in batches_by_tokens(lengths, self.batch_size, BATCH_TOKENS // copies):
             batch = pad_right_ids([rows[row] for row in index], int(self.tokenizer.pad_token_id))
-            for row, score in zip(index, self.outputs(*batch), strict=True):
-                scores[row] = score
-        return scores
+            found |= zip(index, read(*batch), strict=True)
+        return [found[row] for row in range(len(rows))]
 
     def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
         prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)

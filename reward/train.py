@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plumbline.data.records import (
-    Message,
-    Row,
-    iterate_dataset,
-    prompt_id,
-    prompts_of,
-    read_dataset,
-)
+from plumbline.data.records import Row, iterate_dataset, prompt_id, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
 from plumbline.lm.branches import reads_branches
-from plumbline.lm.context import length_limit
+from plumbline.lm.context import LengthLimit, length_limit
 from plumbline.lm.load import load_config, trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
@@ -32,14 +23,20 @@ from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.aspects import Aspects
-from reward.calibration import Calibration
+from reward.calibration import Calibration, calibrated
 from reward.config import RewardConfig
 from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
-from reward.pairs import RewardExample, count_contradictions, reward_examples, ties_of
+from reward.pairs import (
+    RewardExample,
+    count_contradictions,
+    responses,
+    reward_examples,
+    ties_of,
+)
 from reward.scorer import RewardModelScorer
-from reward.temperature import fit_temperature
 from reward.text_scorer import TextScorer, classifier_outputs
+from reward.train_members import train_members
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,52 +56,99 @@ def train_reward_model(
     seed: int,
     hook: ScorerHook | None = None,
 ) -> Mapping[str, float | None]:
-    """Train a reward model that starts from a policy's weights; ``hook`` judges it on the way."""
-    silence_libraries()
-    from transformers import set_seed
+    """Train a reward model that starts from a policy's weights, or an ensemble of them.
 
-    # 1. Both responses of each pair, as ids, as they will be scored.
-    tokenizer = load_tokenizer(policy.path)
-    dropped = Dropped()
-    train = _rows_to_train_on(preferences, config)
-    test = read_dataset(preferences.path, "test")
+    ``hook`` judges each on the way.
+    """
+    silence_libraries()
+    data = _read(stage, config, policy, preferences)
+    if config.ensemble.members == 1:
+        return train_one(stage, config, policy, data, seed, hook)
+    return train_members(
+        stage,
+        config.ensemble,
+        lambda part, own_seed: train_one(part, config, policy, data, own_seed, hook),
+        seed,
+        data.test,
+        data.limit.tokens,
+    )
+
+
+class TrainingData(NamedTuple):
+    """What a reward model learns from."""
+
+    preferences: Artifact
+    tokenizer: PreTrainedTokenizerBase
+    limit: LengthLimit
+    """Longest prompt with its response."""
+    pairs: list[EncodedPair]
+    """Both responses of each pair, as ids, as they will be scored."""
+    test: list[Row]
+    """Held-out pairs."""
+    contradicting: int
+    dropped: int
+    """Rows that were left out."""
+
+
+def _read(
+    stage: Stage, config: RewardConfig, policy: Artifact, preferences: Artifact
+) -> TrainingData:
+    """Read and encode the pairs; count those that are left out."""
+    tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    pairs = encode_pairs(train, tokenizer, limit, dropped)
+    pairs = encode_pairs(_rows_to_train_on(preferences, config), tokenizer, limit, dropped)
     stage.report_dropped(dropped)
     contradicting = count_contradictions(pairs)
     if contradicting:
         stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
+    test = read_dataset(preferences.path, "test")
+    return TrainingData(
+        preferences, tokenizer, limit, pairs, test, contradicting, len(dropped.rows)
+    )
 
-    # 2. The policy's weights under a new head.
+
+def train_one(
+    stage: Stage,
+    config: RewardConfig,
+    policy: Artifact,
+    data: TrainingData,
+    seed: int,
+    hook: ScorerHook | None,
+) -> dict[str, float | None]:
+    """Train one reward model in a stage's folder; return its figures."""
+    from transformers import set_seed
+
+    # 1. The policy's weights under a new head.
+    tokenizer, pairs, test, limit = data.tokenizer, data.pairs, data.test, data.limit.tokens
     set_seed(seed)
     model = trainable_sequence_scorer(policy.path, config.tuning, labels=tuple(config.aspects))
-    trainer = make_trainer(stage, model, tokenizer, pairs, config, preferences.id, seed)
+    trainer = make_trainer(stage, model, tokenizer, pairs, config, data.preferences.id, seed)
 
-    # 3. Train, with the harness at its milestones.
-    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit.tokens, _aspects(config))
+    # 2. Train, with the harness at its milestones.
+    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit, _aspects(config))
     fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
     if trainer.best is not None:
         trainer.best.use()
         stage.say(f"the held-out loss was lowest after step {trainer.best.step}, which is kept")
     if not stage.writes:
         return {}  # the first process saves and calibrates
-    card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {preferences.id}.")
+    card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {data.preferences.id}.")
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
     if (aspects := _aspects(config)) is not None:
         aspects.write(stage.folder)
 
-    # 4. Calibrate on held-out pairs, scored from the saved files by the class that others use.
+    # 3. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
-    chosen, rejected = (scorer.raw_scores(*_responses(test, s)) for s in ("chosen", "rejected"))
-    calibrated(chosen, rejected, limit.tokens).write(stage.folder)
+    chosen, rejected = (scorer.raw_scores(*responses(test, s)) for s in ("chosen", "rejected"))
+    calibrated(chosen, rejected, limit).write(stage.folder)
     return {
         "accuracy": pairwise_accuracy(chosen, rejected),
         "train_accuracy": fitted.last.get("accuracy"),
         "loss": fitted.last.get("loss"),
         "pairs": float(len(pairs)),
-        "contradicting_pairs": float(contradicting),
+        "contradicting_pairs": float(data.contradicting),
         "held_out_pairs": float(len(test)),
-        "dropped_rows": float(len(dropped.rows)),
+        "dropped_rows": float(data.dropped),
         "steps": float(trainer.state.global_step),
         **({} if trainer.best is None else {"best_step": float(trainer.best.step)}),
         **fitted.metrics,
@@ -208,28 +252,6 @@ def _evaluator(
     current = ScorerInTraining(model, tokenizer, max_length, aspects)
     folder = stage.folder / "evaluations"
     return lambda step: hook.judge_scorer(current, step, folder)
-
-
-def calibrated(chosen: Sequence[float], rejected: Sequence[float], max_length: int) -> Calibration:
-    """Return the scale on which scores have mean 0 and standard deviation 1, with a temperature."""
-    scores = [*chosen, *rejected]
-    if not all(map(math.isfinite, scores)):
-        raise DataError(
-            "The reward model gives a held-out response no finite score: its training diverged. "
-            "Train it at a lower learning rate."
-        )
-    std = statistics.stdev(scores)
-    if std == 0:
-        raise DataError(
-            "The reward model gives every held-out response the same score, so there is no scale "
-            "to put it on. Train it for longer, or at a higher learning rate."
-        )
-    margins = [(better - worse) / std for better, worse in zip(chosen, rejected, strict=True)]
-    return Calibration(statistics.mean(scores), std, max_length, fit_temperature(margins))
-
-
-def _responses(rows: Sequence[Row], side: str) -> tuple[list[list[Message]], list[str]]:
-    return prompts_of(rows), [row[side][-1]["content"] for row in rows]
 
 
 class ScorerInTraining(TextScorer):

@@ -32,6 +32,8 @@ NO_SCORES = frozenset(
 
 #: What people read in place of the names of a recipe's stages.
 _TITLES = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
+#: Functions that load a judge, by the name that older runs have for it.
+_SAME_JUDGE = {"reward_scorer": "RewardModelScorer"}
 
 
 def title_of(method: str) -> str:
@@ -243,6 +245,7 @@ def comparability_terms(
         terms["sampling"] = json.dumps(values.get("sampling"), sort_keys=True)
     for scorer in harness.get("scorers", ()):
         name = str(scorer["function"]).rsplit(".", 1)[-1]
+        name = _SAME_JUDGE.get(name, name)
         terms[f"judge {name}"] = json.dumps(scorer["arguments"], sort_keys=True)
     tokenizer = policy.path / "tokenizer.json"
     if tokenizer.exists():

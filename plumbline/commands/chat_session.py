@@ -24,7 +24,7 @@ from plumbline.seeds import derive
 from plumbline.terminal import visible
 
 if TYPE_CHECKING:
-    from reward.scorer import RewardModelScorer
+    from plumbline.hooks import Scorer
 
 HELP = """\
 /undo          take back the last question and its response
@@ -49,7 +49,7 @@ class ChatSession:
     speakers: list[Speaker]
     sampling: SamplingConfig
     seed: int
-    scorer: RewardModelScorer | None = None
+    scorer: Scorer | None = None
     system: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class ChatSession:
     ) -> ChatSession:
         """Load the models by their names."""
         from recipes._models import find_model_folder
-        from reward.scorer import RewardModelScorer
+        from reward.ensemble import reward_scorer
 
         silence_libraries()
         speakers = [
@@ -77,7 +77,7 @@ class ChatSession:
             )
             for n in names
         ]
-        scorer = None if reward is None else RewardModelScorer(find_model_folder(home, reward))
+        scorer = None if reward is None else reward_scorer(find_model_folder(home, reward))
         return cls(speakers, sampling, seed, scorer, system)
 
     def reset(self) -> None:

@@ -10,12 +10,14 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plumbline.lm.adapters import Role, using_adapter
 from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import Batch, position_ids
 from plumbline.lm.decoding.snapshot import is_known
@@ -29,7 +31,7 @@ from plumbline.lm.fused_layers import (
     rotations_of,
 )
 from plumbline.lm.gpu.checks import has_packed_pass
-from plumbline.lm.gpu.packing import pack, pack_last
+from plumbline.lm.gpu.packing import pack, pack_last, side_by_side
 from plumbline.lm.gpu.states import packed_states
 from plumbline.lm.virtual_tokens import read_with_virtual_tokens, virtual_tokens
 
@@ -68,6 +70,24 @@ def last_states(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
     columns = (torch.arange(width, device=ids.device) + shift) % width
     ids, mask = ids.gather(1, columns), attention_mask.gather(1, columns)
     return states(model, ids, mask, position_ids(mask), last=1)[:, 0]
+
+
+def last_states_by_roles(
+    model: Any, ids: Tensor, attention_mask: Tensor, roles: Sequence[Role]
+) -> list[Tensor]:
+    """Return the same for several adapters on one base, one tensor [B, D] for each.
+
+    With packed passes their rows stand beside each other, so that the base's products are computed
+    at once; otherwise the adapters read in turn.
+    """
+    if has_packed_pass(model):
+        packing = side_by_side(pack_last(ids, attention_mask), len(roles))
+        return list(packed_states(model, packing, roles).chunk(len(roles)))
+    found = []
+    for role in roles:
+        with using_adapter(model, role):
+            found.append(last_states(model, ids, attention_mask))
+    return found
 
 
 def states(

@@ -57,6 +57,7 @@ class Stage:
 
         What the others write is thrown away.
         """
+        self._partial, self._process = partial, process
         self.writes = process == 0
         """Whether this process writes the artefact."""
         self.checkpoints = CheckpointFolder(partial / "checkpoints", writes=self.writes)
@@ -107,6 +108,15 @@ class Stage:
             stream.write(json.dumps({"step": step, **values}) + "\n")
         for listener in self._listeners:
             listener(step, values)
+
+    def part(self, name: str) -> Stage:
+        """Return a part of this stage: a subfolder of its artefact, with checkpoints of its own."""
+        part = Stage(self._partial / "parts" / name, self._reporter, self._process)
+        part.folder = self.folder / name
+        part.folder.mkdir(exist_ok=True)
+        part.cache, part.title = self.cache, f"{self.title}/{name}"
+        part.tracker_folder = self.tracker_folder / name
+        return part
 
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Bar]:

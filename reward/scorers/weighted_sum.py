@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
 from plumbline.hooks import Scorer, problem_with
+from reward.ensemble import EnsembleScorer
 from reward.scorer import RewardModelScorer
 
 
@@ -60,7 +61,7 @@ class WeightedSum:
             [term.weight for term in self.terms],
             [
                 term.scorer.mount(model, f"reward-{term.name}")
-                if isinstance(term.scorer, RewardModelScorer)
+                if isinstance(term.scorer, RewardModelScorer | EnsembleScorer)
                 else term.scorer
                 for term in self.terms
             ],

@@ -40,9 +40,9 @@ def _gold(data_seed: int, _: Sequence[Artifact]) -> Deferred[Any]:
 
 
 def _reward(_: int, rewards: Sequence[Artifact]) -> Deferred[Any]:
-    from reward.scorer import RewardModelScorer
+    from reward.ensemble import reward_scorer
 
-    return defer(RewardModelScorer, model=rewards[0])
+    return defer(reward_scorer, model=rewards[0])
 
 
 def _ensemble(_: int, rewards: Sequence[Artifact]) -> Deferred[Any]:
