@@ -14,6 +14,7 @@ from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
+from reward import ensemble
 from reward.calibration import Calibration
 from reward.ensemble import COMBINATIONS, EnsembleScorer
 from reward.mounted import MountedScorer
@@ -101,17 +102,18 @@ def test_a_member_that_is_whole_stands_beside_the_others(base_folder, models, pr
         assert scorer.score(prompts, ANSWERS) == pytest.approx(expected, abs=1e-4)
 
 
-def test_each_member_scores_once_for_reward_and_spread_together(models, alone, prompts):
+def test_members_score_once_for_reward_and_spread_together(models, alone, prompts, monkeypatch):
     scorer = EnsembleScorer(models)
-    calls = []
-    for member in scorer.members:
-        member.score = lambda p, r, score=member.score: calls.append(1) or score(p, r)
+    together, calls = ensemble.scores_together, []
+    monkeypatch.setattr(
+        ensemble, "scores_together", lambda *what: calls.append(1) or together(*what)
+    )
     scorer.score(prompts, ANSWERS)
     scorer.ensemble_std(prompts, ANSWERS)
-    assert len(calls) == 3
+    assert len(calls) == 1
     swapped = [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]]
     assert scorer.score(prompts, swapped) != pytest.approx(alone.mean(axis=0), abs=1e-3)
-    assert len(calls) == 6
+    assert len(calls) == 2
 
 
 def test_artifacts_are_taken_as_well_as_folders(models, alone, prompts):

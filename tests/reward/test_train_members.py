@@ -1,4 +1,4 @@
-"""Ensembles that one stage trains: members as they would be alone, one base, one pass, one reward."""
+"""Ensembles that one stage trains: members as they would be alone, one pass, one reward."""
 
 from __future__ import annotations
 
