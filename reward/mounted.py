@@ -111,14 +111,14 @@ def _outputs(
     model = members[0]._model
     device, was_training = model.device, model.training
     model.eval()
-    found = last_states_by_roles(
+    by_member = last_states_by_roles(
         model, ids.to(device), attention_mask.to(device), [member.adapter for member in members]
     )
     model.train(was_training)
     with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
         columns = [
             states.to(member._head.dtype) @ member._head[0]
-            for member, states in zip(members, found, strict=True)
+            for member, states in zip(members, by_member, strict=True)
         ]
     rows: list[list[float]] = torch.stack(columns, dim=1).tolist()
     return rows

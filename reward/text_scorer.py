@@ -86,12 +86,12 @@ class TextScorer(ABC):
                     f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
                     "Leave such prompts out, or take a reward model whose template takes them."
                 ) from None
-        found: dict[int, T] = {}
+        outputs: dict[int, T] = {}
         lengths = [len(row) for row in rows]
         for index in batches_by_tokens(lengths, self.batch_size, BATCH_TOKENS // copies):
             batch = pad_right_ids([rows[row] for row in index], int(self.tokenizer.pad_token_id))
-            found |= zip(index, read(*batch), strict=True)
-        return [found[row] for row in range(len(rows))]
+            outputs |= zip(index, read(*batch), strict=True)
+        return [outputs[row] for row in range(len(rows))]
 
     def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
         prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)

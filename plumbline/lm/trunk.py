@@ -83,11 +83,11 @@ def last_states_by_roles(
     if has_packed_pass(model):
         packing = side_by_side(pack_last(ids, attention_mask), len(roles))
         return list(packed_states(model, packing, roles).chunk(len(roles)))
-    found = []
+    states_of_roles = []
     for role in roles:
         with using_adapter(model, role):
-            found.append(last_states(model, ids, attention_mask))
-    return found
+            states_of_roles.append(last_states(model, ids, attention_mask))
+    return states_of_roles
 
 
 def states(
