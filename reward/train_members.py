@@ -24,30 +24,30 @@ from reward.metrics import pairwise_accuracy
 from reward.pairs import responses
 from reward.temperature import fit_temperature
 
-Figures = dict[str, float | None]
+Metrics = dict[str, float | None]
 
 
 def train_members(
     stage: Stage,
     config: EnsembleConfig,
-    train: Callable[[Stage, int], Figures],
+    train: Callable[[Stage, int], Metrics],
     seed: int,
     test: Sequence[Row],
     max_length: int,
-) -> Figures:
-    """Train the members by ``train``, each with its seed; return the figures of the ensemble.
+) -> Metrics:
+    """Train the members by ``train``, each with its seed; return the metrics of the ensemble.
 
     A figure of several members is their mean, but for the accuracy, which is that of the ensemble.
     """
     parts = [stage.part(f"member-{number}") for number in range(config.members)]
     # All processes look before any of them trains, so that all of them leave out the same.
-    done = [_figures_of(part) for part in parts]
-    figures: list[Figures] = []
+    done = [_metrics_of(part) for part in parts]
+    metrics: list[Metrics] = []
     for number, (part, known) in enumerate(zip(parts, done, strict=True)):
         stage.say(f"member {number + 1} of {config.members}" + (", done before" if known else ""))
-        figures.append(known or train(part, derive(seed, "member", number) % 2**32))
+        metrics.append(known or train(part, derive(seed, "member", number) % 2**32))
         if stage.writes and not known:
-            write_json(_done_file(part), figures[-1])
+            write_json(_done_file(part), metrics[-1])
     if not stage.writes:
         return {}
     write_json(
@@ -64,7 +64,7 @@ def train_members(
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     # Members are on a scale already; the ensemble has a temperature of its own.
     Calibration(max_length=max_length, temperature=fit_temperature(margins)).write(stage.folder)
-    means = _means(figures)
+    means = _means(metrics)
     return {
         **means,
         "accuracy": pairwise_accuracy(chosen, rejected),
@@ -79,13 +79,13 @@ def _done_file(part: Stage) -> Path:
     return part.checkpoints.root.parent / "done.json"
 
 
-def _figures_of(part: Stage) -> Figures | None:
+def _metrics_of(part: Stage) -> Metrics | None:
     file = _done_file(part)
-    figures: Figures | None = read_json(file) if file.exists() else None
-    return figures
+    metrics: Metrics | None = read_json(file) if file.exists() else None
+    return metrics
 
 
-def _means(rows: Sequence[Mapping[str, float | None]]) -> Figures:
+def _means(rows: Sequence[Mapping[str, float | None]]) -> Metrics:
     """Return the mean of each figure over the rows that have it."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
