@@ -1,4 +1,4 @@
-"""What may vary in sampling pairs and in direct preference optimisation."""
+"""What may vary in direct preference optimisation; pairs are in pairs_config.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
-from plumbline.data.reader import DataFormatConfig
 from plumbline.lm.engines.config import EngineConfig
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
@@ -16,129 +15,10 @@ from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
 from plumbline.training.optimizers import OPTIMIZERS
-from preference.corruptions import CORRUPTIONS
 from preference.logprobs import DIVERGENCES, LossSettings
 from preference.losses import LOSSES
-from preference.pairing import PAIRINGS
+from preference.pairs_config import PairFilterConfig, ScoredPairsConfig
 from preference.unpaired_losses import UNPAIRED_LOSSES
-
-
-class PairFilterConfig(Config):
-    """Which pairs of responses are worth a comparison. Null lets all pass."""
-
-    max_similarity: float | None = Field(None, gt=0, lt=1)
-    """Pairs whose texts are more alike than this (the share of characters that match) are left
-    out: people cannot distinguish them, and DPO would move both."""
-    max_length_ratio: float | None = Field(None, gt=1)
-    """Pairs in which one text is longer than the other by more than this factor are left out, so
-    that length does not show which is better."""
-
-
-class PairsConfig(Config):
-    """How pairs of responses are drawn from policies: for people to compare, or to be ranked."""
-
-    prompts: int = Field(1000, ge=2)
-    """Prompts to answer."""
-    responses: int = Field(4, ge=2)
-    """Responses sampled for each prompt, of each policy."""
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, min_length=1)
-    """Temperatures that a prompt's responses have in turn, in place of sampling.temperature. Null:
-    that one for all."""
-    pairs_per_prompt: int = Field(2, ge=1)
-    """Pairs made of them, at most."""
-    sampling: SamplingConfig = SamplingConfig()
-    """How the responses are drawn."""
-    filter: PairFilterConfig = PairFilterConfig()
-    """Which pairs are left out."""
-
-    @model_validator(mode="after")
-    def _enough_responses(self) -> PairsConfig:
-        most = self.responses * (self.responses - 1) // 2
-        if self.pairs_per_prompt > most:
-            raise ValueError(
-                f"pairs_per_prompt is {self.pairs_per_prompt}, but {self.responses} responses make "
-                f"only {most} pairs. Raise responses or lower pairs_per_prompt"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _temperatures_are_of_use(self) -> PairsConfig:
-        temperatures = self.temperatures or ()
-        if temperatures and self.sampling.temperature != SamplingConfig().temperature:
-            raise ValueError(
-                f"temperatures are set, and sampling.temperature is {self.sampling.temperature:g}, "
-                "which has no effect then. Leave one of the two out"
-            )
-        if len(temperatures) > self.responses:
-            raise ValueError(
-                f"there are {len(temperatures)} temperatures for {self.responses} responses. "
-                "Raise responses, or leave some temperatures out"
-            )
-        return self
-
-
-class ScoredPairsConfig(Config):
-    """Which of a prompt's scored responses make pairs."""
-
-    pairing: Annotated[str, PAIRINGS] = "best_worst"
-    """Which of a prompt's scored responses make pairs (preference/pairing.py)."""
-    target_gap: float = only_when(
-        lambda config: config.pairing == "near_gap", "pairing: near_gap", 1.0, gt=0
-    )
-    """Difference of scores that a pair is to be near."""
-    rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
-    """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
-    min_gap: float = Field(0.0, ge=0)
-    """Pairs whose scores differ by no more than this are left out, and counted."""
-
-
-class RankingConfig(ScoredPairsConfig):
-    """How a reward model makes preferences of a prompt's responses."""
-
-    held_out_share: float = Field(0.15, gt=0, lt=1)
-    """Share of the prompts that training never sees."""
-
-
-class RefineConfig(Config):
-    """What becomes of finished preferences before a training: pairs out, pairs in."""
-
-    filter: PairFilterConfig = PairFilterConfig()
-    """Which pairs are left out."""
-    balance_length: bool = False
-    """Leave out pairs at random until the chosen response is the longer one as often as the
-    shorter one, so that length says nothing about which is better."""
-    negatives: float = Field(0.0, ge=0, le=1)
-    """Share of the training pairs whose chosen response is also paired with a copy of itself that
-    has a fault."""
-    faults: tuple[Annotated[str, CORRUPTIONS], ...] = only_when(
-        lambda config: config.negatives > 0,
-        "negatives above 0",
-        tuple(CORRUPTIONS),
-        min_length=1,
-    )
-    """Which faults these copies have, each as often (preference/corruptions.py)."""
-
-
-class PreferenceFileConfig(DataFormatConfig):
-    """How a file of human preferences is read and split."""
-
-    max_characters: int = Field(4000, ge=1)
-    """Longest prompt with its response, in characters; longer pairs are left out, and counted."""
-    held_out_share: float = Field(0.15, gt=0, lt=1)
-    """Share of the prompts that training never sees."""
-    max_rows: int | None = Field(None, ge=1)
-    """Read at most this many rows. Null reads all."""
-
-
-class RelabelConfig(Config):
-    """How preferences are labelled again by reward models."""
-
-    confidence: float = Field(0.7, ge=0.5, le=1)
-    """Least probability, in the mean over the models, of the response that they prefer."""
-    agreement: float = Field(0.75, ge=0.5, le=1)
-    """Least share of the models that prefer it. Of one model it is always 1."""
-    unsure: Literal["keep", "drop"] = "keep"
-    """What becomes of the other pairs: keep them with their own labels, or leave them out."""
 
 
 class ReferenceConfig(Config):

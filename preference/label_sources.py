@@ -21,8 +21,8 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
-from preference.config import PreferenceFileConfig
 from preference.labels import paired_rows
+from preference.pairs_config import PreferenceFileConfig
 
 
 @stage("unpaired")

@@ -21,8 +21,8 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
 from plumbline.training.processes import scores_of
-from preference.config import PairFilterConfig, PairsConfig, RankingConfig
 from preference.pairing import passes
+from preference.pairs_config import PairFilterConfig, PairsConfig, RankingConfig
 from preference.relabel import SOURCE
 from preference.responses import (
     Answered,

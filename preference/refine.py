@@ -10,9 +10,9 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import rng
-from preference.config import PairFilterConfig, RefineConfig
 from preference.corruptions import CORRUPTIONS
 from preference.pairing import passes
+from preference.pairs_config import PairFilterConfig, RefineConfig
 from preference.relabel import SOURCE
 
 FAULT = "fault"

@@ -19,7 +19,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.processes import scores_of
-from preference.config import RelabelConfig
+from preference.pairs_config import RelabelConfig
 
 SOURCE = "label_source"
 """The column that says whose label it is: human or model."""

@@ -13,7 +13,7 @@ from plumbline.lm.sampling import sample_in_chunks
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
-from preference.config import PairsConfig
+from preference.pairs_config import PairsConfig
 
 
 class Response(NamedTuple):

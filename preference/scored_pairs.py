@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from preference.config import PairFilterConfig, ScoredPairsConfig
 from preference.pairing import PAIRINGS, PairingSettings, Pairs, passes
+from preference.pairs_config import PairFilterConfig, ScoredPairsConfig
 
 
 class ScoredPairs(NamedTuple):

@@ -13,8 +13,8 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
-from preference.config import PreferenceFileConfig
 from preference.label_sources import import_labels, pair_labels
+from preference.pairs_config import PreferenceFileConfig
 from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig

@@ -38,8 +38,8 @@ from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations, prompts
 from plumbline.world.gold import GoldUtility
 from plumbline.world.tasks import world_task
-from preference.config import PairsConfig, PreferenceFileConfig
 from preference.pairs import sample_pairs
+from preference.pairs_config import PairsConfig, PreferenceFileConfig
 from preference.sources import import_preferences
 from recipes._judge import build_judge, sample_start
 from reward.audit.audit import audit_reward_model

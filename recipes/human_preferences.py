@@ -37,8 +37,8 @@ from plumbline.config import Config
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
-from preference.config import PairsConfig
 from preference.pairs import sample_pairs
+from preference.pairs_config import PairsConfig
 from recipes._models import find_model
 from recipes._shared import SFTPolicyConfig, World, train_sft_policy
 from reward.config import RewardConfig

@@ -15,8 +15,8 @@ from typing import Any
 
 from plumbline.config import only_when
 from plumbline.runs.run import Run
-from preference.config import PairsConfig, RankingConfig, RefineConfig
 from preference.pairs import rank_pairs, sample_pairs
+from preference.pairs_config import PairsConfig, RankingConfig, RefineConfig
 from preference.refine import refine_preferences
 from recipes._data import find_prompts
 from recipes._models import find_model

@@ -21,8 +21,9 @@ from plumbline.config import only_when
 from plumbline.runs.calls import defer
 from plumbline.runs.run import Run
 from plumbline.training.config import TrainingConfig
-from preference.config import DPOConfig, PreferenceFileConfig
+from preference.config import DPOConfig
 from preference.dpo import train_dpo
+from preference.pairs_config import PreferenceFileConfig
 from recipes._data import find_preferences
 from recipes._models import find_model
 from recipes._single import (

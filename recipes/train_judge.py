@@ -15,7 +15,7 @@ from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.calls import defer
 from plumbline.runs.run import Run
 from plumbline.training.config import TrainingConfig
-from preference.config import PreferenceFileConfig
+from preference.pairs_config import PreferenceFileConfig
 from recipes._data import find_preferences
 from recipes._models import find_model
 from recipes._single import TrainConfig

@@ -18,8 +18,9 @@ from evaluation.tasks.sources import dataset_task
 from plumbline.runs.calls import defer
 from plumbline.runs.run import Run
 from plumbline.training.config import TrainingConfig
-from preference.config import KTOConfig, PreferenceFileConfig
+from preference.config import KTOConfig
 from preference.kto import train_kto
+from preference.pairs_config import PreferenceFileConfig
 from recipes._data import find_labels
 from recipes._models import find_model
 from recipes._single import (

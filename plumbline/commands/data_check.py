@@ -161,7 +161,7 @@ def _demonstrations(source: Source, config: DataFormatConfig) -> Read:
 
 
 def _preferences(source: Source, config: DataFormatConfig) -> Read:
-    from preference.config import PreferenceFileConfig
+    from preference.pairs_config import PreferenceFileConfig
     from preference.sources import read_preferences
 
     rows, report = read_preferences(source, _settings(PreferenceFileConfig, config))

@@ -89,7 +89,7 @@ def _read_file(name: str, use: str, config: DataFormatConfig) -> Rows:
         rows = list(islice(demonstrations, MOST_ROWS + 1))
         left_out = demonstrations.dropped.reasons()
         return _limited(Rows(use, {source.name: rows}, left_out, demonstrations.notes()))
-    from preference.config import PreferenceFileConfig
+    from preference.pairs_config import PreferenceFileConfig
     from preference.sources import read_preferences
 
     settings = {field: getattr(config, field) for field in DataFormatConfig.model_fields}

@@ -144,3 +144,19 @@ def test_functions_are_short_or_have_a_reason_to_be_long():
     }
     assert [place for place, name in long.items() if name not in LONG_FUNCTIONS] == []
     assert len(long) <= 8
+
+
+#: The most lines of a file.
+LONGEST_FILE = 400
+
+
+def test_files_are_short():
+    lengths = {
+        str(file.relative_to(REPOSITORY)): len(file.read_text(encoding="utf-8").splitlines())
+        for file in sources()
+    }
+    long = {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
+    assert long == {}, (
+        f"a file has at most {LONGEST_FILE} lines. Split it by idea: move what belongs together, "
+        "and is used by itself, to a file whose name says what a reader looks for there"
+    )

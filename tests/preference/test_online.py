@@ -20,10 +20,11 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
-from preference.config import OnlineConfig, PairFilterConfig, WatchConfig
+from preference.config import OnlineConfig, WatchConfig
 from preference.online import OnlineLearner, train_online
 from preference.pairing import PAIRINGS, PairingSettings, passes, similarity
 from preference.pairs import make_pairs
+from preference.pairs_config import PairFilterConfig
 from preference.responses import Response
 from preference.rounds import Candidates, pairs_of, within_budget
 from preference.signs_of_trouble import Watch

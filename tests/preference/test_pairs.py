@@ -15,16 +15,16 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
-from preference.config import (
+from preference.corruptions import CORRUPTIONS, rude_tone, skipped_step, wrong_number
+from preference.label_sources import import_labels, pair_labels, read_labeled
+from preference.pairs import rank_pairs, sample_pairs
+from preference.pairs_config import (
     PairFilterConfig,
     PairsConfig,
     PreferenceFileConfig,
     RankingConfig,
     RefineConfig,
 )
-from preference.corruptions import CORRUPTIONS, rude_tone, skipped_step, wrong_number
-from preference.label_sources import import_labels, pair_labels, read_labeled
-from preference.pairs import rank_pairs, sample_pairs
 from preference.refine import balanced_by_length, refine_preferences, with_faults
 from preference.responses import sample_responses
 from preference.sources import read_preferences

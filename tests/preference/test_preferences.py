@@ -14,8 +14,8 @@ from plumbline.errors import DataError
 from plumbline.lm.context import LengthLimit
 from plumbline.runs.calls import SourceFile
 from plumbline.training.pairs import encode_pairs
-from preference.config import PreferenceFileConfig
 from preference.pairs import make_pairs
+from preference.pairs_config import PreferenceFileConfig
 from preference.responses import Response
 from preference.sources import import_preferences, read_preferences
 

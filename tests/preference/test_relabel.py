@@ -11,7 +11,7 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
-from preference.config import RelabelConfig
+from preference.pairs_config import RelabelConfig
 from preference.relabel import opinion_of, relabel_preferences, relabeled
 
 LN3 = math.log(3)

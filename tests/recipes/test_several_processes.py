@@ -28,9 +28,10 @@ from plumbline.training.config import TrainingConfig
 from plumbline.world.clerks import Style, answer
 from plumbline.world.data import demonstrations, prompts
 from plumbline.world.shop import Shop
-from preference.config import KTOConfig, OnlineConfig, PreferenceFileConfig
+from preference.config import KTOConfig, OnlineConfig
 from preference.kto import train_kto
 from preference.online import train_online
+from preference.pairs_config import PreferenceFileConfig
 from preference.sources import import_preferences
 from recipes._models import find_model
 from reward.scorer import RewardModelScorer

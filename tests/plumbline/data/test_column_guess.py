@@ -6,7 +6,7 @@ import pytest
 
 from plumbline.data.column_guess import columns_to_give, guess_columns
 from plumbline.data.uses import USES
-from preference.config import PreferenceFileConfig
+from preference.pairs_config import PreferenceFileConfig
 from preference.sources import read_preferences
 
 
