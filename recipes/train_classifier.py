@@ -45,6 +45,7 @@ SHORT = {
     "max_length": "classifier.max_length",
     "tuning": "classifier.tuning.method",
     "lora_rank": "classifier.tuning.rank",
+    "lora_alpha": "classifier.tuning.alpha",
     "report_to": "classifier.training.report_to",
 }
 

@@ -47,6 +47,7 @@ SHORT = {
     "max_length": "embeddings.max_length",
     "tuning": "embeddings.tuning.method",
     "lora_rank": "embeddings.tuning.rank",
+    "lora_alpha": "embeddings.tuning.alpha",
     "report_to": "embeddings.training.report_to",
 }
 

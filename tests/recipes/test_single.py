@@ -295,6 +295,9 @@ def test_short_and_essential_names_are_settings(recipe):
     keys = {setting.key for setting in declared(recipe.schema())}
     assert set(recipe.short_names().values()) <= keys
     assert set(recipe.essential) <= keys and 5 < len(recipe.essential) <= 15
+    if "lora_rank" in recipe.short_names():  # it sets the method and alpha, too
+        made = from_short_names(recipe, {"lora_rank": 8})
+        assert {override.partition("=")[0] for override in made} <= keys
 
 
 @pytest.mark.parametrize(
