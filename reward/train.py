@@ -127,9 +127,10 @@ def train_one(
     # 2. Train, with the harness at its milestones.
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, limit, _aspects(config))
     fitted = fit(trainer, stage, "reward model", config.evaluations, evaluate)
-    if trainer.best is not None:
-        trainer.best.use()
-        stage.say(f"the held-out loss was lowest after step {trainer.best.step}, which is kept")
+    watch = trainer.held_out_watch
+    if watch is not None:
+        watch.use_best()
+        stage.say(f"the held-out loss was lowest after step {watch.best_step}, which is kept")
     if not stage.writes:
         return {}  # the first process saves and calibrates
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {data.preferences.id}.")
@@ -150,7 +151,7 @@ def train_one(
         "held_out_pairs": float(len(test)),
         "dropped_rows": float(data.dropped),
         "steps": float(trainer.state.global_step),
-        **({} if trainer.best is None else {"best_step": float(trainer.best.step)}),
+        **({} if watch is None else {"best_step": float(watch.best_step)}),
         **fitted.metrics,
     }
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
 
-from plumbline.errors import ModelError
 from plumbline.lm.batches import pad_right_ids
 from plumbline.lm.branches import Branches, branch_states, reads_branches
 from plumbline.training.exact_resume import ExactResume
+from plumbline.training.held_out import HeldOutConfig, HeldOutWatch
 from reward.aspects import Aspects
 from reward.config import EarlyStoppingConfig
 from reward.losses import LOSSES, PairLabels, PairRewards, centering_penalty
@@ -54,11 +53,14 @@ class RewardTrainer(ExactResume):
         self._aspects, self._aspect_weight = aspects, aspect_weight
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
-        self.best: BestWeights | None = None
-        """The best weights so far, where the training may stop early."""
+        self._held_out = list(held_out)
         if early_stopping is not None and early_stopping.patience is not None:
-            self.best = BestWeights(self, early_stopping, held_out)
-            self.add_callback(self.best)
+            watched = HeldOutConfig(
+                every=early_stopping.every, keep="best", patience=early_stopping.patience
+            )
+            self.held_out_watch = HeldOutWatch(
+                watched, self.held_out_figures, self.model, self.trained_names
+            )
 
     def compute_loss(
         self,
@@ -100,18 +102,28 @@ class RewardTrainer(ExactResume):
             self._figures.clear()
         super().log(logs, start_time)
 
-    def more_state(self) -> dict[str, Any]:
-        """Return the best weights so far."""
-        return {} if self.best is None else self.best.state()
-
-    def load_more_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `more_state` returned."""
-        if self.best is not None:
-            self.best.restore(state)
+    @torch.no_grad()
+    def held_out_figures(self) -> dict[str, float]:
+        """Return mean loss and accuracy of the held-out pairs."""
+        losses, right = [], []
+        self.model.eval()
+        size = self.args.per_device_train_batch_size
+        for start in range(0, len(self._held_out), size):
+            pairs = collate(self._held_out[start : start + size])["pairs"]
+            with self.accelerator.autocast():
+                outputs = self.model(branches=pairs.branches)
+            rewards, pair_losses = self.losses(outputs, pairs)
+            losses.append(pair_losses)
+            right.append((rewards.chosen > rewards.rejected).float())
+        self.model.train()
+        return {
+            "held_out_loss": float(torch.cat(losses).mean()),
+            "held_out_accuracy": float(torch.cat(right).mean()),
+        }
 
     @torch.no_grad()
     def _note(self, pairs: RewardBatch, rewards: PairRewards, loss: Tensor) -> None:
-        """Note metrics of a batch, of all processes; refuse a loss that is not a number."""
+        """Note metrics of a batch, of all processes."""
         margins = rewards.chosen - rewards.rejected
         both = torch.stack(rewards)
         own = torch.stack(
@@ -126,12 +138,6 @@ class RewardTrainer(ExactResume):
             ]
         ).double()
         gathered = self.accelerator.gather(own.unsqueeze(0))
-        if not bool(gathered.isfinite().all()):
-            raise ModelError(
-                f"The loss of step {self.state.global_step + 1} is not a number, so every weight "
-                "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
-                "try base.dtype: float32."
-            )
         self._total_train_tokens += round(float(gathered[:, -1].sum()))
         mean = gathered.mean(0).tolist()
         mean[1], mean[3] = float(gathered[:, 1].min()), float(gathered[:, 3].max())
@@ -208,76 +214,3 @@ def _padded_outputs(forward: Any, branches: Branches, pad_id: int, device: Any) 
     ids, mask = (part.to(device) for part in pad_right_ids(texts, pad_id))
     outputs: Tensor = forward(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return outputs
-
-
-class BestWeights(TrainerCallback):  # type: ignore[misc]
-    """Looks at held-out pairs on the way, keeps the best weights, and ends a training early."""
-
-    def __init__(
-        self, trainer: RewardTrainer, config: EarlyStoppingConfig, held_out: Sequence[RewardExample]
-    ) -> None:
-        self._trainer, self._config, self._held_out = trainer, config, list(held_out)
-        self._loss, self._step, self._without = float("inf"), 0, 0
-        self._weights: dict[str, Tensor] = {}
-
-    @property
-    def step(self) -> int:
-        """The step after which the weights were best."""
-        return self._step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look, where it is time to; the last step always counts."""
-        last = state.global_step >= state.max_steps
-        if state.global_step % self._config.every and not last:
-            return
-        loss, accuracy = self._look()
-        self._trainer.stage.metrics.log(
-            state.global_step, {"held_out_loss": loss, "held_out_accuracy": accuracy}
-        )
-        if loss < self._loss:
-            self._loss, self._step, self._without = loss, state.global_step, 0
-            self._weights = {
-                name: parameter.detach().clone() for name, parameter in self._trained().items()
-            }
-            return
-        self._without += 1
-        if self._without >= (self._config.patience or 0):
-            control.should_training_stop = True
-            control.should_save = False  # or a run resumed from here would continue
-
-    def use(self) -> None:
-        """Give the model its best weights."""
-        for name, parameter in self._trained().items():
-            parameter.data.copy_(self._weights[name])
-
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed training needs."""
-        return {
-            "best": self._weights,
-            "best_figures": [self._loss, self._step, self._without],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
-        self._weights = dict(state["best"])
-        self._loss, self._step, self._without = state["best_figures"]
-
-    def _trained(self) -> dict[str, Any]:
-        parameters = self._trainer.model.named_parameters()
-        return {name: parameter for name, parameter in parameters if parameter.requires_grad}
-
-    @torch.no_grad()
-    def _look(self) -> tuple[float, float]:
-        """Return mean loss and accuracy of the held-out pairs."""
-        trainer, losses, right = self._trainer, [], []
-        trainer.model.eval()
-        size = trainer.args.per_device_train_batch_size
-        for start in range(0, len(self._held_out), size):
-            pairs = collate(self._held_out[start : start + size])["pairs"]
-            with trainer.accelerator.autocast():
-                outputs = trainer.model(branches=pairs.branches)
-            rewards, pair_losses = trainer.losses(outputs, pairs)
-            losses.append(pair_losses)
-            right.append((rewards.chosen > rewards.rejected).float())
-        trainer.model.train()
-        return float(torch.cat(losses).mean()), float(torch.cat(right).mean())

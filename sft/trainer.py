@@ -69,6 +69,7 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
                 _flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
             )
             total += loss.detach()
+        self.refuse_no_number(total)
         order = self.tasks.order(self.state.global_step)
         _add_gradient(parameters, without_conflicts(gradients, order))
         return total

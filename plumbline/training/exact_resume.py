@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import ExportableState
 
+from plumbline.errors import ModelError
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
 from plumbline.lm.tuning import TuningConfig, parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
@@ -95,10 +97,20 @@ class ExactResume(Trainer):  # type: ignore[misc]
     def training_step(self, *arguments: Any, **settings: Any) -> Any:
         """Add a batch's gradients; those of all processes, where a step follows."""
         loss = super().training_step(*arguments, **settings)
+        self.refuse_no_number(loss)
         if not self.calls_model and self.accelerator.sync_gradients:
             trained = (p for p in self.model.parameters() if p.requires_grad)
             sum_gradients(trained, divisor=self.accelerator.num_processes)
         return loss
+
+    def refuse_no_number(self, loss: Tensor) -> None:
+        """Raise `ModelError` before a step by a loss that is not a number."""
+        if not bool(loss.isfinite()):
+            raise ModelError(
+                f"The loss of step {self.state.global_step + 1} is not a number, so every weight "
+                "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
+                "try base.dtype: float32."
+            )
 
     def _had_stopped(self, checkpoint: Path) -> bool:
         """Restore a training that had stopped early at a checkpoint; return whether it had."""

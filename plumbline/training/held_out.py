@@ -101,10 +101,17 @@ class HeldOutWatch:
 
     def use_allowed(self) -> None:
         """Give the model the last weights that are allowed."""
+        self._use(self.allowed_weights or {})
+
+    def use_best(self) -> None:
+        """Give the model its best weights, or the last allowed ones where no others were."""
+        self._use(self.best_weights or self.allowed_weights or {})
+
+    @torch.no_grad()
+    def _use(self, weights: Mapping[str, torch.Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in (self.allowed_weights or {}).items():
-                parameters[name].copy_(value)
+        for name, value in weights.items():
+            parameters[name].copy_(value)
 
     def _copy(self) -> dict[str, torch.Tensor]:
         parameters = dict(self.model.named_parameters())
@@ -116,21 +123,14 @@ class HeldOutWatch:
 
     @contextmanager
     def best_weights_in_model(self) -> Iterator[None]:
-        """Give the model its best weights while the block runs, and then its last ones again.
-
-        The best are the last allowed ones where none were measured that are allowed.
-        """
+        """Give the model its best weights while the block runs, and then its last ones again."""
         parameters = dict(self.model.named_parameters())
         last = {name: parameters[name].detach().clone() for name in self.names}
-        best = self.best_weights or self.allowed_weights or {}
-        with torch.no_grad():
-            for name, value in best.items():
-                parameters[name].copy_(value)
-            try:
-                yield
-            finally:
-                for name in best:
-                    parameters[name].copy_(last[name])
+        self.use_best()
+        try:
+            yield
+        finally:
+            self._use(last)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must keep."""

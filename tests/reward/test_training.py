@@ -25,6 +25,7 @@ from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
+from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.pairs import encode_pairs
 from reward.config import EarlyStoppingConfig, RewardConfig
 from reward.losses import PairLabels
@@ -323,17 +324,14 @@ STOP = EarlyStoppingConfig(patience=2, every=1, held_out_share=0.3)
 
 
 def test_it_ends_early_and_keeps_its_best_weights(base_folder, preferences, tmp_path, monkeypatch):
-    from reward.trainer import BestWeights
+    held, look = {}, HeldOutWatch.look
 
-    held, look = {}, BestWeights.on_step_end
+    def notes(watch, step):
+        head = watch.model.base_model.model.score.modules_to_save["default"]
+        held[step] = head.weight.detach().clone()
+        return look(watch, step)
 
-    def notes(best, args, state, control, *, model, **more):
-        held[state.global_step] = (
-            model.base_model.model.score.modules_to_save["default"].weight.detach().clone()
-        )
-        look(best, args, state, control, **more)
-
-    monkeypatch.setattr(BestWeights, "on_step_end", notes)
+    monkeypatch.setattr(HeldOutWatch, "look", notes)
     # At so high a learning rate the held-out loss is best early.
     training = TRAINING.model_copy(update={"learning_rate": 0.3, "epochs": 20.0})
     folder, figures = train(

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
 from plumbline.dropped import Dropped
+from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.context import LengthLimit
 from plumbline.lm.load import load_causal_lm
@@ -26,7 +27,7 @@ from plumbline.training.held_out import HeldOutConfig
 from plumbline.world.data import demonstrations as world_demonstrations
 from sft.config import SFTConfig
 from sft.train import tokenize, train_sft
-from sft.trainer import weighted_loss
+from sft.trainer import SFTTrainer, weighted_loss
 
 SAME = (".jsonl", ".safetensors")
 
@@ -132,6 +133,16 @@ def test_a_killed_training_goes_on_with_the_same_bytes(
     assert len(files) >= 2
     for name in files:
         assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_loss_that_is_no_number_is_refused_before_the_step(
+    base_folder, demonstrations, tmp_path, monkeypatch
+):
+    """By what all trainers of the house pass: the others' losses go the same way."""
+    compute = SFTTrainer.compute_loss
+    monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *a, **k: compute(*a, **k) * torch.nan)
+    with pytest.raises(ModelError, match="loss of step 1 is not a number"):
+        train(tmp_path, base_folder, demonstrations)
 
 
 def test_labels_are_where_the_assistant_speaks(tokenizer):
