@@ -6,6 +6,7 @@ it is seen, and the tests that are marked ``gpu`` run, and no others.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import runpy
@@ -21,6 +22,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to a user's runs
+gc.disable()  # until all tests are collected, see below
 # Before torch is imported, here and in every process that a test starts.
 if os.environ.get("PLUMBLINE_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
@@ -60,6 +62,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what the tests and the libraries consist of.
+
+    Each training ends with a collection, which walked through millions of objects that never go:
+    half of the seconds of a small one.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import plumbline.runs.preload  # noqa: F401  what most of a worker's tests need
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name a test of a file's bytes after its argument: packed bytes may differ by the second.
 
@@ -89,6 +103,16 @@ def once(tmp_path_factory):
         return folder
 
     return make_once
+
+
+@pytest.fixture(scope="session")
+def warm_start():
+    """What starts commands of the command line in a moment (tests/warm_start.py)."""
+    from tests.warm_start import WarmStart
+
+    started = WarmStart()
+    yield started
+    started.close()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
@@ -30,20 +31,29 @@ def test_a_notebook_is_kept_without_results(path):
     assert not any(cell.get("outputs") for cell in book.cells)
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks, which imports the libraries once."""
+    manager = KernelManager(kernel_name="python3")
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    manager.start_kernel(env=os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"})
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, base_folder, tmp_path, monkeypatch):
-    root = str(Path(__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "home"))
+def test_a_notebook_runs(path, kernel, base_folder, tmp_path):
     book = nbformat.read(path, as_version=4)
+    # As in a kernel of its own: no name is left, and the folder is empty.
+    begin = f"%reset -f\n%cd -q {tmp_path}\n%env PLUMBLINE_HOME={tmp_path / 'home'}"
+    book.cells.insert(0, nbformat.v4.new_code_cell(begin))
     (parameters,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
     parameters.source = (
         f'MODEL = {str(base_folder)!r}\nSIZE = {{"max_length": 120, "batch_size": 8}}\nTOKENS = 8\n'
     )
-    client = NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()  # raises where a cell does
+    NotebookClient(book, km=kernel, timeout=300).execute()  # raises where a cell does
     pages = [
         output["data"]["text/html"]
         for cell in book.cells

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm_start import Command
+
 #: Small enough for seconds; every stage has several checkpoints to be killed between.
 SMALL = """\
 # recipe: dpo_vs_ppo
@@ -55,10 +57,6 @@ evaluation:
 """
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "plumbline", *arguments]
-
-
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "small.yaml"
@@ -67,34 +65,34 @@ def small_config(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(small_config):
+def arguments(small_config) -> list[str]:
+    """The arguments that run the small chain."""
+    files = ["--config", str(small_config), "--home", "home", "--name", "small"]
+    return ["run", "dpo_vs_ppo", *files]
+
+
+@pytest.fixture(scope="session")
+def start(arguments, warm_start):
     """Start the small chain in a folder; returns the process."""
 
-    def go(folder: Path, *more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(
-                "run", "dpo_vs_ppo", "--config", str(small_config), "--home", "home",
-                "--name", "small", *more,
-            ),
-            cwd=folder,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )  # fmt: skip
+    def go(folder: Path, *more: str) -> Command:
+        return warm_start.start(*arguments, *more, cwd=folder, one_stream=True)
 
     return go
 
 
 @pytest.fixture(scope="session")
-def finished(start, once) -> Path:
-    """The home folder of a chain that ran through undisturbed."""
+def finished(arguments, once) -> Path:
+    """The home folder of a chain that ran through undisturbed, by a program that started itself."""
 
     def run(folder: Path) -> None:
-        process = start(folder)
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
-        (folder / "output.txt").write_text(output)
+        done = subprocess.run(
+            [sys.executable, "-m", "plumbline", *arguments],
+            cwd=folder, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        (folder / "output.txt").write_text(done.stdout)
 
     return once("undisturbed", run) / "home"
 

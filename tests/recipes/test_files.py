@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -37,7 +34,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_hh_config_runs_on_files(folder):
+def test_the_hh_config_runs_on_files(folder, warm_start):
     small = {
         "files.folder": folder,
         "base.scratch.hidden_size": 32,
@@ -57,12 +54,8 @@ def test_the_hh_config_runs_on_files(folder):
         "ppo.evaluations": 1,
     }
     settings = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
-    done = subprocess.run(
-        [sys.executable, "-m", "plumbline", "run", "dpo_vs_ppo", "--config", "hh",
-         "--home", str(folder / "home"), "--name", "hh", *settings],
-        capture_output=True, text=True, timeout=400, check=False,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    files = ["--config", "hh", "--home", str(folder / "home"), "--name", "hh"]
+    done = warm_start.run("run", "dpo_vs_ppo", *files, *settings, timeout=400)
     assert done.returncode == 0, done.stderr + done.stdout
     # Rows are those of the files, counted from 1.
     assert "left out 1: has an empty message 2 (assistant) (rows 81)" in done.stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -24,7 +22,7 @@ LABELING = """\
 simulate: true
 senior: senior
 site: {home: site, port: 0}
-wait: {poll_seconds: 0.3}
+wait: {poll_seconds: 0.05}
 gold_items: 4
 rounds: {count: 2, ensemble: 2}
 selection: {strategy: disagreement, count: 14, near_identical: null}
@@ -49,24 +47,22 @@ def config(small_config, tmp_path):
     return path
 
 
-def start(folder, config, *more):
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "plumbline", "run", "human_preferences", "--config",
-            str(config), "--home", "home", "--name", "people", *more,
-        ],
-        cwd=folder,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(config, tmp_path, warm_start):
+    """Start the recipe in the folder, as the leader of a group; returns the process."""
+
+    def go():
+        files = ["--config", str(config), "--home", "home", "--name", "people"]
+        return warm_start.start(
+            "run", "human_preferences", *files, cwd=tmp_path, one_stream=True, new_session=True
+        )
+
+    return go
 
 
-def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
+def test_rounds_of_labels_from_the_server_make_a_reward_model(start, tmp_path):
     site = Site(tmp_path / "site")
-    process = start(tmp_path, config)
+    process = start()
     try:
         # Killed while people label: the whole process group, and the server with it.
         deadline = time.monotonic() + 300
@@ -82,7 +78,7 @@ def test_rounds_of_labels_from_the_server_make_a_reward_model(config, tmp_path):
         if running is not None:
             os.kill(running.pid, signal.SIGKILL)
 
-        process = start(tmp_path, config)
+        process = start()
         output, _ = process.communicate(timeout=400)
         assert process.returncode == 0, output
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -41,7 +39,7 @@ CHAINS = [(kind, method) for kind in KINDS for method in ("full", "lora")]
 
 
 @pytest.mark.parametrize(("kind", "method"), CHAINS)
-def test_the_chain_runs_to_a_report(model_of_kind, files, tmp_path, kind, method):
+def test_the_chain_runs_to_a_report(model_of_kind, files, warm_start, tmp_path, kind, method):
     if (kind, method) != ("base-chatml", "lora") and os.environ.get("PLUMBLINE_TEST_KINDS") != "1":
         pytest.skip("all kinds of models are tried where PLUMBLINE_TEST_KINDS=1 is set")
     settings = {
@@ -67,12 +65,8 @@ def test_the_chain_runs_to_a_report(model_of_kind, files, tmp_path, kind, method
         "evaluation.sampling.max_new_tokens": 8,
     }
     options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    run = subprocess.run(
-        [sys.executable, "-m", "plumbline", "run", "dpo_vs_ppo", "--config", "hh", "--home", "home",
-         "--name", "kind", *options],
-        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    files = ["--config", "hh", "--home", "home", "--name", "kind"]
+    run = warm_start.run("run", "dpo_vs_ppo", *files, *options, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     assert (tmp_path / "home/kind/summary.json").exists()
     # Rows that the template or the model refuses are counted, with their numbers.

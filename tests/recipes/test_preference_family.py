@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -39,20 +36,10 @@ def family(small_config):
 
 
 @pytest.mark.slow
-def test_all_methods_stand_in_one_report(family, tmp_path):
+def test_all_methods_stand_in_one_report(family, warm_start, tmp_path):
     (tmp_path / "family.yaml").write_text(family)
-    process = subprocess.run(
-        [
-            sys.executable, "-m", "plumbline", "run", "preference_family",
-            "--config", "family.yaml", "--home", "home", "--name", "family",
-        ],
-        check=False,
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )  # fmt: skip
+    files = ["--config", "family.yaml", "--home", "home", "--name", "family"]
+    process = warm_start.run("run", "preference_family", *files, cwd=tmp_path, timeout=600)
     assert process.returncode == 0, process.stdout + process.stderr
     summary = json.loads((tmp_path / "home" / "family" / "summary.json").read_text())
     methods = summary["methods"]

@@ -210,10 +210,16 @@ def ppo(base_folder, conversations, reward_model, home, processes, *changes):
     return run.stages["ppo/seed-0"]
 
 
+@pytest.fixture(scope="module")
+def ppo_home(tmp_path_factory):
+    """One home for all comparisons: what one process trains is made once."""
+    return tmp_path_factory.mktemp("ppo")
+
+
 @pytest.mark.parametrize("processes", [2, 4])
-def test_ppo(base_folder, conversations, reward_models, tmp_path, processes):
+def test_ppo(base_folder, conversations, reward_models, ppo_home, processes):
     """Rounds of 10 responses and steps of 5, which neither 2 nor 4 processes share evenly."""
-    arguments = (base_folder, conversations, reward_models[0], tmp_path)
+    arguments = (base_folder, conversations, reward_models[0], ppo_home)
     one, several = (ppo(*arguments, number) for number in (1, processes))
     # Scores, lengths and KL of three rounds are those of the same responses.
     same_lines(one, several, rel=1e-3, abs=1e-4)
@@ -223,9 +229,9 @@ def test_ppo(base_folder, conversations, reward_models, tmp_path, processes):
     assert several.manifest.arguments["processes"] == processes
 
 
-def test_ppo_by_groups(base_folder, conversations, reward_models, tmp_path):
+def test_ppo_by_groups(base_folder, conversations, reward_models, ppo_home):
     changes = ("ppo.advantage.estimator=grpo", "ppo.group_size=5")
-    arguments = (base_folder, conversations, reward_models[0], tmp_path)
+    arguments = (base_folder, conversations, reward_models[0], ppo_home)
     one, two = (ppo(*arguments, number, *changes) for number in (1, 2))
     same_lines(one, two, rel=1e-3, abs=1e-4)
 
@@ -241,8 +247,8 @@ def test_a_killed_process_ends_all_and_the_training_resumes(
 ):
     def run(home):
         if part == "sft":
-            return train("train_sft", "sft", base_folder, conversations, home, 2, steps=40)
-        rounds = "ppo.iterations=12"
+            return train("train_sft", "sft", base_folder, conversations, home, 2, steps=16)
+        rounds = "ppo.iterations=6"
         return ppo(base_folder, conversations, reward_models[0], home, 2, rounds)
 
     whole = run(tmp_path / "whole")

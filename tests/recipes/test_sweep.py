@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.run import RunRecord
 from recipes import sweep
 from recipes.dpo_vs_ppo import DpoVsPpoConfig
+from tests.warm_start import Command
 
 SEARCH = """\
 search:
@@ -41,21 +40,18 @@ def config(small_config, tmp_path_factory) -> Path:
     return path
 
 
-def start(folder: Path, config: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "plumbline", "run", "sweep", "--config", str(config),
-            "--home", "home", "--name", "s", *more,
-        ],
-        cwd=folder,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(config, warm_start):
+    """Start the sweep in a folder; returns the process."""
+
+    def go(folder: Path, *more: str) -> Command:
+        files = ["--config", str(config), "--home", "home", "--name", "s"]
+        return warm_start.start("run", "sweep", *files, *more, cwd=folder, one_stream=True)
+
+    return go
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Command) -> str:
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
@@ -72,11 +68,11 @@ def found(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(config, finished, tmp_path):
+def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(start, finished, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     # What the sweep shares with the comparison is there already, under the same ids.
     shutil.copytree(finished, one / "home", symlinks=True)
-    finish(start(one, config))
+    finish(start(one))
     first = found(one)
     assert {m: len(f["trials"]) for m, f in first["methods"].items()} == {"dpo": 2, "ppo": 2}
     assert first["methods"]["dpo"]["trials"][0]["settings"] == {"beta": 0.1}  # as they stand
@@ -96,7 +92,7 @@ def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(config, fi
     for name, artifact in made.items():
         if "trial-" in name or name == "report":
             shutil.rmtree(artifact.path)
-    process = start(many, config, "--set", "pool.workers=3")
+    process = start(many, "--set", "pool.workers=3")
     partial, deadline = many / "home" / "store" / ".partial", time.monotonic() + 240
     while not any(partial.glob("policy-*/checkpoints/step-*")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -106,7 +102,7 @@ def test_a_sweep_killed_and_resumed_with_other_workers_finds_the_same(config, fi
     process.wait()
     assert not psutil.wait_procs(children, timeout=20)[1]
     assert not made["report"].path.exists()
-    finish(start(many, config, "--set", "pool.workers=3"))
+    finish(start(many, "--set", "pool.workers=3"))
     assert found(many) == first
     assert (many / "home" / "s" / "tuned.yaml").read_text() == tuned.read_text()
 

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -170,23 +168,27 @@ def test_no_server_is_said(tmp_path):
         RemoteScorer("localhost:8100", "a")
 
 
-def start(file, port):
-    """Start the command in a process of its own; return it and its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "plumbline", "reward", "serve", str(file), "--port", str(port)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=file.parent,
-        env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    lines = []
-    for line in process.stdout:  # libraries may say something before
-        lines.append(line)
-        if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-            return process, int(match[1])
-    raise AssertionError(f"the server ended: {lines}")
+@pytest.fixture
+def start(warm_start):
+    """Start the command in a process of its own; return it and its port."""
+
+    def go(file, port):
+        process = warm_start.start(
+            "reward", "serve", str(file), "--port", str(port), cwd=file.parent, one_stream=True,
+            COLUMNS="200",
+        )  # fmt: skip
+        lines = []
+        for line in process.stdout:  # libraries may say something before
+            lines.append(line)
+            if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                return process, int(match[1])
+        raise AssertionError(f"the server ended: {lines}")
+
+    return go
 
 
 @pytest.mark.slow
-def test_a_killed_server_is_waited_for(tmp_path):
+def test_a_killed_server_is_waited_for(start, tmp_path):
     file = tmp_path / "reward.yaml"
     file.write_text("terms:\n  - {kind: length, at_most: 10}\n")
     process, port = start(file, 0)

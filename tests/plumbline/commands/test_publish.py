@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from plumbline.commands.app import app
 from plumbline.errors import ArtifactError, ConfigError, ModelError
 from plumbline.lm.policy import Policy
 from tests.plumbline.commands.hub_stand_in import Hub
+from tests.warm_start import WarmStart
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,21 +106,30 @@ def test_what_nobody_else_could_load_is_not_pushed(trained):
         plumbline("push", "sft:sft", "x", "--merge", "--home", folder / "home")
 
 
-def pushed(hub: Hub, folder: Path, *arguments: str, token: str = "secret"):
-    environment = {
-        **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-m", "plumbline", "push", *arguments, "--home", str(folder / "home")],
-        env=environment, capture_output=True, text=True, check=False,
+@pytest.fixture(scope="module")
+def hub():
+    return Hub("secret")
+
+
+@pytest.fixture(scope="module")
+def pushed(hub, trained):
+    """Return what runs ``push`` against the hub."""
+    start = WarmStart(
+        HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1",
+        HF_HUB_DISABLE_TELEMETRY="1", PYTHONPATH=str(ROOT),
     )  # fmt: skip
 
+    def push(*arguments: str, token: str = "secret"):
+        home = str(trained[0] / "home")
+        return start.run("push", *arguments, "--home", home, HF_TOKEN=token)
 
-def test_a_model_is_pushed_and_loads_from_what_arrived(trained, tmp_path):
-    folder, _, policy, _ = trained
-    hub = Hub("secret")
-    done = pushed(hub, folder, "sft:sft", "me/tiny-sft", "--merge", "--private")
+    yield push
+    start.close()
+
+
+def test_a_model_is_pushed_and_loads_from_what_arrived(hub, pushed, trained, tmp_path):
+    _, _, policy, _ = trained
+    done = pushed("sft:sft", "me/tiny-sft", "--merge", "--private")
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/me/tiny-sft/commit/abc" in done.stdout
     kept = hub.repositories["me/tiny-sft"]
@@ -146,27 +153,26 @@ def on_a_hub_base(policy, base: Path, name: str) -> Path:
     return folder
 
 
-def test_the_licence_of_a_hub_base_is_what_the_hub_says(trained):
-    folder, base, policy, _ = trained
-    adapter, hub = on_a_hub_base(policy, base, "org/tiny"), Hub("secret")
+def test_the_licence_of_a_hub_base_is_what_the_hub_says(hub, pushed, trained):
+    _, base, policy, _ = trained
+    adapter = on_a_hub_base(policy, base, "org/tiny")
     hub.licenses["org/tiny"] = "gemma"
-    done = pushed(hub, folder, str(adapter), "me/adapter")
+    done = pushed(str(adapter), "me/adapter")
     assert done.returncode == 0, done.stderr
     card = hub.repositories["me/adapter"]["files"]["README.md"].decode()
     assert "\nlicense: gemma\n" in card and "base_model: org/tiny" in card
     assert "--license" not in done.stderr
     # A hub that says nothing: the card says so, and the command how to state it.
     del hub.licenses["org/tiny"]
-    done = pushed(hub, folder, str(adapter), "me/unknown")
+    done = pushed(str(adapter), "me/unknown")
     card = hub.repositories["me/unknown"]["files"]["README.md"].decode()
     assert "license:" not in card and "is not known here" in " ".join(card.split())
     assert "State it with --license" in done.stderr
-    done = pushed(hub, folder, str(adapter), "me/stated", "--license", "mit")
+    done = pushed(str(adapter), "me/stated", "--license", "mit")
     assert b"\nlicense: mit\n" in hub.repositories["me/stated"]["files"]["README.md"]
 
 
-def test_a_refused_login_is_said_with_what_to_do(trained):
-    folder, *_ = trained
-    done = pushed(Hub("secret"), folder, "sft:sft", "me/x", "--merge", token="wrong")
+def test_a_refused_login_is_said_with_what_to_do(pushed):
+    done = pushed("sft:sft", "me/x", "--merge", token="wrong")
     assert done.returncode == 4
     assert "hf auth login" in done.stderr and "Traceback" not in done.stderr

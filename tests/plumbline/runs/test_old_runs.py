@@ -7,9 +7,6 @@ and ``evaluate small:dpo/seed-0 --reference small:sft --reward small:reward --co
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -36,16 +33,9 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(home):
+def command(home, warm_start):
     def go(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "plumbline", *arguments, "--home", str(home)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"COLUMNS": "160"},
-            timeout=300,
-            check=False,
-        )
+        done = warm_start.run(*arguments, "--home", str(home), COLUMNS="160")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,0 +1,263 @@
+"""Commands of the command line, started in a moment: forks of a process that has imported it all.
+
+A command and the server of its stages import the same libraries for eight seconds each time, and
+the tests start dozens. Here one process imports them once. Each command is a fork of it: a process
+with its own id, folder, environment and output, which is killed and watched as any other, and
+whose server of stages is a process as well. What a start by itself does is tested where it
+matters: ``python -m plumbline`` makes the chain with which the killed ones are compared.
+
+Run as a script this is that process.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+#: Names that begin so are read when a library is imported: a fork cannot have another value.
+_READ_AT_IMPORT = ("HF_HUB", "HF_ENDPOINT", "HF_HOME", "OMP_", "CUDA_", "PYTHON", "TRANSFORMERS_")
+_LONGEST = 2**20  # of a request, in bytes
+
+
+class Command:
+    """A command that runs, used as a `subprocess.Popen` of texts is."""
+
+    def __init__(self, connection: socket.socket, streams: list[int]) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("r")
+        self.args = "plumbline"
+        self.pid = int(self._lines.readline())
+        self.returncode: int | None = None
+        self.stdout, *others = (os.fdopen(end, encoding="utf-8") for end in streams)
+        self.stderr = others[0] if others else None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        return self._ended(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code."""
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str | None]:
+        """Wait for the end and return what was printed."""
+        texts: dict[int, str] = {}
+        streams = [stream for stream in (self.stdout, self.stderr) if stream is not None]
+        readers = [
+            threading.Thread(
+                target=lambda at, one: texts.__setitem__(at, one.read()), args=pair, daemon=True
+            )
+            for pair in enumerate(streams)
+        ]
+        deadline = time.monotonic() + (timeout if timeout is not None else 3600)
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        self.wait(max(0.1, deadline - time.monotonic()))
+        for stream in streams:
+            stream.close()
+        return texts[0], texts.get(1)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def _ended(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            self._connection.settimeout(timeout if timeout != 0.0 else 1e-4)
+            try:
+                said = self._connection.recv(64)
+            except TimeoutError:
+                return None
+            self.returncode = int(said) if said else -signal.SIGKILL
+            self._connection.close()
+        return self.returncode
+
+
+class WarmStart:
+    """The process from which commands are forked; the first one starts it.
+
+    ``environment`` is for all of them, beside the variables of this process.
+    """
+
+    def __init__(self, **environment: str) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = {**os.environ, **environment}
+
+    def start(
+        self,
+        *arguments: str,
+        cwd: Path | str = ".",
+        one_stream: bool = False,
+        new_session: bool = False,
+        **environment: str,
+    ) -> Command:
+        """Start ``plumbline`` with arguments. ``one_stream``: errors go where the output does."""
+        kept = [name for name in environment if name.startswith(_READ_AT_IMPORT)]
+        if any(environment[name] != self._environment.get(name) for name in kept):
+            raise ValueError(f"{kept} are read at import: use a WarmStart with these values")
+        if self._process is None:
+            self._process, self._control = self._begin()
+        ours, theirs = socket.socketpair()
+        pipes = [os.pipe() for _ in range(1 if one_stream else 2)]
+        request = {
+            "arguments": arguments,
+            "cwd": str(Path(cwd).resolve()),
+            "environment": {**self._environment, **environment},
+            "new_session": new_session,
+        }
+        writing = [pipe[1] for pipe in pipes]
+        message = json.dumps(request).encode()
+        assert len(message) < _LONGEST
+        socket.send_fds(self._control, [message], [theirs.fileno(), writing[0], writing[-1]])
+        theirs.close()
+        for end in writing:
+            os.close(end)
+        return Command(ours, [pipe[0] for pipe in pipes])
+
+    def run(
+        self, *arguments: str, timeout: float = 300, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``plumbline`` to its end."""
+        process = self.start(*arguments, **options)  # type: ignore[arg-type]
+        printed, errors = process.communicate(timeout)
+        return subprocess.CompletedProcess(
+            ["plumbline", *arguments], process.wait(), printed, errors or ""
+        )
+
+    def close(self) -> None:
+        """End the process; commands that run go on."""
+        if self._process is not None:
+            self._control.close()
+            self._process.wait()
+
+    def _begin(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env=self._environment,
+                cwd=Path(__file__).resolve().parents[1],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        return process, ours
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a command at each request; return in each command, and never here before the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for the commands
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, _LONGEST, 3)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            break
+        for end in fds:
+            os.close(end)
+    control.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    connection = socket.socket(fileno=fds[0])
+    pid = os.fork()
+    if pid != 0:  # one waits for the command
+        os.close(fds[1])
+        os.close(fds[2])
+        connection.sendall(f"{pid}\n".encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        connection.sendall(str(code).encode())
+        os._exit(0)
+    connection.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _become(json.loads(message), fds[1:])
+
+
+def _become(request: dict[str, object], streams: list[int]) -> None:
+    if request["new_session"]:
+        os.setsid()
+    for number, stream in zip((1, 2), streams, strict=True):
+        os.dup2(stream, number)
+    for stream in streams:
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    os.chdir(str(request["cwd"]))
+    sys.path[0] = str(request["cwd"])  # as python -m has it
+    sys.argv = ["plumbline", *request["arguments"]]  # type: ignore[misc]
+    _keep_a_server_ready()
+
+
+def _keep_a_server_ready() -> None:
+    """Let the server of stages be a fork of this process as it is now, before it has threads."""
+    from multiprocessing import util
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _wait_to_be_the_server(theirs)
+    theirs.close()
+    start_by_itself, unused = util.spawnv_passfds, [pid]
+
+    def start(path: bytes, arguments: list[str], fds: list[int]) -> int:
+        if "multiprocessing.forkserver" not in arguments[-1] or not unused:
+            return start_by_itself(path, arguments, fds)
+        what = {"code": arguments[-1], "fds": list(fds), "environment": dict(os.environ)}
+        socket.send_fds(ours, [json.dumps(what).encode()], list(fds))
+        return unused.pop()
+
+    util.spawnv_passfds = start
+
+
+def _wait_to_be_the_server(end: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    message, received, _, _ = socket.recv_fds(end, _LONGEST, 8)
+    if not message:
+        os._exit(0)  # the command ended without a stage
+    what = json.loads(message)
+    # As after an exec: nothing is open but what was passed, under the same numbers.
+    safe = max(*received, *what["fds"]) + 1
+    moved = [os.dup2(fd, safe + place) for place, fd in enumerate(received)]
+    os.closerange(3, safe)
+    for fd, number in zip(moved, what["fds"], strict=True):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.closerange(safe, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(what["environment"])
+    exec(what["code"], {})
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    import plumbline.runs.preload  # noqa: F401
+    from plumbline.commands.recipe_book import all_recipes
+
+    for recipe in all_recipes():
+        recipe.module()
+    gc.freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_module("plumbline", run_name="__main__", alter_sys=True)
