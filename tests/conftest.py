@@ -22,7 +22,6 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to a user's runs
-gc.disable()  # until all tests are collected, see below
 # Before torch is imported, here and in every process that a test starts.
 if os.environ.get("PLUMBLINE_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
@@ -47,6 +46,7 @@ def pytest_configure() -> None:
     """Heed ctrl-C even where the tests were started in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # until all tests are collected
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
