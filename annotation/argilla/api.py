@@ -201,6 +201,11 @@ class Argilla(Client):
         )
         return fields, questions
 
+    def question_ids(self, dataset_id: str) -> dict[str, str]:
+        """Return the ids of a dataset's questions, by name."""
+        rows = self.request("GET", f"/datasets/{dataset_id}/questions")["items"]
+        return {row["name"]: row["id"] for row in rows}
+
     def _request_once(self, method: str, path: str, **content: Any) -> None:
         """Send a request that is refused the second time; the first reply may have been lost."""
         try:
@@ -219,12 +224,35 @@ class Argilla(Client):
             ids |= {record["external_id"] for record in page if record["external_id"]}
         return ids
 
-    def send(self, dataset_id: str, records: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def send(
+        self,
+        dataset_id: str,
+        records: Sequence[tuple[str, Mapping[str, Any]]],
+        suggestions: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Send up to `PUSH_PAGE` records (external id and fields), in order.
 
         The server finds a record again by its external id, so a record sent twice exists once.
+        ``suggestions`` are answers to start from, by record and question id.
         """
-        items = [{"external_id": item, "fields": dict(fields)} for item, fields in records]
+        suggested = suggestions or {}
+        items = [
+            {
+                "external_id": item,
+                "fields": dict(fields),
+                **(
+                    {
+                        "suggestions": [
+                            {"question_id": question, "value": value}
+                            for question, value in suggested[item].items()
+                        ]
+                    }
+                    if item in suggested
+                    else {}
+                ),
+            }
+            for item, fields in records
+        ]
         self.request("PUT", f"/datasets/{dataset_id}/records/bulk", json={"items": items})
 
     def answers(self, dataset_id: str) -> Iterator[list[Answer]]:

@@ -122,7 +122,7 @@ def push(
         changes |= {"--member": members, "--overlap": overlap}
         _refuse_changes(changes | {"--config": config, "--set": overrides})
         queue, _ = _read_pairs(pairs, reporter)
-        site = _site(connect(home, server, api_key_file), patience, reporter)
+        site = open_argilla(connect(home, server, api_key_file), patience, reporter)
         pushed = push_adjudication(folder, site, adjudicate, queue, bars=reporter)
     else:
         rows, dropped = _read_pairs(pairs, reporter)
@@ -130,7 +130,7 @@ def push(
         gold_pairs, bad_gold = _read_pairs(gold, reporter)
         lessons, bad_lessons = _read_pairs(training, reporter)
         dropped.rows += [*bad_gold.rows, *bad_lessons.rows]
-        site = _site(connect(home, server, api_key_file), patience, reporter)
+        site = open_argilla(connect(home, server, api_key_file), patience, reporter)
         pushed = push_now(
             folder,
             site,
@@ -212,7 +212,7 @@ def pull(
     only = [folder.name for folder in campaigns(home / "campaigns")] if name is None else []
     name = name or (only[0] if len(only) == 1 else _DEFAULT_NAME)
     campaign = Campaign(campaign_folder(home, name))
-    site = _site(connect(home, server, api_key_file), patience, reporter)
+    site = open_argilla(connect(home, server, api_key_file), patience, reporter)
     before = len(campaign.ledger())
     pulled = pull_now(campaign, site, everything=everything, bars=reporter)
     if wait is not None:
@@ -318,7 +318,8 @@ def _settings(
     return load(CampaignConfig, file, [*values, *overrides])
 
 
-def _site(connection: Connection, patience: float, reporter: Reporter) -> Argilla:
+def open_argilla(connection: Connection, patience: float, reporter: Reporter) -> Argilla:
+    """Return the server at a connection; warn where the connection is not encrypted."""
     from annotation.argilla.api import Argilla
 
     if connection.is_unencrypted:

@@ -27,8 +27,9 @@ from .markdown import rendered
 from .shuffle import shuffled
 
 PAGE = Path(__file__).with_name("page")
-SHOWN = ("prompt", "response_a", "response_b")
-"""The fields of a dataset that the page can show; it may have ``votes`` as well."""
+SHOWN = (("prompt", "response_a", "response_b"), ("asked", "answered"))
+"""The fields of datasets that the page can show: pairs, and texts to correct. There may be others
+beside them: ``votes``, or the ``passage`` that the texts are about and the ``doubt`` about them."""
 MOST_RECORDS = 10
 _ASKED_AFTER = {"strength": {"question": "choice", "values": ["a", "b"]}}
 """What datasets ask only after certain answers, where they do not say so themselves."""
@@ -79,7 +80,7 @@ async def queues(
         fields = await _rows(
             db, "SELECT name FROM fields WHERE dataset_id = :dataset", dataset=dataset
         )
-        if not {field for (field,) in fields}.issuperset(SHOWN):
+        if not any({field for (field,) in fields}.issuperset(kind) for kind in SHOWN):
             continue  # made by somebody else than Plumbline; Argilla's own page shows it
         page = _page_settings(metadata)
         entries.append(
@@ -243,6 +244,17 @@ async def _shown(record: str, stored: Any, metadata: Any) -> dict[str, Any]:
     async def both(written: str) -> dict[str, str]:
         return {"html": await _html(written, markdown=markdown), "text": written}
 
+    if "asked" in fields:
+        passage = {"role": "passage", **await both(fields.get("passage") or "")}
+        return {
+            "id": str(UUID(record)),
+            "turns": [passage],
+            "a": None,
+            "b": None,
+            "votes": None,
+            "doubt": fields.get("doubt"),
+            "start": {"question": fields["asked"], "answer": fields["answered"]},
+        }
     return {
         "id": str(UUID(record)),
         "turns": [{"role": t["role"], **await both(t["content"])} for t in fields["prompt"]],

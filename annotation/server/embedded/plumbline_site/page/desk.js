@@ -8,7 +8,7 @@ import { Refused, request } from "./server.js";
 
 const AHEAD = 2; // pairs to have ready, so that nobody waits for the next one
 const WORDS = { a: "A is better", b: "B is better", tie: "About the same", both_bad: "Both are bad" };
-const KINDS = { training: "Practice", adjudication: "Adjudication" };
+const KINDS = { training: "Practice", adjudication: "Adjudication", corrections: "Corrections" };
 
 export class Desk {
   constructor(person, { signedOut, finished }) {
@@ -82,7 +82,8 @@ export class Desk {
   show(record, notice = "") {
     showOnly("desk");
     this.shown = record;
-    const given = record.answer ? record.answer.values : {};
+    // Texts to correct are there to be edited, until somebody has answered with others.
+    const given = { ...record.start, ...record.answer?.values };
     this.form.start(this.draft(record.id) ?? given);
     this.view.show(record);
     this.notice(this.refusal || notice, this.refusal ? "problem" : "");

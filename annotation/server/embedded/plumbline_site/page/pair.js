@@ -3,7 +3,7 @@
 import { mark } from "./differences.js";
 import { $, create } from "./elements.js";
 
-const WHO = { user: "User", assistant: "Assistant", system: "System", tool: "Tool" };
+const WHO = { user: "User", assistant: "Assistant", system: "System", tool: "Tool", passage: "Text" };
 
 export class PairView {
   constructor() {
@@ -49,13 +49,16 @@ export class PairView {
     });
     // The last message is what the responses answer: it stays in view while the others scroll.
     $(".last").replaceChildren(...shown.splice(-1));
+    if (this.record.doubt) $(".last").prepend(create("p", { class: "doubt" }, `In doubt: the question ${this.record.doubt}.`));
     $(".turns").replaceChildren(...shown);
     $(".turns").hidden = !shown.length;
-    $("#conversation .title").textContent = turns.length > 1 ? `Conversation (${turns.length} messages)` : "Prompt";
+    const editing = a === null; // texts to correct: there are no responses
+    $("#desk").classList.toggle("editing", editing);
+    $("#conversation .title").textContent = editing ? "Text" : turns.length > 1 ? `Conversation (${turns.length} messages)` : "Prompt";
     $("#conversation .gist").textContent = turns.at(-1)?.text.slice(0, 200) ?? "";
-    this.fill($("#response-a .text"), a);
-    this.fill($("#response-b .text"), b);
-    if (this.marked) mark($("#response-a .text"), $("#response-b .text"));
+    if (!editing) this.fill($("#response-a .text"), a);
+    if (!editing) this.fill($("#response-b .text"), b);
+    if (this.marked && !editing) mark($("#response-a .text"), $("#response-b .text"));
     $("#differences").setAttribute("aria-pressed", String(this.marked));
     $("#source").setAttribute("aria-pressed", String(this.plain));
     this.markMore();
