@@ -127,13 +127,13 @@ def outcome(rows: Mapping[str, Row], answers: Sequence[Answer]) -> Fetched:
     kept: list[Row] = []
     counts: Counter[str] = Counter()
     for item, row in rows.items():
-        given = latest.get(item)
-        if given is None:
+        reply = latest.get(item)
+        if reply is None:
             counts["open"] += 1
-        elif given.status == "discarded":
+        elif reply.status == "discarded":
             counts["discarded"] += 1
         else:
-            kept.append(corrected(row, given.values))
+            kept.append(corrected(row, reply.values))
             counts[kept[-1]["review"]] += 1
     return Fetched(kept, dict(counts))
 
