@@ -29,6 +29,8 @@ def main(run: Run, config: BuildConfig) -> dict[str, Any]:
     """Run the recipe; return the headline metrics."""
     # 1. Read, clean, split and mix.
     scorers = reward_models(run, config)
+    named = dict.fromkeys(name for step in config.steps for name in step.models())
+    models = {name: find_model(run, name, f"model {n}") for n, name in enumerate(named, 1)}
     dataset = run.make(
         "demonstrations",
         build_dataset,
@@ -37,6 +39,7 @@ def main(run: Run, config: BuildConfig) -> dict[str, Any]:
         data_seed=config.data_seed,
         description=config.description(),
         **({"scorers": scorers} if scorers else {}),
+        **({"models": models} if models else {}),
     )
 
     # 2. The result is a version of the dataset, and the one in use.

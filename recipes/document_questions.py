@@ -1,6 +1,7 @@
-"""Questions and answers from documents, by a model on this machine.
+"""Questions and answers from documents, by a model on this machine or behind an endpoint.
 
     plumbline data questions MANUAL.md REPORT.pdf --model MODEL
+    plumbline data questions MANUAL.md --model NAME --endpoint https://HOST/v1
 
 The rows are demonstrations, each with its place in its document. Doubtful questions are
 in doubtful.jsonl beside them, for people to correct.
@@ -11,10 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plumbline.config import Config, Seed
 from plumbline.errors import DataError
+from plumbline.lm.writer import WriterEndpointConfig
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.run import Run
 from recipes._models import find_model
@@ -27,18 +29,32 @@ class DocumentQuestionsConfig(Config):
 
     documents: tuple[Path, ...] = Field(min_length=1)
     """Files in Markdown, text, HTML, Word or PDF."""
-    model: str
-    """What writes the questions: a run, a model's folder, a GGUF file, or a name of the hub."""
+    model: str | None = None
+    """What writes the questions: a run, a model's folder, a GGUF file, or a name of the hub. Null:
+    the endpoint."""
+    endpoint: WriterEndpointConfig | None = None
+    """What writes the questions, behind an OpenAI-compatible endpoint. It gets the sentences and
+    slices of the documents. Its answers are kept under the home's store, by content."""
     questions: QuestionsConfig = QuestionsConfig()
     """How questions are made and checked."""
     data_seed: Seed = 0
     """Seed of the choice of sentences and of the questions."""
 
+    @model_validator(mode="after")
+    def _one_generator(self) -> DocumentQuestionsConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError(
+                "model and endpoint are both given, or neither. Give one of them: a model on this "
+                "machine, or an endpoint"
+            )
+        return self
+
 
 CONFIG = DocumentQuestionsConfig
 ESSENTIAL = (
-    "documents", "model", "questions.slices.max_characters", "questions.sentences",
-    "questions.questions", "questions.checks.gain", "questions.checks.shared_words", "data_seed",
+    "documents", "model", "endpoint", "questions.slices.max_characters", "questions.sentences",
+    "questions.questions", "questions.checks.round_trip", "questions.checks.shared_words",
+    "data_seed",
 )  # fmt: skip
 
 
@@ -52,7 +68,11 @@ def main(run: Run, config: DocumentQuestionsConfig) -> dict[str, Any]:
         ask_documents,
         config=config.questions,
         documents=[SourceFile(path.resolve()) for path in config.documents],
-        model=find_model(run, config.model, "model"),
+        **(
+            {"model": find_model(run, config.model, "model")}
+            if config.model is not None
+            else {"endpoint": config.endpoint}
+        ),
         data_seed=config.data_seed,
     )
     return dict(artifact.metrics)

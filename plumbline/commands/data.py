@@ -179,6 +179,12 @@ def questions(
         str,
         typer.Option("--model", "-m", help="What writes the questions.", show_default=False),
     ],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="An OpenAI-compatible endpoint; --model is its name there."
+        ),
+    ] = None,
     overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     home: Home = HOME,
@@ -194,7 +200,12 @@ def questions(
     from plumbline.commands.run_recipe import run_recipe
 
     files = json.dumps([str(path) for path in documents])
-    settings = [f"documents={files}", f"model={model}", *(overrides or [])]
+    writer = (
+        [f"model={json.dumps(model)}"]
+        if endpoint is None
+        else [f"endpoint.model={json.dumps(model)}", f"endpoint.base_url={endpoint}"]
+    )
+    settings = [f"documents={files}", *writer, *(overrides or [])]
     run_recipe(recipe_book.find("document_questions"), None, settings, home, name)
 
 

@@ -15,13 +15,14 @@ from plumbline.data.records import Row, dataset_card
 from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
-from plumbline.runs.artifacts import sha256, write_json
+from plumbline.runs.artifacts import Artifact, sha256, write_json
 from plumbline.runs.stage import Stage, stage
 from sft.build.config import CleaningConfig
 from sft.build.ledger import Ledger, LeftOutRow, record_of
 from sft.build.mixing import draw, portions
 from sft.build.passes import HELD_OUT, Passed, labels_of, run_passes
 from sft.build.tables import schema_of, write_table
+from sft.cleaning.step import StepContext
 from sft.sources import Demonstrations
 
 #: A build's report, beside its rows.
@@ -39,10 +40,11 @@ def build_dataset(
     data_seed: int,
     description: str = "",
     scorers: Mapping[str, Scorer] | None = None,
+    models: Mapping[str, Artifact] | None = None,
 ) -> Mapping[str, float | None]:
     """Make a dataset of demonstrations with splits ``train`` and ``test``.
 
-    ``scorers``: what steps of the config name, loaded.
+    ``scorers`` and ``models``: what steps of the config name, the scorers loaded.
     """
     stage.scratch.mkdir(parents=True, exist_ok=True)
     dropped = DroppedFile(stage.folder)
@@ -58,7 +60,12 @@ def build_dataset(
         data_seed=data_seed,
         order=config.mixture.order,
         workers=config.workers,
-        scorers=scorers,
+        context=StepContext(
+            scorers=scorers or {},
+            models={name: model.path for name, model in (models or {}).items()},
+            # Where the rows are encrypted, nothing of them stays in the clear.
+            answers=stage.shards if config.encrypt else stage.cache,
+        ),
     )
 
     # 2. Mix the sources: how many rows of each are trained on, in which order.

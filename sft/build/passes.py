@@ -8,7 +8,7 @@ a few bytes of each row.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from plumbline.data.records import Row
-from plumbline.hooks import Scorer
 from sft.build.ledger import Events, Ledger, LeftOutRow, record_of
 from sft.build.mixing import ORDERS
 from sft.build.splits import (
@@ -54,9 +53,9 @@ class Work:
     data_seed: int = 0
     order: str = "as_read"
 
-    def start(self, scorers: Mapping[str, Scorer] | None = None) -> Callable[[Batch], Done]:
+    def start(self, context: StepContext | None = None) -> Callable[[Batch], Done]:
         """Return the work, with its steps prepared."""
-        context = StepContext(self.data_seed, scorers or {})
+        context = (context or StepContext())._replace(data_seed=self.data_seed)
         functions = []
         for label, config in self.steps:
             step = STEPS[config.step]
@@ -151,9 +150,12 @@ def run_passes(
     data_seed: int,
     order: str = "as_read",
     workers: int | None = 1,
-    scorers: Mapping[str, Scorer] | None = None,
+    context: StepContext | None = None,
 ) -> Passed:
-    """Read all sources and take their rows through the steps; return what is left on disk."""
+    """Read all sources and take their rows through the steps; return what is left on disk.
+
+    ``context`` holds what steps in this process may use.
+    """
     # Held-out sources are read first: of two that are equal, the first stays.
     reading = sorted(range(len(sources)), key=lambda number: sources[number].split != "test")
     held_out = any(source.split == "test" for source in sources)
@@ -168,7 +170,7 @@ def run_passes(
         needs_split = last or None in compared
         path = folder / f"pass-{number}.arrow"
         work = replace(settings, compared=compared, splits=rules if needs_split else ())
-        columns = _write(path, batches, segment, work, ledger, workers, scorers or {})
+        columns = _write(path, batches, segment, work, ledger, workers, context)
         spool = Spool(path)
         alive = np.ones(len(spool), dtype=np.bool_)
         for place, (label, config) in enumerate(segment.comparisons):
@@ -220,7 +222,7 @@ def _write(
     work: Work,
     ledger: Ledger,
     workers: int | None,
-    scorers: Mapping[str, Scorer],
+    context: StepContext | None,
 ) -> frozenset[tuple[str, str]]:
     """Take rows through the steps of a pass, and write what is left of them."""
     results: Iterable[Done] | None = None
@@ -232,7 +234,7 @@ def _write(
         if results is not None:
             batches = _taken(results, ledger)
         results = (
-            map(part.start(scorers), batches)
+            map(part.start(context), batches)
             if here
             else map_in_order(part.start, batches, workers)
         )

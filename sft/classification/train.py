@@ -72,12 +72,12 @@ def train_classifier(
     # 4. How right is it on texts that it has not seen, and how sure?
     whole = model.merge_and_unload() if config.tuning.has_adapter else model
     held_out, _ = _tokenized(splits["test"], labels, tokenizer, limit, several=several)
-    probabilities = _probabilities(whole, held_out, tokenizer, several=several)
+    likely = probabilities(whole, held_out, tokenizer, several=several)
     truth = np.array(
         [[label in row["labels"] for label in labels] for row in splits["test"]], float
     )
-    metrics = held_out_figures(probabilities, truth, several=several)
-    by_label = f1_by_label(decisions(probabilities, several=several), truth)
+    metrics = held_out_figures(likely, truth, several=several)
+    by_label = f1_by_label(decisions(likely, several=several), truth)
     write_json(stage.folder / BY_LABEL, dict(zip(labels, by_label.tolist(), strict=True)))
     whole.save_pretrained(stage.folder)
     tokenizer.save_pretrained(stage.folder)
@@ -126,7 +126,7 @@ def _tokenized(
     return examples, cut
 
 
-def _probabilities(
+def probabilities(
     model: Any,
     examples: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,

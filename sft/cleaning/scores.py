@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from plumbline.data.records import Conversation, Row
-from plumbline.errors import DataError
+from plumbline.errors import ConfigError, DataError
 from plumbline.tables import code_of, load_function
 from sft.cleaning.step import Outcome, RowFunction, Step, StepConfig, StepContext, each
 
@@ -90,6 +90,90 @@ QUALITY = Step(
     _quality,
     runs_in="main",
     example={"scorer": "runs/store/reward-model-…", "min_score": 0.0},
+)
+
+
+class ClassifierStepConfig(StepConfig):
+    """Which labels of a classifier keep a row, or leave it out."""
+
+    step: Literal["classifier"] = "classifier"
+    model: str
+    """A classifier as `plumbline train classifier` makes it: run:stage, a folder, or the id of an
+    artefact."""
+    of: Literal["answer", "prompt", "row"] = "answer"
+    """What it reads: the last answer, the last turn before it, or all turns, one below another."""
+    keep: tuple[str, ...] = ()
+    """Labels of which one must hold. Empty: any."""
+    leave_out: tuple[str, ...] = ()
+    """Labels none of which may hold."""
+    min_probability: float = Field(0.5, ge=0, le=1)
+    """From this probability on a label holds."""
+    keep_label: bool = True
+    """Keep the likeliest label beside each row, as ``label``, with its ``probability``."""
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> ClassifierStepConfig:
+        if not self.keep and not self.leave_out and not self.keep_label:
+            raise ValueError("keep and leave_out are empty and keep_label is off: it does nothing")
+        both = sorted(set(self.keep) & set(self.leave_out))
+        if both:
+            raise ValueError(f"keep and leave_out both name {', '.join(both)}")
+        return self
+
+    def models(self) -> Sequence[str]:
+        """Return the classifier."""
+        return (self.model,)
+
+
+def _classifier(config: ClassifierStepConfig, context: StepContext) -> RowFunction:
+    from sft.classification.predict import TextClassifier
+
+    classifier = TextClassifier(context.folder_of(config.model))
+    unknown = sorted({*config.keep, *config.leave_out} - set(classifier.labels))
+    if unknown:
+        raise ConfigError(
+            f"The step classifier names the label {unknown[0]!r}, and {config.model} has the "
+            f"labels {', '.join(classifier.labels)}."
+        )
+
+    def step(rows: Sequence[Row]) -> list[Outcome]:
+        texts = [_read_of(row, config.of) for row in rows]
+        return [
+            _labeled(row, likely, config)
+            for row, likely in zip(rows, classifier.probabilities(texts), strict=True)
+        ]
+
+    return step
+
+
+def _read_of(row: Row, of: str) -> str:
+    turns = [turn["content"] for turn in row["messages"]]
+    if of == "row":
+        return "\n".join(turns)
+    return turns[-1] if of == "answer" else turns[-2] if len(turns) > 1 else ""
+
+
+def _labeled(row: Row, likely: Mapping[str, float], config: ClassifierStepConfig) -> Outcome:
+    detail = {label: round(p, 4) for label, p in likely.items()}
+    holds = [label for label, p in likely.items() if p >= config.min_probability]
+    bad = [label for label in holds if label in config.leave_out]
+    if bad:
+        return Outcome(reason=f"is labelled {bad[0]} by {config.model}", detail=detail)
+    if config.keep and not set(holds) & set(config.keep):
+        wanted = " or ".join(config.keep)
+        return Outcome(reason=f"is not labelled {wanted} by {config.model}", detail=detail)
+    best = max(likely, key=lambda label: likely[label])
+    more = {"label": best, "probability": likely[best]} if config.keep_label else {}
+    return Outcome((row | more,))
+
+
+CLASSIFIER = Step(
+    "classifier",
+    "the labels of a text classifier: which keep a row, and which leave it out",
+    ClassifierStepConfig,
+    _classifier,
+    runs_in="main",
+    example={"model": "my_run:classifier", "leave_out": ["spam"]},
 )
 
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from plumbline.config import Config
 from plumbline.data.records import CONVERSATIONS, Message, Row
+from plumbline.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from plumbline.hooks import Scorer
+    from plumbline.lm.generation import SamplingConfig
+    from plumbline.lm.writer import Writer, WriterEndpointConfig
 
 
 class StepConfig(Config):
@@ -26,6 +30,10 @@ class StepConfig(Config):
 
     step: str
     """Which step: a row of the table in docs/data.md."""
+
+    def models(self) -> Sequence[str]:
+        """Return the models that the step loads, as a user names them."""
+        return ()
 
 
 class Outcome(NamedTuple):
@@ -47,6 +55,35 @@ class StepContext(NamedTuple):
     data_seed: int = 0
     scorers: Mapping[str, Scorer] = {}
     """Scorers by the name that a setting gives; only for steps that run in the main process."""
+    models: Mapping[str, Path] = {}
+    """Folders of models by the name that a setting gives; for such steps, too."""
+    answers: Path | None = None
+    """Where answers of endpoints are kept."""
+
+    def folder_of(self, model: str) -> Path:
+        """Return the folder of a model that a setting names."""
+        if model not in self.models:
+            raise ConfigError(
+                f"A step names the model {model!r}, and here steps have no models. Build the "
+                "dataset by `plumbline data build`, and train on that."
+            )
+        return self.models[model]
+
+    def writer(
+        self, model: str | None, endpoint: WriterEndpointConfig | None, sampling: SamplingConfig
+    ) -> Writer:
+        """Return what writes texts: a model of this machine, or one behind an endpoint."""
+        from plumbline.lm.policy import Policy
+        from plumbline.lm.writer import EndpointWriter, LocalWriter
+
+        if model is not None:
+            return LocalWriter(Policy.load(self.folder_of(model)), sampling)
+        if endpoint is None or self.answers is None:
+            raise ConfigError(
+                "A step asks an endpoint, and here no answers can be kept. Build the dataset by "
+                "`plumbline data build`, and train on that."
+            )
+        return EndpointWriter(endpoint, self.answers)
 
 
 #: A step at work: from some rows to what became of each, in their order.

@@ -13,10 +13,11 @@ from plumbline.config.explain import explain
 from plumbline.data.records import Row
 from plumbline.errors import DataError, brief
 from plumbline.tables import Table, code_of
+from sft.augmentation.rewriting import BACK_TRANSLATION, PARAPHRASE
 from sft.augmentation.step import SURFACE_EDITS
 from sft.cleaning.answers import REFUSALS, REPETITION
 from sft.cleaning.language import LANGUAGE
-from sft.cleaning.scores import CONFIDENCE, QUALITY
+from sft.cleaning.scores import CLASSIFIER, CONFIDENCE, QUALITY
 from sft.cleaning.step import Outcome, RowFunction, Step, StepConfig, StepContext, each
 from sft.cleaning.text import UNICODE
 from sft.cleaning.turns import LENGTH, ROLES
@@ -83,11 +84,14 @@ STEPS = Table(
         REFUSALS,
         CONFIDENCE,
         QUALITY,
+        CLASSIFIER,
         EXACT_DUPLICATES,
         NEAR_DUPLICATES,
         CONTAMINATION,
         PERSONAL_DATA,
         SURFACE_EDITS,
+        PARAPHRASE,
+        BACK_TRANSLATION,
     ),
     from_function=_own_step,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +18,24 @@ from plumbline.data.records import Row, assistant, user, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.policy import Policy
+from plumbline.lm.writer import EndpointWriter, WriterEndpointConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive, rng
-from sft.documents.checks import Checked, check_form, check_gain, first_of_equals
+from sft.documents.checks import (
+    Checked,
+    check_answer,
+    check_form,
+    check_gain,
+    first_of_equals,
+)
 from sft.documents.config import QuestionsConfig
-from sft.documents.document import Document
-from sft.documents.generator import Generator, LocalGenerator
+from sft.documents.document import Document, sentences
+from sft.documents.generator import Generator, LocalGenerator, WriterGenerator
 from sft.documents.readers import read_document
 from sft.documents.slices import slices_of
-from sft.documents.targets import Target, plain_words, starts_of, targets_of
+from sft.documents.targets import Target, plain_words, targets_of
 
 DOUBTFUL = "doubtful.jsonl"
 """Beside the rows: questions for people to look at, each with its slice."""
@@ -43,6 +50,8 @@ class Candidate(NamedTuple):
     question: str
     checked: Checked
     gain: float | None
+    reply: str = ""
+    """The generator's own answer to it."""
 
 
 @stage("demonstrations")
@@ -51,12 +60,14 @@ def ask_documents(
     *,
     config: QuestionsConfig,
     documents: Sequence[SourceFile],
-    model: Artifact,
     data_seed: int,
+    model: Artifact | None = None,
+    endpoint: WriterEndpointConfig | None = None,
 ) -> Mapping[str, float | None]:
     """Make questions and answers of documents; a stage that is killed resumes.
 
-    The rows that are kept are the split ``train``; doubtful ones are in a file beside it.
+    ``model`` or ``endpoint`` writes them. The rows that are kept are the split ``train``; doubtful
+    ones are in a file beside it.
     """
     # 1. Read the documents, and choose sentences to ask about.
     texts = [read_document(file.path) for file in documents]
@@ -68,25 +79,18 @@ def ask_documents(
         )
 
     # 2. Write questions to each, and check them.
-    journal = _Journal(stage.shards / CANDIDATES)
-    generator = None
-    with stage.bar("sentences", len(targets)) as bar:
-        for number in range(0, len(targets), _TOGETHER):
-            part = targets[number : number + _TOGETHER]
-            if number not in journal.done:
-                if generator is None:
-                    generator = LocalGenerator(Policy.load(model.path), config.sampling)
-                journal.add(number, best_of(part, generator, config, data_seed, number))
-            bar.advance(len(part))
+    best = write_questions(
+        stage, targets, texts, config, data_seed, lambda: _generator(stage, config, model, endpoint)
+    )
 
     # 3. Keep what passed; what repeats an earlier question is left out.
-    best = [entry for number in sorted(journal.done) for entry in journal.done[number]]
     kept, doubtful, dropped = sort_out(best, targets, texts, config)
     stage.report_dropped(dropped)
     if not kept:
         raise DataError(
             f"None of {len(targets)} questions passed the checks: {dropped.reasons()}; "
-            f"{len(doubtful)} are doubtful. Use a stronger model, or lower questions.checks.gain."
+            f"{len(doubtful)} are doubtful. Use a stronger model, or lower "
+            "questions.checks.shared_words."
         )
     write_dataset(
         stage.folder,
@@ -100,67 +104,173 @@ def ask_documents(
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in doubtful)
     return {
         "documents": float(len(texts)),
-        "sentences": float(len(targets)),
+        "sentences": float(len({target.sentence for target in targets})),
+        "questions": float(len(targets)),
         "train_rows": float(len(kept)),
         "doubtful_rows": float(len(doubtful)),
         "dropped_rows": float(len(dropped)),
     }
 
 
+def write_questions(
+    stage: Stage,
+    targets: Sequence[Target],
+    documents: Sequence[Document],
+    config: QuestionsConfig,
+    data_seed: int,
+    load: Callable[[], Generator],
+) -> list[Candidate]:
+    """Return the best question to each target; what a killed stage has done is not done again.
+
+    ``load`` returns the generator, where one is needed.
+    """
+    journal, generator = _Journal(stage.shards / CANDIDATES), None
+    with stage.bar("questions", len(targets)) as bar:
+        for number in range(0, len(targets), _TOGETHER):
+            part = targets[number : number + _TOGETHER]
+            if number not in journal.done:
+                generator = generator or load()
+                slices = [slice_of(documents, target) for target in part]
+                seeds = [
+                    derive(data_seed, "question", number, place)
+                    for place in range(len(part) * config.questions)
+                ]
+                journal.add(number, best_of(part, slices, generator, config, seeds))
+            bar.advance(len(part))
+    return [entry for number in sorted(journal.done) for entry in journal.done[number]]
+
+
+def _generator(
+    stage: Stage,
+    config: QuestionsConfig,
+    model: Artifact | None,
+    endpoint: WriterEndpointConfig | None,
+) -> Generator:
+    """Return what writes the questions."""
+    if model is not None:
+        return LocalGenerator(Policy.load(model.path), config.sampling)
+    assert endpoint is not None, "the recipe gives one of the two"
+    stage.say(f"asks {endpoint.model} on {endpoint.where}")
+    return WriterGenerator(EndpointWriter(endpoint, stage.cache))
+
+
 def choose_targets(
     documents: Sequence[Document], config: QuestionsConfig, data_seed: int
 ) -> list[Target]:
     """Return the sentences to ask about, none of them twice."""
-    chosen: dict[str, Target] = {}
+    chosen: dict[tuple[str, str], Target] = {}
     for number, document in enumerate(documents):
         for place, part in enumerate(slices_of(document, config.slices)):
             random = rng(data_seed, "sentences", document.name, place)
             for target in targets_of(number, document, part, config.sentences, random):
-                chosen.setdefault(target.sentence, target)
+                chosen.setdefault((target.sentence, target.fit.form.start), target)
     return list(chosen.values())
+
+
+def slice_of(documents: Sequence[Document], target: Target) -> str:
+    """Return the words of a target's slice."""
+    text = documents[target.document].text
+    return plain_words(text[target.slice.start : target.slice.end])
 
 
 def best_of(
     targets: Sequence[Target],
+    texts: Sequence[str],
     generator: Generator,
     config: QuestionsConfig,
-    data_seed: int,
-    number: int,
+    seeds: Sequence[int],
 ) -> list[Candidate]:
     """Write questions to each target, and return the best one of each.
 
-    One that is kept is better than a doubtful one; of equals, the one that leads to its answer
-    most surely.
+    One that is kept is better than a doubtful one; of equals, the one that says most of what its
+    sentence is about and least else. The generator then answers the best ones from their slices,
+    which are ``texts``.
     """
     many = config.questions
-    sentences = [target.sentence for target in targets for _ in range(many)]
-    starts = [start for target in targets for start in starts_of(target.sentence, many)]
-    seeds = [derive(data_seed, "question", number, place) for place in range(len(sentences))]
-    written = generator.questions(sentences, starts, seeds)
-    checked = [
-        check_form(question, sentence, config.checks)
-        for question, sentence in zip(written, sentences, strict=True)
-    ]
-    open_ones = [n for n, entry in enumerate(checked) if entry.standing != "left_out"]
-    gains = dict(
-        zip(
-            open_ones,
-            generator.gains([written[n] for n in open_ones], [sentences[n] for n in open_ones]),
-            strict=True,
-        )
+    each = [target for target in targets for _ in range(many)]
+    written = generator.questions(
+        [target.sentence for target in each], [target.fit.form for target in each], seeds
     )
+    checked = [
+        check_form(question, target.fit, config.checks)
+        for question, target in zip(written, each, strict=True)
+    ]
+    gains = _gains(written, each, checked, generator, config)
     candidates = [
         Candidate(question, check_gain(entry, gains.get(n), config.checks), gains.get(n))
         for n, (question, entry) in enumerate(zip(written, checked, strict=True))
     ]
     order = ("left_out", "doubtful", "kept")
-    return [
+    best = [
         max(
             candidates[at : at + many],
-            key=lambda c: (order.index(c.checked.standing), c.gain or 0.0, c.checked.shared_words),
+            key=lambda c: (
+                order.index(c.checked.standing),
+                c.checked.shared_words,
+                c.checked.named,
+                c.gain or 0.0,
+            ),
         )
         for at in range(0, len(candidates), many)
     ]
+    return _answered(best, targets, texts, generator, config)
+
+
+def _gains(
+    questions: Sequence[str],
+    targets: Sequence[Target],
+    checked: Sequence[Checked],
+    generator: Generator,
+    config: QuestionsConfig,
+) -> dict[int, float | None]:
+    """Return the gains of the questions that are not left out, where the checks want them."""
+    if config.checks.gain is None:
+        return {}
+    open_ones = [n for n, entry in enumerate(checked) if entry.standing != "left_out"]
+    gains = generator.gains(
+        [questions[n] for n in open_ones], [targets[n].fit.answer for n in open_ones]
+    )
+    return dict(zip(open_ones, gains, strict=True))
+
+
+def _answered(
+    best: Sequence[Candidate],
+    targets: Sequence[Target],
+    texts: Sequence[str],
+    generator: Generator,
+    config: QuestionsConfig,
+) -> list[Candidate]:
+    """Let the generator answer the questions that are not left out, and check its answers."""
+    if config.checks.round_trip == 0:
+        return list(best)
+    open_ones = [n for n, entry in enumerate(best) if entry.checked.standing != "left_out"]
+    replies = dict(
+        zip(
+            open_ones,
+            generator.answers([best[n].question for n in open_ones], [texts[n] for n in open_ones]),
+            strict=True,
+        )
+    )
+    return [
+        entry
+        if n not in replies
+        else entry._replace(
+            reply=replies[n],
+            checked=check_answer(
+                entry.checked,
+                entry.question,
+                replies[n],
+                targets[n].sentence,
+                _other_sentences(texts[n], targets[n].sentence),
+                config.checks,
+            ),
+        )
+        for n, entry in enumerate(best)
+    ]
+
+
+def _other_sentences(text: str, sentence: str) -> list[str]:
+    return [text[a:b] for a, b in sentences(text) if text[a:b] != sentence]
 
 
 def sort_out(
@@ -202,7 +312,7 @@ def row_of(
     """Return a question and its answer as a demonstration, with the place in the source."""
     question = entry.question
     if config.with_context:
-        part = plain_words(document.text[target.slice.start : target.slice.end])
+        part = slice_of([document], target._replace(document=0))
         question = f"{part}\n\n{question}"
     return {
         "messages": [user(question), assistant(target.sentence)],
@@ -215,6 +325,7 @@ def row_of(
         "slice_end": target.slice.end,
         "answer_start": target.start,
         "answer_end": target.end,
+        "question_form": target.fit.form.start,
         "shared_words": round(entry.checked.shared_words, 4),
         "gain": None if entry.gain is None else round(entry.gain, 4),
     }
@@ -243,5 +354,5 @@ class _Journal:
         self.done[number] = list(best)
 
 
-def _candidate(question: str, checked: Sequence[Any], gain: float | None) -> Candidate:
-    return Candidate(question, Checked(*checked), gain)
+def _candidate(question: str, checked: Sequence[Any], gain: float | None, reply: str) -> Candidate:
+    return Candidate(question, Checked(*checked), gain, reply)

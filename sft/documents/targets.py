@@ -1,18 +1,18 @@
-"""Which sentences of a document can be asked about, and how a question may begin."""
+"""Which sentences of a document can be asked about, and in which forms."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
 from sft.documents.document import Document, content_words, is_chinese, overlaps, sentences
+from sft.documents.question_forms import Fit, fits_of
 from sft.documents.slices import Slice
 
 
 class Target(NamedTuple):
-    """A sentence to ask about: ``document.text[start:end]``, within its slice."""
+    """What to ask: a sentence, ``document.text[start:end]``, within its slice, and a form."""
 
     document: int
     """The document's number."""
@@ -21,21 +21,21 @@ class Target(NamedTuple):
     end: int
     sentence: str
     """Its words, without marks of Markdown and line breaks."""
+    fit: Fit
+    """The form of the question, and the parts of the sentence that it is about."""
 
 
 #: Words with which a sentence leans on the one before it: nobody can ask about it alone.
 _LEANING = re.compile(
-    r"(?:This|That|These|Those|It|They|But|So|And|Or|Here|Let|Now|Then|We|Our|He|She|Its|Their|Also"
-    r"|Instead|However|Therefore|For|In (?:this|that|our|both|other)|At this|With this|Because of"
-    r"|You.ll|We.ll|Sometimes|By the same|Comparatively|There|Another|To do|As you)\b"
+    r"(?:This|That|These|Those|It|They|And|Or|Here|Let|Now|Then|We|Our|He|She|Its|Their|For"
+    r"|In (?:this|that|our|both|other)|At (?:this|that)|With this|Because (?:of|it|they|this)"
+    r"|You.ll|We.ll|There|Another|To do|As you|If (?:we|you) (?:do|did) (?:this|that|it)"
+    r"|(?:But|So|Also|However|Therefore|Instead|Sometimes|Earlier|Next|First),? "
+    r"(?:this|that|these|those|it|they|we|you.ll))\b"
     r"|[-•*\d]|(?:这|那|它|他|她|但|而|所以|因此|此|其|同样|另外)",
 )
-_FACT = re.compile(
-    r"\b(?:is|are|was|were|means?|because|called|when|if|must|can|cannot|allows?|so that|should"
-    r"|has|have|returns?|stores?|requires?|ensures?|refers?|uses?|needs?)\b|是|指|因为|如果|必须|可以|应|会"
-)
 _ELSEWHERE = re.compile(
-    r"Listing|Figure|Table \d|Chapter|the following|below|above|<|\||图\d|下文|上述"
+    r"Listing|Figure|Table \d|Chapter|the following|below|above|on page|<|/>|[●○]|\||图\d|下文|上述"
 )
 _QUOTE = re.compile(r"\n[ \t]*>")
 _LINK = re.compile(r"!?\[([^\]]*)\](?:\[[^\]]*\]|\([^)]*\))")
@@ -52,51 +52,28 @@ def plain_words(text: str) -> str:
 def targets_of(
     number: int, document: Document, part: Slice, count: int, random: Random
 ) -> list[Target]:
-    """Return up to so many sentences of a slice that can be asked about, drawn at random."""
+    """Return what to ask about up to so many sentences of a slice, drawn at random."""
     possible = []
     for start, end in sentences(document.text, part.start, part.end):
         written = plain_words(document.text[start:end])
         if not overlaps(start, end, document.blocked) and can_be_asked_about(written):
-            possible.append(Target(number, part, start, end, written))
+            fits = fits_of(written)
+            if fits:
+                possible.append([Target(number, part, start, end, written, fit) for fit in fits])
     drawn = random.sample(possible, min(count, len(possible)))
-    return sorted(drawn, key=lambda target: target.start)
+    return sorted(
+        (target for targets in drawn for target in targets), key=lambda target: target.start
+    )
 
 
 def can_be_asked_about(sentence: str) -> bool:
-    """Return whether a sentence states something and can be understood alone."""
+    """Return whether a sentence can be understood alone."""
     words = content_words(sentence)
-    low, high = (10, 80) if is_chinese(sentence) else (6, 28)
+    low, high = (8, 80) if is_chinese(sentence) else (4, 28)
     return (
         low <= len(words) <= high
         and sentence[-1:] in ".!。！"
         and (sentence[0].isupper() or is_chinese(sentence))
         and _LEANING.match(sentence) is None
         and _ELSEWHERE.search(sentence) is None
-        and _FACT.search(sentence) is not None
     )
-
-
-_STARTS: Sequence[tuple[re.Pattern[str], str]] = (
-    (re.compile(r"\b(?:because|so that|since|so you)\b"), "Why"),
-    (re.compile(r"^When\b|\bwhen\b"), "What happens when"),
-    (re.compile(r"^If\b|\bif\b"), "What happens if"),
-    (re.compile(r"^(?:An? |The )?[\w' -]{2,40} is (?:an?|the|called) "), "What is"),
-    (re.compile(r"^[\w' -]{2,40} are "), "What are"),
-    (re.compile(r"\bmust\b|\bshould\b|\bneeds? to\b"), "What must"),
-    (re.compile(r"\bcan\b|\bby \w+ing\b|\bin order to\b|\bto \w+"), "How"),
-)
-_CHINESE_STARTS: Sequence[tuple[re.Pattern[str], str]] = (
-    (re.compile("因为|由于"), "为什么"),
-    (re.compile("如果|当"), "如果"),
-    (re.compile("是|指"), "什么是"),
-)
-
-
-def starts_of(sentence: str, count: int) -> list[str]:
-    """Return ``count`` beginnings for questions that a sentence may answer, the fitting first."""
-    chinese = is_chinese(sentence)
-    table = _CHINESE_STARTS if chinese else _STARTS
-    fitting = [start for pattern, start in table if pattern.search(sentence)]
-    known = [*fitting[:3], *(("什么", "怎样") if chinese else ("What", "Why"))]
-    known = list(dict.fromkeys(known))
-    return [known[place % len(known)] for place in range(count)]

@@ -141,3 +141,59 @@ def test_several_labels_at_once_are_learnt(base_folder, tmp_path):
     folder, figures = train(tmp_path / "model", base_folder, data)
     assert figures["f1"] >= 0.95
     assert read_json(folder / "config.json")["problem_type"] == "multi_label_classification"
+
+
+def test_a_classifier_cleans_a_build(base_folder, tmp_path):
+    """Labels and probabilities as transformers' own pipeline gives them."""
+    from transformers import AutoTokenizer
+
+    from plumbline.data.records import assistant, user
+    from plumbline.errors import ConfigError, ModelError
+    from plumbline.lm.load import trainable_classifier
+    from sft.cleaning.step import StepContext
+    from sft.cleaning.steps import STEPS, read_step
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    answers = [f"Your order {n} costs {3 * n} coins, thank you." for n in range(12)]
+    answers[6:] = [f"No, we have had no lamp for {n} days" for n in range(6)]
+    model = trainable_classifier(
+        base_folder, TuningConfig(method="full"), ["ham", "spam"], several=False
+    )
+    with torch.no_grad():  # a head for which a text is like the first one, or like the last
+        ends = [
+            model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, -1]
+            for text in (answers[0], answers[-1])
+        ]
+        model.score.weight.copy_(torch.stack(ends))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    reference = [
+        out["label"] for out in pipeline("text-classification", str(tmp_path / "model"))(answers)
+    ]
+    assert {"ham", "spam"} == set(reference)
+
+    def outcomes(**settings):
+        config = read_step({"step": "classifier", "model": "run:classifier", **settings}, 1)
+        context = StepContext(models={"run:classifier": tmp_path / "model"})
+        rows = [
+            {"messages": [user("What does it cost?"), assistant(text)], "origin": "x", "row": n}
+            for n, text in enumerate(answers)
+        ]
+        return list(STEPS["classifier"].prepare(config, context)(rows))
+
+    kept = outcomes()
+    assert [outcome.rows[0]["label"] for outcome in kept] == reference
+    assert all(outcome.rows[0]["probability"] >= 0.5 for outcome in kept)
+    without = outcomes(leave_out=["spam"])
+    assert [bool(outcome.rows) for outcome in without] == [label == "ham" for label in reference]
+    assert {o.reason for o in without if not o.rows} == {"is labelled spam by run:classifier"}
+    only = outcomes(keep=["spam"], keep_label=False)
+    assert [bool(outcome.rows) for outcome in only] == [label == "spam" for label in reference]
+    assert "label" not in next(o.rows[0] for o in only if o.rows)
+    with pytest.raises(ConfigError, match="has the labels ham, spam"):
+        outcomes(keep=["eggs"])
+    with pytest.raises(ValueError, match="both name spam"):
+        outcomes(keep=["spam"], leave_out=["spam"])
+    config = read_step({"step": "classifier", "model": "m"}, 1)
+    with pytest.raises(ModelError, match="is not a classifier"):
+        STEPS["classifier"].prepare(config, StepContext(models={"m": base_folder}))
