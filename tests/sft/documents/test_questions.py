@@ -121,7 +121,7 @@ def test_the_generator_must_answer_from_the_same_sentence():
     kept = check_form(question, fit(), CHECKS)
     others = ["The stack is faster because values lie in order.", "Every program has a stack."]
 
-    def answered(reply, config=CHECKS):
+    def answered(reply, config=ChecksConfig(round_trip=0.5)):
         return check_answer(kept, question, reply, SENTENCE, others, config)
 
     assert answered("Because the allocator must find a free place.").standing == "kept"
@@ -129,7 +129,7 @@ def test_the_generator_must_answer_from_the_same_sentence():
     assert "no answer" in answered("Because it is slower.").reason
     # Two words of five are in the sentence: below the half that is asked for.
     assert answered("The allocator must ask big, old, free servers.").standing == "doubtful"
-    assert answered("", ChecksConfig(round_trip=0)).standing == "kept"
+    assert answered("", CHECKS).standing == "kept"
 
 
 def test_of_two_questions_that_are_nearly_the_same_the_first_stays():
@@ -212,7 +212,7 @@ def run(tmp_path, monkeypatch):
     def make(folder, **generator):
         stage = Stage(tmp_path / folder, Reporter(quiet=True))
         config = QuestionsConfig(
-            slices=SlicesConfig(min_characters=10), checks=ChecksConfig(gain=0.3)
+            slices=SlicesConfig(min_characters=10), checks=ChecksConfig(gain=0.3, round_trip=0.5)
         )
         model = Artifact.__new__(Artifact)
         object.__setattr__(model, "path", tmp_path)
