@@ -22,6 +22,7 @@ from sft.documents.targets import can_be_asked_about, plain_words
 from tests.endpoint_server import EndpointServer, completion
 
 CHECKS = ChecksConfig()
+ANSWERED = ChecksConfig(round_trip=0.5)
 SENTENCE = "Allocating on the heap is slower because the allocator must find a free place first."
 
 
@@ -121,7 +122,7 @@ def test_the_generator_must_answer_from_the_same_sentence():
     kept = check_form(question, fit(), CHECKS)
     others = ["The stack is faster because values lie in order.", "Every program has a stack."]
 
-    def answered(reply, config=ChecksConfig(round_trip=0.5)):
+    def answered(reply, config=ANSWERED):
         return check_answer(kept, question, reply, SENTENCE, others, config)
 
     assert answered("Because the allocator must find a free place.").standing == "kept"
