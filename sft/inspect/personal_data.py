@@ -1,73 +1,43 @@
-"""Personal data by its form: counted for the page, never a promise that there is no other."""
+"""Personal data, counted for the page by the recognizers that mask it; there may be other."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
-from plumbline.tables import Table
-from sft.personal_data.numbers import chinese_check_digit_holds, iban_holds, luhn_holds
+from sft.personal_data.config import PersonalDataConfig
+from sft.personal_data.mask import Masker
+from sft.personal_data.table import RECOGNIZERS
 
-
-def _is_card(text: str) -> bool:
-    digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn_holds(digits)
-
-
-def _is_iban(text: str) -> bool:
-    plain = text.replace(" ", "")
-    return 15 <= len(plain) <= 34 and iban_holds(plain)
-
-
-@dataclass(frozen=True)
-class PersonalData:
-    """A kind of personal data that is known by its form."""
-
-    name: str
-    pattern: re.Pattern[str]
-    holds: Callable[[str], bool] = lambda text: True
-    """What else must be true of a match, such as its check digit."""
+#: What the page calls each kind.
+TITLES = {
+    "email": "e-mail address",
+    "iban": "IBAN",
+    "cn_id": "Chinese identity number",
+    "card": "card number",
+    "us_ssn": "US social security number",
+    "ip": "IP address",
+    "phone": "telephone number",
+}
+#: The kind that needs a package (the extra ``privacy``).
+PHONE, PHONE_PACKAGE = "phone", "phonenumbers"
 
 
-PERSONAL_DATA = Table(
-    "kind of personal data",
-    (
-        PersonalData(
-            "e-mail address",
-            re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"),
-        ),
-        PersonalData(
-            "card number", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), _is_card
-        ),
-        PersonalData(
-            "IBAN",
-            re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"),
-            _is_iban,
-        ),
-        PersonalData(
-            "IP address",
-            re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
-                       r"(?![\d.])"),
-        ),
-        PersonalData("Chinese mobile number", re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)")),
-        PersonalData(
-            "Chinese identity number",
-            re.compile(r"(?<!\d)\d{17}[\dXx](?!\d)"),
-            chinese_check_digit_holds,
-        ),
-    ),
-)  # fmt: skip
+@cache
+def _masker() -> Masker:
+    kinds = tuple(k for k in RECOGNIZERS if k != PHONE or looks_for_phone_numbers())
+    regions = PersonalDataConfig().regions
+    return Masker([RECOGNIZERS[kind] for kind in kinds], regions)
+
+
+def looks_for_phone_numbers() -> bool:
+    """Return whether the package is here that knows telephone numbers."""
+    return find_spec(PHONE_PACKAGE) is not None
 
 
 def find_personal_data(text: str) -> list[tuple[str, str]]:
-    """Return kind and text of what looks like personal data."""
-    return [
-        (kind.name, match[0])
-        for kind in PERSONAL_DATA.values()
-        for match in kind.pattern.finditer(text)
-        if kind.holds(match[0])
-    ]
+    """Return kind and text of what the recognizers find."""
+    return [(TITLES[kind], text[start:end]) for start, end, kind in _masker().find(text)]
 
 
 def shortened(text: str) -> str:

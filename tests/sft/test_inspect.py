@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 
 from plumbline.commands.app import app
 from plumbline.data.records import assistant, user
+from sft.inspect import personal_data
 from sft.inspect.content import describe, histogram, summary_of
 from sft.inspect.page import render
 from sft.inspect.personal_data import find_personal_data, shortened
+from sft.personal_data.table import RECOGNIZERS
 
 
 def test_a_histogram_counts_every_number_once():
@@ -35,8 +37,9 @@ def test_a_histogram_counts_every_number_once():
         ("card 4111 1111 1111 1112", []),  # its check digit is wrong
         ("IBAN DE89 3704 0044 0532 0130 00", [("IBAN", "DE89 3704 0044 0532 0130 00")]),
         ("IBAN DE88 3704 0044 0532 0130 00", []),
+        ("call +44 20 7946 0018", [("telephone number", "+44 20 7946 0018")]),
         ("at 192.168.0.1, not 1.2.3.4.5 or 300.1.1.1", [("IP address", "192.168.0.1")]),
-        ("打13812345678吧", [("Chinese mobile number", "13812345678")]),
+        ("打13812345678吧", [("telephone number", "13812345678")]),
         # The example of GB 11643-1999.
         ("11010519491231002X", [("Chinese identity number", "11010519491231002X")]),
         ("110105194912310021", []),
@@ -44,7 +47,17 @@ def test_a_histogram_counts_every_number_once():
     ],
 )
 def test_personal_data_is_known_by_its_form(text, kinds):
+    pytest.importorskip("phonenumbers")
     assert find_personal_data(text) == kinds
+
+
+def test_every_kind_has_a_title_and_telephone_numbers_need_their_package(monkeypatch):
+    assert set(personal_data.TITLES) == set(RECOGNIZERS)
+    monkeypatch.setattr(personal_data, "find_spec", lambda name: None)
+    personal_data._masker.cache_clear()
+    found = find_personal_data("a@b.org or 13812345678")
+    personal_data._masker.cache_clear()
+    assert found == [("e-mail address", "a@b.org")]
 
 
 def test_personal_data_is_not_shown_whole():
