@@ -22,9 +22,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 #: Names that begin so are read when a library is imported: a fork cannot have another value.
-_READ_AT_IMPORT = ("HF_HUB", "HF_ENDPOINT", "HF_HOME", "OMP_", "CUDA_", "PYTHON", "TRANSFORMERS_")
+_READ_AT_IMPORT = (
+    "HF_HUB",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "OMP_",
+    "CUDA_",
+    "PYTHONHASHSEED",
+    "TRANSFORMERS_",
+)
 _LONGEST = 2**20  # of a request, in bytes
 
 
@@ -108,11 +117,15 @@ class WarmStart:
         self,
         *arguments: str,
         cwd: Path | str = ".",
+        script: Path | None = None,
         one_stream: bool = False,
         new_session: bool = False,
         **environment: str,
     ) -> Command:
-        """Start ``plumbline`` with arguments. ``one_stream``: errors go where the output does."""
+        """Start ``plumbline``, or a Python script, with arguments.
+
+        ``one_stream``: errors go where the output does.
+        """
         kept = [name for name in environment if name.startswith(_READ_AT_IMPORT)]
         if any(environment[name] != self._environment.get(name) for name in kept):
             raise ValueError(f"{kept} are read at import: use a WarmStart with these values")
@@ -122,6 +135,7 @@ class WarmStart:
         pipes = [os.pipe() for _ in range(1 if one_stream else 2)]
         request = {
             "arguments": arguments,
+            "script": None if script is None else str(script),
             "cwd": str(Path(cwd).resolve()),
             "environment": {**self._environment, **environment},
             "new_session": new_session,
@@ -138,12 +152,10 @@ class WarmStart:
     def run(
         self, *arguments: str, timeout: float = 300, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``plumbline`` to its end."""
+        """Run ``plumbline``, or a Python script, to its end."""
         process = self.start(*arguments, **options)  # type: ignore[arg-type]
         printed, errors = process.communicate(timeout)
-        return subprocess.CompletedProcess(
-            ["plumbline", *arguments], process.wait(), printed, errors or ""
-        )
+        return subprocess.CompletedProcess(arguments, process.wait(), printed, errors or "")
 
     def close(self) -> None:
         """End the process; commands that run go on."""
@@ -166,8 +178,8 @@ class WarmStart:
         return process, ours
 
 
-def serve(control: socket.socket) -> None:
-    """Fork a command at each request; return in each command, and never here before the end."""
+def serve(control: socket.socket) -> str | None:
+    """Fork a command at each request; return in each command its script, and never here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for the commands
     while True:
@@ -191,10 +203,12 @@ def serve(control: socket.socket) -> None:
         os._exit(0)
     connection.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _become(json.loads(message), fds[1:])
+    request = json.loads(message)
+    _become(request, fds[1:])
+    return request["script"]
 
 
-def _become(request: dict[str, object], streams: list[int]) -> None:
+def _become(request: dict[str, Any], streams: list[int]) -> None:
     if request["new_session"]:
         os.setsid()
     for number, stream in zip((1, 2), streams, strict=True):
@@ -202,10 +216,11 @@ def _become(request: dict[str, object], streams: list[int]) -> None:
     for stream in streams:
         os.close(stream)
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[call-overload]
-    os.chdir(str(request["cwd"]))
-    sys.path[0] = str(request["cwd"])  # as python -m has it
-    sys.argv = ["plumbline", *request["arguments"]]  # type: ignore[misc]
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    script = request["script"]
+    sys.path[0] = str(Path(script).parent) if script else request["cwd"]  # as Python has it
+    sys.argv = [script or "plumbline", *request["arguments"]]
     _keep_a_server_ready()
 
 
@@ -259,5 +274,8 @@ if __name__ == "__main__":
     for recipe in all_recipes():
         recipe.module()
     gc.freeze()
-    serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("plumbline", run_name="__main__", alter_sys=True)
+    its_script = serve(socket.socket(fileno=int(sys.argv[1])))
+    if its_script is None:
+        runpy.run_module("plumbline", run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(its_script, run_name="__main__")

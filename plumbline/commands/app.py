@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -209,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. An error becomes a message and an exit code, never a traceback."""
     try:
         _check_characters(sys.argv[1:] if arguments is None else arguments)
-        app(args=arguments, standalone_mode=True)
+        _command_line()(args=arguments, standalone_mode=True)
     except Exception as error:
         explained = _explained(error)
         if os.environ.get("PLUMBLINE_DEBUG") == "1":
@@ -219,6 +221,12 @@ def main(arguments: list[str] | None = None) -> None:
         if explained.trace or explained is not error:
             typer.echo("For a traceback, run: plumbline --debug …", err=True)
         sys.exit(explained.exit_code)
+
+
+@cache
+def _command_line() -> Callable[..., Any]:
+    """Return all commands with their options, read from the functions' signatures once."""
+    return typer.main.get_command(app)
 
 
 def _check_characters(arguments: list[str]) -> None:

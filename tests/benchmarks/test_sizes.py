@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,19 +11,20 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def last_line(script, *options, check=True):
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), "--device", "cpu", *options],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert not check or ran.returncode == 0, ran.stderr[-2000:]
-    return json.loads(ran.stdout.splitlines()[-1])
+@pytest.fixture
+def last_line(warm_start):
+    """Return what runs a benchmark and reads the last line that it prints."""
+
+    def run(name, *options, check=True):
+        script = ROOT / "benchmarks" / name
+        ran = warm_start.run("--device", "cpu", *options, script=script, PYTHONPATH=str(ROOT))
+        assert not check or ran.returncode == 0, ran.stderr[-2000:]
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return run
 
 
-def test_rounds_of_ppo():
+def test_rounds_of_ppo(last_line):
     (figures,) = last_line(
         "ppo.py", "--models", "tiny/500/lora", "--rounds", "2", "--scale", "0.02"
     ).values()
@@ -42,12 +40,12 @@ def test_rounds_of_ppo():
     assert figures["total_against"] is None
 
 
-def test_a_model_that_does_not_exist_has_failed_and_says_so():
+def test_a_model_that_does_not_exist_has_failed_and_says_so(last_line):
     figures = last_line("ppo.py", "--models", "huge/500/full", check=False)
     assert figures == {"huge/500/full": {"failed": "no round was finished"}}
 
 
-def test_fine_tuning():
+def test_fine_tuning(last_line):
     result = last_line(
         "sft.py", "--models", "tiny/500/full", "--steps", "2", "--rows", "4", "--longest", "140"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.warm_start import Command
 
 pytestmark = pytest.mark.slow
 
@@ -54,15 +54,15 @@ train_online(
 """
 
 
-def start(folder: Path, base_folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(folder), str(base_folder)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(warm_start, base_folder, tmp_path):
+    """Start the training in a folder; returns the process."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    return lambda folder: warm_start.start(str(folder), str(base_folder), script=script)
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process: Command) -> None:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
 
@@ -73,15 +73,15 @@ def rounds(folder: Path) -> int:
     return metrics.read_text().count('"score"') if metrics.exists() else 0
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(base_folder, tmp_path):
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(start, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(start(whole, base_folder))
+    finish(start(whole))
     total = rounds(whole)
     assert total >= ROUNDS_AT_LEAST
 
     moments, killed = random.Random(0), 0
     for after in sorted(moments.sample(range(1, total - 1), 3)):
-        process = start(cut, base_folder)
+        process = start(cut)
         deadline = time.monotonic() + 120
         while process.poll() is None and rounds(cut) < after:
             assert time.monotonic() < deadline
@@ -91,6 +91,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(base_folder, tmp_p
         process.kill()
         process.communicate()
     assert killed >= 2
-    finish(start(cut, base_folder))
+    finish(start(cut))
     for name in ("adapter_model.safetensors", "metrics.jsonl", "dropped.jsonl"):
         assert (cut / "out" / name).read_bytes() == (whole / "out" / name).read_bytes(), name

@@ -234,7 +234,8 @@ def test_held_out_data_of_one_s_own_is_never_trained_on(work, base_folder):
     (folder / "held_out.json").write_text(json.dumps(held_out))
     plumbline(
         "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
-        "--eval-data", folder / "held_out.json", *SMALL, "--name", "held-out", *shared,
+        "--eval-data", folder / "held_out.json", "--epochs", "1", *SMALL,
+        "--name", "held-out", *shared,
     )  # fmt: skip
     made = record(work, "held-out").artifacts["demonstrations"]
     asked = [row["messages"][0]["content"] for row in read_dataset(made.path, "train")]
@@ -242,7 +243,8 @@ def test_held_out_data_of_one_s_own_is_never_trained_on(work, base_folder):
     assert len(read_dataset(made.path, "test")) == 3
     plumbline(
         "train", "sft", "--model", base_folder, "--data", folder / "demonstrations.json",
-        "--eval-data", "held-out:demonstrations", *SMALL, "--name", "again-held-out", *shared,
+        "--eval-data", "held-out:demonstrations", "--epochs", "1", *SMALL,
+        "--name", "again-held-out", *shared,
     )  # fmt: skip
     again = record(work, "again-held-out").artifacts["demonstrations"]
     assert len(read_dataset(again.path, "train")) == 45

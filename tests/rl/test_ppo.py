@@ -139,7 +139,7 @@ FEATURES = {
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_it_learns_with_every_feature(train, feature):
-    stage, _ = train(changed(**FEATURES[feature]))
+    stage, _ = train(changed(iterations=6, **FEATURES[feature]))
     assert gain(stage) > 0.3
 
 
