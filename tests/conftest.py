@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one threa
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from plumbline.runs.progress import Reporter
@@ -47,6 +48,8 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # until all tests are collected
+    settings.register_profile("any-machine", deadline=None)  # a busy one is slow, not wrong
+    settings.load_profile("any-machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -214,6 +214,21 @@ def _site(folder, **reach: Any) -> LabelingSite:
     return LabelingSite(Site(folder), Reach(port=free_port(), **reach))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords(tmp_path_factory):
+    """Let the servers of these tests hash passwords in a moment.
+
+    At bcrypt's usual cost each new person and each sign-in takes a quarter of a second.
+    """
+    folder = tmp_path_factory.mktemp("quick-passwords")
+    (folder / "sitecustomize.py").write_text(
+        "import bcrypt, functools\nbcrypt.gensalt = functools.partial(bcrypt.gensalt, 4)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "_EMBEDDED", f"{folder}{os.pathsep}{control._EMBEDDED}")
+        yield
+
+
 @pytest.fixture(scope="session")
 def argilla_site(tmp_path_factory):
     """A labelling site that runs for all tests; use names of your own (`fresh`)."""

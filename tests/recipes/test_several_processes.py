@@ -35,6 +35,8 @@ from preference.pairs_config import PreferenceFileConfig
 from preference.sources import import_preferences
 from recipes._models import find_model
 from reward.scorer import RewardModelScorer
+from rl.config import AdvantageConfig, PPOConfig
+from rl.ppo import train_ppo
 
 pytestmark = pytest.mark.slow
 
@@ -229,10 +231,25 @@ def test_ppo(base_folder, conversations, reward_models, ppo_home, processes):
     assert several.manifest.arguments["processes"] == processes
 
 
-def test_ppo_by_groups(base_folder, conversations, reward_models, ppo_home):
-    changes = ("ppo.advantage.estimator=grpo", "ppo.group_size=5")
-    arguments = (base_folder, conversations, reward_models[0], ppo_home)
-    one, two = (ppo(*arguments, number, *changes) for number in (1, 2))
+def ppo_alone(base_folder, reward_model, home, processes, **changes):
+    """Train by PPO without an evaluation; return the artefact."""
+    config = PPOConfig(
+        batch_size=10, minibatch_size=5, micro_batch_size=2, learning_rate=1e-3,
+        sampling=SamplingConfig(max_new_tokens=8), evaluations=0, checkpoint_every=1,
+    ).model_copy(update=changes)  # fmt: skip
+    run = Run(home, f"run-{processes}", "test", Config(), processes=processes)
+    return run.make(
+        "ppo", train_ppo, config=config, policy=find_model(run, str(base_folder), "model"),
+        prompts=prompts(0, 12, "preferences"), scorer=defer(RewardModelScorer, model=reward_model),
+        hook=defer(no_figures), seed=0,
+    )  # fmt: skip
+
+
+def test_ppo_by_groups(base_folder, reward_models, tmp_path):
+    changes = {"advantage": AdvantageConfig(estimator="grpo"), "group_size": 5, "iterations": 2}
+    one, two = (
+        ppo_alone(base_folder, reward_models[0], tmp_path, number, **changes) for number in (1, 2)
+    )
     same_lines(one, two, rel=1e-3, abs=1e-4)
 
 
@@ -248,8 +265,7 @@ def test_a_killed_process_ends_all_and_the_training_resumes(
     def run(home):
         if part == "sft":
             return train("train_sft", "sft", base_folder, conversations, home, 2, steps=16)
-        rounds = "ppo.iterations=6"
-        return ppo(base_folder, conversations, reward_models[0], home, 2, rounds)
+        return ppo_alone(base_folder, reward_models[0], home, 2, iterations=6)
 
     whole = run(tmp_path / "whole")
 
