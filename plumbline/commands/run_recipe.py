@@ -18,7 +18,9 @@ from plumbline.runs.run import Run
 
 _REPORTS = ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json")
 #: Kinds of artefacts that a recipe of one stage is run for.
-_RESULTS = ("policy", "reward-model", "pairs")
+_RESULTS = (
+    "policy", "reward-model", "process-reward-model", "classifier", "embedding-model", "pairs",
+)  # fmt: skip
 #: What a recipe that makes none of these is run for.
 _DATASETS = ("demonstrations",)
 

@@ -110,7 +110,8 @@ def run_here(
     from plumbline.runs.stage import Stage
 
     meter = EnergyMeter()
-    metrics = function(Stage(partial, reporter), **_resolve(arguments))
+    with Stage(partial, reporter) as stage:
+        metrics = function(stage, **_resolve(arguments))
     return Outcome(dict(metrics), peak_memory(), _machine(meter))
 
 
@@ -224,8 +225,8 @@ def _child(
             torch.set_num_threads(threads)
         number = launch.this_process(environment)
         meter = EnergyMeter()
-        stage = Stage(partial, RemoteReporter(send), number)
-        metrics = function(stage, **_resolve(arguments))
+        with Stage(partial, RemoteReporter(send), number) as stage:
+            metrics = function(stage, **_resolve(arguments))
         send("result", dict(metrics), peak_memory(), _machine(meter))
     except PlumblineError as error:
         send("error", error)

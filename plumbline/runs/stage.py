@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 
 from plumbline.dropped import LeftOut
 from plumbline.runs.artifacts import PARTIAL, read_json
@@ -74,6 +75,7 @@ class Stage:
         it can be deleted at any time. In the store, beside what is being made."""
         self._reporter = reporter
         self._listeners: list[Listener] = []
+        self._until_end = ExitStack()
         self.id = partial.name
         """The id of the artefact that is made."""
         place = read_json(partial / PLACE) if (partial / PLACE).exists() else {}
@@ -83,6 +85,21 @@ class Stage:
         """Where trackers of experiments write."""
         for folder in (self.folder, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def until_end(self, context: AbstractContextManager[Any]) -> None:
+        """Enter a context that is left when the stage ends, however it ends."""
+        self._until_end.enter_context(context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._until_end.__exit__(kind, error, trace)
 
     @property
     def metrics(self) -> MetricsLog:

@@ -80,12 +80,12 @@ class ExactResume(Trainer):  # type: ignore[misc]
         if latest is None:
             stage.metrics.rewind(0)  # of an attempt that was killed before its first checkpoint
         steps = self.planned_steps()
-        # Trackers get what metrics.jsonl gets, as in every stage.
+        # Trackers get what metrics.jsonl gets, as in every stage, figures after training included.
         for callback in get_reporting_integration_callbacks(self.args.report_to):
             self.remove_callback(callback)
-        tracked = tracking(stage, self.args.report_to, self.args.to_dict())
+        stage.until_end(tracking(stage, self.args.report_to, self.args.to_dict()))
         self.monitor = Monitor(stage, self.model, lambda: self.tokens_seen)
-        with tracked, stage.bar(description, steps) as bar:
+        with stage.bar(description, steps) as bar:
             self.add_callback(self.monitor)
             self.add_callback(
                 _StageCallback(stage, bar, on_step, self.monitor, self.held_out_watch)

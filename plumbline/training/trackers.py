@@ -2,6 +2,7 @@
 
 What a stage writes to its ``metrics.jsonl`` goes to the trackers, too, by the callbacks that
 transformers has for them. A stage that resumes sends the steps since its last checkpoint again.
+Each stage is a run of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,15 +20,24 @@ from plumbline.config import Config, settings
 from plumbline.errors import ConfigError
 from plumbline.runs.stage import Stage
 
-#: Extras of this package that install a tracker.
-EXTRAS = ("tensorboard", "wandb")
+#: What installs a tracker whose package has another name: extras of ours, and other packages.
+PACKAGES = {
+    "tensorboard": "'plumbline-rlhf[tensorboard]'",
+    "wandb": "'plumbline-rlhf[wandb]'",
+    "azure_ml": "azureml-sdk",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub mlflow",
+    "flyte": "flytekit",
+}
 
 
 def check_trackers(config: Config) -> None:
-    """Raise `ConfigError` where a setting ``report_to`` names what is unknown or not installed."""
+    """Raise `ConfigError` where a setting ``report_to`` names what is unknown or cannot start."""
     for setting in settings(config):
         if setting.key.rpartition(".")[2] == "report_to" and setting.value:
             _callbacks(setting.value, setting.key)
+            if "wandb" in setting.value:
+                _check_wandb_login(setting.key)
 
 
 @contextmanager
@@ -42,11 +53,17 @@ def tracking(stage: Stage, names: Sequence[str], settings: Mapping[str, Any]) ->
     from transformers import TrainerControl, TrainerState
 
     state, control = TrainerState(), TrainerControl()
-    with _environment(stage):
+    with _environment(stage), _own_wandb_run(names):
         arguments = _arguments(stage, settings)
         callbacks = [callback() for callback in _callbacks(names, "report_to")]
-        for callback in callbacks:
-            callback.on_train_begin(arguments, state, control, model=None)
+        for name, callback in zip(names, callbacks, strict=True):
+            try:
+                callback.on_train_begin(arguments, state, control, model=None)
+            except Exception as error:  # of a tracker, which may raise anything
+                raise ConfigError(
+                    f"The tracker {name!r} did not start: {error} Mend that, or leave {name} out "
+                    "of report_to. The same command resumes."
+                ) from error
 
         def log(step: int, metrics: Mapping[str, Any]) -> None:
             state.global_step = step
@@ -75,16 +92,71 @@ def _callbacks(names: Sequence[str], setting: str) -> list[type[Any]]:
                 f"{setting} names {name!r}, which is not a known tracker: "
                 f"{', '.join(sorted(KNOWN))}.{hint}"
             )
-        try:
-            KNOWN[name]()
-        except (RuntimeError, ImportError):
-            package = f"'plumbline-rlhf[{name}]'" if name in EXTRAS else name
+        problem = _problem_with(KNOWN[name])
+        if problem is not None and "install" in problem:
             raise ConfigError(
                 f"{setting} names {name!r}, whose package is not installed. Give the command "
-                f"pip install {package}, or leave {name} out."
-            ) from None
+                f"pip install {PACKAGES.get(name, name)}, or leave {name} out."
+            )
+        if problem is not None:
+            raise ConfigError(f"{setting} names {name!r}, which cannot start: {problem}")
         trackers.append(KNOWN[name])
     return trackers
+
+
+def _problem_with(callback: type[Any]) -> str | None:
+    """Return why a tracker's callback cannot be made, in its own words; None where it can."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None  # some of them fail once more as they are deleted
+    try:
+        return _refusal(callback)
+    finally:
+        sys.unraisablehook = hook
+
+
+def _refusal(callback: type[Any]) -> str | None:
+    try:
+        callback()
+    except (RuntimeError, ImportError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _check_wandb_login(setting: str) -> None:
+    import wandb
+
+    online = wandb.setup().settings.mode in ("online", "shared")
+    if online and not wandb.login(prompt=False, verify=False):
+        raise ConfigError(
+            f"{setting} names 'wandb', and no login to it is known here. Give the command wandb "
+            "login, or set WANDB_MODE=offline: it then writes files beside the run, which wandb "
+            "sync sends later."
+        )
+
+
+@contextmanager
+def _own_wandb_run(names: Sequence[str]) -> Iterator[None]:
+    """Let wandb read the stage's variables anew, and end its run after the block.
+
+    It reads them once in a process, and its callback leaves the run open for whatever comes next.
+    A run that was open before, as in a notebook, is left to whoever opened it.
+    """
+    if "wandb" not in names:
+        yield
+        return
+    import wandb
+
+    if wandb.run is not None:
+        yield
+        return
+    wandb.teardown()
+    failed = 1
+    try:
+        yield
+        failed = 0
+    finally:
+        wandb.finish(exit_code=failed)
+        wandb.teardown()
 
 
 def _arguments(stage: Stage, settings: Mapping[str, Any]) -> Any:

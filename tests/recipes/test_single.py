@@ -59,7 +59,7 @@ def work(tmp_path_factory, base_folder):
     )  # fmt: skip
     plumbline(
         "train", "reward", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
-        "--lr", "8e-3", *SMALL, "--name", "my-reward", *shared,
+        "--lr", "8e-3", *SMALL, "--name", "my-reward", *shared, "--report-to", "tensorboard",
     )  # fmt: skip
     return folder, shared, columns
 
@@ -68,9 +68,18 @@ def record(work, name: str) -> RunRecord:
     return RunRecord(work[0] / "home" / name)
 
 
+def tracked(work, name: str, stage: str) -> set[str]:
+    """Return the figures that tensorboard was given by a stage."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(work[0] / "home" / name / "trackers" / stage)).Reload()
+    return set(events.Tags()["scalars"])
+
+
 def test_a_policy_and_a_reward_model_are_trained_alone(work):
     sft = record(work, "my-sft").artifacts["sft"]
-    assert list((work[0] / "home" / "my-sft" / "trackers" / "sft").glob("events*"))
+    assert {"train/loss", "train/held_out_loss"} <= tracked(work, "my-sft", "sft")
+    assert "train/accuracy" in tracked(work, "my-reward", "reward")
     tuning = sft.manifest.arguments["arguments"]["config"]["values"]["tuning"]
     assert (tuning["rank"], tuning["alpha"]) == (2, 4)
     assert 0 < sft.metrics["held_out_loss"] < 10
@@ -86,12 +95,14 @@ def test_dpo_alone_starts_from_a_stage_and_is_judged_by_a_reward_model(work, bas
         "train", "dpo", "--model", "my-sft:sft", "--data", folder / "preferences.csv", *columns,
         "--reward", "my-reward:reward", "--beta", "0.2", "--lr", "1e-3", *SMALL, *EVALUATION,
         "--dpo.evaluations", "1", "--name", "my-dpo", "--seed", "3", *shared,
-        "--reference", base_folder, "--eval-data", "my-reward:preferences",
+        "--report-to", "tensorboard", "--reference", base_folder,
+        "--eval-data", "my-reward:preferences",
     )  # fmt: skip
     made = record(work, "my-dpo").artifacts
     assert made["dpo/seed-3"].manifest.arguments["arguments"]["config"]["values"]["beta"] == 0.2
     assert 0 <= made["evaluation/dpo/seed-3"].metrics["reward_win_rate"] <= 1
     assert "stages/dpo-seed-3" in said
+    assert "train/loss" in tracked(work, "my-dpo", "dpo-seed-3")
     # The reference is the base, and the held-out pairs are those of the reward model.
     inputs = made["dpo/seed-3"].manifest.inputs
     assert inputs["reference"] == made[f"reference/{base_folder.name}"].id != inputs["policy"]
@@ -115,7 +126,7 @@ def test_ppo_alone_takes_prompts_and_the_reward_of_a_folder(work):
     made = record(work, "my-ppo").artifacts
     other = record(work, "my-dpo").artifacts["dpo/seed-3"]
     assert made["ppo/seed-0"].manifest.inputs["reference"] == other.id
-    assert list((folder / "home" / "my-ppo" / "trackers" / "ppo-seed-0").glob("events*"))
+    assert {"train/kl", "train/score"} <= tracked(work, "my-ppo", "ppo-seed-0")
     assert made["ppo/seed-0"].metrics["rounds"] == 2
     assert made["ppo/seed-0"].metrics["responses"] == 16
     assert "reward_win_rate" in made["evaluation/ppo/seed-0"].metrics
@@ -170,6 +181,32 @@ def test_what_was_trained_alone_is_compared(work):
         *shared,
     ).partition("report")[0]  # fmt: skip
     assert (folder / "page" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        (
+            "classifier",
+            [{"text": question, "label": COLORS[n % 2]} for n, question in enumerate(QUESTIONS)],
+        ),
+        (
+            "embeddings",
+            [{"query": asked, "positive": f"Sheet {n}."} for n, asked in enumerate(QUESTIONS)],
+        ),
+    ],
+)
+def test_a_classifier_and_an_embedding_model_are_trained_alone(work, base_folder, kind, rows):
+    folder, shared, _ = work
+    (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = plumbline(
+        "train", kind, "--model", base_folder, "--data", folder / f"{kind}.jsonl", "--epochs", "1",
+        "--batch-size", "8", "--max-length", "64", "--lora-rank", "2", "--name", f"my-{kind}",
+        "--report-to", "tensorboard", *shared,
+    )  # fmt: skip
+    assert f"stages/{kind}" in said.replace("\n", "")
+    at_the_end = {"classifier": "train/f1", "embeddings": "train/recall_at_1"}[kind]
+    assert {"train/loss", at_the_end} <= tracked(work, f"my-{kind}", kind)
 
 
 def test_pairs_are_sampled_alone(work):
