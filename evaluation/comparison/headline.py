@@ -98,9 +98,9 @@ def _title(
         }
         if len(beaten) == len(methods) - 1:
             others = [titles[method] for method in methods if method != winner]
-            against = others[0] if len(others) == 1 else f"all {len(others)} others"
+            against = {1: others[0], 2: "both others"}.get(len(others), f"all {len(others)} others")
             return f"{titles[winner]} is better than {against}"
-        return f"{titles[winner]} leads, but not significantly before every other method"
+        return f"{titles[winner]} leads, but not significantly before every other one"
     if not best:  # each is beaten by another one
         return "No winner: the differences go round in a circle"
     return f"No single winner: {_joined([titles[method] for method in best])} share the lead"
@@ -122,28 +122,38 @@ def _margin(
     if len(best) == 1:
         own = [row for row in rows if best[0] in (row["a"], row["b"])]
         row = min(own, key=lambda row: abs(row["difference"]))
-        sign = 1 if row["a"] == best[0] else -1
-        other = titles[row["b"] if sign == 1 else row["a"]]
-        rate = row["win_rate"] if sign == 1 else 1 - row["win_rate"]
+        row = row if row["a"] == best[0] else _turned(row)
+        other = titles[row["b"]]
         nearest = other if len(comparison.groups) == 2 else f"its nearest rival {other}"
-        low, high = sorted((sign * row["low"], sign * row["high"]))
         return (
-            f"It scores {abs(row['difference']):.2f} {unit} more than {nearest}{where} "
-            f"({confidence} {low:.2f} to {high:.2f}) and wins on {rate:.0%} of prompts."
-        )
-    if len(comparison.groups) == 2:
-        (row,) = rows
-        return (
-            f"They differ by {abs(row['difference']):.2f} {unit}{where} "
-            f"({confidence} {_signed(row['low'])} to {_signed(row['high'])}); "
-            f"{titles[row['a']]} wins on {row['win_rate']:.0%} of prompts."
+            f"It scores {row['difference']:.2f} {unit} more than {nearest}{where} ({confidence} "
+            f"{row['low']:.2f} to {row['high']:.2f}) and wins on {row['win_rate']:.0%} of prompts."
         )
     largest = max(rows, key=lambda row: abs(row["difference"]))
-    a, b = titles[largest["a"]], titles[largest["b"]]
+    row = largest if largest["difference"] >= 0 else _turned(largest)
+    a, b = titles[row["a"]], titles[row["b"]]
+    around = f"{confidence} {_signed(row['low'])} to {_signed(row['high'])}"
+    if len(comparison.groups) == 2:
+        return (
+            f"{a} scores {row['difference']:.2f} {unit} more than {b}{where}, which may be chance "
+            f"({around}), and wins on {row['win_rate']:.0%} of prompts."
+        )
     return (
-        f"The largest difference{where} is {abs(largest['difference']):.2f} {unit}, between "
-        f"{a} and {b} ({confidence} {_signed(largest['low'])} to {_signed(largest['high'])})."
+        f"The largest difference{where} is {row['difference']:.2f} {unit}, of {a} over {b} "
+        f"({around})."
     )
+
+
+def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a contrast the other way around."""
+    return {
+        "a": row["b"],
+        "b": row["a"],
+        "difference": -row["difference"],
+        "low": -row["high"],
+        "high": -row["low"],
+        "win_rate": 1 - row["win_rate"],
+    }
 
 
 def _single(
@@ -214,8 +224,9 @@ def _trust(
     if comparison.judge == "gold":
         sentences.append("The judge is the true utility of the embedded world, not a model.")
     else:
+        noun = "model" if comparison.of_models else "method"
         sentences.append(
-            f"The judge is {judge_title}. A method that was trained against this judge has an "
+            f"The judge is {judge_title}. A {noun} that was trained against this judge has an "
             "advantage, and people may prefer other responses."
         )
     seeds = min(len(group) for group in comparison.groups.values())
@@ -229,7 +240,7 @@ def _trust(
     if missed:
         sentences.append(
             f"A true difference below {max(missed):.2f} {score_unit(comparison.judge)} would often "
-            "go unnoticed with these prompts and seeds."
+            f"go unnoticed with these prompts{'' if comparison.of_models else ' and seeds'}."
         )
     for row in rows:
         if abs(row["lc_win_rate"] - row["win_rate"]) > _MUCH_LENGTH:

@@ -29,6 +29,12 @@ class ComparisonInputs:
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
     """The settings of each run."""
 
+    @property
+    def has_single_models(self) -> bool:
+        """Whether each method has one seed and one checkpoint."""
+        methods = {run.method for run in self.runs}
+        return len(methods) == len(self.runs) and all(len(r.checkpoints) == 1 for r in self.runs)
+
 
 def gather_inputs(
     home: Path, runs: Sequence[str], files: Sequence[Path], baseline_model: str | None = None

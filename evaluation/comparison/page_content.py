@@ -141,6 +141,7 @@ def _design(comparison: Comparison) -> dict[str, Any]:
         "checkpoint_prompts": len(comparison.checkpoint_prompts),
         "confidence": comparison.confidence,
         "budget": None if comparison.budget is None else comparison.budget._asdict(),
+        "of_models": comparison.of_models,
     }
 
 

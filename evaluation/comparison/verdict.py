@@ -136,8 +136,9 @@ def _limits(comparison: Comparison) -> str:
 
 def _judge_limit(comparison: Comparison) -> str:
     if comparison.judge != "gold":
+        noun = "model" if comparison.of_models else "method"
         return (
-            f"The judge is {comparison.judge}. A method may have been trained against it, and "
+            f"The judge is {comparison.judge}. A {noun} may have been trained against it, and "
             "these data do not show what people would prefer."
         )
     if comparison.of_models:

@@ -41,8 +41,8 @@ def _win_rates(view: View) -> Chart | None:
     title = f"win rate over {view.baseline_style.title} by {view.scorer_title(view.judge)}"
     rows = [
         {
-            "label": f"{style.title}, seed {row['seed']}" if row.get("seed") is not None
-            else view.policy_title(row["id"]),
+            "label": view.policy_title(row["id"]) if view.of_models or row.get("seed") is None
+            else f"{style.title}, seed {row['seed']}",
             "method": style.title,
             "policy": row["id"],
             "value": row["metrics"][rate],
@@ -53,7 +53,8 @@ def _win_rates(view: View) -> Chart | None:
         for row in view.finished(style.name)
         if (row.get("metrics") or {}).get(rate) is not None
     ]  # fmt: skip
-    caption = f"The win rate of every seed, with its {view.confidence} interval over prompts."
+    each = "model" if view.of_models else "seed"
+    caption = f"The win rate of every {each}, with its {view.confidence} interval over prompts."
     scale = {"domain": [0, 1]}
     return _intervals(
         view, "win-rates", "wins", caption, rows, "label",
@@ -111,6 +112,8 @@ def _contrasts(view: View) -> Chart | None:
 
 
 def _seeds(view: View) -> Chart | None:
+    if view.of_models:
+        return None
     rows = [
         {"policy": row["id"], "method": style.title, "value": row["metrics"][view.judge]}
         for style in view.methods
@@ -160,7 +163,8 @@ def _parts(view: View) -> Chart | None:
         color=color(styles),
     )
     height = 16 * len(rows) + 10 * len({row["part"] for row in rows})
-    caption = f"The parts of the {view.scorer_title(view.judge)}: means over responses and seeds."
+    over = "responses" if view.of_models else "responses and seeds"
+    caption = f"The parts of the {view.scorer_title(view.judge)}: means over {over}."
     return chart("gold-parts", "results", caption, [bars], height)
 
 

@@ -126,6 +126,8 @@ def _fitted_curve(view: View, row: Row, farthest: float) -> Rows:
 
 
 def _frontier_caption(view: View, scorer: str) -> str:
+    if view.of_models:
+        return "Each point is a model."
     text = (
         "Points: checkpoints of single seeds; the large ones are compared at the budget. Bands: "
         f"{view.confidence} intervals over seeds. Dashed lines: the fit of Gao et al."

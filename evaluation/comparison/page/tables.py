@@ -32,7 +32,8 @@ def leaderboard(view: View) -> ReportTable:
     ]
     if view.baseline:
         columns.pop(6)  # one interval is enough
-    note = "The best first; each policy is a method, as the mean over its training seeds."
+    note = "The best first"
+    note += "." if view.of_models else "; each policy is a method, as the mean over its seeds."
     if view.baseline:
         note += " At equal length: the length-controlled win rate, as in AlpacaEval 2."
     return ReportTable("leaderboard", "All policies", _non_empty(columns, rows), rows, note)
@@ -61,7 +62,8 @@ def results(view: View) -> ReportTable:
     columns = [Column("method", "policy", "method")]
     if any_matched:
         columns.append(Column("at", "at"))
-    columns.append(Column("seeds", "seeds", "integer"))
+    if not view.of_models:
+        columns.append(Column("seeds", "seeds", "integer"))
     columns.append(Column(judge_rate, f"win rate over {view.baseline_style.title}", "percent"))
     for name in scorers:
         columns.append(Column(name, view.scorer_title(name), "number"))
@@ -78,6 +80,8 @@ def results(view: View) -> ReportTable:
 
 def _results_note(view: View, any_matched: bool) -> str:
     note = "Means over the training seeds; ± is the standard deviation between seeds."
+    if view.of_models:
+        note = "Means over the prompts."
     if any_matched:
         note += " At the budget: the checkpoint of each seed that is nearest to it"
         by_kl = (view.design.get("budget") or {}).get("by") == "kl"
@@ -128,7 +132,8 @@ def measures(view: View) -> ReportTable:
         rows.append(row)
     columns = [Column("measure", "measure", "code")]
     columns += [Column(style.title, style.title, "compact") for style in styles]
-    note = " ".join(["Means over the seeds.", *cautions(row["measure"] for row in rows)])
+    over = "Means over the responses." if view.of_models else "Means over the seeds."
+    note = " ".join([over, *cautions(row["measure"] for row in rows)])
     return ReportTable("measures", "Further measures", columns, rows, note)
 
 
@@ -159,7 +164,8 @@ def contrasts(view: View) -> ReportTable:
         Column("lc_win_rate", "at equal length", "percent"),
     ]
     note = (
-        "Detectable: the smallest true difference that a design with these seeds and prompts "
+        "Detectable: the smallest true difference that a design with these "
+        f"{'prompts' if view.of_models else 'seeds and prompts'} "
         "detects four times in five. Adjusted: p-values corrected for the number of contrasts "
         "(Holm). At equal length: the length-controlled win rate, as in AlpacaEval 2."
     )
@@ -266,9 +272,9 @@ def costs(view: View) -> ReportTable:
         Column("tokens", "tokens", "integer"),
         Column("responses", "responses", "integer"),
     ]
-    note = (
-        "Means over seeds: one training each, without the stages that all share. Time is wall time."
-    )
+    note = "Time is wall time."
+    if not view.of_models:
+        note = f"Means over seeds: one training each, without the stages that all share. {note}"
     if any(row.get("energy") for row in rows):
         note += (
             " Energy by the counters of the machine, all that ran on it included."

@@ -101,6 +101,11 @@ class View:
         return self.content.get("design") or {}
 
     @property
+    def of_models(self) -> bool:
+        """Whether single models are compared, and not methods of training with their seeds."""
+        return bool(self.design.get("of_models"))
+
+    @property
     def confidence(self) -> str:
         """The confidence of the intervals, as text."""
         return f"{100 * (self.design.get('confidence') or 0.95):g} %"
@@ -161,6 +166,8 @@ class View:
         if row is None:
             return policy_id
         words = [self.style(row["method"]).title]
+        if self.of_models:
+            return words[0]
         if row.get("seed") is not None:
             words.append(f"seed {row['seed']}")
         if row.get("checkpoint") is not None:

@@ -120,6 +120,7 @@ def write_comparison(
         notes=inputs.notes,
         missing=inputs.missing,
         run_settings=inputs.settings,
+        of_models=not runs and inputs.has_single_models,
         **options,
     )
     folder = out or home / "comparisons" / folder_name(runs, files, budget)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from evaluation.comparison import page
@@ -58,19 +59,23 @@ def _write_page(
     folder: Path,
 ) -> None:
     runs, baseline = [], None
+    shared, titles = short_titles(by_model)
     for name, evaluation in by_model.items():
         checkpoint = CheckpointEval(0, read_samples(evaluation))
         if name == reference and len(by_model) > 1:
-            baseline = Baseline(name, name, checkpoint)
+            baseline = Baseline(name, titles[name], checkpoint)
             continue
         terms = {"prompts": prompts_digest(checkpoint.rows)}
         scores = _scores(checkpoint)
         runs.append(
-            TrainingRun(name, "0", [checkpoint], evaluation.id, terms=terms, scorers=scores)
-        )
+            TrainingRun(
+                name, "0", [checkpoint], evaluation.id, terms=terms, scorers=scores,
+                title=titles[name],
+            )
+        )  # fmt: skip
     content = comparison_content(
         runs,
-        title=f"Evaluation on {Path(task).name}",
+        title=f"Evaluation {f'of {shared} ' if shared else ''}on {Path(task).name}",
         judge=judge if judge and judge in runs[0].scorers else _first_score(runs[0], task),
         baseline=baseline,
         budget=BudgetConfig(by="none"),
@@ -79,6 +84,22 @@ def _write_page(
         of_models=True,
     )
     page.write(content, folder)
+
+
+def short_titles(names: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Return what the names of all models begin with, and each name without it.
+
+    A name has parts that end with a colon or a slash, and keeps at least its last one: of
+    ``run:sft`` and ``run:dpo/seed-0`` the first is ``run``.
+    """
+    parts = {name: re.split(r"(?<=[:/])", name) for name in names}
+    first, shared = next(iter(parts.values())), 0
+    while len(parts) > 1 and all(
+        len(own) > shared + 1 and own[shared] == first[shared] for own in parts.values()
+    ):
+        shared += 1
+    titles = {name: "".join(own[shared:]) for name, own in parts.items()}
+    return "".join(first[:shared]).rstrip(":/"), titles
 
 
 def _scores(checkpoint: CheckpointEval) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from evaluation.comparison import page
 from evaluation.comparison.headline import leaders
 from evaluation.comparison.page_content import comparison_content
 from evaluation.comparison.training_runs import Baseline, CheckpointEval
@@ -41,14 +44,43 @@ def test_the_better_of_two_is_named_with_its_lead(content_of):
 def test_nobody_wins_where_the_difference_is_not_significant(content_of):
     found = content_of({"a": 1.0, "b": 1.0})["headline"]
     assert found["title"] == "No winner between a and b"
-    assert "They differ by 0.0" in found["margin"][0]
+    # The higher one stands first, so that the interval has the sign of what is said.
+    said = re.fullmatch(
+        r"(a|b) scores 0\.0\d points of gold utility more than (a|b) at the same budget, which may "
+        r"be chance \(95% interval −0\.\d\d to \+(0\.\d\d)\), and wins on (\d+)% of prompts\.",
+        found["margin"][0],
+    )
+    assert said is not None and {said[1], said[2]} == {"a", "b"}, found["margin"][0]
     assert any("would often go unnoticed" in sentence for sentence in found["trust"])
+
+
+def test_the_largest_of_many_differences_has_the_higher_one_first(content_of):
+    made = content_of({"a": 1.0, "b": 1.003, "c": 1.0}, noise=0.3)
+    said = made["headline"]["margin"][0]
+    rows = [row for row in made["contrasts"] if row["scorer"] == "gold" and row["at"] == "matched"]
+    largest = max(rows, key=lambda row: abs(row["difference"]))
+    a, b = largest["a"], largest["b"]
+    higher, lower = (a, b) if largest["difference"] > 0 else (b, a)
+    shown = abs(largest["difference"])
+    assert f"is {shown:.2f} points of gold utility, of {higher} over {lower}" in said
+
+
+def test_single_models_have_words_of_their_own(make_training, tmp_path):
+    runs = [make_training(name, 0, (1.0,), (1.0,), noise=0.3, prompts=40) for name in "ab"]
+    made = comparison_content(runs, title="t", judge="gold", of_models=True)
+    head = made["headline"]
+    assert head["basis"] == "40 prompts; the judge is gold utility."
+    page.write(made, tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert not re.search(r"\bseeds?\b", text), re.findall(r".*\bseeds?\b.*", text)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert '<section id="seeds" aria-labelledby="seeds-heading" hidden>' in html
 
 
 @pytest.mark.parametrize(
     ("gains", "title"),
     [
-        ({"a": 0.5, "b": 1.0, "c": 2.0}, "c is better than all 2 others"),
+        ({"a": 0.5, "b": 1.0, "c": 2.0}, "c is better than both others"),
         ({"a": 0.2, "b": 1.5, "c": 1.5}, "No single winner: b and c share the lead"),
         ({"a": 1.0, "b": 1.0, "c": 1.0}, "No winner: no two of the 3 differ"),
     ],

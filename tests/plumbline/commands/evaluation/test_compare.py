@@ -54,6 +54,20 @@ def test_samples_of_other_tools_make_a_whole_report(samples, tmp_path):
     assert set(summary["methods"]) == {"ours", "theirs"}
 
 
+def test_samples_of_single_models_are_no_methods_with_seeds(tmp_path):
+    rows = [
+        {"prompt": f"Thing {n}?", "response": f"It is {n}.", "model": model, "score": n / 30 + more}
+        for n in range(30)
+        for model, more in (("mine", (n % 3) / 9), ("theirs", 0))
+    ]
+    file = tmp_path / "samples.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("--samples", file, "--budget", "none", "--out", tmp_path / "page").exit_code == 0
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert "**mine is better than theirs.**" in text
+    assert "30 prompts; the judge is score." in text and "seed" not in text
+
+
 def test_twice_gives_the_same_bytes(samples, tmp_path):
     for name in ("a", "b"):
         assert run("--samples", samples, "--title", "t", "--out", tmp_path / name).exit_code == 0

@@ -13,6 +13,7 @@ import torch
 from evaluation.config import EvaluationConfig
 from plumbline.commands import app
 from plumbline.commands.evaluation import run_evaluation
+from plumbline.commands.evaluation.evaluation_pages import short_titles
 from plumbline.commands.evaluation.metric_tables import as_markdown, metric_lines
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
 from plumbline.lm.load import load_causal_lm, trainable_causal_lm
@@ -272,6 +273,18 @@ def test_html_is_the_page_of_a_comparison(evaluate, base_folder, other_folder):
         assert shown in markdown
     assert "seed may turn" not in markdown and "end of training" not in markdown
     assert (out / "metrics.json").exists()
+
+
+def test_the_page_names_models_by_what_tells_them_apart():
+    assert short_titles(["run:sft", "run:dpo/seed-0", "run:ppo/seed-0"]) == (
+        "run",
+        {"run:sft": "sft", "run:dpo/seed-0": "dpo/seed-0", "run:ppo/seed-0": "ppo/seed-0"},
+    )
+    assert short_titles(["org/small", "org/large"])[1]["org/small"] == "small"
+    other = ["run-1:sft", "run-2:sft"]
+    assert short_titles(other) == ("", dict(zip(other, other, strict=True)))
+    assert short_titles(["run:sft"]) == ("", {"run:sft": "run:sft"})
+    assert short_titles(["a/b", "a/b/c"]) == ("a", {"a/b": "b", "a/b/c": "b/c"})
 
 
 def test_html_of_one_model_alone_and_of_measures(evaluate, base_folder, tmp_path):
