@@ -11,12 +11,17 @@ import threading
 import warnings
 
 
+def silence_imports() -> None:
+    """Keep what libraries say as they are imported off the terminal. Imports nothing itself."""
+    # bitsandbytes says that it could not fetch a kernel, which is harmless.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 def silence_libraries() -> None:
     """Keep the libraries' own output off the terminal; errors still raise."""
     if os.environ.get("PLUMBLINE_DEBUG") == "1":
         return
-    # At import bitsandbytes says that it could not fetch a kernel, which is harmless.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    silence_imports()
     os.environ.setdefault("TQDM_DISABLE", "1")
     import datasets
     import tqdm

@@ -19,6 +19,7 @@ from plumbline.commands.new import new
 from plumbline.commands.options import HOME, ConfigName, Home, Overrides
 from plumbline.commands.plan import plan
 from plumbline.errors import ConfigError, PlumblineError, explain_memory, explain_system_error
+from plumbline.quiet import silence_imports
 
 app = typer.Typer(
     name="plumbline",
@@ -205,6 +206,8 @@ def options(
     """Options of every command."""
     if debug:
         os.environ["PLUMBLINE_DEBUG"] = "1"
+    else:
+        silence_imports()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -139,6 +139,12 @@ def _is_something_else(name: str) -> bool:
     return first in PACKAGES and any(module_file(module).is_file() for module in modules)
 
 
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_place_waits_for_text(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if re.fullmatch(r"[A-Z_]{4,}", line)]
+
+
 def test_a_wrong_command_is_seen():
     assert problem_of("plumbline runn dpo_vs_ppo") == "there is no command plumbline runn"
     assert (

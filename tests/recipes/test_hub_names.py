@@ -27,8 +27,8 @@ from tests.plumbline.commands.hub_stand_in import Hub
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--max-length", "120", "--batch-size", "8", "--lora-rank", "2", "--dpo.evaluations", "0",
-    "--evaluation.prompts", "4", "--evaluation.sampling.max_new_tokens", "8",
-    "--evaluation.resamples", "100",
+    "--evaluation.prompts", "4", "--evaluation.prompts_during_training", "2",
+    "--evaluation.sampling.max_new_tokens", "8", "--evaluation.resamples", "100",
 )  # fmt: skip
 FEW_ROUNDS = (
     "--rounds", "1", "--batch-size", "8", "--max-length", "8", "--lora-rank", "2",

@@ -198,3 +198,8 @@ def test_the_settings_that_matter_are_fifteen(plumbline):
     assert "ppo.kl.coefficient" in done.stdout and 10 <= len(lines) <= 16
     refused = plumbline("config", "dpo_vs_ppo", "--essential", "--yaml")
     assert refused.returncode == 2 and "--yaml prints every setting" in refused.stderr
+
+
+def test_libraries_say_nothing_as_they_are_imported():
+    done = plumbline("config", "train_dpo", "--find", "beta")
+    assert done.returncode == 0 and "dpo.beta" in done.stdout and done.stderr == ""
