@@ -5,15 +5,19 @@
     python docs/labelling-page/page_screenshots.py [--runs runs] [--out FOLDER] [NAME ...]
 
 Status and agreement are those of a campaign of its own, in which three people answer at once, as no
-person would. Comparison, evaluation and watch are those of the run.
-Each page is photographed at two widths, light and dark, with chromium.
+person would. Comparison and evaluation are those of the run, and watch shows it as it was in the
+middle of its last training. Each page is photographed at two widths, light and dark, with chromium;
+``readme`` is the picture of the README.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,8 +40,11 @@ from evaluation.comparison.watch import Watch
 from plumbline.data.labels import read_labels
 
 RUN = "dpo_vs_ppo-quickstart"
+README = {"readme": (1180, 1240)}
 GOODS = ("umbrella", "lamp", "kettle", "brush", "ladder", "clock", "basket", "scale")
 PEOPLE = ("ana", "ben", "cem")
+#: Seconds until a page is drawn.
+PAUSE = 6
 #: How often each of them takes the left side, and how often the longer text.
 HABITS = {"ana": (0.05, 0.8), "ben": (0.9, 0.5), "cem": (0.1, 0.7)}
 
@@ -84,7 +91,7 @@ def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         campaign = label(studio)
         site = ("--home", studio.site.home)
-        plumbline("annotate", "status", "--html", folder / "status.html", *site)
+        plumbline("annotate", "status", "--html", folder / "status.html", "--names", *site)
         yield "status", (folder / "status.html").as_uri()
         plumbline("annotate", "pull", "--out", folder / "labels", *site)
         records = read_labels(folder / "labels")
@@ -100,34 +107,71 @@ def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
         control.down(studio.site)
 
 
-def report_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the pages of a run."""
+def comparison_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the page that compares the policies of a run, for two places."""
     plumbline("compare", RUN, "--out", folder / "comparison", home=runs)
-    yield "comparison", (folder / "comparison" / "report.html").as_uri()
+    for name in ("comparison", "readme"):
+        yield name, (folder / "comparison" / "report.html").as_uri()
+
+
+def evaluation_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the page of single models of a run."""
     models = [f"{RUN}:{name}" for name in ("sft", "dpo/seed-0", "ppo/seed-0")]
     plumbline(
         "evaluate", *models, "--reference", models[0], "--count", 200, "--html",
         "--out", folder / "evaluation", home=runs,
     )  # fmt: skip
     yield "evaluation", (folder / "evaluation" / "report.html").as_uri()
-    with Watch(lambda: run_content(runs, RUN), port=0) as watched:
+
+
+def watch_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the page of the run in the middle of its last training."""
+    home = in_training(runs, folder / "in-training", "ppo/seed-2", until_step=9)
+    with Watch(lambda: run_content(home, RUN), port=0) as watched:
         yield "watch", watched.url
 
 
+def in_training(runs: Path, home: Path, stage: str, until_step: int) -> Path:
+    """Return a home with the run as it was when a training of it had come to a step."""
+    state = json.loads((runs / RUN / "run.json").read_text())
+    made = state["stages"].pop(stage)["artefact"]
+    gone = {f"samples/{stage}", f"evaluation/{stage}", "report"}
+    planned = [name for name in state["stages"] if re.fullmatch(r"\w+/seed-\d+", name)] + [stage]
+    stages = {name: entry for name, entry in state["stages"].items() if name not in gone}
+    state |= {"status": "running", "pid": os.getpid(), "process_started": None, "stage": stage,
+              "making": made, "planned": planned, "finished": None, "stages": stages}  # fmt: skip
+    store = home / "store"
+    out = store / ".partial" / made / "out"
+    shutil.copytree(runs / "store" / made, out, ignore=shutil.ignore_patterns("manifest.json"))
+    for file in (out / "evaluations").iterdir():
+        if int(file.stem.removeprefix("step-")) > until_step:
+            file.unlink()
+    lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] <= until_step]
+    (out / "metrics.jsonl").write_text("".join(kept))
+    for artifact in (runs / "store").iterdir():
+        if artifact.name not in {made, ".partial"}:
+            (store / artifact.name).symlink_to(artifact.resolve())
+    (home / RUN).mkdir()
+    (home / RUN / "run.json").write_text(json.dumps(state))
+    return home
+
+
 def photograph(name: str, url: str, out: Path) -> None:
-    for scheme in ("light", "dark"):
+    for scheme in ("light",) if name in README else ("light", "dark"):
         driver = browser(dark=scheme == "dark")
         try:
-            for width, measures in WIDTHS.items():
+            for width, measures in (README if name in README else WIDTHS).items():
                 size(driver, *measures)
                 driver.get(url)
-                time.sleep(1.5)
+                time.sleep(PAUSE)
                 wide = driver.execute_script(
                     "return document.documentElement.scrollWidth - window.innerWidth"
                 )
                 if wide > 0:
                     sys.stderr.write(f"{name} at {width}: {wide} pixels too wide for the window\n")
                 file = out / f"{name}-{width}{'-dark' * (scheme == 'dark')}.png"
+                file = out.parent / "report.png" if name in README else file
                 driver.save_screenshot(str(file))
                 with Image.open(file) as picture:  # a palette is a third of the size
                     picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
@@ -148,7 +192,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for pages, names in (
             (labelling_pages(Path(folder)), {"status", "agreement"}),
-            (report_pages(chosen.runs, Path(folder)), {"comparison", "evaluation", "watch"}),
+            (comparison_pages(chosen.runs, Path(folder)), {"comparison", "readme"}),
+            (evaluation_pages(chosen.runs, Path(folder)), {"evaluation"}),
+            (watch_pages(chosen.runs, Path(folder)), {"watch"}),
         ):
             if wanted and not wanted & names:
                 continue

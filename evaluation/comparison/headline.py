@@ -68,7 +68,7 @@ def headline(
         so_far=bool(missing),
         title=title,
         margin=margin,
-        basis=_basis(comparison, judge_title),
+        basis=_basis(comparison, judge_title, main),
         trust=_trust(comparison, main, titles, judge_title, alpha),
         missing=list(missing),
     )
@@ -202,14 +202,17 @@ def _against_baseline(
     return [f"{_joined([titles[m] for m in above])} win against {baseline_title}; others do not."]
 
 
-def _basis(comparison: Comparison, judge_title: str) -> str:
+def _basis(comparison: Comparison, judge_title: str, rows: Rows) -> str:
     counts = sorted({len(group) for group in comparison.groups.values()})
     seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     noun = "seed" if counts == [1] else "seeds"
     prompts = len(comparison.comparable.prompts)
     if comparison.of_models:
         return f"{prompts:,} prompts; the judge is {judge_title}."
-    return f"{prompts:,} prompts, {seeds} training {noun} per method; the judge is {judge_title}."
+    compared = min([row["prompts"] for row in rows], default=prompts)
+    part = f" ({compared:,} of them at the same budget)" if compared < prompts else ""
+    trained = f"{seeds} training {noun} per method"
+    return f"{prompts:,} prompts{part}, {trained}; the judge is {judge_title}."
 
 
 def _trust(
