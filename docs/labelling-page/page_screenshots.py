@@ -96,7 +96,8 @@ def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
         plumbline("annotate", "pull", "--out", folder / "labels", *site)
         records = read_labels(folder / "labels")
         pairs = [
-            {"pair_id": pair.id, "prompt": pair.prompt, "a": pair.a, "b": pair.b}
+            {"pair_id": pair.id, "prompt": pair.prompt}
+            | {side: [{"role": "assistant", "content": getattr(pair, side)}] for side in "ab"}
             for pair in campaign.pairs().values()
         ]
         measured = measure_labels(records, {}, ORDER, Bootstrap())
@@ -109,7 +110,8 @@ def labelling_pages(folder: Path) -> Iterator[tuple[str, str]]:
 
 def comparison_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the page that compares the policies of a run, for two places."""
-    plumbline("compare", RUN, "--out", folder / "comparison", home=runs)
+    words = ("compare", RUN, "--title", "DPO against PPO", "--out", folder / "comparison")
+    plumbline(*words, home=runs)
     for name in ("comparison", "readme"):
         yield name, (folder / "comparison" / "report.html").as_uri()
 
