@@ -7,6 +7,7 @@ the wait until the next.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -194,8 +195,9 @@ def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Length"] = str(len(body))
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the reader has closed the page
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Keep the terminal quiet."""

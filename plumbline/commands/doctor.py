@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from plumbline import privacy
@@ -23,7 +24,7 @@ def examine(console: Console, *, offline: bool) -> None:
     """Print what was found. A cross marks what is missing, which may not be needed."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, good, finding in findings(offline=offline):
-        table.add_row("[green]✓[/green]" if good else "[yellow]✗[/yellow]", name, finding)
+        table.add_row("[green]✓[/green]" if good else "[yellow]✗[/yellow]", name, escape(finding))
     console.print(table)
 
 

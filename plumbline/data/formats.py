@@ -127,10 +127,10 @@ def why_unknown(record: Record, use: Use) -> str:
     """Say why a row is of no format that suits a use."""
     form = format_of(record)
     columns = ", ".join(map(str, record)) or "no column"
+    how = columns_to_give([str(name) for name in record], use)
     if form is not None and (lacking := use.needs - form.gives(record)):
         return (
             f"is of the format {form.name} and has no {' and no '.join(sorted(lacking))}, which "
-            f"{use.name} need (its columns are {columns})"
+            f"{use.name} need (its columns are {columns}). {how}"
         )
-    how = columns_to_give([str(name) for name in record], use)
     return f"is of no format that is known for {use.name} (its columns are {columns}). {how}"

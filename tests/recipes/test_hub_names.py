@@ -86,6 +86,7 @@ def plumbline(hub: Hub, folder: Path, *words: object, offline: bool = False):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_option_takes_a_name_of_the_hub(hub, tmp_path):
     dpo = ("train", "dpo", *NAMES, "--data", "org/pairs", "--eval-data", "org/held-out", *SMALL)
     plumbline(hub, tmp_path, *dpo, "--name", "dpo")
@@ -119,7 +120,7 @@ def test_every_option_takes_a_name_of_the_hub(hub, tmp_path):
         (("--reward", "org/none"), ModelError, "'org/none'.*needs the network"),
         (("--eval-data", "org/none"), DataError, "'org/none'.*there is a network"),
         (("--data", "org/none"), DataError, "'org/none'.*there is a network"),
-        (("--reference", "none:sft"), ModelError, "no model 'none:sft'.*run:stage"),
+        (("--reference", "nobody:sft"), ModelError, "no model 'nobody:sft'.*run:stage"),
         (("--reward", "./none"), ModelError, "no model './none'.*a hub name"),
         (("--eval-data", "none.jsonl"), DataError, r"no file .*none\.jsonl"),
     ],

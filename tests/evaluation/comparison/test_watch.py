@@ -7,6 +7,7 @@ import http.client
 import json
 import runpy
 import socket
+import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,3 +139,15 @@ def test_a_run_that_does_not_exist_is_said_in_words(tmp_path):
     result = CliRunner().invoke(app, ["watch", "none", "--home", str(tmp_path), "--no-open"])
     assert isinstance(result.exception, ArtifactError)
     assert "none" in str(result.exception)
+
+
+def test_a_reader_who_leaves_before_the_answer_is_no_error(running, capsys):
+    watch, _ = running
+    for _ in range(5):
+        leaving = socket.create_connection(("127.0.0.1", watch.port))
+        leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaving.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{watch.port}\r\n\r\n".encode())
+        leaving.close()  # at once, and not after what is still to come
+    assert ask(watch, "/")[0].status == 200
+    time.sleep(0.2)
+    assert "Traceback" not in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from plumbline.commands import doctor
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -203,3 +207,11 @@ def test_the_settings_that_matter_are_fifteen(plumbline):
 def test_libraries_say_nothing_as_they_are_imported():
     done = plumbline("config", "train_dpo", "--find", "beta")
     assert done.returncode == 0 and "dpo.beta" in done.stdout and done.stderr == ""
+
+
+def test_the_doctor_names_the_extra_that_installs_a_package(monkeypatch):
+    wanted = [("gguf", False, "not installed: pip install 'plumbline-rlhf[gguf]'")]
+    monkeypatch.setattr(doctor, "findings", lambda *, offline: iter(wanted))
+    console = Console(width=120, file=io.StringIO())
+    doctor.examine(console, offline=True)
+    assert "pip install 'plumbline-rlhf[gguf]'" in console.file.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plumbline.data.column_guess import columns_to_give, guess_columns
+from plumbline.data.formats import why_unknown
 from plumbline.data.uses import USES
 from preference.pairs_config import PreferenceFileConfig
 from preference.sources import read_preferences
@@ -42,3 +43,9 @@ def test_a_reader_says_it_and_it_works(tmp_path):
     columns = dict(pair.split("=") for pair in mapping.split(","))
     rows, _ = read_preferences(file, PreferenceFileConfig(columns=columns))
     assert rows[0]["chosen"][0]["content"] == "Me."
+
+
+def test_a_table_of_another_format_is_told_its_mapping_too():
+    said = why_unknown({"question": "q", "better": "a", "worse": "b"}, USES["preferences"])
+    assert said.startswith("is of the format question_answer and has no chosen and no rejected")
+    assert "--columns prompt=question,chosen=better,rejected=worse" in said
