@@ -118,7 +118,7 @@ def config(
 @app.command()
 def runs(home: Home = HOME) -> None:
     """List runs, the newest first."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from plumbline.runs.progress import duration
     from plumbline.runs.run import all_runs
@@ -129,7 +129,8 @@ def runs(home: Home = HOME) -> None:
     if not records:
         typer.echo(f"There are no runs in {home}.")
         return
-    table = Table("run", "status", "started", "time", "stages", box=None, pad_edge=False)
+    named = Column("run", overflow="fold")
+    table = Table(named, "status", "started", "time", "stages", box=None, pad_edge=False)
     for run in records:
         state = run.state
         seconds = state["seconds"]

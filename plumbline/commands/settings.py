@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from plumbline.commands.recipe_book import Recipe
 from plumbline.config import Config, Setting, declared, settings, to_yaml
@@ -55,7 +55,9 @@ def print_settings(
     if not shown:
         typer.echo(_nothing(find, everything))
         return
-    table = Table("setting", "value", "default", "type", "what it does", box=None, pad_edge=False)
+    titles = ("setting", "value", "default", "type", "what it does")
+    whole = [Column(title, overflow="fold") for title in titles]  # what is cut cannot be copied
+    table = Table(*whole, box=None, pad_edge=False)
     for setting in shown:
         default = defaults.get(setting.key, setting.default)
         is_changed = setting.value != default

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.tree import Tree
 
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store
@@ -31,7 +31,8 @@ def _show_run(console: Console, run: RunRecord) -> None:
     console.print(f"[bold]{run.folder.name}[/bold]  {state['recipe']}, {run.status}")
     if state.get("reason"):
         console.print(f"  [red]{escape(state['reason'])}[/red]")
-    table = Table("stage", "artifact", "time", "memory", "figures", box=None, pad_edge=False)
+    whole = [Column(title, overflow="fold") for title in ("stage", "artifact")]  # to be copied
+    table = Table(*whole, "time", "memory", "figures", box=None, pad_edge=False)
     for name, artifact in run.artifacts.items():
         manifest = artifact.manifest
         table.add_row(

@@ -205,7 +205,8 @@ def test_the_settings_that_matter_are_fifteen(plumbline):
 
 
 def test_libraries_say_nothing_as_they_are_imported():
-    done = plumbline("config", "train_dpo", "--find", "beta")
+    words = [sys.executable, "-m", "plumbline", "config", "train_dpo", "--find", "beta"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0 and "dpo.beta" in done.stdout and done.stderr == ""
 
 
@@ -215,3 +216,10 @@ def test_the_doctor_names_the_extra_that_installs_a_package(monkeypatch):
     console = Console(width=120, file=io.StringIO())
     doctor.examine(console, offline=True)
     assert "pip install 'plumbline-rlhf[gguf]'" in console.file.getvalue()
+
+
+def test_names_of_settings_are_whole_on_a_narrow_terminal(warm_start):
+    done = warm_start.run("config", "train_dpo", "--find", "learning rate", COLUMNS="80")
+    assert "…" not in done.stdout
+    first = "".join(line.split(" ")[0] for line in done.stdout.splitlines()[1:])
+    assert "dpo.training.learning_rate" in first and "dpo.training.warmup_share" in first
