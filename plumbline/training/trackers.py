@@ -61,7 +61,7 @@ def tracking(stage: Stage, names: Sequence[str], settings: Mapping[str, Any]) ->
                 callback.on_train_begin(arguments, state, control, model=None)
             except Exception as error:  # of a tracker, which may raise anything
                 raise ConfigError(
-                    f"The tracker {name!r} did not start: {error} Mend that, or leave {name} out "
+                    f"The tracker {name!r} did not start: {error} Fix that, or leave {name} out "
                     "of report_to. The same command resumes."
                 ) from error
 
@@ -136,10 +136,10 @@ def _check_wandb_login(setting: str) -> None:
 
 @contextmanager
 def _own_wandb_run(names: Sequence[str]) -> Iterator[None]:
-    """Let wandb read the stage's variables anew, and end its run after the block.
+    """Let wandb read the variables of the stage again, and end its run after the block.
 
-    It reads them once in a process, and its callback leaves the run open for whatever comes next.
-    A run that was open before, as in a notebook, is left to whoever opened it.
+    It reads them once in a process, and its callback leaves the run open for the next stage.
+    A run that was open before, as in a notebook, is left open for its owner.
     """
     if "wandb" not in names:
         yield
