@@ -50,10 +50,10 @@ def test_the_latest_answer_counts_and_what_is_discarded_or_open_does_not_come_ba
     rows = {item_of(each): each for each in ROWS}
     edited = {"question": "When does the ferry stay?", "answer": "In winter."}
     answers = [
-        answer(ROWS[1], **edited),
-        answer(ROWS[0], "discarded"),
-        answer(ROWS[0], at="2026-11-28T09:00:00+00:00", by="bob", **edited),
-        answer(ROWS[1], "discarded", at="2026-11-28T10:00:00+00:00", by="bob"),
+        answer(ROWS[1], by="bob", **edited),
+        answer(ROWS[0], "discarded", by="bob"),
+        answer(ROWS[0], at="2026-11-28T09:00:00+00:00", **edited),
+        answer(ROWS[1], "discarded", at="2026-11-28T10:00:00+00:00"),
         answer(ROWS[2], "draft", question="half"),
         answer(row("not of these"), **edited),
     ]
