@@ -238,7 +238,7 @@ class Scorer:
     def __init__(self, model: Place, *, batch_size: int = 64, home: Place | None = None) -> None:
         """Name a scorer; ``batch_size`` is that of a reward model which is named alone."""
         from recipes._scorers import named_scorer
-        from reward.ensemble import reward_scorer
+        from reward.load_scorer import reward_scorer
 
         self._scorer_call = named_scorer(_name(model), lambda name: _model_folder(name, home))
         if self._scorer_call.function is reward_scorer:

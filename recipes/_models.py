@@ -23,6 +23,7 @@ from reward.aspects import ASPECTS
 from reward.calibration import CALIBRATION
 from reward.classifier import load_scorer_tokenizer
 from reward.content import ENSEMBLE
+from reward.gate import GATE
 from reward.process.scorer import PROCESS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?")
@@ -43,7 +44,7 @@ def link_model(
         load_scorer_tokenizer(Path(members[0]))
         return {}
     Reference(name_or_path).write(stage.folder)
-    for name in (CALIBRATION, ASPECTS, PROCESS):  # what a reward model has beside its weights
+    for name in (CALIBRATION, ASPECTS, GATE, PROCESS):  # what a reward model has beside its weights
         if content is not None and (folder / name).exists():
             shutil.copyfile(folder / name, stage.folder / name)
     load_scorer_tokenizer(stage.folder)  # fails here, and not in the middle of the work

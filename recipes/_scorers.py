@@ -25,9 +25,12 @@ from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.calls import Deferred, SourceFile, defer
 from plumbline.tables import Table
 from reward.classifier import label_weights
-from reward.content import ENSEMBLE, content_of
-from reward.ensemble import COMBINATIONS, EnsembleScorer, reward_scorer
+from reward.content import content_of
+from reward.ensemble import COMBINATIONS, EnsembleScorer
 from reward.judge.local import LocalJudge
+from reward.load_scorer import reward_scorer, takes_label
+from reward.process.scorer import ProcessScorer
+from reward.process.steps import STEP_COMBINATIONS, STEP_SPLITS
 from reward.scorers.answers import COMPARISONS, AnswerScorer
 from reward.scorers.both_orders import BothOrdersScorer
 from reward.scorers.classifier import ClassifierScorer
@@ -59,6 +62,17 @@ class EnsembleTerm(Config):
     """How their scores are combined."""
     uncertainty_weight: float = Field(1.0, ge=0)
     """Weight of the variance between members, with how: uncertainty."""
+
+
+class ProcessTerm(Config):
+    """A process reward model: the steps of a response, and what their rewards come to."""
+
+    model: str
+    """The process reward model."""
+    combine: Annotated[str, STEP_COMBINATIONS] = "product"
+    """How the probabilities of the steps become one reward."""
+    split: Annotated[str | None, STEP_SPLITS] = None
+    """How responses are cut into steps. Null: as in its training."""
 
 
 class ImplicitTerm(Config):
@@ -184,7 +198,7 @@ class ScorerKind:
 def _model(term: ModelTerm, find: FindModel) -> Deferred[Any]:
     model = find(term.model)
     folder = model.path if isinstance(model, Artifact) else model
-    if not (folder / ENSEMBLE).exists():
+    if takes_label(folder):
         label_weights(folder, term.label)  # may refuse
     label = {} if term.label is None else {"label": term.label}
     return defer(reward_scorer, model=model, **label)
@@ -207,6 +221,13 @@ SCORERS: Table[ScorerKind] = Table(
                 models=[find(name) for name in t.models],
                 how=t.how,
                 weight=t.uncertainty_weight,
+            ),
+        ),
+        ScorerKind(
+            "process",
+            ProcessTerm,
+            lambda t, find: defer(
+                ProcessScorer, model=find(t.model), combine=t.combine, split=t.split
             ),
         ),
         ScorerKind(

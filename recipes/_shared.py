@@ -45,7 +45,7 @@ from recipes._judge import build_judge, sample_start
 from reward.audit.audit import audit_reward_model
 from reward.audit.config import AuditConfig
 from reward.config import RewardConfig
-from reward.ensemble import reward_scorer
+from reward.load_scorer import reward_scorer
 from reward.train import train_reward_model
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig, SFTConfig

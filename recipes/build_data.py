@@ -14,7 +14,7 @@ from plumbline.runs.artifacts import read_json
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
 from recipes._models import find_model
-from reward.ensemble import reward_scorer
+from reward.load_scorer import reward_scorer
 from sft.build import build_dataset
 from sft.build.config import BuildConfig
 from sft.build.dataset import BUILD_FILE

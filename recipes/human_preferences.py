@@ -42,7 +42,7 @@ from preference.pairs_config import PairsConfig
 from recipes._models import find_model
 from recipes._shared import SFTPolicyConfig, World, train_sft_policy
 from reward.config import RewardConfig
-from reward.ensemble import reward_scorer
+from reward.load_scorer import reward_scorer
 from reward.train import train_reward_model
 from sft.embeddings.embedder import TextEmbedder
 

@@ -40,6 +40,21 @@ class EarlyStoppingConfig(Config):
     """Share of the prompts in the training split."""
 
 
+class GateConfig(Config):
+    """A gate that weighs the aspects by the prompt, beside their stated weights.
+
+    It learns from pairs that the aspects' heads have not seen.
+    """
+
+    held_out_share: float | None = Field(None, gt=0, lt=1)
+    """Share of the training prompts that it learns from, which the heads do not see. Null: no gate;
+    the stated weights hold for every prompt."""
+    hidden: int = only_when(
+        lambda config: config.held_out_share is not None, "held_out_share", 32, ge=1
+    )
+    """Width of its only hidden layer."""
+
+
 class EnsembleConfig(Config):
     """Several reward models as one: adapters and heads of their own on one frozen base.
 
@@ -136,6 +151,10 @@ class RewardConfig(Config):
     output for each, and learns its labels beside those of the pair. Empty: one, the reward."""
     aspect_weight: float = only_when(lambda config: bool(config.aspects), "aspects", 1.0, gt=0)
     """Weight of the mean loss over the aspects, beside the loss of the reward."""
+    gate: GateConfig = only_when(
+        lambda config: len(config.aspects) > 1, "aspects: two or more", GateConfig()
+    )
+    """Whether the aspects' weights depend on the prompt."""
     center_rewards: float = Field(0.01, ge=0)
     """Weight of the penalty on (r_chosen + r_rejected)^2, which keeps rewards near 0."""
     length_correction: float = only_when(_reads("margin"), _needs("margin"), 0.0, ge=0, le=1)

@@ -195,24 +195,6 @@ class EnsembleScorer:
         return [float(std) for std in scores.std(axis=0)]
 
 
-def reward_scorer(
-    model: Artifact | Path, batch_size: int = 64, label: str | None = None
-) -> RewardModelScorer | EnsembleScorer:
-    """Return what scores by a reward model in a folder, which may be an ensemble.
-
-    ``label``: of a classifier with two labels, the good one. Raises `ModelError`.
-    """
-    folder = model.path if isinstance(model, Artifact) else model
-    if not (folder / ENSEMBLE).exists():
-        return RewardModelScorer(model, batch_size, label)
-    if label is not None:
-        raise ModelError(
-            f"reward_label is {label!r}, which chooses between two labels of a classifier, and "
-            f"{folder} is an ensemble. Leave it out."
-        )
-    return EnsembleScorer.read(folder, batch_size)
-
-
 def _shared_base(folders: Sequence[Path]) -> Any:
     """Load the base of the first reward model that is an adapter; None where none is."""
     adapters = [folder for folder in folders if source_of(folder).adapter is not None]

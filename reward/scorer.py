@@ -7,17 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from plumbline.data.records import Message
+from plumbline.lm.chat import encode_prompt
 from plumbline.lm.load import head_outputs, load_classifier, load_sequence_scorer
+from plumbline.lm.trunk import last_states
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from reward.aspects import Aspects
 from reward.calibration import Calibration
 from reward.classifier import label_weights, load_scorer_tokenizer, reads_pairs, score_pairs
+from reward.gate import Gate
 from reward.mounted import MountedScorer, same_base
-from reward.text_scorer import TextScorer, classifier_outputs
+from reward.text_scorer import TextScorer, classifier_logits, classifier_outputs
 
 
 class RewardModelScorer(TextScorer):
@@ -55,6 +59,8 @@ class RewardModelScorer(TextScorer):
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float]:
         """Return the model's own output for each response."""
+        if self.gate is not None:
+            return self._gated(self.gate, prompts, responses)
         if not self._reads_pairs:
             return super().raw_scores(prompts, responses)
         return score_pairs(
@@ -79,25 +85,59 @@ class RewardModelScorer(TextScorer):
             return self._label_weights
         return (1.0,) if self.aspects is None else self.aspects.weights
 
+    @cached_property
+    def gate(self) -> Gate | None:
+        """What weighs the aspects by the prompt, where the model has a gate."""
+        return None if self.aspects is None else Gate.read(self.folder)
+
+    def _gated(
+        self, gate: Gate, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        outputs = torch.stack(self.in_batches(prompts, responses, self._logits))
+        weights = self.aspect_weights(gate, prompts)
+        sums: list[float] = (outputs * weights).sum(1).tolist()
+        return sums
+
+    def aspect_weights(self, gate: Gate, prompts: Sequence[Sequence[Message]]) -> Tensor:
+        """Return how much each aspect counts for each prompt, [N, K], by a gate."""
+        ids = [tuple(self.end_of(encode_prompt(self.tokenizer, prompt))) for prompt in prompts]
+        places = {text: place for place, text in enumerate(dict.fromkeys(ids))}
+        weights: Tensor = gate(self.states_of(list(places)))
+        return weights[torch.tensor([places[text] for text in ids])]
+
+    def states_of(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the last hidden state of each text (as ids), [N, H]."""
+        model = self.model
+
+        def read(ids: Tensor, mask: Tensor) -> list[Tensor]:
+            states = last_states(model, ids.to(model.device), mask.to(model.device))
+            return list(states.float().cpu())
+
+        return torch.stack(self.read_rows(texts, read))
+
+    def outputs_of(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the model's own outputs for each text (as ids), [N, K]."""
+        return torch.stack(self.read_rows(texts, self._logits))
+
+    def _logits(self, ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        return list(classifier_logits(self.model, ids, attention_mask).float().cpu())
+
     def aspect_scores(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> dict[str, list[float]]:
         """Return the model's own output for each response, by aspect; empty where it has none."""
-        reward, scores = self._weights, {}
-        try:
-            for number, name in enumerate(self.aspects.names if self.aspects else ()):
-                self._weights = [float(place == number) for place in range(len(reward))]
-                scores[name] = self.raw_scores(prompts, responses)
-        finally:
-            self._weights = reward
-        return scores
+        if self.aspects is None:
+            return {}
+        columns = torch.stack(self.in_batches(prompts, responses, self._logits)).T.tolist()
+        return dict(zip(self.aspects.names, columns, strict=True))
 
     def mount(self, model: Any, adapter: str = "reward") -> TextScorer:
         """Return this scorer as one more adapter on a PEFT model, if it is of the same base.
 
-        Nothing is loaded twice then. Otherwise the scorer itself comes back.
+        Nothing is loaded twice then. Otherwise the scorer itself comes back, as where a gate reads
+        the prompt for itself.
         """
-        if not same_base(self.folder, model):
+        if self.gate is not None or not same_base(self.folder, model):
             return self
         return MountedScorer(
             self.folder, self.tokenizer, self.calibration, self.batch_size, model, adapter

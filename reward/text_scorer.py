@@ -65,7 +65,6 @@ class TextScorer(ABC):
         """Return the model's own output for each response."""
         return self.in_batches(prompts, responses, self.outputs)
 
-    @torch.no_grad()
     def in_batches(
         self,
         prompts: Sequence[Sequence[Message]],
@@ -86,6 +85,16 @@ class TextScorer(ABC):
                     f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
                     "Leave such prompts out, or take a reward model whose template takes them."
                 ) from None
+        return self.read_rows(rows, read, copies)
+
+    @torch.no_grad()
+    def read_rows(
+        self,
+        rows: Sequence[Sequence[int]],
+        read: Callable[[Tensor, Tensor], Sequence[T]],
+        copies: int = 1,
+    ) -> list[T]:
+        """Return the same for texts as ids."""
         outputs: dict[int, T] = {}
         lengths = [len(row) for row in rows]
         for index in batches_by_tokens(lengths, self.batch_size, BATCH_TOKENS // copies):
@@ -96,12 +105,14 @@ class TextScorer(ABC):
     def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
         prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)
         ids = [*prompt_ids, *response_ids]
-        # A dialogue longer than any it was trained on keeps its end, where the response is.
+        kept = self.end_of(ids)
+        self.shortened += len(kept) < len(ids)
+        return kept
+
+    def end_of(self, ids: list[int]) -> list[int]:
+        """Return the end of a text, as long as any in training: there the response is."""
         longest = self.calibration.max_length
-        if longest is None or len(ids) <= longest:
-            return ids
-        self.shortened += 1
-        return ids[-longest:]
+        return ids if longest is None else ids[-longest:]
 
 
 def batches_by_tokens(
@@ -126,14 +137,20 @@ def classifier_outputs(
     model: Any, ids: Tensor, attention_mask: Tensor, weights: Sequence[float] = (1.0,)
 ) -> list[float]:
     """Return the weighted sum of a sequence classifier's outputs for each row [B, T]."""
+    return _summed(classifier_logits(model, ids, attention_mask), weights)
+
+
+def classifier_logits(model: Any, ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return a sequence classifier's outputs [B, K] for rows [B, T]."""
     ids, attention_mask = ids.to(model.device), attention_mask.to(model.device)
     if not is_supported(model) and not has_packed_pass(model):
-        return _summed(model(input_ids=ids, attention_mask=attention_mask).logits, weights)
+        logits: Tensor = model(input_ids=ids, attention_mask=attention_mask).logits
+        return logits
     states = last_states(model, ids, attention_mask)
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     with torch.autocast(model.device.type, enabled=False):  # few numbers, and all that is kept
-        weight = next(whole.score.parameters())
-        return _summed(whole.score(states.to(weight.dtype)), weights)
+        outputs: Tensor = whole.score(states.to(next(whole.score.parameters()).dtype))
+    return outputs
 
 
 def _summed(outputs: Tensor, weights: Sequence[float]) -> list[float]:

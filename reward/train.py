@@ -25,6 +25,7 @@ from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.aspects import Aspects
 from reward.calibration import Calibration, calibrated
 from reward.config import RewardConfig
+from reward.gate import fit_gate, gate_pairs
 from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
 from reward.pairs import (
@@ -119,7 +120,8 @@ def train_one(
     from transformers import set_seed
 
     # 1. The policy's weights under a new head.
-    tokenizer, pairs, test, limit = data.tokenizer, data.pairs, data.test, data.limit.tokens
+    tokenizer, test, limit = data.tokenizer, data.test, data.limit.tokens
+    pairs, for_gate = _split_for_gate(data.pairs, config.gate.held_out_share)
     set_seed(seed)
     model = trainable_sequence_scorer(policy.path, config.tuning, labels=tuple(config.aspects))
     trainer = make_trainer(stage, model, tokenizer, pairs, config, data.preferences.id, seed)
@@ -137,6 +139,7 @@ def train_one(
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
     if (aspects := _aspects(config)) is not None:
         aspects.write(stage.folder)
+    by_stated_weights = _add_gate(stage, config, for_gate, data, seed)
 
     # 3. Calibrate on held-out pairs, scored from the saved files by the class that others use.
     scorer = RewardModelScorer(stage.folder)
@@ -146,6 +149,7 @@ def train_one(
         "accuracy": pairwise_accuracy(chosen, rejected),
         "train_accuracy": fitted.last.get("accuracy"),
         "loss": fitted.last.get("loss"),
+        **by_stated_weights,
         "pairs": float(len(pairs)),
         "contradicting_pairs": float(data.contradicting),
         "held_out_pairs": float(len(test)),
@@ -153,6 +157,34 @@ def train_one(
         "steps": float(trainer.state.global_step),
         **({} if watch is None else {"best_step": float(watch.best_step)}),
         **fitted.metrics,
+    }
+
+
+def _split_for_gate(
+    pairs: list[EncodedPair], share: float | None
+) -> tuple[list[EncodedPair], list[EncodedPair]]:
+    """Return pairs for the heads and, by prompt, those for the gate; none without a share."""
+    parts: tuple[list[EncodedPair], list[EncodedPair]] = ([], [])
+    for pair in pairs:
+        draw = derive(0, "gate", pair.prompt_id) / 2**63
+        parts[share is not None and draw < share].append(pair)
+    return parts
+
+
+def _add_gate(
+    stage: Stage, config: RewardConfig, pairs: list[EncodedPair], data: TrainingData, seed: int
+) -> dict[str, float | None]:
+    """Fit a gate and write it beside the model; return the accuracy by the stated weights."""
+    aspects = _aspects(config)
+    if config.gate.held_out_share is None or aspects is None:
+        return {}
+    scorer = RewardModelScorer(stage.folder)
+    chosen, rejected = (scorer.raw_scores(*responses(data.test, s)) for s in ("chosen", "rejected"))
+    gate = fit_gate(gate_pairs(scorer, pairs), aspects.weights, config.gate.hidden, seed)
+    gate.write(stage.folder)
+    return {
+        "stated_weights_accuracy": pairwise_accuracy(chosen, rejected),
+        "gate_pairs": float(len(pairs)),
     }
 
 

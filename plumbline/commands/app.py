@@ -182,9 +182,10 @@ app.command()(publish.push)
 app.command()(chat.chat)
 app.add_typer(train.train, name="train")
 app.add_typer(new, name="new")
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    train.pairs
-)
+for command in (train.pairs, train.steps):
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+        command
+    )
 
 
 def _version(value: bool) -> None:

@@ -68,7 +68,7 @@ class ChatSession:
     ) -> ChatSession:
         """Load the models by their names."""
         from recipes._models import find_model_folder
-        from reward.ensemble import reward_scorer
+        from reward.load_scorer import reward_scorer
 
         silence_libraries()
         speakers = [

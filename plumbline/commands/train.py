@@ -102,6 +102,31 @@ def reward(
     _run("train_reward", context, overrides)
 
 
+@train.command("process-reward", context_settings=_SETTINGS)
+def process_reward(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[
+        str, typer.Option(help="Labelled steps: a file, or what `plumbline steps` made.")
+    ],
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    tuning: Tuning = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    report_to: ReportTo = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Train a process reward model on steps. Settings: `plumbline config train_process_reward`."""
+    _run("train_process_reward", context, overrides)
+
+
 @train.command(context_settings=_SETTINGS)
 def dpo(
     context: typer.Context,
@@ -274,6 +299,36 @@ def pairs(
 ) -> None:
     """Sample pairs to label, or for DPO. Settings: `plumbline config sample_pairs`."""
     _run("sample_pairs", context, overrides)
+
+
+def steps(
+    context: typer.Context,
+    model: Model,
+    data: Annotated[str, typer.Option(help="Prompts, with known answers or a checker.")],
+    checker: Annotated[
+        str | None, typer.Option(help="What says whether a result is right: a file of terms.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Without it: exact, numeric or contains, with the answer.")
+    ] = None,
+    columns: Columns = None,
+    prompts: Annotated[int | None, typer.Option(help="Prompts to answer.")] = None,
+    responses: Annotated[int | None, typer.Option(help="Responses to each prompt.")] = None,
+    rollouts: Annotated[int | None, typer.Option(help="Continuations behind each step.")] = None,
+    split: Annotated[str | None, typer.Option(help="Steps are sentences or lines.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    home: Home = HOME,
+) -> None:
+    """Label steps of responses by what follows from them. Settings: `plumbline config label_steps`.
+
+    The result is what `plumbline train process-reward` learns from.
+    """
+    _run("label_steps", context, overrides)
 
 
 def _run(recipe: str, context: typer.Context, overrides: list[str] | None) -> None:

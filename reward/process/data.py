@@ -18,6 +18,7 @@ from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_response
 from plumbline.lm.context import LengthLimit
+from plumbline.runs.artifacts import Artifact, read_json, write_json
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
 from reward.process.config import StepFileConfig
@@ -25,6 +26,9 @@ from reward.process.steps import step_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+#: What labelled steps say about how they were cut.
+_SPLIT = "split.json"
 
 
 class EncodedSteps(NamedTuple):
@@ -60,19 +64,23 @@ def import_steps(
     stage.report_dropped(reader.report.dropped)
     description = f"Steps from {reader.report.origin}"
     return write_steps(
-        stage, rows, config.held_out_share, data_seed, description, reader.report.dropped
+        stage, rows, "lines", config.held_out_share, data_seed, description, reader.report.dropped
     )
 
 
 def write_steps(
     stage: Stage,
     rows: Sequence[Row],
+    split: str,
     held_out_share: float,
     data_seed: int,
     description: str,
     dropped: Dropped,
 ) -> dict[str, float | None]:
-    """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt."""
+    """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt.
+
+    ``split`` says how the responses were cut into steps.
+    """
     splits: dict[str, list[Row]] = {"train": [], "test": []}
     for row in rows:
         held_out = is_held_out(row["prompt"], held_out_share, data_seed)
@@ -91,6 +99,7 @@ def write_steps(
         description=description,
         dropped=dropped,
     )
+    write_json(stage.folder / _SPLIT, {"split": split})
     labels = [label for row in rows for label in row["labels"] if label is not None]
     return {
         **counts,
@@ -98,6 +107,12 @@ def write_steps(
         "right_share": sum(labels) / len(labels) if labels else None,
         "prompts": float(len({prompt_id(row["prompt"]) for row in rows})),
     }
+
+
+def split_of(steps: Artifact) -> str:
+    """Return how the responses of labelled steps were cut; lines, where older ones do not say."""
+    file = steps.path / _SPLIT
+    return str(read_json(file)["split"]) if file.exists() else "lines"
 
 
 def encode_steps(

@@ -90,7 +90,13 @@ def label_steps(
     ]
     return {
         **write_steps(
-            stage, rows, config.held_out_share, data_seed, f"Roll-outs of {policy.id}", dropped
+            stage,
+            rows,
+            config.split,
+            config.held_out_share,
+            data_seed,
+            f"Roll-outs of {policy.id}",
+            dropped,
         ),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),

@@ -26,7 +26,8 @@ from plumbline.training.config import TrainingConfig
 from reward.calibration import Calibration
 from reward.config import EnsembleConfig, RewardConfig
 from reward.content import content_of
-from reward.ensemble import EnsembleScorer, reward_scorer
+from reward.ensemble import EnsembleScorer
+from reward.load_scorer import reward_scorer
 from reward.metrics import pairwise_accuracy
 from reward.mounted import MountedScorer
 from reward.scorer import RewardModelScorer

@@ -40,7 +40,7 @@ def _gold(data_seed: int, _: Sequence[Artifact]) -> Deferred[Any]:
 
 
 def _reward(_: int, rewards: Sequence[Artifact]) -> Deferred[Any]:
-    from reward.ensemble import reward_scorer
+    from reward.load_scorer import reward_scorer
 
     return defer(reward_scorer, model=rewards[0])
 
