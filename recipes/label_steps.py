@@ -83,13 +83,14 @@ def main(run: Run, config: LabelStepsConfig) -> dict[str, Any]:
         config=config.labels,
         policy=find_model(run, config.model, "model"),
         prompts=find_prompts(run, config.data, "train", rows, config.data_seed),
-        checker=_checker(run, config),
+        checker=checker_of(run, config),
         data_seed=config.data_seed,
     )
     return dict(steps.metrics)
 
 
-def _checker(run: Run, config: LabelStepsConfig) -> Deferred[Any]:
+def checker_of(run: Run, config: LabelStepsConfig) -> Deferred[Any]:
+    """Return what says whether a result is right: the checker that is named, or known answers."""
     if config.checker is not None:
         (scorer,) = reward_scorers(run, config.checker)
         return scorer

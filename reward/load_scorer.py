@@ -1,4 +1,4 @@
-"""A reward model in a folder as a scorer, whatever kind of reward model it is."""
+"""Loading a trained reward model of any kind as a scorer."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from plumbline.runs.calls import resolve
 from plumbline.runs.progress import Reporter
 from recipes._models import find_model_folder
 from recipes._scorers import named_scorer
+from recipes.label_steps import LabelStepsConfig, checker_of
 from reward.load_scorer import reward_scorer
 from reward.process.data import split_of
 from reward.process.scorer import ProcessScorer
@@ -74,11 +75,12 @@ def test_a_file_of_steps_trains_a_reward(trained, home, tmp_path):
 
 
 def test_roll_outs_label_steps_that_it_learns_from(base_folder, home, tmp_path):
-    questions = tmp_path / "questions.jsonl"
-    rows = [{"prompt": f"Question {n}?", "references": ["a"]} for n in range(12)]
+    questions, checker = tmp_path / "questions.jsonl", tmp_path / "checker.yaml"
+    rows = [{"prompt": f"Question {n}?"} for n in range(12)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checker.write_text("terms: [{kind: matches, expression: a}]\n")
     settings = [
-        f"model={base_folder}", f"data={questions}", "compare=contains", "labels.responses=2",
+        f"model={base_folder}", f"data={questions}", f"checker={checker}", "labels.responses=2",
         "labels.rollouts=2", "labels.sampling.max_new_tokens=96", "labels.held_out_share=0.3",
         "labels.split=sentences",
     ]  # fmt: skip
@@ -94,6 +96,14 @@ def test_roll_outs_label_steps_that_it_learns_from(base_folder, home, tmp_path):
     trained = run_recipe("train_process_reward", settings, home, "from-labels")
     model = trained.stages["process_reward"]
     assert json.loads((model.path / "process.json").read_text())["split"] == "sentences"
+
+
+def test_known_answers_in_the_data_are_the_checker(tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"prompt": "2 and 2?", "references": ["4"]}) + "\n")
+    config = LabelStepsConfig(model="any", data=str(questions), compare="numeric")
+    checker = resolve(checker_of(None, config))
+    assert checker.score([[user("2 and 2?")]] * 2, ["It is 4.0", "It is 5"]) == [1, 0]
 
 
 def test_what_cannot_be_checked_or_learnt_from_is_refused(base_folder, trained, home):

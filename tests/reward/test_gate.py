@@ -46,7 +46,7 @@ def test_it_starts_as_the_stated_weights():
     gate = Gate.stated(states, [2.0, -0.5, 1.0], hidden=4)
     expected = torch.tensor([2.0, -0.5, 1.0]).expand(5, 3)
     torch.testing.assert_close(gate(states), expected)
-    torch.testing.assert_close(gate(torch.randn(5, 8)), expected)  # whatever the prompt
+    torch.testing.assert_close(gate(torch.randn(5, 8)), expected)  # for any prompt
 
 
 def test_it_finds_which_aspect_decides():
