@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,6 @@ from torch.nn import functional as F
 
 from plumbline.errors import DataError
 from plumbline.seeds import derive
-
-if TYPE_CHECKING:
-    from plumbline.training.pairs import EncodedPair
-    from reward.scorer import RewardModelScorer
 
 GATE = "gate.safetensors"
 _STEPS, _LEARNING_RATE, _WEIGHT_DECAY = 200, 3e-3, 1e-2
@@ -141,12 +137,3 @@ def fit_gate(pairs: GatePairs, weights: Sequence[float], hidden: int, seed: int)
         optimizer.step()
     gate.load_state_dict(best)
     return gate.requires_grad_(False)
-
-
-def gate_pairs(scorer: RewardModelScorer, pairs: Sequence[EncodedPair]) -> GatePairs:
-    """Return what a gate learns from pairs, by a trained model of several aspects."""
-    chosen, rejected = (
-        scorer.outputs_of([[*pair.prompt_ids, *getattr(pair, side)] for pair in pairs])
-        for side in ("chosen_ids", "rejected_ids")
-    )
-    return GatePairs(scorer.states_of([pair.prompt_ids for pair in pairs]), chosen, rejected)

@@ -25,7 +25,7 @@ from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.aspects import Aspects
 from reward.calibration import Calibration, calibrated
 from reward.config import RewardConfig
-from reward.gate import fit_gate, gate_pairs
+from reward.gate import GatePairs, fit_gate
 from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
 from reward.pairs import (
@@ -180,12 +180,21 @@ def _add_gate(
         return {}
     scorer = RewardModelScorer(stage.folder)
     chosen, rejected = (scorer.raw_scores(*responses(data.test, s)) for s in ("chosen", "rejected"))
-    gate = fit_gate(gate_pairs(scorer, pairs), aspects.weights, config.gate.hidden, seed)
+    gate = fit_gate(_gate_pairs(scorer, pairs), aspects.weights, config.gate.hidden, seed)
     gate.write(stage.folder)
     return {
         "stated_weights_accuracy": pairwise_accuracy(chosen, rejected),
         "gate_pairs": float(len(pairs)),
     }
+
+
+def _gate_pairs(scorer: RewardModelScorer, pairs: Sequence[EncodedPair]) -> GatePairs:
+    """Return what a gate learns from pairs, by a trained model of several aspects."""
+    chosen, rejected = (
+        scorer.outputs_of([[*pair.prompt_ids, *getattr(pair, side)] for pair in pairs])
+        for side in ("chosen_ids", "rejected_ids")
+    )
+    return GatePairs(scorer.states_of([pair.prompt_ids for pair in pairs]), chosen, rejected)
 
 
 def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> Iterable[Row]:
