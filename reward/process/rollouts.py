@@ -88,16 +88,9 @@ def label_steps(
         }
         for chain, steps, score in zip(chains, labels, own, strict=True)
     ]
+    about, share = f"Roll-outs of {policy.id}", config.held_out_share
     return {
-        **write_steps(
-            stage,
-            rows,
-            config.split,
-            config.held_out_share,
-            data_seed,
-            f"Roll-outs of {policy.id}",
-            dropped,
-        ),
+        **write_steps(stage, rows, config.split, share, data_seed, about, dropped),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),
     }
