@@ -227,9 +227,12 @@ SCORERS: Table[ScorerKind] = Table(
             "process",
             ProcessTerm,
             lambda t, find: defer(
-                ProcessScorer, model=find(t.model), combine=t.combine, split=t.split
+                ProcessScorer,
+                model=find(t.model),
+                combine=t.combine,
+                split=t.split,
             ),
-        ),
+        ),  # fmt: skip
         ScorerKind(
             "implicit",
             ImplicitTerm,
