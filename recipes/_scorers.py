@@ -197,11 +197,13 @@ class ScorerKind:
 
 def _model(term: ModelTerm, find: FindModel) -> Deferred[Any]:
     model = find(term.model)
-    folder = model.path if isinstance(model, Artifact) else model
-    if takes_label(folder):
+    if takes_label(folder := model.path if isinstance(model, Artifact) else model):
         label_weights(folder, term.label)  # may refuse
-    label = {} if term.label is None else {"label": term.label}
-    return defer(reward_scorer, model=model, **label)
+    return defer(reward_scorer, model=model, **({"label": term.label} if term.label else {}))
+
+
+def _process(t: ProcessTerm, find: FindModel) -> Deferred[Any]:
+    return defer(ProcessScorer, model=find(t.model), combine=t.combine, split=t.split)
 
 
 def _remote(term: RemoteTerm, _: FindModel) -> Deferred[Any]:
@@ -223,16 +225,7 @@ SCORERS: Table[ScorerKind] = Table(
                 weight=t.uncertainty_weight,
             ),
         ),
-        ScorerKind(
-            "process",
-            ProcessTerm,
-            lambda t, find: defer(
-                ProcessScorer,
-                model=find(t.model),
-                combine=t.combine,
-                split=t.split,
-            ),
-        ),  # fmt: skip
+        ScorerKind("process", ProcessTerm, _process),
         ScorerKind(
             "implicit",
             ImplicitTerm,
