@@ -14,6 +14,7 @@ from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from preference.trainer import PreferenceTrainer
 
 
-@stage("policy", trains_in="several processes")
+@stage("policy", trains_in="several processes", shares_weights=True)
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_dpo(
     stage: Stage,
@@ -62,18 +63,20 @@ def train_dpo(
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
     other = None if reference is None else reference.path
-    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, other)
+    roles = PolicyAndReference(
+        policy.path, config.tuning, tokenizer, other, bfloat16=config.training.computes_in_bfloat16
+    )
     examples = pair_examples(pairs, config, preferences.id)
     trainer = make_trainer(stage, roles, examples, config, seed)
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
-        if not stage.writes:
-            return
         card = model_card(
             "Policy aligned by direct preference optimisation", f"After {step} optimiser steps."
         )
-        save_model(roles.model, tokenizer, folder, source=policy.path, card=card)
+        save_model(
+            roles.model, tokenizer, folder, source=policy.path, card=card, writes=stage.writes
+        )
 
     watch = Watch(config.watch, stage.say, has_reference=config.has_reference)
     trainer.on_figures = watch.look_at_training
@@ -147,7 +150,8 @@ def _evaluator(
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:
             save(stage.folder / "checkpoints" / f"step-{step}", step)
-        metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        with gathered(roles.model, roles.start.model):
+            metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
         watch.look_at_evaluation(step, metrics)
         return metrics
 

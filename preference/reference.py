@@ -23,8 +23,10 @@ from plumbline.lm.given_reference import load_reference
 from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
+from plumbline.lm.sharding import whole
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.processes import of_all_processes, rows_of_all, share_of, this_process
+from plumbline.training.sharding import equal_passes, loaded, refuse_shares
 from preference.config import ReferenceConfig
 from preference.logprobs import response_sums
 
@@ -43,23 +45,37 @@ class PolicyAndReference:
         tuning: TuningConfig,
         tokenizer: PreTrainedTokenizerBase,
         other: Path | None = None,
+        *,
+        bfloat16: bool = False,
     ) -> None:
-        """Load the policy; ``other`` is the folder of a reference that is not its start."""
-        self.model: Any = trainable_causal_lm(folder, tuning)
-        switch_dropout_off(self.model)
-        self.policy = Policy(self.model, tokenizer)
+        """Load the policy; ``other`` is the folder of a reference that is not its start.
+
+        ``bfloat16``: whether passes compute in that format, where the weights are shared out.
+        """
         self._folder, self._tuning, self._tokenizer = folder, tuning, tokenizer
+        self._bfloat16 = bfloat16
+        self._keep_start = tuning.has_adapter and other is None
+        self.model: Any = loaded(self._load, tuning, bfloat16=bfloat16)
+        self.policy = Policy(self.model, tokenizer)
         self._moving: Policy | None = None
         self._has_adapter = tuning.has_adapter
         # A new adapter starts as nothing on its base, so the base alone is the start.
         self._start_adapter: str | None = None
         self._given: Policy | None = None
         if other is not None:
+            refuse_shares("reference of its own")
             self._given = load_reference(other, self.policy, folder, tuning)
-        elif self._has_adapter and source_of(folder).adapter is not None:
+        elif _START in getattr(self.model, "peft_config", ()):
             self._start_adapter = _START
-            copy_adapter(self.model, ADAPTER, _START)
-            self.model.set_adapter(ADAPTER)
+
+    def _load(self) -> Any:
+        """Load the policy, with a frozen copy of the adapter that it starts as."""
+        model = trainable_causal_lm(self._folder, self._tuning)
+        switch_dropout_off(model)
+        if self._keep_start and source_of(self._folder).adapter is not None:
+            copy_adapter(model, ADAPTER, _START)
+            model.set_adapter(ADAPTER)
+        return model
 
     @cached_property
     def start(self) -> Policy:
@@ -71,12 +87,17 @@ class PolicyAndReference:
         return self._frozen_copy()
 
     def _frozen_copy(self) -> Policy:
-        model = trainable_causal_lm(self._folder, self._tuning).requires_grad_(False)
-        switch_dropout_off(model)
+        def load() -> Any:
+            model = trainable_causal_lm(self._folder, self._tuning).requires_grad_(False)
+            switch_dropout_off(model)
+            return model
+
+        model = loaded(load, self._tuning, bfloat16=self._bfloat16)
         return Policy(model, self._tokenizer)
 
     def start_moving(self) -> None:
         """Make a copy that `update` moves."""
+        refuse_shares("reference that moves")
         if self._has_adapter:
             copy_adapter(self.model, ADAPTER, _MOVING)
             self.model.set_adapter(ADAPTER)
@@ -133,7 +154,7 @@ class PolicyAndReference:
             if any(is_of_role(name, role) for role in roles if role != start.adapter):
                 continue
             content.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            held = parameter.detach().cpu().contiguous()
+            held = whole(parameter.detach()).cpu().contiguous()
             content.update(held.view(torch.uint8).numpy().tobytes())
         return content.hexdigest()
 
@@ -177,11 +198,13 @@ def _computed(
     prompts, responses = branches
     order = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    computed = []
-    for rows in parts[share_of(len(parts))]:
+
+    def read(rows: list[int]) -> Tensor:
         some = Branches([prompts[n] for n in rows], [responses[n] for n in rows])
         tokens = some.tokens.view(len(rows), -1)
-        computed.append(roles.sums(some, tokens, ld_alpha).float().cpu())
+        return roles.sums(some, tokens, ld_alpha).float().cpu()
+
+    computed = equal_passes(read, parts[share_of(len(parts))], spare=parts[0])
     sums = torch.zeros(_shape(branches))
     for rows, values in zip(parts, rows_of_all(computed), strict=True):
         sums[rows] = values

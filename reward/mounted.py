@@ -117,7 +117,7 @@ def _outputs(
     model.train(was_training)
     with torch.autocast(device.type, enabled=False):  # few numbers, and all that is kept
         columns = [
-            states.to(member._head.dtype) @ member._head[0]
+            states.to(member._head.dtype) @ member._head[0].to(device)  # shares may have moved
             for member, states in zip(members, by_member, strict=True)
         ]
     rows: list[list[float]] = torch.stack(columns, dim=1).tolist()

@@ -15,6 +15,7 @@ from plumbline.lm.context import LengthLimit, length_limit
 from plumbline.lm.load import load_config, trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
@@ -22,6 +23,7 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
+from plumbline.training.sharding import loaded
 from reward.aspects import Aspects
 from reward.calibration import Calibration, calibrated
 from reward.config import RewardConfig
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from reward.trainer import RewardTrainer
 
 
-@stage("reward-model", trains_in="several processes")
+@stage("reward-model", trains_in="several processes", shares_weights=True)
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_reward_model(
     stage: Stage,
@@ -123,7 +125,11 @@ def train_one(
     tokenizer, test, limit = data.tokenizer, data.test, data.limit.tokens
     pairs, for_gate = _split_for_gate(data.pairs, config.gate.held_out_share)
     set_seed(seed)
-    model = trainable_sequence_scorer(policy.path, config.tuning, labels=tuple(config.aspects))
+    model = loaded(
+        lambda: trainable_sequence_scorer(policy.path, config.tuning, labels=tuple(config.aspects)),
+        config.tuning,
+        bfloat16=config.training.computes_in_bfloat16,
+    )
     trainer = make_trainer(stage, model, tokenizer, pairs, config, data.preferences.id, seed)
 
     # 2. Train, with the harness at its milestones.
@@ -133,10 +139,12 @@ def train_one(
     if watch is not None:
         watch.use_best()
         stage.say(f"the held-out loss was lowest after step {watch.best_step}, which is kept")
-    if not stage.writes:
-        return {}  # the first process saves and calibrates
     card = model_card("Reward model", f"Trained on {len(pairs)} pairs of {data.preferences.id}.")
-    save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
+    save_model(
+        trainer.model, tokenizer, stage.folder, source=policy.path, card=card, writes=stage.writes
+    )
+    if not stage.writes:
+        return {}  # the first process calibrates
     if (aspects := _aspects(config)) is not None:
         aspects.write(stage.folder)
     by_stated_weights = _add_gate(stage, config, for_gate, data, seed)
@@ -293,7 +301,12 @@ def _evaluator(
         return None
     current = ScorerInTraining(model, tokenizer, max_length, aspects)
     folder = stage.folder / "evaluations"
-    return lambda step: hook.judge_scorer(current, step, folder)
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        with gathered(model):
+            return hook.judge_scorer(current, step, folder)
+
+    return evaluate
 
 
 class ScorerInTraining(TextScorer):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage
 from plumbline.training.milestones import milestones
@@ -48,13 +49,18 @@ def restore_checkpoint(stage: Stage, parts: Mapping[str, Stateful]) -> None:
 
 def save_policy(stage: Stage, place: str, roles: Roles, source: Artifact, iteration: int) -> None:
     """Save the policy as it is to a folder of the stage, by the process that writes."""
-    if not stage.writes:
-        return
     card = model_card(
         "Policy aligned by proximal policy optimisation",
         f"After {iteration} rounds, from {source.id}.",
     )
-    save_model(roles.model, roles.tokenizer, stage.folder / place, source=source.path, card=card)
+    save_model(
+        roles.model,
+        roles.tokenizer,
+        stage.folder / place,
+        source=source.path,
+        card=card,
+        writes=stage.writes,
+    )
 
 
 class Evaluations:
@@ -75,5 +81,6 @@ class Evaluations:
         if self._keeps and iteration:
             save_policy(stage, f"checkpoints/step-{iteration}", roles, self._source, iteration)
         folder = stage.folder / "evaluations"
-        metrics = self._hook(roles.policy, roles.initial_reference, iteration, folder)
+        with gathered(roles.model, roles.initial_reference.model):
+            metrics = self._hook(roles.policy, roles.initial_reference, iteration, folder)
         stage.metrics.log(iteration, metrics)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plumbline.training.optimizers import OPTIMIZERS
+from plumbline.training.sharding import clip_gradients
 from rl.config import PPOConfig
 
 
@@ -18,8 +19,14 @@ class Learner:
     ) -> None:
         self.parameters = parameters
         self._learning_rate, self._config = learning_rate, config
+        # A group for weights in shares and one for others: a fused step takes no mixture.
+        shared = [p for p in parameters.values() if hasattr(p, "device_mesh")]
+        whole = [p for p in parameters.values() if not hasattr(p, "device_mesh")]
+        groups: list[Any] = (
+            [{"params": part} for part in (shared, whole)] if shared and whole else []
+        )
         self.optimizer = OPTIMIZERS[config.optimizer].make(
-            parameters.values(), learning_rate, epsilon=config.adam_epsilon
+            groups or parameters.values(), learning_rate, epsilon=config.adam_epsilon
         )
 
     def set_learning_rate(self, iteration: int) -> None:
@@ -31,7 +38,7 @@ class Learner:
 
     def clip_gradients(self) -> Tensor:
         """Clip the accumulated gradients to ``max_grad_norm``; return their norm before, []."""
-        return nn.utils.clip_grad_norm_(self.parameters.values(), self._config.max_grad_norm)
+        return clip_gradients(self.parameters.values(), self._config.max_grad_norm)
 
     def step(self) -> None:
         """Take one step along the accumulated gradients."""

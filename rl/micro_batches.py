@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plumbline.lm.batches import by_length
 from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
-from plumbline.runs.processes import share_of, sums_of_all
+from plumbline.runs.processes import sharding, share_of, sums_of_all
 from plumbline.training.processes import sum_gradients
 from rl.config import PPOConfig
 from rl.learner import Learner
@@ -45,6 +45,11 @@ class MicroBatches:
 
         if not len(shared):
             done = work([])
+        elif sharding() is not None:  # a process may not make passes again by itself
+            tokens = self._room.tokens if self._roles.model.device.type == "cuda" else None
+            size = self._config.micro_batch_size
+            cut = by_length(shared, size) if tokens is None else rows_by_tokens(shared, tokens)
+            done = work(parts(cut))
         elif self._roles.model.device.type != "cuda":
             done = work(parts(by_length(shared, self._config.micro_batch_size)))
         else:
@@ -52,7 +57,8 @@ class MicroBatches:
             done = self._room.use(
                 lambda tokens: work(parts(rows_by_tokens(shared, tokens // copies))), undo
             )
-        sum_gradients(self._trained)
+        # The gradients of weights in shares are summed where they are computed.
+        sum_gradients(weight for weight in self._trained if not hasattr(weight, "device_mesh"))
         first, second = sums_of_all(done)
         return first, second
 

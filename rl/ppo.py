@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Conversation
+from plumbline.errors import ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
+from plumbline.lm.sharding import gathered, problem_with_shares
 from plumbline.lm.tuning import parameter_counts
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.quiet import silence_libraries
@@ -32,6 +34,7 @@ from plumbline.runs.processes import check_processes
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
+from plumbline.training.sharding import missing_passes
 from plumbline.training.trackers import tracking
 from rl.advantages import token_rewards
 from rl.budget import KLBudget
@@ -66,7 +69,7 @@ class Term(NamedTuple):
     """[B, R] each, without gradient."""
 
 
-@stage("policy", trains_in="several processes")
+@stage("policy", trains_in="several processes", shares_weights=True)
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_ppo(
     stage: Stage,
@@ -141,6 +144,8 @@ class PPO(TrainingState):
         super().__init__(roles, config)
         self.accelerator = Accelerator()
         check_processes(self.accelerator)
+        for problem in filter(None, map(problem_with_shares, roles.models)):
+            raise ModelError(f"Nothing was trained: {problem}.")
         self.guard, self.seed = guard, seed
         self.micro_batches = MicroBatches(roles, config, self.learners.values())
 
@@ -153,7 +158,7 @@ class PPO(TrainingState):
         ``recompute``: the responses were sampled with other weights or other arithmetic than the
         policy that will learn has, so its log-probabilities are computed again.
         """
-        with self.precision():
+        with self.precision(), gathered(self.roles.model):
             roles, config = self.roles, self.config
             # 1. Responses as tensors, with the log-probabilities that they were drawn with.
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
@@ -271,6 +276,7 @@ class PPO(TrainingState):
         value_weights = token_mean(mask)
 
         def add_gradients(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            missing = missing_passes(len(parts))
             log_ratio = torch.zeros(mask.shape, device=mask.device)
             total = torch.zeros((), dtype=torch.float64, device=mask.device)
             for rows in parts:
@@ -283,6 +289,10 @@ class PPO(TrainingState):
                 share = value_weights[rows, columns].sum()  # of the minibatch's tokens
                 for name, tensor in (pair for term in terms for pair in term.metrics.items()):
                     metrics.add(name, masked_mean(tensor.float(), part.mask), share)
+            for _ in range(missing):  # of no weight
+                spare = minibatch.rows(torch.tensor([0])).trimmed()
+                nothing = torch.zeros(spare.mask.shape, device=mask.device)
+                self._backward(spare, nothing, nothing)
             return total, log_ratio
 
         def undo() -> None:

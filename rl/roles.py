@@ -30,9 +30,18 @@ from plumbline.lm.logprobs import (
 )
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
+from plumbline.lm.precision import computes_in_bfloat16
+from plumbline.lm.sharding import connect, split
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.artifacts import Artifact
+from plumbline.runs.processes import sharding
+from plumbline.training.sharding import (
+    check_optimizer,
+    check_tuning,
+    one_by_one,
+    refuse_shares,
+)
 from rl.config import PPOConfig, ValueConfig
 
 if TYPE_CHECKING:
@@ -245,6 +254,28 @@ class Roles:
             parameter.lerp_(policy[name].to(parameter.dtype), 1 - decay)
 
     @property
+    def models(self) -> list[Any]:
+        """All models that the roles hold, each once."""
+        held = (self.model, self._value_model, self.reference.model, self.initial_reference.model)
+        return list({id(model): model for model in held}.values())
+
+    @property
+    def value_model(self) -> Any:
+        """The model that the values come from; the policy's where they share one."""
+        return self._value_model
+
+    def split(self, *, bfloat16: bool) -> None:
+        """Keep this process's share of all weights; `connect` follows, in all processes."""
+        for model in self.models:
+            split(model, bfloat16=bfloat16)
+        self.value_head.to(self.model.device)
+
+    def connect(self) -> None:
+        """Make the models ready for passes; gradients are then summed over the processes."""
+        for model in self.models:
+            connect(model, sums=True)
+
+    @property
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The policy's trainable weights by name."""
         return role_parameters(self.model, ADAPTER)
@@ -270,16 +301,31 @@ def make_roles(
     policy: Artifact, config: PPOConfig, scorer: Scorer, reference: Artifact | None = None
 ) -> tuple[Roles, Scorer]:
     """Return the roles that a config asks for, and the scorer, which may have moved in."""
-    roles = Roles(
-        policy,
-        config.tuning,
-        config.value if config.has_values else None,
-        moving_reference=config.kl.reference_decay is not None,
-        given_reference=reference,
-    )
-    if config.activation_checkpointing:
-        roles.checkpoint_activations()
-    scorer = roles.mount(scorer)
-    if config.has_values and config.value.start == "reward":
-        roles.start_values_from(scorer)
+    check_tuning(config.tuning)
+    for what, is_set in (
+        ("reference of its own", reference is not None),
+        ("reference that moves (kl.reference_decay)", config.kl.reference_decay is not None),
+        ("activation_checkpointing in PPO", config.activation_checkpointing),
+    ):
+        if is_set:
+            refuse_shares(what)
+    check_optimizer(config.optimizer)
+    with one_by_one():
+        roles = Roles(
+            policy,
+            config.tuning,
+            config.value if config.has_values else None,
+            moving_reference=config.kl.reference_decay is not None,
+            given_reference=reference,
+        )
+        if config.activation_checkpointing:
+            roles.checkpoint_activations()
+        scorer = roles.mount(scorer)
+        if config.has_values and config.value.start == "reward":
+            roles.start_values_from(scorer)
+        if sharding() is not None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            roles.split(bfloat16=computes_in_bfloat16(config.precision, device))
+    if sharding() is not None:
+        roles.connect()
     return roles, scorer

@@ -12,6 +12,7 @@ from plumbline.hooks import Scorer
 from plumbline.lm.batches import Batch, collate, pad_right
 from plumbline.lm.logprobs import each_in_parts, in_parts
 from plumbline.lm.policy import Policy
+from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import share_of, tensors_of_all
 from plumbline.training.processes import scores_of
 from rl.config import PPOConfig
@@ -74,12 +75,13 @@ def collate_episodes(episodes: Sequence[Episode], policy: Policy) -> tuple[Batch
 def logprobs_of(role: Policy, batch: Batch, config: PPOConfig) -> Tensor:
     """Return the log-probability of each response token under a role, [B, R]."""
     temperature = config.sampling.temperature
-    return in_parts(
-        lambda part: role.logprobs(part, temperature).logprobs,
-        batch,
-        config.micro_batch_size,
-        role.model,
-    )
+    with gathered(role.model):
+        return in_parts(
+            lambda part: role.logprobs(part, temperature).logprobs,
+            batch,
+            config.micro_batch_size,
+            role.model,
+        )
 
 
 class RoleReadings(NamedTuple):
@@ -176,7 +178,8 @@ def _logprobs_and_values(
     elif roles.shares_trunk and len(noted) == len(episodes):
         values = pad_right(noted, logprobs.shape[1]).to(logprobs.device)
     else:
-        values = in_parts(roles.values, batch, size, roles.model)
+        with gathered(roles.value_model):
+            values = in_parts(roles.values, batch, size, roles.model)
     return logprobs, values
 
 

@@ -23,6 +23,7 @@ from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
+from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import rows_of_all, share_of
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
@@ -101,20 +102,22 @@ class RolloutSampler:
 
     def sample_current(self, iteration: int) -> list[Episode]:
         """Return what the policy as it is answers to a round's prompts."""
-        self._engine.refresh(self._policy, iteration)
-        return rows_of_all(self._draw(iteration))
+        with gathered(self._policy.model):
+            self._engine.refresh(self._policy, iteration)
+            return rows_of_all(self._draw(iteration))
 
     @contextmanager
     def drawing_ahead(self, iteration: int) -> Iterator[None]:
         """With stale rollouts: draw the next round by the policy as it is, while the block runs."""
         future: Future[list[Episode]] | None = None
         if self._stale and iteration + 1 < self._config.iterations:
-            self._engine.refresh(self._policy, iteration)
-            if self._thread is not None:
-                future = self._thread.submit(self._draw, iteration + 1)
-            else:
-                future = Future()
-                future.set_result(self._draw(iteration + 1))
+            with gathered(self._policy.model):
+                self._engine.refresh(self._policy, iteration)
+                if self._thread is not None:
+                    future = self._thread.submit(self._draw, iteration + 1)
+                else:
+                    future = Future()
+                    future.set_result(self._draw(iteration + 1))
         yield
         # Processes meet here and not in the thread, where other meetings might be under way.
         self.pending = rows_of_all(future.result()) if future is not None else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.precision import compute_precision
+from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import share_of, tensors_of_all
 from rl.config import PPOConfig
 from rl.episodes import Episode
@@ -68,7 +69,7 @@ class TrainingState:
     @torch.no_grad()
     def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
         """Return the KL to the reference of each response that the policy drew, [B], in nats."""
-        with self.precision():
+        with self.precision(), gathered(self.roles.model):
             roles, config = self.roles, self.config
             share = episodes[share_of(len(episodes))]
             batch, sampled_logprobs = collate_episodes(share, roles.policy)

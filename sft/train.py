@@ -16,12 +16,14 @@ from plumbline.lm.context import LengthLimit, length_limit
 from plumbline.lm.load import load_config, trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered, in_shares
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
+from plumbline.training.sharding import loaded
 from sft.config import SFTConfig
 from sft.tasks import TASK, TOKEN_WEIGHTS, join_tasks
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 _NOTHING_LEARNT = "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
 
 
-@stage("policy", trains_in="several processes")
+@stage("policy", trains_in="several processes", shares_weights=True)
 def train_sft(
     stage: Stage,
     *,
@@ -81,8 +83,11 @@ def train_sft(
     # 2. The base, whole or with an adapter.
     set_seed(seed)
     _check_packing(config, train)
+    bfloat16 = config.training.computes_in_bfloat16
     trainer = SFTTrainer(
-        model=trainable_causal_lm(base.path, config.tuning),
+        model=loaded(
+            lambda: trainable_causal_lm(base.path, config.tuning), config.tuning, bfloat16=bfloat16
+        ),
         tuning=config.tuning,
         args=trl.SFTConfig(
             **config.training.trl_arguments(stage.scratch, seed)
@@ -102,7 +107,7 @@ def train_sft(
     evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
     watch = trainer.watch_held_out(config.held_out)
     fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
-    if not stage.writes:
+    if not stage.writes and not in_shares(trainer.model):
         return {}  # the first process evaluates and saves
     rolled_back = _roll_back(stage, watch)
 
@@ -111,7 +116,9 @@ def train_sft(
     def save(folder: Path) -> HeldOut:
         held_out = trainer.held_out()
         card = _card(config, len(train), base, held_out)
-        save_model(trainer.model, tokenizer, folder, source=base.path, card=card)
+        save_model(
+            trainer.model, tokenizer, folder, source=base.path, card=card, writes=stage.writes
+        )
         return held_out
 
     if watch is None:
@@ -194,7 +201,12 @@ def _evaluator(
         Policy(model, tokenizer, adapter=None) if under_new_adapter else Policy.load(base.path)
     )
     current, folder = Policy(model, tokenizer), stage.folder / "evaluations"
-    return lambda step: hook(current, reference, step, folder)
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        with gathered(model):
+            return hook(current, reference, step, folder)
+
+    return evaluate
 
 
 def tokenize(

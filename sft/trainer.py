@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from plumbline.training.conflicts import without_conflicts
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.held_out import HeldOutConfig, HeldOutWatch
+from plumbline.training.sharding import refuse_shares
 from sft.tasks import TASK, TOKEN_WEIGHTS, Tasks
 
 
@@ -34,6 +35,8 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *, tasks: Tasks | None = None, **arguments: Any) -> None:
         self.tasks = tasks
+        if tasks is not None and tasks.config.gradients != "sum":
+            refuse_shares(f"other_tasks.gradients: {tasks.config.gradients}")
         super().__init__(**arguments)
         self.data_collator = WithColumns(self.data_collator)
         if tasks is not None:

@@ -45,7 +45,11 @@ def run(
     ] = None,
     launch: Annotated[
         str | None,
-        typer.Option(metavar="ddp", help="Start each training in several processes, by DDP."),
+        typer.Option(
+            metavar="ddp|fsdp2|FILE",
+            help="Start each training in several processes: each with a whole model (ddp), or with "
+            "a share of its weights (fsdp2); or as a config of accelerate says.",
+        ),
     ] = None,
     processes: Annotated[
         int | None, typer.Option(metavar="N", help="How many processes, with --launch.")
@@ -64,11 +68,11 @@ def run(
     """
     from plumbline.commands import recipe_book
     from plumbline.commands.run_recipe import run_recipe
-    from plumbline.runs.launch import processes_of
+    from plumbline.runs.launch import launch_of
 
     settings = [*(overrides or []), *recipe_book.as_overrides(context.args)]
-    number = processes_of(launch, processes)
-    run_recipe(recipe_book.find(recipe), config, settings, home, name, number, parallel, on)
+    launched = launch_of(launch, processes)
+    run_recipe(recipe_book.find(recipe), config, settings, home, name, launched, parallel, on)
 
 
 @app.command()

@@ -52,7 +52,8 @@ def plan(
     if sharding not in SHARDINGS:
         raise ConfigError(f"--sharding {sharding} is none of {', '.join(SHARDINGS)}.")
     shape = shape_of(model or _own_model(values))
-    setting = Setting(on_cpu, processes, prompt_tokens)
+    shares = SHARDINGS[sharding].weights and processes > 1
+    setting = Setting(on_cpu, processes, prompt_tokens, shares)
     trainings = dict(trainings_of(values, shape, setting))
     if not trainings:
         raise ConfigError(f"{recipe} trains nothing, so there is nothing to plan.")
@@ -71,6 +72,8 @@ class Setting(NamedTuple):
     on_cpu: bool
     processes: int
     prompt_tokens: int
+    shares: bool = False
+    """Whether each process holds a share of the weights."""
 
 
 class Work(NamedTuple):
@@ -144,7 +147,9 @@ def trainings_of(config: Any, shape: Any, setting: Setting) -> Iterator[tuple[st
         SFTConfig: lambda part: _on_rows(part, shape, setting, responses=1),
         RewardConfig: lambda part: _on_rows(part, shape, setting, responses=2),
         DPOConfig: lambda part: _on_rows(part, shape, setting, responses=2, compares=True),
-        KTOConfig: lambda part: _on_rows(part, shape, setting, responses=2, compares=True),
+        KTOConfig: lambda part: _on_rows(
+            part, shape, setting, responses=2, compares=True, of_one_prompt=False
+        ),
         OnlineConfig: lambda part: _online(part, shape, setting),
         PPOConfig: lambda part: _ppo(part, shape, setting),
     }
@@ -152,6 +157,25 @@ def trainings_of(config: Any, shape: Any, setting: Setting) -> Iterator[tuple[st
         part = getattr(config, name)
         if type(part) in planners:
             yield name, planners[type(part)](part)
+
+
+def _reads_by_ours(part: Any, shape: Any, setting: Setting) -> bool:
+    """Return whether pairs and episodes are read by our own passes, as far as one can tell.
+
+    These read the prompt of a pair once, and keep more of each token for the backward pass. A model
+    in shares is read by transformers' own, and on a CPU so is a larger one with an adapter.
+    """
+    from plumbline.lm.trunk import MOST_WITH_ADAPTER
+
+    if setting.shares:
+        return False
+    fits = part.tuning.method == "full" or shape.parameters <= MOST_WITH_ADAPTER
+    return fits or not setting.on_cpu
+
+
+def _of_pair(prompt: int, longest: int, *, ours: bool) -> int:
+    """Return the tokens of a pair whose rows have ``longest``, of which ``prompt`` are shared."""
+    return 2 * longest - (min(prompt, longest) if ours else 0)
 
 
 def _numbers(part: Any, setting: Setting) -> dict[str, Any]:
@@ -167,18 +191,30 @@ def _numbers(part: Any, setting: Setting) -> dict[str, Any]:
 
 
 def _on_rows(
-    part: Any, shape: Any, setting: Setting, *, responses: int, compares: bool = False
+    part: Any,
+    shape: Any,
+    setting: Setting,
+    *,
+    responses: int,
+    compares: bool = False,
+    of_one_prompt: bool = True,
 ) -> Work:
-    """Return the plan of a training on rows of a dataset."""
+    """Return the plan of a training on rows of a dataset.
+
+    ``responses``: of a row, which may be ``of_one_prompt``. ``compares``: with a reference.
+    """
     from plumbline.training.memory_plan import Training
 
     settings = part.training
-    tokens = responses * part.max_length
+    ours = responses == 2 and _reads_by_ours(part, shape, setting)
+    tokens = part.max_length
+    if responses == 2:
+        tokens = _of_pair(setting.prompt_tokens, part.max_length, ours=ours and of_one_prompt)
     training = Training(
         shape=shape,
         tokens=-(-settings.batch_size // setting.processes) * tokens,
         frozen=int(compares and part.tuning.method == "full"),
-        keeps=1.2 if compares else 1.0,
+        keeps=1.2 if ours else 1.0,
         checkpointing=settings.activation_checkpointing,
         **_numbers(part, setting),
     )
@@ -204,7 +240,7 @@ def _ppo(part: Any, shape: Any, setting: Setting) -> Work:
         tokens=tokens,
         trained=2 if own_values else 1,
         frozen=(2 + moving) if full else 0,
-        keeps=1.2,
+        keeps=1.2 if _reads_by_ours(part, shape, setting) else 1.0,
         checkpointing=part.activation_checkpointing,
         sampled=(rows, length),
         **_numbers(part, setting),
@@ -220,16 +256,18 @@ def _online(part: Any, shape: Any, setting: Setting) -> Work:
     length = setting.prompt_tokens + part.sampling.max_new_tokens
     responses = part.prompts_per_round * part.responses
     rows = -(-min(responses, part.sampling.batch_size) // setting.processes)
+    ours = _reads_by_ours(part, shape, setting)
+    tokens = _of_pair(setting.prompt_tokens, length, ours=ours)
     training = Training(
         shape=shape,
-        tokens=-(-part.minibatch_size // setting.processes) * 2 * length,
+        tokens=-(-part.minibatch_size // setting.processes) * tokens,
         frozen=2 if part.tuning.method == "full" else 0,
-        keeps=1.2,
+        keeps=1.2 if ours else 1.0,
         sampled=(rows, length),
         **_numbers(part, setting),
     )
     pairs = part.rounds * part.prompts_per_round
-    return Work(training, 2 * length, pairs, part.epochs, part.rounds * responses)
+    return Work(training, tokens, pairs, part.epochs, part.rounds * responses)
 
 
 def _own_model(config: Any) -> str:

@@ -199,17 +199,19 @@ def execute(
     name: str | None = None,
     *,
     processes: int = 1,
+    sharding: str | None = None,
     parallel: int = 1,
     on: str | None = None,
 ) -> Run:
     """Run a recipe to its end. The same arguments resume an earlier attempt.
 
     ``processes``: how many share each training; a recipe with one that cannot be shared is refused.
+    ``sharding``: how they share its weights, null where each has a whole copy.
     ``parallel``: how many stages at once. ``on``: the Ray cluster that they run on.
     """
     from plumbline.training.preflight import check_run
 
-    _refuse_untrainable(recipe, processes)
+    _refuse_untrainable(recipe, processes, sharding)
     config = recipe.load(config_name, overrides)
     check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
@@ -233,6 +235,7 @@ def execute(
             reporter,
             before_work=partial(check_run, config, home),
             processes=processes,
+            sharding=sharding,
             parallel=parallel,
             on=on,
         )
@@ -252,12 +255,13 @@ def execute(
     return run
 
 
-def _refuse_untrainable(recipe: Recipe, processes: int) -> None:
+def _refuse_untrainable(recipe: Recipe, processes: int, sharding: str | None) -> None:
     """Raise `ConfigError` before anything runs, where a recipe cannot use several processes."""
     if processes == 1:
         return
     stages = [value for value in vars(recipe.module()).values() if hasattr(value, "trains_in")]
     launch.refuse_untrainable(stages, processes)
+    launch.refuse_unshared_weights(stages, sharding)
     if not any(map(launch.is_shared, stages)):
         raise ConfigError(
             f"{recipe.name} has no stage that several processes share, so they would have no "

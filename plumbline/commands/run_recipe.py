@@ -13,6 +13,7 @@ from plumbline.commands import recipe_book
 from plumbline.commands.recipe_book import Recipe
 from plumbline.errors import ConfigError
 from plumbline.runs import launch
+from plumbline.runs.launch import Launch
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run import Run
 
@@ -31,24 +32,25 @@ def run_recipe(
     overrides: Sequence[str],
     home: Path,
     name: str | None,
-    processes: int = 1,
+    launched: Launch = Launch(),  # noqa: B008 - it does not change
     parallel: int = 1,
     on: str | None = None,
 ) -> None:
     """Run a recipe, and say where its results are.
 
-    ``processes``: how many share each training. ``parallel``: how many stages at once. ``on``: the
+    ``launched``: how each training is started. ``parallel``: how many stages at once. ``on``: the
     Ray cluster that they run on. Where a launcher has started several processes, the first does all
     of this, and the others nothing.
     """
-    rank, launched = launch.adopt_launcher()
+    rank, by_launcher = launch.adopt_launcher()
     if rank > 0:
         return
-    if launched > 1 and processes > 1:
+    if by_launcher.processes > 1 and launched.processes > 1:
         raise ConfigError(
-            f"--processes {processes} is set, and a launcher has started {launched} processes. "
-            "Leave one of the two out."
+            f"--processes {launched.processes} is set, and a launcher has started "
+            f"{by_launcher.processes} processes. Leave one of the two out."
         )
+    launched = max(by_launcher, launched, key=lambda way: way.processes)
     started = time.monotonic()
     reporter = Reporter()
     reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
@@ -60,7 +62,8 @@ def run_recipe(
             home,
             reporter,
             name,
-            processes=max(processes, launched),
+            processes=launched.processes,
+            sharding=launched.sharding,
             parallel=parallel,
             on=on,
         )

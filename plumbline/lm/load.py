@@ -25,6 +25,7 @@ from plumbline.lm.model_folder import (
 )
 from plumbline.lm.pissa import remember_pissa_start
 from plumbline.lm.quantized import keep_unpacked, nf4_config
+from plumbline.lm.sharding import loads_on_cpu
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
 from plumbline.lm.weight_files import HEADS, check_reward_head
@@ -300,7 +301,7 @@ def _options(reference: Reference, *, quantize: bool) -> dict[str, Any]:
     }
     if quantize:
         options["quantization_config"] = nf4_config(options["dtype"])
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not loads_on_cpu():
         options["device_map"] = {"": torch.cuda.current_device()}
     return options
 

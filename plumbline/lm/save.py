@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.lm.adapters import is_of_role
 from plumbline.lm.load import load_config
 from plumbline.lm.model_folder import (
     ADAPTER,
@@ -15,6 +16,7 @@ from plumbline.lm.model_folder import (
     source_of,
 )
 from plumbline.lm.pissa import save_as_lora
+from plumbline.lm.sharding import whole_weights
 from plumbline.runs.artifacts import read_json, write_json
 
 if TYPE_CHECKING:
@@ -22,19 +24,35 @@ if TYPE_CHECKING:
 
 
 def save_model(
-    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, source: Path, card: str
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    source: Path,
+    card: str,
+    writes: bool = True,
 ) -> None:
     """Save a trained model: the whole of it, or its adapter with the name of its base.
 
-    ``source`` is the artefact it was trained from and ``card`` what its README says.
+    ``source`` is the artefact it was trained from and ``card`` what its README says. Where several
+    processes share a training, all call this, and one ``writes``.
     """
     from peft import PeftModel
 
+    adapted = isinstance(model, PeftModel)
+    weights = whole_weights(model, _is_of_adapter if adapted else None, keep=writes)
+    if not writes:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     _make_valid(model)
-    if isinstance(model, PeftModel):
+    if adapted:
         made_of = source_of(source)
-        model.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
+        model.save_pretrained(
+            folder,
+            selected_adapters=[ADAPTER],
+            save_embedding_layers=False,
+            **({} if weights is None else {"state_dict": weights}),
+        )
         save_as_lora(model, folder)
         _name_base(folder, made_of)
         if (source / REFERENCE).exists():
@@ -43,7 +61,7 @@ def save_model(
             model.generation_config.save_pretrained(folder)
         card += _how_to_open(folder, tokenizer, source)
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -86,6 +104,10 @@ def _how_to_open(folder: Path, tokenizer: PreTrainedTokenizerBase, source: Path)
             f"`base.resize_token_embeddings({len(tokenizer)})`.\n"
         )
     return text
+
+
+def _is_of_adapter(name: str) -> bool:
+    return is_of_role(name, ADAPTER)
 
 
 def _make_valid(model: Any) -> None:

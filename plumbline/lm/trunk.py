@@ -33,6 +33,7 @@ from plumbline.lm.fused_layers import (
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.gpu.packing import pack, pack_last, side_by_side
 from plumbline.lm.gpu.states import packed_states
+from plumbline.lm.sharding import in_shares, through_root
 from plumbline.lm.virtual_tokens import read_with_virtual_tokens, virtual_tokens
 
 #: An adapter is added to its base's weights for the time of a pass, which then holds both. Models
@@ -109,9 +110,17 @@ def states(
             known = _states(trunk, ids, attention_mask, position_ids, last, dtype)
         if known is not None:
             return known
-    hidden: Tensor = trunk(
-        input_ids=ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-    ).last_hidden_state
+    hidden: Tensor = through_root(
+        model,
+        lambda: (
+            trunk(
+                input_ids=ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                use_cache=False,
+            ).last_hidden_state
+        ),
+    )
     return hidden[:, -last:]
 
 
@@ -119,6 +128,8 @@ def is_supported(model: Any) -> bool:
     """Return whether a model is a known decoder on a CPU, with no dropout to apply."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     if whole.device.type != "cpu" or not is_known(whole) or virtual_tokens(model):
+        return False
+    if in_shares(model):
         return False
     if getattr(whole.model, "gradient_checkpointing", False) and whole.training:
         return False

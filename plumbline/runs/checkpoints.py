@@ -3,6 +3,9 @@
 A checkpoint is whole or absent: it is written under another name and renamed, and the one before
 is deleted only after that. Training that resumes from a checkpoint ends with the same bytes as
 training that was never stopped.
+
+Where several processes share the weights, each writes its own shares into a file of its own. They
+are cut by rows, so that another number of processes can read them.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.runs.artifacts import read_json, write_json
+from plumbline.runs.processes import mesh, number_of_processes, sharding, this_process
 
 if TYPE_CHECKING:
     import torch
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
+_SHARES = "shares-{process}-of-{processes}.safetensors"
 
 
 class CheckpointFolder:
@@ -41,17 +46,26 @@ class CheckpointFolder:
     ) -> None:
         """Save a tree of mappings, sequences, tensors and JSON values as the latest checkpoint.
 
-        ``also`` may write further files into the checkpoint's folder before it appears.
+        ``also`` may write further files into the checkpoint's folder before it appears. Where the
+        processes share the weights, all call this.
         """
         from safetensors.torch import save_file
 
-        if not self._writes:
+        if not self._writes and sharding() is None:
             return
         tensors: dict[str, torch.Tensor] = {}
-        skeleton = _pack(tree, "", tensors, set())
+        shares: dict[str, torch.Tensor] = {}
+        skeleton = _pack(tree, "", tensors, shares, set())
         beside = self.root / ".new"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        if self._writes:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+        if sharding() is not None:
+            _meet()
+            save_file(shares, beside / _SHARES.format(**_who()))
+            _meet()
+        if not self._writes:
+            return
         save_file(tensors, beside / _TENSORS)
         write_json(beside / _STATE, skeleton)
         if also is not None:
@@ -71,7 +85,8 @@ class CheckpointFolder:
         latest = self.latest
         if latest is None:
             return None
-        return _unpack(read_json(latest / _STATE), load_file(latest / _TENSORS))
+        shares = _Shares(latest)
+        return _unpack(read_json(latest / _STATE), load_file(latest / _TENSORS), shares)
 
 
 def rng_state() -> dict[str, Any]:
@@ -118,14 +133,77 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor], places: set[int]) -> Any:
+class _Shares:
+    """The tensors of a checkpoint that were written by several processes, each its rows."""
+
+    def __init__(self, folder: Path) -> None:
+        files = folder.glob(_SHARES.format(process="*", processes="*"))
+        self._files = sorted(files, key=lambda file: int(file.name.split("-")[1]))
+
+    def read(self, path: str, shape: list[int]) -> torch.Tensor:
+        """Return a tensor of which this process holds its share, or all of it where none do."""
+        import torch
+
+        if sharding() is None:
+            return self._rows(path, 0, shape[0])
+        from torch.distributed.tensor import DTensor, Shard
+
+        process, processes = this_process(), number_of_processes()
+        size = -(-shape[0] // processes)  # as `torch.chunk` cuts
+        start, stop = (min(shape[0], n * size) for n in (process, process + 1))
+        share = self._rows(path, start, stop).to(mesh().device_type)
+        whole = torch.empty(shape, device="meta")
+        return DTensor.from_local(
+            share, mesh(), [Shard(0)], run_check=False, shape=whole.shape, stride=whole.stride()
+        )
+
+    def _rows(self, path: str, start: int, stop: int) -> torch.Tensor:
+        """Return some rows of a tensor, from the files that hold them."""
+        import torch
+        from safetensors import safe_open
+
+        parts: list[torch.Tensor] = []
+        place = 0
+        for file in self._files:
+            with safe_open(file, framework="pt") as held:
+                share = held.get_slice(path)
+                rows = share.get_shape()[0]
+                first, last = max(start, place) - place, min(stop, place + rows) - place
+                if first < last or not parts:
+                    parts.append(share[max(0, first) : max(0, first, last)])
+                place += rows
+        return torch.cat(parts)
+
+
+def _meet() -> None:
+    """Wait for the other processes."""
+    import torch
+
+    torch.distributed.barrier()
+
+
+def _who() -> dict[str, int]:
+    return {"process": this_process(), "processes": number_of_processes()}
+
+
+def _pack(
+    value: Any,
+    path: str,
+    tensors: dict[str, torch.Tensor],
+    shares: dict[str, torch.Tensor],
+    places: set[int],
+) -> Any:
     """Return the JSON skeleton of a tree and collect its tensors by path.
 
     Mappings are stored as pairs, because an optimiser's keys are integers and JSON's are not.
-    ``places`` are the memory that tensors have so far.
+    ``shares`` are this process's rows of tensors that all processes hold together. ``places`` are
+    the memory that tensors have so far.
     """
     import torch
 
+    if isinstance(value, torch.Tensor) and hasattr(value, "device_mesh"):
+        shares[path] = value.detach().to_local().cpu().clone()  # type: ignore[attr-defined]
+        return {"shares": {"of": path, "shape": list(value.shape)}}
     if isinstance(value, torch.Tensor):
         held = value.detach().cpu().contiguous()
         # safetensors refuses tensors that share memory; only these are copied.
@@ -136,25 +214,30 @@ def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor], places: set[i
     if isinstance(value, Mapping):
         return {
             "pairs": [
-                [key, _pack(item, f"{path}/{key}", tensors, places)] for key, item in value.items()
+                [key, _pack(item, f"{path}/{key}", tensors, shares, places)]
+                for key, item in value.items()
             ]
         }
     if isinstance(value, tuple | list):
         name = "tuple" if isinstance(value, tuple) else "list"
-        items = [_pack(item, f"{path}/{n}", tensors, places) for n, item in enumerate(value)]
+        items = [
+            _pack(item, f"{path}/{n}", tensors, shares, places) for n, item in enumerate(value)
+        ]
         return {name: items}
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     raise TypeError(f"{path or 'the checkpoint'} is {type(value).__name__}, which has no safe form")
 
 
-def _unpack(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+def _unpack(skeleton: Any, tensors: Mapping[str, torch.Tensor], shares: _Shares) -> Any:
     ((form, content),) = skeleton.items()
     if form == "tensor":
         return tensors[content]
+    if form == "shares":
+        return shares.read(content["of"], content["shape"])
     if form == "pairs":
-        return {key: _unpack(item, tensors) for key, item in content}
+        return {key: _unpack(item, tensors, shares) for key, item in content}
     if form == "value":
         return content
-    items = [_unpack(item, tensors) for item in content]
+    items = [_unpack(item, tensors, shares) for item in content]
     return tuple(items) if form == "tuple" else items

@@ -89,6 +89,7 @@ class RayCluster:
         tick: Callable[[], None],
         *,
         processes: int = 1,
+        sharding: str | None = None,
         run: Path | None = None,
     ) -> tuple[Artifact, bool]:
         """Return what a stage makes on some machine, and whether the store had it already.
@@ -102,10 +103,10 @@ class RayCluster:
             max_retries=_MOST_LOSSES,  # of machines; an error of the stage is not tried again
         )
         version = code_version.digest(function.__module__)
-        events = _events_of(store, artifact_id(function, arguments, processes))
+        events = _events_of(store, artifact_id(function, arguments, processes, sharding))
         events.parent.mkdir(parents=True, exist_ok=True)
         events.unlink(missing_ok=True)
-        call = (name, function, arguments, self._threads, version, processes, run)
+        call = (name, function, arguments, self._threads, version, processes, sharding, run)
         future = task.remote(store.root, *call)
         with _Followed(events, reporter) as follow:
             while not ray.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
@@ -150,6 +151,7 @@ def make_there(
     threads: int,
     version: str,
     processes: int = 1,
+    sharding: str | None = None,
     run: Path | None = None,
 ) -> tuple[str, bool]:
     """Make a stage on the machine of a Ray worker; return the id of its artefact."""
@@ -159,7 +161,7 @@ def make_there(
             "machine. Install the same version of Plumbline on every machine."
         )
     store = Store(root)
-    events = _events_of(store, artifact_id(function, arguments, processes))
+    events = _events_of(store, artifact_id(function, arguments, processes, sharding))
     events.parent.mkdir(parents=True, exist_ok=True)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     with events.open("a", encoding="utf-8") as stream:
@@ -179,6 +181,7 @@ def make_there(
             _Sending(send),
             threads=threads if processes == 1 else None,
             processes=processes,
+            sharding=sharding,
             run=run,
             variables={} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus},
         )

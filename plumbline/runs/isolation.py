@@ -63,13 +63,15 @@ def run_isolated(
     tick: Callable[[], None],
     threads: int | None = None,
     processes: int = 1,
+    sharding: str | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a stage function in a process of its own and return its outcome.
 
     ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
     null leaves that to the libraries. Where several ``processes`` share a training, the outcome is
-    that of the first, and all are stopped as soon as one fails. ``variables``: of the environment.
+    that of the first, and all are stopped as soon as one fails. ``sharding``: how they share the
+    weights, if they do. ``variables``: of the environment.
     """
     spinning.choose(since=_IMPORTED)  # the server reads it once, when it starts
     context = multiprocessing.get_context("forkserver")
@@ -78,7 +80,7 @@ def run_isolated(
     threads = threads or launch.threads_of_each(processes)
     members: list[tuple[Connection, Any]] = []
     try:
-        for own in launch.environments(processes):
+        for own in launch.environments(processes, sharding):
             parent_end, child_end = context.Pipe()
             what = (
                 function,

@@ -29,6 +29,7 @@ from plumbline.runs.isolation import Outcome, run_here, run_isolated
 from plumbline.runs.machine import versions
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import PLACE
+from plumbline.runs.take_over import numbers_before, take_over
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -37,26 +38,33 @@ def artifact_id(
     function: Callable[..., Mapping[str, float | None]],
     arguments: Mapping[str, Any],
     processes: int = 1,
+    sharding: str | None = None,
 ) -> str:
     """Return the id of what a stage makes, whether it is made already or not."""
+    call = calls.describe_call(function, arguments)
+    return _identify(function, _described(call, processes, sharding))
+
+
+def _identify(
+    function: Callable[..., Mapping[str, float | None]], description: dict[str, Any]
+) -> str:
     return calls.identify(
         function.artifact_kind,  # type: ignore[attr-defined]
         function.schema_version,  # type: ignore[attr-defined]
-        _describe(function, arguments, processes),
+        description,
     )
 
 
-def _describe(
-    function: Callable[..., Mapping[str, float | None]],
-    arguments: Mapping[str, Any],
-    processes: int,
-) -> dict[str, Any]:
-    """Describe a stage's call, with the number of processes where several share it.
+def _described(call: dict[str, Any], processes: int, sharding: str | None) -> dict[str, Any]:
+    """Return the description of a stage's call, with the number of processes that share it.
 
-    It counts, since several may read other rows in the last step of an epoch.
+    It counts, since several may read other rows in the last step of an epoch; and so does how they
+    share the weights, since they may compute with those in another number format.
     """
-    description = calls.describe_call(function, arguments)
-    return description | ({"processes": processes} if processes > 1 else {})
+    if processes == 1:
+        return call
+    shared = {} if sharding is None else {"sharding": sharding}
+    return call | {"processes": processes} | shared
 
 
 def make_in(
@@ -68,6 +76,7 @@ def make_in(
     *,
     isolate: bool = True,
     processes: int = 1,
+    sharding: str | None = None,
     threads: int | None = None,
     tick: Callable[[], None] = lambda: None,
     run: Path | None = None,
@@ -75,18 +84,20 @@ def make_in(
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
-    ``processes``: how many share an isolated stage. ``threads``: how many each computes with, null
+    ``processes``: how many share an isolated stage, and ``sharding`` how they share its weights, if
+    they do. ``threads``: how many each computes with, null
     leaving it to the libraries. ``tick`` is called every two seconds while an isolated stage runs;
     where it raises, the stage is killed. ``run``: the folder of the run that makes it, for what
     trackers of experiments write. ``variables``: of the environment of an isolated stage.
     """
-    made_id = artifact_id(function, arguments, processes)
+    # Before the stage runs, for files of code may change meanwhile.
+    call = calls.describe_call(function, arguments)
+    description = _described(call, processes, sharding)
+    made_id = _identify(function, description)
     artifact = whole_artifact(store, made_id, name, reporter)
     if artifact is not None:
         return artifact, True
 
-    # Before the stage runs, for files of code may change meanwhile.
-    description = _describe(function, arguments, processes)
     partial = store.partial(made_id)
     partial.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{partial}.lock")
@@ -94,6 +105,13 @@ def make_in(
         artifact = whole_artifact(store, made_id, name, reporter)
         if artifact is not None:  # another process made it meanwhile
             return artifact, True
+        if getattr(function, "trains_in", None) == "several processes":
+
+            def id_with(number: int) -> str:
+                return _identify(function, _described(call, number, sharding))
+
+            fewest = 1 if sharding is None else 2  # one process has no shares
+            take_over(store, made_id, id_with, processes, fewest, reporter)
         resumes = (partial / "clock.json").exists()
         reporter.say(
             f"  [yellow]▸[/yellow] {name:<24} "
@@ -104,7 +122,7 @@ def make_in(
         clock = _Clock(partial / "clock.json", tick)
         what = (function, partial, arguments, reporter.within())
         if isolate:
-            outcome = run_isolated(*what, clock.tick, threads, processes, variables)
+            outcome = run_isolated(*what, clock.tick, threads, processes, sharding, variables)
         else:
             outcome = run_here(*what)
         clock.tick()
@@ -133,6 +151,7 @@ def _manifest(
     folder: Path,
 ) -> Manifest:
     """Return what is kept beside an artefact: how it was made, on what, and what it holds."""
+    before = numbers_before(folder.parent)
     return Manifest(
         kind=function.artifact_kind,  # type: ignore[attr-defined]
         id=artifact_id,
@@ -148,7 +167,7 @@ def _manifest(
         data_seed=arguments.get("data_seed"),
         metrics=dict(outcome.metrics),
         versions=versions(),
-        machine=outcome.machine,
+        machine=outcome.machine | ({"processes_before": before} if before else {}),
         seconds=round(seconds, 3),
         peak_memory_bytes=outcome.peak_memory_bytes,
         files=entries(folder),

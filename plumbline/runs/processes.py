@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 from plumbline.errors import ModelError
 
 T = TypeVar("T")
+
+#: The variable that names how a training's processes share its weights.
+SHARDING = "PLUMBLINE_SHARDING"
 
 
 def number_of_processes() -> int:
@@ -22,6 +27,39 @@ def number_of_processes() -> int:
 def this_process() -> int:
     """Return which of the processes this is, counted from 0."""
     return int(os.environ.get("RANK", "0"))
+
+
+def sharding() -> str | None:
+    """Return how the processes of this stage share its weights; None: each has a whole copy."""
+    return os.environ.get(SHARDING) if number_of_processes() > 1 else None
+
+
+@cache
+def mesh() -> Any:
+    """Return the processes of this stage in one line, for tensors of which each holds a share."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    join()
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return init_device_mesh(kind, (number_of_processes(),))
+
+
+@contextmanager
+def in_turns() -> Iterator[None]:
+    """Let the processes that share weights do something one after the other.
+
+    So that no two hold a whole model at once, while each loads one to keep its share. Inside,
+    nothing may wait for another process.
+    """
+    if sharding() is None:
+        yield
+        return
+    mesh()
+    for _ in range(this_process()):
+        torch.distributed.barrier()
+    yield  # after an error nobody waits: all are stopped
+    for _ in range(this_process(), number_of_processes()):
+        torch.distributed.barrier()
 
 
 def check_processes(accelerator: Any) -> None:
@@ -38,8 +76,8 @@ def check_processes(accelerator: Any) -> None:
     plain = kind in copies if started > 1 else kind == DistributedType.NO
     if started != sharing or not plain:
         raise ModelError(
-            f"{started} processes were to share a training by DDP, and accelerate made it one "
-            f"of {sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
+            f"{started} processes were to share a training, and accelerate made it one of "
+            f"{sharing} ({kind.value}). Nothing was trained. Start it with --launch ddp "
             "--processes N."
         )
 

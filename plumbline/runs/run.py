@@ -64,17 +64,19 @@ class Run:
         isolate: bool = True,
         before_work: Callable[[], None] | None = None,
         processes: int = 1,
+        sharding: str | None = None,
         parallel: int = 1,
         on: str | None = None,
     ) -> None:
         """``before_work`` is called once, before the first stage that is not made yet.
 
         ``processes``: how many share each training that can be shared; needs ``isolate``.
+        ``sharding``: how they share its weights, null where each has a whole copy.
         ``parallel``: how many stages whose inputs are made run side by side; needs it, too. ``on``:
         the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``.
         """
         launch.refuse_launcher()
-        self._isolate, self.processes = isolate, processes
+        self._isolate, self.processes, self.sharding = isolate, processes, sharding
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
         self._before_work = before_work
         self.home = home.resolve()
@@ -115,8 +117,10 @@ class Run:
     ) -> Artifact:
         """Return what a stage makes; it runs only if the store does not have it."""
         launch.refuse_untrainable([function], self.processes)
+        launch.refuse_unshared_weights([function], self.sharding)
         processes = self.processes if launch.is_shared(function) else 1
-        made_id = artifact_id(function, arguments, processes)
+        sharding = launch.sharding_of(function, self.sharding)
+        made_id = artifact_id(function, arguments, processes, sharding)
         if self._others is not None:
             self._others.check()
         else:
@@ -136,9 +140,9 @@ class Run:
             if self._others is not None:
                 self._write()
             if self._cluster is not None:
-                where: dict[str, Any] = {"processes": processes, "run": self.folder}
+                where: dict[str, Any] = {"processes": processes, "sharding": sharding}
                 return self._cluster.make(
-                    self.store, name, function, arguments, reporter, tick, **where
+                    self.store, name, function, arguments, reporter, tick, run=self.folder, **where
                 )
             return make_in(
                 self.store,
@@ -148,6 +152,7 @@ class Run:
                 reporter,
                 isolate=self._isolate,
                 processes=processes,
+                sharding=sharding,
                 tick=tick,
                 run=self.folder,
                 variables=variables,

@@ -30,20 +30,23 @@ def stage(
     *,
     version: int = 1,
     trains_in: TrainsIn | None = None,
+    shares_weights: bool = False,
     spreads_rows: bool = False,
 ) -> Callable[[F], F]:
     """Declare a function as a stage that makes artefacts of a kind.
 
     Its first argument is the `Stage` to work in; it returns the artefact's headline figures.
     ``version`` is that of the artefact's layout. ``trains_in``: for a training, whether several
-    processes can share it. ``spreads_rows``: for any other stage, whether it spreads its rows over
-    several processes (`plumbline.runs.processes.spread`); else it has one.
+    processes can share it. ``shares_weights``: whether each of them can then hold a share of the
+    weights only (`plumbline.training.sharding`). ``spreads_rows``: for any other stage, whether it
+    spreads its rows over several processes (`plumbline.runs.processes.spread`); else it has one.
     """
 
     def mark(function: F) -> F:
         function.artifact_kind = kind  # type: ignore[attr-defined]
         function.schema_version = version  # type: ignore[attr-defined]
         function.trains_in = trains_in  # type: ignore[attr-defined]
+        function.shares_weights = shares_weights  # type: ignore[attr-defined]
         function.spreads_rows = spreads_rows  # type: ignore[attr-defined]
         return function
 

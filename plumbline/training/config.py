@@ -14,6 +14,7 @@ from plumbline.config import Check, Config, not_in_identity, only_when
 from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.training.optimizers import OPTIMIZERS, check_optimizer
 from plumbline.training.processes import share_of_batch
+from plumbline.training.sharding import check_optimizer as check_for_shares
 
 
 class TrainingConfig(Config):
@@ -82,6 +83,7 @@ class TrainingConfig(Config):
 
     def arguments(self, scratch: Path, seed: int) -> dict[str, Any]:
         """Return what this means for `TrainingArguments`."""
+        check_for_shares(self.optimizer)
         return {
             "output_dir": str(scratch),
             "learning_rate": self.learning_rate,

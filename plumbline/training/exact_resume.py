@@ -24,9 +24,10 @@ from transformers.trainer_callback import ExportableState
 
 from plumbline.errors import ModelError
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
+from plumbline.lm.sharding import in_shares, problem_with_shares, whole
 from plumbline.lm.tuning import TuningConfig, parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
-from plumbline.runs.processes import check_processes, of_all_processes
+from plumbline.runs.processes import check_processes, of_all_processes, sharding
 from plumbline.runs.progress import Bar
 from plumbline.runs.stage import Stage
 from plumbline.training.held_out import HeldOutWatch
@@ -45,7 +46,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
     Overrides the five places where `transformers.Trainer` writes or reads pickled state, and adds
     what it forgets: TRL's token counter and the length of the metrics file. On a GPU the model
     reads its rows by packed passes, where these are right for it (`use_packed_backbone`). Several
-    processes may share a training, if they were started for it; the first one writes.
+    processes may share a training, if they were started for it; the first one writes. They may
+    share the weights, too: the model then comes in shares (`plumbline.training.sharding.loaded`).
     """
 
     stage: Stage
@@ -61,8 +63,13 @@ class ExactResume(Trainer):  # type: ignore[misc]
         self.held_out_watch: HeldOutWatch | None = None
         super().__init__(model=model, **arguments)
         check_processes(self.accelerator)
-        if not self.calls_model and self.accelerator.num_processes > 1:
-            self.model._is_accelerate_prepared = True  # or DDP would keep a copy of all gradients
+        problem = problem_with_shares(self.model)
+        if problem is not None:
+            raise ModelError(f"Nothing was trained: {problem} (--launch {sharding() or 'ddp'}).")
+        if self.accelerator.num_processes > 1 and (in_shares(model) or not self.calls_model):
+            # Shares have their gradients summed where they are computed. For other passes through
+            # parts of a model, DDP would keep a copy of all gradients.
+            self.model._is_accelerate_prepared = True
         use_packed_backbone(self.model)
         if tuning is not None and tuning.unfreezes_by is not None:
             self.add_callback(ProgressiveUnfreezing(self.model, tuning.unfreezes_by))
@@ -98,7 +105,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
         """Add a batch's gradients; those of all processes, where a step follows."""
         loss = super().training_step(*arguments, **settings)
         self.refuse_no_number(loss)
-        if not self.calls_model and self.accelerator.sync_gradients:
+        if not (self.calls_model or in_shares(self.model)) and self.accelerator.sync_gradients:
             trained = (p for p in self.model.parameters() if p.requires_grad)
             sum_gradients(trained, divisor=self.accelerator.num_processes)
         return loss
@@ -111,6 +118,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
                 "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
                 "try base.dtype: float32."
             )
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return whole(super()._clip_grad_norm(model))
 
     def _had_stopped(self, checkpoint: Path) -> bool:
         """Restore a training that had stopped early at a checkpoint; return whether it had."""
@@ -181,7 +191,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             states = [self._tree["rng"], *self._tree.get("rng_of_others", ())]
-            set_rng_state(states[self.args.process_index])
+            if self.args.process_index < len(states):  # else there were fewer processes before
+                set_rng_state(states[self.args.process_index])
 
 
 OnStep = Callable[[int], Mapping[str, float] | None]

@@ -41,6 +41,11 @@ class HeldOutConfig(Config):
         return self
 
 
+def _copy_of(weight: torch.Tensor) -> torch.Tensor:
+    """Return a copy on the CPU; of a weight of which this process has a share, that share."""
+    return weight.clone() if hasattr(weight, "device_mesh") else weight.to("cpu", copy=True)
+
+
 Measure = Callable[[], Mapping[str, float]]
 """Returns ``held_out_loss`` and other figures of held-out rows."""
 
@@ -115,7 +120,7 @@ class HeldOutWatch:
 
     def _copy(self) -> dict[str, torch.Tensor]:
         parameters = dict(self.model.named_parameters())
-        return {name: parameters[name].detach().to("cpu", copy=True) for name in self.names}
+        return {name: _copy_of(parameters[name].detach()) for name in self.names}
 
     def _decide(self) -> None:
         patience = self.config.patience

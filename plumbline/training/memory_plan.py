@@ -69,8 +69,12 @@ class Shape:
     def parameters(self) -> int:
         """All parameters."""
         norms = self.layers * (2 * self.width + (2 * self.head_size if self.query_norms else 0))
-        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.in_layers + embeddings + norms + self.width
+        return self.in_layers + self.embeddings + norms + self.width
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of embedding and head."""
+        return self.vocabulary * self.width * (1 if self.tied else 2)
 
     def of_adapter(self, rank: int) -> int:
         """Return the parameters of an adapter on every linear layer."""
@@ -99,8 +103,8 @@ SHARDINGS = Table(
     (
         Sharding("ddp", here=True),
         Sharding("zero2", gradients=True, optimizer=True),
-        Sharding("zero3", weights=True, gradients=True, optimizer=True),
-        Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
+        Sharding("zero3", weights=True, gradients=True, optimizer=True, here=True),
+        Sharding("fsdp2", weights=True, gradients=True, optimizer=True, here=True),
     ),
 )
 
@@ -161,8 +165,8 @@ class Memory(NamedTuple):
 def memory_of(training: Training, sharding: Sharding, processes: int = 1) -> Memory:
     """Return the memory of each process.
 
-    ``sharding`` with one process shards nothing. A layer that is gathered for its pass is not
-    counted.
+    ``sharding`` with one process shards nothing. Where the weights are in shares, a pass gathers
+    two layers at a time, and what is outside of them; sampling gathers all.
     """
     shape = training.shape
 
@@ -173,12 +177,15 @@ def memory_of(training: Training, sharding: Sharding, processes: int = 1) -> Mem
     whole = training.frozen + (0 if training.rank is None else 1)
     weights = 4 * trained + training.held * whole * shape.parameters
     rows, length = training.sampled
-    laid_out = training.computed * shape.parameters if rows else 0
+    shares = sharding.weights and processes > 1
+    gathered = shape.in_layers * 2 // shape.layers + shape.embeddings if shares else 0
+    copies = 2 if shares else 1  # of the weights while sampling: gathered, and laid out
+    laid_out = copies * training.computed * shape.parameters if rows else 0
     return Memory(
         parameters=share(weights, sharding.weights),
         gradients=share(4 * trained, sharding.gradients),
         optimizer=share(training.moments * trained, sharding.optimizer),
-        activations=activations_of(training),
+        activations=activations_of(training) + training.computed * gathered,
         cache=laid_out + rows * length * shape.cache_of_token(training.computed),
     )
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from plumbline.lm.sharding import local
+from plumbline.runs.processes import of_all_processes, sharding
 from plumbline.runs.stage import Stage
 from plumbline.training.health import HealthReport
 
@@ -23,6 +25,7 @@ _GIB = 1 << 30
 def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """Return |after - before| / |before| over all weights together; 0 where those are all 0.
 
+    Where the processes share the weights, each gives its own, and all get the ratio over all.
     Raises `ValueError` where the two have not the same number of tensors.
     """
     moved = sum(
@@ -30,6 +33,8 @@ def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
         for a, b in zip(before, after, strict=True)
     )
     size = sum(float(a.float().square().sum()) for a in before)
+    if sharding() is not None:
+        moved, size = map(sum, zip(*of_all_processes((moved, size)), strict=True))
     return 0.0 if size == 0 else float((moved / size) ** 0.5)
 
 
@@ -89,10 +94,13 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
 
     def _sample(self) -> list[Tensor]:
         """Return parts of the weights that train, evenly over all of them."""
-        weights = [p for p in self._model.parameters() if p.requires_grad and p.numel()]
+        weights = [p for p in map(local, self._trained()) if p.numel()]
         total = sum(p.numel() for p in weights)
         stride = max(1, -(-total // _MOST_WEIGHTS))
         return [p.detach().reshape(-1)[::stride] for p in weights]
+
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self._model.parameters() if p.requires_grad]
 
 
 def _memory() -> int:

@@ -20,6 +20,7 @@ from plumbline.lm.gpu.packing import pack
 from plumbline.lm.gpu.regions import compiles, uncompiled
 from plumbline.lm.gpu.states import compute_dtype, packed_states, unknown_part
 from plumbline.lm.gpu.status import FastPath, finding, switch_off, switch_on
+from plumbline.lm.sharding import in_shares
 
 #: Errors of states and of gradients, relative to their size, that pass for rounding: in 16 bits,
 #: and in more.
@@ -40,7 +41,7 @@ def has_packed_pass(model: Any, *, anywhere: bool = False) -> bool:
     """
     trunk = backbone(model)
     device = trunk.embed_tokens.weight.device if hasattr(trunk, "embed_tokens") else model.device
-    if device.type != "cuda" and not anywhere:
+    if (device.type != "cuda" and not anywhere) or in_shares(model):
         return False
     reason = _reason_of(model)
     kind = kind_of(model)

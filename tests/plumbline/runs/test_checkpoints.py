@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plumbline.runs.checkpoints import CheckpointFolder, rng_state, set_rng_state
+from plumbline.runs.checkpoints import CheckpointFolder, _Shares, rng_state, set_rng_state
 from plumbline.runs.metrics import MetricsLog, read_metrics
 
 
@@ -83,3 +83,19 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1}]
+
+
+def test_shares_of_some_processes_are_read_by_others(tmp_path):
+    """Seven rows that three processes wrote, of which the last has one, by whole and by parts."""
+    from safetensors.torch import save_file
+
+    rows = torch.arange(14.0).view(7, 2)
+    for process, share in enumerate(rows.split(3)):
+        file = tmp_path / f"step-1/shares-{process}-of-3.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        save_file({"/w": share.clone(), "/empty": rows[: 0 if process else 2].clone()}, file)
+    shares = _Shares(tmp_path / "step-1")
+    assert torch.equal(shares.read("/w", [7, 2]), rows)
+    for start, stop in [(0, 4), (2, 7), (4, 7), (3, 3), (7, 7)]:
+        assert torch.equal(shares._rows("/w", start, stop), rows[start:stop])
+    assert torch.equal(shares._rows("/empty", 0, 2), rows[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from plumbline.commands.app import main
 from plumbline.config import Config
 from plumbline.errors import ConfigError, ModelError
 from plumbline.runs import launch, processes
+from plumbline.runs.accelerate_configs import SHIPPED
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
 from plumbline.training.processes import share_of_batch, use_one_gpu
@@ -21,6 +23,9 @@ TORCHRUN = {
     "GROUP_RANK": "0", "ROLE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
     "TORCHELASTIC_RUN_ID": "none",
 }  # fmt: skip
+
+FSDP2 = TORCHRUN | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ZERO3 = TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 
 
 @pytest.fixture
@@ -34,55 +39,144 @@ def environment(monkeypatch):
     return put
 
 
+@pytest.fixture
+def gpus(monkeypatch):
+    """Say how many GPUs there are."""
+    return lambda number: monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+
+
 @pytest.mark.parametrize(
     ("kind", "number", "message"),
     [
-        ("fsdp2", 2, "--launch fsdp2 is not possible. What works today is `--launch ddp"),
-        ("zero3", 2, "--launch zero3 is not possible"),
+        ("magic", 2, "--launch magic is not possible: it is ddp, fsdp2, zero3, or the file"),
+        ("zero2", 2, "--launch zero2 is not possible"),
         (None, 2, "--processes 2 without --launch is not possible"),
         ("ddp", None, "needs --processes N"),
         ("ddp", 1, "needs --processes N"),
+        ("fsdp2", None, "needs --processes N"),
+        ("fsdp2", 2, "there is no GPU here. Use --launch ddp --processes 2"),
+        ("zero3", 4, "there is no GPU here. Use --launch ddp --processes 4"),
+        ("fsdp2_8_gpus.yaml", None, "there is no GPU here. Use --launch ddp --processes 8"),
+        ("nowhere.yaml", None, "no such file, and no config of that name .*fsdp2_2_gpus.yaml"),
     ],
 )
-def test_what_cannot_be_asked_for(kind, number, message):
+def test_what_cannot_be_asked_for(kind, number, message, gpus):
+    gpus(0)
     with pytest.raises(ConfigError, match=message):
-        launch.processes_of(kind, number)
+        launch.launch_of(kind, number)
 
 
-def test_options():
-    assert launch.processes_of(None, None) == 1
-    assert launch.processes_of("ddp", 3) == 3
+def test_options(gpus):
+    gpus(0)
+    assert launch.launch_of(None, None) == (1, None)
+    assert launch.launch_of("ddp", 3) == (3, None)
+    gpus(8)
+    assert launch.launch_of("fsdp2", 4) == (4, "fsdp2")
+    assert launch.launch_of("zero3", 8) == (8, "zero3")
 
 
-def test_each_process_needs_a_gpu_where_there_are_any(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert launch.processes_of("ddp", 2) == 2
+def test_each_process_needs_a_gpu_where_there_are_any(gpus):
+    gpus(2)
+    assert launch.launch_of("ddp", 2) == (2, None)
     with pytest.raises(ConfigError, match="3 processes are asked for, and there are 2 GPUs"):
-        launch.processes_of("ddp", 3)
+        launch.launch_of("ddp", 3)
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_configs_of_accelerate_that_come_with_it(file, gpus):
+    """Found by path and by name, and accelerate's own reader takes them, too."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kind, number, _ = file.stem.split("_")
+    gpus(8)
+    asked = (int(number), None if kind == "ddp" else kind)
+    assert launch.launch_of(str(file), None) == launch.launch_of(file.name, None) == asked
+    assert load_config_from_file(str(file)).num_processes == int(number)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero3", "multi_gpu"])
+def test_configs_of_accelerate_that_come_with_trl(name, gpus):
+    import trl
+
+    gpus(8)
+    file = Path(trl.__file__).parent / "accelerate_configs" / f"{name}.yaml"
+    kind = None if name == "multi_gpu" else name
+    assert launch.launch_of(str(file), None) == (8, kind)
+    assert launch.launch_of(str(file), 2) == (2, kind)
+
+
+CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "message"),
+    [
+        ("num_processes: 2", "num_processes: 2\nnum_machines: 2", "Trainings run on one machine"),
+        ("num_processes: 2", "num_processes: 1", "num_processes is 1"),
+        ("num_processes: 2", "mixed_precision: fp16", "mixed_precision is 'fp16'"),
+        ("num_processes: 2", "use_cpu: true", "On a CPU use --launch ddp"),
+        ("num_processes: 2", "tensor_parallel: 2", "tensor_parallel is not possible here"),
+        ("fsdp_version: 2", "fsdp_version: 1", "fsdp_version is 1; what is possible is 2"),
+        ("fsdp_version: 2", "offload: true", "has no fsdp_config with fsdp_version"),
+        ("FSDP", "MEGATRON_LM", "distributed_type is 'MEGATRON_LM'"),
+        (CONFIG, "- 1\n", "holds no settings"),
+        (CONFIG, "{", "cannot be read"),
+        (CONFIG, "num_processes: 2\n", "has no distributed_type"),
+    ],
+)
+def test_configs_that_ask_for_something_else(found, other, message, gpus, tmp_path):
+    gpus(8)
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(CONFIG)
+    assert launch.launch_of(str(file), None) == (2, "fsdp2")
+    file.write_text(CONFIG.replace(found, other))
+    with pytest.raises(ConfigError, match=message):
+        launch.launch_of(str(file), None)
+
+
+@stage("policy", trains_in="several processes")
+def whole(stage):
+    return {}
+
+
+def test_a_training_that_cannot_share_its_weights_is_refused(tmp_path):
+    run = Run(tmp_path, "run", "test", Config(), processes=2, sharding="fsdp2")
+    with pytest.raises(ConfigError, match=r"whole cannot share the weights .*Use --launch ddp"):
+        run.make("policy", whole)
 
 
 def test_a_launcher_is_adopted_and_its_variables_are_gone(environment):
     environment(**TORCHRUN)
-    assert launch.adopt_launcher() == (1, 2)
+    assert launch.adopt_launcher() == (1, (2, None))
     assert not set(TORCHRUN) & set(os.environ)
-    assert launch.adopt_launcher() == (0, 1)
+    assert launch.adopt_launcher() == (0, (1, None))
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        (TORCHRUN | {"ACCELERATE_USE_FSDP": "true"}, "asks for FSDP"),
-        ({"ACCELERATE_USE_FSDP": "true"}, "asks for FSDP"),
-        (TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DeepSpeed"),
+        (TORCHRUN | {"ACCELERATE_USE_FSDP": "true"}, "asks for FSDP 1"),
+        (FSDP2, "asks for fsdp2, .* there is no GPU here. Use --launch ddp"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed with ZeRO stage unknown"),
+        (ZERO3, "asks for zero3, .* there is no GPU here"),
         (TORCHRUN | {"WORLD_SIZE": "4"}, "4 processes on several machines"),
         # accelerate launch with a config of several processes on a CPU starts a single one.
         ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, "and started one"),
     ],
 )
-def test_launches_that_would_train_something_else(environment, variables, message):
+def test_launches_that_would_train_something_else(environment, gpus, variables, message):
+    gpus(0)
     environment(**variables)
     with pytest.raises(ConfigError, match=message):
         launch.adopt_launcher()
+
+
+@pytest.mark.parametrize(("variables", "kind"), [(FSDP2, "fsdp2"), (ZERO3, "zero3")])
+def test_a_launcher_that_shares_the_weights(environment, gpus, variables, kind):
+    gpus(2)
+    environment(**variables)
+    assert launch.adopt_launcher() == (1, (2, kind))
+    assert not [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]
 
 
 def test_a_program_of_ones_own_in_several_processes_is_refused(environment, tmp_path):

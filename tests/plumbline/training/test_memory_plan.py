@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from transformers import (
 )
 
 from plumbline.commands.app import main
+from plumbline.commands.plan import Setting, trainings_of
 from plumbline.errors import ConfigError
 from plumbline.lm.tuning import TuningConfig
+from plumbline.training.config import TrainingConfig
 from plumbline.training.memory_plan import (
     CARDS,
     MODELS,
@@ -27,6 +30,7 @@ from plumbline.training.memory_plan import (
     memory_of,
     sampling_seconds,
 )
+from preference.config import DPOConfig
 
 SMALL = {
     "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "vocab_size": 512,
@@ -164,3 +168,35 @@ def test_what_cannot_be_planned(arguments, message, capsys):
         main(["plan", "dpo_vs_ppo", "--model", "1b", *arguments])
     assert raised.value.code == ConfigError.exit_code
     assert message in capsys.readouterr().err
+
+
+def test_a_gathered_model_by_hand():
+    """Two layers of 160 numbers, an embedding of 40: what is held beside a share."""
+    shape = Shape(4, 8, 2, 1, 1, 4, 10, tied=True)
+    training = Training(shape, None, tokens=10, sampled=(3, 5))
+    whole, shared = (memory_of(training, SHARDINGS[name], processes=4) for name in ("ddp", "fsdp2"))
+    assert shared.activations - whole.activations == 2 * (2 * 160 + 40)
+    assert shared.cache - whole.cache == 2 * 380
+    alone = memory_of(training, SHARDINGS["fsdp2"])
+    assert alone == memory_of(training, SHARDINGS["ddp"])
+
+
+@pytest.mark.parametrize(
+    ("method", "width", "shares", "tokens"),
+    [
+        ("full", 512, False, 3 * 64 * 4),  # a prompt of 64 tokens is read once for both
+        ("lora", 64, False, 3 * 64 * 4),
+        ("lora", 2048, False, 4 * 64 * 4),  # too large for our own pass on a CPU
+        ("full", 64, True, 4 * 64 * 4),
+    ],
+)
+def test_the_prompt_of_a_pair_counts_once_where_it_is_read_once(method, width, shares, tokens):
+    config = DPOConfig(
+        tuning=TuningConfig(method=method), max_length=128,
+        training=TrainingConfig(batch_size=4),
+    )  # fmt: skip
+    values = type("Recipe", (SimpleNamespace,), {"model_fields": {"dpo": None}})(dpo=config)
+    shape = Shape(width, 3 * width, 8, 8, 4, width // 8, 400, tied=True)
+    setting = Setting(on_cpu=True, processes=1, prompt_tokens=64, shares=shares)
+    ((_, work),) = trainings_of(values, shape, setting)
+    assert work.training.tokens == tokens

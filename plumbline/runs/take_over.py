@@ -1,0 +1,76 @@
+"""Resuming a training with another number of processes than began it.
+
+Each number has an artefact of its own, since it may read other rows at the end of an epoch. Where a
+training has no checkpoint of its own, it takes up that of the same training by another number. Its
+result is that of an uninterrupted training up to the order of sums; where passes draw random
+numbers (dropout, NEFTune), these are others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from plumbline.runs.artifacts import Store, read_json, write_json
+from plumbline.runs.progress import Reporter
+
+#: The most processes of one training that are looked for.
+_MOST = 128
+_BEFORE = "processes-before.json"
+
+
+def take_over(
+    store: Store,
+    made_id: str,
+    id_with: Callable[[int], str],
+    processes: int,
+    fewest: int,
+    reporter: Reporter,
+) -> None:
+    """Take up the checkpoint of the same training in another number of processes, if there is one.
+
+    ``id_with`` returns the artefact's id with a number of processes, which is ``fewest`` or more.
+    One that is being made is let alone.
+    """
+    partial = store.partial(made_id)
+    if _has_checkpoint(partial):
+        return
+    for number in range(fewest, _MOST + 1):
+        other = store.partial(id_with(number))
+        if number == processes or not _has_checkpoint(other):
+            continue
+        lock = FileLock(f"{other}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        with lock:
+            before = [*numbers_before(other), number]
+            shutil.rmtree(partial, ignore_errors=True)
+            other.rename(partial)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        write_json(partial / _BEFORE, before)
+        reporter.say(
+            f"    resumes with {_processes(processes)} what {_processes(number)} began. From here "
+            "on its numbers are those of an uninterrupted training up to the order of sums."
+        )
+        return
+
+
+def numbers_before(partial: Path) -> list[int]:
+    """Return in how many processes a training ran before it continued in another number."""
+    file = partial / _BEFORE
+    numbers: Any = read_json(file) if file.exists() else []
+    return list(numbers)
+
+
+def _has_checkpoint(partial: Path) -> bool:
+    return any((partial / "checkpoints").glob("step-*"))
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"

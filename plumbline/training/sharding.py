@@ -1,0 +1,129 @@
+"""Trainings whose processes share the weights: loading, and what is computed over all shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.errors import ConfigError
+from plumbline.lm.sharding import connect, loading_on_cpu, local, split
+from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.processes import in_turns, of_all_processes, sharding, sums_of_all
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+#: Ways of tuning whose weights can be shared out.
+_TUNING = ("full", "lora", "rslora")
+
+
+def loaded(load: Callable[[], Any], tuning: TuningConfig, *, bfloat16: bool) -> Any:
+    """Return a model that ``load`` loads; where weights are shared out, with this process's share.
+
+    ``bfloat16``: whether passes compute in that format.
+    """
+    if sharding() is None:
+        return load()
+    check_tuning(tuning)
+    with one_by_one():
+        model = load()
+        split(model, bfloat16=bfloat16)
+    connect(model)
+    return model
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Let processes that share weights load models one after the other, on the CPU.
+
+    So that the machine holds one whole model at a time, and no GPU does. Does nothing elsewhere.
+    """
+    if sharding() is None:
+        yield
+        return
+    with in_turns(), loading_on_cpu():
+        yield
+
+
+def check_tuning(tuning: TuningConfig) -> None:
+    """Raise `ConfigError` for a way of tuning whose weights cannot be shared out."""
+    if sharding() is not None and tuning.method not in _TUNING:
+        raise ConfigError(
+            f"tuning.method is {tuning.method}, whose weights cannot be shared out (--launch "
+            f"{sharding()}). Set it to one of {', '.join(_TUNING)}, or use --launch ddp."
+        )
+    if tuning.unfreezes_by is not None:
+        refuse_shares("tuning.unfreezes_by")
+
+
+def check_optimizer(name: str) -> None:
+    """Raise `ConfigError` for an optimizer that was never tried on shares."""
+    if name != "adamw":
+        refuse_shares(f"optimizer {name}")
+
+
+def refuse_shares(what: str) -> None:
+    """Raise `ConfigError` for what cannot be done where weights are shared out."""
+    if sharding() is not None:
+        raise ConfigError(
+            f"--launch {sharding()} shares the weights out, and with that there is no {what}. Use "
+            "--launch ddp."
+        )
+
+
+def equal_passes(read: Callable[[P], R], parts: Sequence[P], *, spare: P) -> list[R]:
+    """Return what ``read`` makes of each part of this process.
+
+    Where weights are shared out, all processes must make as many passes: one with fewer parts reads
+    the ``spare`` part for the rest, for nothing.
+    """
+    missing = missing_passes(len(parts))
+    results = [read(part) for part in parts]
+    for _ in range(missing):
+        read(spare)
+    return results
+
+
+def missing_passes(count: int) -> int:
+    """Return how many more passes another process will make, where weights are shared out; else 0.
+
+    All processes ask this before their first pass.
+    """
+    return 0 if sharding() is None else max(of_all_processes(count)) - count
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+    """Scale gradients down to a norm of ``largest``; return their norm before, [].
+
+    Some weights may be in shares and others whole in each process.
+    """
+    kept = [p for p in parameters if p.grad is not None]
+    if not any(hasattr(p, "device_mesh") for p in kept):
+        return nn.utils.clip_grad_norm_(kept, largest)
+    norm = norm_of([p.grad for p in kept if p.grad is not None])
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)  # as in torch
+    for parameter in kept:
+        assert parameter.grad is not None
+        local(parameter.grad).mul_(scale)
+    return norm
+
+
+def norm_of(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the norm of all tensors together, [], where some are in shares; in all processes."""
+    kept = list(tensors)
+    if not kept:
+        return torch.zeros(())
+    zero = torch.zeros((), device=local(kept[0]).device)
+    shared, own = zero.clone(), zero.clone()
+    for tensor in kept:
+        (shared if hasattr(tensor, "device_mesh") else own).add_(
+            local(tensor).float().square().sum()
+        )
+    if sharding() is not None:
+        (shared,) = sums_of_all([shared])
+    return (shared + own).sqrt()
