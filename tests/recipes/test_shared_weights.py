@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -204,11 +205,12 @@ def killed(home: Path, *arguments) -> None:
     def kill() -> None:
         while not any(home.glob("**/checkpoints/step-*")):
             time.sleep(0.01)
-        (server,) = {
-            process.parent() for process in psutil.Process().children(recursive=True)
-            if process.parent().pid != os.getpid()
-        }  # fmt: skip
-        max(server.children(), key=lambda process: process.create_time()).kill()
+        while True:
+            with suppress(psutil.Error):  # of a process that has just ended
+                others = psutil.Process().children(recursive=True)
+                stages = [process for process in others if process.ppid() != os.getpid()]
+                max(stages, key=lambda process: process.create_time()).kill()
+                return
 
     killer = threading.Thread(target=kill)
     killer.start()
