@@ -14,6 +14,7 @@ from plumbline.lm.batches import by_length
 from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
 from plumbline.runs.processes import sharding, share_of, sums_of_all
 from plumbline.training.processes import sum_gradients
+from plumbline.training.sharding import missing_passes
 from rl.config import PPOConfig
 from rl.learner import Learner
 from rl.roles import Roles
@@ -29,13 +30,14 @@ class MicroBatches:
     def run(
         self,
         lengths: Tensor,
-        work: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]],
+        work: Callable[[Sequence[Tensor], int], tuple[Tensor, Tensor]],
         undo: Callable[[], None],
     ) -> tuple[Tensor, Tensor]:
         """Return the sums of what ``work`` returns in all processes, and sum the gradients.
 
-        ``lengths`` [B] are the tokens of each row; ``work`` gets the rows of each part. Where a
-        GPU's memory runs out, ``undo`` is called, and ``work`` again with smaller parts.
+        ``lengths`` [B] are the tokens of each row. ``work`` gets the rows of each part, and how many
+        more passes other processes make. Where a GPU's memory runs out, ``undo`` is called, and
+        ``work`` again with smaller parts.
         """
         rows = share_of(len(lengths))
         shared = lengths[rows]
@@ -44,18 +46,18 @@ class MicroBatches:
             return [part + rows.start for part in cut]
 
         if not len(shared):
-            done = work([])
+            done = work([], missing_passes(0))
         elif sharding() is not None:  # a process may not make passes again by itself
             tokens = self._room.tokens if self._roles.model.device.type == "cuda" else None
             size = self._config.micro_batch_size
             cut = by_length(shared, size) if tokens is None else rows_by_tokens(shared, tokens)
-            done = work(parts(cut))
+            done = work(parts(cut), missing_passes(len(cut)))
         elif self._roles.model.device.type != "cuda":
-            done = work(parts(by_length(shared, self._config.micro_batch_size)))
+            done = work(parts(by_length(shared, self._config.micro_batch_size)), 0)
         else:
             copies = 2 if self._roles.reads_together else 1
             done = self._room.use(
-                lambda tokens: work(parts(rows_by_tokens(shared, tokens // copies))), undo
+                lambda tokens: work(parts(rows_by_tokens(shared, tokens // copies)), 0), undo
             )
         # The gradients of weights in shares are summed where they are computed.
         sum_gradients(weight for weight in self._trained if not hasattr(weight, "device_mesh"))

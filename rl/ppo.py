@@ -21,11 +21,9 @@ import torch
 from torch import Tensor
 
 from plumbline.data.records import Conversation
-from plumbline.errors import ModelError
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.lm.precision import compute_precision
-from plumbline.lm.sharding import gathered, problem_with_shares
 from plumbline.lm.tuning import parameter_counts
 from plumbline.masked import masked_mean, masked_var, masked_whiten
 from plumbline.quiet import silence_libraries
@@ -34,7 +32,6 @@ from plumbline.runs.processes import check_processes
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
-from plumbline.training.sharding import missing_passes
 from plumbline.training.trackers import tracking
 from rl.advantages import token_rewards
 from rl.budget import KLBudget
@@ -144,8 +141,6 @@ class PPO(TrainingState):
         super().__init__(roles, config)
         self.accelerator = Accelerator()
         check_processes(self.accelerator)
-        for problem in filter(None, map(problem_with_shares, roles.models)):
-            raise ModelError(f"Nothing was trained: {problem}.")
         self.guard, self.seed = guard, seed
         self.micro_batches = MicroBatches(roles, config, self.learners.values())
 
@@ -155,10 +150,9 @@ class PPO(TrainingState):
     ) -> Rollout:
         """Score a round's responses, let every role read them, and estimate advantages.
 
-        ``recompute``: the responses were sampled with other weights or other arithmetic than the
-        policy that will learn has, so its log-probabilities are computed again.
+        ``recompute``: log-probabilities are not those of the policy that will learn; do it again.
         """
-        with self.precision(), gathered(self.roles.model):
+        with self.reading():
             roles, config = self.roles, self.config
             # 1. Responses as tensors, with the log-probabilities that they were drawn with.
             batch, sampled_logprobs = collate_episodes(episodes, roles.policy)
@@ -268,15 +262,13 @@ class PPO(TrainingState):
         """Add a minibatch's gradients, a micro-batch at a time.
 
         Each token's weight in the loss is settled for the whole minibatch before it is cut, so the
-        cut changes nothing, nor do several processes, each of which takes its share of the rows.
-        Returns the policy's loss [], and [B, R] the log-ratio of each token.
+        cut changes nothing, nor do several processes. Returns the loss [], and log-ratios [B, R].
         """
         config, mask, noted = self.config, minibatch.mask, len(metrics)
         weights = REDUCTIONS[config.reduction].weights(mask, config.sampling.max_new_tokens)
         value_weights = token_mean(mask)
 
-        def add_gradients(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-            missing = missing_passes(len(parts))
+        def add_gradients(parts: Sequence[Tensor], missing: int) -> tuple[Tensor, Tensor]:
             log_ratio = torch.zeros(mask.shape, device=mask.device)
             total = torch.zeros((), dtype=torch.float64, device=mask.device)
             for rows in parts:
@@ -289,10 +281,8 @@ class PPO(TrainingState):
                 share = value_weights[rows, columns].sum()  # of the minibatch's tokens
                 for name, tensor in (pair for term in terms for pair in term.metrics.items()):
                     metrics.add(name, masked_mean(tensor.float(), part.mask), share)
-            for _ in range(missing):  # of no weight
-                spare = minibatch.rows(torch.tensor([0])).trimmed()
-                nothing = torch.zeros(spare.mask.shape, device=mask.device)
-                self._backward(spare, nothing, nothing)
+            for _ in range(missing):  # passes that other processes make more
+                self._backward(*minibatch.without_weight())
             return total, log_ratio
 
         def undo() -> None:

@@ -31,7 +31,7 @@ from plumbline.lm.logprobs import (
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
-from plumbline.lm.sharding import connect, split
+from plumbline.lm.sharding import connect, problem_with_shares, split
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.artifacts import Artifact
@@ -328,4 +328,6 @@ def make_roles(
             roles.split(bfloat16=computes_in_bfloat16(config.precision, device))
     if sharding() is not None:
         roles.connect()
+    for problem in filter(None, map(problem_with_shares, roles.models)):
+        raise ModelError(f"Nothing was trained: {problem}.")
     return roles, scorer

@@ -49,6 +49,12 @@ class Rollout(NamedTuple):
         """Return some of the responses."""
         return Rollout(self.batch.rows(index), *(tensor[index] for tensor in self[1:]))
 
+    def without_weight(self) -> tuple[Rollout, Tensor, Tensor]:
+        """Return one response that is not learnt from, and weights of 0, [1, R] twice."""
+        part = self.rows(torch.tensor([0])).trimmed()
+        weights = torch.zeros(part.mask.shape, device=part.mask.device)
+        return part, weights, weights
+
     def trimmed(self) -> Rollout:
         """Return it without the columns that are padding in every row."""
         batch = self.batch.trimmed()

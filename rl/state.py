@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -56,6 +56,12 @@ class TrainingState:
         """Return the number format in which the roles compute, as a context."""
         return compute_precision(self.config.precision, self.roles.model.device)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the roles read, in their number format, with all of the policy's weights at hand."""
+        with self.precision(), gathered(self.roles.model):
+            yield
+
     def copy_of_trainable(self) -> Callable[[], None]:
         """Copy what learns, with its optimisers; return a function that restores the copy."""
         states = {name: deepcopy(learner.state_dict()) for name, learner in self.trainable.items()}
@@ -69,7 +75,7 @@ class TrainingState:
     @torch.no_grad()
     def kl_of(self, episodes: Sequence[Episode], *, recompute: bool) -> Tensor:
         """Return the KL to the reference of each response that the policy drew, [B], in nats."""
-        with self.precision(), gathered(self.roles.model):
+        with self.reading():
             roles, config = self.roles, self.config
             share = episodes[share_of(len(episodes))]
             batch, sampled_logprobs = collate_episodes(share, roles.policy)

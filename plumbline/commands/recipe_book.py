@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -218,15 +218,7 @@ def execute(
     if not (home / name / RUN_FILE).is_file():
         check_run_name(name)
     (home / name).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / f".{name}.lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(
-            f"Run {name!r} in {home} is running in another process. Wait for it, or give "
-            "this one another name with --name."
-        ) from None
-    with held:
+    with _alone(home, name):
         run = Run(
             home,
             name,
@@ -253,6 +245,17 @@ def execute(
                 run.fail("failed", reason)
             raise
     return run
+
+
+def _alone(home: Path, name: str) -> AbstractContextManager[object]:
+    """Return the lock of a run, held; raise `BusyError` where another process has it."""
+    try:
+        return FileLock(home / f".{name}.lock").acquire(timeout=0)
+    except Timeout:
+        raise BusyError(
+            f"Run {name!r} in {home} is running in another process. Wait for it, or give "
+            "this one another name with --name."
+        ) from None
 
 
 def _refuse_untrainable(recipe: Recipe, processes: int, sharding: str | None) -> None:

@@ -84,14 +84,13 @@ def make_in(
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
-    ``processes``: how many share an isolated stage, and ``sharding`` how they share its weights, if
-    they do. ``threads``: how many each computes with, null
-    leaving it to the libraries. ``tick`` is called every two seconds while an isolated stage runs;
-    where it raises, the stage is killed. ``run``: the folder of the run that makes it, for what
-    trackers of experiments write. ``variables``: of the environment of an isolated stage.
+    ``processes``: how many share an isolated stage; ``sharding``: how they share its weights.
+    ``threads``: how many each computes with, null leaving it to the libraries. ``tick`` is called
+    every two seconds while an isolated stage runs; where it raises, the stage is killed. ``run``:
+    the folder of the run that makes it, for what trackers of experiments write. ``variables``: of
+    the environment of an isolated stage.
     """
-    # Before the stage runs, for files of code may change meanwhile.
-    call = calls.describe_call(function, arguments)
+    call = calls.describe_call(function, arguments)  # first, for files of code may change meanwhile
     description = _described(call, processes, sharding)
     made_id = _identify(function, description)
     artifact = whole_artifact(store, made_id, name, reporter)
@@ -105,13 +104,7 @@ def make_in(
         artifact = whole_artifact(store, made_id, name, reporter)
         if artifact is not None:  # another process made it meanwhile
             return artifact, True
-        if getattr(function, "trains_in", None) == "several processes":
-
-            def id_with(number: int) -> str:
-                return _identify(function, _described(call, number, sharding))
-
-            fewest = 1 if sharding is None else 2  # one process has no shares
-            take_over(store, made_id, id_with, processes, fewest, reporter)
+        _take_over(store, made_id, function, call, (processes, sharding), reporter)
         resumes = (partial / "clock.json").exists()
         reporter.say(
             f"  [yellow]▸[/yellow] {name:<24} "
@@ -133,6 +126,26 @@ def make_in(
         shutil.rmtree(partial)
     Path(lock.lock_file).unlink(missing_ok=True)
     return artifact, False
+
+
+def _take_over(
+    store: Store,
+    made_id: str,
+    function: Callable[..., Mapping[str, float | None]],
+    call: dict[str, Any],
+    now: tuple[int, str | None],
+    reporter: Reporter,
+) -> None:
+    """Let a training resume what another number of processes than ``now`` began."""
+    if getattr(function, "trains_in", None) != "several processes":
+        return
+    processes, sharding = now
+    fewest = 1 if sharding is None else 2  # one process has no shares
+
+    def id_with(number: int) -> str:
+        return _identify(function, _described(call, number, sharding))
+
+    take_over(store, made_id, id_with, processes, fewest, reporter)
 
 
 def _say_where(partial: Path, run: Path, name: str) -> None:
