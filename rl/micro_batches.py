@@ -35,7 +35,7 @@ class MicroBatches:
     ) -> tuple[Tensor, Tensor]:
         """Return the sums of what ``work`` returns in all processes, and sum the gradients.
 
-        ``lengths`` [B] are the tokens of each row. ``work`` gets the rows of each part, and how many
+        ``lengths`` [B]: tokens of each row. ``work`` gets the rows of each part, and how many
         more passes other processes make. Where a GPU's memory runs out, ``undo`` is called, and
         ``work`` again with smaller parts.
         """
