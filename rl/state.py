@@ -58,7 +58,7 @@ class TrainingState:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Let the roles read, in their number format, with all of the policy's weights at hand."""
+        """Let the roles read, in their number format, with the policy's weights gathered."""
         with self.precision(), gathered(self.roles.model):
             yield
 
