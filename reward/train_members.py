@@ -45,7 +45,8 @@ def train_members(
     metrics: list[Metrics] = []
     for number, (part, known) in enumerate(zip(parts, done, strict=True)):
         stage.say(f"member {number + 1} of {config.members}" + (", done before" if known else ""))
-        metrics.append(known or train(part, derive(seed, "member", number) % 2**32))
+        with part:
+            metrics.append(known or train(part, derive(seed, "member", number) % 2**32))
         if stage.writes and not known:
             write_json(_done_file(part), metrics[-1])
     if not stage.writes:

@@ -43,11 +43,12 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Heed ctrl-C even where the tests were started in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # until all tests are collected
+    if "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") == "no":
+        gc.disable()  # until all tests are collected, which pytest's first process never does
     settings.register_profile("any-machine", deadline=None)  # a busy one is slow, not wrong
     settings.load_profile("any-machine")
 

@@ -42,9 +42,8 @@ class Command:
 
     def __init__(self, connection: socket.socket, streams: list[int]) -> None:
         self._connection = connection
-        self._lines = connection.makefile("r")
         self.args = "plumbline"
-        self.pid = int(self._lines.readline())
+        self.pid = int(_first_line(connection))
         self.returncode: int | None = None
         self.stdout, *others = (os.fdopen(end, encoding="utf-8") for end in streams)
         self.stderr = others[0] if others else None
@@ -103,6 +102,17 @@ class Command:
         return self.returncode
 
 
+def _first_line(connection: socket.socket) -> bytes:
+    """Return the first line, and leave what follows: a short command may have ended by now."""
+    line = b""
+    while not line.endswith(b"\n"):
+        read = connection.recv(1)
+        if not read:
+            raise ChildProcessError("the process that commands are forks of has ended")
+        line += read
+    return line
+
+
 class WarmStart:
     """The process from which commands are forked; the first one starts it.
 
@@ -152,9 +162,13 @@ class WarmStart:
     def run(
         self, *arguments: str, timeout: float = 300, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``plumbline``, or a Python script, to its end."""
+        """Run ``plumbline``, or a Python script, to its end; kill it where it takes too long."""
         process = self.start(*arguments, **options)  # type: ignore[arg-type]
-        printed, errors = process.communicate(timeout)
+        try:
+            printed, errors = process.communicate(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         return subprocess.CompletedProcess(arguments, process.wait(), printed, errors or "")
 
     def close(self) -> None:

@@ -52,13 +52,16 @@ _DEEPSPEED: dict[str, tuple[object, ...] | None] = {
     "zero_stage": (3,),
     "offload_optimizer_device": ("none", None),
     "offload_param_device": ("none", None),
+    "gradient_accumulation_steps": (1, "auto"),
+    "gradient_clipping": (1.0, "auto"),
     **dict.fromkeys(
-        ("deepspeed_multinode_launcher", "zero3_init_flag", "zero3_save_16bit_model",
-         "gradient_accumulation_steps", "gradient_clipping")
+        ("deepspeed_multinode_launcher", "zero3_init_flag", "zero3_save_16bit_model")
     ),
 }  # fmt: skip
 _ADVICE = {
     "mixed_precision": "A recipe's settings decide that (training.bf16). Leave it out",
+    "gradient_accumulation_steps": "Set training.gradient_accumulation in the recipe's settings",
+    "gradient_clipping": "Set training.max_grad_norm in the recipe's settings",
     "fsdp_activation_checkpointing": "Set activation_checkpointing in the recipe's settings",
     "num_machines": "Trainings run on one machine",
     "use_cpu": "On a CPU use --launch ddp --processes N",

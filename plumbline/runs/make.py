@@ -104,6 +104,7 @@ def make_in(
         artifact = whole_artifact(store, made_id, name, reporter)
         if artifact is not None:  # another process made it meanwhile
             return artifact, True
+        partial.mkdir(parents=True, exist_ok=True)  # it may have been taken over meanwhile
         _take_over(store, made_id, function, call, (processes, sharding), reporter)
         resumes = (partial / "clock.json").exists()
         reporter.say(

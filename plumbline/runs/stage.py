@@ -130,11 +130,15 @@ class Stage:
             listener(step, values)
 
     def part(self, name: str) -> Stage:
-        """Return a part of this stage: a subfolder of its artefact, with checkpoints of its own."""
+        """Return a part of this stage: a subfolder of its artefact, with checkpoints of its own.
+
+        Enter it while it is worked in (``with part:``): what is there until its end ends with that.
+        """
         part = Stage(self._partial / "parts" / name, self._reporter, self._process)
         part.folder = self.folder / name
         part.folder.mkdir(exist_ok=True)
         part.cache, part.title = self.cache, f"{self.title}/{name}"
+        part.id = f"{self.id}-{name}"  # trackers know a part by it
         part.tracker_folder = self.tracker_folder / name
         return part
 

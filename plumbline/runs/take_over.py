@@ -48,15 +48,19 @@ def take_over(
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        with lock:
-            before = [*numbers_before(other), number]
+        try:
+            if not _has_checkpoint(other):  # it was finished, or taken up, just now
+                continue
+            write_json(other / _BEFORE, [*numbers_before(other), number])
             shutil.rmtree(partial, ignore_errors=True)
             other.rename(partial)
+        finally:
+            lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-        write_json(partial / _BEFORE, before)
         reporter.say(
             f"    resumes with {_processes(processes)} what {_processes(number)} began. From here "
-            "on its numbers are those of an uninterrupted training up to the order of sums."
+            "on its numbers are those of an uninterrupted training up to the order of sums, but "
+            "for what passes draw at random (dropout, NEFTune)."
         )
         return
 

@@ -114,9 +114,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
         """Raise `ModelError` before a step by a loss that is not a number."""
         if not bool(loss.isfinite()):
             raise ModelError(
-                f"The loss of step {self.state.global_step + 1} is not a number, so every weight "
-                "would become one. Lower training.learning_rate; with bf16 or float16 weights, "
-                "try base.dtype: float32."
+                f"The loss of step {self.state.global_step + 1} is not a number, and after a step "
+                "by it no weight would be one. Lower training.learning_rate; with bf16 or float16 "
+                "weights, try base.dtype: float32."
             )
 
     def _clip_grad_norm(self, model: Any) -> Any:

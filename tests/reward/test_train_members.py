@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
 from plumbline.errors import ModelError
@@ -69,8 +73,10 @@ def preferences(tmp_path_factory):
     return Folder(folder)
 
 
-def train(folder, base_folder, preferences, seed=0, **ensemble):
-    config = CONFIG.model_copy(update={"ensemble": EnsembleConfig(**ensemble)})
+def train(folder, base_folder, preferences, seed=0, report_to=(), **ensemble):
+    training = CONFIG.training.model_copy(update={"report_to": report_to})
+    changes = {"ensemble": EnsembleConfig(**ensemble), "training": training}
+    config = CONFIG.model_copy(update=changes)
     stage = Stage(folder / "stage", Reporter(quiet=True))
     figures = train_reward_model(
         stage, config=config, policy=Folder(base_folder), preferences=preferences, seed=seed
@@ -78,11 +84,34 @@ def train(folder, base_folder, preferences, seed=0, **ensemble):
     return stage.folder, figures
 
 
+class Tracker(TrainerCallback):
+    """A tracker that notes when it begins and ends, and for which run."""
+
+    noted: ClassVar[list[str]] = []
+
+    def on_train_begin(self, args, state, control, **_):
+        self.noted.append(f"begin {os.environ['WANDB_RUN_ID']}")
+
+    def on_log(self, args, state, control, logs=None, **_):
+        pass
+
+    def on_train_end(self, args, state, control, **_):
+        self.noted.append("end")
+
+
 @pytest.fixture(scope="module")
 def trained(base_folder, preferences, tmp_path_factory):
-    return train(
-        tmp_path_factory.mktemp("trained"), base_folder, preferences, members=2, how="minimum"
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "noting", Tracker)
+        return train(
+            tmp_path_factory.mktemp("trained"), base_folder, preferences, report_to=("noting",),
+            members=2, how="minimum",
+        )  # fmt: skip
+
+
+def test_each_member_is_a_run_of_the_trackers_that_ends_with_it(trained):
+    runs = [f"begin stage-member-{number}" for number in (0, 1)]
+    assert Tracker.noted == [runs[0], "end", runs[1], "end"]
 
 
 def weights(folder):

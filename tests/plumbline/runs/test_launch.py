@@ -134,6 +134,28 @@ def test_configs_that_ask_for_something_else(found, other, message, gpus, tmp_pa
         launch.launch_of(str(file), None)
 
 
+@pytest.mark.parametrize(
+    ("found", "possible", "message"),
+    [
+        ("gradient_clipping: 0.3", "gradient_clipping: 1.0", r"Set training\.max_grad_norm"),
+        (
+            "gradient_accumulation_steps: 4",
+            "gradient_accumulation_steps: auto",
+            r"Set training\.gradient_accumulation in",
+        ),
+    ],
+)
+def test_what_a_recipe_decides_is_not_passed_over(found, possible, message, gpus, tmp_path):
+    gpus(8)
+    file = tmp_path / "zero3.yaml"
+    content = "distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config:\n  zero_stage: 3\n"
+    file.write_text(f"{content}  {possible}\n")
+    assert launch.launch_of(str(file), None) == (2, "zero3")
+    file.write_text(f"{content}  {found}\n")
+    with pytest.raises(ConfigError, match=message):
+        launch.launch_of(str(file), None)
+
+
 @stage("policy", trains_in="several processes")
 def whole(stage):
     return {}
