@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,10 @@ PRESENTATION = frozenset(
         "plumbline.tables",
     )
 )
+
+
+#: Python 3.11 counts the depth of syntax trees once for all threads: two that parse at a time fail.
+_PARSING = threading.Lock()
 
 
 @cache
@@ -85,7 +90,8 @@ def _path(module: str) -> Path | None:
 def _tree(module: str) -> ast.Module:
     """Return what a module does: its syntax tree without docstrings and imports for types."""
     path = _path(module)
-    tree = ast.parse(path.read_text(encoding="utf-8") if path is not None else "")
+    with _PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8") if path is not None else "")
     return ast.Module([_WhatRuns().visit(node) for node in tree.body], type_ignores=[])
 
 

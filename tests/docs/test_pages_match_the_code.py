@@ -47,7 +47,20 @@ ONE_STAGE = {
 
 FILES = {
     f".{end}"
-    for end in ["csv", "gz", "html", "json", "jsonl", "md", "parquet", "py", "toml", "txt", "yaml"]
+    for end in [
+        "csv",
+        "gz",
+        "html",
+        "json",
+        "jsonl",
+        "md",
+        "parquet",
+        "py",
+        "safetensors",
+        "toml",
+        "txt",
+        "yaml",
+    ]
 }
 
 

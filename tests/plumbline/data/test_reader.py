@@ -338,7 +338,9 @@ def test_a_file_without_what_the_use_needs_says_so_for_each_row(read):
         (
             1,
             "is of the format prompt_completion and has no response, which demonstrations need "
-            "(its columns are prompt)",
+            "(its columns are prompt). Say which column holds which part, probably columns: "
+            "{prompt: prompt, response: COLUMN} (on the command line --columns "
+            "prompt=prompt,response=COLUMN)",
         ),
         (
             2,

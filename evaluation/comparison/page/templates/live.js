@@ -73,9 +73,10 @@ function keepingPlace(work) {
     (section) => section.getBoundingClientRect().bottom > 0,
   );
   const before = visible?.getBoundingClientRect().top;
+  const scrolled = scrollY > 0; // at the top of the page, what is new there is what one wants to see
   work();
   if (policy && !focused.isConnected) document.querySelector(`button[data-policy="${CSS.escape(policy)}"]`)?.focus({ preventScroll: true });
-  if (visible && before < 0) scrollBy({ top: visible.getBoundingClientRect().top - before, behavior: "instant" });
+  if (visible && scrolled) scrollBy({ top: visible.getBoundingClientRect().top - before, behavior: "instant" });
 }
 
 function showState(status, since) {
