@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,23 @@ def test_a_trainer_s_identity_covers_its_losses_and_not_the_progress_bar():
         "preference.dpo",
         "evaluation.comparison.compare",
     }
+
+
+def test_threads_may_describe_stages_at_a_time():
+    """Python 3.11 fails where a collection of garbage lets a second thread parse meanwhile."""
+
+    def give_way(*_) -> None:
+        time.sleep(0)
+
+    folder = Path(code_version.__file__).parent
+    modules = [f"plumbline.runs.{file.stem}" for file in folder.glob("*.py")]
+    threshold = gc.get_threshold()
+    gc.callbacks.append(give_way)
+    gc.set_threshold(100, 2, 2)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            trees = list(threads.map(code_version._tree.__wrapped__, 6 * modules))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(give_way)
+    assert len(trees) == 6 * len(modules)
