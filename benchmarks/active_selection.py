@@ -35,14 +35,17 @@ import numpy as np
 from pydantic import Field
 from rich.console import Console
 
+ROOT = Path(__file__).resolve().parent.parent
 # Beside this script lies another with the name of a package, and Python looks there first.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+sys.path.insert(0, str(ROOT))
 
 from annotation.aggregation.aggregate import preference
 from annotation.aggregation.votes import plurality
 from annotation.selection.config import SelectionConfig
 from annotation.selection.select_pairs import select_pairs
 from annotation.sources.simulated_labels import TRUTH_FILE, simulate_labels
+from benchmarks.labels_needed import UNIFORM, compare
 from plumbline.config import Config, load
 from plumbline.data.labels import read_labels
 from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
@@ -61,9 +64,7 @@ from reward.config import RewardConfig
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 
-UNIFORM = "uniform"
 ACCURACIES = ("expected_accuracy", "gold_accuracy")
-REPLICATES = 5000
 
 
 class BenchmarkConfig(Config):
@@ -280,62 +281,6 @@ def reward_config(config: BenchmarkConfig, labels: int) -> RewardConfig:
     reward = config.recipe.reward
     training = {"max_steps": steps, "batch_size": config.batch_size}
     return reward.model_copy(update={"training": reward.training.model_copy(update=training)})
-
-
-def compare(points: Sequence[Mapping[str, Any]], strategy: str, accuracy: str) -> dict[str, Any]:
-    """Return the labels that uniform needs to be as accurate as a strategy at its last budget.
-
-    ``ratio`` is these over the strategy's own: above 1, the strategy saves labels. Where uniform
-    is not as accurate even with all its labels, its largest number stands in, so the ratio is
-    a lower bound; ``uniform_falls_short`` is the share of replicates in
-    which that is so.
-    """
-    seeds = sorted({point["seed"] for point in points})
-
-    def table(name: str) -> tuple[Any, Any]:
-        mine = [point for point in points if point["strategy"] == name]
-        budgets = sorted({point["labels"] for point in mine})
-        accuracies = {(point["seed"], point["labels"]): point[accuracy] for point in mine}
-        return np.array(budgets), np.array([[accuracies[s, b] for b in budgets] for s in seeds])
-
-    (x, uniform), (own, active) = table(UNIFORM), table(strategy)
-    budget = own[-1]
-    paired = active - uniform[:, : len(own)]  # the same budgets, the same seeds
-    random = np.random.default_rng(0)
-    draws = random.integers(len(seeds), size=(REPLICATES, len(seeds)))
-    needed = np.array([labels_needed(x, uniform[d], active[d, -1].mean()) for d in draws])
-    estimate = labels_needed(x, uniform, active[:, -1].mean())
-
-    def interval(values: Any) -> list[float]:
-        return [round(float(v), 4) for v in np.percentile(values, [2.5, 97.5])]
-
-    return {
-        "budget": int(budget),
-        "accuracy_at_budget": round(float(active[:, -1].mean()), 4),
-        "uniform_at_budget": round(float(uniform[:, len(own) - 1].mean()), 4),
-        "gain_at_budget": round(float(paired[:, -1].mean()), 4),
-        "gain_at_budget_interval": interval(paired[draws, -1].mean(axis=1)),
-        "gain_over_rounds": round(float(paired[:, 1:].mean()), 4),
-        "gain_over_rounds_interval": interval(paired[draws, 1:].mean(axis=(1, 2))),
-        "uniform_labels_needed": round(float(estimate), 1),
-        "ratio": round(float(estimate / budget), 3),
-        "ratio_interval": interval(needed / budget),
-        "uniform_falls_short": round(float(np.mean(needed >= x[-1])), 3),
-    }
-
-
-def labels_needed(budgets: Any, accuracies: Any, target: float) -> float:
-    """Return where the mean curve, made monotone, reaches a target; the ends bound the answer."""
-    from sklearn.isotonic import isotonic_regression
-
-    smooth = isotonic_regression(accuracies.mean(axis=0))
-    if target > smooth[-1]:
-        return float(budgets[-1])
-    place = int(np.argmax(smooth >= target - 1e-12))  # the first budget that is enough
-    if place == 0:
-        return float(budgets[0])
-    share = (target - smooth[place - 1]) / (smooth[place] - smooth[place - 1])
-    return float(budgets[place - 1] + share * (budgets[place] - budgets[place - 1]))
 
 
 def settings(arguments: argparse.Namespace) -> BenchmarkConfig:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ class FinishedSeeds:
         self._file, self._code = file, digest(code)
         self._settings = json.loads(json.dumps(settings, default=str))
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        kept = [json.loads(line) for line in lines if line.endswith("}")]  # one may be cut off
+        kept = []
+        for line in lines:
+            with suppress(ValueError):  # one may be cut off
+                kept.append(json.loads(line))
         self._kept = {line["seed"]: line for line in kept if line["settings"] == self._settings}
 
     def each(self, first: int, count: int, make: Callable[[int], dict[str, Any]]) -> list[Any]:

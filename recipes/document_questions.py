@@ -47,6 +47,17 @@ class DocumentQuestionsConfig(Config):
                 "model and endpoint are both given, or neither. Give one of them: a model on this "
                 "machine, or an endpoint"
             )
+        questions, usual = self.questions, QuestionsConfig()
+        if self.endpoint is not None and questions.checks.gain is not None:
+            raise ValueError(
+                f"questions.checks.gain is {questions.checks.gain:g}, and an endpoint gives no "
+                "probabilities to see it by. Leave it out, or name a model on this machine"
+            )
+        if self.endpoint is not None and questions.sampling != usual.sampling:
+            raise ValueError(
+                "questions.sampling is set, and an endpoint draws by settings of its own. Set "
+                "endpoint.temperature and endpoint.max_tokens instead"
+            )
         return self
 
 

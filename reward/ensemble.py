@@ -160,6 +160,11 @@ class EnsembleScorer:
         mounted.name, mounted.calibration = self.name, self.calibration
         return mounted
 
+    @property
+    def shortened(self) -> int:
+        """Texts of which some member saw the end alone."""
+        return max(getattr(member, "shortened", 0) for member in self.members)
+
     def problem_with(self, prompt: Sequence[Message]) -> str | None:
         """Return why no response to a prompt can be scored; None where each can be."""
         problems = (problem_with(member, prompt) for member in self.members)

@@ -25,9 +25,9 @@ from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from plumbline.training.sharding import loaded
 from reward.aspects import Aspects
-from reward.calibration import Calibration, calibrated
+from reward.calibration import CALIBRATION, Calibration, calibrated
 from reward.config import RewardConfig
-from reward.gate import GatePairs, fit_gate
+from reward.gate import GATE, GatePairs, fit_gate
 from reward.losses import LOSSES
 from reward.metrics import pairwise_accuracy
 from reward.pairs import (
@@ -145,6 +145,8 @@ def train_one(
     )
     if not stage.writes:
         return {}  # the first process calibrates
+    for file in (GATE, CALIBRATION):  # of an attempt that was killed here
+        (stage.folder / file).unlink(missing_ok=True)
     if (aspects := _aspects(config)) is not None:
         aspects.write(stage.folder)
     by_stated_weights = _add_gate(stage, config, for_gate, data, seed)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from annotation.argilla.api import PUSH_PAGE, Answer, Argilla
+from filelock import FileLock
+
+from annotation.argilla.api import PUSH_PAGE, Answer, Argilla, User
 from annotation.campaign.datasets import users_called
 from annotation.campaign.ledger import Ledger
 from annotation.corrections.form import (
@@ -68,9 +70,15 @@ def send(folder: Path, site: Argilla, rows: Sequence[Row], *, members: Sequence[
     once. ``members`` are added to the workspace.
     """
     people = users_called(site, members)  # nothing is made for people who do not exist
+    _make(folder)
+    with _turn(folder):
+        return _send(folder, site, rows, people.values())
+
+
+def _send(folder: Path, site: Argilla, rows: Sequence[Row], people: Iterable[User]) -> Sent:
     state = _start(folder, site)
     workspace = site.workspaces().get(folder.name) or site.create_workspace(folder.name)
-    for user in people.values():
+    for user in people:
         site.add_member(workspace, user)
     metadata = {
         KEY: state["id"],
@@ -111,11 +119,12 @@ def fetch(folder: Path, site: Argilla) -> Fetched:
             "another server, or somebody deleted it. What was fetched before is safe in "
             f"{folder / ANSWERS}."
         )
-    ledger = Ledger(folder / ANSWERS, writing=True)
-    for page in site.answers(dataset):
-        ledger.append(page)
-    ledger.accept_length()
-    return outcome(_rows(folder), ledger.current())
+    with _turn(folder):
+        ledger = Ledger(folder / ANSWERS, writing=True)
+        for page in site.answers(dataset):
+            ledger.append(page)
+        ledger.accept_length()
+        return outcome(_rows(folder), ledger.current())
 
 
 def outcome(rows: Mapping[str, Row], answers: Sequence[Answer]) -> Fetched:
@@ -138,13 +147,21 @@ def outcome(rows: Mapping[str, Row], answers: Sequence[Answer]) -> Fetched:
     return Fetched(kept, dict(counts))
 
 
+def _make(folder: Path) -> None:
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for private in (folder.parent, folder):
+        private.mkdir(exist_ok=True, mode=0o700)
+
+
+def _turn(folder: Path) -> FileLock:
+    """Return a lock: those who send or fetch at once take turns, so that no row is lost."""
+    return FileLock(folder / ".lock", mode=0o600)
+
+
 def _start(folder: Path, site: Argilla) -> dict[str, Any]:
     """Return the state of a set of corrections, a new one where there is none."""
     if (folder / STATE).exists():
         return _state(folder)
-    folder.parent.parent.mkdir(parents=True, exist_ok=True)
-    for private in (folder.parent, folder):
-        private.mkdir(exist_ok=True, mode=0o700)
     state = {"id": secrets.token_hex(8), "server": site.url}
     write_private(folder / STATE, json.dumps(state) + "\n")
     return state

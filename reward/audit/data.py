@@ -49,6 +49,7 @@ class AuditPair:
     origin: str
     row: int
     subset: str | None = None
+    """Its subset in the file; of a file without subsets its name, where there are several."""
     is_decided: bool = True
     """Whether one of the responses is known to be the better; else `chosen` is a."""
     votes: tuple[str, ...] = ()
@@ -93,7 +94,8 @@ def read_audit_data(
     ``labels`` are on the pairs of the sources: by the id of the pair, a and b as they are there.
     """
     data = AuditData()
-    for source in sources:
+    for source, name in zip(sources, _names_of(sources), strict=True):
+        read_before = len(data.pairs)
         if labels:
             pool = Rows(source.id, _pairs_in(source)) if isinstance(source, Artifact) else source
             _read_labeled(pool, config or DataFormatConfig(), labels, data)
@@ -102,6 +104,9 @@ def read_audit_data(
             _read_preferences(Rows(f"{source.id}:test", rows), DataFormatConfig(), data)
         else:
             _read_source(source, config or DataFormatConfig(), data)
+        if len(sources) > 1:
+            for pair in data.pairs[read_before:]:
+                pair.subset = pair.subset or name
     _leave_out(data)
     if not data.pairs and not data.bench:
         raise DataError(
@@ -110,6 +115,15 @@ def read_audit_data(
             f"{data.dropped.summary() or 'nothing; there were no rows'}."
         )
     return data
+
+
+def _names_of(sources: Sequence[Artifact | Source]) -> list[str]:
+    """Return what each source is called; files of one name by their whole paths."""
+    names = [source.id if isinstance(source, Artifact) else source.name for source in sources]
+    return [
+        source.place if names.count(name) > 1 and isinstance(source, Source) else name
+        for source, name in zip(sources, names, strict=True)
+    ]
 
 
 def _read_source(source: Source, config: DataFormatConfig, data: AuditData) -> None:

@@ -108,13 +108,10 @@ def _accuracies(measured: Measured, pairs: Sequence[AuditPair], margins: Floats)
         for name, group in sorted(languages.items(), key=lambda item: -len(item[1]))
         if len(group) >= _FEWEST_IN_A_SUBSET
     }
-    shown = {name: groups[name] for name in measured.by_subset}
-    shown |= {
-        f"language: {name}": languages[name]
-        for name in measured.by_language
-        if len(measured.by_language) > 1
-    }
-    measured.weak = weak_subsets(shown) if len(measured.by_subset) > 1 else []
+    measured.weak = weak_subsets(
+        {name: groups[name] for name in measured.by_subset},
+        {f"language: {name}": languages[name] for name in measured.by_language},
+    )
 
 
 def _biases(

@@ -63,29 +63,29 @@ class WeakSubset(NamedTuple):
 
 
 def weak_subsets(
-    points_by_subset: Mapping[str, Sequence[float]], alpha: float = 0.05
+    *partitions: Mapping[str, Sequence[float]], alpha: float = 0.05
 ) -> list[WeakSubset]:
     """Return the subsets in which a model is right less often than elsewhere, the worst first.
 
-    Each is compared with all other pairs by Fisher's exact test; a tie counts as wrong there.
-    Holm's correction keeps the chance of any false finding below ``alpha``.
+    A partition holds the points of each pair once, by subset. Each subset is compared with the
+    others of its partition by Fisher's exact test; a tie counts as wrong there. Holm's correction
+    keeps the chance of any false finding below ``alpha``.
     """
-    names = [name for name, points in points_by_subset.items() if points]
-    if len(names) < 2:
-        return []
+    compared = [
+        (name, own, [point for other in parts if other != name for point in parts[other]])
+        for parts in partitions
+        for name, own in parts.items()
+    ]
+    compared = [(name, own, rest) for name, own, rest in compared if own and rest]
     p_values = []
-    for name in names:
-        own = points_by_subset[name]
-        rest = [p for other in names if other != name for p in points_by_subset[other]]
+    for _, own, rest in compared:
         table = [[_right(own), len(own) - _right(own)], [_right(rest), len(rest) - _right(rest)]]
         p_values.append(float(stats.fisher_exact(np.array(table), alternative="less").pvalue))
-    weak = []
-    for name, p_value in zip(names, holm(p_values), strict=True):
-        if p_value < alpha:
-            rest = [p for other in names if other != name for p in points_by_subset[other]]
-            weak.append(
-                WeakSubset(name, share_of(points_by_subset[name]), share_of(rest), float(p_value))
-            )
+    weak = [
+        WeakSubset(name, share_of(own), share_of(rest), float(p_value))
+        for (name, own, rest), p_value in zip(compared, holm(p_values), strict=True)
+        if p_value < alpha
+    ]
     return sorted(weak, key=lambda subset: subset.accuracy.value)
 
 

@@ -18,6 +18,15 @@ from sft.augmentation.step import MARK, TIER
 from sft.cleaning.step import Outcome, RowFunction, Step, StepConfig, StepContext
 
 
+class RewritingSamplingConfig(SamplingConfig):
+    """How a model on this machine draws rewritten texts."""
+
+    temperature: float = Field(0.7, gt=0)
+    """Divides the logits."""
+    max_new_tokens: int = Field(256, ge=1)
+    """The longest text, in tokens; what is cut here is not kept."""
+
+
 class RewritingConfig(StepConfig):
     """What rewrites the users' turns of training rows, and how often."""
 
@@ -27,10 +36,10 @@ class RewritingConfig(StepConfig):
     endpoint: WriterEndpointConfig | None = None
     """What rewrites, behind an OpenAI-compatible endpoint. It gets the users' turns. Its answers
     are kept by content, so a build that was killed asks for none twice."""
-    sampling: SamplingConfig = only_when(
+    sampling: RewritingSamplingConfig = only_when(
         lambda config: config.model is not None,
         "model (an endpoint has settings of its own)",
-        SamplingConfig(temperature=0.7, max_new_tokens=256),
+        RewritingSamplingConfig(),
     )
     """How a model on this machine draws."""
     copies: int = Field(1, ge=1, le=20)

@@ -49,7 +49,7 @@ def _is_function(scorer: str) -> bool:
 
 def _quality(config: QualityConfig, context: StepContext) -> RowFunction:
     score = (
-        _own_scorer(config.scorer) if config.is_function() else context.scorers[config.scorer].score
+        _own_scorer(config.scorer) if config.is_function() else context.scorer(config.scorer).score
     )
 
     def step(rows: Sequence[Row]) -> list[Outcome]:

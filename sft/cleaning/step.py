@@ -60,6 +60,15 @@ class StepContext(NamedTuple):
     answers: Path | None = None
     """Where answers of endpoints are kept."""
 
+    def scorer(self, name: str) -> Scorer:
+        """Return the scorer that a setting names."""
+        if name not in self.scorers:
+            raise ConfigError(
+                f"A step names the reward model {name!r}, and here steps have none. Build the "
+                "dataset by `plumbline data build`, and train on that."
+            )
+        return self.scorers[name]
+
     def folder_of(self, model: str) -> Path:
         """Return the folder of a model that a setting names."""
         if model not in self.models:

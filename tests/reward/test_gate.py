@@ -98,7 +98,10 @@ def row(n):
 
 @pytest.fixture(scope="module")
 def trained(base_folder, tmp_path_factory):
-    place = tmp_path_factory.mktemp("gated")
+    return train(tmp_path_factory.mktemp("gated"), base_folder)
+
+
+def train(place, base_folder):
     rows = [row(n) for n in range(96)]
     splits = {"train": rows[:80], "test": rows[80:]}
     write_dataset(place / "data", splits, kind="preference", title="P", description="")
@@ -169,6 +172,24 @@ def test_on_disk_it_is_a_sequence_classifier_and_a_file_of_tensors(trained, tmp_
         assert content_of(folder) != before
     finally:
         (folder / GATE).write_bytes(kept)
+
+
+def test_killed_behind_the_gate_it_ends_with_the_same_figures(
+    trained, base_folder, tmp_path, monkeypatch
+):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reward.train.calibrated", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, base_folder)
+    assert (tmp_path / "stage" / "out" / GATE).exists()
+    monkeypatch.undo()
+    resumed, figures = train(tmp_path, base_folder)
+    folder, expected = trained
+    assert figures == expected
+    for name in (GATE, "calibration.json"):
+        assert (resumed / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_in_ppo_it_keeps_a_base_of_its_own(trained, base_folder):

@@ -220,6 +220,15 @@ def test_texts_are_encoded_once_for_all_members(trained, prompts, monkeypatch):
     assert len(calls) == len(ANSWERS)
 
 
+def test_texts_longer_than_in_training_are_counted(trained, prompts):
+    scorer = EnsembleScorer.read(trained[0])
+    scorer.score(prompts, ANSWERS)
+    assert scorer.shortened == 0
+    asked = [[user("Well? " * CONFIG.max_length)], prompts[0]]
+    scorer.score(asked, ANSWERS[:2])
+    assert scorer.shortened == 1
+
+
 def test_members_of_other_tokenizers_read_by_themselves(trained, prompts, model_of_kind, tmp_path):
     from tests.reward.test_ensemble import reward_model
 

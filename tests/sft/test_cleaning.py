@@ -189,6 +189,11 @@ class Lengths:
         return [float(len(response)) for response in responses]
 
 
+def test_a_reward_model_is_for_builds():
+    with pytest.raises(ConfigError, match=r"'the/model'.*`plumbline data build`"):
+        do({"step": "quality", "scorer": "the/model", "min_score": 3}, user("q"), assistant("abc"))
+
+
 def test_any_scorer_decides_on_quality():
     step = {"step": "quality", "scorer": "the/model", "min_score": 3}
     good = do(step, user("q"), assistant("abc"), scorers={"the/model": Lengths()})

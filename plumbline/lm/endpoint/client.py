@@ -155,10 +155,6 @@ class Answers(Protocol[K_contra]):
         """Return whether a request has an answer."""
         ...
 
-    def __len__(self) -> int:
-        """Return how many answers there are."""
-        ...
-
     def add(self, key: K_contra, answer: Reply) -> None:
         """Keep an answer; it is on the disk when this returns."""
         ...
@@ -176,7 +172,7 @@ def ask_all(
     After a failure nothing more is sent, but replies in flight are still awaited and kept, because
     they are paid for.
     """
-    turned_down: dict[K, TurnedDown] = {}
+    asked, turned_down = list(questions), dict[K, TurnedDown]()
     stop, showing = threading.Event(), threading.Lock()
 
     def work(key: K, ask: Callable[[], Reply | TurnedDown]) -> None:
@@ -186,7 +182,9 @@ def ask_all(
             answer = ask()
             if isinstance(answer, TurnedDown):
                 turned_down[key] = answer
-                if len(turned_down) >= _TOO_MANY_REFUSALS and not len(answers):
+                if len(turned_down) >= _TOO_MANY_REFUSALS and not any(
+                    q in answers for q, _ in asked
+                ):
                     raise ModelError(
                         f"The model {config.model!r} turned down all of the first "
                         f"{len(turned_down)} requests: {answer.reason}. Check model, "
@@ -203,7 +201,7 @@ def ask_all(
 
     with ThreadPoolExecutor(config.concurrency, thread_name_prefix=config.place) as pool:
         try:
-            waiting = [pool.submit(work, *q) for q in questions if q[0] not in answers]
+            waiting = [pool.submit(work, *q) for q in asked if q[0] not in answers]
             wait(waiting, return_when=FIRST_EXCEPTION)
         finally:  # also on Ctrl-C: leaving the block waits for all requests that were submitted
             stop.set()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from annotation.argilla.api import Answer
+from annotation.corrections import corrections
 from annotation.corrections.corrections import corrections_folder, fetch, outcome, send
 from annotation.corrections.form import corrected, item_of, read_doubtful, shown
 from plumbline.data.records import assistant, user
@@ -105,6 +109,23 @@ def test_nothing_is_sent_or_taken_twice(ground):
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 1
     with pytest.raises(DataError, match=f"There are: {ground.name}"):
         fetch(folder.with_name("other"), ground.site)
+
+
+def test_two_who_send_at_once_lose_no_row(ground, monkeypatch):
+    folder, read = corrections_folder(ground.folder, ground.name), corrections._rows
+    both = threading.Barrier(2)
+
+    def after_both(place):
+        found = read(place)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # in vain, where they take turns
+        return found
+
+    monkeypatch.setattr(corrections, "_rows", after_both)
+    with ThreadPoolExecutor() as pool:
+        sent = list(pool.map(lambda each: send(folder, ground.site, [each]), ROWS[:2]))
+    assert sorted(sent) == [(1, 1), (1, 2)]
+    assert sorted(read(folder)) == sorted(map(item_of, ROWS[:2]))
 
 
 @pytest.mark.slow

@@ -95,6 +95,13 @@ def test_nonsense_that_stays_costs_its_own_text_alone(server, tmp_path):
     assert written[7:] == EXPECTED[7:]
 
 
+def test_settings_that_the_model_refuses_are_said_though_others_had_answers(server, tmp_path):
+    writer(server, tmp_path).write(PROMPTS, SEEDS)
+    server.reply = lambda p: (400, {"error": {"message": "no such temperature"}})
+    with pytest.raises(ModelError, match=r"turned down all.*no such temperature.*of endpoint"):
+        writer(server, tmp_path, temperature=2.0).write(PROMPTS, SEEDS)
+
+
 def test_work_that_stops_in_the_middle_goes_on_from_there(server, tmp_path):
     left = iter(range(5))
     server.reply = lambda p: (

@@ -220,6 +220,21 @@ def test_reward_bench_files_are_known_by_their_columns(stage, file):
     assert metrics["rewardbench_2"] == 0.75
 
 
+def test_several_files_are_told_apart(stage, file, tmp_path):
+    (tmp_path / "other").mkdir()
+    good, swapped, named = rows(60), [], [row | {"subset": "math"} for row in rows(20, seed=2)]
+    for row in rows(60, seed=1):  # its labels are the wrong way round
+        swapped.append(row | {"chosen": row["rejected"], "rejected": row["chosen"]})
+    sources = (file(good, "a.jsonl"), file(swapped, "other/a.jsonl"), file(named, "b.jsonl"))
+    _, figures = audit(stage, Words(), *sources)
+    shares = figures["measured"]["by_subset"]
+    assert {name: share["size"] for name, share in shares.items()} == {
+        str(tmp_path / "a.jsonl"): 60, str(tmp_path / "other" / "a.jsonl"): 60, "math": 20,
+    }  # fmt: skip
+    (sentence,) = [w for w in figures["verdict"]["weaknesses"] if "it is right in" in w]
+    assert "other/a.jsonl" in sentence
+
+
 def test_labels_with_an_order_effect(stage, file, tmp_path):
     draw, pairs, labels = random.Random(0), [], []
     scorer = Words()

@@ -40,6 +40,17 @@ def test_weak_subsets_are_those_below_the_others():
     assert weak_subsets({"only": [0.0, 1.0]}) == []
 
 
+def test_a_subset_is_compared_within_its_own_partition():
+    """The others of 'bad' are 'good' alone: 90 of 100, whatever the languages are."""
+    subsets = {"bad": [0.0] * 30 + [1.0] * 10, "good": [1.0] * 90 + [0.0] * 10}
+    languages = {"English": [1.0] * 95, "German": [0.0] * 40 + [1.0] * 5}
+    weak = {entry.subset: entry.others for entry in weak_subsets(subsets, languages)}
+    assert {name: (share.value, share.size) for name, share in weak.items()} == {
+        "bad": (0.9, 100), "German": (1.0, 95),
+    }  # fmt: skip
+    assert [entry.subset for entry in weak_subsets({"only": [1.0] * 40}, languages)] == ["German"]
+
+
 def test_weak_subsets_are_rarely_found_where_there_are_none():
     accused = 0
     for seed in range(200):

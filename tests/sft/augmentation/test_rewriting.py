@@ -160,8 +160,10 @@ def test_one_writer_must_be_named_and_a_model_must_be_there():
     ):
         with pytest.raises(ValueError, match="Give one of them"):
             read_step(step, 1)
-    config = read_step({"step": "paraphrase", "model": "a/b"}, 1)
+    config = read_step({"step": "paraphrase", "model": "a/b", "sampling": {"top_k": 5}}, 1)
     assert config.models() == ("a/b",)
+    # One setting leaves the defaults of the others as the page has them.
+    assert (config.sampling.temperature, config.sampling.max_new_tokens) == (0.7, 256)
     with pytest.raises(ConfigError, match="Build the dataset by `plumbline data build`"):
         STEPS["paraphrase"].prepare(config, StepContext())
 

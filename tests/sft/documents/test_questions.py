@@ -286,3 +286,19 @@ def test_an_endpoint_writes_and_answers_and_is_asked_nothing_twice(run, tmp_path
     assert rows[0]["messages"][0]["content"] == "Why is the apple0 kept cold?"
     assert {row["gain"] for row in rows} == {None}
     assert (folder / "train.parquet").read_bytes() == (again / "train.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"checks": {"gain": 0.5}}, "gives no probabilities"),
+        ({"sampling": {"temperature": 0.2}}, r"endpoint\.temperature"),
+    ],
+)
+def test_what_an_endpoint_cannot_do_is_refused(settings, said):
+    from recipes.document_questions import DocumentQuestionsConfig
+
+    given = {"documents": ["a.md"], "questions": settings}
+    with pytest.raises(ValueError, match=said):
+        DocumentQuestionsConfig.model_validate({**given, "endpoint": {"model": "m"}})
+    assert DocumentQuestionsConfig.model_validate({**given, "model": "a/b"}).model == "a/b"
