@@ -183,7 +183,9 @@ def test_killed_behind_the_gate_it_ends_with_the_same_figures(
     monkeypatch.setattr("reward.train.calibrated", dies)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, base_folder)
-    assert (tmp_path / "stage" / "out" / GATE).exists()
+    out = tmp_path / "stage" / "out"
+    assert (out / GATE).exists()
+    Gate.stated(torch.randn(5, 64), [-1.0, -1.0], 32).write(out)  # as different as can be
     monkeypatch.undo()
     resumed, figures = train(tmp_path, base_folder)
     folder, expected = trained
