@@ -172,7 +172,7 @@ def ask_all(
     After a failure nothing more is sent, but replies in flight are still awaited and kept, because
     they are paid for.
     """
-    asked, turned_down = list(questions), dict[K, TurnedDown]()
+    wanted, turned_down = list(questions), dict[K, TurnedDown]()
     stop, showing = threading.Event(), threading.Lock()
 
     def work(key: K, ask: Callable[[], Reply | TurnedDown]) -> None:
@@ -183,7 +183,7 @@ def ask_all(
             if isinstance(answer, TurnedDown):
                 turned_down[key] = answer
                 if len(turned_down) >= _TOO_MANY_REFUSALS and not any(
-                    q in answers for q, _ in asked
+                    q in answers for q, _ in wanted
                 ):
                     raise ModelError(
                         f"The model {config.model!r} turned down all of the first "
@@ -201,7 +201,7 @@ def ask_all(
 
     with ThreadPoolExecutor(config.concurrency, thread_name_prefix=config.place) as pool:
         try:
-            waiting = [pool.submit(work, *q) for q in asked if q[0] not in answers]
+            waiting = [pool.submit(work, *q) for q in wanted if q[0] not in answers]
             wait(waiting, return_when=FIRST_EXCEPTION)
         finally:  # also on Ctrl-C: leaving the block waits for all requests that were submitted
             stop.set()
