@@ -71,7 +71,7 @@ def send(folder: Path, site: Argilla, rows: Sequence[Row], *, members: Sequence[
     """
     people = users_called(site, members)  # nothing is made for people who do not exist
     _make(folder)
-    with _turn(folder):
+    with _lock(folder):
         return _send(folder, site, rows, people.values())
 
 
@@ -119,7 +119,7 @@ def fetch(folder: Path, site: Argilla) -> Fetched:
             "another server, or somebody deleted it. What was fetched before is safe in "
             f"{folder / ANSWERS}."
         )
-    with _turn(folder):
+    with _lock(folder):
         ledger = Ledger(folder / ANSWERS, writing=True)
         for page in site.answers(dataset):
             ledger.append(page)
@@ -153,7 +153,7 @@ def _make(folder: Path) -> None:
         private.mkdir(exist_ok=True, mode=0o700)
 
 
-def _turn(folder: Path) -> FileLock:
+def _lock(folder: Path) -> FileLock:
     """Return a lock: those who send or fetch at once take turns, so that no row is lost."""
     return FileLock(folder / ".lock", mode=0o600)
 
