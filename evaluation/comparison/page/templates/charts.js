@@ -51,7 +51,7 @@ async function draw(place) {
   const before = [...place.children];
   const holder = document.createElement("div");
   holder.style.width = "100%";
-  if (before.length) Object.assign(holder.style, { position: "absolute", visibility: "hidden" });
+  if (before.length || settings.live) Object.assign(holder.style, { position: "absolute", visibility: "hidden" });
   place.append(holder);
   const focused = place.contains(document.activeElement) && datumOf(document.activeElement);
   try {
@@ -61,14 +61,19 @@ async function draw(place) {
     embedded.view.addEventListener("click", (event, item) => {
       if (item?.datum?.policy) selectPolicy(item.datum.policy);
     });
-    before.forEach((old) => old.remove());
-    holder.removeAttribute("style");
-    holder.style.width = "100%";
-    enableKeys(place);
-    addExports(place);
+    const show = () => {
+      before.forEach((old) => old.remove());
+      holder.removeAttribute("style");
+      holder.style.width = "100%";
+      enableKeys(place);
+      addExports(place);
+    };
+    if (settings.live) keepingPlace(show); // it may be higher or lower than what stood there
+    else show();
     embedded.view.addResizeListener(() => setTimeout(() => enableKeys(place), 100));
     if (focused) pointsOf(place).find((p) => datumOf(p).policy === focused.policy)?.focus();
   } catch (error) {
+    holder.removeAttribute("style");
     holder.textContent = `This chart could not be drawn: ${error.message}`;
   }
 }
