@@ -6,9 +6,7 @@ All of them are made by one started pair of processes, and by one process alone.
 from __future__ import annotations
 
 import json
-import os
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -200,23 +198,35 @@ def fine_tune(home: Path, model: Path, rows: Path, processes: int, sharding: str
 
 
 def killed(home: Path, *arguments) -> None:
-    """Start a training, and kill its last process when there is a checkpoint."""
+    """Start a training, and kill its last process when there is a checkpoint.
+
+    The process is found before, so that the training cannot end meanwhile.
+    """
+    ended = threading.Event()
+
+    def newest() -> psutil.Process | None:
+        with suppress(psutil.Error):  # of a process that has just ended
+            for server in psutil.Process().children():
+                if len(stages := server.children()) == arguments[2]:
+                    return max(stages, key=lambda process: process.create_time())
+        return None
 
     def kill() -> None:
-        while not any(home.glob("**/checkpoints/step-*")):
-            time.sleep(0.01)
-        while True:
-            with suppress(psutil.Error):  # of a process that has just ended
-                others = psutil.Process().children(recursive=True)
-                stages = [process for process in others if process.ppid() != os.getpid()]
-                max(stages, key=lambda process: process.create_time()).kill()
-                return
+        while (last := newest()) is None and not ended.wait(0.05):
+            pass
+        while not any(home.glob("**/checkpoints/step-*")) and not ended.wait(0.005):
+            pass
+        if last is not None:
+            last.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(StageDiedError):
-        fine_tune(home, *arguments)
-    killer.join()
+    try:
+        with pytest.raises(StageDiedError):
+            fine_tune(home, *arguments)
+    finally:
+        ended.set()
+        killer.join()
 
 
 @pytest.fixture(scope="module")
