@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import threading
-import time
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +16,6 @@ from plumbline.data.records import assistant
 from plumbline.errors import ConfigError
 from plumbline.lm.generation import SamplingConfig
 from plumbline.runs.calls import SourceFile, defer
-from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
@@ -37,6 +32,7 @@ from recipes._models import find_model
 from reward.scorer import RewardModelScorer
 from rl.config import AdvantageConfig, PPOConfig
 from rl.ppo import train_ppo
+from tests.recipes.killing import kill_at_a_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -269,20 +265,7 @@ def test_a_killed_process_ends_all_and_the_training_resumes(
 
     whole = run(tmp_path / "whole")
 
-    def kill_the_second():
-        while not any(True for _ in (tmp_path / "cut").glob("**/checkpoints/step-*")):
-            time.sleep(0.01)
-        (server,) = {
-            process.parent() for process in psutil.Process().children(recursive=True)
-            if process.parent().pid != os.getpid()
-        }  # fmt: skip
-        max(server.children(), key=lambda process: process.create_time()).kill()
-
-    killer = threading.Thread(target=kill_the_second)
-    killer.start()
-    with pytest.raises(StageDiedError, match="killed the stage's process"):
-        run(tmp_path / "cut")
-    killer.join()
+    kill_at_a_checkpoint(lambda: run(tmp_path / "cut"), tmp_path / "cut", 2)
     (partial,) = {file.parent.parent for file in (tmp_path / "cut").glob("**/checkpoints/step-*")}
     weights = FILES["full" if part == "sft" else "lora"]
     assert not (partial / "out" / weights).exists()

@@ -6,11 +6,8 @@ All of them are made by one started pair of processes, and by one process alone.
 from __future__ import annotations
 
 import json
-import threading
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +18,7 @@ from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.sharding import problem_with_shares
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.isolation import StageDiedError, run_isolated
+from plumbline.runs.isolation import run_isolated
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.processes import this_process
 from plumbline.runs.progress import Reporter
@@ -36,6 +33,7 @@ from rl.config import PPOConfig
 from rl.ppo import train_ppo
 from sft.config import SFTConfig
 from sft.train import train_sft
+from tests.recipes.killing import kill_at_a_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -197,36 +195,10 @@ def fine_tune(home: Path, model: Path, rows: Path, processes: int, sharding: str
     return run.stages["sft"]
 
 
-def killed(home: Path, *arguments) -> None:
-    """Start a training, and kill its last process when there is a checkpoint.
-
-    The process is found before, so that the training cannot end meanwhile.
-    """
-    ended = threading.Event()
-
-    def newest() -> psutil.Process | None:
-        with suppress(psutil.Error):  # of a process that has just ended
-            for server in psutil.Process().children():
-                if len(stages := server.children()) == arguments[2]:
-                    return max(stages, key=lambda process: process.create_time())
-        return None
-
-    def kill() -> None:
-        while (last := newest()) is None and not ended.wait(0.05):
-            pass
-        while not any(home.glob("**/checkpoints/step-*")) and not ended.wait(0.005):
-            pass
-        if last is not None:
-            last.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        with pytest.raises(StageDiedError):
-            fine_tune(home, *arguments)
-    finally:
-        ended.set()
-        killer.join()
+def killed(home: Path, model: Path, rows: Path, processes: int, *sharding: str) -> None:
+    kill_at_a_checkpoint(
+        lambda: fine_tune(home, model, rows, processes, *sharding), home, processes
+    )
 
 
 @pytest.fixture(scope="module")

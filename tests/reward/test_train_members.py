@@ -17,7 +17,6 @@ from transformers.integrations import integration_utils
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
 from plumbline.errors import ModelError
 from plumbline.lm import trunk
-from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.gpu import status
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.tuning import TuningConfig
@@ -36,8 +35,7 @@ from reward.metrics import pairwise_accuracy
 from reward.mounted import MountedScorer
 from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
-from rl.config import KLConfig, PPOConfig, ShapingConfig
-from rl.ppo import train_ppo
+from tests.rl.two_rounds import scores_of_two_rounds
 
 ANSWERS = ["Certainly.", "No " * 20, "The saws cost $7. Thank you!", "Aisle 3."] * 3
 CONFIG = RewardConfig(
@@ -250,28 +248,11 @@ def test_ppo_is_paid_by_the_ensemble(trained, base_folder, prompts, tmp_path, mo
         return scores
 
     monkeypatch.setattr(EnsembleScorer, "score", noted)
-    stage = Stage(tmp_path / "ppo", Reporter(quiet=True))
-    train_ppo(
-        stage,
-        config=PPOConfig(
-            tuning=TuningConfig(method="lora", rank=2),
-            sampling=SamplingConfig(max_new_tokens=6),
-            iterations=2,
-            batch_size=8,
-            minibatch_size=8,
-            kl=KLConfig(coefficient=0.0),
-            shaping=ShapingConfig(missing_eos="keep"),
-            evaluations=0,
-        ),
-        policy=Folder(base_folder),
-        prompts=prompts,
-        scorer=reward_scorer(Folder(folder)),
-        hook=None,
-        seed=0,
+    means = scores_of_two_rounds(
+        tmp_path / "ppo", base_folder, prompts, reward_scorer(Folder(folder))
     )
     monkeypatch.undo()
     assert all(isinstance(member, MountedScorer) for member, *_ in paid)  # on the policy's base
-    means = [line["score"] for line in read_metrics(stage.folder / "metrics.jsonl")]
     assert len(paid) == len(means) == 2
     plain = EnsembleScorer.read(folder)
     for (_, asked, texts, scores), mean in zip(paid, means, strict=True):

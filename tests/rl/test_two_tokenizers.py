@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.save import save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig
-from plumbline.runs.metrics import read_metrics
-from plumbline.runs.progress import Reporter
-from plumbline.runs.stage import Stage
 from reward.calibration import Calibration
 from reward.scorer import RewardModelScorer
-from rl.config import KLConfig, PPOConfig, ShapingConfig
-from rl.ppo import train_ppo
-from tests.rl.conftest import Folder
+from tests.rl.two_rounds import scores_of_two_rounds
 
 CALIBRATED = Calibration(mean=0.3, std=1.7)
 #: What the templates of the reward models write behind a response.
@@ -80,26 +74,7 @@ def test_ppo_is_paid_what_the_reward_model_gives_the_texts(
     assert ours.get_vocab() != theirs.get_vocab()
     assert ours.chat_template != theirs.chat_template
     scorer = Noted(reward_model(other, tmp_path / "reward"))
-    stage = Stage(tmp_path / "ppo", Reporter(quiet=True))
-    train_ppo(
-        stage,
-        config=PPOConfig(
-            tuning=TuningConfig(method="lora", rank=2),
-            sampling=SamplingConfig(max_new_tokens=8),
-            iterations=2,
-            batch_size=8,
-            minibatch_size=8,
-            kl=KLConfig(coefficient=0.0),
-            shaping=ShapingConfig(missing_eos="keep"),
-            evaluations=0,
-        ),
-        policy=Folder(base_folder),
-        prompts=prompts,
-        scorer=scorer,
-        hook=None,
-        seed=0,
-    )
-    means = [line["score"] for line in read_metrics(stage.folder / "metrics.jsonl")]
+    means = scores_of_two_rounds(tmp_path / "ppo", base_folder, prompts, scorer)
     assert len(scorer.asked) == len(means) == 2
     direct = RewardModelScorer(scorer.folder)
     for (asked, texts, scores), mean in zip(scorer.asked, means, strict=True):
