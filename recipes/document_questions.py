@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from plumbline.config import Config, Seed
 from plumbline.errors import DataError
-from plumbline.lm.writer import WriterEndpointConfig
+from plumbline.lm.writer import WriterEndpointConfig, check_one_writer
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.run import Run
 from recipes._models import find_model
@@ -42,11 +42,7 @@ class DocumentQuestionsConfig(Config):
 
     @model_validator(mode="after")
     def _one_generator(self) -> DocumentQuestionsConfig:
-        if (self.model is None) == (self.endpoint is None):
-            raise ValueError(
-                "model and endpoint are both given, or neither. Give one of them: a model on this "
-                "machine, or an endpoint"
-            )
+        check_one_writer(self.model, self.endpoint)
         questions, usual = self.questions, QuestionsConfig()
         if self.endpoint is not None and questions.checks.gain is not None:
             raise ValueError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from plumbline.data.records import Conversation, Row, prompt_id
+from plumbline.data.records import Conversation, Row, as_json_lines, prompt_id
 from plumbline.hooks import Scorer
 from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
@@ -124,8 +124,7 @@ def compare_dialogues(
 
 def write_dialogues(file: Path, rows: Sequence[Row]) -> None:
     """Write dialogues, one per line."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    file.write_text("".join(lines), encoding="utf-8")
+    file.write_text(as_json_lines(rows), encoding="utf-8")
 
 
 def read_dialogues(file: Path) -> list[Row]:

@@ -28,7 +28,6 @@ written to ``undecided.jsonl`` with both responses, the outcome and the reason, 
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from annotation.aggregation.votes import Ballot, counted_votes, plurality, sort_
 from annotation.gold_answers import read_gold
 from annotation.sources.simulated_labels import TRUTH_FILE
 from plumbline.data.labels import Choice, Label, read_labels
-from plumbline.data.records import Row, is_held_out, read_dataset, write_dataset
+from plumbline.data.records import Row, as_json_lines, is_held_out, read_dataset, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact, read_json
@@ -340,6 +339,4 @@ def _count_labels_on_other_pairs(
 
 
 def _write_lines(path: Path, rows: Sequence[Row]) -> None:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
+    path.write_text(as_json_lines(rows), encoding="utf-8")

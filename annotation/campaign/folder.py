@@ -36,7 +36,7 @@ from annotation.campaign.pairs import Pair
 from annotation.names import check_campaign_name
 from annotation.private_files import write_private
 from plumbline.config.declare import ineffective
-from plumbline.data.records import Row
+from plumbline.data.records import Row, as_json_lines
 from plumbline.errors import BusyError, ConfigError, DataError, brief
 from plumbline.runs.artifacts import read_json
 
@@ -316,5 +316,4 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_private(file, text)
+    write_private(file, as_json_lines(rows))

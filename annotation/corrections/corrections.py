@@ -32,7 +32,7 @@ from annotation.corrections.form import (
 )
 from annotation.names import check_campaign_name
 from annotation.private_files import write_private
-from plumbline.data.records import Row
+from plumbline.data.records import Row, as_json_lines
 from plumbline.errors import ConfigError, DataError
 from plumbline.runs.artifacts import read_json
 
@@ -93,8 +93,7 @@ def _send(folder: Path, site: Argilla, rows: Sequence[Row], people: Iterable[Use
     if not dataset.published:
         site.publish(dataset, form())
     all_rows = _rows(folder) | {item_of(row): row for row in rows}
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in all_rows.values())
-    write_private(folder / ROWS, "".join(lines))
+    write_private(folder / ROWS, as_json_lines(all_rows.values()))
     write_private(folder / STATE, json.dumps({**state, "dataset": dataset.id}) + "\n")
     there = site.item_ids(dataset.id)
     missing = [(item, shown(row)) for item, row in all_rows.items() if item not in there]

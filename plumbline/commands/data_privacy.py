@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -67,19 +66,19 @@ def unmask(
     Only where the build masked with ``reversible: true``. The file can be read by you alone.
     """
     from plumbline.data.encryption import data_key
-    from plumbline.data.records import read_dataset
+    from plumbline.data.records import as_json_lines, read_dataset
     from sft.personal_data.mask import COLUMN, unmask_row
 
     key = data_key(key_file)
     rows = read_dataset(folder, split)
     masked = sum(bool(row.get(COLUMN)) for row in rows)
-    lines = [json.dumps(unmask_row(row, key), ensure_ascii=False) + "\n" for row in rows]
+    text = as_json_lines(unmask_row(row, key) for row in rows)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise ConfigError(f"{file} exists. Give another name, or remove it.") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.writelines(lines)
+        stream.write(text)
     typer.echo(f"Wrote {len(rows)} rows to {file}; {masked} of {len(rows)} rows were masked.")
 
 

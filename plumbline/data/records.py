@@ -148,6 +148,11 @@ def problem_with_row(row: Row, kind: Kind) -> str | None:
     return None
 
 
+def as_json_lines(rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows as the text of a JSON Lines file."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def write_dataset(
     folder: Path,
     splits: Mapping[str, Sequence[Row]],

@@ -70,6 +70,15 @@ class WriterEndpointConfig(EndpointConfig):
     False for endpoints that refuse it."""
 
 
+def check_one_writer(model: str | None, endpoint: WriterEndpointConfig | None) -> None:
+    """Raise `ValueError` where settings name both a model and an endpoint, or neither."""
+    if (model is None) == (endpoint is None):
+        raise ValueError(
+            "model and endpoint are both given, or neither. Give one of them: a model on this "
+            "machine, or an endpoint"
+        )
+
+
 class EndpointWriter:
     """A model behind an endpoint. Its answers are kept by content, so none is asked for twice."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from plumbline.data.labels import read_labels
-from plumbline.data.records import Message, assistant, prompt_id
+from plumbline.data.records import Message, as_json_lines, assistant, prompt_id
 from plumbline.data.sources import Source
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
@@ -23,7 +23,7 @@ from reward.audit.adversarial import SuffixSearch, search_suffixes, vocabulary_o
 from reward.audit.config import AuditConfig
 from reward.audit.data import AuditData, AuditPair, read_audit_data
 from reward.audit.label_problems import worth_labeling
-from reward.audit.measure import as_json_lines, drawn, measure_pairs, sure_of_labels
+from reward.audit.measure import drawn, measure_pairs, sure_of_labels
 from reward.audit.measured import Measured
 from reward.audit.optimization import over_optimization
 from reward.audit.perturbations import PERTURBATIONS

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -154,8 +153,3 @@ def drawn(pairs: Sequence[AuditPair], most: int, seed: int) -> list[AuditPair]:
         return list(pairs)
     numbers = rng(seed, "pairs of the audit").sample(range(len(pairs)), most)
     return [pairs[number] for number in sorted(numbers)]
-
-
-def as_json_lines(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from plumbline.config import Check, only_when
 from plumbline.data.records import Message, Row, user
 from plumbline.lm.generation import SamplingConfig
-from plumbline.lm.writer import Writer, WriterEndpointConfig
+from plumbline.lm.writer import Writer, WriterEndpointConfig, check_one_writer
 from plumbline.seeds import derive, rng
 from sft.augmentation.kept_meaning import change_of_meaning
 from sft.augmentation.step import MARK, TIER
@@ -49,11 +49,7 @@ class RewritingConfig(StepConfig):
 
     @model_validator(mode="after")
     def _one_writer(self) -> RewritingConfig:
-        if (self.model is None) == (self.endpoint is None):
-            raise ValueError(
-                "model and endpoint are both given, or neither. Give one of them: a model on this "
-                "machine, or an endpoint"
-            )
+        check_one_writer(self.model, self.endpoint)
         return self
 
     def models(self) -> Sequence[str]:

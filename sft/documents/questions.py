@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plumbline.data.records import Row, assistant, user, write_dataset
+from plumbline.data.records import Row, as_json_lines, assistant, user, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.policy import Policy
@@ -100,8 +100,7 @@ def ask_documents(
         description="Questions that a model wrote to sentences of documents, and these sentences.",
         dropped=dropped,
     )
-    with (stage.folder / DOUBTFUL).open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in doubtful)
+    (stage.folder / DOUBTFUL).write_text(as_json_lines(doubtful), encoding="utf-8")
     return {
         "documents": float(len(texts)),
         "sentences": float(len({target.sentence for target in targets})),

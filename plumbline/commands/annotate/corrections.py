@@ -68,15 +68,13 @@ def corrected(
 
     Rows that were discarded, or that nobody has looked at yet, are not among them.
     """
-    import json
-
     from annotation.corrections.corrections import corrections_folder, fetch
+    from plumbline.data.records import as_json_lines
     from plumbline.runs.progress import Reporter
 
     reporter = Reporter()
     site = open_argilla(connect(home, server, api_key_file), patience, reporter)
     fetched = fetch(corrections_folder(home, name), site)
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in fetched.rows)
-    out.write_text("".join(lines), encoding="utf-8")
+    out.write_text(as_json_lines(fetched.rows), encoding="utf-8")
     counts = ", ".join(f"{count} {what}" for what, count in sorted(fetched.counts.items()))
     reporter.say(f"{len(fetched.rows)} rows in {out} ({counts})")
