@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from plumbline.training.config import TrainingConfig
 from plumbline.training.held_out import HeldOutConfig
 from sft.cleaning.steps import Steps
 from sft.forms import FORMS, Form
+from sft.losses import WRONG_ANSWER_LOSSES
 
 
 class DemonstrationsConfig(DataFormatConfig):
@@ -80,6 +81,9 @@ class SFTConfig(Config):
     neftune_alpha: float | None = Field(None, gt=0)
     """NEFTune (Jain et al., 2023): noise on the embeddings in training, uniform within
     alpha / sqrt(tokens * width). The paper uses 5. Null: none."""
+    wrong_answer_losses: tuple[Annotated[str, WRONG_ANSWER_LOSSES], ...] = ()
+    """Losses over the wrong answers that demonstrations have, beside that of the right ones.
+    T-Few has both. Empty: wrong answers are not learnt from."""
     evaluations: int = Field(4, ge=0)
     """How often the harness judges the policy during training, besides once before it; the base
     model is the reference. Counts only where a harness is given."""
@@ -92,6 +96,11 @@ class SFTConfig(Config):
             raise ValueError(
                 "other_tasks.sampling: dynamic and other_tasks.max_rise look at held-out losses on "
                 "the way, and there is none. Set held_out.every to a number of steps"
+            )
+        if self.wrong_answer_losses and (self.packing or others.gradients != "sum"):
+            raise ValueError(
+                "wrong_answer_losses compare the answers of a row, which packing and "
+                "other_tasks.gradients: pcgrad take apart. Leave one of them out"
             )
         tokens = self.tuning.row.weights == "virtual tokens"
         if tokens and self.packing:

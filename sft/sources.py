@@ -17,11 +17,14 @@ from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
 from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, split_worked_answer
+from sft.wrong_answers import WRONG_ANSWERS, written
 
 #: Formats whose responses may be worked in GSM8K's way.
 _WORKED = ("question_answer", "columns")
 #: Columns of a build's own.
-RESERVED = frozenset(("messages", "form", "tools", "origin", "row", "source", "split", "tier"))
+RESERVED = frozenset(
+    ("messages", "form", "tools", WRONG_ANSWERS, "origin", "row", "source", "split", "tier")
+)
 
 Split = Literal["train", "test"]
 
@@ -144,6 +147,8 @@ class FileDemonstrations:
             row: Row = {"messages": messages, "form": form_of(messages)}
             if entry.example.tools:
                 row["tools"] = json.dumps(list(entry.example.tools), ensure_ascii=False)
+            if entry.example.wrong_answers:
+                row[WRONG_ANSWERS] = written(entry.example.wrong_answers)
             yield row | self._kept(entry) | {"origin": self.origin, "row": entry.number}
 
     def _kept(self, entry: ReadRow) -> Row:

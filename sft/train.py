@@ -24,8 +24,10 @@ from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.sharding import loaded
+from sft.answer_batches import NO_WRONG_ANSWERS, WRONG_IDS, encode_wrong_answers
 from sft.config import SFTConfig
 from sft.tasks import TASK, TOKEN_WEIGHTS, join_tasks
+from sft.wrong_answers import WRONG_ANSWERS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,7 +70,7 @@ def train_sft(
         train, test = (
             tokenize(
                 read_dataset(artifact.path, split), tokenizer, limit, dropped,
-                last_turn_only=last_turn,
+                last_turn_only=last_turn, wrong_answers=bool(config.wrong_answer_losses),
             )
             for split in ("train", "test")
         )  # fmt: skip
@@ -77,6 +79,7 @@ def train_sft(
     train, test = tokenized(demonstrations)
     more, tasks = {name: tokenized(artifact) for name, artifact in (others or {}).items()}, None
     stage.report_dropped(dropped)
+    _check_wrong_answers(stage, config, train, demonstrations)
     if more:
         train, tasks = join_tasks(train, more, config, seed)
 
@@ -101,6 +104,7 @@ def train_sft(
         eval_dataset=test,
         processing_class=tokenizer,
         tasks=tasks,
+        wrong_answer_losses=config.wrong_answer_losses,
     )
 
     # 3. Train, with the harness at its milestones.
@@ -133,6 +137,11 @@ def train_sft(
     return {
         "held_out_loss": held_out.loss,
         "held_out_token_accuracy": held_out.token_accuracy,
+        **(
+            {}
+            if held_out.answer_accuracy is None
+            else {"held_out_answer_accuracy": held_out.answer_accuracy}
+        ),
         "train_rows": float(len(train)),
         "dropped_rows": float(len(dropped.rows)),
         **({} if watch is None else {"best_step": float(watch.best_step)}),
@@ -216,8 +225,11 @@ def tokenize(
     dropped: Dropped,
     *,
     last_turn_only: bool = False,
+    wrong_answers: bool = False,
 ) -> Dataset:
     """Return ``input_ids`` and ``labels``, -100 wherever nothing is learnt.
+
+    ``wrong_answers``: with the columns that compare the last response with wrong ones.
 
     What the assistant says is learnt, but for turns whose ``weight`` is 0. Where a row or a turn
     has another weight, ``token_weights`` are those of the tokens, with mean 1 over all learnt ones.
@@ -225,32 +237,16 @@ def tokenize(
     from datasets import Dataset
 
     kept: list[dict[str, list[Any]]] = []
-    lengths = []
+    lengths: list[int] = []
     for row in rows:
         try:
-            sequences = encode_demonstration(
-                tokenizer,
-                row["messages"],
-                last_turn_only=last_turn_only,
-                tools=json.loads(row["tools"]) if row.get("tools") else (),
-            )
+            examples = _examples(row, tokenizer, last_turn_only, wrong_answers)
+            lengths.append(max(_length(example) for example in examples))
+            if lengths[-1] > limit.tokens:
+                raise ConversationRefusedError(limit.reason)
+            kept += _learnt(examples)
         except ConversationRefusedError as error:
             dropped.add(row["origin"], row["row"], str(error), row["messages"])
-            continue
-        if not sequences:
-            reason = (
-                "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
-            )
-            dropped.add(row["origin"], row["row"], reason, row["messages"])
-            continue
-        lengths.append(max(len(sequence.ids) for sequence in sequences))
-        if lengths[-1] > limit.tokens:
-            dropped.add(row["origin"], row["row"], limit.reason, row["messages"])
-            continue
-        learnt = [_weighted(row, sequence) for sequence in sequences]
-        kept += [example for example in learnt if any(example[TOKEN_WEIGHTS])]
-        if not any(any(example[TOKEN_WEIGHTS]) for example in learnt):
-            dropped.add(row["origin"], row["row"], "has the weight 0", row["messages"])
     advice = limit.advice(lengths)
     dropped.advice += [advice] if advice is not None else []
     if not kept:
@@ -258,6 +254,55 @@ def tokenize(
             f"None of {len(rows)} demonstrations can be trained on: {dropped.summary()}."
         )
     return Dataset.from_list(_relative_weights(kept))
+
+
+def _examples(
+    row: Row, tokenizer: PreTrainedTokenizerBase, last_turn_only: bool, wrong_answers: bool
+) -> list[dict[str, Any]]:
+    """Return the sequences of a row; wrong answers belong to the last one."""
+    tools = json.loads(row["tools"]) if row.get("tools") else ()
+    sequences = encode_demonstration(
+        tokenizer, row["messages"], last_turn_only=last_turn_only, tools=tools
+    )
+    if not sequences:
+        raise ConversationRefusedError(_NOTHING_LEARNT)
+    examples: list[dict[str, Any]] = [_weighted(row, sequence) for sequence in sequences]
+    if wrong_answers:
+        examples = [{**example, **NO_WRONG_ANSWERS} for example in examples]
+        examples[-1] |= encode_wrong_answers(tokenizer, row, sequences[-1], tools)
+    return examples
+
+
+def _length(example: Mapping[str, Any]) -> int:
+    return max(map(len, [example["input_ids"], *example.get(WRONG_IDS, ())]))
+
+
+def _learnt(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sequences in which something is learnt."""
+    learnt = [example for example in examples if any(example[TOKEN_WEIGHTS])]
+    if not learnt:
+        raise ConversationRefusedError("has the weight 0")
+    return learnt
+
+
+def _check_wrong_answers(
+    stage: Stage, config: SFTConfig, train: Dataset, demonstrations: Artifact
+) -> None:
+    """Refuse losses over wrong answers where there are none; say where they are not learnt from."""
+    if config.wrong_answer_losses:
+        if not any(train[WRONG_IDS]):
+            raise ConfigError(
+                f"sft.wrong_answer_losses is {', '.join(config.wrong_answer_losses)}, and no "
+                "demonstration has wrong answers. Add a column wrong_answers (docs/tuning.md), or "
+                "leave the setting out."
+            )
+        return
+    count = sum(bool(row.get(WRONG_ANSWERS)) for row in read_dataset(demonstrations.path, "train"))
+    if count:
+        stage.say(
+            f"{count:,} demonstrations have wrong answers, which are not learnt from: set "
+            "sft.wrong_answer_losses (docs/tuning.md)"
+        )
 
 
 def _weighted(row: Row, sequence: EncodedTurns) -> dict[str, list[Any]]:

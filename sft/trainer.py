@@ -1,8 +1,8 @@
-"""TRL's SFTTrainer with exact resume, weights of tokens, and a held-out loss for any batch size."""
+"""TRL's SFTTrainer with exact resume, weights of tokens, wrong answers, and a held-out loss."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,14 @@ from plumbline.training.conflicts import without_conflicts
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.held_out import HeldOutConfig, HeldOutWatch
 from plumbline.training.sharding import refuse_shares
+from sft.answer_batches import (
+    BATCH,
+    COLUMNS,
+    WithWrongAnswers,
+    answer_logprobs,
+    with_wrong_rows,
+)
+from sft.losses import WRONG_ANSWER_LOSSES, AnswerLogprobs, prefers_right
 from sft.tasks import TASK, TOKEN_WEIGHTS, Tasks
 
 
@@ -25,20 +33,33 @@ class HeldOut(NamedTuple):
     """Mean negative log-probability of a learnt token, in nats."""
     token_accuracy: float
     """Share of learnt tokens that the policy finds most likely."""
+    answer_accuracy: float | None = None
+    """Share of rows with wrong answers whose right one has the highest mean log-probability of a
+    token; None where there are none."""
 
 
 class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer on rows with ``input_ids`` and ``labels``, and perhaps ``token_weights``."""
+    """TRL's trainer on rows with ``input_ids`` and ``labels``, and perhaps ``token_weights``.
+
+    ``wrong_answer_losses`` are rows of `WRONG_ANSWER_LOSSES`, for rows with wrong answers.
+    """
 
     data_collator: Any
     _signature_columns: Any
 
-    def __init__(self, *, tasks: Tasks | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tasks: Tasks | None = None,
+        wrong_answer_losses: Sequence[str] = (),
+        **arguments: Any,
+    ) -> None:
         self.tasks = tasks
+        self.wrong_answer_losses = [WRONG_ANSWER_LOSSES[name] for name in wrong_answer_losses]
         if tasks is not None and tasks.config.gradients != "sum":
             refuse_shares(f"other_tasks.gradients: {tasks.config.gradients}")
         super().__init__(**arguments)
-        self.data_collator = WithColumns(self.data_collator)
+        self.data_collator = WithColumns(WithWrongAnswers(self.data_collator))
         if tasks is not None:
             self.add_callback(_StartOfTasks(self))
 
@@ -103,25 +124,44 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return TRL's loss, or with weights of tokens the weighted one.
+        """Return TRL's loss, or with weights of tokens or wrong answers our own.
 
-        TRL's own loss is the mean over learnt tokens; its metrics stay.
+        TRL's own loss is the mean over learnt tokens; its metrics stay. Losses over wrong answers
+        are means over rows, and are added to it.
         """
         inputs.pop(TASK, None)
-        weights = inputs.pop(TOKEN_WEIGHTS, None)
-        if weights is None:
+        weights, wrong = inputs.pop(TOKEN_WEIGHTS, None), inputs.pop(BATCH, None)
+        if weights is None and wrong is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs = model(**inputs, fused_lm_head=True, use_cache=False)
-        count = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        self._total_train_tokens += int(inputs["attention_mask"].sum())
-        loss = weighted_loss(outputs.log_probs, weights) / count
+        labels, rows = inputs["labels"], len(inputs["labels"])
+        if weights is None:
+            weights = (labels != -100).float()
+        read = inputs if wrong is None else with_wrong_rows(inputs, wrong)
+        outputs = model(**read, fused_lm_head=True, use_cache=False)
+        count = (
+            outputs.label_mask[:rows].sum() if num_items_in_batch is None else num_items_in_batch
+        )
+        self._total_train_tokens += int(read["attention_mask"].sum())
+        loss = weighted_loss(outputs.log_probs[:rows], weights) / count
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
+        if wrong is not None:
+            answers = answer_logprobs(outputs.log_probs, labels, wrong)
+            of_rows = weights.gather(1, wrong["start"][:, None])[:, 0]
+            # A sum over passes that make one step is the mean where transformers takes none.
+            passes = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+            loss = loss + self._wrong_answers(answers, of_rows) / passes
         return (loss, outputs) if return_outputs else loss
+
+    def _wrong_answers(self, answers: AnswerLogprobs, weights: Tensor) -> Tensor:
+        """Return the sum of the losses over wrong answers, each a mean over rows of weights [R]."""
+        each = torch.stack([loss.function(answers) for loss in self.wrong_answer_losses]).sum(0)
+        return (each * weights).mean()
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        more = [name for name in (TOKEN_WEIGHTS, TASK) if name not in self._signature_columns]
+        columns = (TOKEN_WEIGHTS, TASK, *COLUMNS)
+        more = [name for name in columns if name not in self._signature_columns]
         self._signature_columns = [*self._signature_columns, *more]
 
     def held_out_figures(self) -> dict[str, float]:
@@ -130,6 +170,11 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         metrics = {
             "held_out_loss": held_out.loss,
             "held_out_token_accuracy": held_out.token_accuracy,
+            **(
+                {}
+                if held_out.answer_accuracy is None
+                else {"held_out_answer_accuracy": held_out.answer_accuracy}
+            ),
         }
         if self.tasks is None:
             return metrics
@@ -157,20 +202,32 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
         self.model.eval()
         total = torch.zeros((), device=self.args.device)
         tokens, right = torch.zeros_like(total), torch.zeros_like(total)
+        preferred: list[bool] = []
         for batch in self._held_out_batches(self.eval_dataset if rows is None else rows):
             inputs = self._prepare_inputs(batch)
+            wrong, count = inputs.pop(BATCH, None), len(inputs["labels"])
+            read = inputs if wrong is None else with_wrong_rows(inputs, wrong)
             with self.compute_loss_context_manager():
-                outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
-            total -= outputs.log_probs.sum()
-            right += outputs.is_top1.sum()
-            tokens += outputs.label_mask.sum()
+                outputs = self.model(**read, use_cache=False, fused_lm_head=True)
+            total -= outputs.log_probs[:count].sum()
+            right += outputs.is_top1[:count].sum()
+            tokens += outputs.label_mask[:count].sum()
+            if wrong is not None:
+                answers = answer_logprobs(outputs.log_probs, inputs["labels"], wrong)
+                preferred += prefers_right(answers)[torch.unique(answers.row)].tolist()
         self.model.train(was_training)
-        return HeldOut(float(total / tokens), float(right / tokens))
+        return HeldOut(
+            float(total / tokens),
+            float(right / tokens),
+            sum(preferred) / len(preferred) if preferred else None,
+        )
 
     def _held_out_batches(self, rows: Any) -> DataLoader[Any]:
         """Return all held-out rows, also where several processes share the training."""
         return DataLoader(
-            rows.select_columns(["input_ids", "labels"]),
+            rows.select_columns(
+                [n for n in ("input_ids", "labels", *COLUMNS) if n in rows.column_names]
+            ),
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plumbline.data.format import MEANINGFUL, Format, Names, Record, derived
+from plumbline.data.format import MEANINGFUL, WRONG, Format, Names, Record, derived
 from plumbline.data.messages import is_missing, kind_of, structure_from
 from plumbline.data.part_values import Parts
 from plumbline.data.records import assistant, user
@@ -179,6 +179,7 @@ DIALOGUES = (
             "messages": ("messages", "conversation", "dialogue", "dialog", "chat"),
             **_AROUND,
             **_LABELED,
+            **WRONG,
             "id": ("id",),
         },
         marks=("messages",),

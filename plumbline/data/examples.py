@@ -67,6 +67,7 @@ class Example:
     reasons: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     step_labels: tuple[float | None, ...] = ()
+    wrong_answers: tuple[str, ...] = ()
 
     @property
     def messages(self) -> Conversation:
@@ -107,6 +108,7 @@ def example_from(parts: Parts) -> Example:
         subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
         id=str(parts["id"]) if has_something(parts.get("id")) else None,
         reasons=texts_in(parts.get("reasons")),
+        wrong_answers=_wrong_answers(parts),
         **_steps(parts),
     )
 
@@ -326,6 +328,14 @@ def _references(parts: Parts) -> tuple[str, ...]:
     if "correct" in parts and has_something(parts.get("options")):
         references = [*right_option(parts), *references]
     return tuple(dict.fromkeys(references))
+
+
+def _wrong_answers(parts: Parts) -> tuple[str, ...]:
+    """Return other responses, none of them twice."""
+    value = structure_from(parts.get("wrong_answers"))
+    if isinstance(value, Mapping):
+        raise ValueError(f"has {kind_of(value)} as wrong_answers, not a list of texts")
+    return tuple(dict.fromkeys(named("wrong_answers", texts_in, value)))
 
 
 def _steps(parts: Parts) -> dict[str, Any]:

@@ -31,6 +31,8 @@ AROUND: Names = {
     name: MEANINGFUL[name]
     for name in ("system", "history", "tools", "media", "reasoning", "weight", "options")
 }
+#: What demonstrations read beside the right response.
+WRONG: Names = {"wrong_answers": ("wrong_answers", "incorrect_answers")}
 
 
 class Derived(NamedTuple):

@@ -51,7 +51,7 @@ MAPPED = Format(
         *derived(("prompt",), of=("a", "b")),
         *derived(("chosen", "rejected"), of=("a", "b", "verdict")),
         *derived(("references",), of=("response",)),
-        *derived(("response", "references"), of=("options", "correct")),
+        *derived(("response", "references", "wrong_answers"), of=("options", "correct")),
     ),
     read=_own_names,
     example={"prompt": "Name a colour", "response": "Red"},

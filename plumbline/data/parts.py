@@ -36,6 +36,7 @@ PARTS = Table(
         Part("options", "responses to choose from; they are listed under the question"),
         Part("response", "the response: text or messages (TRL's `completion`)"),
         Part("reasoning", "what the assistant thought before the response"),
+        Part("wrong_answers", "other responses to the prompt, which are wrong: a list of texts"),
         Part("chosen", "the better response"),
         Part("rejected", "the worse response"),
         Part("a", "one of two responses to compare"),

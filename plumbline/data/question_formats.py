@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
+from plumbline.data.format import AROUND, MEANINGFUL, WRONG, Format, Names, derived
 from plumbline.data.messages import structure_from
 from plumbline.data.part_values import Parts, has_something, options_of, right_option, text_of
 from plumbline.data.records import Message
@@ -34,11 +34,15 @@ def answered(parts: dict[str, Any]) -> Parts:
 
 
 def chosen_option(parts: dict[str, Any]) -> Parts:
-    """Take the right option for the response where nobody worked it out."""
+    """Take the right option for the response where nobody worked it out, and the rest as wrong."""
     if "correct" not in parts or has_something(parts.get("response")):
         return parts
-    letter, text = right_option(parts)
-    return parts | {"response": f"{letter}) {text}"}
+    right = right_option(parts)
+    response, *wrong = (
+        f"{letter}) {text}"
+        for letter, text in [right, *(o for o in options_of(parts) if list(o) != right)]
+    )
+    return {"wrong_answers": wrong} | parts | {"response": response}
 
 
 def _stem(parts: dict[str, Any]) -> Parts:
@@ -71,6 +75,7 @@ QUESTIONS = (
             "references": _REFERENCES,
             **AROUND,
             **_WITH_LABEL,
+            **WRONG,
             **_SUBSET,
             "id": ("id",),
         },
@@ -88,13 +93,14 @@ QUESTIONS = (
             "options": ("options", "choices"),
             "correct": ("correct", "answer", "answerKey", "answer_idx", "label", "gold"),
             "response": ("rationale", "solution", "explanation"),
+            **WRONG,
             "system": MEANINGFUL["system"],
             "media": MEANINGFUL["media"],
             **_SUBSET,
             "id": ("id", "question_id"),
         },
         marks=("prompt", "options"),
-        derives=derived(("response", "references"), of=("correct",)),
+        derives=derived(("response", "references", "wrong_answers"), of=("correct",)),
         read=chosen_option,
         example={
             "question": "2 + 2?",
@@ -110,7 +116,7 @@ QUESTIONS = (
         marks=("prompt",),
         holds=lambda record: isinstance(record.get("question"), Mapping)
         and "stem" in record["question"],
-        derives=derived(("response", "references"), of=("correct",)),
+        derives=derived(("response", "references", "wrong_answers"), of=("correct",)),
         read=_stem,
         example={
             "id": "1",
@@ -131,6 +137,7 @@ QUESTIONS = (
             "references": _REFERENCES,
             **AROUND,
             **_WITH_LABEL,
+            **WRONG,
             **_SUBSET,
             "id": ("id", "question_id"),
         },
@@ -171,6 +178,7 @@ QUESTIONS = (
             "references": (*_REFERENCES, "chosen"),
             **AROUND,
             **_WITH_LABEL,
+            **WRONG,
             **_SUBSET,
             "id": ("id", "prompt_id", "task_id", "key"),
         },
@@ -189,6 +197,7 @@ QUESTIONS = (
             "references": _REFERENCES,
             **AROUND,
             **_WITH_LABEL,
+            **WRONG,
             "subset": ("subset", "category", "kind", "type"),
             "id": ("id",),
         },

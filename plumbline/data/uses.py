@@ -30,7 +30,7 @@ USES = Table(
             "demonstrations",
             "supervised fine-tuning: dialogues to learn from",
             "prompt response",
-            "tools reasoning weight label",
+            "tools reasoning weight label wrong_answers",
         ),
         _use(
             "preferences",

@@ -33,7 +33,7 @@ _TURN = {
     "weight": pa.int64(),
 }
 _TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
-_FIRST = ("messages", "form", "tools", "origin", "row", "tier")
+_FIRST = ("messages", "form", "tools", "wrong_answers", "origin", "row", "tier")
 
 
 def schema_of(columns: Iterable[tuple[str, str]]) -> pa.Schema:

@@ -1,9 +1,9 @@
 """What a step of cleaning is: its settings, and what it does to rows.
 
 A step looks at each row by itself (`Step.prepare`), or compares all rows (`Step.compare`). A row is
-a dictionary: ``messages`` (and ``form``, ``tools``, columns that its source keeps), ``origin`` and
-``row``, which say where it came from, ``tier``, ``split`` once rows are split, and ``source``, the
-number of its source.
+a dictionary: ``messages`` (and ``form``, ``tools``, ``wrong_answers``, columns that its source
+keeps), ``origin`` and ``row``, which say where it came from, ``tier``, ``split`` once rows are
+split, and ``source``, the number of its source.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from plumbline.config import Config
-from plumbline.data.records import CONVERSATIONS, Message, Row
+from plumbline.data.records import CONVERSATIONS, Message, Row, assistant
 from plumbline.errors import ConfigError
+from sft.wrong_answers import with_wrong_answers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,11 +177,12 @@ def spoken_of(row: Row) -> list[str]:
 
 
 def with_turns(row: Row, change: Callable[[Message], Message]) -> Row:
-    """Return a row with each turn changed; the row itself where nothing was."""
+    """Return a row with each turn and wrong answer changed; the row itself where nothing was."""
     changed: Row = {}
     for column in CONVERSATIONS:
         if column in row:
             turns = [change(turn) for turn in row[column]]
             if any(new is not old for new, old in zip(turns, row[column], strict=True)):
                 changed[column] = turns
+    row = with_wrong_answers(row, lambda text: change(assistant(text))["content"])
     return row | changed if changed else row

@@ -18,6 +18,7 @@ from sft.personal_data.config import PersonalDataConfig
 from sft.personal_data.names import NameList
 from sft.personal_data.recognizer import Recognizer, Span, plain
 from sft.personal_data.table import RECOGNIZERS
+from sft.wrong_answers import with_wrong_answers, wrong_answers_of
 
 COLUMN = "personal_data"
 """The column with what was masked, encrypted; only where it can be brought back."""
@@ -74,6 +75,7 @@ class Masker:
         masked: Row = dict(row)
         for column in _CONVERSATIONS & row.keys():
             masked[column] = [self._mask_message(message, table) for message in row[column]]
+        masked = with_wrong_answers(masked, lambda text: self._mask_text(text, table))
         if not table.originals:
             return row, Counter()
         if self.key is not None:
@@ -151,15 +153,16 @@ def unmask_row(row: Row, key: DataKey) -> Row:
         return value
 
     whole = {name: value for name, value in row.items() if name != COLUMN}
-    return whole | {name: restored(whole[name]) for name in _CONVERSATIONS & whole.keys()}
+    whole |= {name: restored(whole[name]) for name in _CONVERSATIONS & whole.keys()}
+    return with_wrong_answers(whole, restored)
 
 
 def _texts_of(row: Row) -> list[str]:
-    """Return all text of a row's conversations."""
+    """Return all text of a row's conversations and wrong answers."""
     return [
         json.dumps(row[column], ensure_ascii=False, default=str)
         for column in sorted(_CONVERSATIONS & row.keys())
-    ]
+    ] + wrong_answers_of(row)
 
 
 def _context(row: Row) -> str:

@@ -12,6 +12,7 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.tables import Table
 from sft.versions.differences import rows_of
+from sft.wrong_answers import WRONG_ANSWERS
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ def _jsonl(folder: Path, target: Path, split: str) -> None:
     with (target / f"{split}.jsonl").open("w", encoding="utf-8") as stream:
         for row in rows_of(folder, split):
             written = {name: held for name, held in row.items() if held is not None}
-            if isinstance(written.get("tools"), str):
-                written["tools"] = json.loads(written["tools"])
+            for name in ("tools", WRONG_ANSWERS):
+                if isinstance(written.get(name), str):
+                    written[name] = json.loads(written[name])
             stream.write(json.dumps(written, ensure_ascii=False) + "\n")
 
 
