@@ -97,7 +97,9 @@ def read_items(
             items.append(item)
         else:
             reader.leave_out(entry, problem)
-    return unique(items), reader.report
+    different = unique(items)
+    reader.report.merged = len(items) - len(different)
+    return different, reader.report
 
 
 def _notes(report: ReadReport) -> tuple[str, ...]:

@@ -130,8 +130,7 @@ def as_settings(
 
 
 def _warnings(report: ReadReport) -> Iterator[str]:
-    if report.repaired:
-        yield f"half characters were replaced by U+FFFD in {report.repaired} rows"
+    yield from report.warnings()
     if not report.rows:
         yield "there are no rows in it"
     elif not report.kept:

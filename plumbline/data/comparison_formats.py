@@ -8,7 +8,7 @@ from typing import Any
 
 from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import is_missing, kind_of, messages_from, structure_from
-from plumbline.data.part_values import Parts
+from plumbline.data.part_values import Parts, number_in, number_of, truth_of
 from plumbline.data.records import assistant, user
 from plumbline.data.verdicts import strength_of, verdict_of, with_verdict
 
@@ -38,8 +38,11 @@ def _two(column: str) -> Any:
 
 
 def _preferred(parts: dict[str, Any]) -> Parts | Sequence[Parts]:
-    """Read chosen and rejected; where either is a list of texts (RewardBench 2), every pair."""
-    sides = [structure_from(parts[name]) for name in ("chosen", "rejected") if name in parts]
+    """Read chosen and rejected; where either is a list of texts (RewardBench 2), every pair.
+
+    A text that is itself a list in JSON is a response: questions may ask for one.
+    """
+    sides = [parts[name] for name in ("chosen", "rejected") if name in parts]
     lists = [s for s in sides if isinstance(s, list) and s and all(isinstance(t, str) for t in s)]
     if len(sides) == 2 and lists:
         better, worse = (side if side in lists else [side] for side in sides)
@@ -75,16 +78,7 @@ def _ranked(parts: dict[str, Any]) -> Parts:
         if not isinstance(response, Mapping):
             raise ValueError(f"has {kind_of(response)} as response {number}, not an object")
         text = next((response[k] for k in ("response", "answer", "text") if k in response), None)
-        place = next(
-            (
-                sign * float(response[key])
-                for key, sign in (
-                    ("rank", -1), ("overall_score", 1), ("fine-grained_score", 1), ("score", 1),
-                )
-                if isinstance(response.get(key), int | float)
-            ),
-            None,
-        )  # fmt: skip
+        place = _place_of(response)
         if isinstance(text, str) and place is not None:
             placed.append((place, text))
     if len(placed) < 2:
@@ -97,9 +91,20 @@ def _ranked(parts: dict[str, Any]) -> Parts:
     return with_verdict(sides, "a" if best[0] > worst[0] else "tie")
 
 
+def _place_of(response: Mapping[str, Any]) -> float | None:
+    """Return a number that is larger for a better response, of its rank or score."""
+    for key in ("rank", "overall_score", "fine-grained_score", "score"):
+        try:
+            number = number_of(response.get(key))
+        except ValueError:
+            continue
+        return -number if key == "rank" else number
+    return None
+
+
 def _arena(parts: dict[str, Any]) -> Parts:
     """Read arena battles: one of three columns is 1; several turns stand as lists in JSON."""
-    won = [name for name in ("first", "second", "neither") if parts.get(name) in (1, "1", True)]
+    won = [name for name in ("first", "second", "neither") if truth_of(parts.get(name))]
     sides: dict[str, Any] = {k: parts[k] for k in ("prompt", "a", "b", "id") if k in parts}
     questions, a, b = (structure_from(sides.get(name)) for name in ("prompt", "a", "b"))
     if all(isinstance(texts, list) for texts in (questions, a, b)):
@@ -135,10 +140,9 @@ def _scored(parts: dict[str, Any]) -> Parts:
     sides = {k: held for k, held in parts.items() if k not in ("first", "second")}
     if isinstance(sides.get("prompt"), Mapping):
         sides["prompt"] = sides["prompt"].get("full_text")
-    scores = [parts.get("first"), parts.get("second")]
-    if not all(isinstance(s, int | float) for s in scores):
+    first, second = number_in(parts, "first"), number_in(parts, "second")
+    if first is None or second is None:
         return sides
-    first, second = float(scores[0] or 0), float(scores[1] or 0)
     return with_verdict(sides, "tie" if first == second else "a" if first > second else "b")
 
 
@@ -268,7 +272,10 @@ COMPARISONS = (
             "id": ("id",),
         },
         marks=("prompt", "a", "b", "first", "second"),
-        derives=derived(("chosen", "rejected"), of=("a", "b", "first", "second")),
+        derives=(
+            *derived(("chosen", "rejected"), of=("a", "b", "first", "second")),
+            *derived(("chosen", "rejected"), of=("neither",)),
+        ),
         read=_arena,
         example={
             "prompt": '["Name a colour"]',

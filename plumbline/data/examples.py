@@ -17,6 +17,7 @@ from typing import Any
 from plumbline.data.labels import Choice
 from plumbline.data.messages import (
     conversation_from,
+    holds_hh_turns,
     kind_of,
     messages_from,
     structure_from,
@@ -36,8 +37,6 @@ from plumbline.data.part_values import (
     truth_of,
 )
 from plumbline.data.records import Conversation, Message, assistant, user
-
-HH_MARK = "\n\nHuman:"
 
 
 class NoPromptError(ValueError):
@@ -103,7 +102,7 @@ def example_from(parts: Parts) -> Example:
         label=truth_of(parts["label"]) if "label" in parts else None,
         references=_references(parts),
         tools=tuple(named("tools", tools_from, parts["tools"])) if "tools" in parts else (),
-        weight=number_in(parts, "weight"),
+        weight=_weight(parts),
         margin=grade_in(parts, "margin"),
         subset=str(parts["subset"]) if has_something(parts.get("subset")) else None,
         id=str(parts["id"]) if has_something(parts.get("id")) else None,
@@ -289,11 +288,11 @@ def _side(parts: Parts, part: str, name: str) -> Conversation:
         value = text_of(value)
     turns = named(name, lambda v: conversation_from(v, "assistant"), value)
     is_plain = isinstance(value, str) and len(turns) == 1 and turns[0]["role"] == "assistant"
-    if is_plain and "prompt" not in parts and HH_MARK in str(value):
+    if is_plain and "prompt" not in parts and holds_hh_turns(str(value)):
         raise ValueError(f"'{name}' has text before the first 'Human:'")
     marked = isinstance(parts.get("prompt"), str) and parts["prompt"].lstrip().startswith("Human:")
     if marked and len(turns) == 1 and isinstance(value, str):
-        if HH_MARK in value or "\n\nAssistant:" in value:
+        if holds_hh_turns(value):
             raise ValueError(f"'{name}' holds turns of a dialogue behind the response")
         turns = [{"role": "assistant", "content": value.strip()}]
     return turns
@@ -336,6 +335,11 @@ def _wrong_answers(parts: Parts) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         raise ValueError(f"has {kind_of(value)} as wrong_answers, not a list of texts")
     return tuple(dict.fromkeys(named("wrong_answers", texts_in, value)))
+
+
+def _weight(parts: Parts) -> float | None:
+    weight = parts.get("weight")
+    return float(weight) if isinstance(weight, bool) else number_in(parts, "weight")
 
 
 def _steps(parts: Parts) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from plumbline.errors import DataError
 from plumbline.tables import Table
 
 _SEPARATORS = ",;\t|"
+_NAMED_SEPARATOR = re.compile(rb"\"?sep=([,;\t|])\"?")
 _BATCH = 256
 
 
@@ -98,16 +100,21 @@ def _read_separated(separators: str) -> Callable[[Path], Iterator[RawRow]]:
 
 def _separated_rows(stream: BinaryIO, path: Path, separators: str) -> Iterator[RawRow]:
     """Yield the rows of a text whose columns are separated, below a header that names them."""
-    head = stream.peek(65536)[:65536].lstrip().partition(b"\n")[0]  # type: ignore[attr-defined]
-    separator = max(separators, key=lambda mark: head.count(mark.encode()))
+    head = stream.peek(65536)[:65536].lstrip().splitlines()  # type: ignore[attr-defined]
+    first = head[0] if head else b""
+    separator = max(separators, key=lambda mark: first.count(mark.encode()))
     text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")
+    if (named := _NAMED_SEPARATOR.fullmatch(first)) is not None:  # Excel's first line
+        separator = named[1].decode()
+        text.readline()
     csv.field_size_limit(LARGEST_ROW)
     reader = csv.reader(text, delimiter=separator, strict=True)
     columns: Sequence[str] = ()
-    start = 1
+    start = 1 if named is None else 2
+    above = start - 1
     try:
         for cells in reader:
-            line, start = start, reader.line_num + 1
+            line, start = start, above + reader.line_num + 1
             if not cells:  # a blank line
                 continue
             if not columns:
@@ -139,13 +146,17 @@ def _header(cells: Sequence[str], path: Path) -> Sequence[str]:
     columns = [cell.strip() for cell in cells]
     if any(HALF_CHARACTER.search(name) for name in columns):
         raise DataError(not_utf8(path, "line 1"))
+    _refuse_repeated(columns, path, " The first line must be a header with different names.")
+    return columns
+
+
+def _refuse_repeated(columns: Sequence[str], path: Path, hint: str = "") -> None:
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path}: the header names {', '.join(map(repr, twice))} more than once, so its "
-            "columns cannot be distinguished. The first line must be a header with different names."
+            f"{path}: its header names {', '.join(map(repr, twice))} more than once, so its "
+            f"columns cannot be distinguished.{hint}"
         )
-    return columns
 
 
 def _read_parquet(path: Path) -> Iterator[RawRow]:
@@ -154,6 +165,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
 
     try:
         with pq.ParquetFile(path) as file:
+            _refuse_repeated(file.schema_arrow.names, path)
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
                 _refuse_large(group.total_byte_size, group.num_rows, path)
@@ -172,7 +184,8 @@ def _read_arrow(path: Path) -> Iterator[RawRow]:
                 batches: Iterable[Any] = map(file.get_batch, range(file.num_record_batches))
             except pa.ArrowInvalid:  # as `datasets` writes it: a stream
                 source.seek(0)
-                batches = pa.ipc.open_stream(source)
+                file = batches = pa.ipc.open_stream(source)
+            _refuse_repeated(file.schema.names, path)
             yield from _numbered(batches)
     except (pa.ArrowException, OSError) as error:
         raise DataError(_damaged(path, "Arrow", error)) from None
@@ -182,9 +195,32 @@ def _numbered(batches: Iterable[Any]) -> Iterator[RawRow]:
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH):
-            for record in batch.slice(start, _BATCH).to_pylist():
+            for record in _records_in(batch.slice(start, _BATCH)):
                 number += 1
-                yield RawRow(number, f"row {number}", record)
+                place = f"row {number}"
+                if isinstance(record, str):
+                    yield RawRow(number, place, None, record)
+                else:
+                    yield RawRow(number, place, record)
+
+
+def _records_in(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Yield the rows of a batch; of one with a value that Python does not have, what it is."""
+    try:
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+    except (ValueError, OverflowError, KeyError):  # a time beyond the year 9999, no UTF-8
+        for place in range(batch.num_rows):
+            yield _record_at(batch, place)
+
+
+def _record_at(batch: Any, place: int) -> dict[str, Any] | str:
+    record = {}
+    for name in batch.schema.names:
+        try:
+            record[name] = batch.column(name)[place].as_py(maps_as_pydicts="strict")
+        except (ValueError, OverflowError, KeyError) as error:
+            return f"has a value under {name!r} that cannot be read: {error}"
+    return record
 
 
 def _refuse_large(size: int, rows: int, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from plumbline.data.byte_streams import LARGEST_ROW, MIB
 from plumbline.data.messages import kind_of
-from plumbline.data.raw_rows import RawRow, beginning_of, repaired
+from plumbline.data.raw_rows import RawRow, beginning_of, repaired, whole_text
 from plumbline.errors import DataError
 
 DEEPEST = 100
@@ -29,10 +29,24 @@ _CONTAINERS = (
 
 def _integer(text: str) -> int | float:
     """Return a whole number; one of hundreds of digits becomes a float, and thus infinite."""
-    return int(text) if len(text) < 400 else float(text)
+    return int(text) if len(text) < 309 else float(text)  # what a float holds
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice, of which JSON readers keep one or the other."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _RepeatedKeyError(f"has {whole_text(twice)[:200]!r} twice in one object")
+    return held
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, object_pairs_hook=_object)
+_LENIENT_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def json_rows(stream: BinaryIO, path: Path, name: str) -> Iterator[RawRow]:
@@ -78,7 +92,7 @@ def _rows_of_lines(stream: BinaryIO) -> Iterator[RawRow]:
 def _row_of(line: bytes, number: int) -> RawRow:
     place = f"line {number}"
     try:
-        text = line.decode("utf-8")
+        text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")  # of files put together
         record = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 (byte 0x{line[error.start]:02x} at {error.start + 1})"
@@ -86,6 +100,8 @@ def _row_of(line: bytes, number: int) -> RawRow:
         problem = _TOO_DEEP
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at character {error.pos + 1}"
+    except _RepeatedKeyError as error:
+        problem = str(error)
     else:
         return _checked(record, number, place, text)
     return RawRow(number, place, None, problem, beginning_of(line))
@@ -138,15 +154,22 @@ class _Text:
                 return self.text[self.at : self.at + 1]
             self.more()
 
-    def value(self, number: int) -> tuple[Any, str]:
-        """Return the next value and its text."""
+    def value(self, number: int) -> RawRow:
+        """Return the next value as a row."""
+        decoder, repeated = _DECODER, ""
+        place = f"row {number}"
         while True:
             problem = "it does not end"
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = decoder.raw_decode(self.text, self.at)
                 if end < len(self.text) or self.ended:  # else a number may be longer
                     text, self.at = self.text[self.at : end], end
-                    return value, text
+                    if repeated:
+                        return RawRow(number, place, None, repeated, beginning_of(text))
+                    return _checked(value, number, place, text)
+            except _RepeatedKeyError as error:  # again, to find where the row ends
+                decoder, repeated = _LENIENT_DECODER, str(error)
+                continue
             except json.JSONDecodeError as error:
                 problem = error.msg
             except RecursionError:
@@ -175,8 +198,7 @@ def _rows_of_document(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
             text.at += 1
             text.next_character()
         number += 1
-        record, written = text.value(number)
-        yield _checked(record, number, f"row {number}", written)
+        yield text.value(number)
     if is_list and not character:
         raise DataError(
             f"{path} cannot be read: its list does not end. The file was cut off after row "

@@ -50,7 +50,9 @@ _TURN_KEYS = frozenset(
         "reasoning_content", "reasoning", "thinking", "weight", "train", "loss",
     )
 )  # fmt: skip
-_HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
+_HH_MARK = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):[ ]?")
+_HH_LINE = re.compile(r"(?:\A\s*|\r?\n)(Human|Assistant):[ ]?")
+_HH_INSIDE = re.compile(r"\r?\n\r?\n(?:Human|Assistant):")
 _HH_START = re.compile(r"\A\s*(?:Human|Assistant):")
 _LARGEST_LITERAL = 1_000_000
 
@@ -70,6 +72,8 @@ def kind_of(value: object) -> str:
         return "text"
     if isinstance(value, int | float):
         return "a number"
+    if isinstance(value, bytes):
+        return "bytes"
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, Sequence):
@@ -82,7 +86,7 @@ def messages_from(value: Any) -> Conversation:
     turns = structure_from(value)
     if isinstance(turns, Mapping):
         turns = _transposed(turns) if _is_transposed(turns) else [turns]
-    if isinstance(turns, str) or not isinstance(turns, Sequence):
+    if isinstance(turns, str | bytes) or not isinstance(turns, Sequence):
         raise ValueError(f"is {kind_of(value)}, not a list of messages")
     return [_message(turn, number) for number, turn in enumerate(turns, 1)]
 
@@ -102,16 +106,22 @@ def conversation_from(value: Any, speaker: str) -> Conversation:
 def hh_dialogue(text: str) -> Conversation | None:
     """Read a dialogue in Anthropic's HH format; None where the text does not begin as one.
 
-    An open ``Assistant:`` at the end, with nothing behind it, is kept as an empty turn.
+    Turns begin after an empty line; in a text without one, at the start of a line. An open
+    ``Assistant:`` at the end, with nothing behind it, is kept as an empty turn.
     """
     if not _HH_START.match(text):
         return None
-    parts = _HH_MARK.split(text)
+    parts = (_HH_MARK if holds_hh_turns(text) else _HH_LINE).split(text)
     roles = {"Human": "user", "Assistant": "assistant"}
     return [
         {"role": roles[speaker], "content": content.strip()}
         for speaker, content in zip(parts[1::2], parts[2::2], strict=True)
     ]
+
+
+def holds_hh_turns(text: str) -> bool:
+    """Return whether turns in HH's marks stand within a text, behind its beginning."""
+    return _HH_INSIDE.search(text) is not None
 
 
 def structure_from(value: Any) -> Any:
@@ -288,5 +298,9 @@ def _is_transposed(turns: Mapping[str, Any]) -> bool:
 
 
 def _transposed(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    length = min(len(held) for held in columns.values())
+    lengths = {key: len(held) for key, held in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{length} under {key!r}" for key, length in lengths.items())
+        raise ValueError(f"has messages by column, and not as many in each: {counts}")
+    length = next(iter(lengths.values()))
     return [{key: held[place] for key, held in columns.items()} for place in range(length)]

@@ -6,6 +6,8 @@ sentence that begins with the row.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from plumbline.data.messages import is_missing, kind_of, messages_from, structur
 Parts = Mapping[str, Any]
 T = TypeVar("T")
 
+_PLACE = re.compile(r"[0-9]{1,2}")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -29,6 +32,9 @@ def has_something(value: Any) -> bool:
 
 _TRUTHS = {
     "true": True, "false": False, "1": True, "0": False, "-1": False,
+    "1.0": True, "0.0": False, "-1.0": False, "yes": True, "no": False,
+    "positive": True, "negative": False, "accepted": True, "rejected": False,
+    "chosen": True,
     "up": True, "down": False, "thumbs_up": True, "thumbs_down": False,
     "thumbs up": True, "thumbs down": False, "\U0001f44d": True, "\U0001f44e": False,
     "good": True, "bad": False, "like": True, "dislike": False,
@@ -47,12 +53,52 @@ def truth_of(value: Any) -> bool | None:
     return _TRUTHS.get(value.strip().lower()) if isinstance(value, str) else None
 
 
+def why_no_truths(labels: Sequence[Any]) -> str | None:
+    """Return why the labels of a file are not true or false, although some look so; else None.
+
+    A rating from 1 to 5 has ones, and a vote of -1, 0 or 1 has noughts that are not bad. A few
+    odd values among many do not make a file one of these.
+    """
+    numbers = [number for label in labels if (number := _plain_number(label)) is not None]
+    few = max(2, len(labels) / 10)
+    if sum(number not in (-1, 0, 1) for number in numbers) >= few:
+        shown = ", ".join(f"{number:g}" for number in sorted(set(numbers))[:5])
+        return f"has a grade as its label, not true or false: the file's labels are {shown}"
+    if numbers.count(-1) >= few and numbers.count(0) >= few:
+        return "has a label of a file with -1 and 0, so it is not clear which of them are bad"
+    return None
+
+
+def _plain_number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return number_of(value)
+    except ValueError:
+        return None
+
+
+def number_of(value: Any) -> float:
+    """Return a finite number, also from a text that holds one, as a cell of a table does."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"is {kind_of(value)}, not a number")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"is {kind_of(value)}, not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"is {number}, not a finite number")
+    return number
+
+
 def text_of(value: Any) -> str:
     """Return a single value as the text that a person would write for it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"is {value}, not text")
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError(f"is {kind_of(value)}, not text")
@@ -87,17 +133,26 @@ def options_of(parts: Parts) -> list[tuple[str, str]]:
 def right_option(parts: Parts) -> list[str]:
     """Return letter and text of the option that is right, which may be named by either or place."""
     options, correct = options_of(parts), parts["correct"]
-    if isinstance(correct, int | float) and not isinstance(correct, bool):
-        if correct != int(correct) or not 0 <= correct < len(options):
-            raise ValueError(f"has the right option {correct!r} of {len(options)}")
-        return list(options[int(correct)])
     name = named("correct", text_of, correct).strip()
-    for letter, text in options:
-        if name in (letter, text):
-            return [letter, text]
-    if name.isdigit() and int(name) < len(options):
-        return list(options[int(name)])
-    raise ValueError(f"has the right option {name!r}, which is none of its options")
+    by_letter = [option for option in options if option[0] == name]
+    by_text = [option for option in options if option[1] == name]
+    by_place = [options[int(name)]] if _PLACE.fullmatch(name) and int(name) < len(options) else []
+    is_number = isinstance(correct, int | float) and not isinstance(correct, bool)
+    orders = (by_letter, by_place) if is_number else (by_letter, by_text, by_place)
+    found = next((order for order in orders if order), None)
+    if found is None:
+        raise ValueError(f"has the right option {name[:80]!r}, which is none of its options")
+    if is_number and not by_letter and by_text and by_text != by_place and _are_numbers(parts):
+        raise ValueError(
+            f"has the right option {name}, which is one of its options and the place of another"
+        )
+    return list(found[0])
+
+
+def _are_numbers(parts: Parts) -> bool:
+    """Return whether options are numbers, so that a number may be one of them or its place."""
+    options = structure_from(parts["options"])
+    return isinstance(options, list) and any(isinstance(text, int | float) for text in options)
 
 
 def texts_in(value: Any) -> tuple[str, ...]:
@@ -135,10 +190,7 @@ def number_in(parts: Parts, part: str) -> float | None:
     value = parts.get(part)
     if is_missing(value) or value == "":
         return None
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(f"has {kind_of(value)} as {part}, not a number") from None
+    return named(part, number_of, value)
 
 
 #: Graded labels in words, as `plumbline.data.labels.Label.strength` counts them.

@@ -21,9 +21,12 @@ _REFERENCES = (
 
 def answered(parts: dict[str, Any]) -> Parts:
     """Take the response for a reference where the row has no other, and the other way round."""
-    texts = structure_from(parts.get("response"))
-    if isinstance(texts, Mapping) and "text" in texts:  # SQuAD: {"text": [...], "answer_start": …}
-        texts = texts["text"]
+    texts = parts.get("response")
+    answers = structure_from(texts)
+    # A text may be JSON because the question asks for it: only SQuAD's two keys make it answers.
+    squad = {"text", "answer_start"} if isinstance(texts, str) else {"text"}
+    if isinstance(answers, Mapping) and answers.keys() >= squad:
+        texts = answers["text"]
     if isinstance(texts, list) and not (texts and isinstance(texts[0], Mapping)):
         rest = {name: held for name, held in parts.items() if name != "response"}
         first = {"response": text_of(texts[0])} if texts else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -30,7 +30,7 @@ from plumbline.data.formats import (
     why_unknown,
 )
 from plumbline.data.messages import is_missing, unread_keys
-from plumbline.data.part_values import has_something
+from plumbline.data.part_values import has_something, why_no_truths
 from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
 from plumbline.data.sources import RowSource, as_source, source_at
@@ -42,9 +42,12 @@ from plumbline.runs.calls import SourceFile
 _MEANINGFUL_NAMES = frozenset(name for names in MEANINGFUL.values() for name in names)
 #: Parts that change what a row means: a use that does not take them leaves the row out.
 _BINDING = ("tools", "reasoning", "weight")
+#: What a reader raises at a row that is not as its format says.
+_UNFIT = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 #: What is kept of rows that are left out: so many characters of each, and so many rows whole.
 _LARGEST_KEPT = 20_000
 _MOST_KEPT = 10_000
+_LONGEST_REASON = 500
 
 
 class DataFormatConfig(Config):
@@ -92,6 +95,8 @@ class ReadReport:
     """Rows that hold something in a column that is not read."""
     repaired: int = 0
     """Rows in which half characters were replaced by U+FFFD."""
+    merged: int = 0
+    """Rows that were added to an earlier one, whose prompt they have."""
 
     def notes(self) -> list[str]:
         """Return what is worth saying beside the rows that were left out."""
@@ -104,9 +109,19 @@ class ReadReport:
         if self.columns_unused:
             unused = ", ".join(f"{name} ({n} rows)" for name, n in self.columns_unused.items())
             notes.append(f"columns that are not used: {unused}")
+        return [*notes, *self.warnings()]
+
+    def warnings(self) -> list[str]:
+        """Return what was done to rows that are kept."""
+        warnings = []
         if self.repaired:
-            notes.append(f"half characters were replaced by U+FFFD in {self.repaired} rows")
-        return notes
+            warnings.append(f"half characters were replaced by U+FFFD in {self.repaired} rows")
+        if self.merged:
+            warnings.append(
+                f"{self.merged} rows repeat the prompt of an earlier one, which was given their "
+                "references"
+            )
+        return warnings
 
 
 class ExampleReader:
@@ -132,6 +147,7 @@ class ExampleReader:
         self._format: Format | None = None
         self._columns: Mapping[str, str] = {}
         self._used: frozenset[str] = frozenset()
+        self._why_no_labels: str | None = None
 
     def __iter__(self) -> Iterator[ReadRow]:
         rows = islice(self._source.rows(), self._max_rows)
@@ -147,6 +163,8 @@ class ExampleReader:
         """Count a row as left out; in a strict reader, raise `DataError` with it."""
         if self._strict:
             raise DataError(f"{self._source.place}, {row.place} {reason}.")
+        if len(reason) > _LONGEST_REASON:  # it shows a value of the row
+            reason = f"{reason[:_LONGEST_REASON]} …"
         record: Any = "not kept: many rows were left out"
         if len(self.report.dropped.rows) < _MOST_KEPT:
             record = row.record if row.record is not None else getattr(row, "text", "")
@@ -185,6 +203,9 @@ class ExampleReader:
             for part, column in used.items()
         }
         self._used = frozenset(self._columns[part] for part in used)
+        if "label" in used:
+            held = (record.get(used["label"]) for record in first)
+            self._why_no_labels = why_no_truths([label for label in held if not is_missing(label)])
 
     def _mapped(self, names: Sequence[str]) -> dict[str, str]:
         """Return the columns that the setting ``columns`` names, and those of a part's own name."""
@@ -224,11 +245,11 @@ class ExampleReader:
             names = ", ".join(map(str, row.record))
             self.leave_out(row, f"has the columns {names}, but no prompt")
             return
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
+        except _UNFIT as problem:
             reason = str(problem) if isinstance(problem, ValueError) else _unforeseen(problem)
             self.leave_out(row, reason)
             return
-        self._count_unused(row.record)
+        self._count_unused(row.record, examples)
         self.report.kept += 1
         for nth, example in enumerate(examples):
             yield ReadRow(row.number, row.place, example, row.record, nth, self._columns)
@@ -304,9 +325,13 @@ class ExampleReader:
     def _checked(self, example: Example) -> Example:
         """Return an example that has what its use needs, and nothing that the use would lose."""
         use = self._use
+        if self._why_no_labels is not None:
+            example = replace(example, label=None)
         for part in use.needs:
             if part == "label" and example.label is None:
-                raise ValueError("has a label that is neither true nor false")
+                raise ValueError(
+                    self._why_no_labels or "has a label that is neither true nor false"
+                )
             if part in ("response", "chosen", "rejected", "a", "b") and not getattr(example, part):
                 raise ValueError(self._without(example, part))
         if example.tools and "tools" not in use.takes:
@@ -327,10 +352,14 @@ class ExampleReader:
             return "is a tie or has no verdict, so that neither response is preferred"
         return f"has no {part}"
 
-    def _count_unused(self, record: Record) -> None:
+    def _count_unused(self, record: Record, examples: Sequence[Example]) -> None:
         unused = self.report.columns_unused
+        label = self._columns.get("label")
         for name, held in record.items():
-            if name not in self._used and has_something(held):
+            is_used = name in self._used
+            if name == label and all(example.label is None for example in examples):
+                is_used = False  # it says neither good nor bad
+            if not is_used and has_something(held):
                 unused[str(name)] += 1
         column = self._columns.get("messages")
         if column is not None:

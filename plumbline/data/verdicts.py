@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from plumbline.data.messages import kind_of
-from plumbline.data.part_values import Parts
+from plumbline.data.part_values import Parts, named, number_of
 
 #: What the columns that say which response is better hold, beside a, b, tie and both_bad.
 _VERDICTS: Mapping[str, Mapping[Any, str]] = {
@@ -19,6 +19,7 @@ _VERDICTS: Mapping[str, Mapping[Any, str]] = {
     "better_response_id": {0: "a", 1: "b"},
     "labels": {1: "a", 0: "b"},  # SHP: 1 where A is preferred
 }  # fmt: skip
+_WHOLE = re.compile(r"-?[0-9]{1,3}(\.0+)?")
 #: Columns whose sign says it: below zero the first response is better.
 _SIGNED = ("preference_strength", "overall_preference")
 
@@ -26,21 +27,24 @@ _SIGNED = ("preference_strength", "overall_preference")
 def verdict_of(column: str, value: Any) -> str:
     """Return what a column says: a, b, tie or both_bad; raise `ValueError` where it says none."""
     if column in _SIGNED:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"has {kind_of(value)} as {column}, not a number")
-        return "tie" if value == 0 else "a" if value < 0 else "b"
+        number = named(column, number_of, value)
+        return "tie" if number == 0 else "a" if number < 0 else "b"
     text = value.strip() if isinstance(value, str) else value
     if text in ("a", "b", "tie", "both_bad"):
         return str(text)
     verdicts = _VERDICTS[column]
-    if text not in verdicts or isinstance(text, bool):
-        raise ValueError(f"has the {column} {value!r}, which does not say which response is better")
+    if isinstance(text, str) and text not in verdicts and _WHOLE.fullmatch(text):
+        text = int(float(text))  # a cell of CSV
+    if isinstance(text, bool) or not isinstance(text, str | int | float) or text not in verdicts:
+        raise ValueError(
+            f"has the {column} {str(value)[:80]!r}, which does not say which response is better"
+        )
     return verdicts[text]
 
 
 def strength_of(column: str, value: Any) -> float | None:
     """Return by how much the better response is better, where the column is graded; else None."""
-    return float(abs(value)) if column in _SIGNED else None
+    return abs(number_of(value)) if column in _SIGNED else None
 
 
 def with_verdict(parts: Parts, verdict: str) -> Parts:
