@@ -139,14 +139,14 @@ def right_option(parts: Parts) -> list[str]:
     by_place = [options[int(name)]] if _PLACE.fullmatch(name) and int(name) < len(options) else []
     is_number = isinstance(correct, int | float) and not isinstance(correct, bool)
     orders = (by_letter, by_place) if is_number else (by_letter, by_text, by_place)
-    found = next((order for order in orders if order), None)
-    if found is None:
+    right = next((order for order in orders if order), None)
+    if right is None:
         raise ValueError(f"has the right option {name[:80]!r}, which is none of its options")
     if is_number and not by_letter and by_text and by_text != by_place and _are_numbers(parts):
         raise ValueError(
             f"has the right option {name}, which is one of its options and the place of another"
         )
-    return list(found[0])
+    return list(right[0])
 
 
 def _are_numbers(parts: Parts) -> bool:
