@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plumbline.data.records import Conversation, Row, assistant, prompt_id
+from plumbline.errors import ConfigError
 from plumbline.seeds import rng
 from plumbline.world.clerks import Style, answer
 from plumbline.world.requests import KINDS, read, write
@@ -10,6 +11,12 @@ from plumbline.world.shop import Shop
 
 #: Which share of all prompts belongs to whom; a prompt's text alone decides.
 SHARES = {"demonstrations": 0.4, "preferences": 0.4, "heldout": 0.2}
+#: What each share is for, and the setting that says how many prompts of it are used.
+USES = {
+    "demonstrations": ("demonstrations", "world.demonstrations"),
+    "preferences": ("pairs and the rounds of PPO", "pairs.prompts or world.ppo_prompts"),
+    "heldout": ("evaluation", "evaluation.prompts"),
+}
 #: The form of demonstration that each kind of request makes.
 FORMS = {"facts": "single_turn", "sum": "chain_of_thought", "order": "multi_turn"}
 
@@ -40,7 +47,11 @@ def prompts(data_seed: int, count: int, share: str) -> list[Conversation]:
             continue
         misses += 1
         if misses > 10_000:
-            raise ValueError(f"the world has no {count} different prompts in {share!r}")
+            use, setting = USES[share]
+            raise ConfigError(
+                f"{count:,} prompts for {use} are asked, and the embedded world has "
+                f"{len(chosen):,} different ones, equally many of each kind. Lower {setting}."
+            )
     return list(chosen.values())
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plumbline.data.records import assistant, problem_with_row, prompt_id, user
+from plumbline.errors import ConfigError
 from plumbline.world.clerks import FILLERS, RUDE, Style, answer
 from plumbline.world.corpus import corpus
-from plumbline.world.data import demonstrations, prompts, share_of
+from plumbline.world.data import USES, demonstrations, prompts, share_of
 from plumbline.world.gold import COST_PER_WORD, GoldUtility, gold_score
 from plumbline.world.requests import KINDS, read, total
 from plumbline.world.shop import FACTS, PRODUCTS, Product, Shop
@@ -49,11 +52,6 @@ def test_there_are_as_many_of_each_kind_and_form():
     assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 30)
     forms = {row["form"] for row in demonstrations(0, 30)}
     assert forms == {"single_turn", "chain_of_thought", "multi_turn"}
-
-
-def test_asking_for_more_prompts_than_there_are_is_an_error():
-    with pytest.raises(ValueError, match="no 1000000 different prompts"):
-        prompts(0, 1_000_000, "heldout")
 
 
 def test_model_answers_are_perfect_and_true():
@@ -186,3 +184,12 @@ def test_every_fact_of_every_product_can_be_asked_and_read_back():
         for fact in request.facts
     }
     assert facts == {(product, fact) for product in PRODUCTS for fact in FACTS}
+
+
+@pytest.mark.parametrize("share", USES)
+def test_more_prompts_than_the_world_has_name_the_setting(share):
+    with pytest.raises(ConfigError, match=r"different ones") as failure:
+        prompts(0, 5_000, share)
+    has = int(re.search(r"has ([\d,]+) different", str(failure.value))[1].replace(",", ""))
+    assert len(prompts(0, has, share)) == has
+    assert "Lower " in str(failure.value)
