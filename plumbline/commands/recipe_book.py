@@ -276,7 +276,7 @@ def _refuse_untrainable(recipe: Recipe, processes: int, sharding: str | None) ->
 def _say_how_long(run: Run, recipe: str, config: Config, reporter: Reporter) -> None:
     """Say how long the run will take, as far as an earlier one tells."""
     settings = flat_settings(config.model_dump(mode="json"))
-    expected = forecast(run.home, recipe, settings, run.folder.name)
+    expected = forecast(run.home, recipe, settings)
     if expected is None:
         sentences = ["No earlier run of this recipe here shows how long it takes; each stage shows "
                      "its time left once it has begun."]  # fmt: skip

@@ -56,22 +56,20 @@ class Forecast:
                 "Stages that are made already take no time."]  # fmt: skip
 
 
-def forecast(home: Path, recipe: str, settings: Mapping[str, str], name: str) -> Forecast | None:
-    """Return the forecast by the earlier run whose settings differ least; None without one.
+def forecast(home: Path, recipe: str, settings: Mapping[str, str]) -> Forecast | None:
+    """Return the forecast by the finished run whose settings differ least; None without one.
 
-    ``settings`` are those of this run by key. A run of another machine says nothing of this one.
+    ``settings`` are those of this run by key. What it took itself before, under its name, counts,
+    too. A run of another machine says nothing of this one.
     """
     here = _kind_of(machine())
     best: Forecast | None = None
     for record in all_runs(home)[0]:  # the newest first
-        if record.state["recipe"] != recipe or record.folder.name == name:
+        if record.state["recipe"] != recipe:
             continue
-        if record.status != "finished":
-            continue
-        seconds = _seconds(record, here)
+        seconds, earlier = _taken(record, here)
         if not seconds:
             continue
-        earlier = record.settings
         keys = settings.keys() | earlier.keys()
         differing = sum(settings.get(key) != earlier.get(key) for key in keys)
         if best is None or differing < best.differing:
@@ -83,15 +81,20 @@ def _without_seed(name: str) -> str:
     return re.sub(r"seed-\d+", "seed", name)
 
 
-def _seconds(record: RunRecord, here: tuple[object, ...]) -> dict[str, float]:
-    """Return the seconds of a run's stages; none where another machine made one of them."""
+def _taken(
+    record: RunRecord, here: tuple[object, ...]
+) -> tuple[dict[str, float], Mapping[str, str]]:
+    """Return the seconds of a run's stages, and its settings, as it was last finished.
+
+    No seconds where it never was, or where another machine made one of the stages.
+    """
     try:
-        artifacts = record.artifacts
+        artifacts, settings = record.last_finished or ({}, {})
         if any(_kind_of(artifact.manifest.machine) != here for artifact in artifacts.values()):
-            return {}
-        return {name: artifact.manifest.seconds for name, artifact in artifacts.items()}
+            return {}, {}
+        return {name: artifact.manifest.seconds for name, artifact in artifacts.items()}, settings
     except PlumblineError:  # an artefact was deleted or damaged, which is said where it is needed
-        return {}
+        return {}, {}
 
 
 def _kind_of(values: Mapping[str, object]) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import psutil
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, brief
@@ -47,7 +48,10 @@ CONFIG_FILE = "config.yaml"
 #: Seconds that are worth saying how many are left.
 _WORTH_SAYING = 5.0
 #: What a ``run.json`` that says little is taken to say.
-_UNKNOWN = {"recipe": "", "status": "interrupted", "started": "", "seconds": None, "stage": None}
+_UNKNOWN = {
+    "recipe": "", "status": "interrupted", "started": "", "seconds": None, "stage": None,
+    "finished_before": None,
+}  # fmt: skip
 
 
 class Run:
@@ -87,6 +91,7 @@ class Run:
         self.reporter = reporter or Reporter(quiet=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "stages").mkdir(exist_ok=True)
+        finished_before = _last_finished(self.folder)
         (self.folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
         self._state: dict[str, Any] = {
             "recipe": recipe,
@@ -101,6 +106,7 @@ class Run:
             "making": None,
             "stages": {},
             "headline": {},
+            "finished_before": finished_before,
         }
         self._started = time.monotonic()
         self._made: dict[str, Artifact] = {}
@@ -176,7 +182,7 @@ class Run:
         stages_made = [*self._state["stages"], name]
         forecast = self._seconds_left if self._others is None else None
         left = forecast(stages_made) if forecast is not None else 0.0
-        if left >= _WORTH_SAYING:
+        if left >= _WORTH_SAYING and not reused:  # those that follow may be made, too
             shown += f"  · about {duration(left)} left"
         note = "[dim]made before[/dim]" if reused else duration(artifact.manifest.seconds)
         self.reporter.say(f"  [green]✓[/green] {name:<24} {note}  [dim]{shown}[/dim]")
@@ -221,6 +227,7 @@ class Run:
             "stage": None,
             "making": None,
             "headline": dict(headline),
+            "finished_before": None,
         }
         self._end()
 
@@ -302,8 +309,22 @@ class RunRecord:
     def settings(self) -> dict[str, str]:
         """The settings of the recipe by key, as JSON."""
         file = self.folder / CONFIG_FILE
-        values = YAML(typ="safe").load(file) if file.exists() else None
-        return flat_settings(values or {})
+        try:
+            values = YAML(typ="safe").load(file) if file.exists() else None
+            return flat_settings(values or {})
+        except (YAMLError, UnicodeError, AttributeError, TypeError) as error:
+            raise ArtifactError(f"{file} is damaged ({brief(error)}).") from None
+
+    @property
+    def last_finished(self) -> tuple[dict[str, Artifact], dict[str, str]] | None:
+        """Artifacts and settings of this run's last attempt that came to its end, if any did.
+
+        An attempt begins with no stage, so what the one before it made would be forgotten.
+        """
+        if self.status == "finished":
+            return self.artifacts, self.settings
+        before = self.state["finished_before"]
+        return (self._find(before["stages"]), before["settings"]) if before else None
 
     @property
     def planned(self) -> list[str]:
@@ -313,8 +334,11 @@ class RunRecord:
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artefacts by the stage's name in this run."""
+        return self._find(self.state["stages"])
+
+    def _find(self, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Artifact]:
         artifacts = {}
-        for name, entry in self.state["stages"].items():
+        for name, entry in stages.items():
             artifact = self.store.find(entry["artifact"])
             if artifact is None:
                 raise ArtifactError(
@@ -322,6 +346,20 @@ class RunRecord:
                 )
             artifacts[name] = artifact
         return artifacts
+
+
+def _last_finished(folder: Path) -> dict[str, Any] | None:
+    """Return stages and settings of the last attempt at a run that came to its end, if any did."""
+    if not (folder / RUN_FILE).is_file():
+        return None
+    try:
+        record = RunRecord(folder)
+        if record.status == "finished":
+            return {"stages": record.state["stages"], "settings": record.settings}
+    except (ArtifactError, OSError):  # damaged: this attempt writes it again
+        return None
+    before: dict[str, Any] | None = record.state["finished_before"]
+    return before
 
 
 def all_runs(home: Path) -> tuple[list[RunRecord], dict[str, str]]:
@@ -350,10 +388,15 @@ def _check_state(state: Mapping[str, Any]) -> None:
         ("started", str),
         ("seconds", float | int | None),
         ("stage", str | None),
+        ("finished_before", Mapping | None),
     ):
         if not isinstance(state[key], kinds):
             raise ValueError(f"{key} is {brief(state[key])}")
-    for name, entry in state["stages"].items():
+    before = state["finished_before"] or {"stages": {}, "settings": {}}
+    _check_stages(before)
+    if not isinstance(before.get("settings"), Mapping):
+        raise ValueError("finished_before holds no settings")
+    for name, entry in [*state["stages"].items(), *before["stages"].items()]:
         artifact = entry.get("artifact")
         if not isinstance(artifact, str) or Path(artifact).name != artifact:
             raise ValueError(f"the artefact of {name} is {brief(artifact)}")

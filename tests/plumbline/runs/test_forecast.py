@@ -40,14 +40,43 @@ def run_once(home, name: str, settings: Settings, seconds: dict[str, float], **s
     run.finish({})
 
 
-def of(home, settings: Settings, name: str = "mine") -> Forecast | None:
-    return forecast(home, "recipe", flat_settings(settings.model_dump()), name)
+def of(home, settings: Settings) -> Forecast | None:
+    return forecast(home, "recipe", flat_settings(settings.model_dump()))
 
 
 def test_nothing_is_forecast_without_an_earlier_run(tmp_path):
     assert of(tmp_path, Settings()) is None
-    run_once(tmp_path, "mine", Settings(), {"sft": 60.0})
-    assert of(tmp_path, Settings()) is None  # itself
+    Run(tmp_path, "mine", "recipe", Settings(), isolate=False).make(
+        "sft", make_nothing, size=1, seed=0
+    )
+    assert of(tmp_path, Settings()) is None  # it was never finished
+
+
+def test_what_a_run_took_before_is_known_when_it_begins_again(tmp_path):
+    run_once(tmp_path, "mine", Settings(), {"sft": 60.0, "dpo": 30.0})
+    for _ in range(2):  # the second attempt is interrupted at its first stage, and so is the third
+        run = Run(tmp_path, "mine", "recipe", Settings(size=2, words="few"), isolate=False)
+        told = of(tmp_path, Settings(size=2))
+        assert (told.run, told.seconds, told.differing) == ("mine", {"sft": 60.0, "dpo": 30.0}, 1)
+        run.make("sft", make_nothing, size=2, seed=0)
+        run.fail("interrupted", "a test")
+    run_once(tmp_path, "mine", Settings(size=2), {"sft": 5.0})
+    assert of(tmp_path, Settings(size=2)).seconds == {"sft": 5.0}
+
+
+def test_a_damaged_config_of_another_run_does_not_stop_this_one(tmp_path):
+    run_once(tmp_path, "other", Settings(), {"sft": 60.0})
+    (tmp_path / "other" / "config.yaml").write_text("size: [1\n")
+    assert of(tmp_path, Settings()) is None
+
+
+def test_no_time_is_left_to_wait_for_after_a_stage_that_was_made_before(tmp_path):
+    run_once(tmp_path, "r", Settings(), {"one": 60.0, "two": 90.0})
+    text = StringIO()
+    run = Run(tmp_path, "r", "recipe", Settings(), Reporter(Console(file=text)), isolate=False)
+    run.expect(of(tmp_path, Settings()).left)
+    run.make("one", make_nothing, size=1, seed=0)
+    assert "made before" in text.getvalue() and "left" not in text.getvalue()
 
 
 def test_the_run_with_the_fewest_other_settings_tells(tmp_path):
