@@ -62,7 +62,7 @@ def _summary_of_pairs(
         detectable = [row["detectable"] for row in others]
         sentences.append(
             f"{_where(rows[0], comparison)}, {len(others)} of {len(rows)} pairs of methods do not "
-            f"differ significantly. With 80 % power this design would detect differences of "
+            f"differ significantly. With 80% power this design would detect differences of "
             f"{min(detectable):.2f} to {max(detectable):.2f} {score_unit(comparison.judge)}."
         )
     return sentences
@@ -94,7 +94,7 @@ def _contrast_sentence(
         )
     return (
         f"{where}, these data do not show a significant difference between {a} and {b}: {a} − {b} "
-        f"is {row['difference']:+.2f} {unit} ({interval}; {p}). With 80 % power this design would "
+        f"is {row['difference']:+.2f} {unit} ({interval}; {p}). With 80% power this design would "
         f"detect a difference of {row['detectable']:.2f}; a smaller one may exist."
     )
 

@@ -104,7 +104,7 @@ def _contrasts(view: View) -> Chart | None:
     )
     caption = (
         f"Differences with {view.confidence} intervals. Grey bars: true differences of this size "
-        "may well stay undetected in this design (power below 80 %)."
+        "may well stay undetected in this design (power below 80%)."
     )
     return _intervals(
         view, "contrasts", "results", caption, rows, "label", x, 0.0, below=[undetected]

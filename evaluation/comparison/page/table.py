@@ -52,7 +52,8 @@ class ReportTable:
     """Rows for the CSV where it has more than the page shows."""
 
     def __bool__(self) -> bool:
-        return bool(self.rows)
+        """Whether it has anything to show: rows, and more of each than its name."""
+        return bool(self.rows) and len(self.columns) != 1  # without any it is for the CSV
 
     def csv(self) -> str:
         """Return the rows as CSV with every digit; a list or a mapping becomes JSON."""

@@ -86,7 +86,7 @@ def _results_note(view: View, any_matched: bool) -> str:
         note += " At the budget: the checkpoint of each seed that is nearest to it"
         by_kl = (view.design.get("budget") or {}).get("by") == "kl"
         note += "; contrasts interpolate between checkpoints." if by_kl else "."
-    if view.design.get("checkpoint_prompts"):
+    if view.design.get("checkpoint_prompts") and not view.of_models:
         count = number(view.design["checkpoint_prompts"], 0)
         note += f" Checkpoints during training were evaluated on {count} of the prompts."
     return note
@@ -152,7 +152,7 @@ def contrasts(view: View) -> ReportTable:
     ]
     columns = [
         Column("contrast", "contrast"),
-        Column("_at", "at"),
+        *([] if view.of_models else [Column("_at", "at")]),
         Column("_scorer", "by"),
         Column("difference", "difference", "signed"),
         Column("difference", f"{view.confidence} interval", "interval"),
@@ -197,6 +197,8 @@ def frontiers(view: View) -> ReportTable:
     rows = []
     for row in view.rows("frontier"):
         fit = row.get("fit") or {}
+        if row.get("area") is None and not fit:  # a single checkpoint
+            continue
         rows.append(
             _method(view.style(row["method"]))
             | {
@@ -211,7 +213,7 @@ def frontiers(view: View) -> ReportTable:
             }
         )
     columns = [
-        Column("method", "method", "method"),
+        Column("method", "policy", "method"),
         Column("_scorer", "score"),
         Column("area", "mean up to this KL", "number"),
         Column("area", f"{view.confidence} interval", "interval"),
@@ -221,11 +223,13 @@ def frontiers(view: View) -> ReportTable:
         Column("fit_r_squared", "R²", "number"),
         Column("_peak", "peak at KL"),
     ]
-    note = (
-        "The mean score over √KL from 0 to the KL beside it. α and β: the fit d (α − β log d) of "
-        "Gao et al. (2023), or d (α − β d) for best of n, with d = √KL. A peak beyond the largest "
-        "measured KL follows from the form of the curve only and is not given."
-    )
+    note = "The mean score over √KL from 0 to the KL beside it."
+    if any(row["fit_form"] for row in rows):
+        note += (
+            " α and β: the fit d (α − β log d) of Gao et al. (2023), or d (α − β d) for best of n, "
+            "with d = √KL. A peak beyond the largest measured KL follows from the form of the "
+            "curve only and is not given."
+        )
     return ReportTable("frontiers", "Under the frontier", _non_empty(columns, rows), rows, note)
 
 
@@ -264,7 +268,7 @@ def costs(view: View) -> ReportTable:
     """Return the costs of each method."""
     rows = [{**row, **_method(view.style(row["method"]))} for row in view.rows("costs")]
     columns = [
-        Column("method", "method", "method"),
+        Column("method", "policy", "method"),
         Column("seconds", "time", "duration"),
         *_price_columns(view),
         Column("memory", "peak memory", "size"),

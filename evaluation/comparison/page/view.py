@@ -108,7 +108,7 @@ class View:
     @property
     def confidence(self) -> str:
         """The confidence of the intervals, as text."""
-        return f"{100 * (self.design.get('confidence') or 0.95):g} %"
+        return f"{100 * (self.design.get('confidence') or 0.95):g}%"
 
     @cached_property
     def baseline_style(self) -> MethodStyle:

@@ -101,7 +101,7 @@ def content(
         "judge": "gold",
         "has_gold": True,
         "verdict": [
-            "At KL 4.0 nats PPO's answers are worth 0.21 points more than DPO's (95 % interval "
+            "At KL 4.0 nats PPO's answers are worth 0.21 points more than DPO's (95% interval "
             "0.02 to 0.40, p = 0.03); this design would have found a difference of 0.26 points.",
             "At the end of training the methods' intervals overlap; this does not tell which is "
             "better.",

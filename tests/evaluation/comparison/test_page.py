@@ -176,9 +176,29 @@ def test_tables_of_the_markdown_are_whole(written):
 def test_content_that_lacks_nearly_everything(make, tmp_path):
     page.write(make(), tmp_path)
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert '<section id="frontier" aria-labelledby="frontier-heading" hidden>' in text
+    assert '<section id="frontier"' not in text
     assert '<p class="headline">Nothing to compare yet</p>' in text
     assert not (tmp_path / "metrics" / "frontier.csv").exists()
+
+
+@pytest.mark.parametrize("make", [maker.content, maker.minimal, maker.external])
+def test_every_link_leads_to_a_section_with_something_in_it(make, tmp_path):
+    page.write(make(), tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    links = re.findall(r'<a (?:class="skip" )?href="#(\w+)"', text)
+    sections = dict(re.findall(r'<section id="(\w+)"(.*?)</section>', text, re.DOTALL))
+    assert "notes" in links
+    for place in links:
+        tag, body = sections[place].split(">", 1)
+        assert " hidden" not in tag
+        shown = re.sub(r"<h2.*?</h2>|<[^>]*>", "", body, flags=re.DOTALL)
+        assert shown.strip() or "data-chart" in body, place
+
+
+def test_a_live_page_has_every_section_for_what_comes(tmp_path):
+    text = page.live_page(maker.minimal())
+    assert '<section id="cost" aria-labelledby="cost-heading" hidden>' in text
+    assert '<a href="#cost" hidden>' in text
 
 
 def without(content: dict) -> list[dict]:
