@@ -25,8 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-from screenshots import PASSWORD, WIDTHS, Studio, browser, size
+from screenshots import PASSWORD, SCHEMES, WIDTHS, Studio, browser, save, size
 
 from annotation.agreement.disputes import most_disputed
 from annotation.agreement.intervals import Bootstrap
@@ -136,7 +135,7 @@ def watch_pages(runs: Path, folder: Path) -> Iterator[tuple[str, str]]:
 def in_training(runs: Path, home: Path, stage: str, until_step: int) -> Path:
     """Return a home with the run as it was when a training of it had come to a step."""
     state = json.loads((runs / RUN / "run.json").read_text())
-    made = state["stages"].pop(stage)["artefact"]
+    made = state["stages"].pop(stage)["artifact"]
     gone = {f"samples/{stage}", f"evaluation/{stage}", "report"}
     planned = [name for name in state["stages"] if re.fullmatch(r"\w+/seed-\d+", name)] + [stage]
     stages = {name: entry for name, entry in state["stages"].items() if name not in gone}
@@ -160,7 +159,7 @@ def in_training(runs: Path, home: Path, stage: str, until_step: int) -> Path:
 
 
 def photograph(name: str, url: str, out: Path) -> None:
-    for scheme in ("light",) if name in README else ("light", "dark"):
+    for scheme in SCHEMES[:1] if name in README else SCHEMES:
         driver = browser(dark=scheme == "dark")
         try:
             for width, measures in (README if name in README else WIDTHS).items():
@@ -174,11 +173,7 @@ def photograph(name: str, url: str, out: Path) -> None:
                     sys.stderr.write(f"{name} at {width}: {wide} pixels too wide for the window\n")
                 file = out / f"{name}-{width}{'-dark' * (scheme == 'dark')}.png"
                 file = out.parent / "report.png" if name in README else file
-                driver.save_screenshot(str(file))
-                with Image.open(file) as picture:  # a palette is a third of the size
-                    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
-                        file, optimize=True
-                    )
+                save(driver, file)
         finally:
             driver.quit()
 

@@ -4,7 +4,7 @@
     python docs/labelling-page/screenshots.py [--home FOLDER] [--out FOLDER] [NAME ...]
 
 It starts a labelling site of its own, sends one pair of each kind, and photographs each at two
-widths with chromium. Chinese and emoji need fonts that have them.
+widths with chromium, light and dark. Chinese and emoji need fonts that have them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -37,6 +38,11 @@ SHORT = (
     "come for umbrellas and lamps. It opens at nine, and delivery costs five coins."
 )
 WIDTHS = {"1280": (1280, 800), "390": (390, 844)}
+SCHEMES = ("light", "dark")
+#: Pictures beside those of the kinds of pair.
+OTHERS = ("adjudication", "practice")
+#: What is pressed before a picture is taken.
+KEYS = {"turns": "12", "table": "d1", "practice": "1"}
 PASSWORD = "a-password-for-pictures"
 
 
@@ -195,33 +201,43 @@ def open_pair(driver: webdriver.Chrome, url: str, person: str) -> None:
 
 
 def photograph(studio: Studio, out: Path, wanted: list[str]) -> None:
-    everything = pairs()
-    for name, kind in everything.items():
+    """Take the pictures: each at every width, light and dark."""
+    kinds = pairs()
+    for name, kind in kinds.items():
         studio.campaign(name, [kind])
-    studio.campaign("practice", [everything["turns"], everything["code"]])
-    studio.adjudication(everything["turns"])
-    people = {name: f"{name}-labeller" for name in everything}
-    people |= {"adjudication": "dora", "practice": "practice-labeller", "dark": "code-labeller"}
-    people |= {"adjudication-dark": "dora"}
-    for name, person in people.items():
-        if wanted and name not in wanted:
-            continue
-        driver = browser(dark=name.endswith("dark"))
+    # Feedback is given once, so each picture of it has a labeller of its own.
+    shots = [(scheme, width) for scheme in SCHEMES for width in WIDTHS]
+    learners = {shot: "practice-" + "-".join(shot) for shot in shots}
+    studio.campaign("practice", [kinds["turns"], kinds["code"]], people=tuple(learners.values()))
+    studio.adjudication(kinds["turns"])
+    for scheme in SCHEMES:
+        driver = browser(dark=scheme == "dark")
         try:
-            for label, measures in WIDTHS.items():
-                size(driver, *measures)
-                open_pair(driver, studio.reach.local_url, person)
-                keys = {"turns": "12", "table": "d1", "practice": "1"}.get(name, "")
-                ActionChains(driver).send_keys(keys).perform()
-                if name == "practice" and label == "1280":
-                    ActionChains(driver).send_keys(Keys.RETURN).perform()
+            for name, width in ((n, w) for n in (wanted or [*kinds, *OTHERS]) for w in WIDTHS):
+                others = {"adjudication": "dora", "practice": learners[scheme, width]}
+                size(driver, *WIDTHS[width])
+                open_pair(driver, studio.reach.local_url, others.get(name, f"{name}-labeller"))
+                ActionChains(driver).send_keys(KEYS.get(name, "")).perform()
+                if name == "practice":
+                    driver.find_element(By.ID, "submit").click()
                     time.sleep(0.7)
-                elif name == "practice":
-                    continue
                 time.sleep(0.3)
-                driver.save_screenshot(str(out / f"{name}-{label}.png"))
+                save(driver, out / f"{name}-{width}{'-dark' * (scheme == 'dark')}.png")
         finally:
             driver.quit()
+
+
+def save(driver: webdriver.Chrome, file: Path) -> None:
+    """Save a picture of the window with 256 colors, which is a third of the size.
+
+    They are chosen to cover all that there are: the rare ones are those of the signs of methods.
+    """
+    driver.save_screenshot(str(file))
+    with Image.open(file) as picture:
+        small = picture.convert("RGB").quantize(
+            256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+    small.save(file, optimize=True)
 
 
 def main() -> None:

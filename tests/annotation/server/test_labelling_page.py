@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from annotation.campaign.pairs import Pair
-from plumbline.data.records import user
+from plumbline.data.records import assistant, user
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -247,6 +247,43 @@ def test_the_next_pair_starts_at_its_top_and_the_shorter_response_is_in_view(pag
         page.wait(lambda before=before: page.shown != before)
         assert page.driver.execute_script(scrolled) == [0, 0]
         assert page.driver.execute_script("return window.scrollY") == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_conversation_takes_the_room_that_the_responses_leave_and_says_where_it_goes_on(
+    page, width
+):
+    page.size(width, 900)
+    turns = [user("Do you have umbrellas?"), assistant("Yes, at 9 coins.\n\nAnd at 14.")] * 2
+    rows = [
+        Pair("short", [*turns, user("Two of them.")], "28 coins.", "Short."),
+        Pair("long", [*turns, user("Two of them.")], FILLER, "Short."),
+        Pair("prompt", [user("Tell me.\n\n" * 99)], "28 coins.", "Short."),
+    ]
+    name = page.ground.person()
+    page.ground.push(rows, [name])
+    page.sign_in(name)
+    page.shows("Short.")
+    seen, conversation = set(), page.one("#conversation")
+    for _ in rows:
+        is_long = any(text.startswith("Paragraph") for text in page.shown)
+        is_cut = "has-more" in conversation.get_attribute("class")
+        assert is_cut == (is_long or "Tell me" in conversation.text)
+        if is_long:
+            assert conversation.size["height"] == pytest.approx(0.3 * 900, abs=2)
+        ends = [page.one(part).rect for part in ("#response-a", "#response-b")]
+        end = max(rect["y"] + rect["height"] for rect in ends)
+        seen.add((is_long, is_cut))
+        before = conversation.text, page.shown
+        page.press("1")  # the strength is asked now, on a phone in a further row
+        assert is_long or end <= page.one("#answer").rect["y"]
+        page.press(Keys.ENTER)
+        page.wait(
+            lambda before=before: (
+                (conversation.text, page.shown) != before or page.one("#done").is_displayed()
+            )
+        )
+    assert len(seen) == 3
 
 
 def test_differences_are_marked_and_nothing_in_a_response_is_loaded_or_run(page):

@@ -17,7 +17,9 @@ export class PairView {
       $(".grow", article).addEventListener("click", () => this.grow(article));
       $(".text", article).addEventListener("scroll", () => markMore(article), { passive: true });
     }
-    $(".turns").addEventListener("scroll", () => markMore($("#conversation"), ".turns"), { passive: true });
+    for (const part of [$(".turns"), $(".last")]) {
+      part.addEventListener("scroll", () => markMoreTurns(), { passive: true });
+    }
     new ResizeObserver(() => this.markMore()).observe($("#responses"));
   }
 
@@ -120,18 +122,43 @@ export class PairView {
     for (const text of document.querySelectorAll("#responses .text")) {
       text.scrollBy({ top: share * text.clientHeight, behavior: "instant" });
     }
-    if (getComputedStyle($("#responses")).flexDirection === "column") {
+    if (isStacked()) {
       window.scrollBy({ top: share * window.innerHeight, behavior: "instant" });
     }
   }
 
   markMore() {
+    giveRoom();
     for (const article of document.querySelectorAll("#responses article")) markMore(article);
-    markMore($("#conversation"), ".turns");
+    markMoreTurns();
   }
 }
 
-function markMore(article, part = ".text") {
-  const text = $(part, article);
-  article.classList.toggle("has-more", text.scrollHeight - text.clientHeight - text.scrollTop > 8);
+function markMore(article) {
+  article.classList.toggle("has-more", isCut($(".text", article)));
+}
+
+function markMoreTurns() {
+  $("#conversation").classList.toggle("has-more", isCut($(".turns")) || isCut($(".last")));
+}
+
+function isStacked() {
+  return getComputedStyle($("#responses")).flexDirection === "column";
+}
+
+function isCut(text) {
+  return text.scrollHeight - text.clientHeight - text.scrollTop > 8;
+}
+
+// The conversation may be as high as the style says, and takes what the responses leave free.
+function giveRoom() {
+  const conversation = $("#conversation"), pair = $("#pair");
+  conversation.style.removeProperty("--most");
+  const articles = [...document.querySelectorAll("#responses article")];
+  const end = pair.getBoundingClientRect().bottom - parseFloat(getComputedStyle(pair).paddingBottom);
+  const used = Math.max(...articles.map((article) => article.getBoundingClientRect().bottom));
+  // On a narrow page the strength is asked in a row of its own, which comes after the choice.
+  const comes = isStacked() && $("#question-strength")?.hidden ? 50 : 0;
+  const free = end - used - comes;
+  if (free > 0) conversation.style.setProperty("--most", `${conversation.offsetHeight + free}px`);
 }
