@@ -15,7 +15,8 @@ from evaluation.comparison.training_runs import (
 )
 from plumbline.errors import ArtifactError
 from plumbline.runs.artifacts import Artifact, Store
-from plumbline.runs.run import RUN_FILE, RunRecord
+from plumbline.runs.run import RunRecord
+from plumbline.runs.run_file import RUN_FILE
 
 #: The kind of artefact that a training makes.
 POLICY = "policy"

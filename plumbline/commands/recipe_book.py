@@ -26,7 +26,8 @@ from plumbline.runs import launch
 from plumbline.runs.forecast import forecast
 from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.progress import Reporter
-from plumbline.runs.run import RUN_FILE, Run, flat_settings
+from plumbline.runs.run import Run, flat_settings
+from plumbline.runs.run_file import RUN_FILE
 from plumbline.training.trackers import check_trackers
 
 PACKAGE = "recipes"

@@ -11,7 +11,8 @@ from rich.tree import Tree
 
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store
 from plumbline.runs.progress import duration, size
-from plumbline.runs.run import RUN_FILE, RunRecord
+from plumbline.runs.run import RunRecord
+from plumbline.runs.run_file import RUN_FILE
 
 
 def show(console: Console, home: Path, name: str, *, verify: bool) -> bool:

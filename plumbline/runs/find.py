@@ -6,7 +6,8 @@ from pathlib import Path
 
 from plumbline.errors import ArtifactError
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store, is_artifact
-from plumbline.runs.run import RUN_FILE, RunRecord
+from plumbline.runs.run import RunRecord
+from plumbline.runs.run_file import RUN_FILE
 
 
 def find_artifact(home: Path, name: str) -> Artifact | None:

@@ -27,7 +27,7 @@ from ruamel.yaml.error import YAMLError
 
 from plumbline.config import Config, to_yaml
 from plumbline.errors import ArtifactError, brief
-from plumbline.runs import launch, old_runs
+from plumbline.runs import launch
 from plumbline.runs.artifacts import (
     Artifact,
     Store,
@@ -39,19 +39,14 @@ from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
 from plumbline.runs.progress import Reporter, duration
+from plumbline.runs.run_file import RUN_FILE, read_run_file
 from plumbline.runs.side_by_side import SideBySide
 
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
 
-RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 #: Seconds that are worth saying how many are left.
 _WORTH_SAYING = 5.0
-#: What a ``run.json`` that says little is taken to say.
-_UNKNOWN = {
-    "recipe": "", "status": "interrupted", "started": "", "seconds": None, "stage": None,
-    "finished_before": None,
-}  # fmt: skip
 
 
 class Run:
@@ -273,17 +268,7 @@ class RunRecord:
     def __init__(self, folder: Path) -> None:
         """Read it; raise `ArtifactError` where it is damaged."""
         self.folder = folder
-        file = folder / RUN_FILE
-        try:
-            state = read_json(file)
-            _check_stages(state)
-            self.state = _UNKNOWN | old_runs.current_state(state)
-            _check_state(self.state)
-        except ValueError as error:
-            raise ArtifactError(
-                f"{file} is damaged ({error}). The command that made the "
-                "run writes it again, and what the run made is in the store as before."
-            ) from None
+        self.state = read_run_file(folder / RUN_FILE)
         self.store = Store(folder.parent / "store")
 
     @property
@@ -371,35 +356,6 @@ def all_runs(home: Path) -> tuple[list[RunRecord], dict[str, str]]:
         except (ArtifactError, OSError) as error:
             damaged[file.parent.name] = str(error)
     return sorted(runs, key=lambda run: str(run.state["started"]), reverse=True), damaged
-
-
-def _check_stages(state: Any) -> None:
-    """Raise `ValueError` where what a ``run.json`` holds is not a run with stages."""
-    stages = state.get("stages") if isinstance(state, Mapping) else None
-    if not isinstance(stages, Mapping) or not all(isinstance(e, Mapping) for e in stages.values()):
-        raise ValueError("it holds no stages")
-
-
-def _check_state(state: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a ``run.json`` holds values of other kinds."""
-    for key, kinds in (
-        ("recipe", str),
-        ("status", str),
-        ("started", str),
-        ("seconds", float | int | None),
-        ("stage", str | None),
-        ("finished_before", Mapping | None),
-    ):
-        if not isinstance(state[key], kinds):
-            raise ValueError(f"{key} is {brief(state[key])}")
-    before = state["finished_before"] or {"stages": {}, "settings": {}}
-    _check_stages(before)
-    if not isinstance(before.get("settings"), Mapping):
-        raise ValueError("finished_before holds no settings")
-    for name, entry in [*state["stages"].items(), *before["stages"].items()]:
-        artifact = entry.get("artifact")
-        if not isinstance(artifact, str) or Path(artifact).name != artifact:
-            raise ValueError(f"the artefact of {name} is {brief(artifact)}")
 
 
 def _is_alive(pid: Any, started: Any) -> bool:

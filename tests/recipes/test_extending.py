@@ -7,7 +7,7 @@ import re
 
 from plumbline.commands.recipe_book import execute, find
 from plumbline.runs.progress import Reporter
-from plumbline.runs.run import RUN_FILE
+from plumbline.runs.run_file import RUN_FILE
 
 
 def test_the_recipe_runs_and_its_own_test_passes(worked_example, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from evaluation.comparison.page import packed_responses, tables
+from evaluation.comparison.page import packed_responses, provenance_tables, tables
 from evaluation.comparison.page.charts import charts
 from evaluation.comparison.page.table import ReportTable
 from evaluation.comparison.page.vega import Chart, svg
@@ -57,11 +57,11 @@ _TABLES: dict[str, Callable[[View], ReportTable]] = {
     "subsets": tables.subsets,
     "costs": tables.costs,
     "policies": tables.policies,
-    "lineage": tables.lineage,
-    "dropped": tables.dropped,
-    "differences": tables.differences,
-    "run_settings": tables.run_settings,
-    "settings": tables.settings,
+    "lineage": provenance_tables.lineage,
+    "dropped": provenance_tables.dropped,
+    "differences": provenance_tables.differences,
+    "run_settings": provenance_tables.run_settings,
+    "settings": provenance_tables.settings,
 }
 
 
