@@ -61,6 +61,14 @@ def run(
     on: Annotated[
         str | None, typer.Option(metavar="ray://…", help="Run the stages on a Ray cluster.")
     ] = None,
+    machine_rank: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Which of several machines this is; before the config's."),
+    ] = None,
+    main_process_ip: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="The first of several machines; before the config's."),
+    ] = None,
 ) -> None:
     """Run a recipe. The same command resumes a stopped run and reuses finished stages.
 
@@ -68,11 +76,11 @@ def run(
     """
     from plumbline.commands import recipe_book
     from plumbline.commands.run_recipe import run_recipe
-    from plumbline.runs.launch import launch_of
+    from plumbline.runs.launch import Options
 
     settings = [*(overrides or []), *recipe_book.as_overrides(context.args)]
-    launched = launch_of(launch, processes)
-    run_recipe(recipe_book.find(recipe), config, settings, home, name, launched, parallel, on)
+    options = Options(launch, processes, machine_rank, main_process_ip)
+    run_recipe(recipe_book.find(recipe), config, settings, home, name, options, parallel, on)
 
 
 @app.command()

@@ -23,8 +23,10 @@ from filelock import FileLock, Timeout
 from plumbline.config import Config, load, to_yaml
 from plumbline.errors import BusyError, ConfigError, PlumblineError, brief
 from plumbline.runs import launch
+from plumbline.runs.accelerate_configs import check_settings
 from plumbline.runs.forecast import forecast
 from plumbline.runs.names import check_run_name, safe_file_name
+from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run, flat_settings
 from plumbline.runs.run_file import RUN_FILE
@@ -203,17 +205,22 @@ def execute(
     sharding: str | None = None,
     parallel: int = 1,
     on: str | None = None,
+    nodes: Nodes | None = None,
+    launch_settings: Mapping[str, object] | None = None,
 ) -> Run:
     """Run a recipe to its end. The same arguments resume an earlier attempt.
 
     ``processes``: how many share each training; a recipe with one that cannot be shared is refused.
     ``sharding``: how they share its weights, null where each has a whole copy.
-    ``parallel``: how many stages at once. ``on``: the Ray cluster that they run on.
+    ``parallel``: how many stages at once. ``on``: the Ray cluster that they run on. ``nodes``:
+    other machines that take part. ``launch_settings``: what an accelerate config asks of settings.
     """
-    from plumbline.training.preflight import check_run
+    from plumbline.training.preflight import check_run, settings_of_trainings
 
     _refuse_untrainable(recipe, processes, sharding)
     config = recipe.load(config_name, overrides)
+    if launch_settings:
+        check_settings(launch_settings, settings_of_trainings(config))
     check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
     if not (home / name / RUN_FILE).is_file():
@@ -231,6 +238,7 @@ def execute(
             sharding=sharding,
             parallel=parallel,
             on=on,
+            nodes=nodes,
         )
         _say_how_long(run, recipe.name, config, reporter)
         _allow_code(config)

@@ -11,11 +11,11 @@ import typer
 
 from plumbline.commands import recipe_book
 from plumbline.commands.recipe_book import Recipe
-from plumbline.errors import ConfigError
-from plumbline.runs import launch
-from plumbline.runs.launch import Launch
+from plumbline.runs.launch import Options, how_to_launch
+from plumbline.runs.nodes import gathered
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run import Run
+from plumbline.runs.taking_part import take_part
 
 _REPORTS = ("report.html", "report.md", "agreement.html", "agreement.md", "summary.json")
 #: Kinds of artefacts that a recipe of one stage is run for.
@@ -32,41 +32,45 @@ def run_recipe(
     overrides: Sequence[str],
     home: Path,
     name: str | None,
-    launched: Launch = Launch(),  # noqa: B008 - it does not change
+    options: Options = Options(),  # noqa: B008 - it does not change
     parallel: int = 1,
     on: str | None = None,
 ) -> None:
     """Run a recipe, and say where its results are.
 
-    ``launched``: how each training is started. ``parallel``: how many stages at once. ``on``: the
+    ``options``: how each training is started. ``parallel``: how many stages at once. ``on``: the
     Ray cluster that they run on. Where a launcher has started several processes, the first does all
-    of this, and the others nothing.
+    of this, and the others nothing; on several machines the first process of each takes part.
     """
-    rank, by_launcher = launch.adopt_launcher()
+    rank, launched = how_to_launch(options)
     if rank > 0:
         return
-    if by_launcher.processes > 1 and launched.processes > 1:
-        raise ConfigError(
-            f"--processes {launched.processes} is set, and a launcher has started "
-            f"{by_launcher.processes} processes. Leave one of the two out."
-        )
-    launched = max(by_launcher, launched, key=lambda way: way.processes)
     started = time.monotonic()
     reporter = Reporter()
-    reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
+    place = launched.place
     try:
-        run = recipe_book.execute(
-            recipe,
-            config,
-            overrides,
-            home,
-            reporter,
-            name,
-            processes=launched.processes,
-            sharding=launched.sharding,
-            parallel=parallel,
-            on=on,
-        )
+        if place is not None and place.number > 0:
+            recipe.module()  # which may hold stages of its own
+            take_part(place, launched.processes, home, reporter.say)
+            return
+        reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
+        if place is not None:
+            reporter.say(f"[dim]  Waits for {place.machines - 1} other machines.[/dim]")
+        with gathered(place, launched.processes, home) as nodes:
+            run = recipe_book.execute(
+                recipe,
+                config,
+                overrides,
+                home,
+                reporter,
+                name,
+                processes=launched.processes,
+                sharding=launched.sharding,
+                parallel=parallel,
+                on=on,
+                nodes=nodes,
+                launch_settings=launched.settings,
+            )
     except KeyboardInterrupt:  # typer would exit without a message
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
         typer.echo("\nStopped. The same command resumes from here.", err=True)

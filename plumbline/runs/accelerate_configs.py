@@ -1,13 +1,15 @@
-"""What a config file of accelerate asks for: how many processes, and how they share the weights.
+"""What a config of accelerate asks for: processes, machines, shares of the weights, a format.
 
-Plumbline starts and shards trainings itself, so a config is read for what it asks. What is not done
-here is refused, and what a recipe's settings decide is refused where it is set to something else.
-Configs for 2, 4 and 8 GPUs are in `launch_configs`, and are found by their names alone, too.
+Plumbline starts and shards trainings itself, so a config is read for what it asks: a file here, or
+the variables of `accelerate launch`. What is not done here is refused, and what a recipe's settings
+decide is compared with them (`check_settings`). The few keys that change nothing are listed below.
+Configs for 2, 4 and 8 GPUs and for several machines are in `launch_configs`, and are found by their
+names alone, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,24 +20,30 @@ from plumbline.errors import ConfigError, brief
 
 #: Where the configs that come with Plumbline are.
 SHIPPED = Path(__file__).parent / "launch_configs"
-_KINDS = {"MULTI_GPU": "ddp", "FSDP": "fsdp2", "DEEPSPEED": "zero"}
-#: Keys of a config with the values that are possible here; None: it changes nothing.
+_KINDS = {"MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp2", "DEEPSPEED": "zero"}
+_NOTHING: tuple[object, ...] = (None, {}, [], "")
+_OFF = (False, None, "no")
+#: Keys of a config with the values that are possible here; None: any value.
 _TOP: dict[str, tuple[object, ...] | None] = {
     "compute_environment": ("LOCAL_MACHINE",),
     "distributed_type": tuple(_KINDS),
-    "num_processes": None,
-    "num_machines": (1,),
-    "machine_rank": (0,),
-    "use_cpu": (False,),
+    "mixed_precision": ("bf16", *_OFF),
     "gpu_ids": ("all", None),
-    "mixed_precision": ("bf16",),
-    "dynamo_config": ({}, None),
-    "fsdp_config": None,
-    "deepspeed_config": None,
     **dict.fromkeys(
-        ("debug", "downcast_bf16", "enable_cpu_affinity", "main_training_function", "same_network",
-         "rdzv_backend", "main_process_port", "tpu_env", "tpu_use_cluster", "tpu_use_sudo")
+        ("use_cpu", "num_processes", "num_machines", "machine_rank", "main_process_ip",
+         "main_process_port", "fsdp_config", "deepspeed_config")
     ),
+    **dict.fromkeys(("debug", "downcast_bf16", "enable_cpu_affinity", "fp16"), _OFF),
+    **dict.fromkeys(
+        ("dynamo_config", "fp8_config", "parallelism_config", "megatron_lm_config",
+         "mpirun_config", "command_file", "commands", "tpu_name", "tpu_zone", "tpu_vm",
+         "tpu_env"), _NOTHING
+    ),
+    **dict.fromkeys(("tpu_use_cluster", "tpu_use_sudo"), _OFF),
+    # These change nothing: machines meet as Plumbline lets them, and a command is no function.
+    "rdzv_backend": ("static", "c10d"),
+    "same_network": None,
+    "main_training_function": None,
 }  # fmt: skip
 _FSDP: dict[str, tuple[object, ...] | None] = {
     "fsdp_version": (2,),
@@ -43,6 +51,8 @@ _FSDP: dict[str, tuple[object, ...] | None] = {
     "fsdp_reshard_after_forward": (True,),
     "fsdp_offload_params": (False,),
     "fsdp_activation_checkpointing": (False,),
+    # These change nothing: checkpoints have one form, models are loaded one after the other in any
+    # case, and each decoder layer is a group of weights.
     **dict.fromkeys(
         ("fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading",
          "fsdp_transformer_layer_cls_to_wrap")
@@ -52,19 +62,39 @@ _DEEPSPEED: dict[str, tuple[object, ...] | None] = {
     "zero_stage": (3,),
     "offload_optimizer_device": ("none", None),
     "offload_param_device": ("none", None),
-    "gradient_accumulation_steps": (1, "auto"),
-    "gradient_clipping": (1.0, "auto"),
+    "gradient_accumulation_steps": None,
+    "gradient_clipping": None,
+    # These change nothing: machines meet as Plumbline lets them, models are loaded one after the
+    # other in any case, and what a training makes is one whole model.
     **dict.fromkeys(
         ("deepspeed_multinode_launcher", "zero3_init_flag", "zero3_save_16bit_model")
     ),
 }  # fmt: skip
 _ADVICE = {
-    "mixed_precision": "A recipe's settings decide that (training.bf16). Leave it out",
-    "gradient_accumulation_steps": "Set training.gradient_accumulation in the recipe's settings",
-    "gradient_clipping": "Set training.max_grad_norm in the recipe's settings",
+    "mixed_precision": "Gradients are not scaled here, as fp16 needs, and there is no fp8",
     "fsdp_activation_checkpointing": "Set activation_checkpointing in the recipe's settings",
-    "num_machines": "Trainings run on one machine",
-    "use_cpu": "On a CPU use --launch ddp --processes N",
+    "gpu_ids": "Choose GPUs by CUDA_VISIBLE_DEVICES",
+    "dynamo_config": "Layers are compiled where that is faster (PLUMBLINE_COMPILE=0: not at all)",
+}
+#: Settings of a recipe that decide what keys of a config ask for.
+_SETTINGS = {
+    "gradient_accumulation_steps": "gradient_accumulation",
+    "gradient_clipping": "max_grad_norm",
+}
+#: Variables of `accelerate launch`, the key that each comes from, and what is possible here.
+_VARIABLES = {
+    "ACCELERATE_DYNAMO_BACKEND": ("dynamo_backend", ("no",)),
+    "ACCELERATE_USE_MEGATRON_LM": ("megatron_lm_config", ("false",)),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("parallelism_config", ("false",)),
+    "ACCELERATE_DEBUG_MODE": ("debug", ("false",)),
+    "ACCELERATE_CPU_AFFINITY": ("enable_cpu_affinity", ("0", "false")),
+    "ACCELERATE_MIXED_PRECISION": ("mixed_precision", ("no", "bf16", "none")),
+    "FSDP_OFFLOAD_PARAMS": ("fsdp_offload_params", ("false",)),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("fsdp_activation_checkpointing", ("false",)),
+    "FSDP_RESHARD_AFTER_FORWARD": ("fsdp_reshard_after_forward", ("true", "full_shard")),
+    "FSDP_AUTO_WRAP_POLICY": ("fsdp_auto_wrap_policy", ("transformer_based_wrap",)),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("offload_optimizer_device", ("none",)),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("offload_param_device", ("none",)),
 }
 
 
@@ -73,8 +103,17 @@ class Asked(NamedTuple):
 
     kind: str
     """ddp, fsdp2 or zero3."""
-    processes: int | None
-    """None where it does not say."""
+    processes: int | None = None
+    """On all machines together; None where it does not say."""
+    settings: Mapping[str, object] = {}
+    """What it asks of settings of a recipe, by their names."""
+    machines: int = 1
+    machine_rank: int = 0
+    address: str | None = None
+    """Of the first machine."""
+    port: int = 29500
+    on: str | None = None
+    """cpu or gpu; None where it does not say."""
 
 
 def read_config(file: Path) -> Asked:
@@ -94,19 +133,131 @@ def read_config(file: Path) -> Asked:
     if not isinstance(values, Mapping):
         raise ConfigError(f"--launch {file} holds no settings of accelerate.")
     _check(file, values, _TOP)
-    kind = _KINDS[values.get("distributed_type", "")] if "distributed_type" in values else ""
+    if "distributed_type" not in values:
+        raise ConfigError(f"{file} has no distributed_type. Set it to one of {', '.join(_KINDS)}.")
+    distributed = values["distributed_type"]
+    kind = _KINDS[distributed]
+    section: Mapping[str, Any] = {}
     if kind == "fsdp2":
-        _check(file, _section(file, values, "fsdp_config", "fsdp_version"), _FSDP)
+        section = _section(file, values, "fsdp_config", "fsdp_version")
+        _check(file, section, _FSDP)
     elif kind == "zero":
         section = _section(file, values, "deepspeed_config", "zero_stage")
         _check(file, section, _DEEPSPEED)
         kind = f"zero{section['zero_stage']}"
-    elif kind == "":
-        raise ConfigError(f"{file} has no distributed_type. Set it to one of {', '.join(_KINDS)}.")
-    processes = values.get("num_processes")
-    if processes is not None and (not isinstance(processes, int) or processes < 2):
-        raise ConfigError(f"{file}: num_processes is {brief(processes)}. Set it to 2 or more.")
-    return Asked(kind, processes)
+    for name, of in (("fsdp_config", "FSDP"), ("deepspeed_config", "DEEPSPEED")):
+        if distributed != of and values.get(name) not in _NOTHING:
+            raise ConfigError(
+                f"{file} has a {name}, which has no effect with distributed_type {distributed}. "
+                f"Set that to {of}, or leave {name} out."
+            )
+    on_cpu = distributed == "MULTI_CPU"
+    if values.get("use_cpu", on_cpu) is not on_cpu:
+        raise ConfigError(
+            f"{file}: use_cpu is {brief(values['use_cpu'])} with distributed_type {distributed}. "
+            "On a CPU set MULTI_CPU and use_cpu: true."
+        )
+    machines = _number(file, values, "num_machines", 1, least=1)
+    return Asked(
+        kind,
+        _number(file, values, "num_processes", None, least=2),
+        _asked_of_settings(values.get("mixed_precision"), section),
+        machines or 1,
+        _number(file, values, "machine_rank", 0, least=0) or 0,
+        values.get("main_process_ip"),
+        _number(file, values, "main_process_port", 29500, least=1) or 29500,
+        "cpu" if on_cpu else "gpu",
+    )
+
+
+def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
+    """Return what the variables of `accelerate launch` ask for; raise for what is not done here."""
+
+    def is_set(name: str) -> bool:
+        return variables.get(name, "false").lower() in ("true", "1")
+
+    kind = "ddp"
+    if is_set("ACCELERATE_USE_DEEPSPEED"):
+        stage = variables.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+        if stage != "3":
+            raise ConfigError(
+                f"The accelerate config asks for DeepSpeed with ZeRO stage {stage or 'unknown'}, "
+                "which is not possible; stage 3 is, and --launch ddp."
+            )
+        kind = "zero3"
+    elif is_set("ACCELERATE_USE_FSDP"):
+        if variables.get("FSDP_VERSION") != "2":
+            raise ConfigError(
+                "The accelerate config asks for FSDP 1, which is not possible. Set fsdp_version: 2."
+            )
+        kind = "fsdp2"
+    for name, (key, possible) in _VARIABLES.items():
+        value = variables.get(name, possible[0])
+        if value.lower() not in possible:
+            advice = f" {_ADVICE[key]}." if key in _ADVICE else ""
+            raise ConfigError(
+                f"The accelerate config asks for {key} {brief(value)}, which is not possible here; "
+                f"{' or '.join(possible)} is.{advice}"
+            )
+    section = {}
+    for key, names in (
+        ("gradient_accumulation_steps", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"),
+        ("gradient_clipping", "ACCELERATE_GRADIENT_CLIPPING"),
+    ):
+        value = variables.get(names, "auto")
+        # accelerate sets 1 where a config says nothing.
+        if kind == "zero3" and value not in ("auto", "none", "1"):
+            section[key] = value
+    precision = variables.get("ACCELERATE_MIXED_PRECISION")  # "no" also where none is said
+    return Asked(
+        kind, settings=_asked_of_settings("bf16" if precision == "bf16" else None, section)
+    )
+
+
+def _asked_of_settings(precision: Any, section: Mapping[str, Any]) -> dict[str, object]:
+    """Return what is asked of settings of a recipe, by their names."""
+    asked: dict[str, object] = {}
+    if precision is not None:
+        asked["mixed_precision"] = "bf16" if precision == "bf16" else "no"
+    for key, name in _SETTINGS.items():
+        if section.get(key, "auto") not in ("auto", None):
+            asked[name] = float(section[key])
+    return asked
+
+
+def check_settings(asked: Mapping[str, object], settings: Iterable[tuple[str, Any]]) -> None:
+    """Raise `ConfigError` where a recipe's settings decide something else than a config asks.
+
+    ``settings``: those of trainings by their whole names; ``bf16`` and ``precision`` with whether
+    they mean bfloat16 here.
+    """
+    for name, value in settings:
+        key = name.rpartition(".")[2]
+        if key in ("bf16", "precision"):
+            wanted = asked.get("mixed_precision")
+            if wanted is not None and (wanted == "bf16") != value:
+                means = "bfloat16" if value else "the number format of the weights"
+                raise ConfigError(
+                    f"The accelerate config asks for mixed_precision {wanted}, and {name} means "
+                    f"{means} on this machine. Change one of the two."
+                )
+        elif key in asked and value != asked[key]:
+            origin = next(of for of, setting in _SETTINGS.items() if setting == key)
+            raise ConfigError(
+                f"The accelerate config asks for {origin} {asked[key]:g}, and {name} is {value}. "
+                "Change one of the two."
+            )
+
+
+def _number(
+    file: Path, values: Mapping[str, Any], key: str, default: int | None, *, least: int
+) -> int | None:
+    value = values.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{file}: {key} is {brief(value)}. Set it to {least} or more.")
+    return value
 
 
 def _section(file: Path, values: Mapping[str, Any], name: str, needed: str) -> Mapping[str, Any]:

@@ -13,17 +13,19 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from plumbline.errors import PlumblineError, explain_memory, explain_system_error
 from plumbline.runs import calls, launch, spinning
 from plumbline.runs.energy import EnergyMeter
+from plumbline.runs.nodes import Nodes, Order, Other, checkpoints_in
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
@@ -31,6 +33,9 @@ Metrics = Mapping[str, float | None]
 #: Imported once by the server. Imports only: nothing here may start a thread or touch a device.
 PRELOAD = ["plumbline.runs.preload"]
 _TICK_SECONDS = 2.0
+#: How long the processes of a stage are listened to after one has failed: one that was killed says
+#: more than those that miss it.
+_GRACE_SECONDS = 2.0
 _IMPORTED = spinning.Moment.now()
 
 
@@ -65,36 +70,57 @@ def run_isolated(
     processes: int = 1,
     sharding: str | None = None,
     variables: Mapping[str, str] | None = None,
+    nodes: Nodes | None = None,
 ) -> Outcome:
     """Run a stage function in a process of its own and return its outcome.
 
     ``tick`` is called every two seconds while it runs. ``threads``: how many it computes with;
     null leaves that to the libraries. Where several ``processes`` share a training, the outcome is
     that of the first, and all are stopped as soon as one fails. ``sharding``: how they share the
-    weights, if they do. ``variables``: of the environment.
+    weights, if they do. ``variables``: of the environment. ``nodes``: other machines, on which the
+    most of several processes run.
     """
+    place = nodes.place if nodes is not None and processes > 1 else None
+    port = launch.free_port(place)
+    threads = threads or launch.threads_of_each(
+        processes // (1 if place is None else place.machines)
+    )
+    own = launch.environments(processes, sharding, place, port)
+    inherited = {name: os.environ[name] for name in os.environ if name.startswith("PLUMBLINE_")}
+    variables = inherited | dict(variables or {})
+    with ExitStack() as stack:
+        others: list[Source] = []
+        if nodes is not None and place is not None:
+            what = (function, arguments, partial, processes, sharding, port, threads, variables)
+            order = Order(*what, checkpoints=checkpoints_in(partial))
+            machines = stack.enter_context(nodes.taking_part(order))
+            others += [_Machine(nodes, machine) for machine in machines]
+        call = (function, partial, arguments, threads)
+        members = stack.enter_context(started(call, [variables | each for each in own]))
+        outcome = _listen([_Process(*each) for each in members], others, reporter, stack, tick)
+    if place is not None:
+        outcome.machine["machines"] = place.machines
+        outcome.machine.pop("energy", None)  # of one machine of several
+    return outcome
+
+
+@contextmanager
+def started(
+    call: tuple[Any, ...], environments: Sequence[Mapping[str, str]]
+) -> Iterator[list[tuple[Connection, Any]]]:
+    """Start a process of a stage for each environment; stop them with the block."""
     spinning.choose(since=_IMPORTED)  # the server reads it once, when it starts
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    environment = {name: os.environ[name] for name in os.environ if name.startswith("PLUMBLINE_")}
-    threads = threads or launch.threads_of_each(processes)
     members: list[tuple[Connection, Any]] = []
     try:
-        for own in launch.environments(processes, sharding):
+        for environment in environments:
             parent_end, child_end = context.Pipe()
-            what = (
-                function,
-                partial,
-                arguments,
-                threads,
-                environment | own | dict(variables or {}),
-            )
-            process = context.Process(target=_child, args=(child_end, *what))
+            process = context.Process(target=_child, args=(child_end, *call, environment))
             process.start()
             child_end.close()
             members.append((parent_end, process))
-        with ExitStack() as bars:
-            return _listen(members, reporter, bars, tick)
+        yield members
     finally:
         for _, process in members:
             if process.is_alive():
@@ -126,35 +152,77 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+class Source(Protocol):
+    """A process of a stage, or another machine with several of them."""
+
+    end: Connection
+
+    def heard(self) -> tuple[Any, ...] | None:
+        """Return what it says next; raise `PlumblineError` where it has ended without a result."""
+        ...
+
+
+class _Process:
+    """A process on this machine."""
+
+    def __init__(self, end: Connection, process: Any) -> None:
+        self.end, self._process = end, process
+
+    def heard(self) -> tuple[Any, ...]:
+        try:
+            event: tuple[Any, ...] = self.end.recv()
+        except EOFError:
+            self._process.join()
+            raise StageDiedError(obituary(self._process.exitcode)) from None
+        return event
+
+
+class _Machine:
+    """Another machine."""
+
+    def __init__(self, nodes: Nodes, other: Other) -> None:
+        self.end, self._nodes, self._other = other.connection, nodes, other
+
+    def heard(self) -> tuple[Any, ...] | None:
+        return self._nodes.heard(self._other)
+
+
 def _listen(
-    members: list[tuple[Connection, Any]],
+    processes: Sequence[Source],
+    machines: Sequence[Source],
     reporter: Reporter,
     bars: ExitStack,
     tick: Callable[[], None],
 ) -> Outcome:
     """Show what the first process says until it has a result; raise where any process fails."""
     player = EventPlayer(reporter, bars)
-    listened_to, first = dict(members), members[0][0]
+    first = processes[0]
+    listened_to: dict[Any, Source] = {source.end: source for source in (*processes, *machines)}
+    failed: StageFailedError | None = None
+    deadline = 0.0
     while True:
         tick()
-        ready = wait(list(listened_to), _TICK_SECONDS)
+        # Where a process has ended, the others fail for that reason, and may say so before it.
+        if failed is not None and (not listened_to or time.monotonic() > deadline):
+            raise failed
+        ready = wait(list(listened_to), _TICK_SECONDS if failed is None else _GRACE_SECONDS)
         if not ready:
             continue
-        # Where another process has failed, the first one fails for that reason.
-        source: Any = next((end for end in ready if end is not first), first)
-        try:
-            event, *content = source.recv()
-        except EOFError:
-            process = listened_to[source]
-            process.join()
-            raise StageDiedError(_obituary(process.exitcode)) from None
+        source = listened_to[next((end for end in ready if end is not first.end), ready[0])]
+        heard = source.heard()
+        if heard is None:
+            continue
+        event, *content = heard
         if event == "error":
             raise content[0]
         if event == "failed":
-            raise StageFailedError(*content)
-        if source is not first:
+            if source not in machines:  # whose other processes may say more
+                del listened_to[source.end]
+            if failed is None:
+                failed, deadline = StageFailedError(*content), time.monotonic() + _GRACE_SECONDS
+        elif source is not first:
             if event == "result":
-                del listened_to[source]
+                del listened_to[source.end]
         elif event == "result":
             return Outcome(*content)
         else:
@@ -190,7 +258,8 @@ class EventPlayer:
         self._shown.clear()
 
 
-def _obituary(exitcode: int | None) -> str:
+def obituary(exitcode: int | None) -> str:
+    """Return why a stage's process has ended without a result."""
     if exitcode == -signal.SIGKILL:
         return (
             "The system killed the stage's process, most likely because memory "

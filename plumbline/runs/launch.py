@@ -2,7 +2,8 @@
 
 Plumbline starts the processes of a training stage itself, and only for such a stage. Where a
 launcher has started the command several times, the first process runs it and the others end; the
-launcher's number of processes is that of each training stage.
+launcher's number of processes is that of each training stage. On several machines the first process
+of each takes part in the stages (`plumbline.runs.nodes`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbline.errors import ConfigError
-from plumbline.runs.accelerate_configs import read_config
+from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, read_config
 from plumbline.runs.processes import SHARDING
 
 #: What trains over several processes.
 WORKS = (
-    "What works is `--launch ddp --processes N` on one machine, with a whole copy of the model in "
-    "each process, and with GPUs `--launch fsdp2 --processes N`, where they share the weights"
+    "What works is `--launch ddp --processes N`, with a whole copy of the model in each process, "
+    "and with GPUs `--launch fsdp2 --processes N`, where they share the weights"
 )
 DDP = "ddp"
 #: Ways in which processes share the weights of a model, its gradients and its optimiser: one way by
@@ -33,26 +34,85 @@ _NAMES = (
 _PREFIXES = ("ACCELERATE_", "FSDP_", "GROUP_", "ROLE_", "TORCHELASTIC_")
 
 
+class Place(NamedTuple):
+    """Which of several machines this is, and where the first of them is found."""
+
+    machines: int
+    """How many there are."""
+    number: int
+    """Which this is, counted from 0."""
+    address: str
+    """A name or an IP address of the first one."""
+    port: int
+    """Where it waits for the others."""
+    store_key: str | None = None
+    """Where the launcher has a store at that port: the key by which it tells another port."""
+
+
 class Launch(NamedTuple):
     """How the trainings of a run are started."""
 
     processes: int = 1
-    """How many share each training that can be shared."""
+    """How many share each training that can be shared, on all machines together."""
     sharding: str | None = None
     """How they share its weights, one of `SHARED`; None: each has a whole copy."""
+    settings: Mapping[str, object] = {}
+    """What an accelerate config asks of settings of a recipe (`check_settings`)."""
+    place: Place | None = None
+    """None: all on this machine."""
 
 
-def launch_of(launch: str | None, processes: int | None) -> Launch:
-    """Return how each training is started, from ``--launch`` and ``--processes``.
+class Options(NamedTuple):
+    """Options of the command line about how trainings are started."""
+
+    launch: str | None = None
+    processes: int | None = None
+    machine_rank: int | None = None
+    main_process_ip: str | None = None
+
+
+def how_to_launch(options: Options) -> tuple[int, Launch]:
+    """Return which of a launcher's processes this is, and how each training is started.
+
+    Raises `ConfigError` where options and launcher contradict each other.
+    """
+    # A launcher says how many processes there are, and may leave it to an option how they share.
+    kind = options.launch if options.launch in (DDP, *SHARED) else None
+    rank, found = adopt_launcher(kind)
+    if found.processes == 1:
+        return rank, launch_of(*options)
+    if options not in (Options(), Options(kind)):
+        raise ConfigError(
+            f"A launcher has started {found.processes} processes, and options say how many to "
+            "start, or where. Leave one of the two out."
+        )
+    return rank, found
+
+
+def launch_of(
+    launch: str | None,
+    processes: int | None,
+    machine_rank: int | None = None,
+    main_process_ip: str | None = None,
+) -> Launch:
+    """Return how each training is started, from the options of the command line.
 
     ``launch`` is ddp, one of `SHARED`, or the file of an accelerate config, which may say how many
-    processes. Raises `ConfigError` for what cannot be done, or would have no effect.
+    processes and machines. Raises `ConfigError` for what cannot be done, or would have no effect.
     """
-    if launch is None and processes is None:
+    machines = {"--machine-rank": machine_rank, "--main-process-ip": main_process_ip}
+    given = [f"{name} {value}" for name, value in machines.items() if value is not None]
+    if launch is None and processes is None and not given:
         return Launch()
+    if given and (launch is None or launch in (DDP, *SHARED)):
+        raise ConfigError(
+            f"{given[0]} needs --launch FILE, an accelerate config with num_machines of 2 or more; "
+            "or start the command by torchrun on every machine."
+        )
     if launch is None:
         raise ConfigError(f"--processes {processes} without --launch is not possible. {WORKS}.")
-    kind = launch
+    kind, place = launch, None
+    settings: Mapping[str, object] = {}
     if launch != DDP and launch not in SHARED:
         if not launch.endswith((".yaml", ".yml", ".json")):
             raise ConfigError(
@@ -61,29 +121,77 @@ def launch_of(launch: str | None, processes: int | None) -> Launch:
             )
         config = read_config(Path(launch))
         kind, processes = config.kind, processes or config.processes
+        settings = config.settings
+        place = _place_of(config, launch, machine_rank, main_process_ip)
+        if config.on == "cpu" and gpus() > 0:
+            raise ConfigError(
+                f"{launch} asks for trainings on the CPU, and there are GPUs here. Hide them "
+                "(CUDA_VISIBLE_DEVICES=)."
+            )
+        if config.on == "gpu" and kind == DDP and gpus() == 0:
+            raise ConfigError(
+                f"{launch} asks for GPUs, and there is no GPU here. Set distributed_type: "
+                "MULTI_CPU and use_cpu: true, or use --launch ddp."
+            )
     if processes is None or processes < 2:
         raise ConfigError(f"--launch {launch} needs --processes N with N of 2 or more.")
     _refuse_without_gpus(kind, f"--launch {launch}", processes)
-    _refuse_too_few_gpus(processes)
-    return Launch(processes, None if kind == DDP else kind)
+    _refuse_too_few_gpus(on_each(processes, place))
+    return Launch(processes, None if kind == DDP else kind, settings, place)
 
 
-def adopt_launcher() -> tuple[int, Launch]:
+def _place_of(config: Asked, file: str, rank: int | None, address: str | None) -> Place | None:
+    """Return which of a config's machines this is; options go before the config."""
+    if config.machines == 1:
+        if rank is not None or address is not None:
+            raise ConfigError(
+                f"--machine-rank and --main-process-ip are for several machines, and {file} has "
+                "one. Set num_machines there, or leave them out."
+            )
+        return None
+    rank = config.machine_rank if rank is None else rank
+    address = address or config.address
+    if not 0 <= rank < config.machines:
+        raise ConfigError(
+            f"The machine rank is {rank}, and {file} has {config.machines} machines, counted from "
+            "0. Give each of them its own (--machine-rank N)."
+        )
+    if address is None:
+        raise ConfigError(
+            f"{file} has {config.machines} machines, and does not say where the first one is. Set "
+            "main_process_ip there, or --main-process-ip, to its name or address."
+        )
+    return Place(config.machines, rank, address, config.port)
+
+
+def on_each(processes: int, place: Place | None) -> int:
+    """Return how many of the processes run on each machine."""
+    if place is None:
+        return processes
+    if processes % place.machines:
+        raise ConfigError(
+            f"{processes} processes cannot be shared evenly by {place.machines} machines. Set a "
+            f"multiple of {place.machines}."
+        )
+    return processes // place.machines
+
+
+def adopt_launcher(kind: str | None = None) -> tuple[int, Launch]:
     """Return which of a launcher's processes this is, and what the launcher asks for.
 
-    0 and a single process without one. The launcher's variables are removed, so that what this
-    process starts is not taken for one of the launcher's. Raises `ConfigError` for a launch that
-    would train copies, or something other than it says.
+    0 and a single process without one. On several machines the first process of each is 0.
+    ``kind``: how processes share the weights, where an option says it. The launcher's variables are
+    removed, so that what this process starts is not taken for one of the launcher's. Raises
+    `ConfigError` for a launch that would train copies, or something other than it says.
     """
     rank, processes = (int(os.environ.get(name, value)) for name, value in _ALONE.items())
-    kind = _asked_by_accelerate()
+    asked = asked_by_accelerate(os.environ)
+    kind = kind or asked.kind
     if kind != DDP:
-        _refuse_without_gpus(kind, "The accelerate config", processes)
-    if int(os.environ.get("LOCAL_WORLD_SIZE", processes)) != processes:
-        raise ConfigError(
-            f"A launcher started {processes} processes on several machines, which is not possible. "
-            f"{WORKS}."
-        )
+        _refuse_without_gpus(kind, "The launch", processes)
+    place = _place_among(processes)
+    if place is not None:
+        rank = int(os.environ["LOCAL_RANK"])
     if "WORLD_SIZE" not in os.environ and {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= set(
         os.environ
     ):
@@ -95,29 +203,33 @@ def adopt_launcher() -> tuple[int, Launch]:
     for name in list(os.environ):
         if name in _NAMES or name.startswith(_PREFIXES):
             del os.environ[name]
-    if processes > 1:
-        _refuse_too_few_gpus(processes)
-    return rank, Launch(processes, kind if kind != DDP and processes > 1 else None)
+    if processes == 1:
+        return rank, Launch()
+    _refuse_too_few_gpus(on_each(processes, place))
+    return rank, Launch(processes, None if kind == DDP else kind, asked.settings, place)
 
 
-def _asked_by_accelerate() -> str:
-    """Return how accelerate's launcher says that the weights are shared."""
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
-        if stage != "3":
-            raise ConfigError(
-                f"The accelerate config asks for DeepSpeed with ZeRO stage {stage or 'unknown'}, "
-                f"which is not possible; stage 3 is. {WORKS}."
-            )
-        return "zero3"
-    if not _is_set("ACCELERATE_USE_FSDP"):
-        return DDP
-    if os.environ.get("FSDP_VERSION") != "2":
+def _place_among(processes: int) -> Place | None:
+    """Return which of a launcher's machines this is; None where there is one."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if here == processes:
+        return None
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if processes % here or (rank - local) % here:
         raise ConfigError(
-            f"The accelerate config asks for FSDP 1, which is not possible. Set fsdp_version: 2. "
-            f"{WORKS}."
+            f"A launcher started {processes} processes, of which {here} on this machine. Start "
+            "as many on each."
         )
-    return "fsdp2"
+    key = None
+    if _is_set("TORCHELASTIC_USE_AGENT_STORE"):  # or nobody is at that port yet
+        key = f"plumbline/port/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return Place(
+        processes // here,
+        rank // here,
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        key,
+    )
 
 
 def refuse_launcher() -> None:
@@ -167,27 +279,37 @@ def is_shared(stage: Callable[..., Any]) -> bool:
     return trains or getattr(stage, "spreads_rows", False)
 
 
-def environments(processes: int, sharding: str | None = None) -> list[dict[str, str]]:
-    """Return the variables by which the processes of a stage find each other, for each process.
+def free_port(place: Place | None = None) -> int:
+    """Return a port of this machine that nobody listens at, for other machines if there are any."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1" if place is None else "", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
-    ``sharding``: how they share its weights.
+
+def environments(
+    processes: int, sharding: str | None = None, place: Place | None = None, port: int | None = None
+) -> list[dict[str, str]]:
+    """Return the variables by which the processes of a stage find each other.
+
+    For each process on this machine. ``sharding``: how they share its weights. ``port``: where the
+    first process is found; all machines have the same.
     """
     if processes == 1:
         return [{}]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    own = on_each(processes, place)
+    before = 0 if place is None else own * place.number
     shared = {
         "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": str(threads_of_each(processes)),  # or accelerate would choose
+        "LOCAL_WORLD_SIZE": str(own),
+        "MASTER_ADDR": "127.0.0.1" if place is None else place.address,
+        "MASTER_PORT": str(free_port() if port is None else port),
+        "OMP_NUM_THREADS": str(threads_of_each(own) or 1),  # or accelerate would choose
         # Without it accelerate makes each process a training of its own where there is no GPU.
         "ACCELERATE_USE_CPU": str(gpus() == 0),
         **({} if sharding is None else {SHARDING: sharding}),
     }
-    return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+    return [{**shared, "RANK": str(before + n), "LOCAL_RANK": str(n)} for n in range(own)]
 
 
 def this_process(environment: Mapping[str, str]) -> int:
@@ -196,10 +318,9 @@ def this_process(environment: Mapping[str, str]) -> int:
         return 0
     import torch
 
-    number = int(environment["RANK"])
     if torch.cuda.is_available():
-        torch.cuda.set_device(number)  # where models are loaded
-    return number
+        torch.cuda.set_device(int(environment["LOCAL_RANK"]))  # where models are loaded
+    return int(environment["RANK"])
 
 
 def threads_of_each(processes: int) -> int | None:

@@ -27,6 +27,7 @@ from plumbline.runs.artifacts import (
 )
 from plumbline.runs.isolation import Outcome, run_here, run_isolated
 from plumbline.runs.machine import versions
+from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import PLACE
 from plumbline.runs.take_over import numbers_before, take_over
@@ -81,6 +82,7 @@ def make_in(
     tick: Callable[[], None] = lambda: None,
     run: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    nodes: Nodes | None = None,
 ) -> tuple[Artifact, bool]:
     """Return what a stage makes, and whether the store had it already.
 
@@ -88,7 +90,7 @@ def make_in(
     ``threads``: how many each computes with, null leaving it to the libraries. ``tick`` is called
     every two seconds while an isolated stage runs; where it raises, the stage is killed. ``run``:
     the folder of the run that makes it, for what trackers of experiments write. ``variables``: of
-    the environment of an isolated stage.
+    the environment of an isolated stage. ``nodes``: other machines that take part in it.
     """
     call = calls.describe_call(function, arguments)  # first, for files of code may change meanwhile
     description = _described(call, processes, sharding)
@@ -116,7 +118,8 @@ def make_in(
         clock = _Clock(partial / "clock.json", tick)
         what = (function, partial, arguments, reporter.within())
         if isolate:
-            outcome = run_isolated(*what, clock.tick, threads, processes, sharding, variables)
+            how = (threads, processes, sharding, variables)
+            outcome = run_isolated(*what, clock.tick, *how, nodes)
         else:
             outcome = run_here(*what)
         clock.tick()

@@ -46,19 +46,20 @@ def mesh() -> Any:
 
 @contextmanager
 def in_turns() -> Iterator[None]:
-    """Let the processes that share weights do something one after the other.
+    """Let the processes of a machine that share weights do something one after the other.
 
-    So that no two hold a whole model at once, while each loads one to keep its share. Inside,
+    So that no two hold a whole model there at once, while each loads one to keep its share. Inside,
     nothing may wait for another process.
     """
     if sharding() is None:
         yield
         return
     mesh()
-    for _ in range(this_process()):
+    turn, turns = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    for _ in range(turn):
         torch.distributed.barrier()
     yield  # after an error nobody waits: all are stopped
-    for _ in range(this_process(), number_of_processes()):
+    for _ in range(turn, turns):
         torch.distributed.barrier()
 
 

@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.config import Config, to_yaml
-from plumbline.errors import ArtifactError, brief
+from plumbline.errors import ArtifactError, ConfigError, brief
 from plumbline.runs import launch
 from plumbline.runs.artifacts import (
     Artifact,
@@ -38,6 +38,7 @@ from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
+from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run_file import RUN_FILE, read_run_file
 from plumbline.runs.side_by_side import SideBySide
@@ -66,15 +67,23 @@ class Run:
         sharding: str | None = None,
         parallel: int = 1,
         on: str | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         """``before_work`` is called once, before the first stage that is not made yet.
 
         ``processes``: how many share each training that can be shared; needs ``isolate``.
         ``sharding``: how they share its weights, null where each has a whole copy.
         ``parallel``: how many stages whose inputs are made run side by side; needs it, too. ``on``:
-        the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``.
+        the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``. ``nodes``: the other
+        machines on which the most of the processes run.
         """
         launch.refuse_launcher()
+        if nodes is not None and (parallel > 1 or on is not None):
+            raise ConfigError(
+                "Several machines share each training, so no stages run side by side. Leave "
+                "--parallel and --on out, or leave the machines to Ray (--on ray://HOST:PORT)."
+            )
+        self._nodes = nodes
         self._isolate, self.processes, self.sharding = isolate, processes, sharding
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
         self._before_work = before_work
@@ -157,6 +166,7 @@ class Run:
                 tick=tick,
                 run=self.folder,
                 variables=variables,
+                nodes=self._nodes,
             )
 
         if self._others is not None:

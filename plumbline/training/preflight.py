@@ -12,16 +12,20 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
 
 from plumbline.config import Check, Config
 from plumbline.errors import ConfigError, PlumblineError
 from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_size import model_size
+from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.isolation import run_isolated
 from plumbline.runs.progress import Reporter, size
 from plumbline.training.base_model import EMBEDDED, BaseModelConfig
+from plumbline.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from plumbline.runs.stage import Stage
@@ -52,6 +56,25 @@ def configs_in(config: Config) -> Iterator[Config]:
         value = getattr(config, name)
         if isinstance(value, Config):
             yield from configs_in(value)
+
+
+def settings_of_trainings(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings of trainings that a launcher's config may contradict, by their whole names.
+
+    A number format is given as whether it means bfloat16 on this machine.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "max_grad_norm" in type(config).model_fields:
+        if isinstance(config, TrainingConfig):
+            yield f"{prefix}bf16", config.computes_in_bfloat16
+            yield f"{prefix}gradient_accumulation", config.gradient_accumulation
+        elif hasattr(config, "precision"):
+            yield f"{prefix}precision", computes_in_bfloat16(config.precision, device)
+        yield f"{prefix}max_grad_norm", config.max_grad_norm  # type: ignore[attr-defined]
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from settings_of_trainings(value, f"{prefix}{name}.")
 
 
 def check_room(config: Config, home: Path) -> None:

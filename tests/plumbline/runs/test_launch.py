@@ -13,10 +13,15 @@ from plumbline.commands.app import main
 from plumbline.config import Config
 from plumbline.errors import ConfigError, ModelError
 from plumbline.runs import launch, processes
-from plumbline.runs.accelerate_configs import SHIPPED
+from plumbline.runs.accelerate_configs import SHIPPED, check_settings
+from plumbline.runs.launch import Launch, Options, Place
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
+from plumbline.training.config import TrainingConfig
+from plumbline.training.preflight import settings_of_trainings
 from plumbline.training.processes import share_of_batch, use_one_gpu
+from rl.config import PPOConfig
+from sft.config import SFTConfig
 
 TORCHRUN = {
     "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -24,6 +29,8 @@ TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
 }  # fmt: skip
 
+#: What an accelerate config with mixed_precision: bf16 asks of a recipe's settings.
+BF16 = {"mixed_precision": "bf16"}
 FSDP2 = TORCHRUN | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO3 = TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 
@@ -68,16 +75,16 @@ def test_what_cannot_be_asked_for(kind, number, message, gpus):
 
 def test_options(gpus):
     gpus(0)
-    assert launch.launch_of(None, None) == (1, None)
-    assert launch.launch_of("ddp", 3) == (3, None)
+    assert launch.launch_of(None, None) == Launch()
+    assert launch.launch_of("ddp", 3) == Launch(3)
     gpus(8)
-    assert launch.launch_of("fsdp2", 4) == (4, "fsdp2")
-    assert launch.launch_of("zero3", 8) == (8, "zero3")
+    assert launch.launch_of("fsdp2", 4) == Launch(4, "fsdp2")
+    assert launch.launch_of("zero3", 8) == Launch(8, "zero3")
 
 
 def test_each_process_needs_a_gpu_where_there_are_any(gpus):
     gpus(2)
-    assert launch.launch_of("ddp", 2) == (2, None)
+    assert launch.launch_of("ddp", 2) == Launch(2)
     with pytest.raises(ConfigError, match="3 processes are asked for, and there are 2 GPUs"):
         launch.launch_of("ddp", 3)
 
@@ -87,11 +94,15 @@ def test_configs_of_accelerate_that_come_with_it(file, gpus):
     """Found by path and by name, and accelerate's own reader takes them, too."""
     from accelerate.commands.config.config_args import load_config_from_file
 
-    kind, number, _ = file.stem.split("_")
+    kind, *_, number, _ = file.stem.split("_")
+    machines = int(file.stem.split("_")[1]) if "machines" in file.stem else 1
     gpus(8)
-    asked = (int(number), None if kind == "ddp" else kind)
-    assert launch.launch_of(str(file), None) == launch.launch_of(file.name, None) == asked
-    assert load_config_from_file(str(file)).num_processes == int(number)
+    place = Place(machines, 1, "first", 29500) if machines > 1 else None
+    where = (1, "first") if machines > 1 else ()
+    asked = (int(number) * machines, None if kind == "ddp" else kind, BF16, place)
+    by_path, by_name = (launch.launch_of(name, None, *where) for name in (str(file), file.name))
+    assert by_path == by_name == asked
+    assert load_config_from_file(str(file)).num_processes == int(number) * machines
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3", "multi_gpu"])
@@ -101,20 +112,27 @@ def test_configs_of_accelerate_that_come_with_trl(name, gpus):
     gpus(8)
     file = Path(trl.__file__).parent / "accelerate_configs" / f"{name}.yaml"
     kind = None if name == "multi_gpu" else name
-    assert launch.launch_of(str(file), None) == (8, kind)
-    assert launch.launch_of(str(file), 2) == (2, kind)
+    assert launch.launch_of(str(file), None) == Launch(8, kind, BF16)
+    assert launch.launch_of(str(file), 2) == Launch(2, kind, BF16)
 
 
+TWO = "num_machines: 2\nmain_process_ip: first"
 CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n"
 
 
 @pytest.mark.parametrize(
     ("found", "other", "message"),
     [
-        ("num_processes: 2", "num_processes: 2\nnum_machines: 2", "Trainings run on one machine"),
+        ("num_processes: 2", "num_processes: 2\nnum_machines: 2", "Set main_process_ip there"),
+        ("num_processes: 2", f"num_processes: 3\n{TWO}", "3 processes cannot be shared evenly"),
+        ("num_processes: 2", f"num_processes: 2\n{TWO}\nmachine_rank: 2", "The machine rank is 2"),
         ("num_processes: 2", "num_processes: 1", "num_processes is 1"),
         ("num_processes: 2", "mixed_precision: fp16", "mixed_precision is 'fp16'"),
-        ("num_processes: 2", "use_cpu: true", "On a CPU use --launch ddp"),
+        ("num_processes: 2", "use_cpu: true", "On a CPU set MULTI_CPU"),
+        ("num_processes: 2", "debug: true", "debug is True; what is possible is false"),
+        ("num_processes: 2", "gpu_ids: 0,1", "Choose GPUs by CUDA_VISIBLE_DEVICES"),
+        ("num_processes: 2", "dynamo_config: {dynamo_backend: INDUCTOR}", "dynamo_config is"),
+        ("FSDP", "MULTI_GPU", "has a fsdp_config, which has no effect with .* MULTI_GPU"),
         ("num_processes: 2", "tensor_parallel: 2", "tensor_parallel is not possible here"),
         ("fsdp_version: 2", "fsdp_version: 1", "fsdp_version is 1; what is possible is 2"),
         ("fsdp_version: 2", "offload: true", "has no fsdp_config with fsdp_version"),
@@ -128,32 +146,96 @@ def test_configs_that_ask_for_something_else(found, other, message, gpus, tmp_pa
     gpus(8)
     file = tmp_path / "accelerate.yaml"
     file.write_text(CONFIG)
-    assert launch.launch_of(str(file), None) == (2, "fsdp2")
+    assert launch.launch_of(str(file), None) == Launch(2, "fsdp2")
     file.write_text(CONFIG.replace(found, other))
     with pytest.raises(ConfigError, match=message):
         launch.launch_of(str(file), None)
 
 
-@pytest.mark.parametrize(
-    ("found", "possible", "message"),
-    [
-        ("gradient_clipping: 0.3", "gradient_clipping: 1.0", r"Set training\.max_grad_norm"),
-        (
-            "gradient_accumulation_steps: 4",
-            "gradient_accumulation_steps: auto",
-            r"Set training\.gradient_accumulation in",
-        ),
-    ],
-)
-def test_what_a_recipe_decides_is_not_passed_over(found, possible, message, gpus, tmp_path):
+def test_what_a_recipe_decides_is_compared_with_it(gpus, tmp_path):
+    """A value that the recipe's settings contradict is refused; the same value is no problem."""
     gpus(8)
     file = tmp_path / "zero3.yaml"
-    content = "distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config:\n  zero_stage: 3\n"
-    file.write_text(f"{content}  {possible}\n")
-    assert launch.launch_of(str(file), None) == (2, "zero3")
-    file.write_text(f"{content}  {found}\n")
-    with pytest.raises(ConfigError, match=message):
-        launch.launch_of(str(file), None)
+    file.write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 2\nmixed_precision: 'no'\ndeepspeed_config:\n"
+        "  {zero_stage: 3, gradient_clipping: 0.3, gradient_accumulation_steps: 4}\n"
+    )
+    found = launch.launch_of(str(file), None).settings
+    assert found == {"mixed_precision": "no", "max_grad_norm": 0.3, "gradient_accumulation": 4}
+    training = TrainingConfig(max_grad_norm=0.3, gradient_accumulation=4, bf16=False)
+
+    def check(**changes):
+        config = SFTConfig(training=training.model_copy(update=changes))
+        check_settings(found, settings_of_trainings(config, "sft."))
+
+    check()
+    for changes, message in (
+        ({"max_grad_norm": 1.0}, "asks for gradient_clipping 0.3, and sft.training.max_grad_norm"),
+        ({"gradient_accumulation": 1}, "asks for gradient_accumulation_steps 4, and sft.training"),
+        ({"bf16": True}, r"mixed_precision no, and sft\.training\.bf16 means bfloat16 on"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check(**changes)
+
+
+def test_a_number_format_that_a_recipe_does_not_compute_in(tmp_path, capsys):
+    """No GPU here: bf16 null is float32, and PPO's precision auto is the weights' format."""
+    for config, name in ((PPOConfig(), "precision"), (SFTConfig(), "training.bf16")):
+        with pytest.raises(ConfigError, match=f"asks for mixed_precision bf16, and {name} means"):
+            check_settings(BF16, settings_of_trainings(config))
+        check_settings({}, settings_of_trainings(config))
+    check_settings(BF16, settings_of_trainings(PPOConfig(precision="bfloat16")))
+    file = tmp_path / "cpu.yaml"
+    file.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\nmixed_precision: bf16\n")
+    with pytest.raises(SystemExit):
+        main(["run", "train_sft", "--launch", str(file), "--home", str(tmp_path / "home"),
+              "--set", "model=m", "--set", "data=d"])  # fmt: skip
+    assert "and sft.training.bf16 means the number format of the weights" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_cpus_and_gpus_of_a_config(gpus, tmp_path):
+    file = tmp_path / "accelerate.yaml"
+    for kind, count, message in (
+        ("MULTI_CPU", 2, "trainings on the CPU, and there are GPUs"),
+        ("MULTI_GPU", 0, "asks for GPUs, and there is no GPU here"),
+    ):
+        file.write_text(f"distributed_type: {kind}\nnum_processes: 2\n")
+        gpus(count)
+        with pytest.raises(ConfigError, match=message):
+            launch.launch_of(str(file), None)
+        gpus(2 - count)
+        assert launch.launch_of(str(file), None) == Launch(2)
+
+
+def test_a_launcher_on_several_machines(environment):
+    """The first process of each machine takes part; the others end."""
+    environment(**TORCHRUN | {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0",
+                              "TORCHELASTIC_USE_AGENT_STORE": "True"})  # fmt: skip
+    place = Place(2, 1, "127.0.0.1", 29500, "plumbline/port/0")
+    assert launch.adopt_launcher() == (0, Launch(4, place=place))
+    environment(**TORCHRUN | {"WORLD_SIZE": "4", "RANK": "3"})
+    assert launch.adopt_launcher() == (1, Launch(4, place=place._replace(store_key=None)))
+
+
+def test_a_launcher_and_options(environment, gpus):
+    """An option may say how a launcher's processes share the weights, and nothing else."""
+    gpus(2)
+    environment(**TORCHRUN)
+    assert launch.how_to_launch(Options("fsdp2")) == (1, Launch(2, "fsdp2"))
+    for options in (Options("ddp", 2), Options("fsdp2_2_gpus.yaml"), Options(machine_rank=1)):
+        environment(**TORCHRUN)
+        with pytest.raises(ConfigError, match="A launcher has started 2 processes, and options"):
+            launch.how_to_launch(options)
+    assert launch.how_to_launch(Options("ddp", 2)) == (0, Launch(2))
+
+
+def test_options_for_several_machines_without_any(gpus):
+    gpus(2)
+    with pytest.raises(ConfigError, match="--machine-rank 1 needs --launch FILE"):
+        launch.launch_of("ddp", 2, 1)
+    with pytest.raises(ConfigError, match="and ddp_2_gpus"):
+        launch.launch_of("ddp_2_gpus.yaml", None, None, "first")
 
 
 @stage("policy", trains_in="several processes")
@@ -169,9 +251,9 @@ def test_a_training_that_cannot_share_its_weights_is_refused(tmp_path):
 
 def test_a_launcher_is_adopted_and_its_variables_are_gone(environment):
     environment(**TORCHRUN)
-    assert launch.adopt_launcher() == (1, (2, None))
+    assert launch.adopt_launcher() == (1, Launch(2))
     assert not set(TORCHRUN) & set(os.environ)
-    assert launch.adopt_launcher() == (0, (1, None))
+    assert launch.adopt_launcher() == (0, Launch())
 
 
 @pytest.mark.parametrize(
@@ -181,7 +263,10 @@ def test_a_launcher_is_adopted_and_its_variables_are_gone(environment):
         (FSDP2, "asks for fsdp2, .* there is no GPU here. Use --launch ddp"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed with ZeRO stage unknown"),
         (ZERO3, "asks for zero3, .* there is no GPU here"),
-        (TORCHRUN | {"WORLD_SIZE": "4"}, "4 processes on several machines"),
+        (TORCHRUN | {"WORLD_SIZE": "5"}, "5 processes, of which 2 on this machine"),
+        (FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"}, "asks for fsdp_offload_params 'true'"),
+        (TORCHRUN | {"ACCELERATE_MIXED_PRECISION": "fp16"}, "asks for mixed_precision 'fp16'"),
+        (TORCHRUN | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "asks for dynamo_backend"),
         # accelerate launch with a config of several processes on a CPU starts a single one.
         ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}, "and started one"),
     ],
@@ -197,7 +282,7 @@ def test_launches_that_would_train_something_else(environment, gpus, variables, 
 def test_a_launcher_that_shares_the_weights(environment, gpus, variables, kind):
     gpus(2)
     environment(**variables)
-    assert launch.adopt_launcher() == (1, (2, kind))
+    assert launch.adopt_launcher() == (1, Launch(2, kind))
     assert not [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]
 
 

@@ -1,0 +1,216 @@
+"""Several machines that share a training, as two launchers on this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from plumbline.config import Config
+from plumbline.errors import ConfigError, PlumblineError
+from plumbline.runs import nodes, taking_part
+from plumbline.runs.isolation import StageDiedError
+from plumbline.runs.launch import Place, free_port
+from plumbline.runs.nodes import Hello, Other, gathered
+from plumbline.runs.processes import number_of_processes, of_all_processes, this_process
+from plumbline.runs.run import Run
+from plumbline.runs.stage import stage
+from plumbline.runs.taking_part import take_part
+
+
+@stage("policy", trains_in="several processes")
+def who_takes_part(stage, *, dies=None, sleeps=None):
+    """Let each process say who it is; then one may die, or sleep, before the second question."""
+    numbers = [this_process(), number_of_processes(), int(os.environ["LOCAL_RANK"])]
+    found = of_all_processes(numbers)
+    if stage.writes:
+        stage.checkpoints.save(1, {"found": found})
+    if this_process() == dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if this_process() == sleeps:
+        time.sleep(600)
+    of_all_processes(numbers)
+    (stage.folder / "found.txt").write_text(str(found))
+    return {"processes": float(len(found))}
+
+
+@stage("report")
+def alone_after(stage, *, policy):
+    """A stage that the first machine runs by itself."""
+    return {"processes": float(number_of_processes())}
+
+
+@pytest.fixture
+def place():
+    return Place(2, 0, "127.0.0.1", free_port())
+
+
+@contextmanager
+def second_machine(place, home, processes=2):
+    """Let a thread be the second machine; what it raises is in the list."""
+    raised, said = [], []
+
+    def join():
+        try:
+            take_part(place._replace(number=1), processes, home, said.append)
+        except PlumblineError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    try:
+        yield raised, said
+    finally:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def run_at(home, found, name="run"):
+    return Run(home, name, "test", Config(), processes=2, nodes=found)
+
+
+def test_stages_of_two_machines(place, tmp_path):
+    """Each starts its share of the processes; the first writes; other stages are its own."""
+    with second_machine(place, tmp_path) as (raised, said), gathered(place, 2, tmp_path) as found:
+        run = run_at(tmp_path, found)
+        made = run.make("policy", who_takes_part)
+        assert run.make("alone", alone_after, policy=made).metrics == {"processes": 1.0}
+    assert raised == []
+    assert said[1:] == [f"  ▸ {made.id}"]
+    assert (made.path / "found.txt").read_text() == "[[0, 2, 0], [1, 2, 0]]"
+    assert made.manifest.machine["machines"] == 2
+    assert made.manifest.arguments["processes"] == 2
+    assert sorted(made.manifest.files) == ["found.txt"]
+    assert not list((tmp_path / ".machines").iterdir())
+    with pytest.raises(PlumblineError):  # a machine that is gone takes part in nothing more
+        run.make("another", who_takes_part, dies=5)
+
+
+def test_a_process_that_dies_on_the_other_machine_ends_all(place, tmp_path):
+    with second_machine(place, tmp_path) as (raised, _):  # noqa: SIM117
+        with (
+            pytest.raises(StageDiedError, match=r"On \S+: The system killed the stage's process"),
+            gathered(place, 2, tmp_path) as found,
+        ):
+            run_at(tmp_path, found).make("policy", who_takes_part, dies=1)
+    assert "The first machine (127.0.0.1) has stopped: On" in str(raised[0])
+    assert list(tmp_path.glob("store/.partial/*/checkpoints/step-1"))
+
+
+def test_a_machine_that_is_lost_ends_the_others(place, tmp_path):
+    """As if a cable was cut while a stage runs: each finds that the other is gone."""
+    with second_machine(place, tmp_path) as (raised, _), pytest.raises(PlumblineError) as found_out:  # noqa: SIM117
+        with gathered(place, 2, tmp_path) as found:
+            cable = socket.socket(fileno=os.dup(found.others[0].connection.fileno()))
+            cut = threading.Thread(
+                target=lambda: (wait_for_checkpoint(tmp_path), cable.shutdown(socket.SHUT_RDWR))
+            )
+            cut.start()
+            try:
+                run_at(tmp_path, found).make("policy", who_takes_part, sleeps=1)
+            finally:
+                cut.join()
+                cable.close()
+    host = socket.gethostname()
+    assert f"Machine 1 ({host}) has ended, or cannot be reached" in str(found_out.value)
+    assert "The first machine (127.0.0.1) has ended, or cannot be reached" in str(raised[0])
+
+
+def wait_for_checkpoint(home):
+    deadline = time.monotonic() + 60
+    while not any(home.glob("**/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_a_folder_that_is_not_shared_is_refused_on_both(place, tmp_path):
+    homes = tmp_path / "one", tmp_path / "two"
+    with second_machine(place, homes[1]) as (raised, _):  # noqa: SIM117
+        with (
+            pytest.raises(ConfigError, match=r"does not share the folder \S+one with this machine"),
+            gathered(place, 2, homes[0]),
+        ):
+            pass
+    assert f"is not in {homes[1]} here. Set --home" in str(raised[0])
+
+
+def test_another_version_is_refused_on_both(place, tmp_path, monkeypatch):
+    real = nodes.versions
+    on_the_second = {**real(), "torch": "1.0"}
+    here = threading.main_thread()
+    monkeypatch.setattr(
+        nodes, "versions",
+        lambda: real() if threading.current_thread() is here else on_the_second,
+    )  # fmt: skip
+    with second_machine(place, tmp_path) as (raised, _):  # noqa: SIM117
+        with (
+            pytest.raises(ConfigError, match=r"Machine 1 \(\S+\) has torch 1.0 \(here "),
+            gathered(place, 2, tmp_path),
+        ):
+            pass
+    assert "has stopped: Machine 1" in str(raised[0])
+
+
+OWN = Hello(0, 2, 4, "/home", {"torch": "2"}, False, "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"number": 0}, "says that it is machine 0, as another one"),
+        ({"number": 2}, "or one beyond the 2"),
+        ({"machines": 3}, "4 processes on 3 machines, and this one for 4 on 2"),
+        ({"processes": 8}, "8 processes on 2 machines, and this one for 4 on 2"),
+        ({"home": "/other"}, "is /other, and here it is /home"),
+        ({"has_gpus": True}, "has GPUs, and this one has none"),
+        ({"versions": {}}, r"torch absent \(here 2\)"),
+        ({"versions": {"torch": "2", "gguf": "1"}}, None),
+        ({}, None),
+    ],
+)
+def test_machines_that_are_not_alike(change, message):
+    hello = OWN._replace(number=1, host="b")._replace(**change)
+    problem = nodes._difference(OWN, Other(hello, None), {})
+    if message is None:
+        assert problem is None
+    else:
+        with pytest.raises(ConfigError, match=message):
+            raise ConfigError(problem)
+
+
+def test_a_machine_that_does_not_come(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(nodes, "MEET", 0.2)
+    started = time.monotonic()
+    with (
+        pytest.raises(ConfigError, match=r"Of 2 machines, 1 did not come within"),
+        gathered(place, 2, tmp_path),
+    ):
+        pass
+    assert time.monotonic() - started < 5
+
+
+def test_a_port_that_is_taken(place, tmp_path):
+    with (
+        socket.create_server(("", place.port)),
+        pytest.raises(ConfigError, match=f"Port {place.port} of this machine"),
+        gathered(place, 2, tmp_path),
+    ):
+        pass
+
+
+def test_stages_side_by_side_on_several_machines_are_refused(place, tmp_path):
+    with pytest.raises(ConfigError, match="Leave --parallel and --on out"):
+        Run(tmp_path, "run", "test", Config(), parallel=2, nodes=nodes.Nodes(place, []))
+
+
+def test_a_checkpoint_that_is_not_seen_here(tmp_path, monkeypatch):
+    """On a network file system another machine may not see yet what the first one wrote."""
+    monkeypatch.setattr(taking_part, "_APPEAR", 0.1)
+    order = nodes.Order(alone_after, {}, tmp_path, 2, None, 1, None, {}, ["checkpoints/step-4"])
+    assert "does not see the checkpoints" in taking_part._wait_for_files(order)
+    (tmp_path / "checkpoints" / "step-4").mkdir(parents=True)
+    assert taking_part._wait_for_files(order) is None
