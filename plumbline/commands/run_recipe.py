@@ -55,7 +55,7 @@ def run_recipe(
             return
         reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
         if place is not None:
-            reporter.say(f"[dim]  Waits for {place.machines - 1} other machines.[/dim]")
+            reporter.say(f"[dim]  Waits for the others of {place.machines} machines.[/dim]")
         with gathered(place, launched.processes, home) as nodes:
             run = recipe_book.execute(
                 recipe,
