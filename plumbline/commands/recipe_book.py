@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from plumbline.config import Config, load, to_yaml
 from plumbline.errors import BusyError, ConfigError, PlumblineError, brief
 from plumbline.runs import launch
-from plumbline.runs.accelerate_configs import check_settings
 from plumbline.runs.forecast import forecast
 from plumbline.runs.names import check_run_name, safe_file_name
 from plumbline.runs.nodes import Nodes
@@ -213,14 +212,13 @@ def execute(
     ``processes``: how many share each training; a recipe with one that cannot be shared is refused.
     ``sharding``: how they share its weights, null where each has a whole copy.
     ``parallel``: how many stages at once. ``on``: the Ray cluster that they run on. ``nodes``:
-    other machines that take part. ``launch_settings``: what an accelerate config asks of settings.
+    other machines that take part. ``launch_settings``: what an accelerate config asks of them.
     """
-    from plumbline.training.preflight import check_run, settings_of_trainings
+    from plumbline.training.preflight import check_launch, check_run
 
     _refuse_untrainable(recipe, processes, sharding)
     config = recipe.load(config_name, overrides)
-    if launch_settings:
-        check_settings(launch_settings, settings_of_trainings(config))
+    check_launch(config, launch_settings or {})
     check_trackers(config)
     name = name or run_name(recipe, config_name, overrides, config)
     if not (home / name / RUN_FILE).is_file():

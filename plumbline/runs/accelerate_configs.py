@@ -40,7 +40,7 @@ _TOP: dict[str, tuple[object, ...] | None] = {
          "tpu_env"), _NOTHING
     ),
     **dict.fromkeys(("tpu_use_cluster", "tpu_use_sudo"), _OFF),
-    # These change nothing: machines meet as Plumbline lets them, and a command is no function.
+    # These change nothing: machines meet as Plumbline lets them, and a command is run.
     "rdzv_backend": ("static", "c10d"),
     "same_network": None,
     "main_training_function": None,
@@ -216,16 +216,16 @@ def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
 
 def _asked_of_settings(precision: Any, section: Mapping[str, Any]) -> dict[str, object]:
     """Return what is asked of settings of a recipe, by their names."""
-    asked: dict[str, object] = {}
+    wanted: dict[str, object] = {}
     if precision is not None:
-        asked["mixed_precision"] = "bf16" if precision == "bf16" else "no"
+        wanted["mixed_precision"] = "bf16" if precision == "bf16" else "no"
     for key, name in _SETTINGS.items():
         if section.get(key, "auto") not in ("auto", None):
-            asked[name] = float(section[key])
-    return asked
+            wanted[name] = float(section[key])
+    return wanted
 
 
-def check_settings(asked: Mapping[str, object], settings: Iterable[tuple[str, Any]]) -> None:
+def check_settings(wanted: Mapping[str, object], settings: Iterable[tuple[str, Any]]) -> None:
     """Raise `ConfigError` where a recipe's settings decide something else than a config asks.
 
     ``settings``: those of trainings by their whole names; ``bf16`` and ``precision`` with whether
@@ -234,17 +234,17 @@ def check_settings(asked: Mapping[str, object], settings: Iterable[tuple[str, An
     for name, value in settings:
         key = name.rpartition(".")[2]
         if key in ("bf16", "precision"):
-            wanted = asked.get("mixed_precision")
-            if wanted is not None and (wanted == "bf16") != value:
+            precision = wanted.get("mixed_precision")
+            if precision is not None and (precision == "bf16") != value:
                 means = "bfloat16" if value else "the number format of the weights"
                 raise ConfigError(
-                    f"The accelerate config asks for mixed_precision {wanted}, and {name} means "
+                    f"The accelerate config asks for mixed_precision {precision}, and {name} means "
                     f"{means} on this machine. Change one of the two."
                 )
-        elif key in asked and value != asked[key]:
+        elif key in wanted and value != wanted[key]:
             origin = next(of for of, setting in _SETTINGS.items() if setting == key)
             raise ConfigError(
-                f"The accelerate config asks for {origin} {asked[key]:g}, and {name} is {value}. "
+                f"The accelerate config asks for {origin} {wanted[key]:g}, and {name} is {value}. "
                 "Change one of the two."
             )
 

@@ -78,15 +78,15 @@ def how_to_launch(options: Options) -> tuple[int, Launch]:
     """
     # A launcher says how many processes there are, and may leave it to an option how they share.
     kind = options.launch if options.launch in (DDP, *SHARED) else None
-    rank, found = adopt_launcher(kind)
-    if found.processes == 1:
+    rank, launched = adopt_launcher(kind)
+    if launched.processes == 1:
         return rank, launch_of(*options)
     if options not in (Options(), Options(kind)):
         raise ConfigError(
-            f"A launcher has started {found.processes} processes, and options say how many to "
+            f"A launcher has started {launched.processes} processes, and options say how many to "
             "start, or where. Leave one of the two out."
         )
-    return rank, found
+    return rank, launched
 
 
 def launch_of(
@@ -101,13 +101,13 @@ def launch_of(
     processes and machines. Raises `ConfigError` for what cannot be done, or would have no effect.
     """
     machines = {"--machine-rank": machine_rank, "--main-process-ip": main_process_ip}
-    given = [f"{name} {value}" for name, value in machines.items() if value is not None]
-    if launch is None and processes is None and not given:
+    about_machines = [f"{name} {value}" for name, value in machines.items() if value is not None]
+    if launch is None and processes is None and not about_machines:
         return Launch()
-    if given and (launch is None or launch in (DDP, *SHARED)):
+    if about_machines and (launch is None or launch in (DDP, *SHARED)):
         raise ConfigError(
-            f"{given[0]} needs --launch FILE, an accelerate config with num_machines of 2 or more; "
-            "or start the command by torchrun on every machine."
+            f"{about_machines[0]} needs --launch FILE, an accelerate config with num_machines of "
+            "2 or more; or start the command by torchrun on every machine."
         )
     if launch is None:
         raise ConfigError(f"--processes {processes} without --launch is not possible. {WORKS}.")
@@ -185,8 +185,8 @@ def adopt_launcher(kind: str | None = None) -> tuple[int, Launch]:
     `ConfigError` for a launch that would train copies, or something other than it says.
     """
     rank, processes = (int(os.environ.get(name, value)) for name, value in _ALONE.items())
-    asked = asked_by_accelerate(os.environ)
-    kind = kind or asked.kind
+    config = asked_by_accelerate(os.environ)
+    kind = kind or config.kind
     if kind != DDP:
         _refuse_without_gpus(kind, "The launch", processes)
     place = _place_among(processes)
@@ -206,7 +206,7 @@ def adopt_launcher(kind: str | None = None) -> tuple[int, Launch]:
     if processes == 1:
         return rank, Launch()
     _refuse_too_few_gpus(on_each(processes, place))
-    return rank, Launch(processes, None if kind == DDP else kind, asked.settings, place)
+    return rank, Launch(processes, None if kind == DDP else kind, config.settings, place)
 
 
 def _place_among(processes: int) -> Place | None:

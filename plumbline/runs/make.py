@@ -90,7 +90,7 @@ def make_in(
     ``threads``: how many each computes with, null leaving it to the libraries. ``tick`` is called
     every two seconds while an isolated stage runs; where it raises, the stage is killed. ``run``:
     the folder of the run that makes it, for what trackers of experiments write. ``variables``: of
-    the environment of an isolated stage. ``nodes``: other machines that take part in it.
+    an isolated stage's environment. ``nodes``: other machines that take part.
     """
     call = calls.describe_call(function, arguments)  # first, for files of code may change meanwhile
     description = _described(call, processes, sharding)
@@ -109,10 +109,8 @@ def make_in(
         partial.mkdir(parents=True, exist_ok=True)  # it may have been taken over meanwhile
         _take_over(store, made_id, function, call, (processes, sharding), reporter)
         resumes = (partial / "clock.json").exists()
-        reporter.say(
-            f"  [yellow]▸[/yellow] {name:<24} "
-            + ("[dim]resumes where it was stopped[/dim]" if resumes else "")
-        )
+        note = "[dim]resumes where it was stopped[/dim]" if resumes else ""
+        reporter.say(f"  [yellow]▸[/yellow] {name:<24} {note}")
         if run is not None:
             _say_where(partial, run, name)
         clock = _Clock(partial / "clock.json", tick)

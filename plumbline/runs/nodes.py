@@ -41,7 +41,7 @@ _MAY_DIFFER = ("bitsandbytes", "gguf")
 
 
 class Hello(NamedTuple):
-    """What a machine says of itself."""
+    """A machine, as it introduces itself."""
 
     number: int
     machines: int
@@ -101,7 +101,7 @@ class Nodes:
                     self._send(other, "over", self._stages)
 
     def heard(self, other: Other) -> tuple[Any, ...] | None:
-        """Return what a machine says of the present stage; None where it is of an older one."""
+        """Return what a machine says in the present stage; None if it is about an older one."""
         try:
             stage, *event = other.connection.recv()
         except (EOFError, OSError):
@@ -152,6 +152,16 @@ def gathered(place: Place | None, processes: int, home: Path) -> Iterator[Nodes 
         nodes.end(str(error) or type(error).__name__)
         raise
     nodes.end(None)
+
+
+def without_side_by_side(nodes: Nodes | None, parallel: int, on: str | None) -> Nodes | None:
+    """Return the other machines; raise `ConfigError` where stages were to run side by side, too."""
+    if nodes is not None and (parallel > 1 or on is not None):
+        raise ConfigError(
+            "Several machines share each training, so no stages run side by side. Leave "
+            "--parallel and --on out, or leave the machines to Ray (--on ray://HOST:PORT)."
+        )
+    return nodes
 
 
 class _Door:
@@ -275,8 +285,8 @@ def _difference(own: Hello, other: Other, others: Mapping[int, Other]) -> str | 
 
 def checkpoints_in(partial: Path) -> list[str]:
     """Return the checkpoints of a stage and of its parts, by their paths in its folder."""
-    found = partial.glob("**/checkpoints/step-*")
-    return sorted(str(path.relative_to(partial)) for path in found)
+    folders = partial.glob("**/checkpoints/step-*")
+    return sorted(str(folder.relative_to(partial)) for folder in folders)
 
 
 def made_in_store(partial: Path) -> bool:
@@ -285,7 +295,7 @@ def made_in_store(partial: Path) -> bool:
 
 
 def hello_of(place: Place, processes: int, home: Path) -> Hello:
-    """Return what this machine says of itself."""
+    """Return this machine, as it introduces itself."""
     host = socket.gethostname()
     return Hello(place.number, place.machines, processes, str(home), versions(), gpus() > 0, host)
 

@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from plumbline.config import Config, to_yaml
-from plumbline.errors import ArtifactError, ConfigError, brief
+from plumbline.errors import ArtifactError, brief
 from plumbline.runs import launch
 from plumbline.runs.artifacts import (
     Artifact,
@@ -38,7 +38,7 @@ from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
-from plumbline.runs.nodes import Nodes
+from plumbline.runs.nodes import Nodes, without_side_by_side
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run_file import RUN_FILE, read_run_file
 from plumbline.runs.side_by_side import SideBySide
@@ -74,27 +74,20 @@ class Run:
         ``processes``: how many share each training that can be shared; needs ``isolate``.
         ``sharding``: how they share its weights, null where each has a whole copy.
         ``parallel``: how many stages whose inputs are made run side by side; needs it, too. ``on``:
-        the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``. ``nodes``: the other
-        machines on which the most of the processes run.
+        the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``. ``nodes``: more machines.
         """
         launch.refuse_launcher()
-        if nodes is not None and (parallel > 1 or on is not None):
-            raise ConfigError(
-                "Several machines share each training, so no stages run side by side. Leave "
-                "--parallel and --on out, or leave the machines to Ray (--on ray://HOST:PORT)."
-            )
-        self._nodes = nodes
-        self._isolate, self.processes, self.sharding = isolate, processes, sharding
+        self._isolate, self._nodes = isolate, without_side_by_side(nodes, parallel, on)
+        self.processes, self.sharding = processes, sharding
+        self._before_work, self._started = before_work, time.monotonic()
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
-        self._before_work = before_work
         self.home = home.resolve()
         if not (self.home / name / RUN_FILE).is_file():  # older runs keep their names
             check_run_name(name)
         self.folder = self.home / name
         self.store = Store(self.home / "store")
         self.reporter = reporter or Reporter(quiet=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "stages").mkdir(exist_ok=True)
+        (self.folder / "stages").mkdir(parents=True, exist_ok=True)
         finished_before = _last_finished(self.folder)
         (self.folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
         self._state: dict[str, Any] = {
@@ -112,7 +105,6 @@ class Run:
             "headline": {},
             "finished_before": finished_before,
         }
-        self._started = time.monotonic()
         self._made: dict[str, Artifact] = {}
         self._writing = RLock()
         self._others: SideBySide | None = None

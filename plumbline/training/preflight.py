@@ -22,6 +22,7 @@ from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_size import model_size
 from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.accelerate_configs import check_settings
 from plumbline.runs.isolation import run_isolated
 from plumbline.runs.progress import Reporter, size
 from plumbline.training.base_model import EMBEDDED, BaseModelConfig
@@ -56,6 +57,11 @@ def configs_in(config: Config) -> Iterator[Config]:
         value = getattr(config, name)
         if isinstance(value, Config):
             yield from configs_in(value)
+
+
+def check_launch(config: Config, wanted: Mapping[str, object]) -> None:
+    """Raise `ConfigError` where trainings are set otherwise than a launcher's config asks."""
+    check_settings(wanted, settings_of_trainings(config))
 
 
 def settings_of_trainings(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
