@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from annotation.server.control import running
+from annotation.server.embedded.plumbline_site.services import read
+from annotation.server.environment import EMBEDDED, python
+from annotation.server.services import stored_file
 from annotation.server.site_folder import Site
 from plumbline.errors import BusyError, DataError
 
@@ -32,7 +36,7 @@ def backup(site: Site, file: Path) -> Path:
     hashes of passwords, so only its owner may read it.
     """
     site.owner()  # an error where there is no site
-    if not site.database.is_file():
+    if read(site.home) is None and not site.database.is_file():
         raise DataError(f"The site in {site.home} never ran, so there is nothing to back up yet.")
     if file.exists():
         raise DataError(
@@ -58,12 +62,15 @@ def _pack(site: Site, out: BinaryIO) -> None:
         tarfile.open(fileobj=out, mode="w:gz") as archive,
     ):
         copy = Path(folder) / "argilla.db"
-        # SQLite's own copy of a database in use: a state between two transactions.
-        with (
-            contextlib.closing(sqlite3.connect(site.database)) as source,
-            contextlib.closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
+        if read(site.home) is None:
+            # SQLite's own copy of a database in use: a state between two transactions.
+            with (
+                contextlib.closing(sqlite3.connect(site.database)) as source,
+                contextlib.closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        else:
+            _export(site, copy)
         files = {_DATABASE: copy}
         # After the database: a campaign writes down what it sends before it sends anything, so its
         # files know everything in the database.
@@ -78,6 +85,25 @@ def _pack(site: Site, out: BinaryIO) -> None:
             _add(archive, name, data)
         contents = {"made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}
         _add(archive, _CONTENTS, json.dumps(contents, indent=2).encode())
+
+
+def _export(site: Site, copy: Path) -> None:
+    """Write what is in PostgreSQL into a file of SQLite, as it is at one moment."""
+    result = subprocess.run(
+        [python(), "-P", "-m", "plumbline_site.export", site.settings_file.resolve(), copy],
+        env={
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            "PYTHONPATH": str(EMBEDDED),
+            "TMPDIR": str(copy.parent),
+        },
+        cwd=copy.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        said = result.stderr.strip().splitlines()
+        raise DataError(f"No backup was written. {said[-1] if said else ''}")
 
 
 def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
@@ -100,9 +126,10 @@ def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
         raise
     aside = None
     if site.home.exists():
-        settings = site.settings_file
-        if settings.exists():  # the address belongs to this machine, not to the backup
-            shutil.copy2(settings, fresh / settings.name)
+        # The addresses belong to this machine, not to the backup.
+        for settings in (site.settings_file, stored_file(site)):
+            if settings.exists():
+                shutil.copy2(settings, fresh / settings.name)
         aside = Path(
             tempfile.mkdtemp(
                 dir=site.home.parent,

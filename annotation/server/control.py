@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from annotation.private_files import write_private
 from annotation.server.embedded.plumbline_site.logs import rotate
-from annotation.server.environment import python
+from annotation.server.embedded.plumbline_site.services import Services, read
+from annotation.server.environment import EMBEDDED, python
+from annotation.server.services import stored_file, write
 from annotation.server.site_folder import Reach, Site, write_private_json
 from plumbline.errors import BusyError, PlumblineError
 
 START_SECONDS = 120
 STOP_SECONDS = 20
-_EMBEDDED = Path(__file__).with_name("embedded")
+_EMBEDDED = EMBEDDED
 _LOG_LINES = 12
 
 
@@ -35,10 +38,19 @@ class Running:
     started: float
 
     def memory(self) -> int:
-        """Return the bytes of memory that it uses."""
+        """Return the bytes of memory that it uses, with its further processes."""
         import psutil
 
-        return int(psutil.Process(self.pid).memory_info().rss)
+        process = psutil.Process(self.pid)
+        children = process.children(recursive=True)
+        if not children:
+            return int(process.memory_info().rss)
+        total = 0
+        for each in (process, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                info = each.memory_full_info()
+                total += int(getattr(info, "pss", info.rss))  # what they share counts once
+        return total
 
 
 def running(site: Site) -> Running | None:
@@ -55,17 +67,26 @@ def running(site: Site) -> Running | None:
     return stored if command[-3:] == _command(site) else None
 
 
-def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) -> Running:
+def up(
+    site: Site,
+    reach: Reach,
+    say: Callable[[str], None] = lambda _: None,
+    services: Services | Literal["kept"] | None = "kept",
+) -> Running:
     """Start the server and wait until people can sign in; return the running server.
+
+    ``services`` is what it runs on: None for SQLite, "kept" for what it ran on before.
 
     Raises `PlumblineError` with the end of the log where it does not start.
     """
     reach.check()
     interpreter = python(say)
     with _exclusive(site):
+        kept = read(site.home)
+        wanted = kept if services == "kept" else services
         already = running(site)
         if already is not None:
-            if reach != site.reach():
+            if reach != site.reach() or wanted != kept:
                 raise BusyError(
                     f"The site in {site.home} is up at {already.url} with other settings. Stop it "
                     "first: plumbline annotate down."
@@ -73,8 +94,10 @@ def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) ->
             return already
         _check_free(reach)
         site.prepare()
-        before = site.settings_file.read_text() if site.settings_file.exists() else None
+        files = (site.settings_file, stored_file(site))
+        before = {file: file.read_text() if file.exists() else None for file in files}
         site.write_settings(reach)
+        write(site, wanted)
         process = _spawn(site, interpreter)
         server = Running(pid=process.pid, url=reach.local_url, started=time.time())
         try:
@@ -86,10 +109,11 @@ def up(site: Site, reach: Reach, say: Callable[[str], None] = lambda _: None) ->
             process.wait()
             site.running_file.unlink(missing_ok=True)
             # Settings that do not work are not kept for the next time.
-            if before is None:
-                site.settings_file.unlink(missing_ok=True)
-            else:
-                write_private(site.settings_file, before)
+            for file, text in before.items():
+                if text is None:
+                    file.unlink(missing_ok=True)
+                else:
+                    write_private(file, text)
             raise
         return server
 

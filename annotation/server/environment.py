@@ -17,6 +17,8 @@ from pathlib import Path
 from plumbline.errors import PlumblineError
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+EMBEDDED = Path(__file__).with_name("embedded")
+"""The folder that the server's interpreter imports from, beside its own packages."""
 _READY = ".ready"
 
 

@@ -2,13 +2,14 @@
 
 ====================  =======================================================
 ``site.json``         how it is reached
+``services.json``     PostgreSQL and Redis, where it runs on these
 ``certificate.pem``   the TLS certificate it was last started with, if any
 ``running.json``      the server that runs now
 ``server.log``        its log
 ``secrets/``          owner.json, session.key, attempts.json
 ``credentials/``      one file per person, to hand over
 ``campaigns/``        pairs, items and labels of each campaign
-``argilla/``          Argilla's own data, argilla.db
+``argilla/``          Argilla's own data, argilla.db where it runs on SQLite
 ====================  =======================================================
 """
 

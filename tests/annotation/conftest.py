@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
-import socket
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,10 @@ from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
 from annotation.server import control
+from annotation.server.embedded.plumbline_site.services import Services
 from annotation.server.site_folder import Reach, Site
 from plumbline.data.records import assistant, user
+from tests.database_servers import DatabaseServers, free_port, missing, query
 
 
 @dataclass
@@ -35,6 +38,7 @@ class LabelingSite:
 
     site: Site
     reach: Reach
+    services: Services | None = None
     _numbers: itertools.count = field(default_factory=itertools.count)
     _crowd: list[dict[str, Any]] = field(default_factory=list)
 
@@ -51,7 +55,7 @@ class LabelingSite:
         return self.site.owner()["api_key"]
 
     def start(self) -> None:
-        control.up(self.site, self.reach)
+        control.up(self.site, self.reach, services=self.services)
 
     def stop(self) -> None:
         control.down(self.site)
@@ -162,6 +166,13 @@ class LabelingSite:
         assert answer["total"] == len(answer["items"])
         return [item["record"]["id"] for item in answer["items"]]
 
+    def number(self, sql: str) -> int:
+        """What a query of the database returns."""
+        if self.services is not None:
+            return int(query(self.services.database, sql))
+        with contextlib.closing(sqlite3.connect(self.site.database, timeout=30)) as database:
+            return database.execute(sql).fetchone()[0]
+
     def sign_in(self, name: str, password: str) -> httpx.Response:
         return httpx.post(
             f"{self.url}/api/v1/token",
@@ -204,14 +215,23 @@ class LabelingSite:
         return self._crowd[:size]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _site(folder, services: Services | None = None, **reach: Any) -> LabelingSite:
+    return LabelingSite(Site(folder), Reach(port=free_port(), **reach), services)
 
 
-def _site(folder, **reach: Any) -> LabelingSite:
-    return LabelingSite(Site(folder), Reach(port=free_port(), **reach))
+@pytest.fixture(scope="session")
+def database_servers():
+    """PostgreSQL and Redis that run; a database is to be made."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    servers = DatabaseServers()
+    try:
+        servers.start_postgresql()
+        servers.start_redis()
+        yield servers
+    finally:
+        servers.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -230,8 +250,25 @@ def quick_passwords(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def argilla_site(tmp_path_factory):
-    """A labelling site that runs for all tests; use names of your own (`fresh`)."""
+def team_site(tmp_path_factory, database_servers):
+    """A site on PostgreSQL and Redis, with two server processes."""
+    database = database_servers.make_database("team_site")
+    services = Services(database, database_servers.redis, 2)
+    made = _site(tmp_path_factory.mktemp("team") / "site", services)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def argilla_site(request, tmp_path_factory):
+    """A labelling site that runs for all tests; use names of your own (`fresh`).
+
+    With ``PLUMBLINE_TEST_TEAM=1`` it is the one on PostgreSQL.
+    """
+    if os.environ.get("PLUMBLINE_TEST_TEAM") == "1":
+        yield request.getfixturevalue("team_site")
+        return
     made = _site(tmp_path_factory.mktemp("labelling") / "site")
     made.start()
     yield made

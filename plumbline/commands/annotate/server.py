@@ -32,6 +32,25 @@ def up(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A TLS certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PLUMBLINE_DATABASE",
+            metavar="URL",
+            show_envvar=True,
+            help="PostgreSQL in place of SQLite, for a larger team. Other users of this machine "
+            "see a password on the command line; in the variable they do not.",
+        ),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PLUMBLINE_REDIS", metavar="URL", help="Redis, which --database needs."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Server processes, with --database.  [default: 2]")
+    ] = None,
     from_defaults: Annotated[
         bool, typer.Option("--from-defaults", help="Ignore the settings of the last start.")
     ] = False,
@@ -40,10 +59,15 @@ def up(
 
     The site is Argilla's own server on SQLite, with Plumbline's labelling page. At the first start
     its software is installed in an environment of its own. Settings are kept for the next start.
+
+    With --database and --redis it serves a larger team from several processes. A site that ran on
+    SQLite takes its labels along.
     """
     import time
 
     from annotation.server import control
+    from annotation.server.embedded.plumbline_site.services import read
+    from annotation.server.services import chosen, described
     from annotation.server.site_folder import Reach, Site, changed
     from plumbline.runs.progress import duration, size
 
@@ -60,13 +84,16 @@ def up(
             "tls_key": tls_key,
         },
     )
-    server = control.up(site, reach, typer.echo)
+    services = chosen(None if from_defaults else read(site.home), database, redis, workers)
+    server = control.up(site, reach, typer.echo, services)
     say = typer.echo
     say(f"The labelling site is up at {reach.page_url}")
     if reach.page_url != server.url:
         say(f"  on this machine {server.url}")
     say(f"  started in      {duration(time.monotonic() - started)}")
     say(f"  memory          {size(server.memory())}")
+    for what, where in described(services):
+        say(f"  {what:<15} {where}")
     say(f"  owner           sign in with the name and password in {site.owner_file}")
     say("  add a labeller  plumbline annotate users add NAME")
     say("  send pairs      plumbline annotate push PAIRS")

@@ -153,7 +153,7 @@ def test_pictures_are_not_text(argilla_site):
     dataset = site.dataset(site.workspace(), fields={"text": "text", "picture": "image"})
     site.push(dataset, [{"fields": {"text": "x", "picture": "https://example.org/pelican.png"}}])
     assert site.found(dataset, "pelican") == []
-    assert _index(site, "SELECT count(*) FROM plumbline_texts WHERE content LIKE '%pelican%'") == 0
+    assert site.number("SELECT count(*) FROM plumbline_texts WHERE content LIKE '%pelican%'") == 0
 
 
 def test_scripts_without_spaces_are_found_by_their_parts(argilla_site):
@@ -193,14 +193,6 @@ def test_another_dataset_is_not_searched(argilla_site):
     assert site.found(one, "heron") == [here]
 
 
-def _index(site, sql: str) -> int:
-    database = sqlite3.connect(site.site.database, timeout=30)
-    try:
-        return database.execute(sql).fetchone()[0]
-    finally:
-        database.close()
-
-
 def test_the_index_follows_every_change(argilla_site):
     site = argilla_site
     dataset = site.dataset(site.workspace())
@@ -215,9 +207,9 @@ def test_the_index_follows_every_change(argilla_site):
     assert site.found(dataset, "stork") == [upserted]
     ids = ", ".join(f"'{record.replace('-', '')}'" for record in (kept, changed, upserted, removed))
     rows = f"SELECT count(*) FROM plumbline_texts WHERE record_id IN ({ids})"
-    assert _index(site, rows) == 3
+    assert site.number(rows) == 3
     site.request("DELETE", f"/datasets/{dataset}")
-    assert _index(site, rows) == 0
+    assert site.number(rows) == 0
 
 
 # The language and the SQL by themselves.

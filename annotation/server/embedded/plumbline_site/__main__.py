@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plumbline_site import database
+from plumbline_site import database, services
 
 
 def main() -> None:
@@ -32,15 +32,64 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(f"A server is already running on {home}.")
-        problem = database.problem(home)
-        if problem is not None:
-            sys.exit(problem)
-        _configure(site, home)
-        asyncio.run(_serve(site, home))
+        found = services.read(home)
+        if found is None:
+            _run_alone(site, home)
+        else:
+            _run_for_team(site, home, found)
 
 
-def _configure(site: dict[str, Any], home: Path) -> None:
+def _run_alone(site: dict[str, Any], home: Path) -> None:
+    """Serve from one process, on SQLite."""
+    problem = database.problem(home)
+    if problem is not None:
+        sys.exit(problem)
+    configure(site, home, None)
+
+    async def everything() -> None:
+        await asyncio.to_thread(_migrate, None)
+        _install(home, None)
+        await preparing.prepare(home, None)
+        database.mark_as_used(home)
+        rotation = asyncio.create_task(logs.keep_small(home / "server.log"))
+        await _serve(site, _guarded(site, home))
+        rotation.cancel()
+
+    from plumbline_site import logs, preparing
+
+    asyncio.run(everything())
+
+
+def _run_for_team(site: dict[str, Any], home: Path, found: services.Services) -> None:
+    """Serve from several processes, on PostgreSQL and Redis."""
+    problem = services.problem_with_redis(found) or services.problem_with_database(found, home)
+    if problem is not None:
+        sys.exit(problem)
+    configure(site, home, found)
+    from plumbline_site import preparing, processes
+
+    listening = processes.bound(site)
+    # Before any process is forked: all share what is read here, and nothing is connected yet.
+    _install(home, found)
+    app = _guarded(site, home, is_for_team=True)
+
+    def prepare() -> None:
+        _migrate(found)
+        _install_log()
+        asyncio.run(preparing.prepare(home, found))
+
+    processes.finish(prepare)
+    database.mark_as_used(home)
+
+    async def serve(sockets: Any, held: Any) -> None:
+        await _serve(site, app, sockets, held)
+
+    processes.keep(found, home, serve, listening)
+
+
+def configure(site: dict[str, Any], home: Path, found: services.Services | None) -> None:
     """Set what Argilla reads from the environment when it is imported."""
+    (home / "argilla").mkdir(exist_ok=True)
     os.environ |= {
         "ARGILLA_HOME_PATH": str(home / "argilla"),
         "ARGILLA_SEARCH_ENGINE": "plumbline",
@@ -51,44 +100,84 @@ def _configure(site: dict[str, Any], home: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    import fakeredis
     import redis
 
-    redis.from_url = lambda *_, **__: fakeredis.FakeStrictRedis()
+    if found is None:
+        import fakeredis
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        event.listen(Engine, "connect", _on_connect)
+        redis.from_url = lambda *_, **__: fakeredis.FakeStrictRedis()
+        return
+    # Argilla prints the address of Redis where Redis does not answer.
+    os.environ["ARGILLA_REDIS_URL"] = services.without_password(found.redis)
+    redis.from_url = lambda *_, **__: services.redis_connection(found)
+    os.environ["ARGILLA_DATABASE_URL"] = found.async_url
+    from argilla_server.settings import Settings
+
+    pool = {
+        "pool_size": services.pool_size(found),
+        "max_overflow": 0,
+        "pool_pre_ping": True,  # so that a restart of PostgreSQL fails no later request
+        "connect_args": {
+            "timeout": 5,
+            "command_timeout": 60,
+            "server_settings": {
+                "application_name": "plumbline",
+                # A save is reported only when it is on the disk, whatever the database's default.
+                "synchronous_commit": "on",
+                "jit": "off",  # to compile a query takes longer than to answer it
+            },
+        },
+    }
+    Settings.database_engine_args = property(lambda _: pool)
 
 
-async def _serve(site: dict[str, Any], home: Path) -> None:
-    import uvicorn
-
-    (home / "argilla").mkdir(exist_ok=True)
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    event.listen(Engine, "connect", _on_connect)
-    await asyncio.to_thread(_migrate)
-    from plumbline_site import engine, fixes, jobs, logs, webhook_addresses
+def _install(home: Path, found: services.Services | None) -> None:
+    """Put Plumbline's parts in the place of Argilla's."""
+    from argilla_server import _app
+    from argilla_server.database import async_engine, sync_engine
+    from plumbline_site import away, engine, fixes, jobs, queue, tasks, webhook_addresses
 
     del engine  # registers itself
-    logs.install()
+    _install_log()
+    # Errors of the database would quote their parameters: keys, and hashes of passwords.
+    for each in (async_engine.sync_engine, sync_engine):
+        each.hide_parameters = True
     webhook_addresses.install()
-    jobs.install()
+    if found is None:
+        jobs.install(tasks.in_process)
+    else:
+        jobs.install(queue.queued(found, found.queue(home)))
+        away.install()
+        # A server process that starts while Redis is away has to serve; the first one has checked.
+        _app.configure_redis = lambda: None
     fixes.install()
-    await _prepare(home)
-    database.mark_as_used(home)
-    rotation = asyncio.create_task(logs.keep_small(home / "server.log"))
-    server = uvicorn.Server(_uvicorn_settings(site, _guarded(site, home)))
-    await server.serve()
-    rotation.cancel()
+
+
+def _install_log() -> None:
+    from plumbline_site import logs
+
+    logs.install()
+
+
+async def _serve(site: dict[str, Any], app: Any, sockets: Any = None, held: Any = None) -> None:
+    import uvicorn
+
+    server = uvicorn.Server(_uvicorn_settings(site, app, held))
+    await server.serve(sockets)
     if not server.started:
         sys.exit("The server could not start; the lines above say why.")
 
 
-def _guarded(site: dict[str, Any], home: Path) -> Any:
+def _guarded(site: dict[str, Any], home: Path, *, is_for_team: bool = False) -> Any:
     """Return Argilla's application behind everything that protects it."""
     import argilla_server
     from argilla_server._app import app
     from argilla_server.api.routes import api_v1
     from plumbline_site import page_requests, privacy, sessions
+    from plumbline_site.away import WhileAway
     from plumbline_site.guard import Guard, OnlyFrom, content_security_policy
     from plumbline_site.lockout import Lockout
 
@@ -97,7 +186,7 @@ def _guarded(site: dict[str, Any], home: Path) -> Any:
     page_requests.install(app, api_v1)
     static = Path(argilla_server.__file__).parent / "static"
     guarded = Guard(
-        app,
+        WhileAway(app) if is_for_team else app,
         hosts=site["hosts"],
         policy=content_security_policy(
             # As Argilla serves them: with the site's path, which is empty here, put in.
@@ -123,7 +212,7 @@ def _networks(site: dict[str, Any]) -> list[str]:
     return [str(ipaddress.ip_network(proxy, strict=False)) for proxy in site["proxies"]]
 
 
-def _uvicorn_settings(site: dict[str, Any], app: Any) -> Any:
+def _uvicorn_settings(site: dict[str, Any], app: Any, held: Any) -> Any:
     import uvicorn
     from plumbline_site.connections import limited
 
@@ -131,7 +220,7 @@ def _uvicorn_settings(site: dict[str, Any], app: Any) -> Any:
         app,
         host=site["host"],
         port=site["port"],
-        http=limited(_networks(site)),
+        http=limited(_networks(site), held),
         log_level="warning",
         access_log=False,
         lifespan="on",
@@ -151,48 +240,11 @@ def _on_connect(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _migrate() -> None:
-    from alembic import command
-    from alembic.config import Config
-    from argilla_server.database import ALEMBIC_CONFIG_FILE
+def _migrate(found: services.Services | None) -> None:
+    from argilla_server import database as argilla
+    from plumbline_site.migrations import migrate
 
-    command.upgrade(Config(ALEMBIC_CONFIG_FILE), "head")
-
-
-async def _prepare(home: Path) -> None:
-    """Make the owner and the text index, and finish what a killed server left undone."""
-    from argilla_server.contexts import accounts
-    from argilla_server.database import AsyncSessionLocal, async_engine, sync_engine
-    from argilla_server.enums import UserRole
-    from argilla_server.models import User
-    from plumbline_site import jobs, sessions, text_index
-    from sqlalchemy import text
-
-    # Errors of the database would quote their parameters: keys, and hashes of passwords.
-    for each in (async_engine.sync_engine, sync_engine):
-        each.hide_parameters = True
-    owner = json.loads((home / "secrets" / "owner.json").read_text())
-    async with AsyncSessionLocal() as db:
-        existing = await accounts.get_user_by_username(db, owner["username"])
-        access = {
-            "password_hash": accounts.hash_password(owner["password"]),
-            "api_key": owner["api_key"],
-        }
-        if existing is None:
-            await User.create(
-                db,
-                first_name=owner["username"],
-                username=owner["username"],
-                role=UserRole.owner,
-                **access,
-            )
-        elif existing.api_key != owner["api_key"]:
-            # A reset ended between the database and the file. The file decides: a person who can
-            # read it can do anything here.
-            await existing.update(db, **access)
-    async with async_engine.begin() as connection:
-        for statement in [*text_index.statements(), *sessions.STATEMENTS, jobs.RECONCILE]:
-            await connection.execute(text(statement.replace(":", "\\:")))
+    migrate(argilla.database_url_sync() if found is None else found.sync_url)
 
 
 if __name__ == "__main__":

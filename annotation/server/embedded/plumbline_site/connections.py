@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
+import mmap
+import os
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_CONNECTIONS = 2000
@@ -18,13 +22,90 @@ HEAD_SECONDS = 20.0
 """How long the head of a request may take, from its first byte or from the connection."""
 
 
-def limited(proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
+class Held(Protocol):
+    """The connections that are held now."""
+
+    def add(self, address: str, number: int) -> None:
+        """Count connections of an address; a negative number ends some."""
+
+    def of(self, address: str) -> int:
+        """Return the connections of an address."""
+
+    def total(self) -> int:
+        """Return the connections of all."""
+
+
+class HeldByOne(Held):
+    """The connections of one process."""
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+
+    @override
+    def add(self, address: str, number: int) -> None:
+        self._held[address] += number
+        if self._held[address] <= 0:
+            del self._held[address]
+
+    @override
+    def of(self, address: str) -> int:
+        return self._held[address]
+
+    @override
+    def total(self) -> int:
+        return self._held.total()
+
+
+class HeldByAll(Held):
+    """The connections of several processes, in memory that they share.
+
+    Made before the processes are forked. Each writes only its own part, so there is no lock; a
+    process that ends leaves its part to be cleared. Addresses are counted by a secret hash: two may
+    share a count, and nobody can choose which.
+    """
+
+    _PLACES = 2**14
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._memory = memoryview(mmap.mmap(-1, 4 * processes * self._PLACES)).cast("i")
+        self._totals = memoryview(mmap.mmap(-1, 4 * processes)).cast("i")
+        self._secret = os.urandom(16)
+        self._own = 0
+
+    def take(self, process: int) -> None:
+        """Count for this process from now on; what another counted in its place is gone."""
+        self._own = process
+        first = process * self._PLACES
+        self._memory[first : first + self._PLACES] = memoryview(bytes(4 * self._PLACES)).cast("i")
+        self._totals[process] = 0
+
+    @override
+    def add(self, address: str, number: int) -> None:
+        self._memory[self._own * self._PLACES + self._place(address)] += number
+        self._totals[self._own] += number
+
+    @override
+    def of(self, address: str) -> int:
+        place = self._place(address)
+        return sum(self._memory[n * self._PLACES + place] for n in range(self._processes))
+
+    @override
+    def total(self) -> int:
+        return sum(self._totals)
+
+    def _place(self, address: str) -> int:
+        digest = hashlib.blake2b(address.encode(), key=self._secret, digest_size=4).digest()
+        return int.from_bytes(digest) % self._PLACES
+
+
+def limited(proxies: Iterable[str] = (), held: Held | None = None) -> type[asyncio.Protocol]:
     """Return a protocol for uvicorn.
 
     Proxies, by their networks, and this machine itself may hold any number: they hold the
-    connections of many people.
+    connections of many people. ``held`` counts over several processes.
     """
-    held: Counter[str] = Counter()
+    counted: Held = HeldByOne() if held is None else held
     networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -36,18 +117,16 @@ def limited(proxies: Iterable[str] = ()) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._address = (transport.get_extra_info("peername") or ("",))[0]
-            held[self._address] += 1
+            counted.add(self._address, 1)
             self._wait_for_head()
-            is_one_too_many = held[self._address] > MOST_PER_ADDRESS
+            is_one_too_many = counted.of(self._address) > MOST_PER_ADDRESS
             if (
                 is_one_too_many and not _is_exempt(self._address, networks)
-            ) or held.total() > MOST_CONNECTIONS:
+            ) or counted.total() > MOST_CONNECTIONS:
                 transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            held[self._address] -= 1
-            if held[self._address] <= 0:
-                del held[self._address]
+            counted.add(self._address, -1)
             self._head_is_here()
             super().connection_lost(exc)
 

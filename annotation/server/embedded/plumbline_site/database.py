@@ -21,7 +21,7 @@ def problem(home: Path) -> str | None:
     """Return why the site's database cannot be served, or None."""
     file = home / "argilla" / "argilla.db"
     if not file.exists() or file.stat().st_size == 0:
-        if not _is_used(home):
+        if not is_used(home):
             return None
         state = "is empty" if file.exists() else "is missing"
         return (
@@ -43,7 +43,7 @@ def problem(home: Path) -> str | None:
         return (
             f"The database {file} is damaged: {'; '.join(results)}. Nothing was changed. {_RESTORE}"
         )
-    if people == 0 and _is_used(home):
+    if people == 0 and is_used(home):
         return (
             f"The database {file} has no people in it, and this site has been in use. Nothing was "
             f"changed. {_RESTORE} {_NEW.format(home=home)}"
@@ -56,7 +56,7 @@ def mark_as_used(home: Path) -> None:
     _marker(home).touch(mode=0o600)
 
 
-def _is_used(home: Path) -> bool:
+def is_used(home: Path) -> bool:
     """Return whether a server ever ran here; sites of older versions have no marker."""
     return _marker(home).exists() or any(
         any(folder.iterdir())

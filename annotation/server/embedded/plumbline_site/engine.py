@@ -1,7 +1,7 @@
-"""A search engine for Argilla that answers from Argilla's own SQLite tables.
+"""A search engine for Argilla that answers from Argilla's own tables.
 
 Argilla needs Elasticsearch or OpenSearch: an index beside the database, which may differ from it. A
-labelling site on one machine does not need an index, because the database has everything.
+labelling site does not need one, because the database has everything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from argilla_server.settings import settings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from . import text_index
+from . import dialects, text_index
 from .filters import Conditions
 from .shuffle import shuffled
 
@@ -42,23 +42,24 @@ _LARGEST_OFFSET = 2**62
 
 
 @SearchEngine.register(NAME)
-class SQLiteSearchEngine(SearchEngine):
+class TableSearchEngine(SearchEngine):
     """Answers from the tables. Methods that write an index do nothing, because there is none."""
 
     _database: AsyncEngine | None = None
 
+    def __init__(self) -> None:
+        self._dialect = dialects.of_settings()
+
     @classmethod
-    async def new_instance(cls) -> SQLiteSearchEngine:
+    async def new_instance(cls) -> TableSearchEngine:
         """Return an engine for one request."""
         # Connections of its own: a request that searches already holds one of Argilla's, and
         # requests that wait for a second one while holding the first wait for each other.
         if cls._database is None:
             cls._database = create_async_engine(
                 settings.database_url,
-                pool_size=5,
-                max_overflow=10,
+                **{"pool_size": 5, "max_overflow": 10, **settings.database_engine_args},
                 hide_parameters=True,
-                **settings.database_engine_args,
             )
         return cls()
 
@@ -72,8 +73,8 @@ class SQLiteSearchEngine(SearchEngine):
 
     async def info(self) -> dict[str, Any]:
         """Return this engine's name and version, for the status page."""
-        version = (await self._rows("SELECT sqlite_version()", {}))[0][0]
-        return {"search_engine": f"Plumbline on SQLite {version}, FTS5"}
+        version = (await self._rows(self._dialect.version, {}))[0][0]
+        return {"search_engine": f"Plumbline on {version}"}
 
     async def search(
         self,
@@ -90,10 +91,10 @@ class SQLiteSearchEngine(SearchEngine):
         Each person has an own order, so that people who share a queue do not all work at the same
         end of it. A dataset of one person may ask to be shown in the order of the push.
         """
-        conditions = Conditions(dataset.id)
+        conditions = Conditions(dataset.id, self._dialect)
         if query is not None:
             wanted = TextQuery(q=query) if isinstance(query, str) else query
-            conditions.add(*text_index.conditions(wanted.q, wanted.field))
+            conditions.add(*text_index.conditions(wanted.q, wanted.field, self._dialect))
         if filter is not None:
             conditions.filter(filter)
         if sort:
@@ -113,7 +114,7 @@ class SQLiteSearchEngine(SearchEngine):
             counted = await self._rows(f"SELECT count(*) FROM records WHERE {where}", parameters)
             return SearchResponses(items=[], total=counted[0][0])
         return SearchResponses(
-            items=[SearchResponseItem(record_id=UUID(row[0]), score=1.0) for row in rows],
+            items=[SearchResponseItem(record_id=_uuid(row[0]), score=1.0) for row in rows],
             total=rows[0][1],
         )
 
@@ -135,10 +136,10 @@ class SQLiteSearchEngine(SearchEngine):
             wanted = record.vector_value_by_vector_settings(vector_settings)
         if not wanted:
             raise ValueError("Give a vector, or a record that has one.")
-        conditions = Conditions(dataset.id)
+        conditions = Conditions(dataset.id, self._dialect)
         if query is not None:
             parsed = TextQuery(q=query) if isinstance(query, str) else query
-            conditions.add(*text_index.conditions(parsed.q, parsed.field))
+            conditions.add(*text_index.conditions(parsed.q, parsed.field, self._dialect))
         if filter is not None:
             conditions.filter(filter)
         if record is not None:
@@ -157,7 +158,7 @@ class SQLiteSearchEngine(SearchEngine):
             scores = [-score for score in scores]
         ranked = sorted(range(len(rows)), key=lambda i: -scores[i])[:max_results]
         items = [
-            SearchResponseItem(record_id=UUID(rows[i][0]), score=scores[i])
+            SearchResponseItem(record_id=_uuid(rows[i][0]), score=scores[i])
             for i in ranked
             if threshold is None or scores[i] >= threshold
         ]
@@ -186,18 +187,18 @@ class SQLiteSearchEngine(SearchEngine):
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
         """Return a metadata property's values with their numbers, or its least and greatest."""
-        conditions = Conditions(metadata_property.dataset_id)
+        conditions = Conditions(metadata_property.dataset_id, self._dialect)
         if metadata_property.type == MetadataPropertyType.terms:
             leaves = conditions.metadata_leaves(metadata_property.name)
             where, parameters = conditions.sql()
             rows = await self._rows(
-                f"SELECT leaf.atom, count(*) FROM records, {leaves} AS leaf "
+                f"SELECT {self._dialect.text('leaf.atom')}, count(*) FROM records, {leaves} "
                 f"WHERE {where} AND leaf.atom IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
                 parameters,
             )
             terms = [TermsMetrics.TermCount(term=str(row[0]), count=row[1]) for row in rows]
             return TermsMetrics(total=sum(term.count for term in terms), values=terms)
-        value = conditions.metadata(metadata_property.name)
+        value = self._dialect.number(conditions.metadata(metadata_property.name))
         where, parameters = conditions.sql()
         least, most = (
             await self._rows(
@@ -253,18 +254,24 @@ class SQLiteSearchEngine(SearchEngine):
             return list(await connection.execute(text(sql), parameters))
 
 
+def _uuid(stored: Any) -> UUID:
+    return UUID(str(stored))  # SQLite stores ids as text
+
+
 def _is_as_pushed(dataset: Dataset) -> bool:
     ours = (dataset.metadata_ or {}).get("plumbline")
     return isinstance(ours, dict) and ours.get("order") == AS_PUSHED
 
 
-def _cosines(stored: list[str], wanted: list[float]) -> list[float]:
+def _cosines(stored: list[Any], wanted: list[float]) -> list[float]:
     """Return the cosine between each stored vector and another; 0 where one of them is zero."""
     import numpy as np
 
     if not stored:
         return []
-    vectors = np.array([json.loads(vector) for vector in stored], dtype=float)
+    # A driver may have read the JSON already.
+    read = [json.loads(vector) if isinstance(vector, str) else vector for vector in stored]
+    vectors = np.array(read, dtype=float)
     target = np.array(wanted, dtype=float)
     if len(target) != vectors.shape[1]:
         raise ValueError(

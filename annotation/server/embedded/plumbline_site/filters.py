@@ -24,14 +24,18 @@ from argilla_server.search_engine.base import (
     TermsFilter,
 )
 
+from .dialects import Dialect
+
 _COLUMNS = ("id", "external_id", "inserted_at", "updated_at", "status")
 _TIMES = ("inserted_at", "updated_at")
+_VALUES = 'responses."values"'
 
 
 class Conditions:
     """Conditions on ``records``, gathered one by one, with every value as a parameter."""
 
-    def __init__(self, dataset_id: UUID) -> None:
+    def __init__(self, dataset_id: UUID, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._conditions = ["records.dataset_id = :dataset"]
         self._parameters: dict[str, Any] = {"dataset": dataset_id.hex}
 
@@ -46,11 +50,11 @@ class Conditions:
 
     def metadata(self, name: str) -> str:
         """Return the expression of a metadata property."""
-        return f"json_extract(records.metadata, {self._bind(_path(name))})"
+        return self._dialect.value("records.metadata", (name,), self._bind)
 
     def metadata_leaves(self, name: str) -> str:
-        """Return the table of a metadata property's values; a property may be a list."""
-        return f"json_tree(records.metadata, {self._bind(_path(name))})"
+        """Return the table ``leaf`` of a metadata property's values; a property may be a list."""
+        return self._dialect.leaves("records.metadata", (name,), self._bind)
 
     def filter(self, filter: Filter) -> None:
         """Add a filter."""
@@ -68,8 +72,7 @@ class Conditions:
         elif isinstance(filter.scope, MetadataFilterScope):
             leaves = self.metadata_leaves(filter.scope.metadata_property)
             self._conditions.append(
-                f"EXISTS (SELECT 1 FROM {leaves} AS leaf "
-                f"WHERE {self._compare(filter, 'leaf.atom')})"
+                f"EXISTS (SELECT 1 FROM {leaves} WHERE {self._compare(filter, 'leaf.atom')})"
             )
         else:
             self._conditions.append(self._of_record(filter, filter.scope))
@@ -84,11 +87,12 @@ class Conditions:
 
     def _of_record(self, filter: Any, scope: RecordFilterScope) -> str:
         name = _known(scope.property)
+        column = self._dialect.of_record(name)
         if isinstance(filter, TermsFilter):
-            wanted = [_stored(name, value, "=") for value in filter.values]
-            return f"records.{name} IN ({self._bind_all(wanted)})"
+            wanted = [self._stored(name, value, "=") for value in filter.values]
+            return f"{column} IN ({self._bind_all(wanted)})"
         bounds = [
-            f"records.{name} {sign} {self._bind(_stored(name, bound, sign))}"
+            f"{column} {sign} {self._bind(self._stored(name, bound, sign))}"
             for sign, bound in ((">=", filter.ge), ("<=", filter.le))
             if bound is not None
         ]
@@ -97,10 +101,10 @@ class Conditions:
     def _of_responses(self, filter: Any, scope: ResponseFilterScope) -> str:
         mine = f" AND responses.user_id = {self._bind(scope.user.id.hex)}" if scope.user else ""
         if scope.question:
-            path = self._bind(_path(scope.question, "value"))
+            leaves = self._dialect.leaves(_VALUES, (scope.question, "value"), self._bind)
             return (
-                'EXISTS (SELECT 1 FROM responses, json_tree(responses."values", '
-                f"{path}) AS leaf WHERE responses.record_id = records.id{mine} "
+                f"EXISTS (SELECT 1 FROM responses, {leaves} "
+                f"WHERE responses.record_id = records.id{mine} "
                 f"AND {self._compare(filter, 'leaf.atom')})"
             )
         if not isinstance(filter, TermsFilter):
@@ -114,18 +118,20 @@ class Conditions:
         submitted = [value for value in statuses if value != ResponseStatusFilter.pending.value]
         if submitted:
             either.append(
-                f"EXISTS ({answered} AND responses.status IN ({self._bind_all(submitted)}))"
+                f"EXISTS ({answered} "
+                f"AND CAST(responses.status AS TEXT) IN ({self._bind_all(submitted)}))"
             )
         return f"({' OR '.join(either)})"
 
     def _suggestion_value(self, scope: SuggestionFilterScope) -> dict[str, str]:
-        source = (
-            "suggestions JOIN questions ON questions.id = suggestions.question_id, "
-            f"json_tree(suggestions.{'score' if scope.property == 'score' else 'value'}) AS leaf"
-        )
-        column = {"agent": "suggestions.agent", "type": "suggestions.type"}
+        part = "score" if scope.property == "score" else "value"
+        leaves = self._dialect.leaves(f"suggestions.{part}", (), self._bind)
+        column = {
+            name: self._dialect.of_column(f"suggestions.{name}") for name in ("agent", "type")
+        }
         return {
-            "from": source,
+            "from": "suggestions JOIN questions ON questions.id = suggestions.question_id, "
+            f"{leaves}",
             "where": "suggestions.record_id = records.id "
             f"AND questions.name = {self._bind(scope.question)}",
             "value": column.get(scope.property, "leaf.atom"),
@@ -133,44 +139,67 @@ class Conditions:
 
     def _sort_value(self, scope: FilterScope) -> str:
         if isinstance(scope, RecordFilterScope):
-            return f"records.{_known(scope.property)}"
+            return self._dialect.of_record(_known(scope.property))
         if isinstance(scope, MetadataFilterScope):
             return self.metadata(scope.metadata_property)
         if isinstance(scope, SuggestionFilterScope):
             inside = self._suggestion_value(scope)
-            value = _middle(inside["value"])
+            value = self._dialect.middle(inside["value"])
             return f"(SELECT {value} FROM {inside['from']} WHERE {inside['where']})"
         mine = f" AND responses.user_id = {self._bind(scope.user.id.hex)}" if scope.user else ""
         value = (
-            f'json_extract(responses."values", {self._bind(_path(scope.question, "value"))})'
+            self._dialect.value(_VALUES, (scope.question, "value"), self._bind)
             if scope.question
-            else "responses.status"
+            else self._dialect.of_column("responses.status")
         )
         return (
-            f"(SELECT {_middle(value)} FROM responses WHERE responses.record_id = records.id{mine})"
+            f"(SELECT {self._dialect.middle(value)} FROM responses "
+            f"WHERE responses.record_id = records.id{mine})"
         )
 
     def _compare(self, filter: Any, value: str) -> str:
         """Compare a value of JSON, which has a type, with the value of a filter, which is text."""
         if isinstance(filter, TermsFilter):
-            either = [f"CAST({value} AS TEXT) IN ({self._bind_all(filter.values)})"]
+            texts = [str(wanted) for wanted in filter.values]
+            either = [f"{self._dialect.text(value)} IN ({self._bind_all(texts)})"]
             numbers = [number for v in filter.values if (number := _number(v)) is not None]
             if numbers:  # 1, 1.0 and 1e0 are one number
-                either.append(
-                    f"(typeof({value}) <> 'text' AND {value} IN ({self._bind_all(numbers)}))"
-                )
+                bound = [self._dialect.bound_number(number) for number in numbers]
+                either.append(f"{self._dialect.number(value)} IN ({self._bind_all(bound)})")
             return f"({' OR '.join(either)})"
         if isinstance(filter, RangeFilter):
             bounds = []
             for sign, bound in ((">=", filter.ge), ("<=", filter.le)):
                 if bound is not None:
                     number = _number(bound)
-                    # To SQLite every text is greater than every number.
-                    kind = "= 'text'" if number is None else "IN ('integer', 'real')"
-                    limit = self._bind(bound if number is None else number)
-                    bounds.append(f"typeof({value}) {kind} AND {value} {sign} {limit}")
+                    if number is None:
+                        compared, limit = self._dialect.string(value), bound
+                    else:
+                        compared = self._dialect.number(value)
+                        limit = self._dialect.bound_number(number)
+                    bounds.append(f"{compared} {sign} {self._bind(limit)}")
             return f"({' AND '.join(bounds)})"
         raise ValueError(f"There is no such filter here: {filter!r}")
+
+    def _stored(self, name: str, value: Any, sign: str) -> Any:
+        """Return what a record's column is compared with.
+
+        Ids have no dashes here. Times are in UTC and have no zone; a day alone is its first moment
+        as a lower bound, and its last as an upper one.
+        """
+        if name == "id":
+            return str(value).replace("-", "").lower()
+        if name not in _TIMES:
+            return str(value)
+        try:
+            moment = datetime.fromisoformat(str(value))
+            if len(str(value)) <= len("2026-01-31") and sign == "<=":
+                moment = datetime.combine(moment.date(), time.max)
+            if moment.tzinfo is not None:
+                moment = moment.astimezone(UTC).replace(tzinfo=None)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{value!r} is not a time such as 2026-01-31T12:00:00.") from None
+        return self._dialect.bound_time(moment)
 
     def _bind(self, value: Any) -> str:
         name = f"p{len(self._parameters)}"
@@ -181,11 +210,6 @@ class Conditions:
         return ", ".join(self._bind(value) for value in values)
 
 
-def _path(*names: str) -> str:
-    """Return a JSON path whose names are taken literally."""
-    return "$" + "".join('."' + name.replace('"', "") + '"' for name in names)
-
-
 def _known(name: Any) -> str:
     """Return a record's column; it goes into SQL as it is, so it must be one of these."""
     if str(name) not in _COLUMNS:
@@ -193,37 +217,11 @@ def _known(name: Any) -> str:
     return str(name)
 
 
-def _middle(value: str) -> str:
-    """Return what several values are sorted by: numbers by their mean, texts by the first."""
-    return f"coalesce(avg(CASE WHEN typeof({value}) <> 'text' THEN {value} END), min({value}))"
-
-
 def _number(value: Any) -> int | float | None:
-    """Return what a value is as a number that SQLite can hold, or None."""
+    """Return what a value is as a number that the database can hold, or None."""
     if isinstance(value, str):
         if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value, re.ASCII):
             return None
         if re.fullmatch(r"[+-]?\d{1,18}", value, re.ASCII):
             return int(value)
     return float(value)
-
-
-def _stored(name: str, value: Any, sign: str) -> str:
-    """Return what a record's column is compared with, as the database stores it.
-
-    Ids have no dashes. Times are in UTC, with a space, six decimals and no zone; a day alone is its
-    first moment as a lower bound, and its last as an upper one.
-    """
-    if name == "id":
-        return str(value).replace("-", "").lower()
-    if name not in _TIMES:
-        return str(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-        if len(str(value)) <= len("2026-01-31") and sign == "<=":
-            moment = datetime.combine(moment.date(), time.max)
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{value!r} is not a time such as 2026-01-31T12:00:00.") from None
-    return moment.isoformat(sep=" ", timespec="microseconds")

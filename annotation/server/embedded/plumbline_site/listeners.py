@@ -1,4 +1,8 @@
-"""Events of webhooks are built only while a webhook listens."""
+"""Events of webhooks are built only while a webhook listens.
+
+One process remembers whether any does, until it changes a webhook. Of several processes, each looks
+it up once for each session of the database, because another one may have changed a webhook.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,10 @@ class _EventWithoutListeners:
         return []
 
 
+_NO_EVENT = _EventWithoutListeners()
+_LISTENED_TO = "plumbline_listened_to"
+
+
 @dataclass
 class _Listeners:
     """Whether there are webhooks."""
@@ -26,9 +34,20 @@ class _Listeners:
 _listeners = _Listeners()
 
 
-def skip_events_without_listeners(webhooks: Any, module: Any, name: str) -> None:
+def skip_events_without_listeners(
+    webhooks: Any, module: Any, name: str, *, is_only_process: bool = True
+) -> None:
     """Build no event while no webhook is enabled: this took most of the time of a push."""
     build = getattr(module, name)
+
+    async def build_if_anybody_listens(db: Any, event: Any, subject: Any) -> Any:
+        if _LISTENED_TO not in db.info:
+            db.info[_LISTENED_TO] = bool(await webhooks.list_enabled_webhooks(db))
+        return await build(db, event, subject) if db.info[_LISTENED_TO] else _NO_EVENT
+
+    if not is_only_process:
+        setattr(module, name, build_if_anybody_listens)
+        return
 
     async def build_if_enabled(db: Any, event: Any, subject: Any) -> Any:
         enabled = _listeners.enabled
@@ -37,7 +56,7 @@ def skip_events_without_listeners(webhooks: Any, module: Any, name: str) -> None
             enabled = bool(await webhooks.list_enabled_webhooks(db))
             if before == _listeners.changes:  # else it may be out of date; look it up next time
                 _listeners.enabled = enabled
-        return await build(db, event, subject) if enabled else _EventWithoutListeners()
+        return await build(db, event, subject) if enabled else _NO_EVENT
 
     setattr(module, name, build_if_enabled)
     for change in ("create_webhook", "update_webhook", "delete_webhook"):

@@ -5,18 +5,20 @@ wrong guesses: one person from one address (`PAIR`), one address with any names 
 person from all addresses together (`PERSON`). A device on which the person has signed in before has
 a count of its own (`DEVICE`) instead, so that nobody else can lock it. `PERSON` does not hold for
 this machine itself. An attempt counts as wrong until the password proves right, so that many
-attempts at once get no more tries than one after another.
+attempts at once get no more tries than one after another. The counts are in one file, which one
+process at a time reads and writes: they hold over all server processes of a site.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import ipaddress
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 WINDOW_SECONDS = 15 * 60
@@ -34,47 +36,56 @@ class Lockout:
 
     def begin(self, user: str, address: str, device: str | None = None) -> float:
         """Count an attempt as wrong for now; return how many seconds it has to wait, or 0."""
-        self._read()
-        now = self._clock()
         limits = _limits(user, address, device)
-        for key in limits:
-            recent = [at for at in self._attempts.get(key, []) if at > now - WINDOW_SECONDS]
-            self._attempts[key] = recent
-        waits = [
-            self._attempts[key][-limit] + WINDOW_SECONDS - now
-            for key, limit in limits.items()
-            if len(self._attempts[key]) >= limit
-        ]
-        if waits:
-            return max(waits)
-        for key in limits:
-            self._attempts[key].append(now)
-        self._write()
-        return 0.0
+        with self._alone():
+            now = self._clock()
+            for key in limits:
+                recent = [at for at in self._attempts.get(key, []) if at > now - WINDOW_SECONDS]
+                self._attempts[key] = recent
+            waits = [
+                self._attempts[key][-limit] + WINDOW_SECONDS - now
+                for key, limit in limits.items()
+                if len(self._attempts[key]) >= limit
+            ]
+            if waits:
+                return max(waits)
+            for key in limits:
+                self._attempts[key].append(now)
+            self._write()
+            return 0.0
 
     def succeeded(self, user: str, address: str, device: str | None = None) -> None:
         """Forget the wrong attempts of this person here: the password was right."""
-        self._read()
-        for key in _limits(user, address, device):
-            if key.startswith(("pair:", "device:")):
-                self._attempts.pop(key, None)
-            elif self._attempts.get(key):
-                self._attempts[key].pop()
-        self._write()
+        with self._alone():
+            for key in _limits(user, address, device):
+                if key.startswith(("pair:", "device:")):
+                    self._attempts.pop(key, None)
+                elif self._attempts.get(key):
+                    self._attempts[key].pop()
+            self._write()
 
     def forget(self, user: str) -> None:
         """Unlock a person: all counts of the name go, and those of addresses with them."""
-        self._read()
         mine = _hash(user)
-        self._attempts = {
-            key: attempts
-            for key, attempts in self._attempts.items()
-            if mine not in key.split(":") and not key.startswith("address:")
-        }
-        self._write()
+        with self._alone():
+            self._attempts = {
+                key: attempts
+                for key, attempts in self._attempts.items()
+                if mine not in key.split(":") and not key.startswith("address:")
+            }
+            self._write()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Read the counts, and keep other processes from them until they are written."""
+        lock = self._file.with_suffix(".lock")
+        with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            self._read()
+            yield
 
     def _read(self) -> None:
-        """Read what another process (``users unlock``) may have changed."""
+        """Read what another process (a server of this site, ``users unlock``) may have changed."""
         try:
             version = self._version()
         except FileNotFoundError:

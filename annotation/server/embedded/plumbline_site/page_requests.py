@@ -85,7 +85,7 @@ async def queues(
         page = _page_settings(metadata)
         entries.append(
             {
-                "id": str(UUID(dataset)),
+                "id": str(UUID(str(dataset))),
                 "name": page.get("campaign") or name,
                 "workspace": workspace,
                 "kind": page.get("kind", "labels"),
@@ -174,7 +174,7 @@ async def feedback(
     if not rows:
         raise HTTPException(404, "Feedback comes after an answer.")
     dataset, external_id = rows[0]
-    page = _page_settings(await _metadata(db, UUID(dataset), user))
+    page = _page_settings(await _metadata(db, UUID(str(dataset)), user))
     return {"feedback": (page.get("feedback") or {}).get(external_id)}
 
 
@@ -226,7 +226,8 @@ async def _progress(db: Any, dataset: str, user: User) -> dict[str, int]:
     """Return how many pairs a person has answered, and how many still wait for them."""
     (row,) = await _rows(
         db,
-        "SELECT count(mine.id), coalesce(sum(mine.id IS NULL AND records.status = 'pending'), 0) "
+        "SELECT count(mine.id), "
+        "count(*) FILTER (WHERE mine.id IS NULL AND records.status = 'pending') "
         "FROM records LEFT JOIN responses AS mine ON mine.record_id = records.id "
         "AND mine.user_id = :user AND mine.status <> 'draft' "
         "WHERE records.dataset_id = :dataset",
@@ -247,7 +248,7 @@ async def _shown(record: str, stored: Any, metadata: Any) -> dict[str, Any]:
     if "asked" in fields:
         passage = {"role": "passage", **await both(fields.get("passage") or "")}
         return {
-            "id": str(UUID(record)),
+            "id": str(UUID(str(record))),
             "turns": [passage],
             "a": None,
             "b": None,
@@ -256,7 +257,7 @@ async def _shown(record: str, stored: Any, metadata: Any) -> dict[str, Any]:
             "start": {"question": fields["asked"], "answer": fields["answered"]},
         }
     return {
-        "id": str(UUID(record)),
+        "id": str(UUID(str(record))),
         "turns": [{"role": t["role"], **await both(t["content"])} for t in fields["prompt"]],
         "a": await both(fields["response_a"]),
         "b": await both(fields["response_b"]),

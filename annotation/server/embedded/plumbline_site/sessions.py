@@ -146,7 +146,9 @@ async def sign_out(
             text("DELETE FROM plumbline_signed_out WHERE expires < :now"), {"now": now}
         )
         await db.execute(
-            text("INSERT OR IGNORE INTO plumbline_signed_out VALUES (:hash, :expires)"),
+            text(
+                "INSERT INTO plumbline_signed_out VALUES (:hash, :expires) ON CONFLICT DO NOTHING"
+            ),
             {"hash": _hash(token.strip()), "expires": now + JWT.expires},
         )
         await db.commit()

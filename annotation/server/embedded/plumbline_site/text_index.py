@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .dialects import Dialect
+
 #: Texts of records, one row per field; the index stores no copy.
 _TABLES = (
     """
@@ -95,15 +97,10 @@ class Term:
     excluded: bool = False
 
     @property
-    def match(self) -> str:
-        """The term as FTS5 reads it: always quoted, so that no word is taken for an operator."""
-        return '"' + self.words.replace('"', '""') + '"' + ("*" if self.prefix else "")
-
-    @property
     def within(self) -> str | None:
         """The term as LIKE reads it, where the script has no spaces between words; or None.
 
-        FTS5 reads a whole run of such letters as one word, and would not find a part of it.
+        The index reads a whole run of such letters as one word, and would not find a part of it.
         """
         if not _UNSPACED.search(self.words):
             return None
@@ -147,7 +144,7 @@ def parse(query: str) -> list[list[Term]]:
     return groups
 
 
-def conditions(query: str, field: str | None) -> tuple[list[str], dict[str, str]]:
+def conditions(query: str, field: str | None, dialect: Dialect) -> tuple[list[str], dict[str, str]]:
     """Return SQL conditions on ``records`` for a query, and their parameters.
 
     A query with no word in it matches everything, as an empty search box does. Raises `ValueError`
@@ -166,18 +163,10 @@ def conditions(query: str, field: str | None) -> tuple[list[str], dict[str, str]
         either = []
         for term in group:
             name = f"text_{len(parameters)}"
-            if term.within is not None:
-                parameters[name] = term.within
-                holding = f"plumbline_texts AS texts WHERE texts.content LIKE :{name} ESCAPE '\\'"
-            else:
-                parameters[name] = term.match
-                holding = (
-                    "plumbline_search JOIN plumbline_texts AS texts "
-                    f"ON texts.id = plumbline_search.rowid WHERE plumbline_search MATCH :{name}"
-                )
-            either.append(
-                f"records.id {'NOT IN' if term.excluded else 'IN'} "
-                f"(SELECT texts.record_id FROM {holding}{in_field})"
-            )
+            within = term.within
+            parameters[name] = within or dialect.term(term.words, prefix=term.prefix)
+            holding = dialect.holding(name, within=within is not None, prefix=term.prefix)
+            found = f"records.id IN (SELECT texts.record_id FROM {holding}{in_field})"
+            either.append(f"NOT {found}" if term.excluded else dialect.one_of_many(found))
         expressions.append(f"({' OR '.join(either)})")
     return expressions, parameters
