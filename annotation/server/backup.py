@@ -102,8 +102,8 @@ def _export(site: Site, copy: Path) -> None:
         check=False,
     )
     if result.returncode != 0:
-        said = result.stderr.strip().splitlines()
-        raise DataError(f"No backup was written. {said[-1] if said else ''}")
+        reason = result.stderr.strip().splitlines()[-1:]
+        raise DataError(" ".join(["No backup was written.", *reason]))
 
 
 def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:

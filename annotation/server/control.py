@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -137,6 +138,29 @@ def down(site: Site) -> bool:
                 process.wait(STOP_SECONDS)
         site.running_file.unlink(missing_ok=True)
         return True
+
+
+def stay(site: Site, server: Running) -> None:
+    """Wait until told to stop (ctrl-C or SIGTERM), then stop the server.
+
+    Raises `PlumblineError` where the server ends by itself.
+    """
+    import psutil
+
+    is_over = threading.Event()
+    before = {
+        n: signal.signal(n, lambda *_: is_over.set()) for n in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        process = psutil.Process(server.pid)
+        while not is_over.wait(0.5):
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(0)
+                raise PlumblineError(f"The labelling server ended by itself. {_log_tail(site)}")
+        down(site)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command(site: Site) -> list[str]:

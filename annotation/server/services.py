@@ -76,9 +76,9 @@ def described(services: Services | None) -> list[tuple[str, str]]:
 def _check(url: str, option: str, schemes: tuple[str, ...], example: str) -> None:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in schemes and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        known = False
-    if not known:
+        is_right = parts.scheme in schemes and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is not a number, or an open bracket
+        is_right = False
+    if not is_right:
         # The address is not quoted: it may hold a password.
         raise ConfigError(f"{option} is not an address such as {example}.")

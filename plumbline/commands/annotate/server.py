@@ -54,6 +54,9 @@ def up(
     from_defaults: Annotated[
         bool, typer.Option("--from-defaults", help="Ignore the settings of the last start.")
     ] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay until told to stop, then stop the site.")
+    ] = False,
 ) -> None:
     """Start this machine's labelling site; does nothing if it runs already.
 
@@ -97,7 +100,10 @@ def up(
     say(f"  owner           sign in with the name and password in {site.owner_file}")
     say("  add a labeller  plumbline annotate users add NAME")
     say("  send pairs      plumbline annotate push PAIRS")
-    say("  stop            plumbline annotate down")
+    if foreground:
+        control.stay(site, server)
+    else:
+        say("  stop            plumbline annotate down")
 
 
 @app.command()

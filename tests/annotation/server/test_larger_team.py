@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import re
+import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
 from annotation.argilla.labeler_client import LabelerClient
 from annotation.server import control
@@ -24,8 +31,12 @@ from annotation.server.embedded.plumbline_site.services import (
 )
 from annotation.server.environment import EMBEDDED, python
 from annotation.server.services import chosen, described
+from annotation.server.site_folder import Reach, Site
+from plumbline.commands.annotate import server
 from plumbline.errors import BusyError, ConfigError, PlumblineError
 from tests.database_servers import IN_ADDRESS, PASSWORD, query
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def _children(site):
@@ -459,3 +470,55 @@ def test_addresses_are_shown_without_their_passwords():
         "redis://cache": "redis://cache",
     }.items():
         assert without_password(url) == shown
+
+
+def test_the_compose_file_starts_a_command_that_there_is():
+    """The same settings as above, as far as they can be read without Docker."""
+    folder = DOCS / "labelling-server"
+    written = (folder / "compose.yaml").read_text()
+    services = YAML(typ="safe").load(written)["services"]
+    assert not {"elasticsearch", "opensearch"} & set(services)
+    site = services["site"]
+    values = {"${HOST:?set it in .env}": "labels.example.org", "${WORKERS:-2}": "2"}
+    given = dict(word.lstrip("-").partition("=")[::2] for word in site["command"][1:])
+    given = {name: values.get(value, value) for name, value in given.items()}
+    known = inspect.signature(server.up).parameters
+    assert site["command"][0] == "up"
+    assert {name.replace("-", "_") for name in given} <= set(known)
+    Reach(
+        host=given["host"],
+        port=int(given["port"]),
+        allow_hosts=(given["allow-host"],),
+        proxies=(given["behind-proxy"],),
+    ).check()
+    addresses = [
+        re.sub(r"\$\{\w+:\?set it in .env\}", "word", site["environment"][name])
+        for name in ("PLUMBLINE_DATABASE", "PLUMBLINE_REDIS")
+    ]
+    assert chosen(None, *addresses, int(given["workers"])).workers == 2
+    assert "foreground" in given  # else the container would end at once
+    # Every variable has a line to fill in.
+    lines = (folder / "example.env").read_text().splitlines()
+    names = {line.partition("=")[0] for line in lines if not line.startswith("#")}
+    assert names == set(re.findall(r"(?<!\$)\$\{(\w+)", written))
+    # Every package in the image is one of those that the tests run with.
+    packages = re.findall(r"^    ([a-z. ]+)$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    pinned = (DOCS.parent / "constraints.txt").read_text()
+    for package in packages[0].split():
+        assert re.search(rf"^{re.escape(package)}==", pinned, re.MULTILINE), package
+
+
+def test_in_the_foreground_it_stays_until_it_is_told_to_stop(monkeypatch, tmp_path):
+    """With a process that waits in the place of the server."""
+    site = Site(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        running = control.Running(process.pid, "http://127.0.0.1", time.time())
+        monkeypatch.setattr(control, "down", lambda _: process.terminate())
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        control.stay(site, running)
+        assert process.wait(10) == -signal.SIGTERM
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        running = control.Running(process.pid, "http://127.0.0.1", time.time())
+        with pytest.raises(PlumblineError, match="ended by itself"):
+            control.stay(site, running)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -32,11 +32,11 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(f"A server is already running on {home}.")
-        found = services.read(home)
-        if found is None:
+        team = services.read(home)
+        if team is None:
             _run_alone(site, home)
         else:
-            _run_for_team(site, home, found)
+            _run_for_team(site, home, team)
 
 
 def _run_alone(site: dict[str, Any], home: Path) -> None:
@@ -60,23 +60,23 @@ def _run_alone(site: dict[str, Any], home: Path) -> None:
     asyncio.run(everything())
 
 
-def _run_for_team(site: dict[str, Any], home: Path, found: services.Services) -> None:
+def _run_for_team(site: dict[str, Any], home: Path, team: services.Services) -> None:
     """Serve from several processes, on PostgreSQL and Redis."""
-    problem = services.problem_with_redis(found) or services.problem_with_database(found, home)
+    problem = services.problem_with_redis(team) or services.problem_with_database(team, home)
     if problem is not None:
         sys.exit(problem)
-    configure(site, home, found)
+    configure(site, home, team)
     from plumbline_site import preparing, processes
 
     listening = processes.bound(site)
     # Before any process is forked: all share what is read here, and nothing is connected yet.
-    _install(home, found)
+    _install(home, team)
     app = _guarded(site, home, is_for_team=True)
 
     def prepare() -> None:
-        _migrate(found)
+        _migrate(team)
         _install_log()
-        asyncio.run(preparing.prepare(home, found))
+        asyncio.run(preparing.prepare(home, team))
 
     processes.finish(prepare)
     database.mark_as_used(home)
@@ -84,10 +84,10 @@ def _run_for_team(site: dict[str, Any], home: Path, found: services.Services) ->
     async def serve(sockets: Any, held: Any) -> None:
         await _serve(site, app, sockets, held)
 
-    processes.keep(found, home, serve, listening)
+    processes.keep(team, home, serve, listening)
 
 
-def configure(site: dict[str, Any], home: Path, found: services.Services | None) -> None:
+def configure(site: dict[str, Any], home: Path, team: services.Services | None) -> None:
     """Set what Argilla reads from the environment when it is imported."""
     (home / "argilla").mkdir(exist_ok=True)
     os.environ |= {
@@ -102,7 +102,7 @@ def configure(site: dict[str, Any], home: Path, found: services.Services | None)
     }
     import redis
 
-    if found is None:
+    if team is None:
         import fakeredis
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
@@ -111,13 +111,13 @@ def configure(site: dict[str, Any], home: Path, found: services.Services | None)
         redis.from_url = lambda *_, **__: fakeredis.FakeStrictRedis()
         return
     # Argilla prints the address of Redis where Redis does not answer.
-    os.environ["ARGILLA_REDIS_URL"] = services.without_password(found.redis)
-    redis.from_url = lambda *_, **__: services.redis_connection(found)
-    os.environ["ARGILLA_DATABASE_URL"] = found.async_url
+    os.environ["ARGILLA_REDIS_URL"] = services.without_password(team.redis)
+    redis.from_url = lambda *_, **__: services.redis_connection(team)
+    os.environ["ARGILLA_DATABASE_URL"] = team.async_url
     from argilla_server.settings import Settings
 
     pool = {
-        "pool_size": services.pool_size(found),
+        "pool_size": services.pool_size(team),
         "max_overflow": 0,
         "pool_pre_ping": True,  # so that a restart of PostgreSQL fails no later request
         "connect_args": {
@@ -125,7 +125,7 @@ def configure(site: dict[str, Any], home: Path, found: services.Services | None)
             "command_timeout": 60,
             "server_settings": {
                 "application_name": "plumbline",
-                # A save is reported only when it is on the disk, whatever the database's default.
+                # A save is reported only when it is on the disk, also where the database's default is another.
                 "synchronous_commit": "on",
                 "jit": "off",  # to compile a query takes longer than to answer it
             },
@@ -134,7 +134,7 @@ def configure(site: dict[str, Any], home: Path, found: services.Services | None)
     Settings.database_engine_args = property(lambda _: pool)
 
 
-def _install(home: Path, found: services.Services | None) -> None:
+def _install(home: Path, team: services.Services | None) -> None:
     """Put Plumbline's parts in the place of Argilla's."""
     from argilla_server import _app
     from argilla_server.database import async_engine, sync_engine
@@ -146,10 +146,10 @@ def _install(home: Path, found: services.Services | None) -> None:
     for each in (async_engine.sync_engine, sync_engine):
         each.hide_parameters = True
     webhook_addresses.install()
-    if found is None:
+    if team is None:
         jobs.install(tasks.in_process)
     else:
-        jobs.install(queue.queued(found, found.queue(home)))
+        jobs.install(queue.queued(team, team.queue(home)))
         away.install()
         # A server process that starts while Redis is away has to serve; the first one has checked.
         _app.configure_redis = lambda: None
@@ -212,7 +212,7 @@ def _networks(site: dict[str, Any]) -> list[str]:
     return [str(ipaddress.ip_network(proxy, strict=False)) for proxy in site["proxies"]]
 
 
-def _uvicorn_settings(site: dict[str, Any], app: Any, held: Any) -> Any:
+def _uvicorn_settings(site: dict[str, Any], app: Any, held: Any = None) -> Any:
     import uvicorn
     from plumbline_site.connections import limited
 
@@ -240,11 +240,11 @@ def _on_connect(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _migrate(found: services.Services | None) -> None:
+def _migrate(team: services.Services | None) -> None:
     from argilla_server import database as argilla
     from plumbline_site.migrations import migrate
 
-    migrate(argilla.database_url_sync() if found is None else found.sync_url)
+    migrate(argilla.database_url_sync() if team is None else team.sync_url)
 
 
 if __name__ == "__main__":

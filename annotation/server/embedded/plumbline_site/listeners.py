@@ -1,7 +1,7 @@
 """Events of webhooks are built only while a webhook listens.
 
-One process remembers whether any does, until it changes a webhook. Of several processes, each looks
-it up once for each session of the database, because another one may have changed a webhook.
+One process remembers whether any does, until it changes a webhook. Several
+processes ask the database in every session, because another one may have changed a webhook.
 """
 
 from __future__ import annotations

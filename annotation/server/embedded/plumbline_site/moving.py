@@ -1,6 +1,6 @@
 """All of a site's tables from one database to the other.
 
-A backup holds a file of SQLite whatever the site runs on, and a site that grows takes its labels
+A backup holds a file of SQLite in every case, and a site that grows takes its labels
 along. The rows go as Argilla's own models read and write them, in the order in which they came.
 """
 

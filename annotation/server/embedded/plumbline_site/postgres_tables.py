@@ -23,13 +23,17 @@ _JSON = r"""
       given::text, '(?<!\\)((\\\\)*)\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', '\1 ', 'g')::jsonb;
   END $$
 """
+#: A text in words of small letters without marks. For ASCII the same comes in half the time.
 _PLAIN = r"""
   CREATE OR REPLACE FUNCTION plumbline_plain(given text) RETURNS text
   LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT regexp_replace(
-      lower(regexp_replace(normalize(left(given, 250000), NFD), '[\u0300-\u036f]+', '', 'g')
-        COLLATE "und-x-icu"),
-      '[^[:alnum:]]+', ' ', 'g')
+    SELECT CASE WHEN octet_length(part) = char_length(part)
+      THEN regexp_replace(lower(part COLLATE "C"), '[^a-z0-9]+', ' ', 'g')
+      ELSE regexp_replace(
+        lower(regexp_replace(normalize(part, NFD), '[\u0300-\u036f]+', '', 'g')
+          COLLATE "und-x-icu"),
+        '[^[:alnum:]]+', ' ', 'g') COLLATE "C" END
+    FROM (SELECT left(given, 250000) AS part) AS short
   $$
 """
 _QUERY = """

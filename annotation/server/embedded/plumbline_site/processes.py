@@ -1,7 +1,7 @@
 """The processes of a site for a larger team: several servers behind one socket, and a worker.
 
 The first process reads everything once and forks the others, which share its memory. It serves
-nobody itself. Whatever ends is started again. If the first is killed, the system ends the rest.
+nobody itself. A process that ends is started again. If the first is killed, the system ends the rest.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ def keep(
         Process(f"server process {number + 1}", server(number))
         for number in range(services.workers)
     ]
+
     def do_jobs() -> None:
         listening.close()
         queue.work(services, services.queue(home))
@@ -164,7 +165,7 @@ def _watch(all_of_them: list[Process], worker: Process, redis: Any, home: Path) 
             log.warning("Redis does not answer. People can label; webhooks wait or run at once.")
         if redis_answers and not answered_before:
             log.warning("Redis answers again.")
-            if worker.pid:  # it starts anew, and sets right what a killed Redis forgot
+            if worker.pid:  # it starts again, and corrects what a killed Redis forgot
                 os.kill(worker.pid, signal.SIGKILL)
 
 

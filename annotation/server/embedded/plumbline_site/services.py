@@ -76,9 +76,9 @@ def without_password(url: str) -> str:
 
 
 def redis_connection(services: Services, answers_within: float | None = 5) -> Any:
-    """Return a client of Redis that does not wait long, so that the site goes on without it.
+    """Return a client of Redis that does not wait long, so that people can label without it.
 
-    A worker waits for its next job without end: its client takes no limit.
+    A worker waits for its next job for hours: its client takes no limit.
     """
     import redis
 
@@ -97,10 +97,10 @@ def problem_with_redis(services: Services) -> str | None:
         connection.ping()
         about = connection.info()
     except redis.exceptions.AuthenticationError:
-        asked = urlsplit(services.redis).password
+        has_password = urlsplit(services.redis).password is not None
         return (
             f"Redis at {shown} "
-            + ("refuses the password of --redis." if asked else "asks for a password.")
+            + ("refuses the password of --redis." if has_password else "asks for a password.")
             + " Give it in the address: --redis redis://:PASSWORD@HOST:6379/0"
         )
     except redis.exceptions.ResponseError as error:
@@ -131,7 +131,7 @@ def problem_with_database(services: Services, home: Path) -> str | None:
 
         return (
             f"A driver of PostgreSQL is missing ({error.name}) in {sys.prefix}. Remove that "
-            "folder; the next `plumbline annotate up` makes it anew."
+            "folder; the next `plumbline annotate up` makes it again."
         )
     shown = without_password(services.database)
     try:
@@ -184,24 +184,24 @@ def _problem_on(connection: Any, services: Services, home: Path, shown: str) -> 
     too_old = problem_with_version(connection.server_version, shown)
     if too_old is not None:
         return too_old
-    if _one(connection, "SELECT pg_is_in_recovery()"):
+    if _value(connection, "SELECT pg_is_in_recovery()"):
         return f"PostgreSQL at {shown} is a replica, which cannot be written to. Name its primary."
-    encoding = _one(connection, "SHOW server_encoding")
+    encoding = _value(connection, "SHOW server_encoding")
     if encoding != "UTF8":
         return (
             f"The database at {shown} has the encoding {encoding}, which cannot hold every text. "
             "Make one with: createdb --encoding UTF8 --template template0 NAME"
         )
-    if not _one(connection, "SELECT has_schema_privilege(current_schema(), 'CREATE')"):
-        user = _one(connection, "SELECT current_user")
+    if not _value(connection, "SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+        user = _value(connection, "SELECT current_user")
         return (
             f"The user {user} may make no tables in the database at {shown}. Make the user its "
             f"owner: ALTER DATABASE NAME OWNER TO {user}"
         )
-    if not _one(connection, "SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'"):
+    if not _value(connection, "SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'"):
         return f"PostgreSQL at {shown} was built without ICU, which the text search needs."
     for name in ("fsync", "full_page_writes"):
-        if _one(connection, f"SHOW {name}") != "on":
+        if _value(connection, f"SHOW {name}") != "on":
             return (
                 f"PostgreSQL at {shown} runs with {name} off: a power cut could lose answers that "
                 f"were acknowledged. Set {name} = on in postgresql.conf."
@@ -219,8 +219,8 @@ def _problem_with_owner(connection: Any, home: Path, shown: str) -> str | None:
     """Return why the database's content is not this site's, or None."""
     from . import database
 
-    marked = _one(connection, f"SELECT {_SITE}")
-    owner = _one(connection, "SELECT id FROM plumbline_site") if marked else None
+    marked = _value(connection, f"SELECT {_SITE}")
+    owner = _value(connection, "SELECT id FROM plumbline_site") if marked else None
     waiting = (home / "argilla" / "argilla.db").exists()
     if _people(connection) == 0:
         if waiting or not database.is_used(home):
@@ -245,9 +245,9 @@ def _problem_with_owner(connection: Any, home: Path, shown: str) -> str | None:
 
 
 def _people(connection: Any) -> int:
-    if not _one(connection, f"SELECT {_TABLES}"):
+    if not _value(connection, f"SELECT {_TABLES}"):
         return 0
-    return int(_one(connection, "SELECT count(*) FROM users"))
+    return int(_value(connection, "SELECT count(*) FROM users"))
 
 
 def _pool_size(most: int, workers: int) -> int:
@@ -256,10 +256,10 @@ def _pool_size(most: int, workers: int) -> int:
 
 
 def _setting(connection: Any, name: str) -> int:
-    return int(_one(connection, f"SHOW {name}"))
+    return int(_value(connection, f"SHOW {name}"))
 
 
-def _one(connection: Any, query: str) -> Any:
+def _value(connection: Any, query: str) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(query)
         row = cursor.fetchone()
@@ -271,11 +271,11 @@ def _one_line(error: Exception) -> str:
 
 
 def _hint(error: Exception) -> str:
-    said = str(error)
-    if "authentication failed" in said or "no password supplied" in said:
+    text = str(error)
+    if "authentication failed" in text or "no password supplied" in text:
         return "Correct the user or the password in --database."
-    if "does not exist" in said:
+    if "does not exist" in text:
         return "Make both first: createuser --pwprompt USER; createdb --owner USER NAME"
-    if "refused" in said or "No such file" in said or "timeout" in said:
+    if "refused" in text or "No such file" in text or "timeout" in text:
         return "Start PostgreSQL, or correct the address in --database."
     return "Correct --database."

@@ -166,7 +166,7 @@ def conditions(query: str, field: str | None, dialect: Dialect) -> tuple[list[st
             within = term.within
             parameters[name] = within or dialect.term(term.words, prefix=term.prefix)
             holding = dialect.holding(name, within=within is not None, prefix=term.prefix)
-            found = f"records.id IN (SELECT texts.record_id FROM {holding}{in_field})"
-            either.append(f"NOT {found}" if term.excluded else dialect.one_of_many(found))
+            condition = f"records.id IN (SELECT texts.record_id FROM {holding}{in_field})"
+            either.append(f"NOT {condition}" if term.excluded else dialect.one_of_many(condition))
         expressions.append(f"({' OR '.join(either)})")
     return expressions, parameters
