@@ -1,7 +1,7 @@
 """Requests that met a lost database get 503, so that pages and clients send them again.
 
-Argilla answers them with an error of its own, or with 200 and a list that says what went wrong with
-each answer, which nobody sends again. What was stored already is found and kept when it comes twice.
+Argilla answers them with an error of its own, or with 200 and a list that says what went wrong
+with each answer, which nobody sends again. What was stored already is kept when it comes twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The processes of a site for a larger team: several servers behind one socket, and a worker.
 
 The first process reads everything once and forks the others, which share its memory. It serves
-nobody itself. A process that ends is started again. If the first is killed, the system ends the rest.
+nobody itself. A process that ends is started again. If the first is killed, the system ends the
+rest.
 """
 
 from __future__ import annotations
