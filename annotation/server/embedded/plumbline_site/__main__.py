@@ -125,7 +125,7 @@ def configure(site: dict[str, Any], home: Path, team: services.Services | None) 
             "command_timeout": 60,
             "server_settings": {
                 "application_name": "plumbline",
-                # A save is reported only when it is on the disk, also where that is not the default.
+                # A save is reported only when it is on the disk, by default or not.
                 "synchronous_commit": "on",
                 "jit": "off",  # to compile a query takes longer than to answer it
             },
