@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plumbline.commands.annotate.options import DEFAULT_HOME, SiteHome
 
+if TYPE_CHECKING:
+    from annotation.server.control import Running
+    from annotation.server.site_folder import Reach, Site
+
 app = typer.Typer()
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A name that the site answers to; repeat it for more."),
+]
+BehindProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS", help="A proxy with TLS in front of the site; nobody else may connect."
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PLUMBLINE_DATABASE",
+        metavar="URL",
+        help="PostgreSQL in place of SQLite, for a larger team. Other users of this machine see a "
+        "password on the command line; in the variable they do not.",
+    ),
+]
+Redis = Annotated[
+    str | None,
+    typer.Option(envvar="PLUMBLINE_REDIS", metavar="URL", help="Redis, which --database needs."),
+]
 
 
 @app.command()
@@ -19,35 +46,12 @@ def up(
         str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")
     ] = None,
     port: Annotated[int | None, typer.Option(help="The port.  [default: 6900]")] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A name that the site answers to; repeat it for more."),
-    ] = None,
-    behind_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="A proxy with TLS in front of the site; nobody else may connect.",
-        ),
-    ] = None,
+    allow_host: AllowHost = None,
+    behind_proxy: BehindProxy = None,
     tls_cert: Annotated[Path | None, typer.Option(help="A TLS certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PLUMBLINE_DATABASE",
-            metavar="URL",
-            show_envvar=True,
-            help="PostgreSQL in place of SQLite, for a larger team. Other users of this machine "
-            "see a password on the command line; in the variable they do not.",
-        ),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PLUMBLINE_REDIS", metavar="URL", help="Redis, which --database needs."
-        ),
-    ] = None,
+    database: Database = None,
+    redis: Redis = None,
     workers: Annotated[
         int | None, typer.Option(help="Server processes, with --database.  [default: 2]")
     ] = None,
@@ -72,7 +76,7 @@ def up(
     from annotation.server.embedded.plumbline_site.services import read
     from annotation.server.services import chosen, described
     from annotation.server.site_folder import Reach, Site, changed
-    from plumbline.runs.progress import duration, size
+    from plumbline.runs.progress import duration
 
     started = time.monotonic()
     site = Site(home)
@@ -89,21 +93,28 @@ def up(
     )
     services = chosen(None if from_defaults else read(site.home), database, redis, workers)
     server = control.up(site, reach, typer.echo, services)
-    say = typer.echo
-    say(f"The labelling site is up at {reach.page_url}")
-    if reach.page_url != server.url:
-        say(f"  on this machine {server.url}")
-    say(f"  started in      {duration(time.monotonic() - started)}")
-    say(f"  memory          {size(server.memory())}")
-    for what, where in described(services):
-        say(f"  {what:<15} {where}")
-    say(f"  owner           sign in with the name and password in {site.owner_file}")
-    say("  add a labeller  plumbline annotate users add NAME")
-    say("  send pairs      plumbline annotate push PAIRS")
+    took = duration(time.monotonic() - started)
+    _show(site, reach, server, [("started in", took), *described(services)])
     if foreground:
         control.stay(site, server)
-    else:
-        say("  stop            plumbline annotate down")
+
+
+def _show(site: Site, reach: Reach, server: Running, lines: list[tuple[str, str]]) -> None:
+    """Print where the site is, what it runs on, and what comes next."""
+    from plumbline.runs.progress import size
+
+    typer.echo(f"The labelling site is up at {reach.page_url}")
+    if reach.page_url != server.url:
+        typer.echo(f"  on this machine {server.url}")
+    following = [
+        ("memory", size(server.memory())),
+        ("owner", f"sign in with the name and password in {site.owner_file}"),
+        ("add a labeller", "plumbline annotate users add NAME"),
+        ("send pairs", "plumbline annotate push PAIRS"),
+        ("stop", "plumbline annotate down"),
+    ]
+    for what, line in [*lines, *following]:
+        typer.echo(f"  {what:<15} {line}")
 
 
 @app.command()
