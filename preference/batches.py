@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -111,11 +112,11 @@ def _column(
     for row in rows:
         value: Any = row.get(column)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= upper:
+        if not is_number or not (0 <= value <= upper and isfinite(value)):
             raise DataError(
                 f"dpo.{setting} is {column!r}, but {origin}, pair {row.get('pair_id', '?')}, has "
-                f"{value!r} there, and not {expected}. Name a column that has one in every row, or "
-                f"set dpo.{setting} to null."
+                f"{value!r} there, and not {expected}. Name a column that has one in every row (of "
+                f"a file: one that preferences.keep names), or set dpo.{setting} to null."
             )
         values.append(float(value))
     return values

@@ -22,12 +22,12 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
 from preference.labels import paired_rows
-from preference.pairs_config import PreferenceFileConfig
+from preference.pairs_config import LabelFileConfig
 
 
 @stage("unpaired")
 def import_labels(
-    stage: Stage, *, config: PreferenceFileConfig, file: Source | SourceFile, data_seed: int
+    stage: Stage, *, config: LabelFileConfig, file: Source | SourceFile, data_seed: int
 ) -> Mapping[str, float | None]:
     """Make a dataset of labelled responses with splits ``train`` and ``test`` from a file."""
     rows, report = read_labeled(file, config)
@@ -87,7 +87,7 @@ def pair_labels(
 
 
 def read_labeled(
-    file: Source | SourceFile, config: PreferenceFileConfig
+    file: Source | SourceFile, config: LabelFileConfig
 ) -> tuple[list[Row], ReadReport]:
     """Read rows with ``prompt``, ``completion``, ``label``; keep what is wrong with the others."""
     reader = ExampleReader(file, USES["unpaired"], config, max_rows=config.max_rows)
@@ -108,7 +108,7 @@ def read_labeled(
     return rows, reader.report
 
 
-def _problem(row: Row, config: PreferenceFileConfig, seen: dict[str, bool]) -> str | None:
+def _problem(row: Row, config: LabelFileConfig, seen: dict[str, bool]) -> str | None:
     problem = problem_with_row(row, "unpaired")
     if problem is not None:
         return problem

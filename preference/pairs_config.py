@@ -109,15 +109,23 @@ class RefineConfig(Config):
     """Which faults these copies have, each as often (preference/corruptions.py)."""
 
 
-class PreferenceFileConfig(DataFormatConfig):
-    """How a file of human preferences is read and split."""
+class LabelFileConfig(DataFormatConfig):
+    """How a file of responses that people judged is read and split."""
 
     max_characters: int = Field(4000, ge=1)
-    """Longest prompt with its response, in characters; longer pairs are left out, and counted."""
+    """Longest prompt with its response, in characters; longer rows are left out, and counted."""
     held_out_share: float = Field(0.15, gt=0, lt=1)
     """Share of the prompts that training never sees."""
     max_rows: int | None = Field(None, ge=1)
     """Read at most this many rows. Null reads all."""
+
+
+class PreferenceFileConfig(LabelFileConfig):
+    """How a file of human preferences is read and split."""
+
+    keep: tuple[str, ...] = ()
+    """Columns of numbers that are kept beside each pair, for settings of a training that name one,
+    such as dpo.sample_weights or reward.soft_labels; ``margin`` is kept in any case."""
 
 
 class RelabelConfig(Config):

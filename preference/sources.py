@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from plumbline.data.part_values import named, number_of
 from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
 from plumbline.data.records import (
     Row,
@@ -87,7 +88,9 @@ def read_preferences(
     seen: set[str] = set()
     for entry in reader:
         row = _row(entry)
-        problem = _problem(row, config, seen)
+        kept, problem = _kept(entry, config.keep, reader.report.origin)
+        row |= kept
+        problem = problem or _problem(row, config, seen)
         if problem is None:
             rows.append(row | {"origin": reader.report.origin, "row": entry.number})
         else:
@@ -105,6 +108,22 @@ def _row(entry: ReadRow) -> Row:
         "rejected": example.rejected,
     }
     return row | ({} if example.margin is None else {"margin": example.margin})
+
+
+def _kept(entry: ReadRow, names: Sequence[str], origin: str) -> tuple[Row, str | None]:
+    """Return the numbers of columns that are kept, or what is wrong with one."""
+    kept: Row = {}
+    for name in names:
+        if name not in entry.record:
+            raise DataError(
+                f"{origin}, {entry.place} has no column {name!r}, which keep names; it has "
+                f"{', '.join(map(str, entry.record))}."
+            )
+        try:
+            kept[name] = named(name, number_of, entry.record[name])
+        except ValueError as problem:
+            return {}, str(problem)
+    return kept, None
 
 
 def _problem(row: Row, config: PreferenceFileConfig, seen: set[str]) -> str | None:

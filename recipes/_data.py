@@ -14,7 +14,7 @@ from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
 from preference.label_sources import import_labels, pair_labels
-from preference.pairs_config import PreferenceFileConfig
+from preference.pairs_config import LabelFileConfig, PreferenceFileConfig
 from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig
@@ -84,7 +84,7 @@ def find_preferences(
     )
 
 
-def find_labels(run: Run, data: str, config: PreferenceFileConfig, data_seed: int) -> Artifact:
+def find_labels(run: Run, data: str, config: LabelFileConfig, data_seed: int) -> Artifact:
     """Return labelled responses: an artefact of them, preferences, or what is made from a file."""
     artifact = find_artifact(run.home, data)
     if artifact is None:

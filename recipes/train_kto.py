@@ -20,7 +20,7 @@ from plumbline.runs.run import Run
 from plumbline.training.config import TrainingConfig
 from preference.config import KTOConfig
 from preference.kto import train_kto
-from preference.pairs_config import PreferenceFileConfig
+from preference.pairs_config import LabelFileConfig
 from recipes._data import find_labels
 from recipes._models import find_model
 from recipes._single import (
@@ -37,7 +37,7 @@ class TrainKTOConfig(SingleConfig):
 
     reward: str | None = None
     """A reward model that scores responses in evaluations; named as the model is."""
-    labels: PreferenceFileConfig = PreferenceFileConfig()
+    labels: LabelFileConfig = LabelFileConfig()
     """How a file of labels is read and split."""
     kto: KTOConfig = KTOConfig(
         max_length=1024, training=TrainingConfig(learning_rate=5e-5, epochs=1, batch_size=16)

@@ -138,6 +138,7 @@ def numbers_in(
             known = [name for name, held in row.items() if isinstance(held, float)]
             close = difflib.get_close_matches(column, list(row), n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Columns of numbers: {known}."
+            hint += " Of a file, those are kept that preferences.keep names."
             raise DataError(
                 f"reward.{setting} is {column!r}, but {origin} has no such column. {hint} Name one "
                 f"that is there, or set reward.{setting} to null."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plumbline.data.records import Row, iterate_dataset, prompt_id, read_dataset
@@ -151,8 +152,8 @@ def train_one(
         aspects.write(stage.folder)
     by_stated_weights = _add_gate(stage, config, for_gate, data, seed)
 
-    # 3. Calibrate on held-out pairs, scored from the saved files by the class that others use.
-    scorer = RewardModelScorer(stage.folder)
+    # 3. Calibrate on held-out pairs, scored from the saved files as others will read them.
+    scorer = _uncalibrated(stage.folder, limit)
     chosen, rejected = (scorer.raw_scores(*responses(test, s)) for s in ("chosen", "rejected"))
     calibrated(chosen, rejected, limit).write(stage.folder)
     return {
@@ -188,7 +189,7 @@ def _add_gate(
     aspects = _aspects(config)
     if config.gate.held_out_share is None or aspects is None:
         return {}
-    scorer = RewardModelScorer(stage.folder)
+    scorer = _uncalibrated(stage.folder, data.limit.tokens)
     chosen, rejected = (scorer.raw_scores(*responses(data.test, s)) for s in ("chosen", "rejected"))
     gate = fit_gate(_gate_pairs(scorer, pairs), aspects.weights, config.gate.hidden, seed)
     gate.write(stage.folder)
@@ -196,6 +197,13 @@ def _add_gate(
         "stated_weights_accuracy": pairwise_accuracy(chosen, rejected),
         "gate_pairs": float(len(pairs)),
     }
+
+
+def _uncalibrated(folder: Path, limit: int) -> RewardModelScorer:
+    """Return a reward model on the scale of its own outputs; of longer texts it reads the end."""
+    scorer = RewardModelScorer(folder)
+    scorer.calibration = Calibration(max_length=limit)
+    return scorer
 
 
 def _gate_pairs(scorer: RewardModelScorer, pairs: Sequence[EncodedPair]) -> GatePairs:

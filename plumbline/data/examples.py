@@ -284,7 +284,7 @@ def _agreed(prompt: Conversation | None, common: Conversation, name: str) -> Con
 def _side(parts: Parts, part: str, name: str) -> Conversation:
     """Read a response: text, messages, or a dialogue in HH's marks."""
     value = parts.get(part)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):  # true and false, too: a statement was to be judged
         value = text_of(value)
     turns = named(name, lambda v: conversation_from(v, "assistant"), value)
     is_plain = isinstance(value, str) and len(turns) == 1 and turns[0]["role"] == "assistant"

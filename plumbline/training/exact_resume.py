@@ -115,8 +115,9 @@ class ExactResume(Trainer):  # type: ignore[misc]
         if not bool(loss.isfinite()):
             raise ModelError(
                 f"The loss of step {self.state.global_step + 1} is not a number, and after a step "
-                "by it no weight would be one. Lower training.learning_rate; with bf16 or float16 "
-                "weights, try base.dtype: float32."
+                "by it no weight would be one. Lower training.learning_rate. In bfloat16, set "
+                "training.bf16: false; where the model itself is kept in bfloat16 or float16, "
+                "start from a copy of it in float32."
             )
 
     def _clip_grad_norm(self, model: Any) -> Any:

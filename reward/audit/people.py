@@ -44,14 +44,19 @@ def columns_of_people(record: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, value in record.items()
-        if _PERSON.fullmatch(name) and str(value).strip().lower() in _VOTES
+        if _PERSON.fullmatch(name) and _vote_of(value) is not None
     ]
 
 
 def votes_in(record: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     """Return the votes of a row: a, b or tie; cells that hold no vote are passed over."""
-    votes = (_VOTES.get(str(record.get(name)).strip().lower()) for name in columns)
+    votes = (_vote_of(record.get(name)) for name in columns)
     return [vote for vote in votes if vote is not None]
+
+
+def _vote_of(value: Any) -> str | None:
+    text = str(value).strip().lower()
+    return _VOTES.get(text.removesuffix(".0"))  # as tables with holes write whole numbers
 
 
 def majority(votes: Sequence[str]) -> str | None:

@@ -319,7 +319,8 @@ def _columns(rows: Sequence[Row]) -> frozenset[tuple[str, str]]:
     columns: set[tuple[str, str]] = set()
     for row in rows:
         for name, value in row.items():
-            columns.add((name, type(value).__name__))
+            is_large = isinstance(value, int) and value.bit_length() > 63
+            columns.add((name, "str" if is_large else type(value).__name__))
             if name == "messages":
                 columns.update((f"messages.{key}", "") for turn in value for key in turn)
     return frozenset(columns)

@@ -15,6 +15,9 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
+from plumbline.training.pairs import EncodedPair
+from preference.batches import pair_examples
+from preference.config import DPOConfig
 from preference.corruptions import CORRUPTIONS, rude_tone, skipped_step, wrong_number
 from preference.label_sources import import_labels, pair_labels, read_labeled
 from preference.pairs import rank_pairs, sample_pairs
@@ -316,3 +319,26 @@ def test_graded_labels_are_kept_as_margins(tmp_path):
     assert [(row["margin"], row["chosen"][0]["content"]) for row in rows] == [
         (3.0, "a"), (1.0, "b"), (2.0, "b"),
     ]  # fmt: skip
+
+
+def test_columns_of_numbers_are_kept_where_a_setting_names_them(tmp_path):
+    records = [
+        {"prompt": f"q{n}", "chosen": "a", "rejected": "b", "sure": sure}
+        for n, sure in enumerate((0.5, "0.75", "high", float("inf"), None))
+    ]
+    rows, report = read_preferences(write(tmp_path, records), PreferenceFileConfig(keep=("sure",)))
+    assert [row["sure"] for row in rows] == [0.5, 0.75]
+    assert report.dropped.reasons() == {
+        "'sure' is text, not a number": 1,
+        "'sure' is inf, not a finite number": 1,
+        "'sure' is null, not a number": 1,
+    }
+    with pytest.raises(DataError, match="no column 'certain', which keep names"):
+        read_preferences(write(tmp_path, records), PreferenceFileConfig(keep=("certain",)))
+
+
+@pytest.mark.parametrize("weight", [float("inf"), float("nan"), -1.0, None])
+def test_a_weight_of_a_pair_is_a_finite_number(weight):
+    pair = EncodedPair({"pair_id": "p", "sure": weight}, "q", [1], [2], [3])
+    with pytest.raises(DataError, match=r"sample_weights is 'sure'.*preferences\.keep"):
+        pair_examples([pair], DPOConfig(sample_weights="sure"), "data")

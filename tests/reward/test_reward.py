@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from plumbline.data.records import assistant, write_dataset
+from plumbline.data.records import assistant, user, write_dataset
 from plumbline.errors import DataError, ModelError
 from plumbline.lm.chat import encode_response
 from plumbline.lm.load import load_sequence_scorer
@@ -21,7 +21,7 @@ from reward.calibration import Calibration
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
 from reward.scorer import RewardModelScorer
-from reward.train import train_reward_model
+from reward.train import _uncalibrated, train_reward_model
 
 
 def test_pairwise_accuracy_by_hand():
@@ -247,3 +247,17 @@ def test_a_trained_model_is_audited_and_served(trained, preferences, stage):
         assert remote.score(prompts, texts) == pytest.approx(scorer.score(prompts, texts), abs=1e-4)
     finally:
         server.close()
+
+
+def test_calibration_reads_what_scoring_will_read(trained):
+    """A held-out text longer than any in training: both keep the same end of it."""
+    folder, _ = trained
+    prompt, response = [user("Which one?")], "The red one. " * 40
+    scorer = _uncalibrated(folder, 16)
+    (output,) = scorer.raw_scores([prompt], [response])
+    assert scorer.shortened == 1
+    later = RewardModelScorer(folder)
+    later.calibration = Calibration(max_length=16)
+    assert later.raw_scores([prompt], [response]) == [output]
+    later.calibration = Calibration()
+    assert later.raw_scores([prompt], [response]) != [output]

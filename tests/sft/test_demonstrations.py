@@ -251,3 +251,16 @@ def test_no_response_that_is_tested_is_learnt_inside_a_longer_dialogue():
     ]  # fmt: skip
     assert len(test) >= 20
     assert not spoken[0] & spoken[1]
+
+
+def test_kept_columns_of_several_types_and_of_large_numbers_are_text(tmp_path):
+    import pyarrow.parquet as pq
+
+    from sft.build.passes import _columns
+    from sft.build.tables import schema_of, write_table
+
+    talk = [user("a"), assistant("b")]
+    rows = [{"messages": talk, "id": value} for value in (10**30, 1, "a", True)]
+    write_table(tmp_path / "rows.parquet", rows, schema_of(_columns(rows)))
+    kept = pq.read_table(tmp_path / "rows.parquet").column("id").to_pylist()
+    assert kept == [str(10**30), "1", "a", "True"]

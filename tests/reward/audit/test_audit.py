@@ -16,7 +16,9 @@ from plumbline.errors import DataError
 from reward.audit.adversarial import SuffixSearch, search_suffixes
 from reward.audit.audit import audit_reward_model, figures_in
 from reward.audit.config import AuditConfig
+from reward.audit.data import read_audit_data
 from reward.audit.languages import language_of
+from reward.audit.people import columns_of_people, votes_in
 from reward.audit.perturbations import FILLER, PERTURBATIONS, paraphrase, typing_errors
 from reward.audit.traits import TRAITS
 from reward.scorers.rules import LengthScorer
@@ -260,7 +262,7 @@ def test_labels_with_an_order_effect(stage, file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("hh-rlhf/test.jsonl.gz", 2000), ("pandalm/testset-v1.json", 839)]
+    ("name", "pairs"), [("hh-rlhf/test.jsonl.gz", 2000), ("pandalm/testset-v1.json", 841)]
 )
 def test_real_files_are_audited_as_they_are(stage, real_file, name, pairs):
     config = AuditConfig(adversarial=False, changed_responses=20)
@@ -331,3 +333,18 @@ def test_messages_are_read_as_well_as_texts(stage, file):
     ]  # fmt: skip
     metrics, _ = audit(stage, Words(), file(data))
     assert metrics["pairs"] == 40
+
+
+def test_votes_that_a_table_with_holes_wrote():
+    record = {"annotator1": 1.0, "annotator2": "2.0", "annotator3": float("nan"), "idx": 7}
+    people = columns_of_people(record)
+    assert people == ["annotator1", "annotator2"]
+    assert votes_in(record, people) == ["a", "b"]
+
+
+def test_a_response_that_is_true_or_false_is_its_text(stage, file):
+    row = {"instruction": "Judge: 2 > 1.", "response2": "It is right.", "annotator1": 1}
+    rows = [row | {"response1": answer, "annotator2": 1} for answer in (True, False)]
+    data = read_audit_data([file(rows)])
+    assert [pair.chosen for pair in data.pairs] == ["true", "false"]
+    assert not data.dropped.rows
