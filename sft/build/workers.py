@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import traceback
@@ -13,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar, cast
 
 from plumbline.errors import PlumblineError
-from plumbline.runs.isolation import PRELOAD
+from plumbline.runs.isolation import process_server
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,8 +67,7 @@ class _Worker(Generic[T, R]):
     """A process that works on one batch at a time."""
 
     def __init__(self, start: Callable[[], Callable[[T], R]]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context = process_server()
         self._here, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, start), daemon=True)
         self._process.start()
