@@ -4,15 +4,14 @@
     python benchmarks/process_reward.py --home runs --run dpo_vs_ppo-quickstart
 
 The run's SFT policy responds to prompts that ask for a sum, and its steps are labelled by roll-outs
-(no people, no gold beyond whether the answer is right). For each seed a process reward model learns
-from these labels, and an outcome reward model from the same responses: a right one over a wrong
-one to the same prompt. Both then choose among 16 responses to each held-out prompt; the majority
-takes the answer that most of them give. The figure is the share of right answers, with its
-95 % interval over seeds.
+(no people, no gold beyond whether the answer is right). For each seed process reward models learn
+from these labels, as probabilities and as hard labels, and an outcome reward model from the same
+responses: a right one over a wrong one to the same prompt. Each then chooses among 16 responses to
+each held-out prompt; the majority takes the answer that most of them give. The figure is the share
+of right answers, with its 95 % interval over seeds.
 
-About twelve minutes on one core for five seeds, of which labelling takes two (an estimate, by
-samples and trainings of the quickstart). Labels and finished seeds are kept beside the run, so a
-second call resumes where the first was cut off. Progress goes to stderr; the last line is one JSON
+About nine minutes on one core for five seeds, of which labelling takes half a minute. Labels and
+finished seeds are kept beside the run, so a second call resumes where the first was cut off. Progress goes to stderr; the last line is one JSON
 object.
 """
 
@@ -96,7 +95,9 @@ def main() -> None:
     facts = label(policy, labels, options.train_prompts, sampling, checker)
     say(f"labels: {facts}")
     chosen = Candidates(policy, sums("heldout", options.held_out_prompts), sampling, checker)
-    finished = FinishedSeeds(Path(f"{kept}.jsonl"), settings, "reward.process.train")
+    finished = FinishedSeeds(
+        Path(f"{kept}.jsonl"), settings | {"labels": ["soft", "hard"]}, "reward.process.train"
+    )
     results = finished.each(0, options.seeds, lambda seed: one_seed(policy, labels, seed, chosen))
     print(
         json.dumps(
@@ -110,7 +111,7 @@ def main() -> None:
                 **{
                     f"{name} less outcome": interval([r[name] - r["outcome"] for r in results])
                     for name in results[0]
-                    if name.startswith("process")
+                    if name.startswith("process") and name.rsplit(", ")[-1] in STEP_COMBINATIONS
                 },
             }
         )
@@ -233,18 +234,29 @@ def trained_and_judged(
     policy: Artifact, labels: Path, seed: int, candidates: Candidates, place: Path
 ) -> dict[str, float]:
     """Do the same with a folder for both models."""
-    say(f"seed {seed}, process reward")
-    process = new_stage(place / "process")
-    metrics: dict[str, Any] = dict(
-        train_process_reward(
-            process,
-            config=ProcessConfig(training=TRAINING),
-            policy=policy,
-            steps=Folder(labels / "steps" / "out"),
-            split="sentences",
-            seed=seed,
+    judged: dict[str, float] = {}
+    for name, hard in (("process", False), ("process, hard labels", True)):
+        say(f"seed {seed}, {name}")
+        process = new_stage(place / name)
+        metrics: dict[str, Any] = dict(
+            train_process_reward(
+                process,
+                config=ProcessConfig(training=TRAINING, hard_labels=hard),
+                policy=policy,
+                steps=Folder(labels / "steps" / "out"),
+                split="sentences",
+                seed=seed,
+            )
         )
-    )
+        steps = ProcessScorer(process.folder).step_scores(candidates.prompts, candidates.texts)
+        judged |= {
+            f"{name}, step accuracy": metrics["step_accuracy"],
+            f"{name}, most frequent label": metrics["majority_accuracy"],
+            **{
+                f"{name}, {how}": candidates.best([way.function(row or [0.0]) for row in steps])
+                for how, way in STEP_COMBINATIONS.items()
+            },
+        }
     say(f"seed {seed}, outcome reward")
     outcome = new_stage(place / "outcome")
     train_reward_model(
@@ -254,18 +266,8 @@ def trained_and_judged(
         preferences=Folder(labels / "pairs"),
         seed=seed,
     )
-    steps = ProcessScorer(process.folder).step_scores(candidates.prompts, candidates.texts)
-    return {
-        "step accuracy": metrics["step_accuracy"],
-        "steps, most frequent label": metrics["majority_accuracy"],
-        "outcome": candidates.best(
-            RewardModelScorer(outcome.folder).score(candidates.prompts, candidates.texts)
-        ),
-        **{
-            f"process, {how}": candidates.best([way.function(row or [0.0]) for row in steps])
-            for how, way in STEP_COMBINATIONS.items()
-        },
-    }
+    chosen = RewardModelScorer(outcome.folder).score(candidates.prompts, candidates.texts)
+    return judged | {"outcome": candidates.best(chosen)}
 
 
 if __name__ == "__main__":

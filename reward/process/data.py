@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from plumbline.data.reader import DataFormatConfig, ExampleReader
-from plumbline.data.records import Row, is_held_out, prompt_id, write_dataset
+from plumbline.data.records import Row, is_held_out, prompt_id, read_dataset, write_dataset
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
 from plumbline.dropped import Dropped
@@ -107,6 +107,21 @@ def write_steps(
         "right_share": sum(labels) / len(labels) if labels else None,
         "prompts": float(len({prompt_id(row["prompt"]) for row in rows})),
     }
+
+
+def hard_labels(labels: Sequence[float | None]) -> list[float | None]:
+    """Return 1 for steps whose label is above 0, else 0; None stays None.
+
+    Wang et al. (2024), "Math-Shepherd", section 3.3: hard estimation, in which a step is right if
+    any of its continuations comes to the right result.
+    """
+    return [None if label is None else float(label > 0) for label in labels]
+
+
+def labelled_rows(steps: Artifact, split: str, *, hard: bool) -> list[Row]:
+    """Return the rows of a split, with ``hard`` labels or as they are."""
+    rows = read_dataset(steps.path, split)
+    return [row | {"labels": hard_labels(row["labels"])} for row in rows] if hard else rows
 
 
 def split_of(steps: Artifact) -> str:

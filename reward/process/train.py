@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from plumbline.data.records import read_dataset
+from plumbline.data.records import Row
 from plumbline.dropped import Dropped
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_sequence_scorer
@@ -16,7 +16,7 @@ from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
 from reward.process.config import ProcessConfig
-from reward.process.data import encode_steps
+from reward.process.data import encode_steps, labelled_rows
 from reward.process.scorer import PROCESS, ProcessScorer
 
 
@@ -43,7 +43,10 @@ def train_process_reward(
     # 1. Labelled steps, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    examples = encode_steps(read_dataset(steps.path, "train"), tokenizer, limit, dropped)
+    train, test = (
+        labelled_rows(steps, part, hard=config.hard_labels) for part in ("train", "test")
+    )
+    examples = encode_steps(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 
     # 2. The policy's weights under a new head of two labels.
@@ -68,7 +71,7 @@ def train_process_reward(
     save_model(trainer.model, tokenizer, stage.folder, source=policy.path, card=card)
     write_json(stage.folder / PROCESS, {"split": split, "max_length": limit.tokens})
     return {
-        **step_accuracy(ProcessScorer(stage.folder), steps),
+        **step_accuracy(ProcessScorer(stage.folder), test),
         "train_accuracy": fitted.last.get("accuracy"),
         "loss": fitted.last.get("loss"),
         "rows": float(len(examples)),
@@ -78,14 +81,14 @@ def train_process_reward(
     }
 
 
-def step_accuracy(scorer: ProcessScorer, steps: Artifact) -> dict[str, float | None]:
+def step_accuracy(scorer: ProcessScorer, rows: Sequence[Row]) -> dict[str, float | None]:
     """Return how many held-out steps a model judges as they are labelled, and as most of them are.
 
     A step counts as right where its label is above one half. ``majority_accuracy`` is that of
     saying always what most of the steps are.
     """
     pairs: list[tuple[float, float]] = []
-    for row in read_dataset(steps.path, "test"):
+    for row in rows:
         (scores,) = scorer.step_scores([row["prompt"]], ["".join(row["completions"])])
         # A response may be cut otherwise than its labels are; then they say nothing of its steps.
         if len(scores) == len(row["labels"]):

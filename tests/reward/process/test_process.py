@@ -21,7 +21,7 @@ from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from reward.process import rollouts
 from reward.process.config import ProcessConfig, RolloutLabelsConfig, StepFileConfig
-from reward.process.data import import_steps
+from reward.process.data import hard_labels, import_steps, labelled_rows
 from reward.process.scorer import ProcessScorer
 from reward.process.steps import STEP_COMBINATIONS, lines, sentences, step_ends
 from reward.process.train import train_process_reward
@@ -69,6 +69,16 @@ def test_a_step_ends_with_the_token_that_completes_it(tokenizer, text):
         assert tokenizer.decode(ids[: end + 1]).rstrip() == (until + step).rstrip()
         assert len(tokenizer.decode(ids[:end])) < len((until + step).rstrip())
         until += step
+
+
+def test_hard_labels_ask_for_one_right_continuation(tmp_path):
+    assert hard_labels([0.0, 1 / 6, 1.0, None]) == [0.0, 1.0, 1.0, None]
+    row = {"prompt": [user("2 + 3?")], "completions": ["5."], "labels": [0.25]}
+    write_dataset(tmp_path, {"train": [row]}, kind="stepwise", title="S", description="")
+    for hard, label in ((True, 1.0), (False, 0.25)):
+        assert [r["labels"] for r in labelled_rows(Folder(tmp_path), "train", hard=hard)] == [
+            [label]
+        ]
 
 
 def test_the_loss_of_a_step_by_hand():
