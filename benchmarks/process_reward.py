@@ -11,8 +11,8 @@ each held-out prompt; the majority takes the answer that most of them give. The 
 of right answers, with its 95 % interval over seeds.
 
 About nine minutes on one core for five seeds, of which labelling takes half a minute. Labels and
-finished seeds are kept beside the run, so a second call resumes where the first was cut off. Progress goes to stderr; the last line is one JSON
-object.
+finished seeds are kept beside the run, so a second call resumes where the first was cut off.
+Progress goes to stderr; the last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def train_members(
         with part:
             metrics.append(known or train(part, derive(seed, "member", number) % 2**32))
         if stage.writes and not known:
-            write_json(_done_file(part), metrics[-1])
+            write_json(part.done_file, metrics[-1])
     if not stage.writes:
         return {}
     write_json(
@@ -75,14 +75,8 @@ def train_members(
     }
 
 
-def _done_file(part: Stage) -> Path:
-    """Return the file, the same in all processes, that says that a member is done."""
-    return part.checkpoints.root.parent / "done.json"
-
-
 def _metrics_of(part: Stage) -> Metrics | None:
-    file = _done_file(part)
-    metrics: Metrics | None = read_json(file) if file.exists() else None
+    metrics: Metrics | None = read_json(part.done_file) if part.done_file.exists() else None
     return metrics
 
 

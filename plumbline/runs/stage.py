@@ -17,6 +17,8 @@ from plumbline.runs.progress import Bar, Reporter
 
 #: What a stage knows of the run that makes it, beside its checkpoints.
 PLACE = "place.json"
+#: The folder of a stage's parts, and the file in a part's own folder that says that it is done.
+PARTS, DONE = "parts", "done.json"
 #: Figures of a training that depend on the clock, in the folder where trackers write.
 SPEED = "speed.jsonl"
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
@@ -129,12 +131,17 @@ class Stage:
         for listener in self._listeners:
             listener(step, values)
 
+    @property
+    def done_file(self) -> Path:
+        """The file, the same in all processes, by whose presence a part is done."""
+        return self._partial / DONE
+
     def part(self, name: str) -> Stage:
         """Return a part of this stage: a subfolder of its artefact, with checkpoints of its own.
 
         Enter it while it is worked in (``with part:``): what is there until its end ends with that.
         """
-        part = Stage(self._partial / "parts" / name, self._reporter, self._process)
+        part = Stage(self._partial / PARTS / name, self._reporter, self._process)
         part.folder = self.folder / name
         part.folder.mkdir(exist_ok=True)
         part.cache, part.title = self.cache, f"{self.title}/{name}"

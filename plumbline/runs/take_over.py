@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from plumbline.runs.artifacts import Store, read_json, write_json
 from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import DONE, PARTS
 
 #: The most processes of one training that are looked for.
 _MOST = 128
@@ -73,7 +74,9 @@ def numbers_before(partial: Path) -> list[int]:
 
 
 def _has_checkpoint(partial: Path) -> bool:
-    return any((partial / "checkpoints").glob("step-*"))
+    """Return whether a training, or a part of one such as a member of an ensemble, has got on."""
+    places = ("checkpoints/step-*", f"{PARTS}/*/checkpoints/step-*", f"{PARTS}/*/{DONE}")
+    return any(any(partial.glob(place)) for place in places)
 
 
 def _processes(number: int) -> str:

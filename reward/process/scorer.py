@@ -59,6 +59,8 @@ class ProcessScorer:
             raise ConfigError(f"{error.args[0]}.") from None
         self.tokenizer = load_tokenizer(self.folder)
         self.batch_size = batch_size
+        self.shortened = 0
+        """Texts that were longer than any in training, and of which it saw the end alone."""
 
     @cached_property
     def model(self) -> Any:
@@ -106,6 +108,7 @@ class ProcessScorer:
         whole = [*prompt_ids, *ids]
         # A text longer than any in training keeps its end; steps before that are not judged.
         gone = max(0, len(whole) - self._longest)
+        self.shortened += gone > 0
         ends = step_ends(self.tokenizer, ids, self._split(response))
         places = [len(prompt_ids) + end - gone for end in ends]
         places = [place for place in places if place >= 0]

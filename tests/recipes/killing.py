@@ -13,7 +13,9 @@ import pytest
 from plumbline.runs.isolation import StageDiedError
 
 
-def kill_at_a_checkpoint(run: Callable[[], object], home: Path, processes: int) -> None:
+def kill_at_a_checkpoint(
+    run: Callable[[], object], home: Path, processes: int, at: str = "**/checkpoints/step-*"
+) -> None:
     """Start a training, and kill its last process when there is a checkpoint.
 
     The process is found before, so that the training cannot end meanwhile.
@@ -30,7 +32,7 @@ def kill_at_a_checkpoint(run: Callable[[], object], home: Path, processes: int) 
     def kill() -> None:
         while (last := newest()) is None and not ended.wait(0.05):
             pass
-        while not any(home.glob("**/checkpoints/step-*")) and not ended.wait(0.005):
+        while not any(home.glob(at)) and not ended.wait(0.005):
             pass
         if last is not None:
             last.kill()

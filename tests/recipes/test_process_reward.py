@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from plumbline.commands.recipe_book import execute, find
+from plumbline.commands.reward.audit import audit
 from plumbline.data.records import read_dataset, user
 from plumbline.errors import ArtifactError, ConfigError
 from plumbline.runs.calls import resolve
@@ -72,6 +73,32 @@ def test_a_file_of_steps_trains_a_reward(trained, home, tmp_path):
     assert resolve(named_scorer(str(terms), find_folder)).score(prompts, texts) == pytest.approx(
         ProcessScorer(model, "last").score(prompts, texts)
     )
+
+
+def test_a_process_reward_model_is_audited(trained, home, tmp_path):
+    """By its name: the product of its steps, on pairs of which one side has a mistake."""
+    file = tmp_path / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": f"What is {n} and {n}?",
+            "chosen": f"{n} twice.\nIt is {2 * n}.",
+            "rejected": f"{n} twice.\nThis is a mistake.",
+        }
+        for n in range(12)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ["adversarial=false"]
+    audit("process:process_reward", [str(file)], overrides=settings, out=tmp_path, home=home)
+    figures = json.loads((tmp_path / "audit.json").read_text())
+    assert figures["measured"]["pairs"] == 12
+    scorer = ProcessScorer(trained.stages["process_reward"])
+    prompts = [[user(row["prompt"])] for row in rows]
+    chosen, rejected = (
+        scorer.score(prompts, [r[side] for r in rows]) for side in ("chosen", "rejected")
+    )
+    right = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / 12
+    assert figures["measured"]["accuracy"]["share"] == right > 0.9
+    assert "process:process_reward" in (tmp_path / "audit.html").read_text()
 
 
 def test_roll_outs_label_steps_that_it_learns_from(base_folder, home, tmp_path):

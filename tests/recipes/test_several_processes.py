@@ -131,6 +131,29 @@ def test_reward_model(reward_models):
     assert two.metrics["accuracy"] == pytest.approx(one.metrics["accuracy"], abs=0.2)
 
 
+def test_an_ensemble_resumes_with_another_number_of_processes(base_folder, preferences, tmp_path):
+    """Begun by two processes, and finished by one: a member that is done stays as it is."""
+
+    def run(home, processes):
+        more = ["reward.ensemble.members=2", "reward.ensemble.how=minimum"]
+        return train("train_reward", "reward", base_folder, preferences, home, processes, more=more)
+
+    one, cut = run(tmp_path / "one", 1), tmp_path / "cut"
+    in_second = "**/member-1/checkpoints/step-*"
+    kill_at_a_checkpoint(lambda: run(cut, 2), cut, 2, in_second)
+    (first,) = cut.glob("**/out/member-0/adapter_model.safetensors")
+    done = first.read_bytes()
+    finished = run(cut, 1)
+    assert finished.id == one.id
+    assert finished.manifest.machine["processes_before"] == [2]
+    assert (finished.path / "member-0" / FILES["lora"]).read_bytes() == done
+    for name in ("member-0", "member-1"):
+        weights = [load_file(artifact.path / name / FILES["lora"]) for artifact in (one, finished)]
+        for key, value in weights[0].items():
+            assert torch.allclose(weights[1][key], value, rtol=0, atol=WEIGHT), (name, key)
+    assert finished.metrics["accuracy"] == pytest.approx(one.metrics["accuracy"], abs=0.2)
+
+
 def same_lines(one, other, **tolerance):
     """Compare all figures of all lines of two metrics files."""
     lines = [read_metrics(artifact.path / "metrics.jsonl") for artifact in (one, other)]

@@ -275,6 +275,12 @@ def test_a_score_depends_on_its_own_row_alone(trained):
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+def test_texts_longer_than_in_training_are_counted(trained):
+    scorer = ProcessScorer(trained[0])
+    scorer.score([[user("Well? " * 999)], [user("How much?")]], ["5.", "5."])
+    assert scorer.shortened == 1
+
+
 def test_on_disk_it_is_a_token_classifier(trained):
     folder, _, method = trained
     if method == "lora":
