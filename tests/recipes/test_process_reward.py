@@ -97,7 +97,7 @@ def test_a_process_reward_model_is_audited(trained, home, tmp_path):
         scorer.score(prompts, [r[side] for r in rows]) for side in ("chosen", "rejected")
     )
     right = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / 12
-    assert figures["measured"]["accuracy"]["share"] == right > 0.9
+    assert figures["measured"]["accuracy"]["value"] == right > 0.9
     assert "process:process_reward" in (tmp_path / "audit.html").read_text()
 
 

@@ -98,6 +98,11 @@ def test_supervised_fine_tuning(base_folder, conversations, tmp_path):
     one, two = (train("train_sft", "sft", base_folder, conversations, tmp_path, n) for n in (1, 2))
     compare(one, two, "sft")
     assert two.metrics["held_out_loss"] == pytest.approx(one.metrics["held_out_loss"], rel=LOSS)
+    # The same seed makes the same bytes in two processes, too.
+    again = train("train_sft", "sft", base_folder, conversations, tmp_path / "again", 2)
+    assert again.id == two.id
+    for name in ("metrics.jsonl", FILES["full"]):
+        assert (again.path / name).read_bytes() == (two.path / name).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,8 @@ def test_a_build_is_the_same_with_one_and_two_processes(files):
     text = EVERYTHING.format(folder=files)
     one, metrics = build(files / "one", text, workers=1)
     two, _ = build(files / "two", text, workers=2)
-    assert digests(one) == digests(two)
+    again, _ = build(files / "again", text, workers=2)
+    assert digests(one) == digests(two) == digests(again)
     report = read_json(one / "build.json")
     steps = {step["step"]: step for step in report["steps"]}
     assert steps["reading"]["rows_in"] == 3002
