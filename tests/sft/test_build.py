@@ -104,8 +104,7 @@ def test_a_build_is_the_same_with_one_and_two_processes(files):
     text = EVERYTHING.format(folder=files)
     one, metrics = build(files / "one", text, workers=1)
     two, _ = build(files / "two", text, workers=2)
-    again, _ = build(files / "again", text, workers=2)
-    assert digests(one) == digests(two) == digests(again)
+    assert digests(one) == digests(two)
     report = read_json(one / "build.json")
     steps = {step["step"]: step for step in report["steps"]}
     assert steps["reading"]["rows_in"] == 3002
