@@ -171,17 +171,17 @@ def summary(curves: dict[str, np.ndarray]) -> dict[str, object]:
     Of curves [seeds, evaluations] by name.
     """
     gold = {name: curve for name, curve in curves.items() if not name.startswith("kl ")}
-    figures = {
+    utilities = {
         name: {"peak": curve.max(axis=1), "end": curve[:, -1]} for name, curve in gold.items()
     }
     result: dict[str, object] = {"start": round(float(gold["single"][:, 0].mean()), 3)}
-    for name, values in figures.items():
+    for name, values in utilities.items():
         result[name] = {key: interval(value) for key, value in values.items()} | {
             "kl at the end": interval(curves[f"kl {name}"][:, -1])
         }
         if name != "single":
             result[f"{name} less single"] = {
-                key: interval(value - figures["single"][key]) for key, value in values.items()
+                key: interval(value - utilities["single"][key]) for key, value in values.items()
             }
     return result
 

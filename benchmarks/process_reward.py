@@ -234,7 +234,7 @@ def trained_and_judged(
     policy: Artifact, labels: Path, seed: int, candidates: Candidates, place: Path
 ) -> dict[str, float]:
     """Do the same with a folder for both models."""
-    judged: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for name, hard in (("process", False), ("process, hard labels", True)):
         say(f"seed {seed}, {name}")
         process = new_stage(place / name)
@@ -249,7 +249,7 @@ def trained_and_judged(
             )
         )
         steps = ProcessScorer(process.folder).step_scores(candidates.prompts, candidates.texts)
-        judged |= {
+        shares |= {
             f"{name}, step accuracy": metrics["step_accuracy"],
             f"{name}, most frequent label": metrics["majority_accuracy"],
             **{
@@ -267,7 +267,7 @@ def trained_and_judged(
         seed=seed,
     )
     chosen = RewardModelScorer(outcome.folder).score(candidates.prompts, candidates.texts)
-    return judged | {"outcome": candidates.best(chosen)}
+    return shares | {"outcome": candidates.best(chosen)}
 
 
 if __name__ == "__main__":
