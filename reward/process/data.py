@@ -118,7 +118,7 @@ def hard_labels(labels: Sequence[float | None]) -> list[float | None]:
     return [None if label is None else float(label > 0) for label in labels]
 
 
-def labelled_rows(steps: Artifact, split: str, *, hard: bool) -> list[Row]:
+def labeled_rows(steps: Artifact, split: str, *, hard: bool) -> list[Row]:
     """Return the rows of a split, with ``hard`` labels or as they are."""
     rows = read_dataset(steps.path, split)
     return [row | {"labels": hard_labels(row["labels"])} for row in rows] if hard else rows

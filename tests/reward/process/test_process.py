@@ -21,7 +21,7 @@ from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from reward.process import rollouts
 from reward.process.config import ProcessConfig, RolloutLabelsConfig, StepFileConfig
-from reward.process.data import hard_labels, import_steps, labelled_rows
+from reward.process.data import hard_labels, import_steps, labeled_rows
 from reward.process.scorer import ProcessScorer
 from reward.process.steps import STEP_COMBINATIONS, lines, sentences, step_ends
 from reward.process.train import train_process_reward
@@ -76,7 +76,7 @@ def test_hard_labels_ask_for_one_right_continuation(tmp_path):
     row = {"prompt": [user("2 + 3?")], "completions": ["5."], "labels": [0.25]}
     write_dataset(tmp_path, {"train": [row]}, kind="stepwise", title="S", description="")
     for hard, label in ((True, 1.0), (False, 0.25)):
-        assert [r["labels"] for r in labelled_rows(Folder(tmp_path), "train", hard=hard)] == [
+        assert [r["labels"] for r in labeled_rows(Folder(tmp_path), "train", hard=hard)] == [
             [label]
         ]
 
