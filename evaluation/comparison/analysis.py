@@ -89,6 +89,12 @@ class Comparison:
             self.comparable.flags.append(Flag("warning", text))
         return budget
 
+    @property
+    def judge_is_true(self) -> bool:
+        """Whether the judge is the embedded world's own, and not a score of a file so named."""
+        runs = (run for group in self.groups.values() for run in group)
+        return self.judge == "gold" and any("judge gold" in run.terms for run in runs)
+
     @cached_property
     def checkpoint_prompts(self) -> list[str]:
         """The prompts that every checkpoint responded to: those of the frontier and of matching."""

@@ -84,6 +84,12 @@ def check_comparability(
     finished = [run for run in kept if run.is_finished]
     prompts = _shared_prompts(finished or kept, baseline, common_prompts or not finished, flags)
     prompts = _scored_prompts(kept, baseline, judge, prompts, flags)
+    if len(prompts) < 2:
+        raise DataError(
+            f"{_names(kept)} can be compared on {len(prompts)} prompt, and an interval needs two. "
+            "At the end of training each policy needs a response to each prompt: in a file of "
+            "samples, give the responses of one policy the same checkpoint."
+        )
     about_kl = list(kl_flags(kept))
     flags += about_kl
     tokenizers = {run.terms["tokenizer"] for run in kept if "tokenizer" in run.terms}

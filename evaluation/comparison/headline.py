@@ -224,7 +224,7 @@ def _trust(
 ) -> list[str]:
     """Return what limits the result, the most important first."""
     sentences = []
-    if comparison.judge == "gold":
+    if comparison.judge_is_true:
         sentences.append("The judge is the true utility of the embedded world, not a model.")
     else:
         noun = "model" if comparison.of_models else "method"

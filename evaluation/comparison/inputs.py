@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ def gather_inputs(
     named ``baseline_model`` becomes the baseline.
     """
     inputs = ComparisonInputs()
+    computed: set[str] = set()
     scorers: list[Scorer] = []
     for name in runs:
         record = find_run(home, name)
@@ -62,11 +63,12 @@ def gather_inputs(
         inputs.baseline = inputs.baseline or baseline
         _add(inputs, training_runs, name)
         inputs.settings[name] = record.settings
+        computed.update(scorer for run in training_runs for scorer in run.scorers)
         if record.status != "finished":
             inputs.notes.append(f"Run {name!r} is {record.status}; what it has made is compared.")
             inputs.missing += missing_in(record, training_runs)
-    for file in files:
-        _add_samples(inputs, read_samples_file(file), scorers)
+    for file in dict.fromkeys(files):
+        _add_samples(inputs, read_samples_file(file), scorers, computed)
     if baseline_model is not None:
         _take_baseline(inputs, baseline_model)
     if not inputs.runs:
@@ -77,9 +79,13 @@ def gather_inputs(
     return inputs
 
 
-def _add_samples(inputs: ComparisonInputs, samples: SamplesFile, scorers: Sequence[Scorer]) -> None:
-    """Add the training runs of a file, and what there is to say about them."""
-    computed = {name for run in inputs.runs for name in run.scorers}
+def _add_samples(
+    inputs: ComparisonInputs, samples: SamplesFile, scorers: Sequence[Scorer], computed: set[str]
+) -> None:
+    """Add the training runs of a file, and what there is to say about them.
+
+    ``computed``: scores of the runs of recipes.
+    """
     own = {name for sample in samples.samples for name in sample.scores}
     for name in sorted(computed & own):
         inputs.notes.append(
@@ -98,12 +104,22 @@ def _add(inputs: ComparisonInputs, runs: Sequence[TrainingRun], origin: str) -> 
         for run in runs
         if (other := known.get((run.method, run.seed))) and other.source != run.source
     }
+    mark = _mark(origin, clashing, {run.method for run in inputs.runs})
     for run in runs:
         if run.method in clashing:
-            title = f"{run.title or run.method} ({origin})"
-            inputs.runs.append(replace(run, method=f"{run.method} ({origin})", title=title))
+            title = f"{run.title or run.method}{mark}"
+            inputs.runs.append(replace(run, method=f"{run.method}{mark}", title=title))
         elif (run.method, run.seed) not in known:
             inputs.runs.append(run)
+
+
+def _mark(origin: str, clashing: Collection[str], taken: Collection[str]) -> str:
+    """Return what tells methods of known names by their origin; files may share a name, too."""
+    mark, number = f" ({origin})", 1
+    while any(f"{method}{mark}" in taken for method in clashing):
+        number += 1
+        mark = f" ({origin} {number})"
+    return mark
 
 
 def _take_baseline(inputs: ComparisonInputs, model: str) -> None:

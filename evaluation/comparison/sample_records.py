@@ -34,6 +34,8 @@ KEYS = (*NEEDED, "seed", "checkpoint", "score", "scores", "logprob", "reference_
 _TAKEN = NO_SCORES | {*KEYS, "kl", "kl_se", "messages", "method", "policy"}
 _TAKEN_ENDINGS = ("_win_rate", "_win_rate_low", "_win_rate_high", "_se")
 _LONGEST_NAME = 200
+#: The square of a larger number, which statistics need, may be infinite.
+_LARGEST = 1e100
 #: A log-probability of 0 that was summed in another order may exceed 0 by this much, in nats.
 _ROUNDING = 1e-4
 #: What other tools call what we need, beside the names that are read.
@@ -220,6 +222,8 @@ def _number(value: Any, name: str) -> float | None:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} is not a finite number")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{name} is {number:g}; at most {_LARGEST:g} can be compared")
     return number
 
 

@@ -135,7 +135,7 @@ def _limits(comparison: Comparison) -> str:
 
 
 def _judge_limit(comparison: Comparison) -> str:
-    if comparison.judge != "gold":
+    if not comparison.judge_is_true:
         noun = "model" if comparison.of_models else "method"
         return (
             f"The judge is {comparison.judge}. A {noun} may have been trained against it, and "

@@ -47,7 +47,9 @@ def compare(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Price of the machine per hour, for the costs.")
     ] = None,
-    currency: Annotated[str, typer.Option(help="Sign of the currency.")] = "$",
+    currency: Annotated[
+        str | None, typer.Option(help="Sign of the currency; $ by default.")
+    ] = None,
     watts: Annotated[
         float | None,
         typer.Option(min=0, help="Power of the machine, where it does not count its energy."),
@@ -69,7 +71,7 @@ def compare(
     prices = PriceConfig(
         price_per_hour=price_per_hour,
         watts=watts,
-        **({} if price_per_hour is None else {"currency": currency}),
+        **({} if currency is None else {"currency": currency}),
     )
     content, folder = write_comparison(
         home,

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from evaluation.comparison.external_samples import read_samples_file
+from evaluation.comparison.inputs import gather_inputs
+from evaluation.comparison.page_content import comparison_content
 from plumbline.errors import DataError
 
 
@@ -219,3 +221,47 @@ def test_a_repeated_prompt_is_taken_off_and_a_system_turn_is_read(tmp_path):
 def test_a_score_may_be_missing_in_any_row(tmp_path):
     rows = [line(prompt=f"{n}", scores={} if n == 0 else {"s": n}) for n in range(3)]
     assert runs_of(write(tmp_path / "s.jsonl", *rows))[0].scorers == ["s"]
+
+
+def scored_rows(*models, **changes):
+    return [
+        {"prompt": f"q{n}", "response": f"{model} {n}", "model": model, "scores": {"gold": n}}
+        | changes
+        for model in models
+        for n in range(4)
+    ]
+
+
+def test_files_of_one_name_keep_their_models_apart(tmp_path):
+    files = []
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        file = tmp_path / str(number) / "samples.jsonl"
+        write(file, *scored_rows("a", scores={"gold": float(number)}))
+        files.append(file)
+    inputs = gather_inputs(tmp_path, [], [*files, files[1]])
+    assert [run.method for run in inputs.runs] == ["a", "a (samples)", "a (samples 2)"]
+    assert not inputs.notes  # nothing was computed here
+
+
+def test_a_score_that_a_file_calls_gold_is_not_the_world_s(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    write(file, *scored_rows("a", "b"))
+    inputs = gather_inputs(tmp_path, [], [file])
+    content = comparison_content(inputs.runs, title="", judge="gold")
+    assert "embedded world" not in json.dumps(content)
+
+
+def test_one_prompt_at_the_end_is_refused_by_the_model_s_name(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    rows = scored_rows("a", "b")
+    write(file, *(row | {"checkpoint": number % 4} for number, row in enumerate(rows)))
+    with pytest.raises(DataError, match=r"a, seed 0.* on 1 prompt.* the same checkpoint"):
+        comparison_content(gather_inputs(tmp_path, [], [file]).runs, title="", judge="gold")
+
+
+def test_a_score_whose_square_is_infinite_is_refused(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    write(file, *scored_rows("a", scores={"gold": -1e308}))
+    with pytest.raises(DataError, match="the score 'gold' is -1e\\+308; at most 1e\\+100"):
+        read_samples_file(file)
