@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
+from plumbline.data.reader import DataFormatConfig
 from plumbline.data.records import Conversation, dataset_prompts, read_dataset
 from plumbline.data.sources import source_at
 from plumbline.data.tasks import Task
-from plumbline.errors import ArtifactError
+from plumbline.errors import ArtifactError, ConfigError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
@@ -36,6 +37,8 @@ def find_demonstrations(
     """
     artifact = _artifact(run, data, "demonstrations", eval_data)
     if artifact is not None:
+        if name == "demonstrations":  # replayed data share the settings of the others
+            _refuse_ineffective(config, data, artifact)
         return artifact
     held_out = {}
     if eval_data is not None:
@@ -64,11 +67,13 @@ def find_preferences(
     """
     labels = find_artifact(run.home, data)
     if labels is not None and labels.kind == "unpaired":
+        _refuse_ineffective(config, data, labels)
         return run.make(
             "preferences", pair_labels, labels=labels, pairs_per_prompt=4, seed=data_seed
         )
     artifact = _artifact(run, data, "preferences", eval_data)
     if artifact is not None:
+        _refuse_ineffective(config, data, artifact)
         return artifact
     held_out: dict[str, Any] = {}
     if eval_data is not None:
@@ -95,6 +100,7 @@ def find_labels(run: Run, data: str, config: LabelFileConfig, data_seed: int) ->
             f"{data!r} is {artifact.id}, whose kind is {artifact.kind!r}. Give labelled responses, "
             "preferences, or a file."
         )
+    _refuse_ineffective(config, data, artifact)
     return artifact
 
 
@@ -131,6 +137,17 @@ def prompts_of(task: Task) -> list[Conversation]:
 
 def _demonstrations(place: str, config: DemonstrationsConfig) -> Deferred[Any]:
     return defer(from_file, file=source_at(place), config=config)
+
+
+def _refuse_ineffective(config: DataFormatConfig, data: str, artifact: Artifact) -> None:
+    """Refuse settings of reading a file where the data are read already."""
+    plain = type(config)()
+    changed = [n for n in type(config).model_fields if getattr(config, n) != getattr(plain, n)]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} has no effect here: {data!r} is {artifact.id}, which was read and split "
+            "when it was made. Leave it out, or give the file."
+        )
 
 
 def _artifact(run: Run, data: str, kind: str, eval_data: str | None) -> Artifact | None:

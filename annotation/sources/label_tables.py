@@ -227,7 +227,7 @@ class _Reader:
             column: {
                 text
                 for row in self._rows
-                if (text := self._text(row.record.get(column))[0]) is not None
+                if (text := self._text(row.record.get(column), self._no_vote)[0]) is not None
             }
             for column in names
             if column not in item
@@ -289,7 +289,7 @@ class _Reader:
         """Return what names an item or a person in a row."""
         parts = []
         for column in columns:
-            text, empty = self._text(row.record.get(column))
+            text, empty = self._text(row.record.get(column), frozenset(NO_VOTE))
             if text is None:
                 raise DataError(
                     f"{self._path}, {row.place}: {column!r} is {empty}, so it is not known whose "
@@ -308,13 +308,13 @@ class _Reader:
                 f"{self._path}, {row.place}: {column!r} holds {type(value).__name__} and not a "
                 f"label: {str(value)[:80]}"
             )
-        text, empty = self._text(value)
+        text, empty = self._text(value, self._no_vote)
         if text is None:
             self.missing[empty] += 1
         return text
 
-    def _text(self, value: Any) -> tuple[str | None, str]:
-        """Return a value as text, or None and what stands there instead.
+    def _text(self, value: Any, nothing: frozenset[str]) -> tuple[str | None, str]:
+        """Return a value as text, or None and what stands there instead, such as ``nothing``.
 
         The same number is the same text however it was written: a spreadsheet with a hole in a
         column of whole numbers saves ``1.0`` for 1.
@@ -328,7 +328,7 @@ class _Reader:
         text = "" if value is None else str(value).strip()
         if not text:
             return None, "empty"
-        if text in self._no_vote:
+        if text in nothing:
             return None, text
         return re.sub(r"^(-?\d+)\.0+$", r"\1", text), ""
 

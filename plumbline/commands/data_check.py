@@ -234,6 +234,13 @@ def _labels(source: Source, config: DataFormatConfig) -> Read:
     from annotation.sources.label_tables import Columns, read_votes
 
     named = config.columns
+    others = sorted(set(named) - {"item", "person", "vote"})
+    if others or config.format or config.ignored_columns:
+        what = f"columns.{others[0]}" if others else "format" if config.format else "ignore"
+        raise ConfigError(
+            f"{what} has no effect on a table of labels: give --columns with item, person and vote "
+            "alone."
+        )
     item = named.get("item")
     table = read_votes(
         Path(source.place),

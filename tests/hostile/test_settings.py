@@ -194,3 +194,23 @@ def test_options_that_are_no_settings(attempt, tmp_path, arguments):
 @pytest.mark.parametrize("command", ["run", "config", "show", "evaluate", "compare"])
 def test_an_argument_that_is_no_utf8_is_refused_by_every_command(attempt, command):
     attempt(command, "caf\udce9").refused(2, "is not UTF-8 at character 4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["reward", "audit", "MODEL", "--data", "FILE", "--proxy", "score"], "--samples"),
+        (["reward", "audit", "MODEL", "--data", "FILE", "--gold-column", "true"], "--samples"),
+        (["evaluate", "MODEL", "--prompts", "FILE", "--tasks-folder", "."], "lm-eval:NAME"),
+        (["evaluate", "MODEL", "--prompts", "FILE", "--judge-set", "model=x"], "--judge llm"),
+        (["compare", "--samples", "FILE", "--currency", "€"], "price_per_hour"),
+        (["data", "check", "FILE", "--as", "labels", "--format", "messages"], "no effect"),
+        (["data", "check", "FILE", "--as", "labels", "--columns", "prompt=label"], "no effect"),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, list) else None,
+)
+def test_an_option_without_effect_is_refused(attempt, tmp_path, arguments, needs):
+    file = tmp_path / "rows.csv"
+    file.write_text("item,person,label\n1,ana,a\n")
+    given = [str(file) if argument == "FILE" else argument for argument in arguments]
+    attempt(*given).refused(2, needs)

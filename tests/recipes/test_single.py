@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,8 @@ from plumbline.data.records import read_dataset
 from plumbline.errors import ConfigError
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.run import RunRecord
+from preference.pairs_config import PreferenceFileConfig
+from recipes._data import _refuse_ineffective
 
 COLORS = ("red", "green", "blue", "white", "black", "brown")
 QUESTIONS = [f"What is the color of thing {n}?" for n in range(48)]
@@ -361,3 +364,10 @@ def test_short_and_essential_names_are_settings(recipe):
 def test_settings_that_cannot_be_are_refused(overrides, said):
     with pytest.raises(ConfigError, match=said):
         find("train_sft").load(None, overrides)
+
+
+def test_settings_of_reading_are_refused_where_nothing_is_read():
+    made = SimpleNamespace(id="preferences-12")
+    _refuse_ineffective(PreferenceFileConfig(), "run:preferences", made)
+    with pytest.raises(ConfigError, match="max_rows has no effect here: 'run:preferences'"):
+        _refuse_ineffective(PreferenceFileConfig(max_rows=3), "run:preferences", made)

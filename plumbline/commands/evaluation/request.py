@@ -122,6 +122,9 @@ def _refuse_ineffective(config: EvaluateConfig, request: EvaluateRequest, *, pai
          "a task lm-eval:NAME"),
         ("pairs", config.pairs is not None, pairs, "--judge people or --judge llm"),
         ("texts", config.texts != TextsConfig(), "text" in kinds, "a task text:FILE"),
+        ("--tasks-folder", request.tasks_folder is not None, "lm-eval" in kinds,
+         "a task lm-eval:NAME"),
+        ("--judge-set", bool(request.judge_overrides), request.judge == "llm", "--judge llm"),
         ("file", config.file != TaskFileConfig(), has_file, "a file of prompts as a task"),
     ]  # fmt: skip
     for name, is_set, has_effect, needs in settings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plumbline.commands.options import HOME, Home, Overrides
+from plumbline.errors import ConfigError
 
 if TYPE_CHECKING:
     from plumbline.runs.artifacts import Artifact
@@ -39,6 +40,7 @@ Proxy = Annotated[
     str | None, typer.Option(help="The samples' column with the model's score; else scored here.")
 ]
 Gold = Annotated[str, typer.Option("--gold-column", help="The samples' column of gold scores.")]
+_GOLD = "gold"
 Columns = Annotated[
     str | None,
     typer.Option(metavar="PART=COLUMN,…", help="Which column holds which part of a pair."),
@@ -53,7 +55,7 @@ def audit(
     labels: Labels = None,
     samples: Samples = None,
     proxy: Proxy = None,
-    gold: Gold = "gold",
+    gold: Gold = _GOLD,
     columns: Columns = None,
     overrides: Overrides = None,
     out: Out = None,
@@ -71,6 +73,12 @@ def audit(
     from plumbline.runs.run import Run
     from reward.audit.config import AuditConfig
 
+    if samples is None and (proxy is not None or gold != _GOLD):
+        option = "--gold-column" if proxy is None else "--proxy"
+        raise ConfigError(
+            f"{option} names a column of samples, and there are none: give --samples FILE, or "
+            f"leave {option} out."
+        )
     config = load(AuditConfig, None, overrides or [])
     if columns is not None:
         named = as_settings([columns], config.data.format, None)["columns"]

@@ -361,3 +361,11 @@ def test_folders_and_files_that_hold_no_labels(command, tmp_path):
     write_labels(tmp_path, [])
     with pytest.raises(DataError, match="There are no labels"):
         command(tmp_path)
+
+
+def test_what_is_no_vote_may_name_an_item(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("item,ana,ben\n1,1,2\n2,2,1\n")
+    table = read_votes(file, Columns(people=("ana", "ben"), item=("item",)), no_vote=("2",))
+    assert table.missing == {"2": 2}
+    assert table.votes.votes == 2
