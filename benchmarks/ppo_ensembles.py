@@ -3,16 +3,16 @@
     plumbline run dpo_vs_ppo --config quickstart
     python benchmarks/ppo_ensembles.py --home runs --run dpo_vs_ppo-quickstart
 
-The setting of benchmarks/reward_ensembles.py (Coste et al., 2023, in the small), where PPO
-takes the place of best of n. For each seed the labels are drawn and the members trained
-again; PPO without a KL penalty then trains one policy against the first member alone, and one
-against each ensemble of all members, from the same start with the same random streams. Gold utility
-of responses to held-out prompts is measured on the way. The peak is the highest of these means on
-a curve, for each curve alike. Intervals are 95 %, by Student's t over seeds.
+The setting of benchmarks/reward_ensembles.py (Coste et al., 2023, in the small), where PPO takes
+the place of best of n. For each seed the labels are drawn and the members trained again; PPO
+without a KL penalty then trains one policy against the first member alone, and one against each
+ensemble of all members, from the same start with the same random streams. Gold utility of responses
+to held-out prompts is measured on the way. The peak is the highest of these means on a curve, for
+each curve alike. Intervals are 95 %, by Student's t over seeds.
 
-About twelve minutes on one core for five seeds (an estimate, by trainings of the quickstart).
-Finished seeds are kept in a file beside the run, so a second call resumes where the first was cut
-off. Progress goes to stderr; the last line is one JSON object.
+Five seeds took 43 minutes on one of two cores that did other work as well. Finished seeds are kept
+in a file beside the run, so a second call resumes where the first was cut off. Progress goes to
+stderr; the last line is one JSON object.
 """
 
 from __future__ import annotations
