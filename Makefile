@@ -5,15 +5,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-gpu check docs format setup clean
+.PHONY: quickstart test test-cpu test-gpu check docs format setup clean
 
 quickstart: setup
 	$(BIN)/plumbline run dpo_vs_ppo --config quickstart
 
-# A GPU is hidden from the tests; where there is one, those that are marked for it follow.
-test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# The checks run beside the tests, which do not keep all cores busy at the start. A GPU is hidden
+# from the tests; where there is one, those that are marked for it follow.
+test: setup
+	$(MAKE) --jobs 2 check test-cpu
 	@if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then $(MAKE) test-gpu; fi
+
+test-cpu: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-gpu: setup
 	HF_HUB_OFFLINE=1 PLUMBLINE_TEST_GPU=1 $(BIN)/python -m pytest

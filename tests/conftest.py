@@ -33,10 +33,7 @@ from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from plumbline.runs.progress import Reporter
-from plumbline.runs.stage import Stage
-from plumbline.world.corpus import corpus
-
+# What imports torch is imported in fixtures: pytest's first process reads this file, too.
 GPU = os.environ.get("PLUMBLINE_TEST_GPU") == "1"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
@@ -56,14 +53,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run either the tests of the GPU or all others, and the files with slow tests first.
 
-    The end of the run is then shared by all workers: none waits for another's last long test.
+    The end of the run is then shared by all workers: none waits for another's last long test. Of
+    the files that read the finished chain the first one comes first, and makes it; the others come
+    after all that are slow, so that no worker waits for the chain.
     """
     elsewhere = [item for item in items if (item.get_closest_marker("gpu") is not None) != GPU]
     config.hook.pytest_deselected(items=elsewhere)
     left_out = set(elsewhere)
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.path not in slow)
+    first, *later = dict.fromkeys(
+        [item.path for item in items if "finished" in getattr(item, "fixturenames", ())]
+    ) or [None]
+
+    def place(item: pytest.Item) -> int:
+        if item.path == first:
+            return 0
+        return 3 if item.path not in slow else 2 if item.path in later else 1
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
@@ -110,11 +118,17 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def warm_start():
+def hub_cache(tmp_path_factory) -> Path:
+    """Where commands keep what they download, and nothing of a user's lies."""
+    return tmp_path_factory.mktemp("hub-cache")
+
+
+@pytest.fixture(scope="session")
+def warm_start(hub_cache):
     """What starts commands of the command line in a moment (tests/warm_start.py)."""
     from tests.warm_start import WarmStart
 
-    started = WarmStart()
+    started = WarmStart(HF_HOME=str(hub_cache))
     yield started
     started.close()
 
@@ -174,14 +188,20 @@ def real_file():
 @pytest.fixture
 def stage(tmp_path):
     """A stage to work in, silent."""
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
+
     return Stage(tmp_path / "stage", Reporter(quiet=True))
 
 
 @pytest.fixture(scope="session")
 def base_folder(once):
     """A small model with the embedded model's architecture, tokenizer and template; untrained."""
+    from plumbline.runs.progress import Reporter
+    from plumbline.runs.stage import Stage
     from plumbline.training.base_model import BaseModelConfig, ScratchConfig, build_base
     from plumbline.training.config import TrainingConfig
+    from plumbline.world.corpus import corpus
 
     config = BaseModelConfig(
         scratch=ScratchConfig(

@@ -6,11 +6,9 @@ The hub is a local stand-in, from which the hub's own client downloads.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,8 @@ from plumbline.errors import DataError, ModelError
 from plumbline.lm.model_folder import Reference
 from plumbline.runs.run import RunRecord
 from tests.plumbline.commands.hub_stand_in import Hub
+from tests.warm_start import WarmStart
 
-ROOT = Path(__file__).parents[2]
 SMALL = (
     "--max-length", "120", "--batch-size", "8", "--lora-rank", "2", "--dpo.evaluations", "0",
     "--evaluation.prompts", "4", "--evaluation.prompts_during_training", "2",
@@ -71,25 +69,30 @@ def hub(tmp_path_factory, base_folder):
     return hub
 
 
-def plumbline(hub: Hub, folder: Path, *words: object, offline: bool = False):
-    environment = os.environ | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "plumbline", *map(str, words), "--home", str(folder / "home")],
-        env=environment, capture_output=True, text=True, check=False, cwd=folder,
+@contextmanager
+def network(hub: Hub, cache: Path):
+    """What starts commands that reach the hub, and keep what they download in ``cache``."""
+    started = WarmStart(
+        HF_ENDPOINT=hub.url, HF_HOME=str(cache), HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
     )  # fmt: skip
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def plumbline(start: WarmStart, folder: Path, *words: object) -> None:
+    done = start.run(*map(str, words), "--home", str(folder / "home"), cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_option_takes_a_name_of_the_hub(hub, tmp_path):
+def test_every_option_takes_a_name_of_the_hub(hub, warm_start, hub_cache, tmp_path):
     dpo = ("train", "dpo", *NAMES, "--data", "org/pairs", "--eval-data", "org/held-out", *SMALL)
-    plumbline(hub, tmp_path, *dpo, "--name", "dpo")
+    with network(hub, hub_cache) as online:
+        plumbline(online, tmp_path, *dpo, "--name", "dpo")
     made = RunRecord(tmp_path / "home" / "dpo").artifacts
     for role, name in (("model", "tiny"), ("reference", "other"), ("reward", "reward")):
         linked = made[f"{role}/org/{name}"]
@@ -104,7 +107,7 @@ def test_every_option_takes_a_name_of_the_hub(hub, tmp_path):
 
     # The network is gone, and what was downloaded is still there.
     ppo = ("train", "ppo", *NAMES, "--data", "org/pairs", "--eval-data", "org/held-out")
-    plumbline(hub, tmp_path, *ppo, *FEW_ROUNDS, "--name", "ppo", offline=True)
+    plumbline(warm_start, tmp_path, *ppo, *FEW_ROUNDS, "--name", "ppo")
     made = RunRecord(tmp_path / "home" / "ppo").artifacts
     assert made["ppo/seed-0"].metrics["rounds"] == 1
     assert made["ppo/seed-0"].manifest.inputs["reference"] == made["reference/org/other"].id
