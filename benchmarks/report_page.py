@@ -1,12 +1,15 @@
 """The report's page in Chromium: how fast it opens, filters, sorts and scrolls.
 
     python benchmarks/report_page.py [--prompts 10000] [--policies 5] [--words 60] [--keep FOLDER]
+    python benchmarks/report_page.py --pages BEFORE.html AFTER.html
 
 The content of a comparison is made up (``tests/evaluation/comparison/content_maker.py``), written
 as a page and opened in a headless browser without a network. A filter's latency is from the letter
 typed to the frame that shows its result: all responses of all policies are searched.
 ``filter_cpu_ms`` is the processor time of all processes of the browser for a letter, which other
 work on the machine does not change.
+``--pages`` opens pages that are there, in turns, and gives of each its size and the median time to
+its first paint.
 The last line is one JSON object, times in milliseconds; progress goes to standard error. Needs
 chromium and chromedriver.
 """
@@ -129,16 +132,44 @@ def wait(driver, mark: str) -> float:
     return round(value, 1)
 
 
-def opened(driver, url: str) -> dict[str, float]:
-    driver.get(url)
+def first_paint(driver) -> float:
     paint = (
         "return performance.getEntriesByType('paint')"
         ".find(e => e.name === 'first-contentful-paint')?.startTime ?? null"
     )
+    while (value := driver.execute_script(paint)) is None:
+        time.sleep(0.05)
+    return round(value, 1)
+
+
+def compared(files: list[Path], times: int) -> dict[str, dict[str, object]]:
+    """Return the size of each page, and of its first paint the median and all times, in order."""
+    paints: dict[Path, list[float]] = {file: [] for file in files}
+    driver = browser()
+    try:
+        for number in range(times + 1):
+            for file in files if number % 2 else reversed(files):
+                driver.get(file.resolve().as_uri())
+                if number:  # the browser's own start is not the page's
+                    paints[file].append(first_paint(driver))
+    finally:
+        driver.quit()
+    return {
+        str(file): {
+            "bytes": file.stat().st_size,
+            "first_paint_ms": statistics.median(paints[file]),
+            "all_ms": sorted(paints[file]),
+        }
+        for file in files
+    }
+
+
+def opened(driver, url: str) -> dict[str, float]:
+    driver.get(url)
     ready = wait(driver, "responses-ready")
     drawn = wait(driver, "charts-drawn")
     return {
-        "first_paint_ms": round(driver.execute_script(paint), 1),
+        "first_paint_ms": first_paint(driver),
         "interactive_ms": ready,
         "charts_drawn_ms": drawn,
     }
@@ -179,7 +210,12 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=5)
     parser.add_argument("--words", type=int, default=60)
     parser.add_argument("--keep", type=Path, help="write the page here, and leave it")
+    parser.add_argument("--pages", type=Path, nargs="+", help="open these, and write none")
+    parser.add_argument("--times", type=int, default=9, help="how often each of them is opened")
     options = parser.parse_args()
+    if options.pages:
+        print(json.dumps(compared(options.pages, options.times) | {"load": os.getloadavg()[0]}))
+        return
     maker = runpy.run_path(str(MAKER))
     content = maker["content"](
         prompts=options.prompts, words=options.words, sampled=options.policies

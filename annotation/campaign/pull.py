@@ -98,7 +98,8 @@ def pull(
         raise DataError(
             f"{site.url} does not show the dataset {names} of this campaign, which was pushed to "
             f"{campaign.server}. It may be another server, an API key that may not see it, or a "
-            f"dataset that was deleted. What was pulled before is safe in {campaign.folder}."
+            f"dataset that was deleted. What was pulled before is safe in {campaign.folder}: "
+            "'plumbline annotate pull --offline' gives it without the server."
         )
     return Pulled(new, changed, gone, read, len(campaign.places), lost)
 

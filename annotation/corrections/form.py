@@ -99,6 +99,13 @@ def read_doubtful(file: Path) -> list[Row]:
 def _row(line: str, place: str) -> Row:
     try:
         row: Row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place} has half of a character ({error.object[error.start]!a}, a surrogate on its "
+            "own), which no text can hold. Write the whole character, or take it out. Nothing was "
+            "sent."
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}). Nothing was sent.") from None
     messages = row.get("messages") if isinstance(row, dict) else None

@@ -26,6 +26,10 @@ _DEFAULT_NAME = "preferences"
 Name = Annotated[
     str, typer.Option("--campaign", "-n", help="The campaign's name; its folder is in --home.")
 ]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Ask no server: take what was brought back before."),
+]
 Patience = Annotated[
     float,
     typer.Option(help="Seconds for which a server that does not answer is tried again."),
@@ -197,6 +201,7 @@ def pull(
     everything: Annotated[
         bool, typer.Option("--all", help="Read all datasets, changed or not.")
     ] = False,
+    offline: Offline = False,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
@@ -206,23 +211,26 @@ def pull(
     from annotation.campaign.folder import Campaign, campaign_folder, campaigns
     from annotation.campaign.pull import labels_of
     from annotation.campaign.pull import pull as pull_now
+    from plumbline.errors import ConfigError
     from plumbline.runs.progress import Reporter
 
     reporter = Reporter()
     only = [folder.name for folder in campaigns(home / "campaigns")] if name is None else []
     name = name or (only[0] if len(only) == 1 else _DEFAULT_NAME)
     campaign = Campaign(campaign_folder(home, name))
-    site = open_argilla(connect(home, server, api_key_file), patience, reporter)
-    before = len(campaign.ledger())
-    pulled = pull_now(campaign, site, everything=everything, bars=reporter)
-    if wait is not None:
-        hook = (webhook_port, webhook_url) if webhook or webhook_url else None
-        labels = _wait(campaign, site, wait, patience, hook, reporter)
-    else:
-        labels = labels_of(campaign)
-    versions = len(campaign.ledger()) - before
-    reporter.say(f"{versions} new answers or changes of answers in {campaign.folder}")
-    _report_pull(reporter, pulled)
+    if offline and (wait is not None or webhook or webhook_url or everything):
+        raise ConfigError("--offline asks no server, so leave out --wait, --webhook and --all.")
+    if not offline:
+        site = open_argilla(connect(home, server, api_key_file), patience, reporter)
+        before = len(campaign.ledger())
+        pulled = pull_now(campaign, site, everything=everything, bars=reporter)
+        if wait is not None:
+            hook = (webhook_port, webhook_url) if webhook or webhook_url else None
+            _wait(campaign, site, wait, patience, hook, reporter)
+        versions = len(campaign.ledger()) - before
+        reporter.say(f"{versions} new answers or changes of answers in {campaign.folder}")
+        _report_pull(reporter, pulled)
+    labels = labels_of(campaign)
     counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in labels.counts.items())
     reporter.say(f"{len(labels.labels)} labels in all ({counts or 'nobody has answered yet'})")
     if out is not None:
@@ -237,8 +245,8 @@ def _wait(
     patience: float,
     webhook: tuple[int, str | None] | None,
     reporter: Reporter,
-) -> Labels:
-    """Wait for so many votes, with a listener on a port and address where one is asked for."""
+) -> None:
+    """Pull until there are so many votes, with a listener on a port and address where one is asked for."""
     from contextlib import ExitStack
 
     from annotation.campaign.config import WaitConfig
@@ -251,7 +259,7 @@ def _wait(
         if webhook is not None:
             port, address = webhook
             listener = open_.enter_context(Listener(site, campaign.id, port=port, address=address))
-        return wait_for(campaign, site, config, listener=listener, bars=reporter)
+        wait_for(campaign, site, config, listener=listener, bars=reporter)
 
 
 def _report_pull(reporter: Reporter, pulled: Pulled) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plumbline.commands.annotate.campaign import Patience, connect, open_argilla
+from plumbline.commands.annotate.campaign import Offline, Patience, connect, open_argilla
 from plumbline.commands.annotate.options import DEFAULT_HOME, KeyFile, Server, SiteHome
 
 app = typer.Typer()
@@ -59,6 +59,7 @@ def corrected(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The file for the rows, as JSON lines.")
     ] = Path("corrected.jsonl"),
+    offline: Offline = False,
     home: SiteHome = DEFAULT_HOME,
     server: Server = None,
     api_key_file: KeyFile = None,
@@ -68,13 +69,17 @@ def corrected(
 
     Rows that were discarded, or that nobody has looked at yet, are not among them.
     """
-    from annotation.corrections.corrections import corrections_folder, fetch
+    from annotation.corrections.corrections import corrections_folder, fetch, fetched_before
     from plumbline.data.records import as_json_lines
     from plumbline.runs.progress import Reporter
 
     reporter = Reporter()
-    site = open_argilla(connect(home, server, api_key_file), patience, reporter)
-    fetched = fetch(corrections_folder(home, name), site)
+    folder = corrections_folder(home, name)
+    if offline:
+        fetched = fetched_before(folder)
+    else:
+        site = open_argilla(connect(home, server, api_key_file), patience, reporter)
+        fetched = fetch(folder, site)
     out.write_text(as_json_lines(fetched.rows), encoding="utf-8")
     counts = ", ".join(f"{count} {what}" for what, count in sorted(fetched.counts.items()))
     reporter.say(f"{len(fetched.rows)} rows in {out} ({counts})")

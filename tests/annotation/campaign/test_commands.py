@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from annotation.campaign.folder import Campaign
 from annotation.gold_answers import read_gold
 from plumbline.commands.app import main
 from plumbline.data.labels import read_labels
@@ -64,6 +65,15 @@ def test_pairs_go_out_and_labels_come_back(type_, file, argilla_site, ground, be
     assert len(read_gold(tmp_path / "labels")) >= 1
     code, said = type_("pull", "-n", name)
     assert "0 new answers" in said
+    (place,) = Campaign(ground.folder).places.values()
+    ground.server.request("DELETE", f"/datasets/{place.dataset_id}")
+    code, said = type_("pull", "-n", name)
+    assert (code, "'plumbline annotate pull --offline' gives it" in said) == (3, True)
+    code, said = type_("pull", "-n", name, "--offline", "--out", tmp_path / "again")
+    assert (code, "11 labels in all" in said) == (0, True)
+    assert read_labels(tmp_path / "again") == labels
+    code, said = type_("pull", "-n", name, "--offline", "--all")
+    assert (code, "--offline asks no server" in said) == (2, True)
 
 
 def test_settings_are_shown_with_what_they_do(type_, ground):

@@ -11,7 +11,9 @@ import pytest
 
 from annotation.argilla.api import Answer
 from annotation.corrections import corrections
-from annotation.corrections.corrections import corrections_folder, fetch, outcome, send
+from annotation.corrections.corrections import (
+    corrections_folder, fetch, fetched_before, outcome, send,
+)  # fmt: skip
 from annotation.corrections.form import corrected, item_of, read_doubtful, shown
 from plumbline.data.records import assistant, user
 from plumbline.errors import ConfigError, DataError
@@ -74,6 +76,8 @@ def test_the_latest_answer_counts_and_what_is_discarded_or_open_does_not_come_ba
         (json.dumps({"messages": [user("Hi")]}), "no 'messages'"),
         (json.dumps({"messages": ["a", "b"]}), "no 'messages'"),
         (json.dumps(row(" ")), "the question is empty"),
+        (json.dumps(row("Why \ud83d?")), r"half of a character \('\\ud83d'"),
+        (json.dumps(row("Why?", origin="\udc00")), "half of a character"),
         (json.dumps(row("x" * 20_001)), "20,000 characters"),
         (json.dumps(row("Why?", slice={"a": 1})), "the slice is not a text"),
     ],
@@ -107,8 +111,16 @@ def test_nothing_is_sent_or_taken_twice(ground):
         assert [entry["messages"][0]["content"] for entry in fetched.rows] == ["When does it stay?"]
         assert fetched.counts == {"corrected": 1, "open": 2}
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 1
-    with pytest.raises(DataError, match=f"There are: {ground.name}"):
-        fetch(folder.with_name("other"), ground.site)
+    for take in (fetched_before, lambda place: fetch(place, ground.site)):
+        with pytest.raises(DataError, match=f"There are: {ground.name}"):
+            take(folder.with_name("other"))
+    ground.server.request("DELETE", f"/datasets/{dataset.id}")
+    with pytest.raises(DataError, match="'--offline' gives it"):
+        fetch(folder, ground.site)
+    assert fetched_before(folder) == fetched
+    (folder / "answers.jsonl").write_text("")
+    with pytest.raises(DataError, match="answers are missing"):
+        fetched_before(folder)
 
 
 def test_two_who_send_at_once_lose_no_row(ground, monkeypatch):
