@@ -64,8 +64,11 @@ def measure_samples(
     if reference is not None:
         is_same = policy is not None and policy.id == reference.id
         reference_policy = evaluated if is_same else Policy.load(reference.path)
+    by_problem: dict[str, list[str]] = {}
     for name, problem in harness.measure(rows, evaluated, reference_policy).items():
-        stage.say(f"left out {name}: {problem}")
+        by_problem.setdefault(problem, []).append(name)
+    for problem, names in by_problem.items():
+        stage.say(f"not measured, since {problem}: {', '.join(names)}")
     write_samples(stage.folder / SAMPLES, rows)
     return headline_metrics(harness, rows, data_seed)
 

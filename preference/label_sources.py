@@ -40,8 +40,8 @@ def import_labels(
     if not splits["test"] or not 0 < sum(liked) < len(liked):
         raise DataError(
             f"{report.origin} leaves {len(liked)} responses to train on, {sum(liked)} of them "
-            f"liked, and {len(splits['test'])} held out; some of each are needed. Left out: "
-            f"{report.dropped.reasons() or 'none'}."
+            f"liked, and {len(splits['test'])} held out; some of each are needed. Give more, "
+            f"or raise held_out_share. Left out: {report.dropped.reasons() or 'none'}."
         )
     for note in report.notes():
         stage.say_plainly(note)

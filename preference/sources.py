@@ -62,7 +62,8 @@ def import_preferences(
     if not train or not test:
         raise DataError(
             f"{report.origin} leaves {len(train)} pairs to train on and {len(test)} held out; both "
-            f"need some. Left out: {report.dropped.reasons() or 'none'}."
+            "need some. Give more, raise held_out_share, or give held-out pairs of their own "
+            f"(--eval-data). Left out: {report.dropped.reasons() or 'none'}."
         )
     for note in report.notes():
         stage.say_plainly(note)

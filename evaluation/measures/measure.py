@@ -60,19 +60,19 @@ class Measure:
     def problem(self, responses: Responses) -> str | None:
         """Return why these responses cannot be measured, or None where they can."""
         if "references" in self.needs and not any(responses.references()):
-            return "it needs references, and no row has any"
+            return "no row has references"
         if "numbers" in self.needs:
             from plumbline.data.numbers import result_of
 
             texts = [text for row in responses.references() for text in row]
             if not any(result_of(text) is not None for text in texts):
-                return "it needs a number in the references, and none has one"
+                return "no reference has a number"
         if "reference_model" in self.needs and not any(
             row.get("reference_logprob") is not None for row in responses.rows
         ):
-            return "it needs a reference model with the same tokenizer"
+            return "there is no reference model with the same tokenizer"
         if "policy" in self.needs and responses.policy is None:
-            return "it needs the policy itself, and only its responses are there"
+            return "there are only responses, and not the policy itself"
         return None
 
 

@@ -130,7 +130,8 @@ def _refuse_empty(
         read = sum(source.rows_read for source in sources)
         raise DataError(
             f"{train + test} demonstrations are left of {read} read, which makes {train} to train "
-            f"on and {test} held out; both need some. Left out: {dropped.reasons() or 'none'}."
+            f"on and {test} held out; both need some. Give more, or give held-out ones of their "
+            f"own (--eval-data). Left out: {dropped.reasons() or 'none'}."
         )
 
 

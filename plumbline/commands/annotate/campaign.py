@@ -146,7 +146,7 @@ def push(
             members=members or (),
             bars=reporter,
         )
-    _report_push(reporter, folder, pushed)
+    _report_push(reporter, folder, pushed, adjudicate)
 
 
 def _refuse_changes(changes: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ def _wait(
     webhook: tuple[int, str | None] | None,
     reporter: Reporter,
 ) -> None:
-    """Pull until there are so many votes, with a listener on a port and address where one is asked for."""
+    """Pull until there are so many votes, with a listener where a port or address is given."""
     from contextlib import ExitStack
 
     from annotation.campaign.config import WaitConfig
@@ -338,14 +338,18 @@ def open_argilla(connection: Connection, patience: float, reporter: Reporter) ->
     return Argilla(connection, patience=patience)
 
 
-def _report_push(reporter: Reporter, folder: Path, pushed: Pushed) -> None:
+def _report_push(
+    reporter: Reporter, folder: Path, pushed: Pushed, senior: str | None = None
+) -> None:
+    """Say what was sent, to all or only to a senior labeller, and where it is found."""
     from rich.markup import escape
 
     from annotation.campaign.folder import LEFT_OUT, Campaign
-    from annotation.campaign.items import RESERVE
+    from annotation.campaign.items import RESERVE, queue_of
 
     campaign = Campaign(folder)
-    reporter.say(f"{pushed.sent} records sent; {pushed.pairs} pairs are new to the campaign")
+    new_to = "the campaign" if senior is None else f"{senior}'s queue"
+    reporter.say(f"{pushed.sent} records sent; {pushed.pairs} pairs are new to {new_to}")
     counts: dict[str, int] = {}
     for item in campaign.items():
         if item.queue != RESERVE:
@@ -357,8 +361,11 @@ def _report_push(reporter: Reporter, folder: Path, pushed: Pushed) -> None:
         reporter.say(escape(f"left out {count}: {reason} (see {folder / LEFT_OUT})"))
     for note in pushed.notes:
         reporter.say(escape(note))
-    workspaces = ", ".join(sorted({place.workspace for place in campaign.places.values()}))
-    reporter.say(f"people find them at {campaign.server} in the workspace {workspaces}")
+    own = None if senior is None else queue_of(senior, adjudication=True)
+    places = [place for queue, place in campaign.places.items() if own in (None, queue)]
+    workspaces = ", ".join(sorted({place.workspace for place in places}))
+    who = "people find" if senior is None else f"{senior} finds"
+    reporter.say(f"{who} them at {campaign.server} in the workspace {workspaces}")
 
 
 def _write(out: Path, labels: Labels) -> None:

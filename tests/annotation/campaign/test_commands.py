@@ -66,6 +66,11 @@ def test_pairs_go_out_and_labels_come_back(type_, file, argilla_site, ground, be
     code, said = type_("pull", "-n", name)
     assert "0 new answers" in said
     (place,) = Campaign(ground.folder).places.values()
+    eva = ground.person()
+    code, said = type_("push", file, "-n", name, "--adjudicate", eva)
+    assert code == 0 and f"10 pairs are new to {eva}'s queue" in said
+    assert said.endswith(f"{eva} finds them at {argilla_site.url} in the workspace {name}-{eva}")
+    type_("pull", "-n", name)
     ground.server.request("DELETE", f"/datasets/{place.dataset_id}")
     code, said = type_("pull", "-n", name)
     assert (code, "'plumbline annotate pull --offline' gives it" in said) == (3, True)

@@ -12,7 +12,11 @@ import pytest
 from annotation.argilla.api import Answer
 from annotation.corrections import corrections
 from annotation.corrections.corrections import (
-    corrections_folder, fetch, fetched_before, outcome, send,
+    corrections_folder,
+    fetch,
+    fetched_before,
+    outcome,
+    send,
 )  # fmt: skip
 from annotation.corrections.form import corrected, item_of, read_doubtful, shown
 from plumbline.data.records import assistant, user
