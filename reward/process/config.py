@@ -49,9 +49,10 @@ class ProcessConfig(Config):
     """Which weights are trained, besides the new head, which always is."""
     max_length: int = Field(512, ge=8)
     """Longest prompt with its steps, in tokens; longer rows are left out, and counted."""
-    hard_labels: bool = False
+    hard_labels: bool | None = None
     """A step counts as right where its label is above 0, and as wrong at 0: with roll-outs, one
     right continuation is enough (Math-Shepherd's hard estimation). Product and minimum then ask
-    whether any step is a mistake. Without it, labels are probabilities."""
+    whether any step is a mistake. false: labels are probabilities. Null: true for labels from
+    roll-outs."""
     training: TrainingConfig = TrainingConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     """How it is trained."""

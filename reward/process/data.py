@@ -76,10 +76,12 @@ def write_steps(
     data_seed: int,
     description: str,
     dropped: Dropped,
+    rollouts: int = 0,
 ) -> dict[str, float | None]:
     """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt.
 
-    ``split`` says how the responses were cut into steps.
+    ``split`` says how the responses were cut into steps, ``rollouts`` of how many continuations a
+    label is a share.
     """
     splits: dict[str, list[Row]] = {"train": [], "test": []}
     for row in rows:
@@ -99,7 +101,7 @@ def write_steps(
         description=description,
         dropped=dropped,
     )
-    write_json(stage.folder / _SPLIT, {"split": split})
+    write_json(stage.folder / _SPLIT, {"split": split, "rollouts": rollouts})
     labels = [label for row in rows for label in row["labels"] if label is not None]
     return {
         **counts,
@@ -128,6 +130,12 @@ def split_of(steps: Artifact) -> str:
     """Return how the responses of labelled steps were cut; lines, where older ones do not say."""
     file = steps.path / _SPLIT
     return str(read_json(file)["split"]) if file.exists() else "lines"
+
+
+def are_from_rollouts(steps: Artifact) -> bool:
+    """Return whether labels are shares of right continuations; older ones do not say so."""
+    file = steps.path / _SPLIT
+    return file.exists() and bool(read_json(file).get("rollouts"))
 
 
 def encode_steps(

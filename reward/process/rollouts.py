@@ -90,7 +90,9 @@ def label_steps(
     ]
     about, share = f"Roll-outs of {policy.id}", config.held_out_share
     return {
-        **write_steps(stage, rows, config.split, share, data_seed, about, dropped),
+        **write_steps(
+            stage, rows, config.split, share, data_seed, about, dropped, rollouts=config.rollouts
+        ),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),
     }

@@ -16,7 +16,7 @@ from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
 from reward.process.config import ProcessConfig
-from reward.process.data import encode_steps, labeled_rows
+from reward.process.data import are_from_rollouts, encode_steps, labeled_rows
 from reward.process.scorer import PROCESS, ProcessScorer
 
 
@@ -43,7 +43,8 @@ def train_process_reward(
     # 1. Labelled steps, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
-    train, test = (labeled_rows(steps, part, hard=config.hard_labels) for part in ("train", "test"))
+    hard = are_from_rollouts(steps) if config.hard_labels is None else config.hard_labels
+    train, test = (labeled_rows(steps, part, hard=hard) for part in ("train", "test"))
     examples = encode_steps(train, tokenizer, limit, dropped)
     stage.report_dropped(dropped)
 

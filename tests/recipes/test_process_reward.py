@@ -123,6 +123,11 @@ def test_roll_outs_label_steps_that_it_learns_from(base_folder, home, tmp_path):
     trained = run_recipe("train_process_reward", settings, home, "from-labels")
     model = trained.stages["process_reward"]
     assert json.loads((model.path / "process.json").read_text())["split"] == "sentences"
+    # Labels from roll-outs are hard: one right continuation makes a step right.
+    rows = read_dataset(labelled.path, "test")
+    right = [label > 0 for row in rows for label in row["labels"]]
+    most = max(sum(right), len(right) - sum(right)) / len(right)
+    assert model.metrics["majority_accuracy"] == most
 
 
 def test_known_answers_in_the_data_are_the_checker(tmp_path):

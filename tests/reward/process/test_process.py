@@ -21,7 +21,7 @@ from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from reward.process import rollouts
 from reward.process.config import ProcessConfig, RolloutLabelsConfig, StepFileConfig
-from reward.process.data import hard_labels, import_steps, labeled_rows
+from reward.process.data import are_from_rollouts, hard_labels, import_steps, labeled_rows
 from reward.process.scorer import ProcessScorer
 from reward.process.steps import STEP_COMBINATIONS, lines, sentences, step_ends
 from reward.process.train import train_process_reward
@@ -212,6 +212,7 @@ def test_a_step_is_as_good_as_the_share_of_right_continuations(
     rows = [row for s in ("train", "test") for row in read_dataset(stage.folder, s)]
     labels = {"".join(row["completions"]): row["labels"] for row in rows}
     assert labels == {"One. Two. Yes.": [0.5, 1.0, 1.0], "One. No.": [0.5, 0.0]}
+    assert are_from_rollouts(Folder(stage.folder))
     assert len(rows) == 7
     assert figures["right_responses"] == pytest.approx(4 / 7)
     assert "was cut at max_new_tokens" in (stage.folder / "dropped.jsonl").read_text()
