@@ -88,11 +88,9 @@ def label_steps(
         }
         for chain, steps, score in zip(chains, labels, own, strict=True)
     ]
-    about, share = f"Roll-outs of {policy.id}", config.held_out_share
+    about, share, count = f"Roll-outs of {policy.id}", config.held_out_share, config.rollouts
     return {
-        **write_steps(
-            stage, rows, config.split, share, data_seed, about, dropped, rollouts=config.rollouts
-        ),
+        **write_steps(stage, rows, config.split, share, data_seed, about, dropped, count),
         "right_responses": sum(score > config.right_above for score in own) / len(own),
         "rollouts": float(len(ids)),
     }
