@@ -284,9 +284,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     import plumbline.runs.preload  # noqa: F401
     from plumbline.commands.recipe_book import all_recipes
+    from plumbline.runs.code_version import PACKAGES, digest
 
     for recipe in all_recipes():
         recipe.module()
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+        digest(name)  # of its code, which a command needs of each of its stages
     gc.freeze()
     its_script = serve(socket.socket(fileno=int(sys.argv[1])))
     if its_script is None:

@@ -95,7 +95,8 @@ def _tree(module: str) -> ast.Module:
     return ast.Module([_WhatRuns().visit(node) for node in tree.body], type_ignores=[])
 
 
-def _imports(module: str) -> set[str]:
+@cache
+def _imports(module: str) -> frozenset[str]:
     names: set[str] = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
@@ -103,9 +104,10 @@ def _imports(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in names if _path(name) is not None}
+    return frozenset(name for name in names if _path(name) is not None)
 
 
+@cache
 def _fingerprint(module: str) -> str:
     tree, path = _tree(module), _path(module)
     parts = [ast.dump(tree).encode()]

@@ -36,8 +36,9 @@ def package(tmp_path, monkeypatch):
     importlib.invalidate_caches()
 
     def forget() -> None:
-        for function in (digest, closure, code_version._path, code_version._tree):
-            function.cache_clear()
+        for function in vars(code_version).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
     def change(name: str, old: str, new: str) -> str:
         path = folder / f"{name}.py"
