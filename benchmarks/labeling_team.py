@@ -93,6 +93,7 @@ def prepared(site: Site, url: str, people: int) -> tuple[str, list[str]]:
     config = CampaignConfig(
         name="team", overlap=VOTES, gold_share=0, repeat_share=0, near_identical=1
     )
+    say("pushing pairs")
     started = time.monotonic()
     push(campaign_folder(site.home, "team"), server, config, pairs, members=names)
     say(f"  {PAIRS / (time.monotonic() - started):.0f} pairs pushed per second")
@@ -178,6 +179,30 @@ def stored(site: Site, url: str, dataset: str) -> set[tuple[str, str]]:
     return there
 
 
+def search_times(url: str, token: str, dataset: str, queries: int = 100) -> list[float]:
+    """Return seconds of text searches among the 5,000 pairs, of one person, a page at a time."""
+    dice = random.Random(1)
+    times = []
+    with httpx.Client(
+        base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, trust_env=False,
+        timeout=60, verify=False,
+    ) as client:  # fmt: skip
+        for number in range(queries):
+            rare, common = (
+                str(dice.randrange(PAIRS)),
+                dice.choice(["compare", "resp*", '"is right"']),
+            )
+            words = (rare, common, f"{rare} {common}")[number % 3]
+            begun = time.monotonic()
+            client.post(
+                f"/me/datasets/{dataset}/records/search",
+                json={"query": {"text": {"q": words}}},
+                params={"limit": 10},
+            ).raise_for_status()
+            times.append(time.monotonic() - begun)
+    return times
+
+
 def milliseconds(times: list[float]) -> dict[str, float]:
     parts = statistics.quantiles(times, n=100)
     return {"p50": round(1000 * parts[49], 1), "p95": round(1000 * parts[94], 1)}
@@ -212,6 +237,7 @@ def measure(site: Site, reach: Reach, chosen: argparse.Namespace) -> dict[str, A
         "lost": sum((answer["record"], answer["choice"]) not in there for answer in acknowledged),
         "submit_ms": milliseconds([answer["submit"] for answer in report]),
         "next_ms": milliseconds([answer["next"] for answer in report]),
+        "search_ms": milliseconds(search_times(url, tokens[0], dataset)),
         "server_cores": round(busy / chosen.seconds, 2),
         "memory_mib": round(running.memory() / 2**20),
     }

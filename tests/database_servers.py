@@ -135,6 +135,12 @@ class DatabaseServers:
         subprocess.run(command, check=True, capture_output=True, user=_unprivileged())
 
 
+def is_listened_to(port: int) -> bool:
+    """Whether a program takes connections on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _postgresql(program: str) -> str | None:
     """Return a program of PostgreSQL's, which Debian keeps out of the path."""
     versions = Path("/usr/lib/postgresql").glob("*/bin")
@@ -155,8 +161,7 @@ def _unprivileged() -> str | None:
 def _wait_for(port: int, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if is_listened_to(port):
+            return
         time.sleep(0.02)
     raise TimeoutError(f"Nothing listens on port {port}.")

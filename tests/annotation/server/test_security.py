@@ -159,6 +159,8 @@ def test_every_answer_is_guarded(argilla_site, path, status):
 @contextmanager
 def _failing_database(site, word):
     """Let the database refuse users whose name begins so, with an error that quotes the row."""
+    if site.services is not None:
+        pytest.skip("the trigger is one of SQLite")
     with contextlib.closing(sqlite3.connect(site.site.database, timeout=30)) as database:
         database.execute(
             f"CREATE TRIGGER failing BEFORE INSERT ON users WHEN new.username LIKE '{word}%' "

@@ -62,12 +62,15 @@ def _run_alone(site: dict[str, Any], home: Path) -> None:
 
 def _run_for_team(site: dict[str, Any], home: Path, team: services.Services) -> None:
     """Serve from several processes, on PostgreSQL and Redis."""
+    if sys.platform != "linux":
+        sys.exit("A site on PostgreSQL runs on Linux only. Without --database it runs here.")
     problem = services.problem_with_redis(team) or services.problem_with_database(team, home)
     if problem is not None:
         sys.exit(problem)
     configure(site, home, team)
     from plumbline_site import preparing, processes
 
+    processes.end_together()
     listening = processes.bound(site)
     # Before any process is forked: all share what is read here, and nothing is connected yet.
     _install(home, team)

@@ -19,8 +19,8 @@ _NEW = (
 
 def problem(home: Path) -> str | None:
     """Return why the site's database cannot be served, or None."""
-    file = home / "argilla" / "argilla.db"
-    if not file.exists() or file.stat().st_size == 0:
+    file = file_of(home)
+    if not is_there(home):
         if not is_used(home):
             return None
         state = "is empty" if file.exists() else "is missing"
@@ -49,6 +49,17 @@ def problem(home: Path) -> str | None:
             f"changed. {_RESTORE} {_NEW.format(home=home)}"
         )
     return None
+
+
+def file_of(home: Path) -> Path:
+    """Return the file of the database."""
+    return home / "argilla" / "argilla.db"
+
+
+def is_there(home: Path) -> bool:
+    """Return whether a site has a database of SQLite that holds anything."""
+    file = file_of(home)
+    return file.exists() and file.stat().st_size > 0
 
 
 def mark_as_used(home: Path) -> None:

@@ -11,7 +11,7 @@ from argilla_server.database import AsyncSessionLocal, async_engine
 from argilla_server.enums import UserRole
 from argilla_server.models import User
 
-from . import jobs, postgres_tables, sessions, text_index
+from . import database, jobs, postgres_tables, sessions, text_index
 from .services import Services, is_empty, site_id
 
 
@@ -36,8 +36,8 @@ async def _fill(home: Path, services: Services) -> None:
     await _run(
         "DELETE FROM plumbline_site", f"INSERT INTO plumbline_site VALUES ('{site_id(home)}')"
     )
-    file = home / "argilla" / "argilla.db"
-    if file.exists():
+    if database.is_there(home):
+        file = database.file_of(home)
         migrate(f"sqlite:///{file}")
         into_postgresql(file, services)
 

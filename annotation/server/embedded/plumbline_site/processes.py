@@ -73,7 +73,6 @@ def fork(work: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:  # else it was gone before this could tell
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
@@ -90,6 +89,15 @@ def fork(work: Callable[[], None]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def end_together() -> None:
+    """Let the system end each process when the one that forked it ends, also those of the worker.
+
+    Else a process that is left over would keep the site from starting again.
+    """
+    system = ctypes.CDLL(None)
+    os.register_at_fork(after_in_child=lambda: system.prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0))
 
 
 def finish(work: Callable[[], None]) -> None:
@@ -145,7 +153,7 @@ def keep(
 
 
 def _watch(all_of_them: list[Process], worker: Process, redis: Any, home: Path) -> None:
-    redis_answers, next_look = True, 0.0
+    last, redis_answers, next_look = _run_of(redis), True, 0.0
     while True:
         for process in all_of_them:
             process.start()
@@ -161,22 +169,24 @@ def _watch(all_of_them: list[Process], worker: Process, redis: Any, home: Path) 
             continue
         next_look = time.monotonic() + 1
         logs.rotate(home / "server.log")
-        answered_before, redis_answers = redis_answers, _answers(redis)
-        if answered_before and not redis_answers:
-            log.warning("Redis does not answer. People can label; webhooks wait or run at once.")
-        if redis_answers and not answered_before:
+        run = _run_of(redis)
+        if run is None and redis_answers:
+            log.warning("Redis does not answer. People can label; webhooks are sent at once.")
+        if run is not None and (run != last or not redis_answers):
             log.warning("Redis answers again.")
-            if worker.pid:  # it starts again, and corrects what a killed Redis forgot
+            if worker.pid:  # it starts again, too, and corrects what a killed Redis forgot
                 os.kill(worker.pid, signal.SIGKILL)
+        last, redis_answers = run or last, run is not None
 
 
-def _answers(redis: Any) -> bool:
+def _run_of(redis: Any) -> str | None:
+    """Return the name of this run of Redis, which is another after each start, or None."""
     from redis.exceptions import RedisError
 
     try:
-        return bool(redis.ping())
+        return str(redis.info("server")["run_id"])
     except RedisError:
-        return False
+        return None
 
 
 def _collect(all_of_them: list[Process]) -> None:

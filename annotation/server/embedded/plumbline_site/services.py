@@ -221,7 +221,7 @@ def _problem_with_owner(connection: Any, home: Path, shown: str) -> str | None:
 
     marked = _value(connection, f"SELECT {_SITE}")
     owner = _value(connection, "SELECT id FROM plumbline_site") if marked else None
-    waiting = (home / "argilla" / "argilla.db").exists()
+    waiting = database.is_there(home)
     if _people(connection) == 0:
         if waiting or not database.is_used(home):
             return None
