@@ -7,6 +7,11 @@ them without a traceback and exits with the code of their kind.
 from __future__ import annotations
 
 import errno
+import os
+import re
+
+#: How libraries in Rust (safetensors, tokenizers) say which error of the system they met.
+_OF_RUST = re.compile(r"\(os error ([0-9]{1,3})\)")
 
 
 def brief(value: object, most: int = 80) -> str:
@@ -63,6 +68,8 @@ _REMEDIES = {
     "the same command again: it resumes.",
     errno.EDQUOT: "Your share of the disk is used up. Free some room, and give the same command "
     "again: it resumes.",
+    errno.EFBIG: "A file may not be as large here. Raise the limit (ulimit -f unlimited), or give a "
+    "folder on another disk, as with --home. The same command resumes.",
     errno.EROFS: "The disk can only be read. Give a folder on another one, as with --home.",
     errno.EACCES: "This user may not do that there. Change the permissions, or give another "
     "folder, as with --home.",
@@ -89,8 +96,11 @@ def explain_system_error(error: OSError) -> SystemFailedError:
     return SystemFailedError(f"{where}{what}. {remedy}")
 
 
-def explain_memory(error: BaseException) -> PlumblineError | None:
-    """Return an error of too little memory as a sentence with what to do; None for another one."""
+def explain_failure(error: BaseException) -> PlumblineError | None:
+    """Return an error of the system or of too little memory as a sentence; None for another one."""
+    number = _OF_RUST.search(str(error))
+    if number is not None:
+        return explain_system_error(OSError(int(number[1]), os.strerror(int(number[1]))))
     is_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which may not be imported
     if not is_device and not isinstance(error, MemoryError):
         return None

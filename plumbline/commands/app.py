@@ -18,7 +18,7 @@ from plumbline.commands.evaluation.watch import watch
 from plumbline.commands.new import new
 from plumbline.commands.options import HOME, ConfigName, Home, Overrides
 from plumbline.commands.plan import plan
-from plumbline.errors import ConfigError, PlumblineError, explain_memory, explain_system_error
+from plumbline.errors import ConfigError, PlumblineError, explain_failure, explain_system_error
 from plumbline.quiet import silence_imports
 
 app = typer.Typer(
@@ -266,7 +266,7 @@ def _explained(error: Exception) -> PlumblineError:
         return explain_system_error(error)
     if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # of an option
         return ConfigError("\n".join(map(_option_problem, error.errors())))
-    return explain_memory(error) or PlumblineError(
+    return explain_failure(error) or PlumblineError(
         f"Something happened that Plumbline did not foresee: {type(error).__name__}: {error}. "
         "Please report it with its traceback."
     )

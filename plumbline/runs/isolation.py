@@ -25,7 +25,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol
 
-from plumbline.errors import PlumblineError, explain_memory, explain_system_error
+from plumbline.errors import PlumblineError, explain_failure, explain_system_error
 from plumbline.runs import calls, launch, spinning
 from plumbline.runs.code_version import PACKAGES
 from plumbline.runs.energy import EnergyMeter
@@ -318,7 +318,7 @@ def _child(
     except OSError as error:
         send("error", _with_trace(explain_system_error(error)))
     except BaseException as error:
-        explained = explain_memory(error)
+        explained = explain_failure(error)
         if explained is not None:
             send("error", _with_trace(explained))
             return

@@ -348,6 +348,8 @@ def test_a_process_of_another_time_with_the_same_number_is_not_the_run(make):
 def meet_an_error(stage, *, number):
     if number == errno.ENOMEM:
         raise MemoryError
+    if number == errno.EFBIG:  # as safetensors says it
+        raise RuntimeError(f"Error while serializing: I/O error: Big (os error {number})")
     raise OSError(number, os.strerror(number), "/some/file")
 
 
@@ -358,6 +360,7 @@ def meet_an_error(stage, *, number):
         (errno.EROFS, "can only be read"),
         (errno.EACCES, "Change the permissions"),
         (errno.ENOMEM, "Lower batch_size"),
+        (errno.EFBIG, "File too large.*Raise the limit"),
     ],
 )
 def test_an_error_of_the_system_says_what_to_do(tmp_path, number, remedy):
