@@ -68,8 +68,8 @@ _REMEDIES = {
     "the same command again: it resumes.",
     errno.EDQUOT: "Your share of the disk is used up. Free some room, and give the same command "
     "again: it resumes.",
-    errno.EFBIG: "A file may not be as large here. Raise the limit (ulimit -f unlimited), or give a "
-    "folder on another disk, as with --home. The same command resumes.",
+    errno.EFBIG: "A file may not be as large here. Raise the limit (ulimit -f unlimited), or give "
+    "a folder on another disk, as with --home. The same command resumes.",
     errno.EROFS: "The disk can only be read. Give a folder on another one, as with --home.",
     errno.EACCES: "This user may not do that there. Change the permissions, or give another "
     "folder, as with --home.",
