@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from plumbline.lm.precision import compute_precision
+from plumbline.lm.sharding import gathered
 from plumbline.training.milestones import milestones
 from preference.config import OnlineConfig
 from preference.reference import PolicyAndReference
@@ -94,7 +95,8 @@ class KLBudget:
         if self._config.max_kl is None:
             return None
         roles, temperature = self._roles, self._config.sampling.temperature
-        with torch.no_grad(), compute_precision(self._config.precision, roles.model.device):
+        precision = compute_precision(self._config.precision, roles.model.device)
+        with torch.no_grad(), precision, gathered(roles.model, roles.start.model):
             policy, start = (
                 role.logprobs_of(sampled.prompt_ids, sampled.response_ids, temperature)
                 for role in (roles.policy, roles.start)

@@ -13,6 +13,7 @@ from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from preference.reference import PolicyAndReference
 
 
-@stage("policy", trains_in="several processes")
+@stage("policy", trains_in="several processes", shares_weights=True)
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_kto(
     stage: Stage,
@@ -57,20 +58,23 @@ def train_kto(
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
-    roles = PolicyAndReference(policy.path, config.tuning, tokenizer)
+    roles = PolicyAndReference(
+        policy.path, config.tuning, tokenizer, bfloat16=config.training.computes_in_bfloat16
+    )
     trainer = make_label_trainer(stage, roles, examples, config, seed)
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
-        if not stage.writes:
-            return
         card = model_card(f"Policy aligned by {config.loss}", f"After {step} optimiser steps.")
-        save_model(roles.model, tokenizer, folder, source=policy.path, card=card)
+        save_model(
+            roles.model, tokenizer, folder, source=policy.path, card=card, writes=stage.writes
+        )
 
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:
             save(stage.folder / "checkpoints" / f"step-{step}", step)
-        metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
+        with gathered(roles.model, roles.start.model):
+            metrics = hook(roles.policy, roles.start, step, stage.folder / "evaluations")
         watch.look_at_evaluation(step, metrics)
         return metrics
 

@@ -20,13 +20,14 @@ from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.branches import branch_logprobs
 from plumbline.lm.engines.table import ENGINES
-from plumbline.lm.precision import compute_precision
+from plumbline.lm.precision import compute_precision, computes_in_bfloat16
 from plumbline.lm.save import model_card, save_model
+from plumbline.lm.sharding import gathered, in_shares, is_share
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.processes import share_of
+from plumbline.runs.processes import number_of_processes, share_of
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -34,6 +35,7 @@ from plumbline.training.figures import pooled
 from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.processes import sum_gradients
 from plumbline.training.prompt_rounds import fitting_prompts
+from plumbline.training.sharding import assign, check_optimizer, clip_gradients, load_optimizer
 from plumbline.training.trackers import tracking
 from preference.batches import PairBatch, PairExample, collate_pairs
 from preference.budgets import EvaluationTimes, KLBudget, Progress, progress_of
@@ -49,7 +51,7 @@ _COUNTS = (
 )  # fmt: skip
 
 
-@stage("policy", trains_in="several processes")
+@stage("policy", trains_in="several processes", shares_weights=True)
 @compute_precision("model", "cpu")  # before any thread starts: one flag of the whole process
 def train_online(
     stage: Stage,
@@ -65,7 +67,14 @@ def train_online(
     silence_libraries()
     # 1. The policy and its reference; the prompts that it can answer.
     torch.manual_seed(seed)
-    roles = PolicyAndReference(policy.path, config.tuning, load_tokenizer(policy.path))
+    check_optimizer(config.optimizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    roles = PolicyAndReference(
+        policy.path,
+        config.tuning,
+        load_tokenizer(policy.path),
+        bfloat16=computes_in_bfloat16(config.precision, device),
+    )
     if config.reference_every is not None:
         roles.start_moving()
     fitting = fitting_prompts(
@@ -166,19 +175,18 @@ class _Evaluations:
         stage, roles = self._stage, self._roles
         if self._keeps and number:
             self.save(stage.folder / "checkpoints" / f"step-{number}", number)
-        metrics = self._hook(roles.policy, roles.start, number, stage.folder / "evaluations")
+        with gathered(roles.model, roles.start.model):
+            metrics = self._hook(roles.policy, roles.start, number, stage.folder / "evaluations")
         self._watch.look_at_evaluation(number, metrics)
         stage.metrics.log(number, metrics)
 
     def save(self, folder: Path, number: int) -> None:
         """Save the policy as it is after a round, by the process that writes."""
-        if not self._stage.writes:
-            return
         title = "Policy aligned by preferences of a scorer between its own responses"
         card = model_card(title, f"After {number} rounds, from {self._source.id}.")
         roles = self._roles
-        tokenizer = roles.policy.tokenizer
-        save_model(roles.model, tokenizer, folder, source=self._source.path, card=card)
+        how: dict[str, Any] = {"source": self._source.path, "card": card}
+        save_model(roles.model, roles.policy.tokenizer, folder, writes=self._stage.writes, **how)
 
 
 class OnlineLearner:
@@ -250,10 +258,14 @@ class OnlineLearner:
         """
         own = examples[share_of(len(examples))]
         metrics: dict[str, Tensor] = {}
-        if own:
-            metrics = self._add_gradients(collate_pairs(own)["pairs"], len(own) / len(examples))
-        sum_gradients(self._weights.values())
-        norm = nn.utils.clip_grad_norm_(self._weights.values(), self.config.max_grad_norm)
+        if own or in_shares(
+            self.roles.model
+        ):  # then all make a pass, one without pairs for nothing
+            read = collate_pairs(own or examples[:1])["pairs"]
+            metrics = self._add_gradients(read, len(own) / len(examples))
+        # The gradients of weights in shares are summed where they are computed.
+        sum_gradients(weight for weight in self._weights.values() if not is_share(weight))
+        norm = clip_gradients(self._weights.values(), self.config.max_grad_norm)
         if bool(norm.isfinite()):
             self._optimizer.step()
             self.steps += 1
@@ -285,6 +297,8 @@ class OnlineLearner:
             plain = seen(None)
             weighed = plain if config.ld_alpha is None else seen(config.ld_alpha)
             loss = mixed_losses(config.losses, plain, weighed, config.loss_settings).mean()
+            if in_shares(policy.model):  # whose gradients are means over the processes
+                share *= number_of_processes()
             torch.autograd.backward(loss if share == 1 else share * loss)
         return {"loss": loss.detach(), **pair_figures(weighed, config.beta)}
 
@@ -304,7 +318,7 @@ class OnlineLearner:
     def rollback(self, snapshot: dict[str, Any]) -> None:
         """Restore what `snapshot` returned; what it has cost stays."""
         for name, value in snapshot["weights"].items():
-            self._weights[name].data.copy_(value)
+            assign(self._weights[name], value)
         self.round, self.steps = int(snapshot["round"]), int(snapshot["steps"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -320,8 +334,8 @@ class OnlineLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name, value in state["weights"].items():
-            self._weights[name].data.copy_(value)
-        self._optimizer.load_state_dict(state["optimizer"])
+            assign(self._weights[name], value)
+        load_optimizer(self._optimizer, state["optimizer"])
         for name, count in state["counts"].items():
             setattr(self, name, count)
         self.unpaired = Dropped(state["unpaired"])

@@ -12,6 +12,7 @@ from plumbline.hooks import Scorer
 from plumbline.lm.engines.engine import RolloutEngine
 from plumbline.lm.generation import Generation
 from plumbline.lm.policy import Policy
+from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import spread
 from plumbline.seeds import derive, rng
 from plumbline.training.processes import scores_of
@@ -68,8 +69,9 @@ def sample_round(
     grouped = [prompt for prompt in chosen for _ in range(config.responses)]
     seeds = [derive(seed, "rollout", number, n) for n in range(len(grouped))]
     ids = [policy.encode(prompt) for prompt in grouped]
-    engine.refresh(policy, number)
-    generations = spread(lambda own: engine.sample(policy, ids[own], seeds[own]), len(grouped))
+    with gathered(policy.model):
+        engine.refresh(policy, number)
+        generations = spread(lambda own: engine.sample(policy, ids[own], seeds[own]), len(grouped))
     generations = within_budget(generations, tokens_left)
     grouped, ids = grouped[: len(generations)], ids[: len(generations)]
     texts = [policy.decode(generation.ids) for generation in generations]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plumbline.training.optimizers import OPTIMIZERS
-from plumbline.training.sharding import clip_gradients
+from plumbline.training.sharding import assign, clip_gradients, load_moments, moments_of
 from rl.config import PPOConfig
 
 
@@ -51,10 +51,10 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""
-        return {"weights": self.parameters, "optimizer": self.optimizer.state_dict()}
+        return {"weights": self.parameters, "moments": moments_of(self.optimizer, self.parameters)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name, value in state["weights"].items():
-            self.parameters[name].data.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+            assign(self.parameters[name], value)
+        load_moments(self.optimizer, self.parameters, state["moments"])

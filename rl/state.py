@@ -13,6 +13,7 @@ from torch import Tensor
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import share_of, tensors_of_all
+from plumbline.training.sharding import assign
 from rl.config import PPOConfig
 from rl.episodes import Episode
 from rl.kl import response_kl
@@ -113,7 +114,7 @@ class TrainingState:
     def rollback(self, snapshot: dict[str, Any]) -> None:
         """Restore what `snapshot` returned."""
         for name, weight in snapshot["weights"].items():
-            self.learners["policy"].parameters[name].data.copy_(weight)
+            assign(self.learners["policy"].parameters[name], weight)
         self.iteration, self.steps = int(snapshot["iteration"]), int(snapshot["steps"])
 
     def state_dict(self) -> dict[str, Any]:

@@ -156,6 +156,25 @@ def whole_weights(
     return weights
 
 
+def is_share(tensor: Tensor) -> bool:
+    """Return whether this process holds a share of a tensor only."""
+    return hasattr(tensor, "device_mesh")
+
+
+def as_held(value: Tensor, weight: Tensor) -> Tensor:
+    """Return a value in the way in which a weight of its shape is held: in shares, or whole.
+
+    Every process has all of a value that is whole. Nothing is sent.
+    """
+    if not is_share(weight) or is_share(value):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    held: Any = weight
+    value = value.to(weight.device)
+    return distribute_tensor(value, held.device_mesh, held.placements, src_data_rank=None)
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return this process's share of a tensor; the whole of one that is not shared out."""
     share: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -26,6 +26,7 @@ from plumbline.runs.artifacts import (
     write_json,
 )
 from plumbline.runs.isolation import Outcome, run_here, run_isolated
+from plumbline.runs.launch import SHARED
 from plumbline.runs.machine import versions
 from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
@@ -142,12 +143,13 @@ def _take_over(
     if getattr(function, "trains_in", None) != "several processes":
         return
     processes, sharding = now
-    fewest = 1 if sharding is None else 2  # one process has no shares
+    others = (None, *SHARED) if getattr(function, "shares_weights", False) else (None,)
+    ways = [sharding, *(way for way in others if way != sharding)]
 
-    def id_with(number: int) -> str:
-        return _identify(function, _described(call, number, sharding))
+    def id_with(number: int, way: str | None) -> str:
+        return _identify(function, _described(call, number, way))
 
-    take_over(store, made_id, id_with, processes, fewest, reporter)
+    take_over(store, made_id, id_with, processes, ways, reporter)
 
 
 def _say_where(partial: Path, run: Path, name: str) -> None:

@@ -1,15 +1,16 @@
 """Resuming a training with another number of processes than began it.
 
-Each number has an artefact of its own, since it may read other rows at the end of an epoch. Where a
-training has no checkpoint of its own, it takes up that of the same training by another number. Its
-result is that of an uninterrupted training up to the order of sums; where passes draw random
-numbers (dropout, NEFTune), these are others.
+Each number has an artefact of its own, since it may read other rows at the end of an epoch, and so
+has each way in which they share the weights. Where a training has no checkpoint of its own, it
+takes up that of the same training by another number or in another way. Its result is that of an
+uninterrupted training up to the order of sums; where passes draw random numbers (dropout, NEFTune),
+these are others.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,24 @@ _BEFORE = "processes-before.json"
 def take_over(
     store: Store,
     made_id: str,
-    id_with: Callable[[int], str],
+    id_with: Callable[[int, str | None], str],
     processes: int,
-    fewest: int,
+    ways: Sequence[str | None],
     reporter: Reporter,
 ) -> None:
     """Take up the checkpoint of the same training in another number of processes, if there is one.
 
-    ``id_with`` returns the artefact's id with a number of processes, which is ``fewest`` or more.
-    One that is being made is let alone.
+    ``id_with`` returns the artefact's id with a number of processes and a way of sharing the
+    weights, of which ``ways`` are possible; the present one comes first. One that is being made is
+    let alone.
     """
     partial = store.partial(made_id)
     if _has_checkpoint(partial):
         return
-    for number in range(fewest, _MOST + 1):
-        other = store.partial(id_with(number))
-        if number == processes or not _has_checkpoint(other):
+    numbers = [(way, number) for way in ways for number in range(1, _MOST + 1)]
+    for way, number in numbers:
+        other = store.partial(id_with(number, way))
+        if other == partial or not _has_checkpoint(other):
             continue
         lock = FileLock(f"{other}.lock")
         try:
@@ -61,7 +64,8 @@ def take_over(
         reporter.say(
             f"    resumes with {_processes(processes)} what {_processes(number)} began. From here "
             "on its numbers are those of an uninterrupted training up to the order of sums, but "
-            "for what passes draw at random (dropout, NEFTune)."
+            "for what passes draw at random (dropout, NEFTune)"
+            + ("." if way == ways[0] else ", and how shared weights are rounded in bfloat16.")
         )
         return
 

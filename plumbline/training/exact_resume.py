@@ -33,6 +33,7 @@ from plumbline.runs.stage import Stage
 from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.monitor import Monitor
 from plumbline.training.processes import sum_gradients, use_one_gpu
+from plumbline.training.sharding import assign, load_optimizer
 from plumbline.training.trackers import tracking
 from plumbline.training.unfreezing import ProgressiveUnfreezing
 
@@ -171,7 +172,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
             self._total_train_tokens = self._tree["tokens"]
         parameters = dict((model if model is not None else self.model).named_parameters())
         for name, value in self._tree["model"].items():
-            parameters[name].data.copy_(value)
+            assign(parameters[name], value)
         self.monitor.health.reported = list(self._tree.get("warned", ()))
         if self.held_out_watch is not None:
             self.held_out_watch.restore(self._tree["held_out"])
@@ -186,7 +187,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            self.optimizer.load_state_dict(self._tree["optimizer"])
+            load_optimizer(self.optimizer, self._tree["optimizer"])
             self.lr_scheduler.load_state_dict(self._tree["scheduler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, only_when
+from plumbline.lm.sharding import as_held
 
 
 def _watches(config: HeldOutConfig) -> bool:
@@ -116,7 +117,7 @@ class HeldOutWatch:
     def _use(self, weights: Mapping[str, torch.Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
         for name, value in weights.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(as_held(value, parameters[name]))
 
     def _copy(self) -> dict[str, torch.Tensor]:
         parameters = dict(self.model.named_parameters())

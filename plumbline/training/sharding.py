@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from plumbline.errors import ConfigError
-from plumbline.lm.sharding import connect, loading_on_cpu, local, split
+from plumbline.lm.sharding import as_held, connect, loading_on_cpu, local, split
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.processes import in_turns, of_all_processes, sharding, sums_of_all
 
@@ -94,6 +95,56 @@ def missing_passes(count: int) -> int:
     All processes ask this before their first pass.
     """
     return 0 if sharding() is None else max(of_all_processes(count)) - count
+
+
+def assign(weight: Tensor, value: Tensor) -> None:
+    """Give a weight a value of a checkpoint, which may have been whole where it is in shares."""
+    weight.data.copy_(as_held(value, weight))
+
+
+def moments_of(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Any]:
+    """Return what an optimiser has kept for each weight, by the weight's name."""
+    return {name: optimizer.state[p] for name, p in weights.items() if p in optimizer.state}
+
+
+def load_moments(
+    optimizer: Optimizer, weights: Mapping[str, nn.Parameter], moments: Mapping[str, Any]
+) -> None:
+    """Restore what `moments_of` returned, however weights were held then."""
+    numbers = {id(p): n for n, p in enumerate(_weights_of(optimizer))}
+    state = {
+        numbers[id(weights[name])]: _as_held(kept, weights[name]) for name, kept in moments.items()
+    }
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Restore an optimiser's state dict, however its weights were held then."""
+    if sharding() is not None:
+        kept = zip(_weights_of(optimizer), _numbers_in(state), strict=True)
+        held = {n: _as_held(state["state"][n], weight) for weight, n in kept if n in state["state"]}
+        state = state | {"state": held}
+    optimizer.load_state_dict(state)
+
+
+def _weights_of(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _numbers_in(state: Mapping[str, Any]) -> list[int]:
+    return [number for group in state["param_groups"] for number in group["params"]]
+
+
+def _as_held(kept: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+    """Return what an optimiser has kept for a weight: of the weight's shape, as that is held."""
+    return {
+        name: as_held(value, weight)
+        if isinstance(value, Tensor) and value.shape == weight.shape
+        else value
+        for name, value in kept.items()
+    }
 
 
 @torch.no_grad()

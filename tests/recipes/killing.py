@@ -18,7 +18,8 @@ def kill_at_a_checkpoint(
 ) -> None:
     """Start a training, and kill its last process when there is a checkpoint.
 
-    The process is found before, so that the training cannot end meanwhile.
+    The process is found before, so that the training cannot end meanwhile; but one by itself after
+    it, since other stages have one process as well.
     """
     ended = threading.Event()
 
@@ -30,10 +31,13 @@ def kill_at_a_checkpoint(
         return None
 
     def kill() -> None:
-        while (last := newest()) is None and not ended.wait(0.05):
+        last = None
+        while processes > 1 and (last := newest()) is None and not ended.wait(0.05):
             pass
         while not any(home.glob(at)) and not ended.wait(0.005):
             pass
+        if processes == 1:
+            last = newest()
         if last is not None:
             last.kill()
 

@@ -25,8 +25,10 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from plumbline.world.data import demonstrations, prompts
-from preference.config import DPOConfig
+from preference.config import DPOConfig, KTOConfig, OnlineConfig
 from preference.dpo import train_dpo
+from preference.kto import train_kto
+from preference.online import train_online
 from reward.config import RewardConfig
 from reward.train import train_reward_model
 from rl.config import PPOConfig
@@ -41,7 +43,9 @@ pytestmark = pytest.mark.slow
 #: four steps of AdamW with a learning rate of 1e-3.
 LOSS, WEIGHT = 1e-5, 2e-4
 FILES = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
-PARTS = [(part, method) for part in ("sft", "reward", "dpo", "ppo") for method in FILES]
+PARTS = [
+    (part, method) for part in ("sft", "reward", "dpo", "kto", "online", "ppo") for method in FILES
+]
 
 
 class Folder(Artifact):
@@ -92,6 +96,21 @@ def train(stage: Stage, part: str, method: str, model: Path, data: Path) -> None
         config = DPOConfig(tuning=tuning, training=training, evaluations=1)
         pairs = Folder(data / "preferences")
         train_dpo(stage, config=config, policy=base, preferences=pairs, hook=judge, seed=0)
+    elif part == "kto":
+        config = KTOConfig(tuning=tuning, training=training, evaluations=1)
+        labels = Folder(data / "preferences")
+        train_kto(stage, config=config, policy=base, labels=labels, hook=judge, seed=0)
+    elif part == "online":
+        # Steps of 3 pairs and a last one of 1, which no two processes share evenly.
+        config = OnlineConfig(
+            tuning=tuning, rounds=3, prompts_per_round=7, responses=2, minibatch_size=3,
+            learning_rate=1e-3, evaluations=1, checkpoint_every=1, keep_checkpoints=False,
+            sampling=SamplingConfig(max_new_tokens=8), max_kl=50.0,
+        )  # fmt: skip
+        train_online(
+            stage, config=config, policy=base, prompts=prompts(0, 20, "heldout"),
+            scorer=Letters(), hook=judge, seed=0,
+        )  # fmt: skip
     else:
         config = PPOConfig(
             tuning=tuning, iterations=3, batch_size=10, minibatch_size=5, micro_batch_size=2,
@@ -163,7 +182,7 @@ def test_losses_and_weights_are_those_of_one_process(part, method, made):
         if abs(first.get("rewards/margins", 1.0)) < 1e-4:  # whose sign is that of rounding
             del first["rewards/accuracies"], second["rewards/accuracies"]
         assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
-    if part != "ppo":
+    if part not in ("online", "ppo"):
         losses = [[line["loss"] for line in some if "loss" in line] for some in lines]
         assert len(losses[0]) == 4
         assert losses[1] == pytest.approx(losses[0], rel=LOSS)
@@ -223,13 +242,24 @@ def test_a_killed_training_resumes_from_the_shares(base_folder, rows, tmp_path):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_another_number_of_processes_resumes(base_folder, rows, tmp_path):
-    """Begun by two processes with whole models, finished by one."""
-    one = fine_tune(tmp_path / "one", base_folder, rows, 1)
-    killed(tmp_path / "cut", base_folder, rows, 2)
-    finished = fine_tune(tmp_path / "cut", base_folder, rows, 1)
-    assert finished.id == one.id
-    assert finished.manifest.machine["processes_before"] == [2]
+@pytest.fixture(scope="module")
+def by_one(base_folder, rows, tmp_path_factory):
+    """What one process trains."""
+    return fine_tune(tmp_path_factory.mktemp("one"), base_folder, rows, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2,), (1,)), ((2, "fsdp2"), (1,)), ((1,), (2, "fsdp2"))],
+    ids=["two whole to one", "two in shares to one", "one to two in shares"],
+)
+def test_another_number_of_processes_resumes(before, after, base_folder, rows, by_one, tmp_path):
+    """Each reads the checkpoint of the other, whether weights are whole in it or in shares."""
+    one = by_one
+    killed(tmp_path / "cut", base_folder, rows, *before)
+    finished = fine_tune(tmp_path / "cut", base_folder, rows, *after)
+    assert (finished.id == one.id) is (after == (1,))
+    assert finished.manifest.machine["processes_before"] == [before[0]]
     assert "processes_before" not in one.manifest.machine
     assert not list((tmp_path / "cut" / "store").glob("**/checkpoints"))
     lines = [read_metrics(artifact.path / "metrics.jsonl") for artifact in (one, finished)]
