@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +123,12 @@ def timed(stage: Any, *, name: str, inputs: str, scale: float) -> dict[str, floa
     from plumbline.runs.processes import of_all_processes
 
     silence_libraries()
-    for module in (
-        "evaluation.evaluate",
-        "preference.kto",
-        "preference.dpo",
-        "rl.ppo",
-        "sft.train",
-    ):
-        import_module(module)  # before the clock starts
+    # Before the clock starts.
+    import evaluation.evaluate  # noqa: F401
+    import preference.dpo
+    import preference.kto  # noqa: F401
+    import rl.ppo  # noqa: F401
+    import sft.train  # noqa: F401
 
     of_all_processes(0)
     before = memory("VmRSS")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plumbline.data.records import Row, read_dataset
 from plumbline.dropped import Dropped
@@ -52,23 +52,20 @@ def train_kto(
     tokenizer, dropped = load_tokenizer(policy.path), Dropped()
     limit = length_limit(config.max_length, load_config(policy.path))
     examples = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped)
-    if config.has_kl:
-        examples = with_mismatches(examples, limit)
+    examples = with_mismatches(examples, limit) if config.has_kl else examples
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
     set_seed(seed)
-    roles = PolicyAndReference(
-        policy.path, config.tuning, tokenizer, bfloat16=config.training.computes_in_bfloat16
-    )
+    bfloat16 = config.training.computes_in_bfloat16
+    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, bfloat16=bfloat16)
     trainer = make_label_trainer(stage, roles, examples, config, seed)
 
     # 3. Train, evaluated on the way as it will be afterwards.
     def save(folder: Path, step: int) -> None:
         card = model_card(f"Policy aligned by {config.loss}", f"After {step} optimiser steps.")
-        save_model(
-            roles.model, tokenizer, folder, source=policy.path, card=card, writes=stage.writes
-        )
+        how: Any = {"source": policy.path, "card": card, "writes": stage.writes}
+        save_model(roles.model, tokenizer, folder, **how)
 
     def evaluate(step: int) -> Mapping[str, float]:
         if config.keep_checkpoints and step:

@@ -67,16 +67,7 @@ def train_online(
     silence_libraries()
     # 1. The policy and its reference; the prompts that it can answer.
     torch.manual_seed(seed)
-    check_optimizer(config.optimizer)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    roles = PolicyAndReference(
-        policy.path,
-        config.tuning,
-        load_tokenizer(policy.path),
-        bfloat16=computes_in_bfloat16(config.precision, device),
-    )
-    if config.reference_every is not None:
-        roles.start_moving()
+    roles = _roles(policy, config)
     fitting = fitting_prompts(
         stage, roles.policy, [scorer], prompts,
         config.sampling.max_new_tokens, config.prompts_per_round, "online.prompts_per_round",
@@ -118,6 +109,18 @@ def train_online(
     stage.report_dropped(dropped)
     evaluations.save(stage.folder, learner.round)
     return {**learner.totals(), **parameter_counts(roles.model)}
+
+
+def _roles(policy: Artifact, config: OnlineConfig) -> PolicyAndReference:
+    """Return the policy with its reference."""
+    check_optimizer(config.optimizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bfloat16 = computes_in_bfloat16(config.precision, device)
+    tokenizer = load_tokenizer(policy.path)
+    roles = PolicyAndReference(policy.path, config.tuning, tokenizer, bfloat16=bfloat16)
+    if config.reference_every is not None:
+        roles.start_moving()
+    return roles
 
 
 def _learn(
