@@ -42,6 +42,8 @@ CASES = (
     ("sft", "100M", "lora", 4, 256),
     ("dpo", "30M", "full", 4, 256),
     ("dpo", "100M", "lora", 2, 256),
+    ("reward", "30M", "full", 4, 256),
+    ("reward", "100M", "lora", 2, 256),
     ("ppo", "100M", "lora", 4, 256),
     ("ppo", "30M", "full", 4, 256),
 )
@@ -102,6 +104,7 @@ def config_of(part: str, method: str, rows: int, tokens: int) -> Any:
     from plumbline.lm.tuning import TuningConfig
     from plumbline.training.config import TrainingConfig
     from preference.config import DPOConfig
+    from reward.config import RewardConfig
     from rl.config import PPOConfig
     from sft.config import SFTConfig
 
@@ -109,6 +112,8 @@ def config_of(part: str, method: str, rows: int, tokens: int) -> Any:
     training = TrainingConfig(max_steps=2, batch_size=rows, log_every=1, checkpoint_every=1)
     if part == "sft":
         return SFTConfig(tuning=tuning, max_length=tokens, training=training)
+    if part == "reward":
+        return RewardConfig(tuning=tuning, max_length=tokens, training=training)
     if part == "dpo":
         return DPOConfig(tuning=tuning, max_length=tokens, training=training, evaluations=0)
     return PPOConfig(
@@ -150,6 +155,7 @@ def train(
     from plumbline.runs.progress import Reporter
     from plumbline.runs.stage import Stage
     from preference.dpo import train_dpo
+    from reward.train import train_reward_model
     from rl.ppo import train_ppo
     from sft.train import train_sft
 
@@ -194,6 +200,10 @@ def train(
     write_dataset(
         data, {"train": lines, "test": lines[:1]}, kind="preference", title="", description=""
     )
+    if part == "reward":
+        pairs = Folder(data)
+        train_reward_model(stage, config=config, policy=Folder(model), preferences=pairs, seed=0)
+        return
     train_dpo(
         stage, config=config, policy=Folder(model), preferences=Folder(data),
         hook=lambda *_: {}, seed=0,

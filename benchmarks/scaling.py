@@ -7,6 +7,7 @@
 Each stage makes a whole artefact from a random model of 5 million parameters (of the kind of Qwen3,
 in float32, all weights trained): by one process of one thread, by two processes of one thread each
 (DDP over gloo, as `--launch ddp` starts them), and by one process of two threads. These take turns.
+Trainings are done once more, in the first round, by two processes that share the weights (FSDP2).
 Seconds are those of the stage's function, from when all its processes have met until all are done;
 the shortest of the rounds is shown. Memory is the largest resident memory of each process (VmHWM of
 Linux) beyond what it had at that moment: Python and the libraries.
@@ -33,8 +34,10 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 sys.path.insert(0, str(ROOT))
 
 MIB = 2**20
+IN_SHARES = "2 in shares"
 #: Ways by name: processes, and threads of each.
-WAYS = {"1 process": (1, 1), "2 processes": (2, 1), "1 process, 2 threads": (1, 2)}
+WAYS = {"1 process": (1, 1), "2 processes": (2, 1), "1 with 2 threads": (1, 2), IN_SHARES: (2, 1)}
+TRAININGS = ("sft", "reward", "dpo", "kto", "ppo")
 PROMPT, ANSWER = 64, 64
 BEGIN, END = "<!-- scaling.py: begin -->", "<!-- scaling.py: end -->"
 
@@ -67,11 +70,19 @@ def measure(folder: Path, stages: list[str], rounds: int, scale: float) -> dict[
     from plumbline.runs.progress import Reporter
 
     make_inputs(folder, scale)
-    result: dict[str, Any] = {name: {way: new_figures() for way in WAYS} for name in stages}
+    result: dict[str, Any] = {
+        name: {
+            way: {"seconds": [], "mib": []} for way in WAYS if way != IN_SHARES or name in TRAININGS
+        }
+        for name in stages
+    }
     for turn in range(rounds):
         for name in stages:
-            for way, (processes, threads) in WAYS.items():
-                place = folder / f"{turn}-{name}-{processes}-{threads}"
+            for way, figures in result[name].items():
+                if way == IN_SHARES and turn:
+                    continue
+                processes, threads = WAYS[way]
+                place = folder / f"{turn}-{name}-{way.replace(' ', '-')}"
                 outcome = run_isolated(
                     timed,
                     place,
@@ -80,8 +91,8 @@ def measure(folder: Path, stages: list[str], rounds: int, scale: float) -> dict[
                     lambda: None,
                     threads,
                     processes,
+                    "fsdp2" if way == IN_SHARES else None,
                 )
-                figures = result[name][way]
                 figures["seconds"].append(round(float(outcome.metrics["seconds"] or 0), 3))
                 figures["mib"] = [
                     max(old, round(float(outcome.metrics[f"mib-{n}"] or 0)))
@@ -95,24 +106,18 @@ def measure(folder: Path, stages: list[str], rounds: int, scale: float) -> dict[
     return result
 
 
-def new_figures() -> dict[str, Any]:
-    """Return figures without a measurement."""
-    return {"seconds": [], "mib": []}
-
-
 def markdown(result: Mapping[str, Any]) -> str:
     """Return the table of a page: seconds, and the memory of each process."""
     ways = list(WAYS)
     lines = [
-        f"| stage | {' | '.join(ways)} | times faster with two processes | memory of each, MiB |",
-        "|---|" + "---|" * (len(ways) + 2),
+        f"| stage | {' | '.join(ways)} | times faster with 2 | MiB of {' | MiB of '.join(ways)} |",
+        "|---|" + "---|" * (2 * len(ways) + 1),
     ]
     for name, by_way in result.items():
-        seconds = " | ".join(f"{min(by_way[way]['seconds']):.1f} s" for way in ways)
-        one, two = by_way["1 process"]["mib"], by_way["2 processes"]["mib"]
-        memory = f"{one[0]}; {' and '.join(map(str, two))}"
-        faster = by_way["2 processes"]["times_faster"]
-        lines.append(f"| {LABELS[name]} | {seconds} | {faster:.2f} | {memory} |")
+        seconds = [f"{min(by_way[way]['seconds']):.1f} s" if way in by_way else "" for way in ways]
+        mib = [" + ".join(map(str, by_way[way]["mib"])) if way in by_way else "" for way in ways]
+        faster = f"{by_way['2 processes']['times_faster']:.2f}"
+        lines.append(f"| {' | '.join([LABELS[name], *seconds, faster, *mib])} |")
     return "\n".join(lines)
 
 

@@ -211,7 +211,7 @@ def _reach(place: Place) -> Connection:
 
 def _read_mark(mark: Path) -> bytes | None:
     """Return what the first machine left, which a network file system may show a little later."""
-    deadline = time.monotonic() + (_APPEAR if mark.parent.is_dir() else 0.0)
+    deadline = time.monotonic() + (_APPEAR if mark.parents[1].is_dir() else 0.0)
     while True:
         try:
             return mark.read_bytes()

@@ -6,6 +6,7 @@ All of them are made by one started pair of processes, and by one process alone.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,8 @@ def judge(policy, reference, step, folder):
     return {"judged": float(logprobs.sum()), "tokens": float(sum(map(len, responses)))}
 
 
-def train(stage: Stage, part: str, method: str, model: Path, data: Path) -> None:
-    """Train one model for four steps of 8 rows, or three rounds of PPO."""
+def train(stage: Stage, part: str, method: str, model: Path, data: Path, rounds: int = 3) -> None:
+    """Train one model for four steps of 8 rows, or by rounds."""
     tuning = TuningConfig(method=method, **({"rank": 4} if method == "lora" else {}))
     training = TrainingConfig(
         learning_rate=1e-3, max_steps=4, batch_size=8, log_every=1, checkpoint_every=2,
@@ -113,7 +114,7 @@ def train(stage: Stage, part: str, method: str, model: Path, data: Path) -> None
         )  # fmt: skip
     else:
         config = PPOConfig(
-            tuning=tuning, iterations=3, batch_size=10, minibatch_size=5, micro_batch_size=2,
+            tuning=tuning, iterations=rounds, batch_size=10, minibatch_size=5, micro_batch_size=2,
             learning_rate=1e-3, evaluations=1, checkpoint_every=1, keep_checkpoints=False,
             sampling=SamplingConfig(max_new_tokens=8), kl={"target": 1, "horizon": 20},
         )  # fmt: skip
@@ -193,6 +194,36 @@ def test_losses_and_weights_are_those_of_one_process(part, method, made):
         assert torch.allclose(weights[1][name], value, rtol=0, atol=WEIGHT), name
     files = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in (one, two)]
     assert files[0] == files[1]
+
+
+def go_on(stage: Stage, *, model: Path, data: Path, root: Path) -> dict[str, float]:
+    """Take up trainings by PPO after their three rounds, for a fourth one."""
+    for method in FILES:
+        own = Stage(root / f"ppo-{method}", Reporter(quiet=True), this_process())
+        train(own, "ppo", method, model, data, rounds=4)
+    return {}
+
+
+def test_ppo_goes_on_whether_its_weights_were_whole_or_in_shares(base_folder, data, made, tmp_path):
+    """Its value model has a head that is whole in each process, beside weights in shares."""
+    last_lines = {}
+    for before, after in ((1, 1), (1, 2), (2, 1)):
+        root = tmp_path / f"{before}-{after}"
+        for method in FILES:
+            shutil.copytree(made[before - 1] / f"ppo-{method}", root / f"ppo-{method}")
+        arguments = {"model": base_folder, "data": data, "root": root}
+        run_isolated(
+            go_on, root / "all", arguments, Reporter(quiet=True), lambda: None,
+            processes=after, sharding="fsdp2" if after > 1 else None,
+        )  # fmt: skip
+        for method in FILES:
+            lines = read_metrics(root / f"ppo-{method}" / "out" / "metrics.jsonl")
+            last_lines[before, after, method] = [line for line in lines if line["step"] == 4]
+    for (before, after, method), found in last_lines.items():
+        expected = last_lines[1, 1, method]
+        assert len(found) == len(expected) >= 1, (before, after, method)
+        for one, other in zip(expected, found, strict=True):
+            assert other == pytest.approx(one, rel=1e-3, abs=1e-4), (before, after, method)
 
 
 def settings(model: Path, rows: Path) -> list[str]:
