@@ -1,6 +1,6 @@
 """What do two processes bring on two cores, and what memory does each take? Measured on a CPU.
 
-    python benchmarks/scaling.py                          # about 6 minutes on two quiet cores
+    python benchmarks/scaling.py                          # at most 8 minutes on two quiet cores
     python benchmarks/scaling.py --write docs/scale.md    # and put the table into the page
     python benchmarks/scaling.py --scale 0.1 --rounds 1   # for a look
 
@@ -47,12 +47,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="of steps, responses and rows")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no round that goes beyond")
     parser.add_argument("--write", type=Path, help="a page with a place for the table")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # freed tensors go back to the system
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.stages.split(","), options.rounds, options.scale)
+        result = measure(
+            Path(folder), options.stages.split(","), options.rounds, options.scale, options.minutes
+        )
     table = markdown(result)
     print(table, file=sys.stderr)
     if options.write is not None:
@@ -63,8 +66,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def measure(folder: Path, stages: list[str], rounds: int, scale: float) -> dict[str, Any]:
-    """Return the figures of each stage by way."""
+def measure(
+    folder: Path, stages: list[str], rounds: int, scale: float, minutes: float
+) -> dict[str, Any]:
+    """Return the figures of each stage by way, of as many rounds as there are minutes for."""
     from benchmarks.scaling import timed  # under this name the processes find it
     from plumbline.runs.isolation import run_isolated
     from plumbline.runs.progress import Reporter
@@ -76,7 +81,11 @@ def measure(folder: Path, stages: list[str], rounds: int, scale: float) -> dict[
         }
         for name in stages
     }
+    started = time.monotonic()
     for turn in range(rounds):
+        if turn and (time.monotonic() - started) * (turn + 1) / turn > 60 * minutes:
+            print(f"{turn} of {rounds} rounds: there was no time for more", file=sys.stderr)
+            break
         for name in stages:
             for way, figures in result[name].items():
                 if way == IN_SHARES and turn:
@@ -179,7 +188,7 @@ def make_inputs(folder: Path, scale: float) -> None:
             "chosen": [assistant(text(ANSWER))],
             "rejected": [assistant(text(ANSWER))],
         }
-        for n in range(max(16, int(256 * scale)))
+        for n in range(max(16, int(128 * scale)))
     ]
     messages: list[Any] = [
         {"messages": [*row["prompt"], *row["chosen"]], "form": "single_turn"} for row in rows
@@ -235,7 +244,7 @@ def fine_tune(stage: Any, inputs: Path, scale: float) -> None:
     from sft.config import SFTConfig
     from sft.train import train_sft
 
-    config = SFTConfig(tuning=full(), training=training_of(scale, 5, 16))
+    config = SFTConfig(tuning=full(), training=training_of(scale, 3, 16))
     data = artifact(inputs / "rows")
     train_sft(stage, config=config, base=artifact(inputs / "policy"), demonstrations=data, seed=0)
 
@@ -244,7 +253,7 @@ def learn_reward(stage: Any, inputs: Path, scale: float) -> None:
     from reward.config import RewardConfig
     from reward.train import train_reward_model
 
-    config = RewardConfig(tuning=full(), training=training_of(scale, 4, 8))
+    config = RewardConfig(tuning=full(), training=training_of(scale, 3, 8))
     data = artifact(inputs / "pairs")
     policy = artifact(inputs / "policy")
     train_reward_model(stage, config=config, policy=policy, preferences=data, seed=0)
@@ -254,7 +263,7 @@ def learn_pairs(stage: Any, inputs: Path, scale: float) -> None:
     from preference.config import DPOConfig
     from preference.dpo import train_dpo
 
-    config = DPOConfig(tuning=full(), training=training_of(scale, 4, 8), evaluations=0)
+    config = DPOConfig(tuning=full(), training=training_of(scale, 3, 8), evaluations=0)
     inputs_of = {"policy": artifact(inputs / "policy"), "preferences": artifact(inputs / "pairs")}
     train_dpo(stage, config=config, **inputs_of, hook=no_figures, seed=0)
 
@@ -263,7 +272,7 @@ def learn_labels(stage: Any, inputs: Path, scale: float) -> None:
     from preference.config import KTOConfig
     from preference.kto import train_kto
 
-    config = KTOConfig(tuning=full(), training=training_of(scale, 4, 16), evaluations=0)
+    config = KTOConfig(tuning=full(), training=training_of(scale, 3, 16), evaluations=0)
     inputs_of = {"policy": artifact(inputs / "policy"), "labels": artifact(inputs / "pairs")}
     train_kto(stage, config=config, **inputs_of, hook=no_figures, seed=0)
 
@@ -274,7 +283,7 @@ def ppo(stage: Any, inputs: Path, scale: float) -> None:
     from rl.config import PPOConfig
     from rl.ppo import train_ppo
 
-    responses = max(4, round(48 * scale))
+    responses = max(4, round(32 * scale))
     config = PPOConfig(
         tuning=full(), iterations=1, batch_size=responses, minibatch_size=responses, ppo_epochs=2,
         micro_batch_size=8, evaluations=0, checkpoint_every=1,
@@ -290,7 +299,7 @@ def sample(stage: Any, inputs: Path, scale: float) -> None:
     from evaluation.tasks.sampling import sample_policy
     from plumbline.lm.generation import SamplingConfig
 
-    count = max(4, round(256 * scale))
+    count = max(4, round(160 * scale))
     sample_policy(
         stage, policy=artifact(inputs / "policy"), prompts=prompts_in(inputs, count), count=None,
         sampling=SamplingConfig(max_new_tokens=ANSWER), data_seed=0,
@@ -315,7 +324,7 @@ def evaluate(stage: Any, inputs: Path, scale: float) -> None:
     from plumbline.lm.generation import SamplingConfig
     from reward.scorer import RewardModelScorer
 
-    count = max(4, round(96 * scale))
+    count = max(4, round(64 * scale))
     sampling = SamplingConfig(max_new_tokens=ANSWER)
     config = EvaluationConfig(prompts=count, prompts_during_training=2, sampling=sampling)
     scorers = [RewardModelScorer(inputs / "reward")]
