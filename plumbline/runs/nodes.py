@@ -29,6 +29,7 @@ from plumbline.errors import ConfigError, PlumblineError
 from plumbline.runs.artifacts import PARTIAL
 from plumbline.runs.launch import Place, gpus
 from plumbline.runs.machine import versions
+from plumbline.runs.stage import DONE, PARTS
 
 MARKS = ".machines"
 #: Seconds that machines wait for each other at the start.
@@ -284,9 +285,10 @@ def _difference(own: Hello, other: Other, others: Mapping[int, Other]) -> str | 
 
 
 def checkpoints_in(partial: Path) -> list[str]:
-    """Return the checkpoints of a stage and of its parts, by their paths in its folder."""
-    folders = partial.glob("**/checkpoints/step-*")
-    return sorted(str(folder.relative_to(partial)) for folder in folders)
+    """Return the checkpoints of a stage and of its parts, and which parts are done, by paths."""
+    places = ("**/checkpoints/step-*", f"{PARTS}/*/{DONE}")
+    paths = (path for place in places for path in partial.glob(place))
+    return sorted(str(path.relative_to(partial)) for path in paths)
 
 
 def made_in_store(partial: Path) -> bool:
