@@ -87,7 +87,7 @@ def measure(
             print(f"{turn} of {rounds} rounds: there was no time for more", file=sys.stderr)
             break
         for name in stages:
-            for way, figures in result[name].items():
+            for way, metrics in result[name].items():
                 if way == IN_SHARES and turn:
                     continue
                 processes, threads = WAYS[way]
@@ -102,16 +102,16 @@ def measure(
                     processes,
                     "fsdp2" if way == IN_SHARES else None,
                 )
-                figures["seconds"].append(round(float(outcome.metrics["seconds"] or 0), 3))
-                figures["mib"] = [
+                metrics["seconds"].append(round(float(outcome.metrics["seconds"] or 0), 3))
+                metrics["mib"] = [
                     max(old, round(float(outcome.metrics[f"mib-{n}"] or 0)))
-                    for n, old in enumerate(figures["mib"] or [0] * processes)
+                    for n, old in enumerate(metrics["mib"] or [0] * processes)
                 ]
-                print(name, way, figures, file=sys.stderr, flush=True)
+                print(name, way, metrics, file=sys.stderr, flush=True)
     for ways in result.values():
         alone = min(ways["1 process"]["seconds"])
-        for figures in ways.values():
-            figures["times_faster"] = round(alone / min(figures["seconds"]), 2)
+        for metrics in ways.values():
+            metrics["times_faster"] = round(alone / min(metrics["seconds"]), 2)
     return result
 
 
