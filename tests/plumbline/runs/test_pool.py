@@ -13,6 +13,7 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs import isolation
 from plumbline.runs.cluster import make_there
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.pool import Job, PoolConfig, make_all
@@ -103,7 +104,8 @@ def test_two_workers_work_at_once(tmp_path):
     assert set(make_all(a_run(tmp_path), jobs, PoolConfig(workers=2))) == {"a", "b"}
 
 
-def test_where_one_fails_the_others_are_stopped(tmp_path):
+def test_where_one_fails_the_others_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "_TICK_SECONDS", 0.1)
     jobs = {
         "sleep": Job(sleep, {"place": str(tmp_path)}),
         "broken": Job(break_down, {"how": "data", "after": str(tmp_path / "pid")}),

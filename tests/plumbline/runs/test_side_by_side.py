@@ -12,6 +12,7 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs import isolation
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run, RunRecord
 from plumbline.runs.side_by_side import SideBySide
@@ -120,7 +121,8 @@ def test_a_stage_that_fails_is_named_and_the_others_come_to_their_end(tmp_path):
         run.make("more", write_number, number=5)
 
 
-def test_what_runs_is_stopped_with_the_run_and_known_meanwhile(tmp_path):
+def test_what_runs_is_stopped_with_the_run_and_known_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "_TICK_SECONDS", 0.1)
     run = a_run(tmp_path)
     run.make("long", sleep, place=str(tmp_path))
     deadline = time.monotonic() + 30
