@@ -26,7 +26,8 @@ def problem(home: Path) -> str | None:
         state = "is empty" if file.exists() else "is missing"
         return (
             f"The database {file} {state}, and this site has been in use. Nothing was changed. "
-            f"{_RESTORE} {_NEW.format(home=home)}"
+            f"{_RESTORE} If the site ran on PostgreSQL, give --database and --redis again. "
+            f"{_NEW.format(home=home)}"
         )
     try:
         with contextlib.closing(sqlite3.connect(file)) as database:
