@@ -48,6 +48,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"The tokenizer of {name} has no end-of-sequence token, so no response could end. "
             "Set eos_token in its tokenizer_config.json."
         )
+    end = tokenizer.eos_token_id
+    if end >= tokenizer.vocab_size and not source.adapters:  # an added token; adapters add rows
+        rows = load(AutoConfig.from_pretrained, source.base).get_text_config().vocab_size
+        if end >= rows:
+            raise ModelError(
+                f"The end token {tokenizer.eos_token!r} of {name} has the id {end}, and its model "
+                f"has {rows} tokens, so no response could end by it. Set eos_token in "
+                "tokenizer_config.json to a token of the model's, or resize the model's embeddings."
+            )
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     _try_template(tokenizer, name)

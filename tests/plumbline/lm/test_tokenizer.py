@@ -186,3 +186,14 @@ def test_a_text_beyond_all_memory_is_a_row_s_error(plain):
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     with pytest.raises(ConversationRefusedError, match="the chat template refuses it"):
         encode_demonstration(load_tokenizer(plain), turn * 2)
+
+
+def test_an_end_token_that_the_model_lacks_is_refused(model_of_kind, tmp_path):
+    """A misspelt eos_token becomes a new token, beyond the model's embeddings."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_of_kind("chatml"), folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["eos_token"] = "<|nope|>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"'<\|nope\|>' of .* no response could end by it"):
+        load_tokenizer(folder)
