@@ -48,7 +48,7 @@ def percent(value: float | None) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """Return a number with so many digits, or a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{value:z,.{digits}f}"  # z: no minus before a zero
 
 
 def cell(text: object) -> str:

@@ -165,7 +165,9 @@ def _single(
     rates = comparison.baseline_win_rates()
     if method in rates:
         rate = rates[method]
-        share = f"It wins on {rate['win_rate']:.0%} of prompts ({_interval(comparison, rate)})."
+        share = (
+            f"{title} wins on {rate['win_rate']:.0%} of prompts ({_interval(comparison, rate)})."
+        )
         if rate["low"] > 0.5:
             return f"{title} is better than {baseline_title}", [share]
         if rate["high"] < 0.5:

@@ -193,6 +193,9 @@ def waiting_content(record: RunRecord) -> dict[str, Any]:
     stages = record.artifacts
     at = " and ".join(record.making)
     doing = f"the run is at the stage {at}" if at else "no stage is running"
+    runs = record.status == "running"
+    over = f"The run is over ({record.status}), and no policy was evaluated in it."
+    so_far = f"No policy has been evaluated so far; {doing}."
     return {
         "title": record.folder.name,
         "version": __version__,
@@ -200,9 +203,9 @@ def waiting_content(record: RunRecord) -> dict[str, Any]:
         "judge": "gold",
         "has_gold": False,
         "headline": Headline(
-            so_far=True,
-            title="Nothing to compare yet",
-            margin=[f"No policy has been evaluated so far; {doing}."],
+            so_far=runs,
+            title="Nothing to compare yet" if runs else "Nothing to compare",
+            margin=[so_far if runs else over],
             basis="",
             trust=[],
             missing=missing_in(record, []),

@@ -152,7 +152,8 @@ class Watch(AbstractContextManager["Watch"]):
         if last is not None and last.version == version:
             return content, last
         body = json.dumps(parts | {"version": version}, allow_nan=False).encode("utf-8")
-        page = live_page(content).encode("utf-8", "replace")
+        curves = "training" if self.training is not None else ""
+        page = live_page(content, curves=curves).encode("utf-8", "replace")
         return content, Snapshot(version, str(parts["status"]), page, body, self._samples[1])
 
 

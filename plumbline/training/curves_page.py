@@ -39,6 +39,8 @@ class Curve:
     steps: tuple[int, int]
     path: str
     """What ``d`` of an SVG path is."""
+    end: tuple[float, float]
+    """Where the last point is in the plot."""
     band: tuple[float, float] | None
     """Top and height of the healthy range in the plot; None where it has no limits there."""
     problem: str | None
@@ -126,6 +128,7 @@ def _curve(figure: WatchedFigure, points: Points) -> Curve:
         end = y(max(low, figure.low)) if figure.low is not None else float(_HEIGHT)
         band = (top, max(0.0, end - top)) if end > top else None
     return Curve(
-        figure.title, values[-1], low, high, (int(first), int(last)), path, band,
+        figure.title, values[-1], low, high, (int(first), int(last)), path,
+        (x(last), y(values[-1])), band,
         figure.problem(values[-1]),
     )  # fmt: skip

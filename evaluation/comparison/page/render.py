@@ -117,10 +117,13 @@ def sections(content: Mapping[str, Any]) -> list[Section]:
     return _sections(view, charts(view))
 
 
-def live_page(content: Mapping[str, Any]) -> str:
-    """Return the page that updates itself from its server, without samples."""
+def live_page(content: Mapping[str, Any], *, curves: str = "") -> str:
+    """Return the page that updates itself from its server, without samples.
+
+    ``curves`` is the address of the page of the trainings' curves, if there is one.
+    """
     view = View(content)
-    return _page(view, charts(view), "", live=True)
+    return _page(view, charts(view), "", live=True, curves=curves)
 
 
 def live_parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -136,7 +139,7 @@ def live_parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     return parts, packed_responses.as_json(view)
 
 
-def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
+def _page(view: View, drawn: list[Chart], packed: str, *, live: bool, curves: str = "") -> str:
     environment = _environment()
     settings = {"live": live, "judge": view.judge, "titles": _titles(view)}
     script = _script()
@@ -147,6 +150,7 @@ def _page(view: View, drawn: list[Chart], packed: str, *, live: bool) -> str:
         title=view.content.get("title") or "Comparison",
         version=view.content.get("version") or "",
         live=live,
+        curves=curves,
         sections=_sections(view, drawn),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src {sources}; "
         f"connect-src {reach}; base-uri 'none'; form-action 'none'",

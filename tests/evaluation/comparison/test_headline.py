@@ -108,7 +108,7 @@ def test_leaders_are_those_that_nobody_beats():
 def test_one_method_against_the_baseline(content_of):
     found = content_of({"a": 1.0})["headline"]
     assert found["title"] == "a is better than start"
-    assert found["margin"][0].startswith("It wins on 100% of prompts")
+    assert found["margin"][0].startswith("a wins on 100% of prompts")
     assert content_of({"a": -1.0})["headline"]["title"] == "a is worse than start"
     assert content_of({"a": 0.0}, noise=0.3)["headline"]["title"] == "No winner between a and start"
 

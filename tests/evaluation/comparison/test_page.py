@@ -23,6 +23,7 @@ from evaluation.comparison.page import charts, packed_responses, tables, view
 from evaluation.comparison.page.table import p_value
 from evaluation.comparison.page.view import View, finite
 from evaluation.plots import for_script
+from plumbline.pages import number
 
 maker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("content_maker.py"))))
 SMALL = {"seeds": 3, "checkpoints": 2, "prompts": 12, "steps": 5}
@@ -199,6 +200,8 @@ def test_a_live_page_has_every_section_for_what_comes(tmp_path):
     text = page.live_page(maker.minimal())
     assert '<section id="cost" aria-labelledby="cost-heading" hidden>' in text
     assert '<a href="#cost" hidden>' in text
+    assert 'href="training"' not in text
+    assert '<a href="training">' in page.live_page(maker.minimal(), curves="training")
 
 
 def without(content: dict) -> list[dict]:
@@ -334,6 +337,10 @@ def test_methods_differ_in_shape_where_colors_run_out():
 def test_no_column_shows_nothing():
     table = tables.policies(View(maker.external()))
     assert [column.title for column in table.columns] == ["policy", "reward-model score"]
+
+
+def test_a_zero_has_no_sign():
+    assert [number(-0.001), number(-1.5), number(-0.0, 0)] == ["0.00", "-1.50", "0"]
 
 
 def test_small_p_values_are_not_zero():

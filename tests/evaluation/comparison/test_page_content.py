@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from evaluation.comparison.budget_matching import BudgetConfig
-from evaluation.comparison.page_content import comparison_content
+from evaluation.comparison.page_content import comparison_content, waiting_content
 from evaluation.comparison.training_runs import Baseline, CheckpointEval
 
 
@@ -168,3 +169,18 @@ def test_the_audit_of_the_reward_model_is_shown(tmp_path):
     stages = {"reward": Made("reward-model", {"accuracy": 0.7})}
     assert _reward_model(stages)["audit"] is None
     assert _reward_model(stages | {"audit": Made("reward-audit")})["audit"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "so_far", "title"),
+    [("running", True, "Nothing to compare yet"), ("finished", False, "Nothing to compare")],
+)
+def test_a_run_that_evaluates_no_policy_does_not_wait_for_a_verdict(
+    tmp_path, status, so_far, title
+):
+    record = SimpleNamespace(
+        artifacts={}, making=[], folder=tmp_path, status=status, planned=[], state={"stages": {}}
+    )
+    head = waiting_content(record)["headline"]
+    assert (head["so_far"], head["title"]) == (so_far, title)
+    assert ("so far" in head["margin"][0]) == so_far

@@ -32,6 +32,7 @@ def test_a_curve_runs_over_the_whole_plot_and_its_band_is_the_healthy_range():
     assert curve.problem is not None and "above 0.2" in curve.problem
     (flat,) = curves_of({"loss": [(5.0, 2.0)]})
     assert flat.band is None and flat.problem is None
+    assert flat.end == (52.0, 75.0)  # a single value is a point in the middle, not nothing
     assert not re.search("nan|inf", flat.path)
 
 
@@ -49,5 +50,8 @@ def test_the_page_shows_what_trained_and_loads_itself_while_the_run_is_in_progre
     page = training_page(record)
     assert "<h2>sft</h2>" in page and "loss: 2.5" in page and "learns its rows by heart" in page
     assert 'http-equiv="refresh"' in page and "<script" not in page
+    assert '<circle cx="52.0" cy="75.0"' in page
     record.status = "finished"
     assert 'http-equiv="refresh"' not in training_page(record)
+    (out / "metrics.jsonl").write_text("")
+    assert "one of a few steps writes none" in training_page(record)
