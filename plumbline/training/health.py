@@ -101,11 +101,20 @@ class HealthReport:
         self.reported: list[str] = []
         """Figures that were warned of already."""
 
-    def warnings(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        """Yield name and sentence of each figure that leaves its range for the first time."""
+    def warnings(
+        self, metrics: Mapping[str, float], peak_learning_rate: float = 0.0
+    ) -> Iterator[tuple[str, str]]:
+        """Yield name and sentence of each figure that leaves its range for the first time.
+
+        Where the schedule has the learning rate below a tenth of its peak, as at the end of a
+        training, updates are meant to be small, and their size is not judged.
+        """
+        rate = metrics.get("learning_rate", math.inf)
         for name, figure in WATCHED_FIGURES.items():
             value = metrics.get(name)
             if value is None or name in self.reported:
+                continue
+            if name == "update_ratio" and rate < 0.1 * peak_learning_rate:
                 continue
             problem = figure.problem(float(value))
             if problem is not None:

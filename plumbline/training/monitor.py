@@ -47,6 +47,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self._before: list[Tensor] | None = None
         self._ratio: float | None = None
         self._clock: tuple[float, int] | None = None
+        self._peak = 0.0
 
     def metrics(self) -> dict[str, float]:
         """Return figures of the last step for metrics.jsonl."""
@@ -66,7 +67,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
     def warn(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Say what is unhealthy for the first time; return a mark for each in metrics.jsonl."""
         marks = {}
-        for name, sentence in self.health.warnings(metrics):
+        for name, sentence in self.health.warnings(metrics, self._peak):
             marks[f"warning/{name}"] = 1.0
             self._stage.say(f"[yellow]step {step}: {sentence}.[/yellow]")
         return marks
@@ -74,7 +75,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the clock."""
+        """Start the clock, and note the largest learning rate."""
+        self._peak = float(args.learning_rate)
         self._clock = time.monotonic(), int(self._tokens_seen())
 
     def on_pre_optimizer_step(
