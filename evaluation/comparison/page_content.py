@@ -190,12 +190,11 @@ def default_judge(runs: Sequence[TrainingRun]) -> str:
 
 def waiting_content(record: RunRecord) -> dict[str, Any]:
     """Return the content for a run in which nothing has been evaluated yet."""
-    stages = record.artifacts
     at = " and ".join(record.making)
     doing = f"the run is at the stage {at}" if at else "no stage is running"
-    runs = record.status == "running"
-    over = f"The run is over ({record.status}), and no policy was evaluated in it."
-    so_far = f"No policy has been evaluated so far; {doing}."
+    runs, state = record.status == "running", f"No policy has been evaluated so far; {doing}."
+    if not runs:
+        state = f"The run is over ({record.status}), and no policy was evaluated in it."
     return {
         "title": record.folder.name,
         "version": __version__,
@@ -205,7 +204,7 @@ def waiting_content(record: RunRecord) -> dict[str, Any]:
         "headline": Headline(
             so_far=runs,
             title="Nothing to compare yet" if runs else "Nothing to compare",
-            margin=[so_far if runs else over],
+            margin=[state],
             basis="",
             trust=[],
             missing=missing_in(record, []),
@@ -215,7 +214,7 @@ def waiting_content(record: RunRecord) -> dict[str, Any]:
         "baseline": None,
         "currency": None,
         "samples": {"policies": [], "prompts": [], "responses": {}},
-    } | _of_stages(stages) | {
+    } | _of_stages(record.artifacts) | {
         name: []
         for name in ("verdict", "leaderboard", "flags", "scorers", "methods", "policies",
                      "contrasts", "ranking", "frontier", "subsets", "parts", "costs", "differences",
