@@ -20,7 +20,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,55 +56,74 @@ def main() -> None:
     parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--epochs", type=float, default=RewardConfig().training.epochs)
+    parser.add_argument("--only", choices=KINDS, help="one of both, in less time")
     options = parser.parse_args()
     policy, preferences = (
         find_artifact(options.home, f"{options.run}:{name}") for name in ("sft", "preferences")
     )
     assert policy is not None and preferences is not None, "the run has no such stages"
+    kinds = (options.only,) if options.only else KINDS
     best = preferences.metrics["best_possible"]
     assert best is not None, "the run's labels are not simulated, so nobody knows what is possible"
     finished = FinishedSeeds(
         options.home / f"reward_accuracy-{options.run}.jsonl",
-        {"policy": policy.id, "preferences": preferences.id},
+        {
+            "policy": policy.id,
+            "preferences": preferences.id,
+            "epochs": options.epochs,
+            "kinds": list(kinds),
+        },
         "reward.train",
     )
     results = finished.each(
-        options.first_seed, options.seeds, lambda seed: one_seed(policy, preferences, seed)
+        options.first_seed,
+        options.seeds,
+        lambda seed: one_seed(kinds, policy, preferences, seed, options.epochs),
     )
-    accuracy = {kind: [result[f"accuracy_{kind}"] for result in results] for kind in KINDS}
-    seconds = {kind: sum(result[f"seconds_{kind}"] for result in results) for kind in KINDS}
-    differences = [a - b for a, b in zip(accuracy["ours"], accuracy["trl"], strict=True)]
-    below = {kind: [best - right for right in accuracy[kind]] for kind in KINDS}
+    accuracy = {kind: [result[f"accuracy_{kind}"] for result in results] for kind in kinds}
+    seconds = {kind: sum(result[f"seconds_{kind}"] for result in results) for kind in kinds}
+    below = {kind: [best - right for right in accuracy[kind]] for kind in kinds}
+    both = {}
+    if not options.only:
+        differences = [a - b for a, b in zip(accuracy["ours"], accuracy["trl"], strict=True)]
+        both = {
+            "ours_less_trl": interval(differences),
+            "time_ratio": round(seconds["trl"] / seconds["ours"], 2),
+        }
     print(
         json.dumps(
             {
                 "seeds": len(results),
                 "best_possible": best,
-                **{f"accuracy_{kind}": interval(accuracy[kind]) for kind in KINDS},
-                **{f"below_best_{kind}": interval(below[kind]) for kind in KINDS},
-                "ours_less_trl": interval(differences),
-                "time_ratio": round(seconds["trl"] / seconds["ours"], 2),
+                **{f"accuracy_{kind}": interval(accuracy[kind]) for kind in kinds},
+                **{f"below_best_{kind}": interval(below[kind]) for kind in kinds},
+                **both,
             }
         )
     )
 
 
-def one_seed(policy: Artifact, preferences: Artifact, seed: int) -> dict[str, float]:
-    """Return accuracy and seconds of both trainings."""
+def one_seed(
+    kinds: Sequence[str], policy: Artifact, preferences: Artifact, seed: int, epochs: float
+) -> dict[str, float]:
+    """Return accuracy and seconds of each training."""
     result = {}
-    for kind in KINDS:
-        right, spent = train(kind, policy, preferences, seed)
+    for kind in kinds:
+        right, spent = train(kind, policy, preferences, seed, epochs)
         result |= {f"accuracy_{kind}": right, f"seconds_{kind}": spent}
     return result
 
 
 @compute_precision("model", "cpu")
-def train(kind: str, policy: Artifact, preferences: Artifact, seed: int) -> tuple[float, float]:
+def train(
+    kind: str, policy: Artifact, preferences: Artifact, seed: int, epochs: float
+) -> tuple[float, float]:
     """Return accuracy on the held-out pairs, and seconds of the training."""
     from transformers import set_seed
 
     config, tokenizer = RewardConfig(), load_tokenizer(policy.path)
-    training = config.training.model_copy(update={"checkpoint_every": 100_000})
+    training = config.training.model_copy(update={"checkpoint_every": 100_000, "epochs": epochs})
     config = config.model_copy(update={"training": training})
     limit = length_limit(config.max_length, load_config(policy.path))
     rows = read_dataset(preferences.path, "train")
