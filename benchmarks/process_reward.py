@@ -10,9 +10,9 @@ responses: a right one over a wrong one to the same prompt. Each then chooses am
 each held-out prompt; the majority takes the answer that most of them give. The figure is the share
 of right answers, with its 95 % interval over seeds.
 
-About nine minutes on one core for five seeds, of which labelling takes half a minute. Labels and
-finished seeds are kept beside the run, so a second call resumes where the first was cut off.
-Progress goes to stderr; the last line is one JSON object.
+Five seeds took 28 minutes on one of two cores that did other work as well, of which labelling takes
+half a minute. Labels and finished seeds are kept beside the run, so a second call resumes where the
+first was cut off. Progress goes to stderr; the last line is one JSON object.
 """
 
 from __future__ import annotations
