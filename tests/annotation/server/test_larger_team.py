@@ -234,6 +234,18 @@ def test_who_signs_out_is_out_everywhere(story):
         assert set(pool.map(asked, range(12))) == {401}
 
 
+def test_an_answer_is_an_activity_of_its_dataset(story):
+    site = story[0]
+    workspace = site.workspace()
+    (person,) = site.crowd(workspace, 1)
+    dataset = site.dataset(workspace)
+    (record,) = site.texts(dataset, "heron")
+    old = f"UPDATE datasets SET last_activity_at = '2020-01-01' WHERE id = '{dataset}' RETURNING 1"
+    assert query(site.services.database, old).startswith("1")
+    assert site.submit(person, record, better="a").status_code == 201
+    assert site.request("GET", f"/datasets/{dataset}")["last_activity_at"] > "2026"
+
+
 def test_both_processes_serve(story):
     site = story[0]
     clients = [site.client() for _ in range(24)]

@@ -154,6 +154,7 @@ def _install(home: Path, team: services.Services | None) -> None:
     else:
         jobs.install(queue.queued(team, team.queue(home)))
         away.install()
+        fixes.install_for_team()
         # A server process that starts while Redis is away has to serve; the first one has checked.
         _app.configure_redis = lambda: None
     fixes.install()
