@@ -173,16 +173,14 @@ class Bootstrap:
         undefined = np.isnan(replicates).sum(axis=0)
         tail = (1 - self.confidence) / 2
         ends = np.full((2, count), np.nan)
-        whole = undefined == 0
-        ends[:, whole] = np.quantile(replicates[:, whole], [tail, 1 - tail], axis=0)
-        for column in np.flatnonzero((undefined > 0) & (undefined < resamples)):
-            defined = replicates[:, column][~np.isnan(replicates[:, column])]
-            ends[:, column] = np.quantile(defined, [tail, 1 - tail])
-        with np.errstate(invalid="ignore"):
-            constant = np.array(
-                [resamples == gone or np.nanmax(c) - np.nanmin(c) < 1e-12
-                 for gone, c in zip(undefined, replicates.T, strict=True)]
-            )  # fmt: skip
+        constant = np.zeros(count, dtype=bool)
+        ordered = np.sort(replicates, axis=0)  # undefined ones last
+        for gone in np.unique(undefined[undefined <= MOST_UNDEFINED * resamples]):
+            columns = undefined == gone
+            defined = ordered[: resamples - gone, columns]
+            ends[:, columns] = np.quantile(defined, [tail, 1 - tail], axis=0)
+            with np.errstate(invalid="ignore"):
+                constant[columns] = defined[-1] - defined[0] < 1e-12
         intervals = []
         for gone, low, high, same in zip(undefined, *ends, constant, strict=True):
             if gone > MOST_UNDEFINED * resamples:

@@ -17,7 +17,7 @@ def sample(n, model, **changes):
 
 BAD_VALUES = {
     "prompt": [None, "", 5, [], {}, [[]], True, [{"role": "user"}], [{"role": 1}]],
-    "response": [None, [], {}, True, [{"role": "user", "content": "x"}]],
+    "response": [None, [], {}, [{"role": "user", "content": "x"}]],
     "model": [None, "", [], {}, True, " "],
     "seed": [[], {}, True],
     "checkpoint": ["x", -1, 1.5, [], 10**400, True],

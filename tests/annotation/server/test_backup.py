@@ -97,7 +97,7 @@ def test_nobody_else_reads_the_copy_or_what_came_of_it(restored):
 def test_the_copy_leaves_nothing_behind(restored):
     site, archive = restored["site"], restored["archive"]
     assert [path.name for path in archive.parent.iterdir()] == [archive.name]
-    known = {"secrets", "credentials", "argilla", "campaigns", "tmp"}
+    known = {"secrets", "credentials", "argilla", "campaigns", "corrections", "tmp"}
     assert {path.name for path in site.home.iterdir() if path.is_dir()} <= known
 
 

@@ -65,7 +65,11 @@ PAIR = {"prompt": "Name a colour", "chosen": "Red", "rejected": "No"}
     ("use", "rows", "kept"),
     [
         ("preferences", [PAIR, PAIR | {"rejected": "Red"}], 1),
-        ("unpaired", [{"prompt": "a", "completion": "b", "label": n} for n in (True, "yes")], 1),
+        (
+            "unpaired",
+            [{"prompt": "a", "completion": "b", "label": n} for n in (True, "perhaps")],
+            1,
+        ),
         ("prompts", [{"prompt": "a"}, {"prompt": " "}], 1),
         ("pairs", [PAIR, PAIR | {"rejected": " RED"}], 1),
         ("labels", [{"item": n, "person": "ana", "label": "a"} for n in (1, 2)], 2),
