@@ -52,7 +52,7 @@ _PARSING = threading.Lock()
 @cache
 def digest(module: str) -> str:
     """Return the digest of a module of ours and of all that it imports: 16 hexadecimal digits."""
-    sources = sorted((name, _fingerprint(name)) for name in closure(module))
+    sources = sorted((name, fingerprint(name)) for name in closure(module))
     return hashlib.sha256(repr(sources).encode()).hexdigest()[:16]
 
 
@@ -108,7 +108,8 @@ def _imports(module: str) -> frozenset[str]:
 
 
 @cache
-def _fingerprint(module: str) -> str:
+def fingerprint(module: str) -> str:
+    """Return the digest of one module as its file was when it was first asked for."""
     tree, path = _tree(module), _path(module)
     parts = [ast.dump(tree).encode()]
     for node in tree.body:

@@ -9,6 +9,7 @@ fraction of a second.
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import resource
@@ -20,20 +21,22 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol
 
 from plumbline.errors import PlumblineError, explain_failure, explain_system_error
-from plumbline.runs import calls, launch, spinning
-from plumbline.runs.code_version import PACKAGES
+from plumbline.runs import calls, code_version, launch, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.nodes import Nodes, Order, Other, checkpoints_in
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
 
+#: Variable that tells the process server where to import from; only the server ever has it.
+PATH = "PLUMBLINE_PATH_OF_SERVER"
 _TICK_SECONDS = 2.0
 #: How long the processes of a stage are listened to after one has failed: one that was killed says
 #: more than those that miss it.
@@ -133,12 +136,26 @@ def process_server() -> ForkServerContext:
     """Return what starts processes as forks of a server, which the first one starts.
 
     The server imports the heavy libraries once, and what of ours is imported here: the modules of
-    the stages. Imports only: none of them may start a thread or touch a device.
+    the stages, from where they are imported here. Imports only: none of them may start a thread or
+    touch a device. Their code is looked at before, so that an artefact made by a module as it was
+    then is not taken for one by a file that was changed since.
     """
-    ours = sorted(name for name in sys.modules if name.partition(".")[0] in PACKAGES)
+    ours = sorted(name for name in list(sys.modules) if _is_of_a_stage(name))
+    for name in ours:
+        code_version.fingerprint(name)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plumbline.runs.preload", *ours])
+    os.environ[PATH] = json.dumps(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ[PATH]
     return context
+
+
+def _is_of_a_stage(module: str) -> bool:
+    top, _, rest = module.partition(".")
+    return top in code_version.PACKAGES and not rest.startswith("commands")
 
 
 def run_here(
@@ -237,6 +254,8 @@ def _listen(
             if event == "result":
                 del listened_to[source.end]
         elif event == "result":
+            if failed is not None:
+                raise failed
             return Outcome(*content)
         else:
             player.play(event, *content)

@@ -186,6 +186,11 @@ def adopt_launcher(kind: str | None = None) -> tuple[int, Launch]:
     """
     rank, processes = (int(os.environ.get(name, value)) for name, value in _ALONE.items())
     config = asked_by_accelerate(os.environ)
+    if kind is not None and config.kind not in (DDP, kind):
+        raise ConfigError(
+            f"The launcher's config asks for {config.kind}, and --launch {kind} for something "
+            "else. Leave --launch out, or take a config without it."
+        )
     kind = kind or config.kind
     if kind != DDP:
         _refuse_without_gpus(kind, "The launch", processes)

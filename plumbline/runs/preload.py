@@ -6,10 +6,17 @@ would otherwise walk through a million objects that never go, and copy the memor
 
 import contextlib
 import gc
+import json
+import os
+import sys
 
 from plumbline.quiet import silence_libraries
 
 gc.disable()
+if "PLUMBLINE_PATH_OF_SERVER" in os.environ:
+    # What the server imports after this is ours. By itself it would look in the folder where it was
+    # started first, and a user may have a file `reward.py` there.
+    sys.path[:] = json.loads(os.environ.pop("PLUMBLINE_PATH_OF_SERVER"))
 with contextlib.suppress(ImportError):  # a stage says which package it misses
     silence_libraries()
     import altair  # noqa: F401

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from multiprocessing import forkserver
 
 import pytest
 
 import recipes.train_sft
-from plumbline.runs.isolation import StageDiedError, process_server, run_isolated
+from plumbline.runs import preload
+from plumbline.runs.isolation import (
+    PATH,
+    StageDiedError,
+    StageFailedError,
+    _listen,
+    process_server,
+    run_isolated,
+)
 from plumbline.runs.progress import Reporter
 
 
@@ -24,6 +36,41 @@ def test_the_server_imports_what_the_command_has(monkeypatch):
     assert {recipes.train_sft.__name__, "sft.train", "plumbline.config"} <= set(ours)
     assert "torch" not in ours and "plumbline.__main__" not in ours
     assert set(ours) <= set(sys.modules)
+
+
+def test_the_server_imports_from_where_the_command_does(monkeypatch):
+    """And not from the folder where it was started, in which a user may have a file reward.py."""
+    seen = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ[PATH]))
+    monkeypatch.setattr(forkserver._forkserver, "_preload_modules", [])
+    process_server()
+    assert json.loads(*seen) == sys.path and PATH not in os.environ
+    monkeypatch.setenv(PATH, *seen)
+    here = list(sys.path)
+    monkeypatch.setattr(sys, "path", ["", *here])
+    importlib.reload(preload)
+    assert sys.path == here and PATH not in os.environ
+
+
+class Says:
+    """A process of which it is known what it says, in turn."""
+
+    def __init__(self, *events):
+        self.end, self._other = multiprocessing.Pipe()
+        self._events = list(events)
+        for _ in events:
+            self._other.send(None)
+
+    def heard(self):
+        self.end.recv()
+        return self._events.pop(0)
+
+
+def test_a_result_after_another_process_failed_is_no_result():
+    first = Says(("result", {}, 0, {}))
+    second = Says(("failed", "it broke", "trace"))
+    with ExitStack() as bars, pytest.raises(StageFailedError, match="it broke"):
+        _listen([first, second], [], Reporter(quiet=True), bars, lambda: None)
 
 
 def lose_the_other(stage, *, killed):
