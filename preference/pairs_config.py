@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plumbline.config import Config, only_when
 from plumbline.data.reader import DataFormatConfig
@@ -126,6 +126,17 @@ class PreferenceFileConfig(LabelFileConfig):
     keep: tuple[str, ...] = ()
     """Columns of numbers that are kept beside each pair, for settings of a training that name one,
     such as dpo.sample_weights or reward.soft_labels; ``margin`` is kept in any case."""
+
+    @field_validator("keep")
+    @classmethod
+    def _are_not_columns_of_the_pairs(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        own = sorted({"pair_id", "prompt", "chosen", "rejected", "origin", "row"} & set(keep))
+        if own:
+            raise ValueError(
+                f"{', '.join(own)} cannot be kept: the preferences have that column themselves. "
+                "Rename it in the file"
+            )
+        return keep
 
 
 class RelabelConfig(Config):

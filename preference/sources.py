@@ -87,15 +87,24 @@ def read_preferences(
     reader = ExampleReader(file, USES["preferences"], config, max_rows=config.max_rows)
     rows: list[Row] = []
     seen: set[str] = set()
+    missing = set(config.keep)
     for entry in reader:
         row = _row(entry)
-        kept, problem = _kept(entry, config.keep, reader.report.origin)
+        missing -= entry.record.keys()
+        kept, problem = _kept(entry, config.keep)
         row |= kept
         problem = problem or _problem(row, config, seen)
         if problem is None:
             rows.append(row | {"origin": reader.report.origin, "row": entry.number})
         else:
             reader.leave_out(entry, problem)
+    if missing and reader.report.rows:
+        raise DataError(
+            f"{reader.report.origin} has no column {', '.join(map(repr, sorted(missing)))}, which "
+            "preferences.keep names."
+        )
+    for name in config.keep:
+        del reader.report.columns_unused[name]
     return rows, reader.report
 
 
@@ -111,15 +120,12 @@ def _row(entry: ReadRow) -> Row:
     return row | ({} if example.margin is None else {"margin": example.margin})
 
 
-def _kept(entry: ReadRow, names: Sequence[str], origin: str) -> tuple[Row, str | None]:
+def _kept(entry: ReadRow, names: Sequence[str]) -> tuple[Row, str | None]:
     """Return the numbers of columns that are kept, or what is wrong with one."""
     kept: Row = {}
     for name in names:
         if name not in entry.record:
-            raise DataError(
-                f"{origin}, {entry.place} has no column {name!r}, which keep names; it has "
-                f"{', '.join(map(str, entry.record))}."
-            )
+            return {}, f"has no column {name!r}, which preferences.keep names"
         try:
             kept[name] = named(name, number_of, entry.record[name])
         except ValueError as problem:

@@ -86,8 +86,8 @@ def check_comparability(
     prompts = _scored_prompts(kept, baseline, judge, prompts, flags)
     if len(prompts) < 2:
         raise DataError(
-            f"{_names(kept)} can be compared on {len(prompts)} prompt, and an interval needs two. "
-            "At the end of training each policy needs a response to each prompt: in a file of "
+            f"{_names(kept)} can be compared on {len(prompts)} prompt(s), and an interval needs "
+            "two. At the end of training each policy needs a response to each prompt: in a file of "
             "samples, give the responses of one policy the same checkpoint."
         )
     about_kl = list(kl_flags(kept))

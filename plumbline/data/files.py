@@ -194,6 +194,7 @@ def _read_arrow(path: Path) -> Iterator[RawRow]:
 def _numbered(batches: Iterable[Any]) -> Iterator[RawRow]:
     number = 0
     for batch in batches:
+        batch = _with_plain_numbers(batch)
         for start in range(0, batch.num_rows, _BATCH):
             for record in _records_in(batch.slice(start, _BATCH)):
                 number += 1
@@ -202,6 +203,17 @@ def _numbered(batches: Iterable[Any]) -> Iterator[RawRow]:
                     yield RawRow(number, place, None, record)
                 else:
                     yield RawRow(number, place, record)
+
+
+def _with_plain_numbers(batch: Any) -> Any:
+    """Return a batch with columns of decimals as floats, which the other formats have."""
+    import pyarrow as pa
+
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_decimal(field.type):
+            numbers = batch.column(place).cast(pa.float64(), safe=False)
+            batch = batch.set_column(place, field.name, numbers)
+    return batch
 
 
 def _records_in(batch: Any) -> Iterator[dict[str, Any] | str]:
@@ -216,9 +228,12 @@ def _records_in(batch: Any) -> Iterator[dict[str, Any] | str]:
 def _record_at(batch: Any, place: int) -> dict[str, Any] | str:
     record = {}
     for name in batch.schema.names:
+        cell = batch.column(name)[place]
         try:
-            record[name] = batch.column(name)[place].as_py(maps_as_pydicts="strict")
-        except (ValueError, OverflowError, KeyError) as error:
+            record[name] = cell.as_py(maps_as_pydicts="strict")
+        except KeyError:  # a map with a key twice, which is no object: its pairs
+            record[name] = cell.as_py()
+        except (ValueError, OverflowError) as error:
             return f"has a value under {name!r} that cannot be read: {error}"
     return record
 

@@ -14,6 +14,7 @@ reason continues a sentence that begins with the row or the column: "'messages' 
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -111,7 +112,12 @@ def hh_dialogue(text: str) -> Conversation | None:
     """
     if not _HH_START.match(text):
         return None
-    parts = (_HH_MARK if holds_hh_turns(text) else _HH_LINE).split(text)
+    parts = _HH_MARK.split(text)
+    if not holds_hh_turns(text):
+        by_line = _HH_LINE.split(text)
+        # One speaker's name twice in turn is a line of the text, and no turn.
+        if all(a != b for a, b in itertools.pairwise(by_line[1::2])):
+            parts = by_line
     roles = {"Human": "user", "Assistant": "assistant"}
     return [
         {"role": roles[speaker], "content": content.strip()}
@@ -121,7 +127,7 @@ def hh_dialogue(text: str) -> Conversation | None:
 
 def holds_hh_turns(text: str) -> bool:
     """Return whether turns in HH's marks stand within a text, behind its beginning."""
-    return _HH_INSIDE.search(text) is not None
+    return _HH_INSIDE.search(text.lstrip()) is not None
 
 
 def structure_from(value: Any) -> Any:

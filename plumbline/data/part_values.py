@@ -136,7 +136,10 @@ def right_option(parts: Parts) -> list[str]:
     name = named("correct", text_of, correct).strip()
     by_letter = [option for option in options if option[0] == name]
     by_text = [option for option in options if option[1] == name]
-    by_place = [options[int(name)]] if _PLACE.fullmatch(name) and int(name) < len(options) else []
+    place = name.removesuffix(".0")  # a CSV column with an empty cell
+    by_place = (
+        [options[int(place)]] if _PLACE.fullmatch(place) and int(place) < len(options) else []
+    )
     is_number = isinstance(correct, int | float) and not isinstance(correct, bool)
     orders = (by_letter, by_place) if is_number else (by_letter, by_text, by_place)
     right = next((order for order in orders if order), None)

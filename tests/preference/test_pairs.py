@@ -333,8 +333,19 @@ def test_columns_of_numbers_are_kept_where_a_setting_names_them(tmp_path):
         "'sure' is inf, not a finite number": 1,
         "'sure' is null, not a number": 1,
     }
-    with pytest.raises(DataError, match="no column 'certain', which keep names"):
+    with pytest.raises(DataError, match="no column 'certain', which preferences"):
         read_preferences(write(tmp_path, records), PreferenceFileConfig(keep=("certain",)))
+
+
+def test_a_kept_column_counts_as_used_and_may_miss_in_a_row(tmp_path):
+    records = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "sure": n} for n in (1, 2)]
+    del records[1]["sure"]
+    rows, report = read_preferences(write(tmp_path, records), PreferenceFileConfig(keep=("sure",)))
+    assert [row["sure"] for row in rows] == [1] and not report.columns_unused
+    assert report.dropped.reasons() == {"has no column 'sure', which preferences.keep names": 1}
+    for name in ("pair_id", "chosen", "row"):
+        with pytest.raises(ValidationError, match="cannot be kept"):
+            PreferenceFileConfig(keep=(name,))
 
 
 @pytest.mark.parametrize("weight", [float("inf"), float("nan"), -1.0, None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,7 +76,12 @@ def test_squad_answers_are_read_from_a_cell_of_a_table(read):
     assert example.references == ("Oslo", "in Oslo")
 
 
-@pytest.mark.parametrize("dialogue", ["\r\n\r\nHuman: a\r\n\r\nAssistant:", "Human: a\nAssistant:"])
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        "\r\n\r\nHuman: a\r\n\r\nAssistant:", "Human: a\nAssistant:", "\n\nHuman: a\nAssistant:",
+    ],
+)  # fmt: skip
 def test_marks_of_hh_with_other_line_ends(read, dialogue):
     (pair,), _ = read([{"prompt": dialogue, "chosen": " b", "rejected": " c"}], "preferences")
     assert pair.prompt == [{"role": "user", "content": "a"}]
@@ -86,6 +93,18 @@ def test_lines_within_a_turn_of_hh_are_no_turns(read):
     text = "\n\nHuman: a\n\nAssistant: b\nHuman: c"
     (pair,), _ = read([{"chosen": text, "rejected": "\n\nHuman: a\n\nAssistant: d"}], "preferences")
     assert pair.chosen[0]["content"] == "b\nHuman: c"
+
+
+def test_a_name_twice_in_turn_is_a_line_of_the_text(read):
+    prompt = "Human: summarise\nHuman: an error was made\nby me"
+    (pair,), _ = read([{"prompt": prompt, "chosen": "b", "rejected": "c"}], "preferences")
+    assert [turn["content"] for turn in pair.prompt] == [prompt.removeprefix("Human: ")]
+
+
+def test_the_right_option_of_a_column_with_holes(read):
+    row = {"question": "Which?", "options": ["red", "blue"], "correct": "1.0"}
+    (example,), _ = read([row])
+    assert example.response[0]["content"] == "B) blue"
 
 
 def test_messages_by_column_of_different_lengths_lose_no_turn(read):
@@ -185,6 +204,17 @@ def test_a_value_of_a_table_that_python_lacks_is_one_row_less(tmp_path):
         good, bad = read_rows(tmp_path / f"{name}.parquet")
         assert good.record is not None
         assert bad.record is None and f"a value under {name!r}" in bad.problem
+
+
+def test_decimals_are_numbers_and_a_map_with_a_key_twice_costs_no_row(tmp_path):
+    columns = {
+        "weight": pa.array([Decimal("0.50"), None], pa.decimal128(5, 2)),
+        "extra": pa.array([[("k", 1), ("k", 2)], []], pa.map_(pa.string(), pa.int64())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    first, second = read_rows(tmp_path / "rows.parquet")
+    assert first.record == {"weight": 0.5, "extra": [("k", 1), ("k", 2)]}
+    assert second.record["weight"] is None
 
 
 def test_a_table_with_a_column_twice_is_refused(tmp_path):

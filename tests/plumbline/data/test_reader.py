@@ -451,7 +451,7 @@ def test_a_function_of_your_own_is_a_format(read, tmp_path, monkeypatch):
         ("mtbench/dummy_conversation.json", "demonstrations", "sharegpt", 500, 500),
         ("oasst/en_100_tree.jsonl", "demonstrations", "oasst_tree", 100, 100),
         ("oasst/en_100_tree.jsonl", "preferences", "oasst_tree", 99, 100),
-        ("pandalm/testset-v1.json", "pairs", "pair", 993, 999),
+        ("pandalm/testset-v1.json", "pairs", "pair", 999, 999),
     ],
 )
 def test_real_files_are_read(real_file, name, use, format_name, kept, of):
