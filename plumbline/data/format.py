@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from plumbline.data.messages import is_missing
+from plumbline.data.messages import is_missing, structure_from
 from plumbline.data.part_values import Parts, has_something
 
 Record = Mapping[str, Any]
@@ -102,5 +102,12 @@ def parts_in(record: Record, columns: Mapping[str, str], needed: Collection[str]
     for part, column in columns.items():
         value = record.get(column)
         if not is_missing(value) and (part in needed or has_something(value) or value is False):
-            parts[part] = value
+            parts[part] = _several(value) if (part, column) == ("response", "answers") else value
     return parts
+
+
+def _several(value: Any) -> Any:
+    """Return the texts that a cell of a table lists, under a name that says it holds several."""
+    texts = structure_from(value)
+    is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    return texts if is_list else value

@@ -76,6 +76,12 @@ def test_squad_answers_are_read_from_a_cell_of_a_table(read):
     assert example.references == ("Oslo", "in Oslo")
 
 
+def test_several_answers_of_a_cell_are_several(read):
+    (example,), _ = read([{"question": "Where?", "answers": '["Paris", "paris"]'}])
+    assert example.response[0]["content"] == "Paris"
+    assert example.references == ("Paris", "paris")
+
+
 @pytest.mark.parametrize(
     "dialogue",
     [
