@@ -231,7 +231,7 @@ def _record_at(batch: Any, place: int) -> dict[str, Any] | str:
         cell = batch.column(name)[place]
         try:
             record[name] = cell.as_py(maps_as_pydicts="strict")
-        except KeyError:  # a map with a key twice, which is no object: its pairs
+        except KeyError:  # a map with a key twice: its pairs
             record[name] = cell.as_py()
         except (ValueError, OverflowError) as error:
             return f"has a value under {name!r} that cannot be read: {error}"
