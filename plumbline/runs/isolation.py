@@ -41,6 +41,7 @@ _TICK_SECONDS = 2.0
 #: How long the processes of a stage are listened to after one has failed: one that was killed says
 #: more than those that miss it.
 _GRACE_SECONDS = 2.0
+_STARTING = threading.Lock()
 _IMPORTED = spinning.Moment.now()
 
 
@@ -135,21 +136,21 @@ def started(
 def process_server() -> ForkServerContext:
     """Return what starts processes as forks of a server, which the first one starts.
 
-    The server imports the heavy libraries once, and what of ours is imported here: the modules of
-    the stages, from where they are imported here. Imports only: none of them may start a thread or
-    touch a device. Their code is looked at before, so that an artefact made by a module as it was
-    then is not taken for one by a file that was changed since.
+    The server imports the heavy libraries once, and what of ours is imported here, from where it is
+    imported here. Imports only: none of them may start a thread or touch a device. Their code is
+    read before, so that no artefact of theirs gets the digest of a file that was changed since.
     """
     ours = sorted(name for name in list(sys.modules) if _is_of_a_stage(name))
     for name in ours:
         code_version.fingerprint(name)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plumbline.runs.preload", *ours])
-    os.environ[PATH] = json.dumps(sys.path)
-    try:
-        forkserver.ensure_running()
-    finally:
-        del os.environ[PATH]
+    with _STARTING:  # threads start stages at a time, and all share one environment
+        os.environ[PATH] = json.dumps(sys.path)
+        try:
+            forkserver.ensure_running()
+        finally:
+            del os.environ[PATH]
     return context
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import forkserver
 
@@ -50,6 +51,11 @@ def test_the_server_imports_from_where_the_command_does(monkeypatch):
     monkeypatch.setattr(sys, "path", ["", *here])
     importlib.reload(preload)
     assert sys.path == here and PATH not in os.environ
+
+
+def test_threads_may_start_the_server_at_a_time():
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(lambda _: process_server(), range(200)))) == 200
 
 
 class Says:
