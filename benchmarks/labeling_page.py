@@ -36,29 +36,26 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+ROOT = Path(__file__).resolve().parents[1]
 # A script's folder comes first on the path, and annotation.py is in this one.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+sys.path[:] = [
+    str(ROOT),
+    *(e for e in sys.path if Path(e or ".").resolve() != Path(__file__).parent),
+]
 
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import Connection
 from annotation.argilla.labeler_client import LabelerClient
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.folder import Campaign, campaign_folder
-from annotation.campaign.pairs import Pair
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
 from annotation.server import control
 from annotation.server.site_folder import Reach, Site, free_port
-from plumbline.data.records import user
+from benchmarks.finished_seeds import say
+from benchmarks.labeling_pairs import pairs_named
 
 CHOICES = ("a", "b", "tie", "both_bad")
-SENTENCE = (
-    "It is **right** to compare `both` responses to the end before one says which is better. "
-)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -90,22 +87,12 @@ class Office:
         for person in people:
             if person not in existing:
                 server.create_user(person, password_of(person))
-        dice = random.Random(name)
-        rows = [
-            Pair(
-                f"{name}-{n}",
-                [user(f"Question {n} of {name}?")],
-                f"First {n}. " + SENTENCE * dice.randrange(2, 40),
-                f"Second {n}. " + SENTENCE * dice.randrange(2, 40),
-            )
-            for n in range(pairs)
-        ]
         config = CampaignConfig(
             name=name, people=tuple(people), overlap=votes, gold_share=0, repeat_share=0,
             near_identical=1,
         )  # fmt: skip
         folder = campaign_folder(self.site.home, name)
-        push(folder, server, config, rows)
+        push(folder, server, config, pairs_named(name, pairs))
         return Campaign(folder)
 
     def lost(self, campaign: Campaign, work: Work) -> int:

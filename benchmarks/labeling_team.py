@@ -45,24 +45,17 @@ from annotation.argilla.client import Connection
 from annotation.argilla.labeler_client import LabelerClient
 from annotation.campaign.config import CampaignConfig
 from annotation.campaign.folder import campaign_folder
-from annotation.campaign.pairs import Pair
 from annotation.campaign.push import push
 from annotation.server import control
 from annotation.server.embedded.plumbline_site.services import Services
 from annotation.server.site_folder import Reach, Site, free_port
-from plumbline.data.records import user
+from benchmarks.finished_seeds import say
+from benchmarks.labeling_pairs import pairs_named
 from tests.database_servers import DatabaseServers, missing
 
 PAIRS, VOTES = 5000, 3
 SECONDS_PER_ANSWER = 20.0
 CHOICES = ("a", "b", "tie", "both_bad")
-SENTENCE = (
-    "It is **right** to compare `both` responses to the end before one says which is better. "
-)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def quick_passwords(folder: Path) -> None:
@@ -71,7 +64,7 @@ def quick_passwords(folder: Path) -> None:
     (folder / "sitecustomize.py").write_text(
         "import bcrypt, functools\nbcrypt.gensalt = functools.partial(bcrypt.gensalt, 4)\n"
     )
-    control._EMBEDDED = f"{folder}{os.pathsep}{control._EMBEDDED}"  # type: ignore[assignment]
+    control.EMBEDDED = f"{folder}{os.pathsep}{control.EMBEDDED}"  # type: ignore[assignment]
 
 
 def prepared(site: Site, url: str, people: int) -> tuple[str, list[str]]:
@@ -80,16 +73,7 @@ def prepared(site: Site, url: str, people: int) -> tuple[str, list[str]]:
     names = [f"labeller-{number:03}" for number in range(people)]
     for name in names:
         server.create_user(name, f"password-of-{name}")
-    dice = random.Random(0)
-    pairs = [
-        Pair(
-            f"p-{n}",
-            [user(f"Question {n}?")],
-            f"First {n}. " + SENTENCE * dice.randrange(2, 40),
-            f"Second {n}. " + SENTENCE * dice.randrange(2, 40),
-        )
-        for n in range(PAIRS)
-    ]
+    pairs = pairs_named("team", PAIRS)
     config = CampaignConfig(
         name="team", overlap=VOTES, gold_share=0, repeat_share=0, near_identical=1
     )

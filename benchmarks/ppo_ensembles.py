@@ -31,16 +31,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.finished_run import artifacts_of, measured, parser_of
 from benchmarks.finished_seeds import FinishedSeeds, say
 from benchmarks.intervals import interval
-from benchmarks.process_reward import new_stage
 from benchmarks.reward_ensembles import noisy
+from benchmarks.stages import new_stage
 from plumbline.data.records import Conversation
 from plumbline.hooks import Scorer
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.find import find_artifact
 from plumbline.runs.metrics import read_metrics
 from plumbline.seeds import derive
 from plumbline.world.data import prompts
@@ -52,15 +52,9 @@ from reward.train import train_reward_model
 from rl.config import KLConfig, PPOConfig
 from rl.ppo import train_ppo
 
-#: Options that do not change the result of a seed.
-ELSEWHERE = ("home", "run", "seeds")
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--home", type=Path, default=Path("runs"), help="the home of the run")
-    parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of(__doc__)
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--ensembles", nargs="*", default=["minimum", "uncertainty"])
     parser.add_argument("--pairs", type=int, default=200, help="labels to train on")
@@ -70,14 +64,10 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1.2e-3, help="of PPO")
     parser.add_argument("--prompts", type=int, default=60, help="held-out ones")
     options = parser.parse_args()
-    policy, preferences = (
-        find_artifact(options.home, f"{options.run}:{name}") for name in ("sft", "preferences")
-    )
-    assert policy is not None and preferences is not None, "the run has no such stages"
-    measured = {name: value for name, value in vars(options).items() if name not in ELSEWHERE}
+    policy, preferences = artifacts_of(options, "sft", "preferences")
     finished = FinishedSeeds(
         options.home / f"ppo_ensembles-{options.run}.jsonl",
-        {"policy": policy.id, "preferences": preferences.id, **measured},
+        {"policy": policy.id, "preferences": preferences.id, **measured(options)},
         "rl.ppo",
     )
     curves: dict[str, list[list[float]]] = {}

@@ -17,7 +17,6 @@ first was cut off. Progress goes to stderr; the last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -36,14 +35,15 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console
 
+from benchmarks.finished_run import artifacts_of, parser_of
 from benchmarks.finished_seeds import FinishedSeeds, say
 from benchmarks.intervals import interval
+from benchmarks.stages import Folder, new_stage
 from plumbline.data.records import Conversation, Row, assistant, prompt_id, read_dataset
 from plumbline.data.records import write_dataset as write
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact, read_json, write_json
-from plumbline.runs.find import find_artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
@@ -64,25 +64,13 @@ _ANSWER = re.compile(r"Answer: \$(\d+)")
 TRAINING = TrainingConfig(learning_rate=1e-3, epochs=3, batch_size=16, checkpoint_every=100_000)
 
 
-class Folder(Artifact):
-    """A folder as an artefact without a manifest."""
-
-    @property
-    def id(self) -> str:
-        return self.path.name
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--home", type=Path, default=Path("runs"), help="the home of the run")
-    parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of(__doc__)
     parser.add_argument("--train-prompts", type=int, default=150)
     parser.add_argument("--held-out-prompts", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=1.0)
     options = parser.parse_args()
-    policy = find_artifact(options.home, f"{options.run}:sft")
-    assert policy is not None, "the run has no such stage"
+    (policy,) = artifacts_of(options, "sft")
     checker, sampling = RightAnswer(0), SamplingConfig(temperature=options.temperature)
     kept = options.home / f"process_reward-{options.run}"
     settings = {
@@ -148,11 +136,6 @@ def sums(share: str, count: int) -> list[Conversation]:
     """Return different prompts of a share that ask for a sum."""
     sum_prompts = [p for p in prompts(0, 8 * count, share) if (r := read(p)) and r.kind == "sum"]
     return list({prompt_id(p): p for p in sum_prompts}.values())[:count]
-
-
-def new_stage(folder: Path) -> Stage:
-    """Return a stage to work in, silent."""
-    return Stage(folder, Reporter(quiet=True))
 
 
 def outcome_pairs(steps: Artifact, folder: Path) -> int:

@@ -15,7 +15,6 @@ resumes where the first was cut off. Progress goes to stderr; the last line is o
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -30,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.finished_run import artifacts_of, parser_of
 from benchmarks.finished_seeds import FinishedSeeds
 from benchmarks.intervals import interval
 from plumbline.data.records import read_dataset
@@ -39,7 +39,6 @@ from plumbline.lm.load import load_config, trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.find import find_artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.training.pairs import EncodedPair, encode_pairs
@@ -51,18 +50,12 @@ KINDS = ("trl", "ours")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--home", type=Path, default=Path("runs"), help="the home of the run")
-    parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of(__doc__)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=float, default=RewardConfig().training.epochs)
     parser.add_argument("--only", choices=KINDS, help="one of both, in less time")
     options = parser.parse_args()
-    policy, preferences = (
-        find_artifact(options.home, f"{options.run}:{name}") for name in ("sft", "preferences")
-    )
-    assert policy is not None and preferences is not None, "the run has no such stages"
+    policy, preferences = artifacts_of(options, "sft", "preferences")
     kinds = (options.only,) if options.only else KINDS
     best = preferences.metrics["best_possible"]
     assert best is not None, "the run's labels are not simulated, so nobody knows what is possible"

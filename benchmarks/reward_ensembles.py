@@ -31,14 +31,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.finished_run import artifacts_of, measured, parser_of
 from benchmarks.finished_seeds import FinishedSeeds, say
 from benchmarks.intervals import interval
-from benchmarks.process_reward import Folder, new_stage
+from benchmarks.stages import Folder, new_stage
 from plumbline.data.records import Conversation, Row, read_dataset, write_dataset
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.find import find_artifact
 from plumbline.seeds import derive, rng
 from plumbline.statistics.best_of_n import best_of
 from plumbline.world.data import prompts
@@ -49,35 +49,26 @@ from reward.scorer import RewardModelScorer
 from reward.train import train_reward_model
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-#: Options that do not change the result of a seed.
-ELSEWHERE = ("home", "run", "seeds")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--home", type=Path, default=Path("runs"), help="the home of the run")
-    parser.add_argument("--run", default="dpo_vs_ppo-quickstart", help="its name")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of(__doc__)
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=200, help="labels to train on")
     parser.add_argument("--flipped", type=float, default=0.25, help="share of mistaken labels")
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--weight", type=float, default=1.0, help="of the uncertainty")
     options = parser.parse_args()
-    policy, preferences = (
-        find_artifact(options.home, f"{options.run}:{name}") for name in ("sft", "preferences")
-    )
-    assert policy is not None and preferences is not None, "the run has no such stages"
+    policy, preferences = artifacts_of(options, "sft", "preferences")
 
     # 1. Responses, and how good they truly are.
     say(f"{options.prompts * SIZES[-1]} responses to choose from")
     candidates = sample_candidates(policy, options.prompts)
 
     # 2. Reward models of each seed, and the gold utility of what they choose.
-    measured = {name: value for name, value in vars(options).items() if name not in ELSEWHERE}
     finished = FinishedSeeds(
         options.home / f"reward_ensembles-{options.run}.jsonl",
-        {"policy": policy.id, "preferences": preferences.id, **measured},
+        {"policy": policy.id, "preferences": preferences.id, **measured(options)},
         "reward.train",
     )
     curves: dict[str, list[list[float]]] = {}
