@@ -320,8 +320,7 @@ class OnlineLearner:
 
     def rollback(self, snapshot: dict[str, Any]) -> None:
         """Restore what `snapshot` returned; what it has cost stays."""
-        for name, value in snapshot["weights"].items():
-            assign(self._weights[name], value)
+        assign(self._weights, snapshot["weights"])
         self.round, self.steps = int(snapshot["round"]), int(snapshot["steps"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -336,8 +335,7 @@ class OnlineLearner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name, value in state["weights"].items():
-            assign(self._weights[name], value)
+        assign(self._weights, state["weights"])
         load_optimizer(self._optimizer, state["optimizer"])
         for name, count in state["counts"].items():
             setattr(self, name, count)

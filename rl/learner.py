@@ -55,6 +55,5 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for name, value in state["weights"].items():
-            assign(self.parameters[name], value)
+        assign(self.parameters, state["weights"])
         load_moments(self.optimizer, self.parameters, state["moments"])

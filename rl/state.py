@@ -113,8 +113,7 @@ class TrainingState:
 
     def rollback(self, snapshot: dict[str, Any]) -> None:
         """Restore what `snapshot` returned."""
-        for name, weight in snapshot["weights"].items():
-            assign(self.learners["policy"].parameters[name], weight)
+        assign(self.learners["policy"].parameters, snapshot["weights"])
         self.iteration, self.steps = int(snapshot["iteration"]), int(snapshot["steps"])
 
     def state_dict(self) -> dict[str, Any]:

@@ -171,8 +171,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
         if hasattr(self, "_total_train_tokens"):
             self._total_train_tokens = self._tree["tokens"]
         parameters = dict((model if model is not None else self.model).named_parameters())
-        for name, value in self._tree["model"].items():
-            assign(parameters[name], value)
+        assign(parameters, self._tree["model"])
         self.monitor.health.reported = list(self._tree.get("warned", ()))
         if self.held_out_watch is not None:
             self.held_out_watch.restore(self._tree["held_out"])

@@ -97,9 +97,10 @@ def missing_passes(count: int) -> int:
     return 0 if sharding() is None else max(of_all_processes(count)) - count
 
 
-def assign(weight: Tensor, value: Tensor) -> None:
-    """Give a weight a value of a checkpoint, which may have been whole where it is in shares."""
-    weight.data.copy_(as_held(value, weight))
+def assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give weights the values of a checkpoint, which may be whole where weights are in shares."""
+    for name, value in values.items():
+        weights[name].data.copy_(as_held(value, weights[name]))
 
 
 def moments_of(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Any]:
