@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Row, read_dataset
+from plumbline.data.records import Row, columns_of, iterate_dataset, read_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import ConfigError, DataError
 from plumbline.hooks import EvaluationHook
@@ -135,13 +135,7 @@ def train_sft(
         final = save(stage.folder / "final" if keeps_best else stage.folder)
         held_out = best if keeps_best else final
     return {
-        "held_out_loss": held_out.loss,
-        "held_out_token_accuracy": held_out.token_accuracy,
-        **(
-            {}
-            if held_out.answer_accuracy is None
-            else {"held_out_answer_accuracy": held_out.answer_accuracy}
-        ),
+        **held_out.metrics(),
         "train_rows": float(len(train)),
         "dropped_rows": float(len(dropped.rows)),
         **({} if watch is None else {"best_step": float(watch.best_step)}),
@@ -297,7 +291,9 @@ def _check_wrong_answers(
                 "leave the setting out."
             )
         return
-    count = sum(bool(row.get(WRONG_ANSWERS)) for row in read_dataset(demonstrations.path, "train"))
+    if WRONG_ANSWERS not in columns_of(demonstrations.path, "train"):
+        return
+    count = sum(bool(row[WRONG_ANSWERS]) for row in iterate_dataset(demonstrations.path, "train"))
     if count:
         stage.say(
             f"{count:,} demonstrations have wrong answers, which are not learnt from: set "

@@ -37,6 +37,11 @@ class HeldOut(NamedTuple):
     """Share of rows with wrong answers whose right one has the highest mean log-probability of a
     token; None where there are none."""
 
+    def metrics(self) -> dict[str, float]:
+        """Return those that there are, by their names in metrics.jsonl."""
+        named = {f"held_out_{name}": value for name, value in self._asdict().items()}
+        return {name: value for name, value in named.items() if value is not None}
+
 
 class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
     """TRL's trainer on rows with ``input_ids`` and ``labels``, and perhaps ``token_weights``.
@@ -167,15 +172,7 @@ class SFTTrainer(ExactResume, trl.SFTTrainer):  # type: ignore[misc]
     def held_out_figures(self) -> dict[str, float]:
         """Return the held-out figures of the new task, and losses and drifts of the others."""
         held_out = self.held_out()
-        metrics = {
-            "held_out_loss": held_out.loss,
-            "held_out_token_accuracy": held_out.token_accuracy,
-            **(
-                {}
-                if held_out.answer_accuracy is None
-                else {"held_out_answer_accuracy": held_out.answer_accuracy}
-            ),
-        }
+        metrics = held_out.metrics()
         if self.tasks is None:
             return metrics
         metrics |= self.losses_of_others()

@@ -212,6 +212,14 @@ def iterate_dataset(folder: Path, split: str) -> Iterator[Row]:
             yield row
 
 
+def columns_of(folder: Path, split: str) -> list[str]:
+    """Return the names of a split's columns, without reading its rows."""
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_schema(split_file(folder, split)).names
+    return names
+
+
 def without_nulls(message: Mapping[str, Any]) -> Message:
     """Return a message without the keys that a table holds for other messages' sake."""
     if len(message) == 2:
