@@ -8,7 +8,7 @@ from typing import Any
 
 from plumbline.data.format import AROUND, MEANINGFUL, Format, Names, derived
 from plumbline.data.messages import is_missing, kind_of, messages_from, structure_from
-from plumbline.data.part_values import Parts, number_in, number_of, truth_of
+from plumbline.data.part_values import Parts, number_in, number_or_none, truth_of
 from plumbline.data.records import assistant, user
 from plumbline.data.verdicts import strength_of, verdict_of, with_verdict
 
@@ -94,11 +94,9 @@ def _ranked(parts: dict[str, Any]) -> Parts:
 def _place_of(response: Mapping[str, Any]) -> float | None:
     """Return a number that is larger for a better response, of its rank or score."""
     for key in ("rank", "overall_score", "fine-grained_score", "score"):
-        try:
-            number = number_of(response.get(key))
-        except ValueError:
-            continue
-        return -number if key == "rank" else number
+        number = number_or_none(response.get(key))
+        if number is not None:
+            return -number if key == "rank" else number
     return None
 
 

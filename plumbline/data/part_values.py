@@ -59,7 +59,7 @@ def why_no_truths(labels: Sequence[Any]) -> str | None:
     A rating from 1 to 5 has ones, and a vote of -1, 0 or 1 has noughts that are not bad. A few
     odd values among many do not make a file one of these.
     """
-    numbers = [number for label in labels if (number := _plain_number(label)) is not None]
+    numbers = [number for label in labels if (number := number_or_none(label)) is not None]
     few = max(2, len(labels) / 10)
     if sum(number not in (-1, 0, 1) for number in numbers) >= few:
         shown = ", ".join(f"{number:g}" for number in sorted(set(numbers))[:5])
@@ -69,9 +69,8 @@ def why_no_truths(labels: Sequence[Any]) -> str | None:
     return None
 
 
-def _plain_number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
+def number_or_none(value: Any) -> float | None:
+    """Return a finite number as `number_of` does; None for what is none."""
     try:
         return number_of(value)
     except ValueError:
