@@ -93,34 +93,25 @@ class Nodes:
         """Let the other machines take part in a stage while the block runs."""
         self._stages += 1
         for other in self.others:
-            self._send(other, "stage", self._stages, order)
+            send(other.connection, other.name, "stage", self._stages, order)
         try:
             yield self.others
         finally:
             for other in self.others:
                 with suppress(PlumblineError):
-                    self._send(other, "over", self._stages)
+                    send(other.connection, other.name, "over", self._stages)
 
     def heard(self, other: Other) -> tuple[Any, ...] | None:
         """Return what a machine says in the present stage; None if it is about an older one."""
-        try:
-            stage, *event = other.connection.recv()
-        except (EOFError, OSError):
-            raise lost(other.name) from None
+        stage, *event = receive(other.connection, other.name)
         return tuple(event) if stage == self._stages else None
 
     def end(self, problem: str | None) -> None:
         """Let the other machines end, with the reason where there is one."""
         for other in self.others:
             with suppress(PlumblineError):
-                self._send(other, "end", problem)
+                send(other.connection, other.name, "end", problem)
             other.connection.close()
-
-    def _send(self, other: Other, *message: Any) -> None:
-        try:
-            other.connection.send(message)
-        except OSError:
-            raise lost(other.name) from None
 
 
 @contextmanager
@@ -331,7 +322,24 @@ def notice_loss(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def lost(who: str) -> PlumblineError:
+def send(connection: Connection, who: str, *message: Any) -> None:
+    """Say something to another machine; raise `PlumblineError` where it is lost."""
+    try:
+        connection.send(message)
+    except OSError:
+        raise _lost(who) from None
+
+
+def receive(connection: Connection, who: str) -> tuple[Any, ...]:
+    """Return what another machine says next; raise `PlumblineError` where it is lost."""
+    try:
+        message: tuple[Any, ...] = connection.recv()
+    except (EOFError, OSError):
+        raise _lost(who) from None
+    return message
+
+
+def _lost(who: str) -> PlumblineError:
     """Return the error of a machine that does not answer."""
     return PlumblineError(
         f"{who} has ended, or cannot be reached. Every machine stops; the same commands resume "

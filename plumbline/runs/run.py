@@ -308,10 +308,16 @@ class RunRecord:
 
         An attempt begins with no stage, so what the one before it made would be forgotten.
         """
+        last = self.finished_attempt
+        return (self._find(last["stages"]), last["settings"]) if last else None
+
+    @property
+    def finished_attempt(self) -> dict[str, Any] | None:
+        """Stages and settings of that attempt, as ``run.json`` keeps them for the next one."""
         if self.status == "finished":
-            return self.artifacts, self.settings
-        before = self.state["finished_before"]
-        return (self._find(before["stages"]), before["settings"]) if before else None
+            return {"stages": self.state["stages"], "settings": self.settings}
+        before: dict[str, Any] | None = self.state["finished_before"]
+        return before
 
     @property
     def planned(self) -> list[str]:
@@ -340,13 +346,9 @@ def _last_finished(folder: Path) -> dict[str, Any] | None:
     if not (folder / RUN_FILE).is_file():
         return None
     try:
-        record = RunRecord(folder)
-        if record.status == "finished":
-            return {"stages": record.state["stages"], "settings": record.settings}
+        return RunRecord(folder).finished_attempt
     except (ArtifactError, OSError):  # damaged: this attempt writes it again
         return None
-    before: dict[str, Any] | None = record.state["finished_before"]
-    return before
 
 
 def all_runs(home: Path) -> tuple[list[RunRecord], dict[str, str]]:

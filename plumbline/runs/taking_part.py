@@ -25,9 +25,10 @@ from plumbline.runs.nodes import (
     checkpoints_in,
     hello_of,
     launchers_store,
-    lost,
     made_in_store,
     notice_loss,
+    receive,
+    send,
 )
 
 Say = Callable[[str], None]
@@ -45,18 +46,11 @@ class FirstMachine:
 
     def receive(self) -> tuple[Any, ...]:
         """Return what it says next."""
-        try:
-            message: tuple[Any, ...] = self.connection.recv()
-        except (EOFError, OSError):
-            raise lost(self._name) from None
-        return message
+        return receive(self.connection, self._name)
 
     def tell(self, *message: Any) -> None:
         """Say something to it."""
-        try:
-            self.connection.send(message)
-        except OSError:
-            raise lost(self._name) from None
+        send(self.connection, self._name, *message)
 
     def orders(self) -> Iterator[tuple[int, Order]]:
         """Yield the stages in which this machine is to take part, each with its number.
