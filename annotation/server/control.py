@@ -26,7 +26,6 @@ from plumbline.errors import BusyError, PlumblineError
 
 START_SECONDS = 120
 STOP_SECONDS = 20
-_EMBEDDED = EMBEDDED
 _LOG_LINES = 12
 
 
@@ -175,7 +174,7 @@ def _spawn(site: Site, interpreter: Path) -> subprocess.Popen[bytes]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment = {
         **kept,
-        "PYTHONPATH": str(_EMBEDDED),
+        "PYTHONPATH": str(EMBEDDED),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(site.temporary.resolve()),
     }

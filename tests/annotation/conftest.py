@@ -245,7 +245,7 @@ def quick_passwords(tmp_path_factory):
         "import bcrypt, functools\nbcrypt.gensalt = functools.partial(bcrypt.gensalt, 4)\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "_EMBEDDED", f"{folder}{os.pathsep}{control._EMBEDDED}")
+        patch.setattr(control, "EMBEDDED", f"{folder}{os.pathsep}{control.EMBEDDED}")
         yield
 
 

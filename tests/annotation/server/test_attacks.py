@@ -430,7 +430,7 @@ def test_a_head_that_never_ends_is_ended():
         address = probe.getsockname()
     command = [python(), "-c", _HEADS, str(address[1])]
     slow: list[socket.socket] = []
-    with subprocess.Popen(command, env={"PYTHONPATH": str(control._EMBEDDED)}) as server:
+    with subprocess.Popen(command, env={"PYTHONPATH": str(control.EMBEDDED)}) as server:
         try:
             began = time.monotonic()
             while not slow:
@@ -494,7 +494,7 @@ asyncio.run(main())
 
 
 def test_one_address_cannot_take_all_connections():
-    environment = {"PYTHONPATH": str(control._EMBEDDED)}
+    environment = {"PYTHONPATH": str(control.EMBEDDED)}
     result = subprocess.run(
         [python(), "-c", _CONNECTIONS], env=environment, capture_output=True, text=True, check=False
     )

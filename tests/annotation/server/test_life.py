@@ -153,7 +153,7 @@ def test_one_folder_has_one_server(revived):
     site = revived["site"]
     before = control.running(site.site)
     command = [python(), *control._command(site.site)]
-    environment = {"PYTHONPATH": str(control._EMBEDDED), "PATH": os.environ["PATH"]}
+    environment = {"PYTHONPATH": str(control.EMBEDDED), "PATH": os.environ["PATH"]}
     second = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -20,14 +20,7 @@ def into_postgresql(file: Path, services: Services) -> None:
     """Move a site from a file of SQLite into an empty database, all of it or nothing."""
     from sqlalchemy import create_engine
 
-    source, target = create_engine(f"sqlite:///{file}"), create_engine(services.sync_url)
-    try:
-        with source.connect() as reader, target.begin() as writer:
-            _same_version(reader, writer)
-            _copy(reader, writer)
-    finally:
-        source.dispose()
-        target.dispose()
+    _copy(create_engine(f"sqlite:///{file}"), create_engine(services.sync_url))
     file.rename(file.with_name("argilla-before-postgresql.db"))
 
 
@@ -39,17 +32,21 @@ def into_sqlite(services: Services, file: Path) -> None:
 
     migrate(f"sqlite:///{file}")
     source = create_engine(services.sync_url, isolation_level="REPEATABLE READ")
-    target = create_engine(f"sqlite:///{file}")
+    _copy(source, create_engine(f"sqlite:///{file}"))
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Copy all tables in one transaction, and let both databases go."""
     try:
         with source.connect() as reader, target.begin() as writer:
             _same_version(reader, writer)
-            _copy(reader, writer)
+            _copy_tables(reader, writer)
     finally:
         source.dispose()
         target.dispose()
 
 
-def _copy(reader: Any, writer: Any) -> None:
+def _copy_tables(reader: Any, writer: Any) -> None:
     from argilla_server.models.base import DatabaseModel
     from sqlalchemy import text
 

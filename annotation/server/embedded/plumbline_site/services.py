@@ -19,6 +19,7 @@ OLDEST_POSTGRESQL, OLDEST_REDIS = 14, 5
 _OTHER_CONNECTIONS = 10
 """Connections of PostgreSQL that are left to jobs, backups and people."""
 _CONNECT_SECONDS = 5
+_REDIS_PASSWORD = " Give it in the address: --redis redis://:PASSWORD@HOST:6379/0"
 _TABLES = "to_regclass('users') IS NOT NULL"
 _SITE = "to_regclass('plumbline_site') IS NOT NULL"
 
@@ -101,14 +102,11 @@ def problem_with_redis(services: Services) -> str | None:
         return (
             f"Redis at {shown} "
             + ("refuses the password of --redis." if has_password else "asks for a password.")
-            + " Give it in the address: --redis redis://:PASSWORD@HOST:6379/0"
+            + _REDIS_PASSWORD
         )
     except redis.exceptions.ResponseError as error:
         if "noauth" in str(error).lower() or "authentication" in str(error).lower():
-            return (
-                f"Redis at {shown} asks for a password. Give it in the address: --redis "
-                "redis://:PASSWORD@HOST:6379/0"
-            )
+            return f"Redis at {shown} asks for a password.{_REDIS_PASSWORD}"
         return f"Redis at {shown} cannot be used: {error}."
     except (redis.exceptions.RedisError, OSError, ValueError) as error:
         return (
