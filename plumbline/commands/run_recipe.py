@@ -12,7 +12,8 @@ import typer
 from plumbline.commands import recipe_book
 from plumbline.commands.recipe_book import Recipe
 from plumbline.runs.launch import Options, how_to_launch
-from plumbline.runs.nodes import gathered
+from plumbline.runs.meeting import gathered
+from plumbline.runs.nodes import refuse_side_by_side
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run import Run
 from plumbline.runs.taking_part import take_part
@@ -55,8 +56,12 @@ def run_recipe(
             return
         reporter.say(f"[bold]{recipe.name}[/bold]  {recipe.summary}")
         if place is not None:
+            refuse_side_by_side(place, parallel, on)
+            recipe.load(
+                config, overrides
+            )  # what is wrong here is said before others are waited for
             reporter.say(f"[dim]  Waits for the others of {place.machines} machines.[/dim]")
-        with gathered(place, launched.processes, home) as nodes:
+        with gathered(place, launched.processes, home, reporter.say) as nodes:
             run = recipe_book.execute(
                 recipe,
                 config,

@@ -38,7 +38,7 @@ from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id, make_in, whole_artifact
 from plumbline.runs.metrics import METRICS
 from plumbline.runs.names import check_run_name
-from plumbline.runs.nodes import Nodes, without_side_by_side
+from plumbline.runs.nodes import Nodes, refuse_side_by_side
 from plumbline.runs.progress import Reporter, duration
 from plumbline.runs.run_file import RUN_FILE, read_run_file
 from plumbline.runs.side_by_side import SideBySide
@@ -77,9 +77,9 @@ class Run:
         the Ray cluster that they run on, ``ray`` or ``ray://HOST:PORT``. ``nodes``: more machines.
         """
         launch.refuse_launcher()
-        self._isolate, self._nodes = isolate, without_side_by_side(nodes, parallel, on)
-        self.processes, self.sharding = processes, sharding
-        self._before_work, self._started = before_work, time.monotonic()
+        refuse_side_by_side(nodes, parallel, on)
+        self._isolate, self._nodes, self._before_work = isolate, nodes, before_work
+        self.processes, self.sharding, self._started = processes, sharding, time.monotonic()
         self._seconds_left: Callable[[Iterable[str]], float] | None = None
         self.home = home.resolve()
         if not (self.home / name / RUN_FILE).is_file():  # older runs keep their names

@@ -68,10 +68,10 @@ class FirstMachine:
 
 
 @contextmanager
-def joined(place: Place, processes: int, home: Path) -> Iterator[FirstMachine]:
+def joined(place: Place, processes: int, home: Path, say: Say) -> Iterator[FirstMachine]:
     """Reach the first machine, and be known to it; raise `ConfigError` where that cannot be."""
     home = home.resolve()
-    connection = _reach(place)
+    connection = _reach(place, say)
     try:
         name = Path(connection.recv_bytes(64).decode()).name
         key = _read_mark(home / MARKS / name)
@@ -119,7 +119,8 @@ def take_part(place: Place, processes: int, home: Path, say: Say) -> None:
     ``processes``: of all machines together. Raises `PlumblineError` where the first machine stops
     with an error, or is lost.
     """
-    with joined(place, processes, home) as first:
+    say(f"Machine {place.number} of {place.machines}: looks for the first one at {place.address}.")
+    with joined(place, processes, home, say) as first:
         say(f"Machine {place.number} of {place.machines}: takes part in what {place.address} runs.")
         for number, order in first.orders():
             say(f"  ▸ {order.partial.name}")
@@ -182,9 +183,10 @@ def _make_part(first: FirstMachine, number: int, order: Order, place: Place) -> 
                 del listened_to[source]
 
 
-def _reach(place: Place) -> Connection:
+def _reach(place: Place, say: Say) -> Connection:
     """Return a connection to the first machine, which may start later than this one."""
     deadline = time.monotonic() + MEET
+    reason = None
     port = _ask_port(place)
     while True:
         try:
@@ -196,6 +198,12 @@ def _reach(place: Place) -> Connection:
                     "Set main_process_ip and main_process_port to where it is, and start the same "
                     "command there."
                 ) from None
+            if str(error) != reason:  # that it does not listen yet, or a name that nobody knows
+                reason = str(error)
+                say(
+                    f"  {place.address}:{port} does not answer ({error.strerror or reason}); tries "
+                    f"again for {MEET:.0f} seconds."
+                )
             time.sleep(_BETWEEN_LOOKS)
             continue
         reached.settimeout(None)

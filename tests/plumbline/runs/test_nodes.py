@@ -7,16 +7,19 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge
 
 import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, PlumblineError
-from plumbline.runs import nodes, taking_part
+from plumbline.runs import meeting, nodes, taking_part
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.launch import Place, free_port
-from plumbline.runs.nodes import Hello, Other, gathered
+from plumbline.runs.nodes import Hello, Other
 from plumbline.runs.processes import number_of_processes, of_all_processes, this_process
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
@@ -50,6 +53,10 @@ def place():
     return Place(2, 0, "127.0.0.1", free_port())
 
 
+def gathered(place, processes, home, say=lambda line: None):
+    return meeting.gathered(place, processes, home, say)
+
+
 @contextmanager
 def second_machine(place, home, processes=2):
     """Let a thread be the second machine; what it raises is in the list."""
@@ -81,7 +88,7 @@ def test_stages_of_two_machines(place, tmp_path):
         made = run.make("policy", who_takes_part)
         assert run.make("alone", alone_after, policy=made).metrics == {"processes": 1.0}
     assert raised == []
-    assert said[1:] == [f"  ▸ {made.id}"]
+    assert said[-1] == f"  ▸ {made.id}"
     assert (made.path / "found.txt").read_text() == "[[0, 2, 0], [1, 2, 0]]"
     assert made.manifest.machine["machines"] == 2
     assert made.manifest.arguments["processes"] == 2
@@ -127,15 +134,89 @@ def wait_for_checkpoint(home):
         time.sleep(0.02)
 
 
-def test_a_folder_that_is_not_shared_is_refused_on_both(place, tmp_path):
-    homes = tmp_path / "one", tmp_path / "two"
-    with second_machine(place, homes[1]) as (raised, _):  # noqa: SIM117
+def knock(place):
+    """Reach the first machine as anybody can who reaches its port."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            caller = socket.create_connection(("127.0.0.1", place.port))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            continue
+        return Connection(caller.detach())
+
+
+def test_who_cannot_read_the_mark_ends_nothing(place, tmp_path):
+    """Neither a machine with another home, nor anybody who says that he is one, or says nothing."""
+    homes, said = (tmp_path / "one", tmp_path / "two"), []
+
+    def strangers_and_the_second_machine():
+        silent, another_key = knock(place), knock(place)
+        for _ in range(2):
+            liar = knock(place)
+            name = liar.recv_bytes(64).decode()
+            liar.send_bytes(nodes.NO_MARK)
+            liar.send_bytes(b"\x1b[2Jnode-\xff7")
+            liar.close()
+        another_key.recv_bytes(64)
+        another_key.send_bytes(b"read")
+        with pytest.raises(AuthenticationError):
+            answer_challenge(another_key, b"guessed")
+        with second_machine(place, homes[1]) as (refused, _):
+            pass
+        assert f"is not in {homes[1]} here. Set --home" in str(refused[0])
+        with second_machine(place, homes[0]) as (raised, _):
+            pass
+        assert (raised, len(name)) == ([], 16)
+        silent.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        other_side = pool.submit(strangers_and_the_second_machine)
+        with gathered(place, 2, homes[0], said.append) as found:
+            assert [other.hello.number for other in found.others] == [1]
+        other_side.result()
+    assert [line.partition(" says")[0] for line in said] == [
+        "  2Jnode-7 (127.0.0.1)", f"  {socket.gethostname()} (127.0.0.1)",
+    ]  # fmt: skip
+    assert all("It is not let in; this machine waits on." in line for line in said)
+
+
+def test_a_machine_that_is_started_again_takes_its_own_place(tmp_path):
+    """As when it was stopped while the others are waited for."""
+    first = Place(3, 0, "127.0.0.1", free_port())
+
+    def come_and_go():
+        with taking_part.joined(first._replace(number=1), 3, tmp_path, print):
+            pass
         with (
-            pytest.raises(ConfigError, match=r"does not share the folder \S+one with this machine"),
-            gathered(place, 2, homes[0]),
+            taking_part.joined(first._replace(number=1), 3, tmp_path, print) as again,
+            taking_part.joined(first._replace(number=2), 3, tmp_path, print) as last,
+        ):
+            return again.receive(), last.receive()
+
+    with ThreadPoolExecutor(1) as pool:
+        other_side = pool.submit(come_and_go)
+        with gathered(first, 3, tmp_path) as found:
+            assert [other.hello.number for other in found.others] == [1, 2]
+            assert other_side.result() == (("welcome", 0), ("welcome", 0))
+
+
+def test_another_version_of_plumbline_is_named(place, tmp_path, monkeypatch):
+    class Hello:
+        """What a machine says whose version has other fields."""
+
+        def __reduce__(self):
+            return nodes.Hello, (1, 2)
+
+    monkeypatch.setattr(taking_part, "hello_of", lambda *_: Hello())
+    with second_machine(place, tmp_path) as (raised, _):  # noqa: SIM117
+        with (
+            pytest.raises(ConfigError, match="has another version of Plumbline"),
+            gathered(place, 2, tmp_path),
         ):
             pass
-    assert f"is not in {homes[1]} here. Set --home" in str(raised[0])
+    assert len(raised) == 1
 
 
 def test_another_version_is_refused_on_both(place, tmp_path, monkeypatch):
@@ -161,8 +242,8 @@ OWN = Hello(0, 2, 4, "/home", {"torch": "2"}, False, "a")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"number": 0}, "says that it is machine 0, as another one"),
-        ({"number": 2}, "or one beyond the 2"),
+        ({"number": 0}, "says that it is machine 0, and of 2 machines the others are 1 to 1"),
+        ({"number": 2}, "says that it is machine 2, and of 2"),
         ({"machines": 3}, "4 processes on 3 machines, and this one for 4 on 2"),
         ({"processes": 8}, "8 processes on 2 machines, and this one for 4 on 2"),
         ({"home": "/other"}, "is /other, and here it is /home"),
@@ -174,7 +255,7 @@ OWN = Hello(0, 2, 4, "/home", {"torch": "2"}, False, "a")
 )
 def test_machines_that_are_not_alike(change, message):
     hello = OWN._replace(number=1, host="b")._replace(**change)
-    problem = nodes._difference(OWN, Other(hello, None), {})
+    problem = meeting._difference(OWN, Other(hello, None), {})
     if message is None:
         assert problem is None
     else:
@@ -182,8 +263,15 @@ def test_machines_that_are_not_alike(change, message):
             raise ConfigError(problem)
 
 
+def test_a_number_that_two_machines_have():
+    first, second = (Other(OWN._replace(number=1, host=host), None) for host in "bc")
+    assert "c and b both say that they are machine 1" in meeting._difference(
+        OWN, second, {1: first}
+    )
+
+
 def test_a_machine_that_does_not_come(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(nodes, "MEET", 0.2)
+    monkeypatch.setattr(meeting, "MEET", 0.2)
     started = time.monotonic()
     with (
         pytest.raises(ConfigError, match=r"Of 2 machines, 1 did not come within"),
