@@ -193,6 +193,16 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     return _facts(tokenizer).end
 
 
+def conversation_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids that stand in a short conversation as the chat template writes it."""
+    talk = [user("Hello"), assistant("Hello")]
+    return {
+        id
+        for messages, asks in ((talk, False), (talk[:1], True))
+        for id in _ids(tokenizer, render(tokenizer, messages, generation_prompt=asks))
+    }
+
+
 def end_token_ids(
     tokenizer: PreTrainedTokenizerBase, more: int | Sequence[int] | None = None
 ) -> frozenset[int]:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.errors import ModelError
-from plumbline.lm.chat import DEFAULT_TEMPLATE, ConversationRefusedError, turn_end
+from plumbline.lm.chat import (
+    DEFAULT_TEMPLATE,
+    ConversationRefusedError,
+    conversation_ids,
+    turn_end,
+)
 from plumbline.lm.model_folder import load, source_of, translated
 
 if TYPE_CHECKING:
@@ -48,24 +53,46 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"The tokenizer of {name} has no end-of-sequence token, so no response could end. "
             "Set eos_token in its tokenizer_config.json."
         )
-    end = tokenizer.eos_token_id
-    if end >= tokenizer.vocab_size and not source.adapters:  # an added token; adapters add rows
-        rows = load(AutoConfig.from_pretrained, source.base).get_text_config().vocab_size
-        if end >= rows:
-            raise ModelError(
-                f"The end token {tokenizer.eos_token!r} of {name} has the id {end}, and its model "
-                f"has {rows} tokens, so no response could end by it. Set eos_token in "
-                "tokenizer_config.json to a token of the model's, or resize the model's embeddings."
-            )
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     _try_template(tokenizer, name)
     ends = (tokenizer.eos_token_id, turn_end(tokenizer).id)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
-        config = load(AutoConfig.from_pretrained, source.base)
-        rows = config.get_text_config().vocab_size
+    rows = load(AutoConfig.from_pretrained, source.base).get_text_config().vocab_size
+    if not source.adapters:  # which may bring rows of their own
+        _refuse_tokens_without_rows(tokenizer, rows, name)
+    pad = tokenizer.pad_token_id
+    if pad is None or pad in ends or (pad >= rows and not source.adapters):
         tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, rows, ends)})
     return tokenizer
+
+
+def _refuse_tokens_without_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None:
+    """Raise `ModelError` where the model has no row for a token that every conversation has."""
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"The tokenizer of {name} has {tokenizer.vocab_size} tokens, and its model has rows "
+            f"for {rows}: they do not belong together. Copy the tokenizer that the model was "
+            "trained with into the folder."
+        )
+    unlearnt = "so what it means was never learnt. "
+    set_to = " in tokenizer_config.json to a token of the model's"
+    wanted = {
+        tokenizer.eos_token_id: (
+            "end token", f"so no response could end by it. Set eos_token{set_to}"
+        )
+    }  # fmt: skip
+    if tokenizer.bos_token_id is not None:
+        begins = ("token that begins a text", f"{unlearnt}Set bos_token{set_to}")
+        wanted.setdefault(tokenizer.bos_token_id, begins)
+    of_template = f"{unlearnt}Let chat_template.jinja write a token of the model's"
+    for id in conversation_ids(tokenizer):
+        wanted.setdefault(id, ("token of the chat template", of_template))
+    for id, (what, advice) in sorted(wanted.items()):
+        if id >= rows:
+            raise ModelError(
+                f"The {what} {tokenizer.convert_ids_to_tokens(id)!r} of {name} has the id {id}, "
+                f"and its model has {rows} tokens, {advice}, or resize the model's embeddings."
+            )
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, rows: int, ends: tuple[int, ...]) -> str:

@@ -188,12 +188,51 @@ def test_a_text_beyond_all_memory_is_a_row_s_error(plain):
         encode_demonstration(load_tokenizer(plain), turn * 2)
 
 
-def test_an_end_token_that_the_model_lacks_is_refused(model_of_kind, tmp_path):
+@pytest.fixture
+def changed(model_of_kind, tmp_path):
+    """Return the folder of a model whose tokenizer's settings and template are changed."""
+
+    def change(*, template=None, **settings):
+        folder = tmp_path / "model"
+        shutil.copytree(model_of_kind("chatml"), folder, dirs_exist_ok=True)
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+        if template is not None:
+            (folder / "chat_template.jinja").write_text(template)
+        return folder
+
+    return change
+
+
+def test_an_end_token_that_the_model_lacks_is_refused(changed):
     """A misspelt eos_token becomes a new token, beyond the model's embeddings."""
-    folder = tmp_path / "model"
-    shutil.copytree(model_of_kind("chatml"), folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["eos_token"] = "<|nope|>"
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=r"'<\|nope\|>' of .* no response could end by it"):
+        load_tokenizer(changed(eos_token="<|nope|>"))
+
+
+def test_tokens_of_conversations_that_the_model_lacks_are_refused(changed):
+    """They would get new rows, of which nothing was learnt."""
+    with pytest.raises(ModelError, match=r"begins a text '<\|nope\|>' of .* Set bos_token in"):
+        load_tokenizer(changed(bos_token="<|nope|>"))
+    added = {"extra_special_tokens": ["<|turn|>"]}
+    folder = changed(bos_token=None, template=DEFAULT_TEMPLATE + "<|turn|>", **added)
+    with pytest.raises(ModelError, match=r"chat template '<\|turn\|>' of .*jinja write a token of"):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_of_another_model_is_refused(changed):
+    folder = changed()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 200}))
+    with pytest.raises(ModelError, match="rows for 200: they do not belong together"):
+        load_tokenizer(folder)
+
+
+def test_padding_that_the_model_lacks_is_another_token(changed):
+    """Masks hide it, so any token serves; as in models that were given a [PAD] beyond their end."""
+    folder = changed(pad_token="<|nope|>")
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    assert AutoTokenizer.from_pretrained(folder).pad_token_id >= rows
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.pad_token_id < rows
+    assert tokenizer.pad_token_id not in end_token_ids(tokenizer)
