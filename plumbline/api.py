@@ -315,7 +315,7 @@ def load_data(
     frame = pd.DataFrame(
         [{part: getattr(row.example, part, None) for part in parts} for row in reader]
     ).dropna(axis="columns", how="all")
-    frame.attrs["dropped"] = reader.report.dropped.rows
+    frame.attrs["dropped"] = list(reader.report.dropped.entries())
     return frame
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol
 
 DROPPED = "dropped.jsonl"
 #: How many row numbers are named for a reason.
 _MOST_NAMED = 8
+#: How many different reasons are counted by themselves in a file, since each is kept in memory.
+_MOST_REASONS = 10_000
+_OTHERS = f"other reasons (see {DROPPED})"
 
 
 class LeftOut(Protocol):
@@ -22,8 +26,29 @@ class LeftOut(Protocol):
         """What would let some of them in, as sentences for people."""
         ...
 
+    def add(
+        self, origin: str, number: int, reason: str, row: object, detail: object = None
+    ) -> None:
+        """Leave a row out. ``number`` counts from 1, as an editor does.
+
+        ``detail``: what people want to see beside the reason.
+        """
+        ...
+
     def __len__(self) -> int:
         """Return how many there are."""
+        ...
+
+    def entries(self) -> Iterable[dict[str, Any]]:
+        """Return them as they stand in ``dropped.jsonl``."""
+        ...
+
+    def reasons(self) -> dict[str, int]:
+        """Return the number of rows by reason, most frequent first."""
+        ...
+
+    def summary(self) -> str:
+        """Return reasons with their counts and first row numbers, as one sentence part."""
         ...
 
     def by_reason(self) -> list[tuple[str, int, str]]:
@@ -46,10 +71,7 @@ class Dropped:
     def add(
         self, origin: str, number: int, reason: str, row: object, detail: object = None
     ) -> None:
-        """Leave a row out. ``number`` counts from 1, as an editor does.
-
-        ``detail``: what people want to see beside the reason.
-        """
+        """Leave a row out, as `LeftOut.add` says."""
         self.rows.append(_entry(origin, number, reason, row, detail))
 
     def reasons(self) -> dict[str, int]:
@@ -74,10 +96,11 @@ class Dropped:
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""
-        reasons = [
-            f"{count} × {reason} (rows {numbers})" for reason, count, numbers in self.by_reason()
-        ]
-        return "; ".join([*reasons, *self.advice])
+        return _summary(self)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return them."""
+        return self.rows
 
     def write(self, folder: Path) -> None:
         """Write the rows to ``dropped.jsonl``; an empty file says that nothing was dropped."""
@@ -96,19 +119,26 @@ class Dropped:
 
 
 class DroppedFile:
-    """Rows that were left out, written as they come, so that their number does not matter."""
+    """Rows that were left out, written as they come, so that their number does not matter.
 
-    def __init__(self, folder: Path) -> None:
+    ``folder``: where ``dropped.jsonl`` is to be. None: a file that is gone when this object is.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.advice: list[str] = []
-        self._stream = _opened(folder)
+        self._stream = None if folder is None else _opened(folder)
         self._counts: Counter[str] = Counter()
         self._first: dict[str, list[int]] = {}
 
     def add(
         self, origin: str, number: int, reason: str, row: object, detail: object = None
     ) -> None:
-        """Leave a row out, as `Dropped.add` does."""
+        """Leave a row out, as `LeftOut.add` says."""
+        if self._stream is None:
+            self._stream = _temporary()
         self._stream.write(_line(_entry(origin, number, reason, row, detail)))
+        if reason not in self._counts and len(self._counts) >= _MOST_REASONS:
+            reason = _OTHERS
         self._counts[reason] += 1
         first = self._first.setdefault(reason, [])
         if len(first) <= _MOST_NAMED:
@@ -127,12 +157,34 @@ class DroppedFile:
         entries = [(reason, n, self._first[reason]) for reason, n in self._counts.items()]
         return _table(entries, _MOST_NAMED, 20)
 
+    def summary(self) -> str:
+        """Return reasons with their counts and first row numbers, as one sentence part."""
+        return _summary(self)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield them from the file, of one that is gone with this object."""
+        if self._stream is not None:
+            self._stream.seek(0)
+            yield from map(json.loads, self._stream)
+
     def write(self, folder: Path) -> None:
         """Have all of them in the file, which is in this folder already."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
-def _opened(folder: Path) -> TextIO:
+def _summary(dropped: LeftOut) -> str:
+    reasons = [f"{count} × {reason} (rows {rows})" for reason, count, rows in dropped.by_reason()]
+    return "; ".join([*reasons, *dropped.advice])
+
+
+def _temporary() -> IO[str]:
+    return tempfile.TemporaryFile(
+        "w+", encoding="utf-8", errors="backslashreplace", newline="\n", prefix="plumbline-dropped-"
+    )
+
+
+def _opened(folder: Path) -> IO[str]:
     """Open ``dropped.jsonl``: half a character cannot be UTF-8; its escape is JSON, too."""
     return (folder / DROPPED).open("w", encoding="utf-8", errors="backslashreplace")
 

@@ -7,12 +7,13 @@ preferences have.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from plumbline.data.records import Row, prompt_id
-from plumbline.dropped import Dropped
+import numpy as np
+
+from plumbline.data.records import Conversation, Row, prompt_number
+from plumbline.dropped import Dropped, LeftOut
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_response
 from plumbline.lm.context import LengthLimit
@@ -59,17 +60,15 @@ def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def paired_rows(rows: Sequence[Row], at_most: int, seed: int, dropped: Dropped) -> list[Row]:
-    """Return preference rows: a liked response to a prompt against one that was not.
+def paired_rows(rows: Sequence[Row], at_most: int, seed: int, dropped: LeftOut) -> Iterator[Row]:
+    """Yield preference rows: a liked response to a prompt against one that was not.
 
     At most so many for each prompt, drawn at random from all that are possible. Rows of prompts
-    whose responses all have one label are counted.
+    whose responses all have one label are counted. Memory holds the rows of one prompt, and some
+    tens of bytes of each of the others.
     """
-    by_prompt: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_prompt[prompt_id(row["prompt"])].append(row)
-    pairs: list[Row] = []
-    for identity, own in by_prompt.items():
+    for number, places in by_prompt(row["prompt"] for row in rows):
+        own = [rows[place] for place in places]
         liked, disliked = ([row for row in own if row["label"] is label] for label in (True, False))
         different = [
             (good, bad)
@@ -81,21 +80,33 @@ def paired_rows(rows: Sequence[Row], at_most: int, seed: int, dropped: Dropped) 
             for row in own:
                 dropped.add(row["origin"], row["row"], reason, row)
             continue
+        identity = f"{number:016x}"
         drawn = rng(seed, "pairs of labels", identity).sample(
             different, min(at_most, len(different))
         )
-        pairs += [
-            {
-                "pair_id": f"{identity}-{number}",
+        for place, (good, bad) in enumerate(drawn):
+            yield {
+                "pair_id": f"{identity}-{place}",
                 "prompt": good["prompt"],
                 "chosen": good["completion"],
                 "rejected": bad["completion"],
                 "origin": good["origin"],
                 "row": good["row"],
             }
-            for number, (good, bad) in enumerate(drawn)
-        ]
-    return pairs
+
+
+def by_prompt(prompts: Iterable[Conversation]) -> Iterator[tuple[int, list[int]]]:
+    """Yield the number of each different prompt with its places, in the order of the first ones."""
+    numbers = np.fromiter(map(prompt_number, prompts), np.uint64)
+    if not len(numbers):
+        return
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    ends = np.append(starts[1:], len(ordered))
+    for group in np.argsort(order[starts]):
+        places = order[starts[group] : ends[group]]
+        yield int(ordered[starts[group]]), places.tolist()
 
 
 # --- Ids. ---------------------------------------------------------------------------------------

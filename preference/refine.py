@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from plumbline.data.records import Row, assistant, read_dataset, write_dataset
-from plumbline.dropped import Dropped
+from plumbline.data.mapped_rows import MappedRows
+from plumbline.data.records import Row, assistant, iterate_dataset, write_dataset
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
@@ -15,6 +18,8 @@ from preference.pairing import passes
 from preference.pairs_config import PairFilterConfig, RefineConfig
 from preference.relabel import SOURCE
 
+Places = Sequence[int]
+"""Numbers of rows, from 0."""
 FAULT = "fault"
 """The column that says which fault a rejected response was given; null where it was sampled."""
 
@@ -24,92 +29,107 @@ def refine_preferences(
     stage: Stage, *, config: RefineConfig, preferences: Artifact, seed: int
 ) -> Mapping[str, float | None]:
     """Filter, balance and extend the training pairs of preferences; held-out pairs stay."""
-    rows, dropped = read_dataset(preferences.path, "train"), Dropped()
-    read = len(rows)
-    rows = different_enough(rows, config.filter, dropped)
+    rows = MappedRows(preferences.path, "train", stage.scratch)
+    dropped = DroppedFile(stage.folder)
+    places = different_enough(rows, config.filter, dropped)
     if config.balance_length:
-        rows = balanced_by_length(rows, seed, dropped)
-    if not rows:
+        places = balanced_by_length(rows, places, seed, dropped)
+    if not places:
         raise DataError(
-            f"None of {read} pairs is left: {dropped.summary()}. Loosen refine.filter, or set "
+            f"None of {len(rows)} pairs is left: {dropped.summary()}. Loosen refine.filter, or set "
             "refine.balance_length to false."
         )
-    negatives = with_faults(rows, config, seed)
-    stage.report_dropped(dropped)
-    kept = [row | {FAULT: row.get(FAULT)} for row in rows]
+    lengths: Counter[int] = Counter()
+    negatives = 0
+
+    def train() -> Iterator[Row]:
+        nonlocal negatives
+        for place in places:
+            row = rows[place]
+            lengths[_longer(row)] += 1
+            yield row | {FAULT: row.get(FAULT)}
+        for row in with_faults(rows, places, config, seed):
+            negatives += 1
+            yield row
+
     counts = write_dataset(
         stage.folder,
-        {"train": [*kept, *negatives], "test": read_dataset(preferences.path, "test")},
+        {"train": train(), "test": iterate_dataset(preferences.path, "test")},
         kind="preference",
         title="Refined preferences",
         description=f"The pairs of {preferences.id}; {FAULT} marks rejected responses that were "
         "made from the chosen one.",
         dropped=dropped,
     )
-    unequal = [longer for row in kept if (longer := _longer(row)) != 0]
+    stage.report_dropped(dropped)
+    unequal = lengths[1] + lengths[-1]
     return {
         "pairs": counts["train_rows"],
-        "negatives": float(len(negatives)),
-        "chosen_longer_share": sum(x > 0 for x in unequal) / len(unequal) if unequal else None,
+        "negatives": float(negatives),
+        "chosen_longer_share": lengths[1] / unequal if unequal else None,
         "dropped_rows": counts["dropped_rows"],
     }
 
 
-def different_enough(rows: Sequence[Row], limits: PairFilterConfig, dropped: Dropped) -> list[Row]:
-    """Return the pairs whose texts are different enough, and of similar enough length."""
-    kept = []
-    for number, row in enumerate(rows, 1):
+def different_enough(rows: Iterable[Row], limits: PairFilterConfig, dropped: LeftOut) -> Places:
+    """Return the places of pairs whose texts are different enough, and of similar enough length."""
+    kept = array("q")
+    for place, row in enumerate(rows):
         chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
         if not passes(chosen, rejected, limits.max_similarity, None):
             reason = f"its responses are more alike than max_similarity ({limits.max_similarity:g})"
         elif not passes(chosen, rejected, None, limits.max_length_ratio):
             reason = f"its lengths differ by more than max_length_ratio ({limits.max_length_ratio})"
         else:
-            kept.append(row)
+            kept.append(place)
             continue
-        dropped.add(row.get("origin", "preferences"), row.get("row", number), reason, row)
+        _leave_out(row, place, reason, dropped)
     return kept
 
 
-def balanced_by_length(rows: Sequence[Row], seed: int, dropped: Dropped) -> list[Row]:
-    """Return pairs of which the chosen response is the longer one as often as the shorter one.
+def balanced_by_length(rows: Sequence[Row], places: Places, seed: int, dropped: LeftOut) -> Places:
+    """Return the places of pairs of which half have the longer response as the chosen one.
 
     Surplus pairs leave at random. Pairs of equal length stay.
     """
+    signs = array("b", (_longer(rows[place]) for place in places))
     longer, shorter = (
-        [n for n, row in enumerate(rows) if _longer(row) == sign] for sign in (1, -1)
+        array("q", (n for n, sign in enumerate(signs) if sign == wanted)) for wanted in (1, -1)
     )
     more = longer if len(longer) > len(shorter) else shorter
     surplus = set(rng(seed, "balance length").sample(more, abs(len(longer) - len(shorter))))
     side = "longer" if more is longer else "shorter"
     for n in sorted(surplus):
-        row = rows[n]
         reason = f"too many pairs have the {side} response as chosen"
-        dropped.add(row.get("origin", "preferences"), row.get("row", n + 1), reason, row)
-    return [row for n, row in enumerate(rows) if n not in surplus]
+        _leave_out(rows[places[n]], places[n], reason, dropped)
+    return array("q", (place for n, place in enumerate(places) if n not in surplus))
 
 
-def with_faults(rows: Sequence[Row], config: RefineConfig, seed: int) -> list[Row]:
-    """Return pairs of chosen responses with copies of themselves that have a fault, marked.
+def with_faults(
+    rows: Sequence[Row], places: Sequence[int], config: RefineConfig, seed: int
+) -> Iterator[Row]:
+    """Yield pairs of chosen responses with copies of themselves that have a fault, marked.
 
-    Of a share of the rows; one that has nothing to spoil by the fault whose turn it is gets the
-    next fault that applies, and none where no fault does.
+    Of a share of the rows at these places; one that has nothing to spoil by the fault whose turn it
+    is gets the next fault that applies, and none where no fault does.
     """
     drawn = sorted(
-        rng(seed, "negatives").sample(range(len(rows)), round(config.negatives * len(rows)))
+        rng(seed, "negatives").sample(range(len(places)), round(config.negatives * len(places)))
     )
-    negatives: list[Row] = []
     for turn, number in enumerate(drawn):
-        row, faults = rows[number], config.faults
+        row, faults = rows[places[number]], config.faults
         text = _text(row, "chosen")
         for step in range(len(faults)):
             fault = faults[(turn + step) % len(faults)]
             random = rng(seed, "fault", fault, row.get("pair_id", str(number)))
             spoilt = CORRUPTIONS[fault].function(text, random)
             if spoilt is not None and spoilt.strip() and spoilt != text:
-                negatives.append(_spoilt_row(row, spoilt, fault, number))
+                yield _spoilt_row(row, spoilt, fault, number)
                 break
-    return negatives
+
+
+def _leave_out(row: Row, place: int, reason: str, dropped: LeftOut) -> None:
+    dropped.add(row.get("origin", "preferences"), row.get("row", place + 1), reason, row)
 
 
 def _spoilt_row(row: Row, spoilt: str, fault: str, number: int) -> Row:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
-from plumbline.data.records import Row, prompts_of, read_dataset, write_dataset
-from plumbline.dropped import Dropped
+from plumbline.data.records import Row, iterate_dataset, prompts_of, write_dataset
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 from plumbline.quiet import silence_libraries
@@ -23,6 +25,8 @@ from preference.pairs_config import RelabelConfig
 
 SOURCE = "label_source"
 """The column that says whose label it is: human or model."""
+#: Pairs that are in memory at once, with their scores.
+_SCORED_AT_ONCE = 10_000
 
 
 class Opinion(NamedTuple):
@@ -77,39 +81,65 @@ def relabel_preferences(
 ) -> Mapping[str, float | None]:
     """Label the training pairs of preferences again; held-out pairs keep their labels."""
     silence_libraries()
-    rows = read_dataset(preferences.path, "train")
-    opinions = opinions_on(rows, scorers)
-    kept: list[Row] = []
-    dropped = Dropped()
-    for number, (row, opinion) in enumerate(zip(rows, opinions, strict=True), 1):
-        new = relabeled(row, opinion, config)
-        if new is not None:
-            kept.append(new)
-        else:
-            dropped.add("preferences", number, "the scorers are not sure of it", row)
-    if not kept:
-        raise DataError(
-            f"The scorers are sure of none of {len(rows)} pairs. Lower relabel.confidence "
-            f"({config.confidence:g}) or relabel.agreement ({config.agreement:g}), or set "
-            "relabel.unsure to keep."
-        )
-    stage.report_dropped(dropped)
+    dropped, figures = DroppedFile(stage.folder), _Figures()
     counts = write_dataset(
         stage.folder,
-        {"train": kept, "test": read_dataset(preferences.path, "test")},
+        {
+            "train": _labeled_again(preferences, scorers, config, dropped, figures),
+            "test": iterate_dataset(preferences.path, "test"),
+        },
         kind="preference",
         title="Preferences labelled again",
         description=f"The pairs of {preferences.id}; {SOURCE} says whose label each has.",
         dropped=dropped,
     )
-    by_model = [row for row in kept if row[SOURCE] == "model"]
-    same = sum(opinion.probability > 0.5 for opinion in opinions)
+    stage.report_dropped(dropped)
     return {
         "pairs": counts["train_rows"],
-        "model_share": len(by_model) / len(kept),
-        "agreement_with_labels": same / len(rows),
+        "model_share": figures.by_model / counts["train_rows"],
+        "agreement_with_labels": figures.agree / figures.read,
         "dropped_rows": counts["dropped_rows"],
     }
+
+
+@dataclass
+class _Figures:
+    """Counts of the pairs that were read."""
+
+    read: int = 0
+    agree: int = 0
+    """The scorers prefer the chosen response."""
+    by_model: int = 0
+    """Kept with the scorers' label."""
+
+
+def _labeled_again(
+    preferences: Artifact,
+    scorers: Sequence[Scorer],
+    config: RelabelConfig,
+    dropped: LeftOut,
+    figures: _Figures,
+) -> Iterator[Row]:
+    """Yield the training pairs that are kept. Raises `DataError` at the end where none is."""
+    rows, kept = iterate_dataset(preferences.path, "train"), 0
+    while part := list(islice(rows, _SCORED_AT_ONCE)):
+        for row, opinion in zip(part, opinions_on(part, scorers), strict=True):
+            figures.read += 1
+            figures.agree += opinion.probability > 0.5
+            new = relabeled(row, opinion, config)
+            if new is None:
+                reason = "the scorers are not sure of it"
+                dropped.add("preferences", figures.read, reason, row)
+                continue
+            kept += 1
+            figures.by_model += new[SOURCE] == "model"
+            yield new
+    if not kept:
+        raise DataError(
+            f"The scorers are sure of none of {figures.read} pairs. Lower relabel.confidence "
+            f"({config.confidence:g}) or relabel.agreement ({config.agreement:g}), or set "
+            "relabel.unsure to keep."
+        )
 
 
 def opinions_on(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Opinion]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from plumbline.data.part_values import named, number_of
 from plumbline.data.reader import ExampleReader, ReadReport, ReadRow
 from plumbline.data.records import (
+    Conversation,
+    DatasetWriter,
     Row,
     is_held_out,
+    iterate_dataset,
     opening,
     problem_with_row,
     prompt_id,
-    read_dataset,
-    write_dataset,
+    prompt_number,
 )
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
@@ -39,73 +42,115 @@ def import_preferences(
     ``held_out`` is the split ``test``, where it is given, of a file or of another dataset; what
     shares a prompt with it is not trained on. Else a share of the prompts is held out.
     """
-    rows, report = read_preferences(file, config)
-    train: list[Row] = []
-    test: list[Row] = []
-    openings: set[str] = set()
-    if isinstance(held_out, Artifact):
-        test = read_dataset(held_out.path, "test")
-    elif held_out is not None:
-        test, other = read_preferences(held_out, config)
-        report.dropped.rows.extend(other.dropped.rows)
-    openings.update(prompt_id(opening(row["prompt"])) for row in test)
-    for row in rows:
-        # Dialogues that grow from each other share their opening, and are on one side.
-        first = opening(row["prompt"])
-        if held_out is None:
-            out = is_held_out(first, config.held_out_share, data_seed)
-            (test if out else train).append(row)
-        elif prompt_id(first) in openings:
-            report.dropped.add(row["origin"], row["row"], "has a held-out prompt", row["prompt"])
-        else:
-            train.append(row)
-    if not train or not test:
-        raise DataError(
-            f"{report.origin} leaves {len(train)} pairs to train on and {len(test)} held out; both "
-            "need some. Give more, raise held_out_share, or give held-out pairs of their own "
-            f"(--eval-data). Left out: {report.dropped.reasons() or 'none'}."
+    dropped = DroppedFile(stage.folder)
+    pairs = PreferenceReader(file, config, dropped)
+    with DatasetWriter(
+        stage.folder, ("train", "test"), kind="preference", title="Preferences"
+    ) as writer:
+        openings = OpeningIndex()
+        if held_out is not None:
+            others = (
+                iterate_dataset(held_out.path, "test")
+                if isinstance(held_out, Artifact)
+                else PreferenceReader(held_out, config, dropped)
+            )
+            for row in others:
+                writer.add("test", row)
+                openings.add(row["prompt"])
+        for row in pairs:
+            if held_out is None:
+                # Dialogues that grow from each other share their opening, and are on one side.
+                out = is_held_out(opening(row["prompt"]), config.held_out_share, data_seed)
+                writer.add("test" if out else "train", row)
+            elif row["prompt"] in openings:
+                dropped.add(row["origin"], row["row"], "has a held-out prompt", row["prompt"])
+            else:
+                writer.add("train", row)
+        report = pairs.report
+        if not writer.rows("train") or not writer.rows("test"):
+            raise DataError(
+                f"{report.origin} leaves {writer.rows('train')} pairs to train on and "
+                f"{writer.rows('test')} held out; both need some. Give more, raise "
+                "held_out_share, or give held-out pairs of their own (--eval-data). Left out: "
+                f"{dropped.reasons() or 'none'}."
+            )
+        for note in report.notes():
+            stage.say_plainly(note)
+        stage.report_dropped(dropped)
+        description = f"Human preferences from {report.origin}, split by prompt."
+        return writer.finish("\n\n".join([description, *report.notes()]), dropped)
+
+
+class OpeningIndex:
+    """The openings of dialogues, to tell whether others open as one of them does.
+
+    A hash of 64 bits of each: about 100 bytes of memory, however long the dialogue is.
+    """
+
+    def __init__(self) -> None:
+        self._held: set[int] = set()
+
+    def add(self, dialogue: Conversation) -> None:
+        """Add the opening of a dialogue."""
+        self._held.add(prompt_number(opening(dialogue)))
+
+    def __contains__(self, dialogue: Conversation) -> bool:
+        """Return whether a dialogue opens as one of them."""
+        return prompt_number(opening(dialogue)) in self._held
+
+
+class PreferenceReader:
+    """Reads rows with ``prompt``, ``chosen``, ``rejected``, one by one; ``report`` grows with them.
+
+    Each row takes about 100 bytes of memory, by which its repetitions are known.
+    """
+
+    def __init__(
+        self,
+        file: Source | SourceFile | Path,
+        config: PreferenceFileConfig | None = None,
+        dropped: LeftOut | None = None,
+    ) -> None:
+        self._config = config or PreferenceFileConfig()
+        self._reader = ExampleReader(
+            file, USES["preferences"], self._config, max_rows=self._config.max_rows, dropped=dropped
         )
-    for note in report.notes():
-        stage.say_plainly(note)
-    stage.report_dropped(report.dropped)
-    description = f"Human preferences from {report.origin}, split by prompt."
-    return write_dataset(
-        stage.folder,
-        {"train": train, "test": test},
-        kind="preference",
-        title="Preferences",
-        description="\n\n".join([description, *report.notes()]),
-        dropped=report.dropped,
-    )
+
+    @property
+    def report(self) -> ReadReport:
+        """What became of the rows that were read."""
+        return self._reader.report
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows that can be used."""
+        reader, config = self._reader, self._config
+        seen: set[int] = set()
+        missing = set(config.keep)
+        for entry in reader:
+            row = _row(entry)
+            missing -= entry.record.keys()
+            kept, problem = _kept(entry, config.keep)
+            row |= kept
+            problem = problem or _problem(row, config, seen)
+            if problem is None:
+                yield row | {"origin": reader.report.origin, "row": entry.number}
+            else:
+                reader.leave_out(entry, problem)
+        if missing and reader.report.rows:
+            raise DataError(
+                f"{reader.report.origin} has no column {', '.join(map(repr, sorted(missing)))}, "
+                "which preferences.keep names."
+            )
+        for name in config.keep:
+            del reader.report.columns_unused[name]
 
 
 def read_preferences(
     file: Source | SourceFile | Path, config: PreferenceFileConfig | None = None
 ) -> tuple[list[Row], ReadReport]:
-    """Read rows with ``prompt``, ``chosen``, ``rejected``; keep what is wrong with the others."""
-    config = config or PreferenceFileConfig()
-    reader = ExampleReader(file, USES["preferences"], config, max_rows=config.max_rows)
-    rows: list[Row] = []
-    seen: set[str] = set()
-    missing = set(config.keep)
-    for entry in reader:
-        row = _row(entry)
-        missing -= entry.record.keys()
-        kept, problem = _kept(entry, config.keep)
-        row |= kept
-        problem = problem or _problem(row, config, seen)
-        if problem is None:
-            rows.append(row | {"origin": reader.report.origin, "row": entry.number})
-        else:
-            reader.leave_out(entry, problem)
-    if missing and reader.report.rows:
-        raise DataError(
-            f"{reader.report.origin} has no column {', '.join(map(repr, sorted(missing)))}, which "
-            "preferences.keep names."
-        )
-    for name in config.keep:
-        del reader.report.columns_unused[name]
-    return rows, reader.report
+    """Read all rows; keep what is wrong with the others."""
+    reader = PreferenceReader(file, config)
+    return list(reader), reader.report
 
 
 def _row(entry: ReadRow) -> Row:
@@ -133,7 +178,7 @@ def _kept(entry: ReadRow, names: Sequence[str]) -> tuple[Row, str | None]:
     return kept, None
 
 
-def _problem(row: Row, config: PreferenceFileConfig, seen: set[str]) -> str | None:
+def _problem(row: Row, config: PreferenceFileConfig, seen: set[int]) -> str | None:
     problem = problem_with_row(row, "preference")
     if problem is not None:
         return problem
@@ -141,7 +186,7 @@ def _problem(row: Row, config: PreferenceFileConfig, seen: set[str]) -> str | No
         return f"'prompt' ends with the {row['prompt'][-1]['role']}'s turn, not the user's"
     if row["chosen"] == row["rejected"]:
         return "chosen and rejected are the same"
-    key = prompt_id([*row["prompt"], *row["chosen"], *row["rejected"]])
+    key = prompt_number([*row["prompt"], *row["chosen"], *row["rejected"]])
     if key in seen:
         return "repeats an earlier row"
     seen.add(key)

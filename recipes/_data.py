@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
 from plumbline.data.reader import DataFormatConfig
-from plumbline.data.records import Conversation, dataset_prompts, read_dataset
+from plumbline.data.records import Conversation, dataset_prompts
 from plumbline.data.sources import source_at
 from plumbline.data.tasks import Task
 from plumbline.errors import ArtifactError, ConfigError
@@ -19,7 +19,7 @@ from preference.pairs_config import LabelFileConfig, PreferenceFileConfig
 from preference.sources import import_preferences
 from sft.build import build_demonstrations
 from sft.config import DemonstrationsConfig
-from sft.sources import Demonstrations, from_file, from_rows
+from sft.sources import Demonstrations, from_dataset, from_file
 from sft.versions.history import find_version
 
 
@@ -127,7 +127,7 @@ def find_prompts(
 
 def held_out_demonstrations(dataset: Artifact) -> Demonstrations:
     """Return the held-out demonstrations of a run's dataset."""
-    return from_rows(read_dataset(dataset.path, "test"), dataset.id)
+    return from_dataset(dataset, "test")
 
 
 def prompts_of(task: Task) -> list[Conversation]:

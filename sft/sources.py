@@ -9,11 +9,12 @@ from typing import Literal, Protocol
 
 from plumbline.data.messages import is_missing
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport, ReadRow
-from plumbline.data.records import Conversation, Row
+from plumbline.data.records import Conversation, Row, iterate_dataset
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
-from plumbline.dropped import Dropped
+from plumbline.dropped import Dropped, DroppedFile, LeftOut
 from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, split_worked_answer
@@ -56,7 +57,7 @@ class Demonstrations(Protocol):
         ...
 
     @property
-    def dropped(self) -> Dropped:
+    def dropped(self) -> LeftOut:
         """Rows that could not be read; complete once all rows were read."""
         ...
 
@@ -74,7 +75,8 @@ class InMemory:
     may_grow = False
 
     def __init__(self, rows: Sequence[Row], origin: str) -> None:
-        self.origin, self.dropped, self.rows = origin, Dropped(), rows
+        self.origin, self.rows = origin, rows
+        self.dropped: LeftOut = Dropped()
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows."""
@@ -85,6 +87,36 @@ class InMemory:
     def rows_read(self) -> int:
         """How many rows there are."""
         return len(self.rows)
+
+    def notes(self) -> list[str]:
+        """Return nothing."""
+        return []
+
+
+class DatasetDemonstrations:
+    """Rows of a split of an artefact of demonstrations."""
+
+    split: Split | None = None
+    tier: str | None = None
+    weight = 1.0
+    may_grow = False
+
+    def __init__(self, dataset: Artifact, split: str) -> None:
+        self.origin, self._folder, self._split = dataset.id, dataset.path, split
+        self.dropped: LeftOut = Dropped()
+        self._read = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows."""
+        rows = iterate_dataset(self._folder, self._split)
+        for number, row in enumerate(rows, 1):
+            self._read = number
+            yield row | {"origin": self.origin, "row": number}
+
+    @property
+    def rows_read(self) -> int:
+        """How many rows were read."""
+        return self._read
 
     def notes(self) -> list[str]:
         """Return nothing."""
@@ -109,7 +141,9 @@ class FileDemonstrations:
     ) -> None:
         self.split, self.tier, self.weight = split, tier, weight
         self._keep = tuple(keep)
-        self._reader = ExampleReader(file, USES["demonstrations"], config, max_rows=max_rows)
+        self._reader = ExampleReader(
+            file, USES["demonstrations"], config, max_rows=max_rows, dropped=DroppedFile()
+        )
 
     @property
     def origin(self) -> str:
@@ -127,7 +161,7 @@ class FileDemonstrations:
         return self._reader.report
 
     @property
-    def dropped(self) -> Dropped:
+    def dropped(self) -> LeftOut:
         """Rows that could not be read."""
         return self._reader.report.dropped
 
@@ -170,6 +204,11 @@ class FileDemonstrations:
 def from_rows(rows: Sequence[Row], origin: str) -> InMemory:
     """Take rows that are conversations already, such as the embedded world's."""
     return InMemory(rows, origin)
+
+
+def from_dataset(dataset: Artifact, split: str) -> DatasetDemonstrations:
+    """Take the rows of a split of a run's dataset."""
+    return DatasetDemonstrations(dataset, split)
 
 
 def from_file(

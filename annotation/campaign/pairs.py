@@ -66,8 +66,9 @@ def read_pairs(
 
 def pairs_of(rows: Iterable[Mapping[str, Any]], origin: str) -> tuple[list[Pair], Dropped]:
     """Read rows as pairs; what is wrong with the others is kept."""
-    pairs, report = _pairs_in(ExampleReader(Rows(origin, rows), USES["pairs"]))
-    return pairs, report.dropped
+    dropped = Dropped()
+    reader = ExampleReader(Rows(origin, rows), USES["pairs"], dropped=dropped)
+    return _pairs_in(reader)[0], dropped
 
 
 def _pairs_in(reader: ExampleReader) -> tuple[list[Pair], ReadReport]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from annotation.gold_answers import read_gold, write_gold
 from plumbline.data.labels import Choice, Label, read_labels, write_labels
-from plumbline.data.records import read_dataset
+from plumbline.data.records import iterate_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact, write_json
@@ -38,7 +38,8 @@ def merge_labels(
     answers = merge_answers({artifact.id: read_gold(artifact.path) for artifact in labels})
     merged, dropped = merge(by_artifact)
     if pairs is not None:
-        pair_ids = {row["pair_id"] for row in read_dataset(pairs.path, "train")} | set(answers)
+        rows = iterate_dataset(pairs.path, "train", ["pair_id"])
+        pair_ids = {row["pair_id"] for row in rows} | set(answers)
         merged = _only(merged, pair_ids, pairs.id, dropped)
     write_labels(stage.folder, merged)
     if answers:

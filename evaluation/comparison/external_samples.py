@@ -72,7 +72,7 @@ def read_samples_file(path: Path, conversion: Conversion | None = None) -> Sampl
     """
     conversion = conversion or Conversion(path)
     samples, report = samples_in(path, conversion)
-    if report.dropped.rows:
+    if len(report.dropped):
         raise DataError(_listed(report, path))
     if not samples:
         raise DataError(
@@ -244,7 +244,7 @@ def _training_run(path: Path, samples: Sequence[Sample]) -> TrainingRun:
 
 def _listed(report: ReadReport, path: Path) -> str:
     """Return the first problems of a file, one on each line, and what to do."""
-    problems = report.dropped.rows
+    problems = list(report.dropped.entries())
     shown = [
         f"{path}, {report.unit} {problem['row']}: {str(problem['reason']).rstrip('.')}."
         for problem in problems[:_SHOWN]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plumbline.data.examples import Example
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
-from plumbline.data.records import is_held_out, opening, problem_with, read_dataset
+from plumbline.data.records import is_held_out, iterate_dataset, opening, problem_with
 from plumbline.data.sources import Source
 from plumbline.data.tasks import Item, Task, unique
 from plumbline.data.uses import USES
@@ -44,7 +44,7 @@ def dataset_task(dataset: Artifact, split: str) -> Task:
     References are its completions: of preferences, the chosen responses.
     """
     items = []
-    for row in read_dataset(dataset.path, split):
+    for row in iterate_dataset(dataset.path, split):
         prompt = row["prompt"] if "prompt" in row else row["messages"][:-1]
         good = row.get("completion") or row.get("chosen") or row.get("messages") or ()
         items.append(Item(prompt, tuple(m["content"] for m in good[-1:]), row.get("subset")))

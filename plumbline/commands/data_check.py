@@ -15,7 +15,7 @@ from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
 from plumbline.data.records import Conversation, Row, problem_with
 from plumbline.data.sources import Source, source_at
 from plumbline.data.uses import USES
-from plumbline.dropped import Dropped
+from plumbline.dropped import Dropped, DroppedFile, LeftOut
 from plumbline.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Read:
     report: ReadReport
     kept: int
     rows: Sequence[Sequence[Learnt]] = ()
-    """For each row, what a model reads of it."""
+    """For each of the first rows, what a model reads of it."""
     warnings: Sequence[str] = ()
 
 
@@ -56,7 +56,7 @@ class Check:
     format: str | None = None
     rows: int = 0
     kept: int = 0
-    dropped: Dropped = field(default_factory=Dropped)
+    dropped: LeftOut = field(default_factory=Dropped)
     columns_used: dict[str, str] = field(default_factory=dict)
     columns_unused: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -74,10 +74,7 @@ class Check:
             "rows": self.rows,
             "kept": self.kept,
             "dropped": self.dropped.reasons(),
-            "dropped_rows": {
-                reason: [row["row"] for row in self.dropped.rows if row["reason"] == reason][:8]
-                for reason in self.dropped.reasons()
-            },
+            "dropped_rows": self._numbers_of_dropped(),
             "columns_used": self.columns_used,
             "columns_unused": self.columns_unused,
             "warnings": self.warnings,
@@ -87,6 +84,15 @@ class Check:
             ],
             "tokens": self.tokens,
         }
+
+    def _numbers_of_dropped(self) -> dict[str, list[int]]:
+        """Return for each reason the first rows that were left out."""
+        numbers: dict[str, list[int]] = {reason: [] for reason in self.dropped.reasons()}
+        for row in self.dropped.entries():
+            of_reason = numbers.get(row["reason"], [])
+            if len(of_reason) < 8:
+                of_reason.append(row["row"])
+        return numbers
 
 
 def check(name: str, use: str, config: DataFormatConfig, model: Path | None) -> Check:
@@ -145,6 +151,12 @@ def _settings(schema: Any, config: DataFormatConfig) -> Any:
     return schema(**{name: getattr(config, name) for name in DataFormatConfig.model_fields})
 
 
+def _read(report: ReadReport, rows: Iterator[Sequence[Learnt]]) -> Read:
+    """Count rows, and keep the first of them."""
+    first = list(islice(rows, MEASURED_ROWS))
+    return Read(report, len(first) + sum(1 for _ in rows), first)
+
+
 def _demonstrations(source: Source, config: DataFormatConfig) -> Read:
     from sft.build.demonstrations import clean
     from sft.config import DemonstrationsConfig
@@ -152,45 +164,50 @@ def _demonstrations(source: Source, config: DataFormatConfig) -> Read:
 
     settings = _settings(DemonstrationsConfig, config)
     demonstrations = from_file(source, settings)
-    rows, dropped = clean(demonstrations, settings)
+    cleaned = clean(demonstrations, settings, MEASURED_ROWS)
     report = demonstrations.report
-    report.dropped = dropped
-    learnt = [[Learnt("learnt", row["messages"], 0, row.get("tools"))] for row in rows]
-    return Read(report, len(rows), learnt)
+    report.dropped = cleaned.dropped
+    learnt = [[Learnt("learnt", row["messages"], 0, row.get("tools"))] for row in cleaned.first]
+    return Read(report, cleaned.kept, learnt)
 
 
 def _preferences(source: Source, config: DataFormatConfig) -> Read:
     from preference.pairs_config import PreferenceFileConfig
-    from preference.sources import read_preferences
+    from preference.sources import PreferenceReader
 
-    rows, report = read_preferences(source, _settings(PreferenceFileConfig, config))
-    return Read(report, len(rows), [_sides(row, "chosen", "rejected") for row in rows])
+    settings = _settings(PreferenceFileConfig, config)
+    reader = PreferenceReader(source, settings, DroppedFile())
+    return _read(reader.report, (_sides(row, "chosen", "rejected") for row in reader))
 
 
 def _unpaired(source: Source, config: DataFormatConfig) -> Read:
-    reader = ExampleReader(source, USES["unpaired"], config)
-    rows = []
-    for entry in reader:
-        example = entry.example
-        problem = problem_with(example.messages)
-        if problem is not None:
-            reader.leave_out(entry, problem)
-            continue
-        title = "good" if example.label else "bad"
-        rows.append([Learnt(title, example.messages, len(example.prompt))])
-    return Read(reader.report, len(rows), rows)
+    reader = ExampleReader(source, USES["unpaired"], config, dropped=DroppedFile())
+
+    def rows() -> Iterator[Sequence[Learnt]]:
+        for entry in reader:
+            example = entry.example
+            problem = problem_with(example.messages)
+            if problem is not None:
+                reader.leave_out(entry, problem)
+                continue
+            title = "good" if example.label else "bad"
+            yield [Learnt(title, example.messages, len(example.prompt))]
+
+    return _read(reader.report, rows())
 
 
 def _steps(source: Source, config: DataFormatConfig) -> Read:
-    reader = ExampleReader(source, USES["steps"], config)
-    rows = []
-    for entry in reader:
-        example = entry.example
-        right = sum((label or 0.0) > 0.5 for label in example.step_labels)
-        title = f"{right} of {len(example.steps)} steps are right"
-        text = "\n".join(step.strip() for step in example.steps)
-        rows.append([Learnt(title, [*example.prompt, _assistant(text)], len(example.prompt))])
-    return Read(reader.report, len(rows), rows)
+    reader = ExampleReader(source, USES["steps"], config, dropped=DroppedFile())
+
+    def rows() -> Iterator[Sequence[Learnt]]:
+        for entry in reader:
+            example = entry.example
+            right = sum((label or 0.0) > 0.5 for label in example.step_labels)
+            title = f"{right} of {len(example.steps)} steps are right"
+            text = "\n".join(step.strip() for step in example.steps)
+            yield [Learnt(title, [*example.prompt, _assistant(text)], len(example.prompt))]
+
+    return _read(reader.report, rows())
 
 
 def _prompts(source: Source, config: DataFormatConfig) -> Read:
@@ -199,7 +216,7 @@ def _prompts(source: Source, config: DataFormatConfig) -> Read:
     settings = _settings(TaskFileConfig, config).model_copy(update={"leave_out_bad_rows": True})
     items, report = read_items(source, settings)
     warnings = []
-    if report.dropped.rows:
+    if len(report.dropped):
         warnings.append(
             "an evaluation refuses this file unless file.leave_out_bad_rows is set: a benchmark "
             "with rows left out is another benchmark"
@@ -221,7 +238,8 @@ def _pairs(source: Source, config: DataFormatConfig) -> Read:
 
     pairs, report = read_pairs(source, config)
     kept, unfit = leave_out(pairs, CampaignConfig().near_identical, report.origin)
-    report.dropped.rows += unfit.rows
+    for row in unfit.rows:
+        report.dropped.add(row["origin"], row["row"], row["reason"], row["record"])
     rows = [
         [Learnt(side, [*pair.prompt, _assistant(text)], len(pair.prompt))
          for side, text in (("a", pair.a), ("b", pair.b))]
@@ -266,7 +284,7 @@ def _samples(source: Source, config: DataFormatConfig) -> Read:
     path = Path(source.place)
     samples, report = samples_in(path)
     warnings = []
-    if report.dropped.rows:
+    if len(report.dropped):
         warnings.append("plumbline compare takes a file whole, and refuses one with a wrong row")
     elif samples:
         runs = read_samples_file(path).training_runs()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from plumbline.commands.data_check import MEASURED_ROWS, Learnt, encoded, segments
 from plumbline.data.reader import DataFormatConfig
-from plumbline.data.records import Row, read_dataset
+from plumbline.data.records import Row, iterate_dataset, number_of_rows
 from plumbline.data.sources import source_at
-from plumbline.dropped import Dropped
+from plumbline.dropped import Dropped, DroppedFile
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
 from plumbline.runs.find import find_artifact
 from plumbline.seeds import rng
@@ -75,9 +75,15 @@ def _read(name: str, use: str, home: Path, config: DataFormatConfig) -> Rows:
             f"{name!r} is {artifact.id}, whose kind is {artifact.kind!r}. Give "
             f"{' or '.join(_KINDS)}."
         )
-    splits = {split: read_dataset(artifact.path, split) for split in ("train", "test")}
     left_out = Dropped.read(artifact.path).reasons()
-    return _limited(Rows(artifact.kind, splits, left_out, [f"{artifact.id}"]))
+    sizes = {split: number_of_rows(artifact.path, split) for split in ("train", "test")}
+    total = sum(sizes.values())
+    share = min(1.0, MOST_ROWS / max(1, total))
+    splits = {
+        split: list(islice(iterate_dataset(artifact.path, split), max(1, int(share * size))))
+        for split, size in sizes.items()
+    }
+    return Rows(artifact.kind, splits, left_out, [artifact.id, *_note(total)])
 
 
 def _read_file(name: str, use: str, config: DataFormatConfig) -> Rows:
@@ -87,25 +93,25 @@ def _read_file(name: str, use: str, config: DataFormatConfig) -> Rows:
 
         demonstrations = FileDemonstrations(source, config)
         rows = list(islice(demonstrations, MOST_ROWS + 1))
-        left_out = demonstrations.dropped.reasons()
-        return _limited(Rows(use, {source.name: rows}, left_out, demonstrations.notes()))
+        left_out, notes = demonstrations.dropped.reasons(), demonstrations.notes()
+        return Rows(use, {source.name: rows[:MOST_ROWS]}, left_out, [*notes, *_note(len(rows))])
     from preference.pairs_config import PreferenceFileConfig
-    from preference.sources import read_preferences
+    from preference.sources import PreferenceReader
 
     settings = {field: getattr(config, field) for field in DataFormatConfig.model_fields}
-    pairs, report = read_preferences(source, PreferenceFileConfig(**settings))
-    return _limited(Rows(use, {source.name: pairs}, report.dropped.reasons(), report.notes()))
+    reader = PreferenceReader(source, PreferenceFileConfig(**settings), DroppedFile())
+    pairs = iter(reader)
+    first = list(islice(pairs, MOST_ROWS))
+    total, report = len(first) + sum(1 for _ in pairs), reader.report
+    notes = [*report.notes(), *_note(total)]
+    return Rows(use, {source.name: first}, report.dropped.reasons(), notes)
 
 
-def _limited(rows: Rows) -> Rows:
-    """Return at most `MOST_ROWS` rows, and say so."""
-    total = sum(map(len, rows.splits.values()))
+def _note(total: int) -> list[str]:
+    """Return that a page does not show all rows, where it does not."""
     if total <= MOST_ROWS:
-        return rows
-    share = MOST_ROWS / total
-    splits = {split: part[: max(1, int(share * len(part)))] for split, part in rows.splits.items()}
-    note = f"This page shows the first {MOST_ROWS:,} rows; what was left out is counted of all."
-    return rows._replace(splits=splits, notes=[*rows.notes, note])
+        return []
+    return [f"This page shows the first {MOST_ROWS:,} rows; what was left out is counted of all."]
 
 
 def _tokenizer(model: Path) -> PreTrainedTokenizerBase:

@@ -66,20 +66,21 @@ def unmask(
     Only where the build masked with ``reversible: true``. The file can be read by you alone.
     """
     from plumbline.data.encryption import data_key
-    from plumbline.data.records import as_json_lines, read_dataset
+    from plumbline.data.records import as_json_lines, iterate_dataset, split_file
     from sft.personal_data.mask import COLUMN, unmask_row
 
     key = data_key(key_file)
-    rows = read_dataset(folder, split)
-    masked = sum(bool(row.get(COLUMN)) for row in rows)
-    text = as_json_lines(unmask_row(row, key) for row in rows)
+    split_file(folder, split)  # that it is there is known before a file is made
+    count = masked = 0
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise ConfigError(f"{file} exists. Give another name, or remove it.") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    typer.echo(f"Wrote {len(rows)} rows to {file}; {masked} of {len(rows)} rows were masked.")
+        for row in iterate_dataset(folder, split):
+            count, masked = count + 1, masked + bool(row.get(COLUMN))
+            stream.write(as_json_lines([unmask_row(row, key)]))
+    typer.echo(f"Wrote {count} rows to {file}; {masked} of {count} rows were masked.")
 
 
 def _say(files: list[Path], folder: Path, done: str) -> None:

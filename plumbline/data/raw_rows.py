@@ -40,7 +40,7 @@ def repaired(row: RawRow, written: str) -> RawRow:
 
     ``written`` is the JSON of the row: only an escape in it can bring one in.
     """
-    if not _ESCAPED_HALF.search(written):
+    if "\\u" not in written or not _ESCAPED_HALF.search(written):
         return row
     record = whole_characters(row.record)
     return row._replace(record=record, is_repaired=record != row.record)

@@ -35,7 +35,7 @@ from plumbline.data.parts import PARTS, Columns, nearest
 from plumbline.data.raw_rows import RawRow
 from plumbline.data.sources import RowSource, as_source, source_at
 from plumbline.data.uses import USES, Use
-from plumbline.dropped import Dropped
+from plumbline.dropped import Dropped, LeftOut
 from plumbline.errors import DataError
 from plumbline.runs.calls import SourceFile
 
@@ -88,7 +88,7 @@ class ReadReport:
     rows: int = 0
     kept: int = 0
     """Rows of which an example was made."""
-    dropped: Dropped = field(default_factory=Dropped)
+    dropped: LeftOut = field(default_factory=Dropped)
     columns_used: dict[str, str] = field(default_factory=dict)
     """Part by column."""
     columns_unused: Counter[str] = field(default_factory=Counter)
@@ -128,7 +128,8 @@ class ExampleReader:
     """Reads the examples of a source, one by one; its ``report`` grows with them.
 
     ``also`` names columns of further parts, in any format. ``max_rows`` ends after so many rows,
-    read or not. ``strict`` makes the first row that cannot be read a `DataError`.
+    read or not. ``strict`` makes the first row that cannot be read a `DataError`. ``dropped`` takes
+    those that cannot be read; for many rows a `DroppedFile`.
     """
 
     def __init__(
@@ -140,10 +141,13 @@ class ExampleReader:
         also: Mapping[str, str] | None = None,
         max_rows: int | None = None,
         strict: bool = False,
+        dropped: LeftOut | None = None,
     ) -> None:
         self._source, self._use, self._config = as_source(source), use, config or DataFormatConfig()
         self._also, self._strict, self._max_rows = also or {}, strict, max_rows
-        self.report = ReadReport(self._source.name)
+        self.report = ReadReport(
+            self._source.name, dropped=Dropped() if dropped is None else dropped
+        )
         self._format: Format | None = None
         self._columns: Mapping[str, str] = {}
         self._used: frozenset[str] = frozenset()
@@ -166,7 +170,7 @@ class ExampleReader:
         if len(reason) > _LONGEST_REASON:  # it shows a value of the row
             reason = f"{reason[:_LONGEST_REASON]} …"
         record: Any = "not kept: many rows were left out"
-        if len(self.report.dropped.rows) < _MOST_KEPT:
+        if len(self.report.dropped) < _MOST_KEPT:
             record = row.record if row.record is not None else getattr(row, "text", "")
             text = str(record)
             if len(text) > _LARGEST_KEPT:

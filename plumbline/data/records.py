@@ -29,6 +29,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from plumbline.data.encryption import SUFFIX, read_decrypted
@@ -70,6 +71,7 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
 #: Every column that may hold a conversation.
 CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "a", "b")
 _ROWS_READ_AT_ONCE = 1000
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder for each call
 
 
 def user(content: str) -> Message:
@@ -84,8 +86,13 @@ def assistant(content: str) -> Message:
 
 def prompt_id(prompt: Sequence[Message]) -> str:
     """Return an id of a prompt that depends on its text alone: 16 hexadecimal digits."""
-    text = json.dumps([_spoken(message) for message in prompt], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{prompt_number(prompt):016x}"
+
+
+def prompt_number(prompt: Sequence[Message]) -> int:
+    """Return the id of a prompt as a number of 64 bits, for indexes of many."""
+    text = _as_json([_spoken(message) for message in prompt])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _spoken(message: Message) -> list[Any]:
@@ -114,19 +121,21 @@ def opening(dialogue: Sequence[Message]) -> Conversation:
 
 def problem_with(value: object) -> str | None:
     """Return what is wrong with a conversation, or None where nothing is."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+    if type(value) is not list and (  # the quick test first: there are millions of rows
+        not isinstance(value, Sequence) or isinstance(value, str | bytes)
+    ):
         return f"is {type(value).__name__}, not a list of messages"
     if len(value) == 0:
         return "has no message"
     for number, message in enumerate(value, 1):
-        if not isinstance(message, Mapping):
+        if type(message) is not dict and not isinstance(message, Mapping):
             return f"has a message {number} that is {type(message).__name__}, not an object"
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             return f"has the role {role!r} in message {number}; roles are {', '.join(ROLES)}"
         if not isinstance(content, str):
             return f"has {type(content).__name__} as content of message {number}, not text"
-        if not content.strip() and not message.get("tool_calls"):
+        if (not content or content.isspace()) and not message.get("tool_calls"):
             return f"has an empty message {number} ({role})"
     return None
 
@@ -153,45 +162,82 @@ def as_json_lines(rows: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+class DatasetWriter:
+    """Writes the rows of a dataset's splits as they come, so that their number does not matter.
+
+    A split is there once `finish` returns. Where a block that this is entered for is left before,
+    nothing of it stays.
+    """
+
+    def __init__(self, folder: Path, splits: Iterable[str], *, kind: Kind, title: str) -> None:
+        from plumbline.data.row_writer import RowWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._kind, self._title = folder, kind, title
+        self._files = {split: RowWriter(folder / f"{split}.parquet") for split in splits}
+
+    def add(self, split: str, row: Row) -> None:
+        """Write a row. Raises `DataError` where it is not of the stated kind."""
+        file = self._files[split]
+        problem = problem_with_row(row, self._kind)
+        if problem is not None:
+            raise DataError(f"{self._title}, split {split!r}, row {file.rows + 1}: {problem}.")
+        file.add(row)
+
+    def rows(self, split: str) -> int:
+        """Return how many rows a split has so far."""
+        return self._files[split].rows
+
+    def finish(self, description: str, dropped: LeftOut | None = None) -> dict[str, float]:
+        """Complete the dataset with its card; return the number of rows by split."""
+        columns = {name for file in self._files.values() for name in file.finish()}
+        dropped = dropped if dropped is not None else Dropped()
+        dropped.write(self._folder)
+        sizes = {split: file.rows for split, file in self._files.items()}
+        card = dataset_card(
+            sizes,
+            sorted(columns),
+            kind=self._kind,
+            title=self._title,
+            description=description,
+            dropped=dropped,
+        )
+        (self._folder / "README.md").write_text(card, encoding="utf-8")
+        counts = {f"{split}_rows": float(rows) for split, rows in sizes.items()}
+        return counts | {"dropped_rows": float(len(dropped))}
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.__exit__(kind, error, trace)
+
+
 def write_dataset(
     folder: Path,
-    splits: Mapping[str, Sequence[Row]],
+    splits: Mapping[str, Iterable[Row]],
     *,
     kind: Kind,
     title: str,
     description: str,
-    dropped: Dropped | None = None,
+    dropped: LeftOut | None = None,
 ) -> dict[str, float]:
     """Write checked rows as Parquet with a dataset card; return the number of rows by split.
 
-    Raises `DataError` at the first row that is not of the stated kind.
+    Rows are taken one by one, split after split. Raises `DataError` at the first row that is not of
+    the stated kind.
     """
-    from datasets import Dataset
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in splits.items():
-        for number, row in enumerate(rows, 1):
-            problem = problem_with_row(row, kind)
-            if problem is not None:
-                raise DataError(f"{title}, split {split!r}, row {number}: {problem}.")
-        columns = dict.fromkeys(column for row in rows for column in row)
-        table = {column: [row.get(column) for row in rows] for column in columns}
-        Dataset.from_dict(table).to_parquet(folder / f"{split}.parquet")
-    dropped = dropped if dropped is not None else Dropped()
-    dropped.write(folder)
-    (folder / "README.md").write_text(
-        dataset_card(
-            {split: len(rows) for split, rows in splits.items()},
-            sorted({column for rows in splits.values() for row in rows[:1] for column in row}),
-            kind=kind,
-            title=title,
-            description=description,
-            dropped=dropped,
-        ),
-        encoding="utf-8",
-    )
-    counts = {f"{split}_rows": float(len(rows)) for split, rows in splits.items()}
-    return counts | {"dropped_rows": float(len(dropped))}
+    with DatasetWriter(folder, splits, kind=kind, title=title) as writer:
+        for split, rows in splits.items():
+            for row in rows:
+                writer.add(split, row)
+        return writer.finish(description, dropped)
 
 
 def read_dataset(folder: Path, split: str) -> list[Row]:
@@ -199,17 +245,34 @@ def read_dataset(folder: Path, split: str) -> list[Row]:
     return list(iterate_dataset(folder, split))
 
 
-def iterate_dataset(folder: Path, split: str) -> Iterator[Row]:
-    """Yield the rows of one split of a dataset folder, of which few are in memory at once."""
+def iterate_dataset(
+    folder: Path, split: str, columns: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """Yield the rows of one split of a dataset folder, of which few are in memory at once.
+
+    ``columns``: which of them are read; None reads all.
+    """
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(split_file(folder, split))
-    conversations = set(file.schema_arrow.names) & set(CONVERSATIONS)
-    for batch in file.iter_batches(_ROWS_READ_AT_ONCE):
-        for row in cast("list[Row]", batch.to_pylist()):
-            for column in conversations:
-                row[column] = [without_nulls(message) for message in row[column]]
-            yield row
+    with pq.ParquetFile(split_file(folder, split)) as file:
+        for batch in file.iter_batches(_ROWS_READ_AT_ONCE, columns=columns):
+            yield from rows_of_batch(batch)
+
+
+def rows_of_batch(batch: Any) -> Iterator[Row]:
+    """Yield the rows of an Arrow batch."""
+    conversations = [name for name in batch.schema.names if name in CONVERSATIONS]
+    for row in cast("list[Row]", batch.to_pylist()):
+        for column in conversations:
+            row[column] = [without_nulls(message) for message in row[column]]
+        yield row
+
+
+def number_of_rows(folder: Path, split: str) -> int:
+    """Return how many rows a split has, without reading them."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(split_file(folder, split)).num_rows)
 
 
 def columns_of(folder: Path, split: str) -> list[str]:
@@ -257,7 +320,7 @@ def split_file(folder: Path, split: str) -> Path | BytesIO:
 
 def dataset_prompts(dataset: Artifact, split: str) -> list[Conversation]:
     """Return the different prompts of a split, in their order there."""
-    rows = read_dataset(dataset.path, split)
+    rows = iterate_dataset(dataset.path, split, ["prompt"])
     return list({prompt_id(row["prompt"]): row["prompt"] for row in rows}.values())
 
 

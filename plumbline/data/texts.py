@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plumbline.data.records import Conversation, read_dataset
+from plumbline.data.records import Conversation, iterate_dataset
 from plumbline.runs.artifacts import Artifact
 
 _COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
@@ -15,7 +15,7 @@ def training_texts(datasets: Sequence[Artifact]) -> list[str]:
     return [
         "\n".join(dict.fromkeys(_contents(row, columns)))
         for dataset in datasets
-        for row in read_dataset(dataset.path, "train")
+        for row in iterate_dataset(dataset.path, "train")
         for columns in ([name for name in _COLUMNS if name in row],)
     ]
 

@@ -139,7 +139,7 @@ def _read_source(source: Source, config: DataFormatConfig, data: AuditData) -> N
 
 
 def _read_preferences(source: Source | Rows, config: DataFormatConfig, data: AuditData) -> None:
-    reader = ExampleReader(source, _PREFERENCES, config)
+    reader = ExampleReader(source, _PREFERENCES, config, dropped=data.dropped)
     for entry in reader:
         example = entry.example
         row: Row = {
@@ -153,14 +153,13 @@ def _read_preferences(source: Source | Rows, config: DataFormatConfig, data: Aud
         pair.subset = example.subset
         pair.models = _models_of(entry.record)
         data.pairs.append(pair)
-    data.dropped.rows += reader.report.dropped.rows
     data.notes += reader.report.notes()
 
 
 def _read_votes(
     source: Source, config: DataFormatConfig, people: Sequence[str], data: AuditData
 ) -> None:
-    reader = ExampleReader(source, _PAIRS, config)
+    reader = ExampleReader(source, _PAIRS, config, dropped=data.dropped)
     for entry in reader:
         example, votes = entry.example, votes_in(entry.record, people)
         row: Row = {"prompt": example.prompt, "chosen": example.a, "rejected": example.b}
@@ -177,7 +176,6 @@ def _read_votes(
         pair = _pair(entry, *sides, reader.report.origin)
         pair.votes, pair.is_decided = tuple(votes), choice in ("a", "b")
         data.pairs.append(pair)
-    data.dropped.rows += reader.report.dropped.rows
     data.notes.append(f"{reader.report.origin}: votes of {', '.join(people)}")
 
 
@@ -193,7 +191,7 @@ def _read_labeled(
     for label in labels:
         if label.purpose == "vote":
             by_pair[label.pair_id].append(label)
-    reader = ExampleReader(source, _PAIRS, config)
+    reader = ExampleReader(source, _PAIRS, config, dropped=data.dropped)
     for entry in reader:
         example = entry.example
         row: Row = {"prompt": example.prompt, "chosen": example.a, "rejected": example.b}
@@ -218,7 +216,6 @@ def _read_labeled(
             if label.choice in ("a", "b") and label.shown_first is not None
         )
         data.pairs.append(pair)
-    data.dropped.rows += reader.report.dropped.rows
     data.notes.append(f"{reader.report.origin}: {len(labels)} labels")
 
 

@@ -7,14 +7,20 @@ supervision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from plumbline.data.reader import DataFormatConfig, ExampleReader
-from plumbline.data.records import Row, is_held_out, prompt_id, read_dataset, write_dataset
+from plumbline.data.records import (
+    DatasetWriter,
+    Row,
+    is_held_out,
+    prompt_number,
+    read_dataset,
+)
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
-from plumbline.dropped import Dropped
+from plumbline.dropped import Dropped, DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_response
 from plumbline.lm.context import LengthLimit
@@ -47,67 +53,71 @@ def import_steps(
     stage: Stage, *, config: StepFileConfig, file: Source | SourceFile, data_seed: int
 ) -> Mapping[str, float | None]:
     """Make a dataset of labelled steps from a file, such as PRM800K's."""
-    reader = ExampleReader(file, USES["steps"], DataFormatConfig(), max_rows=config.max_rows)
-    rows = []
+    dropped = DroppedFile(stage.folder)
+    reader = ExampleReader(
+        file, USES["steps"], DataFormatConfig(), max_rows=config.max_rows, dropped=dropped
+    )
+    share, description = config.held_out_share, f"Steps from {reader.report.origin}"
+    figures = write_steps(stage, _rows_of(reader), "lines", share, data_seed, description, dropped)
+    stage.report_dropped(dropped)
+    return figures
+
+
+def _rows_of(reader: ExampleReader) -> Iterator[Row]:
     for entry in reader:
         example = entry.example
         *before, last = [step.strip() for step in example.steps]
-        rows.append(
-            {
-                "prompt": example.prompt,
-                "completions": [*(f"{step}\n" for step in before), last],
-                "labels": list(example.step_labels),
-                "origin": reader.report.origin,
-                "row": entry.number,
-            }
-        )
-    stage.report_dropped(reader.report.dropped)
-    description = f"Steps from {reader.report.origin}"
-    return write_steps(
-        stage, rows, "lines", config.held_out_share, data_seed, description, reader.report.dropped
-    )
+        yield {
+            "prompt": example.prompt,
+            "completions": [*(f"{step}\n" for step in before), last],
+            "labels": list(example.step_labels),
+            "origin": reader.report.origin,
+            "row": entry.number,
+        }
 
 
 def write_steps(
     stage: Stage,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     split: str,
     held_out_share: float,
     data_seed: int,
     description: str,
-    dropped: Dropped,
+    dropped: LeftOut,
     rollouts: int = 0,
 ) -> dict[str, float | None]:
     """Write labelled steps as a dataset with splits ``train`` and ``test``, by prompt.
 
     ``split`` says how the responses were cut into steps, ``rollouts`` of how many continuations a
-    label is a share.
+    label is a share. Each different prompt takes about 100 bytes of memory, by which they are
+    counted.
     """
-    splits: dict[str, list[Row]] = {"train": [], "test": []}
-    for row in rows:
-        held_out = is_held_out(row["prompt"], held_out_share, data_seed)
-        splits["test" if held_out else "train"].append(row)
-    if not all(splits.values()):
-        raise DataError(
-            f"{description}: {len(splits['train'])} rows are left to train on and "
-            f"{len(splits['test'])} held out, and both need one at least. Give more prompts, or "
-            f"change held_out_share ({held_out_share:g}). Left out: {dropped.reasons() or 'none'}."
-        )
-    counts = write_dataset(
-        stage.folder,
-        splits,
-        kind="stepwise",
-        title="Labelled steps",
-        description=description,
-        dropped=dropped,
-    )
+    prompts: set[int] = set()
+    steps, right = 0, 0.0
+    with DatasetWriter(
+        stage.folder, ("train", "test"), kind="stepwise", title="Labelled steps"
+    ) as writer:
+        for row in rows:
+            held_out = is_held_out(row["prompt"], held_out_share, data_seed)
+            writer.add("test" if held_out else "train", row)
+            prompts.add(prompt_number(row["prompt"]))
+            for label in row["labels"]:
+                if label is not None:
+                    steps, right = steps + 1, right + label
+        if not writer.rows("train") or not writer.rows("test"):
+            raise DataError(
+                f"{description}: {writer.rows('train')} rows are left to train on and "
+                f"{writer.rows('test')} held out, and both need one at least. Give more prompts, "
+                f"or change held_out_share ({held_out_share:g}). Left out: "
+                f"{dropped.reasons() or 'none'}."
+            )
+        counts = writer.finish(description, dropped)
     write_json(stage.folder / _SPLIT, {"split": split, "rollouts": rollouts})
-    labels = [label for row in rows for label in row["labels"] if label is not None]
     return {
         **counts,
-        "steps": float(len(labels)),
-        "right_share": sum(labels) / len(labels) if labels else None,
-        "prompts": float(len({prompt_id(row["prompt"]) for row in rows})),
+        "steps": float(steps),
+        "right_share": right / steps if steps else None,
+        "prompts": float(len(prompts)),
     }
 
 

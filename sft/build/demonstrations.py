@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from plumbline.data.records import Row
-from plumbline.dropped import Dropped
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.runs.stage import Stage, stage
 from sft.build.config import CleaningConfig, SplitsConfig
 from sft.build.dataset import build_dataset
@@ -59,12 +60,22 @@ def steps_of(config: DemonstrationsConfig) -> tuple[StepConfig, ...]:
     )
 
 
-def clean(source: Demonstrations, config: DemonstrationsConfig) -> tuple[list[Row], Dropped]:
-    """Return the demonstrations that a build would keep of a source, and what it would leave out.
+class Cleaned(NamedTuple):
+    """What a build would make of a source."""
 
-    Nothing is split or written.
+    first: list[Row]
+    """The first of the demonstrations that it would keep."""
+    kept: int
+    """How many these are."""
+    dropped: LeftOut
+
+
+def clean(source: Demonstrations, config: DemonstrationsConfig, most: int) -> Cleaned:
+    """Return what a build would keep of a source, and what it would leave out.
+
+    Nothing is split or written. Of the demonstrations, at most ``most`` are returned.
     """
-    dropped, steps = Dropped(), steps_of(config)
+    dropped, steps = DroppedFile(), steps_of(config)
     with tempfile.TemporaryDirectory() as folder:
         passed = run_passes(
             [source],
@@ -74,4 +85,5 @@ def clean(source: Demonstrations, config: DemonstrationsConfig) -> tuple[list[Ro
             share=config.held_out_share,
             data_seed=0,
         )
-        return list(passed.spool.rows(np.flatnonzero(passed.alive))), dropped
+        places = np.flatnonzero(passed.alive)
+        return Cleaned(list(passed.spool.rows(places[:most])), len(places), dropped)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from plumbline.data.records import CONVERSATIONS, Row
-from plumbline.dropped import Dropped, DroppedFile
+from plumbline.dropped import LeftOut
 
 #: What is kept of a row that is left out: so many characters, and so many rows of a reason whole.
 _LARGEST_KEPT = 20_000
@@ -60,7 +60,7 @@ def record_of(row: Row) -> Any:
 class Ledger:
     """Counts what becomes of rows, and writes those that are left out."""
 
-    def __init__(self, dropped: Dropped | DroppedFile, steps: Sequence[str]) -> None:
+    def __init__(self, dropped: LeftOut, steps: Sequence[str]) -> None:
         self.dropped = dropped
         self._steps = [READING, *steps]
         self._entered: Counter[tuple[str, int]] = Counter()
@@ -69,10 +69,10 @@ class Ledger:
         self._left_out: Counter[tuple[str, int, str]] = Counter()
         self._by_reason: Counter[str] = Counter()
 
-    def read(self, source: int, rows: int, dropped: Dropped) -> None:
+    def read(self, source: int, rows: int, dropped: LeftOut) -> None:
         """Note what could be read of a source, once it was read to its end."""
         self._entered[READING, source] += rows
-        for entry in dropped.rows:
+        for entry in dropped.entries():
             self.leave_out(
                 LeftOutRow(
                     READING, source, entry["origin"], entry["row"], entry["reason"], entry["record"]

@@ -249,9 +249,9 @@ def test_at_most_so_many_pairs_are_made_of_a_prompt_s_labels_and_others_are_coun
     rows = [label(1, "a", True), label(1, "b", True), label(1, "c", False), label(1, "d", False)]
     rows += [label(2, "e", True), label(3, "f", True), label(3, "f", False)]
     dropped = Dropped()
-    assert len(paired_rows(rows, 9, 0, dropped)) == 4
+    assert len(list(paired_rows(rows, 9, 0, dropped))) == 4
     assert dropped.reasons() == {"its prompt has no other response with the other label": 3}
-    some = paired_rows(rows, 2, 0, Dropped())
+    some = list(paired_rows(rows, 2, 0, Dropped()))
     assert len(some) == 2 and len({row["pair_id"] for row in some}) == 2
     sides = {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in some}
     assert sides < {("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")}

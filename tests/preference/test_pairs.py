@@ -19,7 +19,7 @@ from plumbline.training.pairs import EncodedPair
 from preference.batches import pair_examples
 from preference.config import DPOConfig
 from preference.corruptions import CORRUPTIONS, rude_tone, skipped_step, wrong_number
-from preference.label_sources import import_labels, pair_labels, read_labeled
+from preference.label_sources import LabelReader, import_labels, pair_labels
 from preference.pairs import rank_pairs, sample_pairs
 from preference.pairs_config import (
     PairFilterConfig,
@@ -218,7 +218,7 @@ def test_preferences_are_filtered_balanced_and_extended(tmp_path):
 def test_length_says_nothing_when_pairs_are_balanced():
     rows = [row(n, "x" * (1 + n % 4), "yy") for n in range(80)]  # 20 shorter, 20 equal, 40 longer
     dropped = Dropped()
-    kept = balanced_by_length(rows, 0, dropped)
+    kept = [rows[place] for place in balanced_by_length(rows, range(80), 0, dropped)]
     longer = sum(len(r["chosen"][0]["content"]) > 2 for r in kept)
     shorter = sum(len(r["chosen"][0]["content"]) < 2 for r in kept)
     assert (longer, shorter, len(kept), len(dropped.rows)) == (20, 20, 60, 20)
@@ -226,16 +226,16 @@ def test_length_says_nothing_when_pairs_are_balanced():
 
 def test_each_fault_comes_as_often_and_one_that_does_not_apply_leaves_its_turn():
     rows = [row(n, f"It is {n + 10} dollars. Come by. Thank you!", "no") for n in range(30)]
-    made = with_faults(rows, RefineConfig(negatives=1.0), 0)
+    made = list(with_faults(rows, range(30), RefineConfig(negatives=1.0), 0))
     faults = [r["fault"] for r in made]
     assert {faults.count(name) for name in CORRUPTIONS} == {10}
     no_number = [row(n, "Come by", "no", soft_label=0.6, margin=2.0) for n in range(3)]
-    made = with_faults(no_number, RefineConfig(negatives=1.0, faults=("wrong_number",)), 0)
-    assert made == []
-    made = with_faults(no_number, RefineConfig(negatives=1.0), 0)
+    number = RefineConfig(negatives=1.0, faults=("wrong_number",))
+    assert list(with_faults(no_number, range(3), number, 0)) == []
+    made = list(with_faults(no_number, range(3), RefineConfig(negatives=1.0), 0))
     assert {r["fault"] for r in made} == {"rude_tone"}
     assert {(r["soft_label"], r["margin"]) for r in made} == {(1.0, 2.0)}
-    assert made == with_faults(no_number, RefineConfig(negatives=1.0), 0)
+    assert made == list(with_faults(no_number, range(3), RefineConfig(negatives=1.0), 0))
 
 
 def test_faults_by_hand():
@@ -273,7 +273,8 @@ def test_thumbs_are_read_however_they_are_written(tmp_path):
         {"prompt": "q99", "completion": "a", "label": "so so"},
         {"prompt": "q98", "completion": "a" * 999, "label": True},
     ]
-    rows, report = read_labeled(write(tmp_path, records), PreferenceFileConfig(max_characters=500))
+    reader = LabelReader(write(tmp_path, records), PreferenceFileConfig(max_characters=500))
+    rows, report = list(reader), reader.report
     assert [row["label"] for row in rows] == [True, False] * 5
     reasons = {row["row"]: row["reason"] for row in report.dropped.rows}
     assert reasons[11] == "repeats an earlier row"

@@ -80,7 +80,7 @@ def test_formats_of_the_field_are_read(tmp_path, record, messages, form):
 def test_a_record_that_cannot_be_read_is_kept_with_the_reason(tmp_path, record, reason):
     found = source(tmp_path, [{"prompt": "a", "completion": "b"}, record])
     assert len(list(found)) == 1
-    (row,) = found.dropped.rows
+    (row,) = found.dropped.entries()
     assert row["row"] == 2
     assert reason in row["reason"]
     assert row["record"] == record
@@ -142,9 +142,9 @@ def test_the_first_of_equals_stays(stage):
     rows = [[user("A  b"), assistant("C")], [user("a b"), assistant("c")],
             [user("a b"), assistant("d")]]  # fmt: skip
     rows = [{"messages": messages, "form": "single_turn"} for messages in rows]
-    kept, dropped = clean(from_rows(rows, "x"), DemonstrationsConfig())
-    assert [row["row"] for row in kept] == [1, 3]
-    (entry,) = dropped.rows
+    cleaned = clean(from_rows(rows, "x"), DemonstrationsConfig(), 9)
+    assert [row["row"] for row in cleaned.first] == [1, 3]
+    (entry,) = cleaned.dropped.entries()
     assert (entry["row"], entry["reason"]) == (2, "repeats an earlier row")
     assert entry["detail"] == {"repeats": {"origin": "x", "row": 1}}
 
@@ -186,8 +186,8 @@ def test_real_files_are_read_whole(real_file, name, read, left_out, form):
     found = from_file(SourceFile(real_file(name)))
     rows = list(found)
     if left_out is not None:
-        assert (len(rows), len(found.dropped.rows)) == (read, left_out)
-    assert len(rows) + len(found.dropped.rows) == max(read, left_out or 0)
+        assert (len(rows), len(found.dropped)) == (read, left_out)
+    assert len(rows) + len(found.dropped) == max(read, left_out or 0)
     if form is not None:
         assert sum(row["form"] == form for row in rows) > 0.4 * len(rows)
 
@@ -208,7 +208,7 @@ def test_rows_of_files_that_are_not_learnt_keep_their_reason(tmp_path):
     rows = list(found)
     assert [row["row"] for row in rows] == [1, 6]
     assert json.loads(rows[1]["tools"]) == [{"name": "weather"}]
-    reasons = {row["row"]: row["reason"] for row in found.dropped.rows}
+    reasons = {row["row"]: row["reason"] for row in found.dropped.entries()}
     assert reasons == {
         2: "has the label false: its response was rejected, so it is not learnt",
         3: "has the weight 0, so it is not learnt",

@@ -173,7 +173,7 @@ def _read_pairs(file: Path | None, reporter: Reporter) -> tuple[list[Pair], Drop
     pairs, report = read_pairs(file)
     for note in report.notes():
         reporter.say(escape(note))
-    return pairs, report.dropped
+    return pairs, Dropped(list(report.dropped.entries()))
 
 
 @app.command()

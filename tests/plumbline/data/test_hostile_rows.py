@@ -94,8 +94,8 @@ def outcome(path, use):
         return None
     text = json.dumps(found.as_dict())
     assert "Traceback" not in text
-    assert found.rows == found.kept + len(found.dropped.rows) or use in ("labels", "prompts")
-    assert found.kept or found.warnings or found.dropped.rows
+    assert found.rows == found.kept + len(found.dropped) or use in ("labels", "prompts")
+    assert found.kept or found.warnings or len(found.dropped)
     return found
 
 

@@ -1,0 +1,179 @@
+"""Writing rows as Parquet while they come, whatever columns and types later ones bring.
+
+Memory holds the rows of one row group. A row group has the columns and types of all rows up to its
+end; where one brings new ones, a new file begins. At the end, files of several schemas are copied
+into one, group by group. What a row does not have is null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plumbline.errors import DataError
+
+ROW_GROUP = 32 * 2**20
+"""Bytes of rows, as Arrow holds them, after which a row group ends."""
+_ROWS_AT_ONCE = 250
+_PARTIAL = ".partial"
+
+
+class RowWriter:
+    """Writes one Parquet file of rows, as ``datasets`` writes it.
+
+    The file is there when `finish` returns, and not before.
+    """
+
+    def __init__(self, path: Path, row_group: int = ROW_GROUP) -> None:
+        self.path, self.rows = path, 0
+        self._row_group = row_group
+        self._waiting: list[dict[str, Any]] = []
+        self._group: list[pa.Table] = []
+        self._schema = pa.schema([])
+        self._parts: list[Path] = []
+        self._file: pq.ParquetWriter | None = None
+        for left in path.parent.glob(f"{path.name}.*{_PARTIAL}"):  # by one that was killed
+            left.unlink()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row. Raises `DataError` where a value is of another kind than the column's."""
+        self._waiting.append(row)
+        self.rows += 1
+        if len(self._waiting) == _ROWS_AT_ONCE:
+            self._take_waiting()
+
+    def finish(self) -> list[str]:
+        """Write what is left, and have the file in its place; return its columns."""
+        self._take_waiting()
+        if self._group or self._file is None:
+            self._write_group()
+        self._close()
+        whole = self._parts[0]
+        if len(self._parts) > 1:
+            whole = self._next_part()
+            with _parquet_writer(whole, self._schema) as writer:
+                for group in self._groups(self._parts[:-1]):
+                    writer.write_table(_as(group, self._schema))
+        whole.replace(self.path)
+        self._remove_parts()
+        return list(self._schema.names)
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what is not finished."""
+        self._close()
+        self._remove_parts()
+
+    def _take_waiting(self) -> None:
+        """Make a table of the rows that wait; write a group where there is enough for one."""
+        names = dict.fromkeys(name for row in self._waiting for name in row)
+        if names:
+            arrays = [self._array(name) for name in names]
+            self._group.append(pa.Table.from_arrays(arrays, list(names)))
+        self._waiting.clear()
+        if sum(table.nbytes for table in self._group) >= self._row_group:
+            self._write_group()
+
+    def _array(self, name: str) -> pa.Array:
+        try:
+            return pa.array([row.get(name) for row in self._waiting])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise self._mixed(name, error) from None
+
+    def _mixed(self, name: str, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written: up to row {self.rows}, the column {name!r} holds "
+            f"values of different kinds ({str(error).splitlines()[0].rstrip('.')}). Make them all "
+            "texts or all numbers, or leave the column out."
+        )
+
+    def _write_group(self) -> None:
+        schema = self._unified([table.schema for table in self._group])
+        if self._file is None or schema != self._schema:
+            self._close()
+            self._schema = schema
+            self._file = _parquet_writer(self._next_part(), schema)
+        if self._group:
+            group = pa.concat_tables(
+                [schema.empty_table(), *self._group], promote_options="permissive"
+            )
+            self._file.write_table(_as(group, schema))
+        self._group.clear()
+
+    def _unified(self, schemas: list[pa.Schema]) -> pa.Schema:
+        """Return the columns and types of all rows so far."""
+        whole = self._schema
+        for schema in schemas:
+            if schema == whole:
+                continue
+            try:
+                whole = pa.unify_schemas([whole, schema], promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                raise self._mixed(*_different_kinds(whole, schema)) from None
+        return whole
+
+    def _next_part(self) -> Path:
+        path = self.path.with_name(f"{self.path.name}.{len(self._parts)}{_PARTIAL}")
+        self._parts.append(path)
+        return path
+
+    def _groups(self, parts: list[Path]) -> Iterator[pa.Table]:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for number in range(file.num_row_groups):
+                    yield file.read_row_group(number)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _remove_parts(self) -> None:
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+
+
+def _different_kinds(first: pa.Schema, second: pa.Schema) -> tuple[str, Exception]:
+    """Return the first column that has no common type in two schemas, and what Arrow says."""
+    for name in first.names:
+        if name in second.names:
+            fields = [pa.schema([schema.field(name)]) for schema in (first, second)]
+            try:
+                pa.unify_schemas(fields, promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                return name, error
+    raise AssertionError("every column has a common type")
+
+
+def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with these columns and types, in one piece."""
+    whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+    return whole.combine_chunks()
+
+
+def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open a file that ``datasets`` would write in the same way, with its features."""
+    from datasets import Features, config
+
+    cut = config.DEFAULT_CDC_OPTIONS
+    writer = pq.ParquetWriter(
+        path,
+        Features.from_arrow_schema(schema).arrow_schema,
+        use_content_defined_chunking=cut,
+        write_page_index=True,
+    )
+    writer.add_key_value_metadata({"content_defined_chunking": json.dumps(cut)})
+    return writer

@@ -1,0 +1,197 @@
+"""Datasets that are written and read row by row: the same file as at once, in little memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, load_dataset
+
+from plumbline.data.mapped_rows import MappedRows
+from plumbline.data.records import (
+    DatasetWriter,
+    assistant,
+    iterate_dataset,
+    number_of_rows,
+    read_dataset,
+    user,
+    write_dataset,
+)
+from plumbline.data.row_writer import RowWriter
+from plumbline.dropped import Dropped, DroppedFile
+from plumbline.errors import DataError
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+
+def growing_rows(count):
+    """Rows of which later ones bring columns, keys of messages and other types of numbers."""
+    for n in range(count):
+        row = {"id": str(n), "prompt": [user(f"question {n} {'x' * (n % 50)}")]}
+        row["margin"] = None if n < 600 else n if n < 900 else n + 0.5
+        row["names"] = [] if n < 500 else ["a"]
+        if n == 700:
+            row["prompt"][0]["weight"] = 0
+        if n >= 1000:
+            row["prompt"].append(assistant("") | {"tool_calls": [CALL | {"id": "7"}, CALL]})
+            row["extra"] = n % 2 == 0
+        yield row
+
+
+def at_once(path, rows):
+    """What `datasets` writes of rows that it has in memory together."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = {name: [row.get(name) for row in rows] for name in columns}
+    Dataset.from_dict(table).to_parquet(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1500])
+def test_rows_one_by_one_give_the_bytes_of_all_at_once(tmp_path, count):
+    at_once(tmp_path / "expected.parquet", list(growing_rows(count)))
+    with RowWriter(tmp_path / "rows.parquet") as writer:
+        for row in growing_rows(count):
+            writer.add(row)
+        writer.finish()
+    expected = (tmp_path / "expected.parquet").read_bytes()
+    assert (tmp_path / "rows.parquet").read_bytes() == expected
+    assert {file.name for file in tmp_path.iterdir()} == {"expected.parquet", "rows.parquet"}
+
+
+def test_what_later_rows_bring_is_null_in_earlier_groups(tmp_path):
+    rows = list(growing_rows(1500))
+    at_once(tmp_path / "expected.parquet", rows)
+    with RowWriter(tmp_path / "rows.parquet", row_group=30_000) as writer:
+        for row in growing_rows(1500):
+            writer.add(row)
+        assert writer.finish() == ["id", "prompt", "margin", "names", "extra"]
+    assert pq.read_metadata(tmp_path / "rows.parquet").num_row_groups > 3
+    written, expected = (pq.read_table(tmp_path / f"{n}.parquet") for n in ("rows", "expected"))
+    assert written.schema.equals(expected.schema, check_metadata=True)
+    assert written.to_pylist() == expected.to_pylist()
+    assert {file.name for file in tmp_path.iterdir()} == {"expected.parquet", "rows.parquet"}
+
+
+def test_datasets_and_our_readers_read_it(tmp_path):
+    rows = [{"messages": row["prompt"], "extra": row.get("extra")} for row in growing_rows(1500)]
+    folder = tmp_path / "out"
+    write_dataset(folder, {"train": iter(rows)}, kind="messages", title="M", description="")
+    loaded = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    assert (len(loaded), number_of_rows(folder, "train")) == (1500, 1500)
+    assert loaded[1200]["messages"][1]["tool_calls"][0]["function"]["name"] == "weather"
+    assert "columns: extra, messages." in (folder / "README.md").read_text()
+    assert read_dataset(folder, "train") == rows
+    mapped = MappedRows(folder, "train", tmp_path / "scratch")
+    assert len(mapped) == 1500 and list(mapped) == rows
+    assert [mapped[n] for n in (1499, 0, 999, 1000, -1)] == [
+        rows[n] for n in (1499, 0, 999, 1000, -1)
+    ]
+    assert mapped[998:1002] == rows[998:1002]
+    with pytest.raises(IndexError):
+        mapped[1500]
+    some = iterate_dataset(folder, "train", ["extra"])
+    assert Counter(row["extra"] for row in some) == {None: 1000, True: 250, False: 250}
+
+
+@pytest.mark.parametrize("distance", [1, 3000])
+def test_a_column_of_texts_and_numbers_is_an_error_that_names_it(tmp_path, distance):
+    rows = [{"a": 1, "b": "x"}] * distance + [{"a": 1, "b": 2}]
+    with (
+        pytest.raises(DataError, match=r"column 'b' holds values of different kinds"),
+        RowWriter(tmp_path / "rows.parquet", row_group=10_000) as writer,
+    ):
+        for row in rows:
+            writer.add(row)
+        writer.finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_while_rows_are_made_leaves_no_split(tmp_path):
+    def rows():
+        for number, row in enumerate(growing_rows(1500)):
+            if number == 1400:
+                raise DataError("the file ends here")
+            yield {"messages": row["prompt"]}
+
+    with pytest.raises(DataError, match="ends here"):
+        write_dataset(tmp_path, {"train": rows()}, kind="messages", title="M", description="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_is_killed_leaves_no_split_and_the_next_one_finishes(tmp_path):
+    with RowWriter(tmp_path / "train.parquet", row_group=1000) as killed:
+        for row in growing_rows(1200):
+            killed.add(row)
+        left = {file.name for file in tmp_path.iterdir()}
+        assert left and not any(name.endswith(".parquet") for name in left)
+        with DatasetWriter(tmp_path, ["train"], kind="messages", title="M") as writer:
+            writer.add("train", {"messages": [user("a"), assistant("b")]})
+            writer.finish("")
+        names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"train.parquet", "README.md", "dropped.jsonl"}
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from plumbline.data.records import DatasetWriter, assistant, iterate_dataset, user
+from plumbline.data import row_writer
+from plumbline.dropped import DroppedFile
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+row_writer.RowWriter.__init__.__defaults__ = (2**20,)
+folder, peaks = Path(sys.argv[1]), []
+for count in (2000, 2000, 12000):
+    dropped = DroppedFile(folder)
+    with DatasetWriter(folder, ["train"], kind="messages", title="M") as writer:
+        for n in range(count):
+            writer.add("train", {"messages": [user(f"{n} " * 500), assistant("word " * 100)]})
+            dropped.add("file", n, "is odd", "x" * 2000)
+        writer.finish("", dropped)
+    assert sum(1 for _ in iterate_dataset(folder, "train")) == count
+    peaks.append(peak())
+print(peaks[2] - peaks[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells the peak")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # 10,000 rows more, of 3 KB kept and 2 KB left out each: 50 MB in memory, were they held there.
+    assert int(done.stdout) < 16 * 1024
+
+
+def test_left_out_rows_are_counted_alike_in_memory_and_in_a_file(tmp_path):
+    kinds = [Dropped(), DroppedFile(tmp_path), DroppedFile()]
+    for dropped in kinds:
+        for number in range(30):
+            dropped.add("file", number, f"has reason {number % 3}", {"x": "\u2028 \ud83d"}, number)
+    first, in_folder, temporary = kinds
+    assert list(temporary.entries()) == list(first.entries())
+    in_folder.write(tmp_path)
+    assert Dropped.read(tmp_path).rows == first.rows
+    for dropped in kinds[1:]:
+        assert (len(dropped), dropped.reasons()) == (len(first), first.reasons())
+        assert dropped.by_reason() == first.by_reason()
+        assert dropped.summary() == first.summary()
+
+
+def test_very_many_different_reasons_are_counted_together(tmp_path):
+    dropped = DroppedFile(tmp_path)
+    for number in range(10_010):
+        dropped.add("file", number, f"has a turn by 'x{number}'", None)
+    dropped.write(tmp_path)
+    assert dropped.reasons()["other reasons (see dropped.jsonl)"] == 10
+    assert len(dropped) == 10_010
+    with (tmp_path / "dropped.jsonl").open() as lines:
+        assert json.loads(list(lines)[-1])["reason"] == "has a turn by 'x10009'"
