@@ -81,11 +81,11 @@ def relabel_preferences(
 ) -> Mapping[str, float | None]:
     """Label the training pairs of preferences again; held-out pairs keep their labels."""
     silence_libraries()
-    dropped, figures = DroppedFile(stage.folder), _Figures()
+    dropped, read = DroppedFile(stage.folder), _Counts()
     counts = write_dataset(
         stage.folder,
         {
-            "train": _labeled_again(preferences, scorers, config, dropped, figures),
+            "train": _labeled_again(preferences, scorers, config, dropped, read),
             "test": iterate_dataset(preferences.path, "test"),
         },
         kind="preference",
@@ -96,17 +96,17 @@ def relabel_preferences(
     stage.report_dropped(dropped)
     return {
         "pairs": counts["train_rows"],
-        "model_share": figures.by_model / counts["train_rows"],
-        "agreement_with_labels": figures.agree / figures.read,
+        "model_share": read.by_model / counts["train_rows"],
+        "agreement_with_labels": read.agree / read.pairs,
         "dropped_rows": counts["dropped_rows"],
     }
 
 
 @dataclass
-class _Figures:
+class _Counts:
     """Counts of the pairs that were read."""
 
-    read: int = 0
+    pairs: int = 0
     agree: int = 0
     """The scorers prefer the chosen response."""
     by_model: int = 0
@@ -118,25 +118,25 @@ def _labeled_again(
     scorers: Sequence[Scorer],
     config: RelabelConfig,
     dropped: LeftOut,
-    figures: _Figures,
+    counts: _Counts,
 ) -> Iterator[Row]:
     """Yield the training pairs that are kept. Raises `DataError` at the end where none is."""
     rows, kept = iterate_dataset(preferences.path, "train"), 0
     while part := list(islice(rows, _SCORED_AT_ONCE)):
         for row, opinion in zip(part, opinions_on(part, scorers), strict=True):
-            figures.read += 1
-            figures.agree += opinion.probability > 0.5
+            counts.pairs += 1
+            counts.agree += opinion.probability > 0.5
             new = relabeled(row, opinion, config)
             if new is None:
                 reason = "the scorers are not sure of it"
-                dropped.add("preferences", figures.read, reason, row)
+                dropped.add("preferences", counts.pairs, reason, row)
                 continue
             kept += 1
-            figures.by_model += new[SOURCE] == "model"
+            counts.by_model += new[SOURCE] == "model"
             yield new
     if not kept:
         raise DataError(
-            f"The scorers are sure of none of {figures.read} pairs. Lower relabel.confidence "
+            f"The scorers are sure of none of {counts.pairs} pairs. Lower relabel.confidence "
             f"({config.confidence:g}) or relabel.agreement ({config.agreement:g}), or set "
             "relabel.unsure to keep."
         )

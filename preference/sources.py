@@ -82,7 +82,7 @@ def import_preferences(
 
 
 class OpeningIndex:
-    """The openings of dialogues, to tell whether others open as one of them does.
+    """The openings of dialogues, by which others that open in the same way are found.
 
     A hash of 64 bits of each: about 100 bytes of memory, however long the dialogue is.
     """

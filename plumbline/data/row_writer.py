@@ -1,4 +1,4 @@
-"""Writing rows as Parquet while they come, whatever columns and types later ones bring.
+"""Writing rows as Parquet while they come; later rows may bring any new columns and types.
 
 Memory holds the rows of one row group. A row group has the columns and types of all rows up to its
 end; where one brings new ones, a new file begins. At the end, files of several schemas are copied

@@ -58,9 +58,9 @@ def import_steps(
         file, USES["steps"], DataFormatConfig(), max_rows=config.max_rows, dropped=dropped
     )
     share, description = config.held_out_share, f"Steps from {reader.report.origin}"
-    figures = write_steps(stage, _rows_of(reader), "lines", share, data_seed, description, dropped)
+    metrics = write_steps(stage, _rows_of(reader), "lines", share, data_seed, description, dropped)
     stage.report_dropped(dropped)
-    return figures
+    return metrics
 
 
 def _rows_of(reader: ExampleReader) -> Iterator[Row]:
