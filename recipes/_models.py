@@ -12,6 +12,7 @@ from typing import Any
 from plumbline.errors import ArtifactError, ModelError
 from plumbline.lm.gguf_file import is_gguf
 from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, Reference
+from plumbline.lm.weight_files import check_weights
 from plumbline.runs.artifacts import Artifact, Store, read_json, sha256, write_json
 from plumbline.runs.find import find_artifact
 from plumbline.runs.make import make_in
@@ -47,7 +48,8 @@ def link_model(
     for name in (CALIBRATION, ASPECTS, GATE, PROCESS):  # what a reward model has beside its weights
         if content is not None and (folder / name).exists():
             shutil.copyfile(folder / name, stage.folder / name)
-    load_scorer_tokenizer(stage.folder)  # fails here, and not in the middle of the work
+    load_scorer_tokenizer(stage.folder)  # both fail here, and not in the middle of the work
+    check_weights(stage.folder)
     return {}
 
 

@@ -58,7 +58,7 @@ class Reference:
     def read(cls, folder: Path) -> Reference:
         """Read ``reference.json``."""
         file = folder / REFERENCE
-        values = _read_object(file)
+        values = read_object(file)
         absolute = values.pop("absolute_path", None)
         try:
             reference = _REFERENCE.validate_json(json.dumps(values))
@@ -120,7 +120,7 @@ def _source_of(folder: Path, deepest: int) -> Source:
         if (folder / REFERENCE).exists():
             base = Reference.read(folder)
         else:
-            named = _read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+            named = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
             if not isinstance(named, str) or not named:
                 raise ModelError(
                     f"{folder} is an adapter that names no base. Write the base's path or hub id "
@@ -138,7 +138,7 @@ def _source_of(folder: Path, deepest: int) -> Source:
     )
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """Read a JSON file of keys and values, which anyone may have written. Raises `ModelError`."""
     try:
         values = read_json(file)

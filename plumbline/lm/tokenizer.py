@@ -57,11 +57,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     _try_template(tokenizer, name)
     ends = (tokenizer.eos_token_id, turn_end(tokenizer).id)
-    rows = load(AutoConfig.from_pretrained, source.base).get_text_config().vocab_size
+    pad = tokenizer.pad_token_id
+    needs_padding = pad is None or pad in ends
+    try:
+        rows = load(AutoConfig.from_pretrained, source.base).get_text_config().vocab_size
+    except ModelError:  # a config by code of its own, say; why it does not open is the model's
+        if needs_padding:
+            raise
+        return tokenizer
     if not source.adapters:  # which may bring rows of their own
         _refuse_tokens_without_rows(tokenizer, rows, name)
-    pad = tokenizer.pad_token_id
-    if pad is None or pad in ends or (pad >= rows and not source.adapters):
+        needs_padding = needs_padding or pad >= rows
+    if needs_padding:
         tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, rows, ends)})
     return tokenizer
 

@@ -27,6 +27,7 @@ from plumbline.lm.model_folder import Reference
 from plumbline.lm.save import model_card
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
+from plumbline.lm.weight_files import check_weights
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, is_artifact
 from plumbline.runs.calls import Deferred, SourceFile
@@ -121,7 +122,7 @@ class BaseModelConfig(Config):
 def check_base(config: BaseModelConfig) -> None:
     """Raise `PlumblineError` where a base model, its tokenizer or its template does not serve.
 
-    The weights are read by the stage.
+    Of the weights the headers alone are read; the rest by the stage.
     """
     silence_libraries()
     if is_gguf(config.name_or_path):
@@ -136,6 +137,7 @@ def check_base(config: BaseModelConfig) -> None:
         _reference(config).write(Path(folder))
         load_tokenizer(Path(folder))
         load_config(Path(folder))
+        check_weights(Path(folder))
 
 
 def make_base(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -21,6 +22,7 @@ from plumbline.lm.load import (
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, parameter_counts
+from plumbline.lm.weight_files import check_weights
 
 
 def test_the_base_opens_with_from_pretrained_alone(base_folder, tools):
@@ -175,11 +177,31 @@ def test_a_weight_too_many_is_refused(plain):
         load_causal_lm(plain)
 
 
-def test_a_damaged_file_is_a_sentence(plain):
+@pytest.mark.parametrize("bytes_left", [0, 5, 1000, -1])
+def test_a_file_that_was_cut_is_found_by_its_header(plain, bytes_left):
+    check_weights(plain)
     file = plain / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"weights of .*cannot be read"):
-        load_causal_lm(plain)
+    file.write_bytes(file.read_bytes()[:bytes_left])
+    for look in (check_weights, load_causal_lm):
+        with pytest.raises(ModelError, match=r"weights of .*cannot be read"):
+            look(plain)
+
+
+def test_shapes_are_compared_with_the_config_by_the_headers(plain):
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(ModelError, match=r"proj.weight is \[.*\] in its files, and .* says \[.*48"):
+        check_weights(plain)
+
+
+def test_an_index_that_names_what_is_not_there(plain):
+    index = plain / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {UP: "model-00001-of-00002.safetensors"}}))
+    with pytest.raises(ModelError, match=r"of-00002\.safetensors is not there, of 1 f"):
+        check_weights(plain)
+    index.write_text(json.dumps({"weight_map": {"gone.weight": "model.safetensors"}}))
+    with pytest.raises(ModelError, match=r"gone\.weight is in its index and in none"):
+        check_weights(plain)
 
 
 @pytest.fixture

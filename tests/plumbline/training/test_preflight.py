@@ -65,6 +65,9 @@ def test_a_base_without_a_tokenizer_or_with_a_template_that_does_not_serve(
     broken = shutil.copytree(base_folder, tmp_path / "broken")
     (broken / "chat_template.jinja").write_text("{{ nothing.at.all }}")
     assert "chat template" in attempt(f"base.name_or_path={broken}")
+    weights = shutil.copytree(base_folder, tmp_path / "cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "was not downloaded to its end" in attempt(f"base.name_or_path={weights.parent}")
 
 
 def test_demonstrations_that_are_none(attempt):
