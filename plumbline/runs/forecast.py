@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from plumbline.errors import PlumblineError
 from plumbline.runs.machine import machine
@@ -15,6 +17,8 @@ from plumbline.runs.run import RunRecord, all_runs
 
 #: Stages that take less are not named one by one.
 _WORTH_NAMING = 5.0
+#: Settings that say how long a training is. Its stages have the name of the part of the settings.
+_LENGTHS = ("epochs", "max_steps", "iterations", "rounds")
 #: What makes two machines the same for a forecast.
 _MACHINE = ("system", "architecture", "cores", "device")
 
@@ -27,6 +31,10 @@ class Forecast:
     seconds: Mapping[str, float]
     differing: int
     """Settings that differ between the two runs."""
+    scaled: Mapping[str, float] = field(default_factory=dict)
+    """Parts whose trainings are longer or shorter here, with the factor that is in ``seconds``."""
+    unscaled: tuple[str, ...] = ()
+    """Parts whose trainings have another length here, by a factor that is not known."""
 
     def left(self, finished: Iterable[str]) -> float:
         """Return the seconds of the stages that are not made yet.
@@ -51,9 +59,20 @@ class Forecast:
             if self.differing == 0
             else f"{self.differing} other setting{'s' * (self.differing > 1)}"
         )
-        about = f"About {duration(sum(self.seconds.values()))}, as {self.run} took with {settings}"
-        return [f"{about}: {stages}." if stages else f"{about}.",
-                "Stages that are made already take no time."]  # fmt: skip
+        by = "by what" if self.scaled else "as"
+        about = (
+            f"About {duration(sum(self.seconds.values()))}, {by} {self.run} took with {settings}"
+        )
+        sentences = [f"{about}: {stages}." if stages else f"{about}."]
+        if self.scaled:
+            factors = ", ".join(f"{part} {factor:.3g}" for part, factor in self.scaled.items())
+            sentences.append(f"It is scaled to the epochs and steps here: times {factors}.")
+        if self.unscaled:
+            sentences.append(
+                f"{', '.join(self.unscaled)}: epochs there and steps here, or the other way round, "
+                "so the time may be another one."
+            )
+        return [*sentences, "Stages that are made already take no time."]
 
 
 def forecast(home: Path, recipe: str, settings: Mapping[str, str]) -> Forecast | None:
@@ -73,8 +92,40 @@ def forecast(home: Path, recipe: str, settings: Mapping[str, str]) -> Forecast |
         keys = settings.keys() | earlier.keys()
         differing = sum(settings.get(key) != earlier.get(key) for key in keys)
         if best is None or differing < best.differing:
-            best = Forecast(record.folder.name, seconds, differing)
+            parts = set(map(_part_of, seconds))
+            factors = {p: f for p, f in _factors(settings, earlier).items() if p in parts}
+            scaled = {part: factor for part, factor in factors.items() if factor not in (1.0, None)}
+            best = Forecast(
+                record.folder.name,
+                {name: s * (scaled.get(_part_of(name)) or 1.0) for name, s in seconds.items()},
+                differing,
+                {part: factor for part, factor in scaled.items() if factor is not None},
+                tuple(part for part, factor in factors.items() if factor is None),
+            )
     return best
+
+
+def _factors(settings: Mapping[str, str], earlier: Mapping[str, str]) -> dict[str, float | None]:
+    """Return how many times as long each part trains as it did; None where that is not known."""
+    factors: dict[str, float | None] = {}
+    for key in sorted(settings.keys() & earlier.keys()):
+        part, name = key.partition(".")[0], key.rpartition(".")[2]
+        if name not in _LENGTHS or settings[key] == earlier[key]:
+            continue
+        here, there = json.loads(settings[key]), json.loads(earlier[key])
+        factor = factors.get(part, 1.0)
+        known = factor is not None and _is_length(here) and _is_length(there)
+        factors[part] = factor * here / there if known else None
+    return factors
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _part_of(stage: str) -> str:
+    """Return the part of the settings that a stage has its name of: ``ppo/seed-0`` of ``ppo``."""
+    return stage.partition("/")[0]
 
 
 def _without_seed(name: str) -> str:

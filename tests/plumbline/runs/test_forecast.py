@@ -34,7 +34,7 @@ def make_nothing(stage: Stage, *, size: int, seed: int) -> dict[str, float]:
 def run_once(home, name: str, settings: Settings, seconds: dict[str, float], **state) -> None:
     run = Run(home, name, "recipe", settings, isolate=False)
     for number, (stage_name, value) in enumerate(seconds.items()):
-        made = run.make(stage_name, make_nothing, size=settings.size, seed=number)
+        made = run.make(stage_name, make_nothing, size=getattr(settings, "size", 1), seed=number)
         file = made.path / MANIFEST
         file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": value}))
     run.finish({})
@@ -87,6 +87,43 @@ def test_the_run_with_the_fewest_other_settings_tells(tmp_path):
     assert "About 3 min 00 s, as small took with 1 other setting" in told.sentences()[0]
     assert "sft 1 min 00 s, dpo/seed-0 2 min 00 s" in told.sentences()[0]
     assert of(tmp_path, Settings(size=2, words="many")).differing == 0
+
+
+class OfTraining(Config):
+    """Settings of one training."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+
+
+class Trainings(Config):
+    """Settings of a run that trains."""
+
+    sft: OfTraining = OfTraining()
+    ppo: OfTraining = OfTraining()
+
+
+def test_a_longer_training_is_forecast_to_take_longer(tmp_path):
+    """Also where it is the run's own last attempt that was shorter."""
+    short = Trainings(ppo=OfTraining(max_steps=20))
+    run_once(
+        tmp_path, "r", short, {"data": 7.0, "sft": 60.0, "ppo/seed-0": 30.0, "ppo/seed-1": 30.0}
+    )
+    told = of(tmp_path, Trainings(sft=OfTraining(epochs=3.0), ppo=OfTraining(max_steps=10)))
+    assert told.seconds == {"data": 7.0, "sft": 180.0, "ppo/seed-0": 15.0, "ppo/seed-1": 15.0}
+    assert told.sentences()[:2] == [
+        "About 3 min 37 s, by what r took with 2 other settings: data 7.0 s, sft 3 min 00 s, "
+        "ppo/seed-0 15 s, ppo/seed-1 15 s.",
+        "It is scaled to the epochs and steps here: times ppo 0.5, sft 3.",
+    ]
+    assert of(tmp_path, short).scaled == {}
+
+
+def test_epochs_are_not_known_in_steps(tmp_path):
+    run_once(tmp_path, "r", Trainings(), {"sft": 60.0})
+    told = of(tmp_path, Trainings(sft=OfTraining(max_steps=10)))
+    assert told.seconds == {"sft": 60.0}
+    assert told.sentences()[1].startswith("sft: epochs there and steps here")
 
 
 def test_another_machine_tells_nothing(tmp_path, monkeypatch):

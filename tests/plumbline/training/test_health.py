@@ -39,6 +39,7 @@ def test_each_figure_that_leaves_its_range_is_warned_of_once():
 def test_small_updates_at_the_end_of_a_schedule_are_as_they_should_be():
     health, small = HealthReport(), {"update_ratio": 1e-8}
     assert list(health.warnings(small | {"learning_rate": 9e-6}, 1e-4)) == []
+    assert list(health.warnings(small | {"learning_rate": 0.0}, 1e-4)) == []  # where it warms up
     ((name, sentence),) = health.warnings(small | {"learning_rate": 2e-5}, 1e-4)
     assert name == "update_ratio" and "Raise the learning rate" in sentence
 
