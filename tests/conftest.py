@@ -13,9 +13,11 @@ import runpy
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ os.environ.setdefault("PLUMBLINE_HOME", "/nonexistent")  # no test may write to 
 # Before torch is imported, here and in every process that a test starts.
 if os.environ.get("PLUMBLINE_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each
+if "PYTEST_XDIST_WORKER" in os.environ:  # about as many processes as cores: one thread each
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -33,9 +35,13 @@ from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
 
+from tests.warm_start import ADDRESS, WarmStart, keep_a_server_ready
+
 # What imports torch is imported in fixtures: pytest's first process reads this file, too.
 GPU = os.environ.get("PLUMBLINE_TEST_GPU") == "1"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+#: Variable with the folder where what is downloaded is kept.
+_HUB = "PLUMBLINE_TESTS_HUB"
 #: Real files, unchanged, beside the checkout; tests that need one skip where it is absent.
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -46,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") == "no":
         gc.disable()  # until all tests are collected, which pytest's first process never does
+    if _HUB not in os.environ:  # before any library is imported
+        hub = os.environ["HF_HOME"] = os.environ[_HUB] = tempfile.mkdtemp(prefix="hub-")
+        config.add_cleanup(partial(shutil.rmtree, hub))
+    if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        start_for_all = WarmStart(OMP_NUM_THREADS="1")
+        os.environ[ADDRESS] = start_for_all.begin()  # before the workers, which read it
+        config.add_cleanup(start_for_all.close)
     settings.register_profile("any-machine", deadline=None)  # a busy one is slow, not wrong
     settings.load_profile("any-machine")
 
@@ -80,9 +93,14 @@ def pytest_collection_finish() -> None:
     Each training ends with a collection, which walked through millions of objects that never go:
     half of the seconds of a small one.
     """
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        import plumbline.runs.preload  # noqa: F401  what most of a worker's tests need
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        gc.freeze()
+        gc.enable()
+        return
+    import plumbline.runs.preload  # noqa: F401  what most of a worker's tests need
+
     gc.freeze()
+    keep_a_server_ready()  # of the stages that run in this process
     gc.enable()
 
 
@@ -118,17 +136,15 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def hub_cache(tmp_path_factory) -> Path:
+def hub_cache() -> Path:
     """Where commands keep what they download, and nothing of a user's lies."""
-    return tmp_path_factory.mktemp("hub-cache")
+    return Path(os.environ[_HUB])
 
 
 @pytest.fixture(scope="session")
-def warm_start(hub_cache):
+def warm_start():
     """What starts commands of the command line in a moment (tests/warm_start.py)."""
-    from tests.warm_start import WarmStart
-
-    started = WarmStart(HF_HOME=str(hub_cache))
+    started = WarmStart(os.environ.get(ADDRESS))
     yield started
     started.close()
 

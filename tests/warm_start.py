@@ -6,7 +6,7 @@ with its own id, folder, environment and output, which is killed and watched as 
 whose server of stages is a process as well. What a start by itself does is tested where it
 matters: ``python -m plumbline`` makes the chain with which the killed ones are compared.
 
-Run as a script this is that process.
+Run as a script this is that process; ``tests/warm_client.py`` asks it for a command, too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
+#: Variable that says where the process waits that all of pytest's processes share.
+ADDRESS = "PLUMBLINE_TESTS_WARM_START"
 #: Names that begin so are read when a library is imported: a fork cannot have another value.
 _READ_AT_IMPORT = (
     "HF_HUB",
@@ -114,13 +118,16 @@ def _first_line(connection: socket.socket) -> bytes:
 
 
 class WarmStart:
-    """The process from which commands are forked; the first one starts it.
+    """The process from which commands are forked; the first command starts it, or `begin` does.
 
-    ``environment`` is for all of them, beside the variables of this process.
+    ``environment`` is for all of them, beside the variables of this process. ``address``: where
+    such a process waits that somebody else has started, with the same variables.
     """
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, address: str | None = None, **environment: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._address = address
         self._environment = {**os.environ, **environment}
 
     def start(
@@ -139,8 +146,8 @@ class WarmStart:
         kept = [name for name in environment if name.startswith(_READ_AT_IMPORT)]
         if any(environment[name] != self._environment.get(name) for name in kept):
             raise ValueError(f"{kept} are read at import: use a WarmStart with these values")
-        if self._process is None:
-            self._process, self._control = self._begin()
+        self.begin()
+        assert self._control is not None
         ours, theirs = socket.socketpair()
         pipes = [os.pipe() for _ in range(1 if one_stream else 2)]
         request = {
@@ -171,40 +178,77 @@ class WarmStart:
             raise
         return subprocess.CompletedProcess(arguments, process.wait(), printed, errors or "")
 
-    def close(self) -> None:
-        """End the process; commands that run go on."""
-        if self._process is not None:
-            self._control.close()
-            self._process.wait()
+    def begin(self) -> str:
+        """Start the process, or meet it; return its address."""
+        if self._control is None:
+            if self._address is None:
+                self._start_process()
+            else:
+                self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+                self._control.connect(self._address)
+        assert self._address is not None
+        return self._address
 
-    def _begin(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+    def close(self) -> None:
+        """End the process, if it was started here; commands that run go on."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.wait()
+            assert self._address is not None
+            Path(self._address).unlink()
+            Path(self._address).parent.rmdir()
+
+    def _start_process(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+        self._address = f"{tempfile.mkdtemp(prefix='warm-')}/socket"
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self._address)
+            listening.listen()
+            ends = (theirs.fileno(), listening.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, *map(str, ends)],
                 env=self._environment,
                 cwd=Path(__file__).resolve().parents[1],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=ends,
             )
-        return process, ours
 
 
-def serve(control: socket.socket) -> str | None:
-    """Fork a command at each request; return in each command its script, and never here."""
+def serve(control: socket.socket, listening: socket.socket) -> str | None:
+    """Fork a command at each request; return in each command its script, and never here.
+
+    Ends when nobody holds the other end of ``control`` any more.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for the commands
+    selector = DefaultSelector()
+    for end in (control, listening):
+        selector.register(end, EVENT_READ)
     while True:
-        message, fds, _, _ = socket.recv_fds(control, _LONGEST, 3)
-        if not message:
+        asking = selector.select()[0][0].fileobj
+        assert isinstance(asking, socket.socket)
+        if asking is listening:
+            selector.register(listening.accept()[0], EVENT_READ)
+            continue
+        message, fds, _, _ = socket.recv_fds(asking, _LONGEST, 3)
+        if not message and asking is control:
             os._exit(0)
+        if not message:
+            selector.unregister(asking)
+            asking.close()
+            continue
         if os.fork() == 0:
             break
-        for end in fds:
-            os.close(end)
-    control.close()
+        for fd in fds:
+            os.close(fd)
+    held = [key.fileobj for key in selector.get_map().values()]
+    selector.close()
+    for end in held:
+        end.close()  # type: ignore[union-attr]
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection = socket.socket(fileno=fds[0])
     pid = os.fork()
@@ -235,10 +279,10 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     script = request["script"]
     sys.path[0] = str(Path(script).parent) if script else request["cwd"]  # as Python has it
     sys.argv = [script or "plumbline", *request["arguments"]]
-    _keep_a_server_ready()
+    keep_a_server_ready()
 
 
-def _keep_a_server_ready() -> None:
+def keep_a_server_ready() -> None:
     """Let the server of stages be a fork of this process as it is now, before it has threads."""
     from multiprocessing import util
 
@@ -261,6 +305,8 @@ def _keep_a_server_ready() -> None:
 
 
 def _wait_to_be_the_server(end: socket.socket) -> None:
+    os.closerange(3, end.fileno())
+    os.closerange(end.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message, received, _, _ = socket.recv_fds(end, _LONGEST, 8)
     if not message:
@@ -276,8 +322,10 @@ def _wait_to_be_the_server(end: socket.socket) -> None:
     os.closerange(safe, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(what["environment"])
-    exec(what["code"], {})
-    os._exit(0)
+    try:
+        exec(what["code"], {})  # which ends by SystemExit
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":
@@ -291,7 +339,7 @@ if __name__ == "__main__":
     for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         digest(name)  # of its code, which a command needs of each of its stages
     gc.freeze()
-    its_script = serve(socket.socket(fileno=int(sys.argv[1])))
+    its_script = serve(*(socket.socket(fileno=int(end)) for end in sys.argv[1:]))
     if its_script is None:
         runpy.run_module("plumbline", run_name="__main__", alter_sys=True)
     else:

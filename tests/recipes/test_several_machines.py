@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch.distributed.run
 
 from plumbline.commands.recipe_book import execute, find
 from plumbline.runs.launch import free_port
 from plumbline.runs.progress import Reporter
 from plumbline.world.data import demonstrations
+from tests import warm_client
+from tests.warm_start import ADDRESS
 
 pytestmark = pytest.mark.slow
 
@@ -87,15 +88,16 @@ def test_a_lost_machine_ends_the_other_and_the_same_commands_resume(
     assert json.loads((made / "manifest.json").read_text())["machine"]["machines"] == 2
 
 
-def test_torchrun_on_two_machines(settings, of_one_machine, tmp_path):
+def test_torchrun_on_two_machines(settings, of_one_machine, tmp_path, warm_start):
     """With the rendezvous that `accelerate launch` uses, too."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-                "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
+    client = Path(warm_client.__file__)
+    launcher = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1",
+                f"--master-port={free_port()}"]  # fmt: skip
+    variables = {ADDRESS: warm_start.begin(), "OMP_NUM_THREADS": "1"}
     machines = [
-        subprocess.Popen(
-            [*launcher, f"--node-rank={n}", "-m", "plumbline", *command(settings, tmp_path)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.STDOUT,
+        warm_start.start(
+            *launcher, f"--node-rank={n}", str(client), *command(settings, tmp_path),
+            script=Path(torch.distributed.run.__file__), one_stream=True, **variables,
         )
         for n in (0, 1)
     ]  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 from safetensors.torch import load_file
 
 from plumbline.commands.recipe_book import execute, find
@@ -32,7 +32,9 @@ from recipes._models import find_model
 from reward.scorer import RewardModelScorer
 from rl.config import AdvantageConfig, PPOConfig
 from rl.ppo import train_ppo
+from tests import warm_client
 from tests.recipes.killing import kill_at_a_checkpoint
+from tests.warm_start import ADDRESS
 
 pytestmark = pytest.mark.slow
 
@@ -302,12 +304,15 @@ def test_a_killed_process_ends_all_and_the_training_resumes(
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_torchrun_means_the_same(base_folder, conversations, tmp_path):
+def test_torchrun_means_the_same(base_folder, conversations, tmp_path, warm_start):
     changes = settings("sft", base_folder, conversations)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "plumbline", "run", "train_sft", "--home", str(tmp_path), "--name",
-               "run", *(part for change in changes for part in ("--set", change))]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    done = warm_start.run(
+        "--standalone", "--nproc-per-node=2", warm_client.__file__,
+        "run", "train_sft", "--home", str(tmp_path), "--name", "run",
+        *(part for change in changes for part in ("--set", change)),
+        script=Path(torch.distributed.run.__file__), timeout=100, **{ADDRESS: warm_start.begin()},
+    )  # fmt: skip
+    assert done.returncode == 0, done
     assert done.stdout.count("Done in") == 1
     (manifest,) = (tmp_path / "store").glob("policy-*/manifest.json")
     assert json.loads(manifest.read_text())["arguments"]["processes"] == 2
