@@ -11,10 +11,17 @@ import threading
 import warnings
 
 
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def silence_imports() -> None:
     """Keep what libraries say as they are imported off the terminal. Imports nothing itself."""
     # bitsandbytes says that it could not fetch a kernel, which is harmless.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # DeepSpeed, which accelerate imports where it is installed, says which device it chose. It sets
+    # the level of its logger itself.
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
 
 
 def silence_libraries() -> None:

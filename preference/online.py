@@ -22,12 +22,12 @@ from plumbline.lm.branches import branch_logprobs
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.precision import compute_precision, computes_in_bfloat16
 from plumbline.lm.save import model_card, save_model
-from plumbline.lm.sharding import gathered, in_shares, is_share
+from plumbline.lm.sharding import gathered
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.processes import number_of_processes, share_of
+from plumbline.runs.processes import number_of_processes, share_of, sharding
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
@@ -35,7 +35,15 @@ from plumbline.training.figures import pooled
 from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.processes import sum_gradients
 from plumbline.training.prompt_rounds import fitting_prompts
-from plumbline.training.sharding import assign, check_optimizer, clip_gradients, load_optimizer
+from plumbline.training.sharding import (
+    assign,
+    check_optimizer,
+    clip_gradients,
+    left_to_sum,
+    load_optimizer,
+    prepared,
+    sharded,
+)
 from plumbline.training.trackers import tracking
 from preference.batches import PairBatch, PairExample, collate_pairs
 from preference.budgets import EvaluationTimes, KLBudget, Progress, progress_of
@@ -204,8 +212,8 @@ class OnlineLearner:
         self._weights: dict[str, nn.Parameter] = {
             name: p for name, p in roles.model.named_parameters() if p.requires_grad
         }
-        self._optimizer = OPTIMIZERS[config.optimizer].make(
-            self._weights.values(), config.learning_rate
+        self._optimizer = sharded(
+            OPTIMIZERS[config.optimizer].make(self._weights.values(), config.learning_rate)
         )
 
     @property
@@ -261,14 +269,12 @@ class OnlineLearner:
         """
         own = examples[share_of(len(examples))]
         metrics: dict[str, Tensor] = {}
-        if own or in_shares(
-            self.roles.model
-        ):  # then all make a pass, one without pairs for nothing
+        if own or sharding() is not None:  # then all make a pass, one without pairs for nothing
             read = collate_pairs(own or examples[:1])["pairs"]
             metrics = self._add_gradients(read, len(own) / len(examples))
-        # The gradients of weights in shares are summed where they are computed.
-        sum_gradients(weight for weight in self._weights.values() if not is_share(weight))
-        norm = clip_gradients(self._weights.values(), self.config.max_grad_norm)
+        sum_gradients(left_to_sum(self._weights.values()))
+        limit = self.config.max_grad_norm
+        norm = clip_gradients(self._optimizer, self._weights.values(), limit)
         if bool(norm.isfinite()):
             self._optimizer.step()
             self.steps += 1
@@ -300,9 +306,10 @@ class OnlineLearner:
             plain = seen(None)
             weighed = plain if config.ld_alpha is None else seen(config.ld_alpha)
             loss = mixed_losses(config.losses, plain, weighed, config.loss_settings).mean()
-            if in_shares(policy.model):  # whose gradients are means over the processes
+            if sharding() is not None:  # then gradients are means over the processes
                 share *= number_of_processes()
-            torch.autograd.backward(loss if share == 1 else share * loss)
+            own = loss if share == 1 else share * loss
+            torch.autograd.backward(prepared(own, self._optimizer))
         return {"loss": loss.detach(), **pair_figures(weighed, config.beta)}
 
     def totals(self) -> dict[str, float]:

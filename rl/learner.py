@@ -7,7 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from plumbline.training.optimizers import OPTIMIZERS
-from plumbline.training.sharding import assign, clip_gradients, load_moments, moments_of
+from plumbline.training.sharding import (
+    assign,
+    clip_gradients,
+    load_moments,
+    moments_of,
+    sharded,
+)
 from rl.config import PPOConfig
 
 
@@ -25,9 +31,10 @@ class Learner:
         groups: list[Any] = (
             [{"params": part} for part in (shared, whole)] if shared and whole else []
         )
-        self.optimizer = OPTIMIZERS[config.optimizer].make(
+        optimizer = OPTIMIZERS[config.optimizer].make(
             groups or parameters.values(), learning_rate, epsilon=config.adam_epsilon
         )
+        self.optimizer = sharded(optimizer, sums=True)
 
     def set_learning_rate(self, iteration: int) -> None:
         """Set the learning rate of a round."""
@@ -38,7 +45,8 @@ class Learner:
 
     def clip_gradients(self) -> Tensor:
         """Clip the accumulated gradients to ``max_grad_norm``; return their norm before, []."""
-        return clip_gradients(self.parameters.values(), self._config.max_grad_norm)
+        limit = self._config.max_grad_norm
+        return clip_gradients(self.optimizer, self.parameters.values(), limit)
 
     def step(self) -> None:
         """Take one step along the accumulated gradients."""

@@ -14,7 +14,7 @@ from plumbline.lm.batches import by_length
 from plumbline.lm.gpu.memory import Room, rows_by_tokens, tokens_that_fit
 from plumbline.runs.processes import sharding, share_of, sums_of_all
 from plumbline.training.processes import sum_gradients
-from plumbline.training.sharding import missing_passes
+from plumbline.training.sharding import left_to_sum, missing_passes
 from rl.config import PPOConfig
 from rl.learner import Learner
 from rl.roles import Roles
@@ -59,8 +59,7 @@ class MicroBatches:
             done = self._room.use(
                 lambda tokens: work(parts(rows_by_tokens(shared, tokens // copies)), 0), undo
             )
-        # The gradients of weights in shares are summed where they are computed.
-        sum_gradients(weight for weight in self._trained if not hasattr(weight, "device_mesh"))
+        sum_gradients(left_to_sum(self._trained))
         first, second = sums_of_all(done)
         return first, second
 

@@ -139,8 +139,7 @@ class PPO(TrainingState):
         from accelerate import Accelerator
 
         super().__init__(roles, config)
-        self.accelerator = Accelerator()
-        check_processes(self.accelerator)
+        check_processes(Accelerator())
         self.guard, self.seed = guard, seed
         self.micro_batches = MicroBatches(roles, config, self.learners.values())
 
@@ -311,17 +310,17 @@ class PPO(TrainingState):
             value = self._value_term(values, part, value_weights)
             # Weights of its own need no weight beside the policy's loss.
             coefficient = 1.0 if together else config.value.coefficient
-            self.accelerator.backward(policy.loss + coefficient * value.loss)
+            self.backward(policy.loss + coefficient * value.loss, "policy", "value")
             return [policy, value], log_ratio
         with torch.set_grad_enabled("policy" in self.trainable):
             new = roles.policy.logprobs(part.batch, temperature, entropy_gradient=entropy_gradient)
         policy, log_ratio = self._policy_term(new, part, weights)
         if "policy" in self.trainable:
-            self.accelerator.backward(policy.loss)  # before the next pass, which needs the memory
+            self.backward(policy.loss, "policy")  # before the next pass, which needs the memory
         if not config.has_values:
             return [policy], log_ratio
         value = self._value_term(roles.values(part.batch), part, value_weights)
-        self.accelerator.backward(value.loss)
+        self.backward(value.loss, "value")
         return [policy, value], log_ratio
 
     def _policy_term(

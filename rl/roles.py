@@ -31,11 +31,10 @@ from plumbline.lm.logprobs import (
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
-from plumbline.lm.sharding import connect, problem_with_shares, split
+from plumbline.lm.sharding import connect, problem_with_shares, shares_weights, split
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.processes import sharding
 from plumbline.training.sharding import (
     check_optimizer,
     check_tuning,
@@ -323,10 +322,10 @@ def make_roles(
         scorer = roles.mount(scorer)
         if config.has_values and config.value.start == "reward":
             roles.start_values_from(scorer)
-        if sharding() is not None:
+        if shares_weights():
             device = "cuda" if torch.cuda.is_available() else "cpu"
             roles.split(bfloat16=computes_in_bfloat16(config.precision, device))
-    if sharding() is not None:
+    if shares_weights():
         roles.connect()
     for problem in filter(None, map(problem_with_shares, roles.models)):
         raise ModelError(f"Nothing was trained: {problem}.")

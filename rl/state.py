@@ -13,7 +13,7 @@ from torch import Tensor
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.sharding import gathered
 from plumbline.runs.processes import share_of, tensors_of_all
-from plumbline.training.sharding import assign
+from plumbline.training.sharding import assign, prepared
 from rl.config import PPOConfig
 from rl.episodes import Episode
 from rl.kl import response_kl
@@ -45,6 +45,11 @@ class TrainingState:
         """Tokens that the scorer read, prompts included, in the policy's tokens."""
         self.tokens_seen = 0
         """Tokens that passed through a model in training steps, prompts included."""
+
+    def backward(self, loss: Tensor, *roles: str) -> None:
+        """Add the gradients of a loss of these roles, policy or value."""
+        loss = prepared(loss, *(self.learners[role].optimizer for role in roles))
+        torch.autograd.backward(loss)
 
     @property
     def trainable(self) -> dict[str, Learner]:

@@ -21,11 +21,17 @@ from torch import Tensor, nn
 from plumbline.errors import ModelError
 from plumbline.lm.backbone import backbone
 from plumbline.runs.processes import mesh, sharding
+from plumbline.runs.shares import KeptInShares
 
 T = TypeVar("T")
 
 _IN_SHARES, _PASS = "_weights_are_in_shares", "run_in_shares"
 _on_cpu: ContextVar[bool] = ContextVar("loads_on_cpu", default=False)
+
+
+def shares_weights() -> bool:
+    """Return whether each process of this stage is to hold a share of the weights only."""
+    return sharding() is not None and sharding() != "zero2"
 
 
 def in_shares(model: Any) -> bool:
@@ -161,11 +167,13 @@ def is_share(tensor: Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
-def as_held(value: Tensor, weight: Tensor) -> Tensor:
+def as_held(value: Tensor | KeptInShares, weight: Tensor) -> Tensor:
     """Return a value in the way in which a weight of its shape is held: in shares, or whole.
 
     Every process has all of a value that is whole. Nothing is sent.
     """
+    if isinstance(value, KeptInShares):
+        return value.whole()
     if not is_share(weight) or is_share(value):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -189,7 +197,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def problem_with_shares(model: Any) -> str | None:
     """Return why weights are not shared out as the stage was asked to; None if they are."""
-    if sharding() is None:
+    if not shares_weights():
         return (
             "its weights are in shares, and whole ones were asked for" if in_shares(model) else None
         )

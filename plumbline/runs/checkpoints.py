@@ -4,20 +4,22 @@ A checkpoint is whole or absent: it is written under another name and renamed, a
 is deleted only after that. Training that resumes from a checkpoint ends with the same bytes as
 training that was never stopped.
 
-Where several processes share the weights, each writes its own shares into a file of its own. They
-are cut by rows, so that another number of processes can read them.
+Where several processes share the weights, each writes its own shares into a file of its own. A
+share is some consecutive numbers of a tensor, so that another number of processes can read them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.runs.artifacts import read_json, write_json
-from plumbline.runs.processes import mesh, number_of_processes, sharding, this_process
+from plumbline.runs.processes import mesh, number_of_processes, share_of, sharding, this_process
+from plumbline.runs.shares import KeptInShares, Share
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _SHARES = "shares-{process}-of-{processes}.safetensors"
+#: Ways of sharing weights in which each process has some rows of each, as torch's `DTensor`.
+BY_ROWS = ("fsdp2", "zero3")
 
 
 class CheckpointFolder:
@@ -85,8 +89,7 @@ class CheckpointFolder:
         latest = self.latest
         if latest is None:
             return None
-        shares = _Shares(latest)
-        return _unpack(read_json(latest / _STATE), load_file(latest / _TENSORS), shares)
+        return _unpack(read_json(latest / _STATE), load_file(latest / _TENSORS), latest)
 
 
 def rng_state() -> dict[str, Any]:
@@ -133,46 +136,43 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class _Shares:
-    """The tensors of a checkpoint that were written by several processes, each its rows."""
+def _kept(folder: Path, name: str, shape: Sequence[int]) -> torch.Tensor | KeptInShares:
+    """Return a tensor that was written in shares: of the rows of this process, or all of it.
 
-    def __init__(self, folder: Path) -> None:
-        files = folder.glob(_SHARES.format(process="*", processes="*"))
-        self._files = sorted(files, key=lambda file: int(file.name.split("-")[1]))
+    Where weights are shared in another way than by rows, it is read when it is known how.
+    """
+    files = folder.glob(_SHARES.format(process="*", processes="*"))
+    kept = KeptInShares(
+        sorted(files, key=lambda file: int(file.name.split("-")[1])), name, tuple(shape)
+    )
+    if sharding() is None:
+        return kept.whole()
+    if sharding() not in BY_ROWS:
+        return kept
+    from torch.distributed.tensor import DTensor, Shard
 
-    def read(self, path: str, shape: list[int]) -> torch.Tensor:
-        """Return a tensor of which this process holds its share, or all of it where none do."""
-        import torch
+    process, processes = this_process(), number_of_processes()
+    size = -(-shape[0] // processes)  # as `torch.chunk` cuts
+    start, stop = (min(shape[0], n * size) for n in (process, process + 1))
+    row = math.prod(shape[1:])
+    share = kept.part(start * row, stop * row).reshape(stop - start, *shape[1:])
+    whole = torch.empty(tuple(shape), device="meta")
+    return DTensor.from_local(
+        share.to(mesh().device_type), mesh(), [Shard(0)],
+        run_check=False, shape=whole.shape, stride=whole.stride(),
+    )  # fmt: skip
 
-        if sharding() is None:
-            return self._rows(path, 0, shape[0])
-        from torch.distributed.tensor import DTensor, Shard
 
-        process, processes = this_process(), number_of_processes()
-        size = -(-shape[0] // processes)  # as `torch.chunk` cuts
-        start, stop = (min(shape[0], n * size) for n in (process, process + 1))
-        share = self._rows(path, start, stop).to(mesh().device_type)
-        whole = torch.empty(shape, device="meta")
-        return DTensor.from_local(
-            share, mesh(), [Shard(0)], run_check=False, shape=whole.shape, stride=whole.stride()
-        )
-
-    def _rows(self, path: str, start: int, stop: int) -> torch.Tensor:
-        """Return some rows of a tensor, from the files that hold them."""
-        import torch
-        from safetensors import safe_open
-
-        parts: list[torch.Tensor] = []
-        place = 0
-        for file in self._files:
-            with safe_open(file, framework="pt") as held:
-                share = held.get_slice(path)
-                rows = share.get_shape()[0]
-                first, last = max(start, place) - place, min(stop, place + rows) - place
-                if first < last or not parts:
-                    parts.append(share[max(0, first) : max(0, first, last)])
-                place += rows
-        return torch.cat(parts)
+def _share_of(value: Any) -> tuple[torch.Tensor, Sequence[int]] | None:
+    """Return what this process holds of a tensor, and the shape of the whole; None for others."""
+    if isinstance(value, KeptInShares):  # which was read, and is to be kept once more
+        own = share_of(value.size)
+        return value.part(own.start, own.stop), value.shape
+    if isinstance(value, Share):
+        return value.values, value.shape
+    if hasattr(value, "device_mesh"):
+        return value.detach().to_local(), value.shape
+    return None
 
 
 def _meet() -> None:
@@ -201,9 +201,10 @@ def _pack(
     """
     import torch
 
-    if isinstance(value, torch.Tensor) and hasattr(value, "device_mesh"):
-        shares[path] = value.detach().to_local().cpu().clone()  # type: ignore[attr-defined]
-        return {"shares": {"of": path, "shape": list(value.shape)}}
+    share = _share_of(value)
+    if share is not None:
+        shares[path] = share[0].detach().cpu().clone()
+        return {"shares": {"of": path, "shape": list(share[1])}}
     if isinstance(value, torch.Tensor):
         held = value.detach().cpu().contiguous()
         # safetensors refuses tensors that share memory; only these are copied.
@@ -229,15 +230,15 @@ def _pack(
     raise TypeError(f"{path or 'the checkpoint'} is {type(value).__name__}, which has no safe form")
 
 
-def _unpack(skeleton: Any, tensors: Mapping[str, torch.Tensor], shares: _Shares) -> Any:
+def _unpack(skeleton: Any, tensors: Mapping[str, torch.Tensor], folder: Path) -> Any:
     ((form, content),) = skeleton.items()
     if form == "tensor":
         return tensors[content]
     if form == "shares":
-        return shares.read(content["of"], content["shape"])
+        return _kept(folder, content["of"], content["shape"])
     if form == "pairs":
-        return {key: _unpack(item, tensors, shares) for key, item in content}
+        return {key: _unpack(item, tensors, folder) for key, item in content}
     if form == "value":
         return content
-    items = [_unpack(item, tensors, shares) for item in content]
+    items = [_unpack(item, tensors, folder) for item in content]
     return tuple(items) if form == "tuple" else items

@@ -24,9 +24,9 @@ WORKS = (
     "and with GPUs `--launch fsdp2 --processes N`, where they share the weights"
 )
 DDP = "ddp"
-#: Ways in which processes share the weights of a model, its gradients and its optimiser: one way by
-#: two names.
-SHARED = ("fsdp2", "zero3")
+#: Ways in which processes share the gradients and the moments of a training, and all but zero2 its
+#: weights, too: torch's FSDP2, and DeepSpeed's ZeRO.
+SHARED = ("fsdp2", "zero2", "zero3")
 #: Variables that launchers set for their processes, and how those of others begin.
 _NAMES = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",

@@ -33,9 +33,10 @@ from plumbline.runs.stage import Stage
 from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.monitor import Monitor
 from plumbline.training.processes import sum_gradients, use_one_gpu
-from plumbline.training.sharding import assign, load_optimizer
+from plumbline.training.sharding import assign, load_optimizer, prepared, sharded
 from plumbline.training.trackers import tracking
 from plumbline.training.unfreezing import ProgressiveUnfreezing
+from plumbline.training.zero import ZeroOptimizer
 
 #: Figures of the trainers that depend on the clock, or on where a run was cut.
 _NOT_REPRODUCIBLE = ("runtime", "per_second", "flos", "train_loss", "time")
@@ -52,6 +53,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """
 
     stage: Stage
+    _sharded: Any = None  # the optimiser, where it was made here
     calls_model = True
     """Whether a loss comes from one call of the model, in whose backward pass DDP adds gradients
     up. Where a trainer's passes go through parts of the model, they are averaged after it."""
@@ -67,9 +69,11 @@ class ExactResume(Trainer):  # type: ignore[misc]
         problem = problem_with_shares(self.model)
         if problem is not None:
             raise ModelError(f"Nothing was trained: {problem} (--launch {sharding() or 'ddp'}).")
-        if self.accelerator.num_processes > 1 and (in_shares(model) or not self.calls_model):
+        if sharding() is not None or (self.accelerator.num_processes > 1 and not self.calls_model):
             # Shares have their gradients summed where they are computed. For other passes through
             # parts of a model, DDP would keep a copy of all gradients.
+            if self.calls_model and not in_shares(model):
+                self.accelerator.prepare_model(self.model, evaluation_mode=True)  # its bfloat16
             self.model._is_accelerate_prepared = True
         use_packed_backbone(self.model)
         if tuning is not None and tuning.unfreezes_by is not None:
@@ -106,7 +110,8 @@ class ExactResume(Trainer):  # type: ignore[misc]
         """Add a batch's gradients; those of all processes, where a step follows."""
         loss = super().training_step(*arguments, **settings)
         self.refuse_no_number(loss)
-        if not (self.calls_model or in_shares(self.model)) and self.accelerator.sync_gradients:
+        own_sums = sharding() is None and not self.calls_model
+        if own_sums and self.accelerator.sync_gradients:
             trained = (p for p in self.model.parameters() if p.requires_grad)
             sum_gradients(trained, divisor=self.accelerator.num_processes)
         return loss
@@ -121,7 +126,19 @@ class ExactResume(Trainer):  # type: ignore[misc]
                 "start from a copy of it in float32."
             )
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make the optimiser, whose moments are shared out where the stage was asked to."""
+        if self.optimizer is None:
+            self.optimizer = self._sharded = sharded(super().create_optimizer(model))
+            backward = self.accelerator.backward
+            self.accelerator.backward = lambda loss, **how: backward(
+                prepared(loss, self._sharded), **how
+            )
+        return self.optimizer
+
     def _clip_grad_norm(self, model: Any) -> Any:
+        if isinstance(self._sharded, ZeroOptimizer):
+            return self._sharded.clip(self.args.max_grad_norm)
         return whole(super()._clip_grad_norm(model))
 
     def _had_stopped(self, checkpoint: Path) -> bool:

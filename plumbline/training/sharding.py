@@ -11,9 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from plumbline.errors import ConfigError
-from plumbline.lm.sharding import as_held, connect, loading_on_cpu, local, split
+from plumbline.lm.sharding import (
+    as_held,
+    connect,
+    is_share,
+    loading_on_cpu,
+    local,
+    shares_weights,
+    split,
+)
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.processes import in_turns, of_all_processes, sharding, sums_of_all
+from plumbline.training.zero import ZeroOptimizer
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -27,9 +36,9 @@ def loaded(load: Callable[[], Any], tuning: TuningConfig, *, bfloat16: bool) -> 
 
     ``bfloat16``: whether passes compute in that format.
     """
-    if sharding() is None:
-        return load()
     check_tuning(tuning)
+    if not shares_weights():
+        return load()
     with one_by_one():
         model = load()
         split(model, bfloat16=bfloat16)
@@ -43,7 +52,7 @@ def one_by_one() -> Iterator[None]:
 
     So that the machine holds one whole model at a time, and no GPU does. Does nothing elsewhere.
     """
-    if sharding() is None:
+    if not shares_weights():
         yield
         return
     with in_turns(), loading_on_cpu():
@@ -95,6 +104,30 @@ def missing_passes(count: int) -> int:
     All processes ask this before their first pass.
     """
     return 0 if sharding() is None else max(of_all_processes(count)) - count
+
+
+def sharded(optimizer: Optimizer, *, sums: bool = False) -> Optimizer:
+    """Return an optimiser whose gradients and moments are shared out as the stage was asked to.
+
+    ``sums``: gradients are sums over the processes, and not means. FSDP2 has that of `connect`.
+    """
+    stage = {"zero2": 2}.get(sharding() or "")
+    return optimizer if stage is None else ZeroOptimizer(optimizer, stage, sums=sums)
+
+
+def prepared(loss: Tensor, *optimizers: Optimizer) -> Tensor:
+    """Return a loss whose backward pass adds to the gradients of these optimisers."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, ZeroOptimizer):
+            loss = optimizer.prepared(loss)
+    return loss
+
+
+def left_to_sum(weights: Iterable[Tensor]) -> list[Tensor]:
+    """Return those weights whose gradients a backward pass leaves to each process."""
+    if sharding() in ("zero2",):
+        return []
+    return [weight for weight in weights if not is_share(weight)]
 
 
 def assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
@@ -149,11 +182,15 @@ def _as_held(kept: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+def clip_gradients(
+    optimizer: Optimizer, parameters: Iterable[nn.Parameter], largest: float
+) -> Tensor:
     """Scale gradients down to a norm of ``largest``; return their norm before, [].
 
     Some weights may be in shares and others whole in each process.
     """
+    if isinstance(optimizer, ZeroOptimizer):
+        return optimizer.clip(largest)
     kept = [p for p in parameters if p.grad is not None]
     if not any(hasattr(p, "device_mesh") for p in kept):
         return nn.utils.clip_grad_norm_(kept, largest)

@@ -1,0 +1,344 @@
+"""DeepSpeed's ZeRO: processes that share gradients and the moments of AdamW, and perhaps weights.
+
+Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054. A training asks DeepSpeed for three
+things alone: to sum and share out the gradients of backward passes, to step, and (stage 3) to
+gather weights for passes. Losses, clipping, schedules and checkpoints stay those of every training.
+So a loss goes through `ZeroOptimizer.prepared` before its backward pass.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from plumbline.errors import ModelError
+from plumbline.runs.processes import join, number_of_processes, sums_of_all, this_process
+from plumbline.runs.shares import KeptInShares, Share
+
+#: Numbers that are summed over the processes at once.
+_BUCKET = 1 << 24
+
+
+def check_installed() -> None:
+    """Raise `ModelError` where DeepSpeed is not installed."""
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ModelError(
+            "--launch zero2 and zero3 need DeepSpeed, which is not installed: pip install "
+            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
+        )
+
+
+def import_deepspeed() -> Any:
+    """Return DeepSpeed, quiet, with the processes of this stage joined."""
+    check_installed()
+    join()
+    on_gpu = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")  # or it warns of its choice
+    warnings.filterwarnings("ignore", module=r"torch\.distributed")  # of functions that it calls
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    if not on_gpu:
+        # It would compile a kernel for sums of bfloat16 between processes, which nothing here uses.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def settings(stage: int) -> dict[str, Any]:
+    """Return the config of DeepSpeed: it does not clip, average over passes, nor count steps."""
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "reduce_bucket_size": _BUCKET,
+        "overlap_comm": torch.cuda.is_available(),
+    }
+    if stage == 3:
+        # No weight is whole in each process, however small. And weights are gathered for the pass
+        # that asks for them: a training makes passes in different orders.
+        zero |= {"stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
+    else:
+        zero |= {"allgather_bucket_size": _BUCKET, "compute_grad_norm": False}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,  # as many passes make a step as there were
+        "gradient_clipping": 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+class ZeroOptimizer(Optimizer):
+    """An optimiser of whose gradients and moments each process holds its share, by DeepSpeed.
+
+    It takes the place of ``optimizer``, which DeepSpeed then steps. Its state dict has the form of
+    any other one, with a `Share` for each tensor. ``sums``: gradients are sums over the processes,
+    and not means.
+    """
+
+    def __init__(self, optimizer: Optimizer, stage: int, *, sums: bool = False) -> None:
+        super().__init__([dict(group) for group in optimizer.param_groups], optimizer.defaults)
+        self._inner = optimizer
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        odd = sorted({str(weight.dtype) for weight in weights} - {"torch.float32"})
+        if odd:
+            raise ModelError(
+                f"Weights that train are held in {odd[0].removeprefix('torch.')}, and with "
+                f"--launch zero{stage} in float32 alone. Start from a copy of the model in "
+                "float32 (training.bf16 and ppo.precision still compute in bfloat16), or use "
+                "--launch fsdp2."
+            )
+        self._engine = import_deepspeed().initialize(
+            model=_Weights(weights),
+            optimizer=optimizer,
+            config=settings(stage),
+            dist_init_required=False,
+        )[0]
+        self._zero = self._engine.optimizer
+        self._parts: _Parts = (_PartsOfGroups if stage == 2 else _PartsOfWeights)(self._zero)
+        self._factor = float(number_of_processes()) if sums else 1.0
+        self._finished = False
+        self._check(weights)
+
+    def _check(self, weights: list[nn.Parameter]) -> None:
+        """Raise `ModelError` where a process would keep more than its share."""
+        own = sum(self._parts.count(weight) for weight in weights)
+        total = sum(self._parts.size(weight) for weight in weights)
+        most = -(-total // number_of_processes()) + len(weights) + 4 * len(self.param_groups)
+        if own > most:
+            raise ModelError(
+                f"Nothing was trained: DeepSpeed gave this process {own} of {total} moments, more "
+                f"than its share among {number_of_processes()} processes."
+            )
+
+    def prepared(self, loss: Tensor) -> Tensor:
+        """Return a loss whose backward pass adds to this optimiser's gradients."""
+        self._finished = False
+        prepared: Tensor = self._engine(loss)
+        return prepared
+
+    @torch.no_grad()
+    def clip(self, largest: float) -> Tensor:
+        """Scale gradients down to a norm of ``largest``; return their norm before, []."""
+        gradients = self._gradients()
+        squares = [gradient.square().sum() for gradient in gradients]
+        own = torch.stack(squares).sum() if squares else torch.zeros(())
+        norm = sums_of_all([own.to(self._device)])[0].sqrt() * self._factor
+        scale = (largest / (norm + 1e-6)).clamp(max=1.0) * self._factor  # as in torch
+        for gradient in gradients:
+            gradient.mul_(scale)
+        return norm
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step along the gradients, which were clipped, and drop them."""
+        if closure is not None:
+            raise ValueError("an optimiser of DeepSpeed takes no closure")
+        if not self._finished:
+            raise ValueError("gradients are clipped before each step")
+        held = [group for group in self.param_groups if group["params"]]  # DeepSpeed drops others
+        for own, inner in zip(held, self._inner.param_groups, strict=True):
+            inner.update({name: value for name, value in own.items() if name != "params"})
+        self._zero.step()
+        self.zero_grad()
+        self._show_state()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients."""
+        self._parts.drop_gradients()
+        self._finished = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments, a `Share` each, and the settings, in torch's form."""
+        numbers = {id(weight): n for n, weight in enumerate(self._weights())}
+        return {
+            "state": {numbers[id(weight)]: dict(kept) for weight, kept in self.state.items()},
+            "param_groups": [
+                {**group, "params": [numbers[id(weight)] for weight in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up a state dict, also of an optimiser that shared nothing; and weights as they are.
+
+        Its tensors may be whole, or a `Share` of this process.
+        """
+        for own, kept in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            own.update({name: value for name, value in kept.items() if name != "params"})
+        self._zero.refresh_fp32_params()
+        weights = list(self._weights())
+        for number, kept in state_dict["state"].items():
+            self._parts.fill(self._inner, weights[int(number)], kept)
+        self.zero_grad()
+        self._show_state()
+
+    def _show_state(self) -> None:
+        """Let ``state`` hold this process's shares of the moments, as far as there are any."""
+        for weight in self._weights():
+            kept = self._parts.kept(self._inner, weight)
+            if kept:
+                self.state[weight] = kept
+
+    def _gradients(self) -> list[Tensor]:
+        """Return this process's parts of the gradients, 1-D each."""
+        if not self._finished:
+            self._zero.finalize_gradient_accumulation_boundary()
+            self._finished = True
+        return [part for w in self._weights() if (part := self._parts.gradient(w)) is not None]
+
+    def _weights(self) -> Iterator[nn.Parameter]:
+        return (weight for group in self.param_groups for weight in group["params"])
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.param_groups[0]["params"][0].device
+        return device
+
+
+class _Weights(nn.Module):
+    """Weights by themselves, for DeepSpeed: it looks for them in a module, whose pass they are in.
+
+    The passes of the models that they belong to are none of its business: gradients are caught at
+    the weights.
+    """
+
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        super().__init__()
+        for number, weight in enumerate(weights):
+            self.register_parameter(f"weight_{number}", weight)
+
+    def forward(self, loss: Tensor) -> Tensor:
+        return loss
+
+
+class _Parts:
+    """Where in DeepSpeed's long tensors this process's part of each weight's numbers is."""
+
+    def __init__(self, zero: Any) -> None:
+        self._zero = zero
+
+    def size(self, weight: nn.Parameter) -> int:
+        """Return how many numbers a weight has."""
+        return weight.numel()
+
+    def shape(self, weight: nn.Parameter) -> tuple[int, ...]:
+        """Return the shape of the whole weight."""
+        return tuple(weight.shape)
+
+    def count(self, weight: nn.Parameter) -> int:
+        """Return how many of a weight's numbers are this process's."""
+        raise NotImplementedError
+
+    def start(self, weight: nn.Parameter) -> int:
+        """Return the first of them, in row-major order."""
+        raise NotImplementedError
+
+    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+        """Return this process's part of a weight's gradient, 1-D."""
+        raise NotImplementedError
+
+    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+        """Return the long tensor that holds this process's numbers, and from where on."""
+        raise NotImplementedError
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients so far."""
+        self._zero.zero_grad(set_to_none=True)
+
+    def kept(self, inner: Optimizer, weight: nn.Parameter) -> dict[str, Any]:
+        """Return what an optimiser has kept for a weight: a `Share` of this process each."""
+        long, place = self.place(weight)
+        count, start, shape = self.count(weight), self.start(weight), self.shape(weight)
+        return {
+            name: Share(value[place : place + count], start, shape)
+            if value.shape == long.shape and value.dim()
+            else value
+            for name, value in inner.state.get(long, {}).items()
+        }
+
+    def fill(self, inner: Optimizer, weight: nn.Parameter, kept: Mapping[str, Any]) -> None:
+        """Put what was kept for a weight where the optimiser keeps it."""
+        long, place = self.place(weight)
+        count, start = self.count(weight), self.start(weight)
+        state = inner.state[long]
+        for name, value in kept.items():
+            if tuple(value.shape) != self.shape(weight):
+                state[name] = value.clone()  # the number of steps
+                continue
+            if name not in state:
+                state[name] = torch.zeros_like(long)
+            state[name][place : place + count].copy_(_part_of(value, start, start + count))
+
+
+def _part_of(value: Share | KeptInShares | Tensor, start: int, stop: int) -> Tensor:
+    """Return some numbers of a tensor, of which a `Share` holds these alone."""
+    if isinstance(value, Share):
+        return value.values
+    if isinstance(value, KeptInShares):
+        return value.part(start, stop)
+    return value.reshape(-1)[start:stop]
+
+
+class _PartsOfGroups(_Parts):
+    """Stage 2: all weights of a group in one row are cut into as many parts as processes."""
+
+    def count(self, weight: nn.Parameter) -> int:
+        part = weight._hp_mapping
+        return 0 if part is None else int(part.lp_fragment_address.numel)
+
+    def start(self, weight: nn.Parameter) -> int:
+        part = weight._hp_mapping
+        return 0 if part is None else int(part.lp_fragment_address.start)
+
+    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+        part = weight._hp_mapping
+        if part is None:
+            return None
+        gradient: Tensor = part.get_lp_grad_fragment(weight._index_in_param_group)
+        return gradient.view(-1)
+
+    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+        part = weight._hp_mapping
+        group = next(n for n, group in enumerate(self._zero.bit16_groups) if any(w is weight for w in group))
+        long = self._zero.single_partition_of_fp32_groups[group]
+        return long, 0 if part is None else int(part.hp_fragment_address.start)
+
+    def drop_gradients(self) -> None:
+        super().drop_gradients()
+        for kept in (self._zero.averaged_gradients, self._zero.all_grad_tensors):
+            for group in kept:
+                kept[group] = None
+
+
+class _PartsOfWeights(_Parts):
+    """Stage 3: each weight is cut into as many parts as processes."""
+
+    def size(self, weight: nn.Parameter) -> int:
+        return int(weight.ds_numel)
+
+    def shape(self, weight: nn.Parameter) -> tuple[int, ...]:
+        return tuple(weight.ds_shape)
+
+    def count(self, weight: nn.Parameter) -> int:
+        most = int(weight.partition_numel())  # the last process's parts are padded
+        return max(0, min(most, self.size(weight) - self.start(weight)))
+
+    def start(self, weight: nn.Parameter) -> int:
+        return int(weight.partition_numel()) * this_process()
+
+    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+        gradient: Tensor = self._zero.get_local_fp32_grad_for_param(weight)
+        return gradient[: self.count(weight)]
+
+    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+        group, place, _ = self._zero.grad_position[self._zero.get_param_id(weight)]
+        return self._zero.fp32_partitioned_groups_flat[group], int(place)
