@@ -27,7 +27,7 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
-from plumbline.runs.processes import number_of_processes, share_of, sharding
+from plumbline.runs.processes import number_of_processes, sharding, share_of
 from plumbline.runs.run import flat_settings
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive

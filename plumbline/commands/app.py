@@ -46,9 +46,10 @@ def run(
     launch: Annotated[
         str | None,
         typer.Option(
-            metavar="ddp|fsdp2|FILE",
+            metavar="ddp|fsdp2|zero2|zero3|FILE",
             help="Start each training in several processes: each with a whole model (ddp), or with "
-            "a share of its weights (fsdp2); or as a config of accelerate says.",
+            "a share of it (fsdp2, or zero2 and zero3 by DeepSpeed); or as a config of accelerate "
+            "says.",
         ),
     ] = None,
     processes: Annotated[

@@ -50,7 +50,7 @@ def findings(*, offline: bool) -> Iterator[Finding]:
     yield "bfloat16", True, _attempt(_bfloat16)[1]
     for package, version in packages.items():
         yield package, True, version
-    for package in ("bitsandbytes", "gguf", "argilla"):
+    for package in ("bitsandbytes", "gguf", "argilla", "deepspeed"):
         if importlib.util.find_spec(package) is None:
             extra = {"bitsandbytes": "qlora"}.get(package, package)
             yield package, False, f"not installed: pip install 'plumbline-rlhf[{extra}]'"

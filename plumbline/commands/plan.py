@@ -62,8 +62,6 @@ def plan(
         for name, work in trainings.items()
     ]
     _show(Terminal(), plans, shape.parameters, price, processes)
-    if not SHARDINGS[sharding].here:
-        Terminal().print(f"Plumbline does not start {sharding}: this is what it would need.")
 
 
 class Setting(NamedTuple):

@@ -59,7 +59,7 @@ _FSDP: dict[str, tuple[object, ...] | None] = {
     ),
 }  # fmt: skip
 _DEEPSPEED: dict[str, tuple[object, ...] | None] = {
-    "zero_stage": (3,),
+    "zero_stage": (2, 3),
     "offload_optimizer_device": ("none", None),
     "offload_param_device": ("none", None),
     "gradient_accumulation_steps": None,
@@ -102,7 +102,7 @@ class Asked(NamedTuple):
     """What a config asks for."""
 
     kind: str
-    """ddp, fsdp2 or zero3."""
+    """ddp, fsdp2, zero2 or zero3."""
     processes: int | None = None
     """On all machines together; None where it does not say."""
     settings: Mapping[str, object] = {}
@@ -179,12 +179,12 @@ def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
     kind = "ddp"
     if is_set("ACCELERATE_USE_DEEPSPEED"):
         stage = variables.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
-        if stage != "3":
+        if stage not in ("2", "3"):
             raise ConfigError(
                 f"The accelerate config asks for DeepSpeed with ZeRO stage {stage or 'unknown'}, "
-                "which is not possible; stage 3 is, and --launch ddp."
+                "which is not possible; stages 2 and 3 are, and --launch ddp."
             )
-        kind = "zero3"
+        kind = f"zero{stage}"
     elif is_set("ACCELERATE_USE_FSDP"):
         if variables.get("FSDP_VERSION") != "2":
             raise ConfigError(
@@ -206,7 +206,7 @@ def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
     ):
         value = variables.get(names, "auto")
         # accelerate sets 1 where a config says nothing.
-        if kind == "zero3" and value not in ("auto", "none", "1"):
+        if kind.startswith("zero") and value not in ("auto", "none", "1"):
             section[key] = value
     precision = variables.get("ACCELERATE_MIXED_PRECISION")  # "no" also where none is said
     return Asked(

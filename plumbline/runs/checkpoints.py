@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.runs.artifacts import read_json, write_json
-from plumbline.runs.processes import mesh, number_of_processes, share_of, sharding, this_process
+from plumbline.runs.processes import mesh, number_of_processes, sharding, share_of, this_process
 from plumbline.runs.shares import KeptInShares, Share
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ of each takes part in the stages (`plumbline.runs.nodes`).
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ DDP = "ddp"
 #: Ways in which processes share the gradients and the moments of a training, and all but zero2 its
 #: weights, too: torch's FSDP2, and DeepSpeed's ZeRO.
 SHARED = ("fsdp2", "zero2", "zero3")
+BY_DEEPSPEED = ("zero2",)
 #: Variables that launchers set for their processes, and how those of others begin.
 _NAMES = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -135,7 +137,7 @@ def launch_of(
             )
     if processes is None or processes < 2:
         raise ConfigError(f"--launch {launch} needs --processes N with N of 2 or more.")
-    _refuse_without_gpus(kind, f"--launch {launch}", processes)
+    _refuse_sharing(kind, f"--launch {launch}", processes)
     _refuse_too_few_gpus(on_each(processes, place))
     return Launch(processes, None if kind == DDP else kind, settings, place)
 
@@ -192,8 +194,7 @@ def adopt_launcher(kind: str | None = None) -> tuple[int, Launch]:
             "else. Leave --launch out, or take a config without it."
         )
     kind = kind or config.kind
-    if kind != DDP:
-        _refuse_without_gpus(kind, "The launch", processes)
+    _refuse_sharing(kind, "The launch", processes)
     place = _place_among(processes)
     if place is not None:
         rank = int(os.environ["LOCAL_RANK"])
@@ -340,12 +341,18 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("true", "1")
 
 
-def _refuse_without_gpus(kind: str, what: str, processes: int) -> None:
+def _refuse_sharing(kind: str, what: str, processes: int) -> None:
+    """Raise `ConfigError` for shares without GPUs, or without the package that they need."""
     if kind != DDP and gpus() == 0:
         raise ConfigError(
-            f"{what} asks for {kind}, where GPUs share the weights of a model, and there is no GPU "
+            f"{what} asks for {kind}, where GPUs share a training's memory, and there is no GPU "
             f"here. Use --launch ddp --processes {max(processes, 2)}, with a whole copy of the "
             "model in each process."
+        )
+    if kind in BY_DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"{what} asks for {kind}, which is DeepSpeed's, and that is not installed: pip install "
+            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
         )
 
 

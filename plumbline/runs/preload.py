@@ -23,8 +23,11 @@ with contextlib.suppress(ImportError):  # a stage says which package it misses
     import pandas  # noqa: F401
     import peft  # noqa: F401
     import scipy.stats  # noqa: F401
-    import torch  # noqa: F401
+    import torch
     from transformers import AutoModelForCausalLM  # noqa: F401
     from trl import SFTTrainer  # noqa: F401
+
+    if torch.version.cuda is None:  # else it would start CUDA, which then no stage could use
+        import deepspeed  # noqa: F401
 gc.freeze()
 gc.enable()

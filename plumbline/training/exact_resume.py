@@ -53,6 +53,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
     """
 
     stage: Stage
+    optimizer: Any
     _sharded: Any = None  # the optimiser, where it was made here
     calls_model = True
     """Whether a loss comes from one call of the model, in whose backward pass DDP adds gradients

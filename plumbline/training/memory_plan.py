@@ -94,17 +94,15 @@ class Sharding(NamedTuple):
     weights: bool = False
     gradients: bool = False
     optimizer: bool = False
-    here: bool = False
-    """Whether this suite starts it."""
 
 
 SHARDINGS = Table(
     "sharding",
     (
-        Sharding("ddp", here=True),
+        Sharding("ddp"),
         Sharding("zero2", gradients=True, optimizer=True),
-        Sharding("zero3", weights=True, gradients=True, optimizer=True, here=True),
-        Sharding("fsdp2", weights=True, gradients=True, optimizer=True, here=True),
+        Sharding("zero3", weights=True, gradients=True, optimizer=True),
+        Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
     ),
 )
 

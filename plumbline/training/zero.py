@@ -41,7 +41,7 @@ def import_deepspeed() -> Any:
     check_installed()
     join()
     on_gpu = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")  # or it warns of its choice
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     warnings.filterwarnings("ignore", module=r"torch\.distributed")  # of functions that it calls
     import deepspeed
 
@@ -226,27 +226,27 @@ class _Parts:
     def __init__(self, zero: Any) -> None:
         self._zero = zero
 
-    def size(self, weight: nn.Parameter) -> int:
+    def size(self, weight: Any) -> int:
         """Return how many numbers a weight has."""
-        return weight.numel()
+        return int(weight.numel())
 
-    def shape(self, weight: nn.Parameter) -> tuple[int, ...]:
+    def shape(self, weight: Any) -> tuple[int, ...]:
         """Return the shape of the whole weight."""
         return tuple(weight.shape)
 
-    def count(self, weight: nn.Parameter) -> int:
+    def count(self, weight: Any) -> int:
         """Return how many of a weight's numbers are this process's."""
         raise NotImplementedError
 
-    def start(self, weight: nn.Parameter) -> int:
+    def start(self, weight: Any) -> int:
         """Return the first of them, in row-major order."""
         raise NotImplementedError
 
-    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+    def gradient(self, weight: Any) -> Tensor | None:
         """Return this process's part of a weight's gradient, 1-D."""
         raise NotImplementedError
 
-    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+    def place(self, weight: Any) -> tuple[Tensor, int]:
         """Return the long tensor that holds this process's numbers, and from where on."""
         raise NotImplementedError
 
@@ -254,7 +254,7 @@ class _Parts:
         """Forget the gradients so far."""
         self._zero.zero_grad(set_to_none=True)
 
-    def kept(self, inner: Optimizer, weight: nn.Parameter) -> dict[str, Any]:
+    def kept(self, inner: Optimizer, weight: Any) -> dict[str, Any]:
         """Return what an optimiser has kept for a weight: a `Share` of this process each."""
         long, place = self.place(weight)
         count, start, shape = self.count(weight), self.start(weight), self.shape(weight)
@@ -265,7 +265,7 @@ class _Parts:
             for name, value in inner.state.get(long, {}).items()
         }
 
-    def fill(self, inner: Optimizer, weight: nn.Parameter, kept: Mapping[str, Any]) -> None:
+    def fill(self, inner: Optimizer, weight: Any, kept: Mapping[str, Any]) -> None:
         """Put what was kept for a weight where the optimiser keeps it."""
         long, place = self.place(weight)
         count, start = self.count(weight), self.start(weight)
@@ -291,25 +291,26 @@ def _part_of(value: Share | KeptInShares | Tensor, start: int, stop: int) -> Ten
 class _PartsOfGroups(_Parts):
     """Stage 2: all weights of a group in one row are cut into as many parts as processes."""
 
-    def count(self, weight: nn.Parameter) -> int:
+    def count(self, weight: Any) -> int:
         part = weight._hp_mapping
         return 0 if part is None else int(part.lp_fragment_address.numel)
 
-    def start(self, weight: nn.Parameter) -> int:
+    def start(self, weight: Any) -> int:
         part = weight._hp_mapping
         return 0 if part is None else int(part.lp_fragment_address.start)
 
-    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+    def gradient(self, weight: Any) -> Tensor | None:
         part = weight._hp_mapping
         if part is None:
             return None
         gradient: Tensor = part.get_lp_grad_fragment(weight._index_in_param_group)
         return gradient.view(-1)
 
-    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+    def place(self, weight: Any) -> tuple[Tensor, int]:
         part = weight._hp_mapping
-        group = next(n for n, group in enumerate(self._zero.bit16_groups) if any(w is weight for w in group))
-        long = self._zero.single_partition_of_fp32_groups[group]
+        groups = self._zero.bit16_groups
+        of = next(n for n, group in enumerate(groups) if id(weight) in map(id, group))
+        long = self._zero.single_partition_of_fp32_groups[of]
         return long, 0 if part is None else int(part.hp_fragment_address.start)
 
     def drop_gradients(self) -> None:
@@ -322,23 +323,23 @@ class _PartsOfGroups(_Parts):
 class _PartsOfWeights(_Parts):
     """Stage 3: each weight is cut into as many parts as processes."""
 
-    def size(self, weight: nn.Parameter) -> int:
+    def size(self, weight: Any) -> int:
         return int(weight.ds_numel)
 
-    def shape(self, weight: nn.Parameter) -> tuple[int, ...]:
+    def shape(self, weight: Any) -> tuple[int, ...]:
         return tuple(weight.ds_shape)
 
-    def count(self, weight: nn.Parameter) -> int:
+    def count(self, weight: Any) -> int:
         most = int(weight.partition_numel())  # the last process's parts are padded
         return max(0, min(most, self.size(weight) - self.start(weight)))
 
-    def start(self, weight: nn.Parameter) -> int:
+    def start(self, weight: Any) -> int:
         return int(weight.partition_numel()) * this_process()
 
-    def gradient(self, weight: nn.Parameter) -> Tensor | None:
+    def gradient(self, weight: Any) -> Tensor | None:
         gradient: Tensor = self._zero.get_local_fp32_grad_for_param(weight)
         return gradient[: self.count(weight)]
 
-    def place(self, weight: nn.Parameter) -> tuple[nn.Parameter, int]:
+    def place(self, weight: Any) -> tuple[Tensor, int]:
         group, place, _ = self._zero.grad_position[self._zero.get_param_id(weight)]
         return self._zero.fp32_partitioned_groups_flat[group], int(place)

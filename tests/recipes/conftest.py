@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipes.sharing import PARTS, in_processes, train_each, write_data
 from tests.warm_start import Command
 
 #: Small enough for seconds; every stage has several checkpoints to be killed between.
@@ -55,6 +56,19 @@ evaluation:
   resamples: 200
   sampling: {max_new_tokens: 24, batch_size: 4}
 """
+
+
+@pytest.fixture(scope="session")
+def shared_data(once) -> Path:
+    """Demonstrations and preferences, for trainings that several processes share."""
+    return once("data-to-share", write_data)
+
+
+@pytest.fixture(scope="session")
+def made_by_one(once, base_folder, shared_data) -> Path:
+    """What one process trains, to compare with what several do."""
+    arguments = {"parts": PARTS, "model": base_folder, "data": shared_data}
+    return once("made-by-one", lambda root: in_processes(train_each, root, 1, None, **arguments))
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,10 @@ TORCHRUN = {
 #: What an accelerate config with mixed_precision: bf16 asks of a recipe's settings.
 BF16 = {"mixed_precision": "bf16"}
 FSDP2 = TORCHRUN | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-ZERO3 = TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+ZERO2, ZERO3 = (
+    TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}
+    for stage in "23"
+)
 
 
 @pytest.fixture
@@ -55,8 +58,8 @@ def gpus(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "number", "message"),
     [
-        ("magic", 2, "--launch magic is not possible: it is ddp, fsdp2, zero3, or the file"),
-        ("zero2", 2, "--launch zero2 is not possible"),
+        ("magic", 2, "--launch magic is not possible: it is ddp, fsdp2, zero2, zero3, or the file"),
+        ("zero2", 2, "there is no GPU here. Use --launch ddp --processes 2"),
         (None, 2, "--processes 2 without --launch is not possible"),
         ("ddp", None, "needs --processes N"),
         ("ddp", 1, "needs --processes N"),
@@ -79,7 +82,16 @@ def test_options(gpus):
     assert launch.launch_of("ddp", 3) == Launch(3)
     gpus(8)
     assert launch.launch_of("fsdp2", 4) == Launch(4, "fsdp2")
+    assert launch.launch_of("zero2", 8) == Launch(8, "zero2")
     assert launch.launch_of("zero3", 8) == Launch(8, "zero3")
+
+
+def test_without_deepspeed_its_ways_are_refused(gpus, monkeypatch):
+    gpus(8)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'plumbline-rlhf\[deepspeed\]'"):
+        launch.launch_of("zero2", 8)
+    assert launch.launch_of("fsdp2", 8) == Launch(8, "fsdp2")
 
 
 def test_each_process_needs_a_gpu_where_there_are_any(gpus):
@@ -105,7 +117,7 @@ def test_configs_of_accelerate_that_come_with_it(file, gpus):
     assert load_config_from_file(str(file)).num_processes == int(number) * machines
 
 
-@pytest.mark.parametrize("name", ["fsdp2", "zero3", "multi_gpu"])
+@pytest.mark.parametrize("name", ["fsdp2", "zero2", "zero3", "multi_gpu"])
 def test_configs_of_accelerate_that_come_with_trl(name, gpus):
     import trl
 
@@ -278,7 +290,9 @@ def test_launches_that_would_train_something_else(environment, gpus, variables, 
         launch.adopt_launcher()
 
 
-@pytest.mark.parametrize(("variables", "kind"), [(FSDP2, "fsdp2"), (ZERO3, "zero3")])
+@pytest.mark.parametrize(
+    ("variables", "kind"), [(FSDP2, "fsdp2"), (ZERO2, "zero2"), (ZERO3, "zero3")]
+)
 def test_a_launcher_that_shares_the_weights(environment, gpus, variables, kind):
     gpus(2)
     environment(**variables)
