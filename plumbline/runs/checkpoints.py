@@ -149,6 +149,7 @@ def _kept(folder: Path, name: str, shape: Sequence[int]) -> torch.Tensor | KeptI
         return kept.whole()
     if sharding() not in BY_ROWS:
         return kept
+    import torch
     from torch.distributed.tensor import DTensor, Shard
 
     process, processes = this_process(), number_of_processes()
