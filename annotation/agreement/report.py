@@ -62,6 +62,7 @@ class AgreementReport:
                 "guessed": list(self.table.guessed),
                 "missing": dict(self.table.missing),
                 "look_alikes": [list(names) for names in self.table.look_alikes],
+                "people_alike": [list(names) for names in self.table.people_alike],
             }
         values |= self.agreement.as_dict()
         if self.labels is not None:
@@ -309,6 +310,8 @@ def reading_notes(table: LabelTable | None, labels: LabelAgreement | None) -> li
         notes.append(f"Cells without a vote: {empty}.")
     for names in table.look_alikes if table is not None else ():
         notes.append(f"Counted as different categories: {', '.join(map(repr, names))}.")
+    for names in table.people_alike if table is not None else ():
+        notes.append(f"Counted as {len(names)} people: {', '.join(map(repr, names))}.")
     if labels is not None and labels.superseded:
         notes.append(
             f"{labels.superseded:,} votes were replaced by a later vote of the same person."

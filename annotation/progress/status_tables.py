@@ -28,14 +28,23 @@ _NARROW = 100
 
 
 def tables(
-    progress: CampaignProgress, width: int, warning: str | None = None, every: float | None = None
+    progress: CampaignProgress,
+    width: int,
+    warning: str | None = None,
+    every: float | None = None,
+    site: str | None = None,
 ) -> Group:
-    """Return what a terminal shows: sentences, two tables and notes."""
+    """Return what a terminal shows: sentences, two tables and notes.
+
+    ``site``: what the campaign's server is, in words.
+    """
     clock = f"{progress.now.astimezone():%H:%M:%S}"
     how = f", every {every:g} s; Ctrl-C ends" if every is not None else ""
     parts: list[Text | Table] = [
         Text.from_markup(f"[bold]{escape(progress.name)}[/bold]  [dim]as of {clock}{how}[/dim]")
     ]
+    if site is not None:
+        parts.append(Text(f"Site: {site}", style="dim"))
     if warning is not None:
         parts.append(Text(warning, style="yellow"))
     parts += [Text(line) for line in [*sentences(progress), quality_sentence(progress)]]

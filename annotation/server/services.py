@@ -8,7 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from annotation.private_files import write_private
-from annotation.server.embedded.plumbline_site.services import Services, without_password
+from annotation.server.embedded.plumbline_site.services import (
+    Services,
+    read,
+    without_password,
+)
 from annotation.server.site_folder import Site
 from plumbline.errors import ConfigError
 
@@ -60,6 +64,16 @@ def write(site: Site, services: Services | None) -> None:
         file.unlink(missing_ok=True)
     else:
         write_private(file, json.dumps(asdict(services), indent=2) + "\n")
+
+
+def kind_of_site(home: Path, server: str | None) -> str:
+    """Return in words what a campaign's server is: a site of this machine, or another server."""
+    if server is not None:
+        return f"a server of Argilla at {server}"
+    services = read(home)
+    if services is None:
+        return "this machine's own, on SQLite in one process"
+    return f"this machine's own, on PostgreSQL and Redis in {services.workers} processes that serve"
 
 
 def described(services: Services | None) -> list[tuple[str, str]]:

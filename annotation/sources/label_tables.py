@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -64,6 +65,8 @@ class LabelTable:
     """TableRows without a vote, by what stands in them."""
     look_alikes: tuple[tuple[str, ...], ...] = ()
     """Categories that differ in capitals alone; they are taken as different."""
+    people_alike: tuple[tuple[str, ...], ...] = ()
+    """People whose names differ in capitals alone, which are counted as different ones."""
 
 
 def is_own_labels(path: Path) -> bool:
@@ -161,6 +164,7 @@ def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] 
         ),
         missing=dict(reader.missing),
         look_alikes=_look_alikes(votes.categories),
+        people_alike=_look_alikes(votes.people),
     )
 
 
@@ -348,12 +352,12 @@ def _first_repeated(names: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def _look_alikes(categories: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return categories that differ in capitals alone: most likely one category."""
+def _look_alikes(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return names that differ in capitals or in how a letter is encoded: most likely one."""
     alike: dict[str, list[str]] = defaultdict(list)
-    for category in categories:
-        alike[category.casefold()].append(category)
-    return tuple(tuple(names) for names in alike.values() if len(names) > 1)
+    for name in names:
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    return tuple(tuple(same) for same in alike.values() if len(same) > 1)
 
 
 def _listed_votes(columns: Columns) -> str:

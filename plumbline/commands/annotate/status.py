@@ -73,6 +73,7 @@ def status(
     """
     from annotation.progress.alarms import AlarmConfig
     from annotation.progress.monitor import ProgressMonitor
+    from annotation.server.services import kind_of_site
     from plumbline.config import load
     from plumbline.errors import ConfigError
 
@@ -87,11 +88,12 @@ def status(
         _list(monitors)
         return
     (monitor,) = monitors
+    site = kind_of_site(home, server)
     try:
         if live:
-            _follow(monitor, every, html, names=names, as_json=as_json)
+            _follow(monitor, site, every, html, names=names, as_json=as_json)
         else:
-            _once(monitor, html, names=names, as_json=as_json)
+            _once(monitor, site, html, names=names, as_json=as_json)
     finally:
         monitor.close()
 
@@ -146,7 +148,9 @@ def _open(home: Path, server: str | None, api_key_file: Path | None, patience: f
     return Argilla(connect(home, server, api_key_file), patience=patience)
 
 
-def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: bool) -> None:
+def _once(
+    monitor: ProgressMonitor, site: str, html: Path | None, *, names: bool, as_json: bool
+) -> None:
     from annotation.progress.status_page import write_page
     from annotation.progress.status_tables import tables
     from plumbline.terminal import Terminal
@@ -155,10 +159,10 @@ def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: 
     if html is not None:
         write_page(html, snapshot.progress, real_names=names, warning=snapshot.warning)
     if as_json:
-        _print_json(snapshot, names=names)
+        _print_json(snapshot, site, names=names)
     else:
         console = Terminal()
-        console.print(tables(snapshot.progress, console.width, snapshot.warning))
+        console.print(tables(snapshot.progress, console.width, snapshot.warning, site=site))
         if html is not None:
             typer.echo(f"page in {html}")
     if snapshot.error is not None:
@@ -166,7 +170,13 @@ def _once(monitor: ProgressMonitor, html: Path | None, *, names: bool, as_json: 
 
 
 def _follow(
-    monitor: ProgressMonitor, every: float, html: Path | None, *, names: bool, as_json: bool
+    monitor: ProgressMonitor,
+    site: str,
+    every: float,
+    html: Path | None,
+    *,
+    names: bool,
+    as_json: bool,
 ) -> None:
     """Show every snapshot until nothing is left to answer, or Ctrl-C."""
     from rich.live import Live
@@ -190,9 +200,9 @@ def _follow(
                 refresh = None if _ends(snapshot) else every
                 write_page(html, progress, real_names=names, refresh=refresh, warning=warning)
             if as_json:
-                _print_json(snapshot, names=names)
+                _print_json(snapshot, site, names=names)
             elif view is not None:
-                view.update(tables(progress, console.width, warning, every), refresh=True)
+                view.update(tables(progress, console.width, warning, every, site), refresh=True)
             elif snapshot.changed or snapshot.error:
                 _print_line(snapshot)
     except KeyboardInterrupt:
@@ -204,7 +214,7 @@ def _follow(
             # Nothing updates it any more, so no browser should load it again.
             write_page(html, snapshot.progress, real_names=names, warning=snapshot.warning)
     if snapshot is not None and not as_json:
-        console.print(tables(snapshot.progress, console.width, snapshot.warning))
+        console.print(tables(snapshot.progress, console.width, snapshot.warning, site=site))
     if stopped:
         typer.echo("Stopped. The same command resumes.", err=True)
         raise typer.Exit(130)
@@ -214,12 +224,13 @@ def _ends(snapshot: Snapshot) -> bool:
     return snapshot.progress.finished and snapshot.error is None
 
 
-def _print_json(snapshot: Snapshot, *, names: bool) -> None:
+def _print_json(snapshot: Snapshot, site: str, *, names: bool) -> None:
     import json
 
     from annotation.progress.progress_text import as_dict
 
-    values = as_dict(snapshot.progress, real_names=names) | {"warning": snapshot.warning}
+    values = as_dict(snapshot.progress, real_names=names)
+    values |= {"site": site, "warning": snapshot.warning}
     typer.echo(json.dumps(values, ensure_ascii=False, allow_nan=False))
 
 

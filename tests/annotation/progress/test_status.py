@@ -62,7 +62,7 @@ GOLD = [Pair("gold", [user("Two and two?")], "The better one: four.", "I think f
 
 
 def test_progress_of_everybody_in_the_terminal_as_json_and_as_a_page(
-    ground, pairs, better, type_, tmp_path
+    ground, pairs, better, type_, tmp_path, words
 ):
     ana, ben = ground.person(), ground.person()
     ground.push(pairs(10), [ana, ben], GOLD, overlap=2, gold_share=0.1, repeat_share=0.1,
@@ -72,6 +72,7 @@ def test_progress_of_everybody_in_the_terminal_as_json_and_as_a_page(
     assert "0.0% done: of 24 answers, 0 are given, and 24 are missing" in said
     assert "The time that the rest takes is unknown" in said
     assert "nobody has answered yet" in said
+    assert f"Site: a server of Argilla at {words[3]}" in said
     assert f"These people have answered nothing yet: {ana}, {ben}." in said
 
     ground.answer(ana, better)

@@ -389,6 +389,8 @@ def test_a_senior_labeller_sees_the_votes_and_their_reasons_above_the_fold(page)
         assert box["y"] + box["height"] < height - 150
         if width > 1000:
             assert box["x"] >= responses["x"] + responses["width"]
+        name = page.one("#to-queues")  # the name of the campaign is not cut
+        assert int(name.get_property("scrollWidth")) <= int(name.get_property("clientWidth")) + 1
 
 
 def test_nothing_on_the_page_leads_elsewhere(page):

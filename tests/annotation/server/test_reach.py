@@ -16,6 +16,8 @@ from annotation.argilla.client import Connection, ServerError
 from annotation.server import control
 from annotation.server.accounts import Accounts
 from annotation.server.embedded.plumbline_site.lockout import ADDRESS, PAIR, Lockout
+from annotation.server.embedded.plumbline_site.services import Services
+from annotation.server.services import kind_of_site, write
 from annotation.server.site_folder import Reach, Site, changed, connection
 from plumbline.commands.annotate.users import unlock
 from plumbline.errors import BusyError, ConfigError
@@ -260,3 +262,12 @@ def test_a_key_with_a_password_is_refused(certificate, tmp_path):
 )
 def test_addresses_for_programs_and_for_people(reach, local, page):
     assert (reach.local_url, reach.page_url) == (local, page)
+
+
+def test_what_a_site_is_is_said_in_words(tmp_path):
+    site, url = Site(tmp_path), "postgresql://plumbline:secret@db/labels"
+    assert "SQLite in one process" in kind_of_site(site.home, None)
+    write(site, Services(url, "redis://cache", 3))
+    assert "PostgreSQL and Redis in 3 processes" in kind_of_site(site.home, None)
+    assert "secret" not in kind_of_site(site.home, None)
+    assert kind_of_site(site.home, "https://x") == "a server of Argilla at https://x"

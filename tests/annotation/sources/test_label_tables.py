@@ -298,6 +298,21 @@ def test_capitals_that_make_two_categories_are_pointed_out(command, tmp_path):
     assert "Counted as different categories: 'A', 'a'" in result.stdout
 
 
+def test_capitals_that_make_two_people_are_pointed_out(command, tmp_path):
+    rows = [
+        {"item": item, "person": person, "label": "good"}
+        for item, person in zip(
+            "vwxyz", ("Ana", "ana", "Zoe\u0301", "Zo\u00e9", "ben"), strict=True
+        )
+    ]
+    path = write(tmp_path / "v.json", rows)
+    said = command(path, "--resamples", 0).stdout
+    assert "Counted as 2 people: 'Ana', 'ana'." in said
+    assert "Counted as 2 people: 'Zoe\u0301', 'Zo\u00e9'." in said
+    alike = json.loads(command(path, "--json", "--resamples", 0).stdout)["people_alike"]
+    assert [len(names) for names in alike] == [2, 2]
+
+
 def test_options_that_make_no_sense(command, tmp_path):
     path = write(tmp_path / "v.csv", WIDE)
     with pytest.raises(ConfigError, match="nobody chose"):
