@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 
@@ -14,6 +16,7 @@ train = typer.Typer(
     no_args_is_help=True,
 )
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+Command = Callable[..., None]
 
 Model = Annotated[
     str, typer.Option(help="Where to start: a hub name, a folder, run:stage, an artefact's id.")
@@ -52,13 +55,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the training.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run.")]
 
 
-@train.command(context_settings=_SETTINGS)
-def sft(
-    context: typer.Context,
-    model: Model,
-    data: Data,
-    eval_data: EvalData = None,
-    columns: Columns = None,
+def of_a_training(
     lr: LearningRate = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -67,69 +64,89 @@ def sft(
     lora_rank: LoraRank = None,
     lora_alpha: LoraAlpha = None,
     report_to: ReportTo = None,
+) -> None:
+    """Declare the options of every training."""
+
+
+def of_a_run(
     seed: Seed = None,
     config: Config = None,
     overrides: Overrides = None,
     name: Name = None,
     home: Home = HOME,
+) -> None:
+    """Declare the options of every command here."""
+
+
+def runs(recipe: str, *shared: Command) -> Callable[[Command], Command]:
+    """Make a command of a function that declares options: it runs a recipe of one stage.
+
+    It has the options of ``shared``, too, and those of every run.
+    """
+
+    def command_of(own: Command) -> Command:
+        def command(context: typer.Context, **_: object) -> None:
+            _run(recipe, context)
+
+        parameters = {"context": inspect.Parameter("context", _KIND, annotation=typer.Context)}
+        for function in (own, *shared, of_a_run):
+            for option in _options_of(function):
+                parameters.setdefault(option.name, option)
+        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        command.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+        command.__name__, command.__doc__ = own.__name__, own.__doc__
+        return command
+
+    return command_of
+
+
+_KIND = inspect.Parameter.KEYWORD_ONLY
+
+
+def _options_of(function: Command) -> list[inspect.Parameter]:
+    hints = get_type_hints(function, include_extras=True)
+    return [
+        option.replace(kind=_KIND, annotation=hints[option.name])
+        for option in inspect.signature(function).parameters.values()
+    ]
+
+
+@train.command(context_settings=_SETTINGS)
+@runs("train_sft", of_a_training)
+def sft(
+    model: Model,
+    data: Data,
+    eval_data: EvalData = None,
+    columns: Columns = None,
 ) -> None:
     """Train a policy on demonstrations. Settings: `plumbline config train_sft`."""
-    _run("train_sft", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_reward", of_a_training)
 def reward(
-    context: typer.Context,
     model: Model,
     data: Data,
     eval_data: EvalData = None,
     columns: Columns = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a reward model on preferences. Settings: `plumbline config train_reward`."""
-    _run("train_reward", context, overrides)
 
 
 @train.command("process-reward", context_settings=_SETTINGS)
+@runs("train_process_reward", of_a_training)
 def process_reward(
-    context: typer.Context,
     model: Model,
     data: Annotated[
         str, typer.Option(help="Labelled steps: a file, or what `plumbline steps` made.")
     ],
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a process reward model on steps. Settings: `plumbline config train_process_reward`."""
-    _run("train_process_reward", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_dpo", of_a_training)
 def dpo(
-    context: typer.Context,
     model: Model,
     data: Data,
     eval_data: EvalData = None,
@@ -141,27 +158,13 @@ def dpo(
     columns: Columns = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the implied KL penalty.")] = None,
     loss: Annotated[str | None, typer.Option(help="The loss: sigmoid, ipo, hinge, …")] = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a policy on preferences by DPO. Settings: `plumbline config train_dpo`."""
-    _run("train_dpo", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_kto", of_a_training)
 def kto(
-    context: typer.Context,
     model: Model,
     data: Annotated[
         str, typer.Option(help="Responses that were liked or not: a file, or a stage's.")
@@ -172,27 +175,13 @@ def kto(
     columns: Columns = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the implied KL penalty.")] = None,
     loss: Annotated[str | None, typer.Option(help="The loss: kto, bco, apo_zero_unpaired.")] = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a policy on thumbs up and down by KTO. Settings: `plumbline config train_kto`."""
-    _run("train_kto", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_ppo", of_a_training)
 def ppo(
-    context: typer.Context,
     model: Model,
     data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
     reward: Annotated[
@@ -204,80 +193,41 @@ def ppo(
     columns: Columns = None,
     kl: Annotated[float | None, typer.Option(help="Weight of the KL penalty.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of sampling and learning.")] = None,
-    lr: LearningRate = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the responses of a round.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Responses in each round.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a policy by PPO against a reward model. Settings: `plumbline config train_ppo`."""
-    _run("train_ppo", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_classifier", of_a_training)
 def classifier(
-    context: typer.Context,
     model: Model,
     data: Data,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train a text classifier on texts with labels. Settings: `plumbline config train_classifier`.
 
     The data are a table with the columns text and label; a list of labels for several at once.
     """
-    _run("train_classifier", context, overrides)
 
 
 @train.command(context_settings=_SETTINGS)
+@runs("train_embeddings", of_a_training)
 def embeddings(
-    context: typer.Context,
     model: Model,
     data: Data,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    tuning: Tuning = None,
-    lora_rank: LoraRank = None,
-    lora_alpha: LoraAlpha = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Train an embedding model on pairs of texts. Settings: `plumbline config train_embeddings`.
 
     The data are a table with the columns query and positive.
     """
-    _run("train_embeddings", context, overrides)
 
 
+@runs("sample_pairs")
 def pairs(
-    context: typer.Context,
     model: Model,
     data: Annotated[str, typer.Option(help="Prompts: a file, a dataset, run:stage.")],
     reward: Annotated[
@@ -291,18 +241,12 @@ def pairs(
     responses: Annotated[int | None, typer.Option(help="Responses to each prompt.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Sample pairs to label, or for DPO. Settings: `plumbline config sample_pairs`."""
-    _run("sample_pairs", context, overrides)
 
 
+@runs("label_steps")
 def steps(
-    context: typer.Context,
     model: Model,
     data: Annotated[str, typer.Option(help="Prompts, with known answers or a checker.")],
     checker: Annotated[
@@ -318,27 +262,21 @@ def steps(
     split: Annotated[str | None, typer.Option(help="Steps are sentences or lines.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens of a response.")] = None,
-    seed: Seed = None,
-    config: Config = None,
-    overrides: Overrides = None,
-    name: Name = None,
-    home: Home = HOME,
 ) -> None:
     """Label steps of responses by what follows from them. Settings: `plumbline config label_steps`.
 
     The result is what `plumbline train process-reward` learns from.
     """
-    _run("label_steps", context, overrides)
 
 
-def _run(recipe: str, context: typer.Context, overrides: list[str] | None) -> None:
+def _run(recipe: str, context: typer.Context) -> None:
     """Run a recipe of one stage with the options that were given, by their short names."""
     from plumbline.commands import recipe_book
     from plumbline.commands.run_recipe import run_recipe
 
     options = {name: value for name, value in context.params.items() if value is not None}
     config, name, home = options.pop("config", None), options.pop("name", None), options.pop("home")
-    options.pop("overrides", None)
+    overrides = options.pop("overrides", None)
     script = recipe_book.find(recipe)
     run_recipe(
         script,
