@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from plumbline.data.mapped_rows import MappedRows
 from plumbline.data.reader import ExampleReader, ReadReport
 from plumbline.data.records import (
     DatasetWriter,
@@ -15,6 +14,7 @@ from plumbline.data.records import (
     prompt_number,
 )
 from plumbline.data.sources import Source
+from plumbline.data.stored_rows import StoredRows
 from plumbline.data.uses import USES
 from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
@@ -67,7 +67,7 @@ def pair_labels(
         stage.folder, splits, kind="preference", title="Preferences of labelled responses"
     ) as writer:
         for split in splits:
-            rows = MappedRows(labels.path, split, stage.scratch)
+            rows = StoredRows(labels.path, split, stage.scratch)
             for pair in paired_rows(rows, pairs_per_prompt, seed, dropped):
                 writer.add(split, pair)
         if not writer.rows("train") or not writer.rows("test"):

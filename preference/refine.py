@@ -6,8 +6,8 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from plumbline.data.mapped_rows import MappedRows
 from plumbline.data.records import Row, assistant, iterate_dataset, write_dataset
+from plumbline.data.stored_rows import StoredRows
 from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
@@ -29,7 +29,7 @@ def refine_preferences(
     stage: Stage, *, config: RefineConfig, preferences: Artifact, seed: int
 ) -> Mapping[str, float | None]:
     """Filter, balance and extend the training pairs of preferences; held-out pairs stay."""
-    rows = MappedRows(preferences.path, "train", stage.scratch)
+    rows = StoredRows(preferences.path, "train", stage.scratch)
     dropped = DroppedFile(stage.folder)
     places = different_enough(rows, config.filter, dropped)
     if config.balance_length:

@@ -15,7 +15,6 @@ from plumbline.data.records import (
     iterate_dataset,
     opening,
     problem_with_row,
-    prompt_id,
     prompt_number,
 )
 from plumbline.data.sources import Source
@@ -127,11 +126,12 @@ class PreferenceReader:
         seen: set[int] = set()
         missing = set(config.keep)
         for entry in reader:
-            row = _row(entry)
+            prompt = prompt_number(entry.example.prompt)
+            row = _row(entry, prompt)
             missing -= entry.record.keys()
             kept, problem = _kept(entry, config.keep)
             row |= kept
-            problem = problem or _problem(row, config, seen)
+            problem = problem or _problem(row, prompt, config, seen)
             if problem is None:
                 yield row | {"origin": reader.report.origin, "row": entry.number}
             else:
@@ -153,11 +153,12 @@ def read_preferences(
     return list(reader), reader.report
 
 
-def _row(entry: ReadRow) -> Row:
+def _row(entry: ReadRow, prompt: int) -> Row:
+    """Return a row; ``prompt`` is the number of its prompt."""
     example = entry.example
     nth = f"-{entry.nth}" if entry.nth else ""
     row: Row = {
-        "pair_id": f"{prompt_id(example.prompt)}-{entry.number}{nth}",
+        "pair_id": f"{prompt:016x}-{entry.number}{nth}",
         "prompt": example.prompt,
         "chosen": example.chosen,
         "rejected": example.rejected,
@@ -178,7 +179,7 @@ def _kept(entry: ReadRow, names: Sequence[str]) -> tuple[Row, str | None]:
     return kept, None
 
 
-def _problem(row: Row, config: PreferenceFileConfig, seen: set[int]) -> str | None:
+def _problem(row: Row, prompt: int, config: PreferenceFileConfig, seen: set[int]) -> str | None:
     problem = problem_with_row(row, "preference")
     if problem is not None:
         return problem
@@ -186,7 +187,7 @@ def _problem(row: Row, config: PreferenceFileConfig, seen: set[int]) -> str | No
         return f"'prompt' ends with the {row['prompt'][-1]['role']}'s turn, not the user's"
     if row["chosen"] == row["rejected"]:
         return "chosen and rejected are the same"
-    key = prompt_number([*row["prompt"], *row["chosen"], *row["rejected"]])
+    key = hash((prompt, prompt_number([*row["chosen"], *row["rejected"]])))
     if key in seen:
         return "repeats an earlier row"
     seen.add(key)

@@ -12,5 +12,9 @@ def held_out_place(text: str, data_seed: int) -> float:
 
     Texts below a share are the held-out share.
     """
-    identity = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return derive(data_seed, "held-out text", identity) / 2**63
+    return derive(data_seed, "held-out text", f"{text_number(text):016x}") / 2**63
+
+
+def text_number(text: str) -> int:
+    """Return a hash of a text, a number of 64 bits, for indexes of many."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from plumbline.data.raw_rows import RawRow
+from plumbline.data.row_writer import RowWriter
 from plumbline.data.sources import RowSource
-from plumbline.data.texts_split import held_out_place
-from plumbline.dropped import Dropped
+from plumbline.data.texts_split import held_out_place, text_number
+from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import read_json, write_json
 from plumbline.runs.stage import Stage, stage
@@ -25,39 +27,41 @@ def build_labeled_texts(
     stage: Stage, *, config: LabeledTextsConfig, source: RowSource, data_seed: int
 ) -> Mapping[str, float | None]:
     """Make splits ``train`` and ``test`` of texts with labels; a text is on one side only."""
-    from datasets import Dataset
-
-    dropped, rows, seen = Dropped(), list[Row](), set[str]()
-    for number, raw in enumerate(source.rows(), 1):
-        if config.max_rows is not None and number > config.max_rows:
-            break
-        row, problem = _read(raw, config)
-        if row is None:
-            dropped.add(source.name, raw.number, problem, raw.text or raw.record)
-        elif row["text"] in seen:
-            dropped.add(source.name, raw.number, "repeats an earlier text", row["text"])
-        else:
-            seen.add(row["text"])
-            rows.append(row)
-    stage.report_dropped(dropped)
-    several = any(row["several"] for row in rows)
-    names = sorted({label for row in rows for label in row["labels"]})
-    splits: dict[str, list[Row]] = {"train": [], "test": []}
-    for row in rows:
-        held_out = held_out_place(row["text"], data_seed) < config.held_out_share
-        splits["test" if held_out else "train"].append(
-            {"text": row["text"], "labels": row["labels"]}
-        )
-    _check(splits, names, several, source.name)
-    for split, kept in splits.items():
-        Dataset.from_list(kept).to_parquet(stage.folder / f"{split}.parquet")
+    dropped = DroppedFile(stage.folder)
+    seen: set[int] = set()  # about 100 bytes of memory for each text
+    counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
+    several = False
+    with ExitStack() as stack:
+        files = {
+            split: stack.enter_context(RowWriter(stage.folder / f"{split}.parquet"))
+            for split in counts
+        }
+        for number, raw in enumerate(source.rows(), 1):
+            if config.max_rows is not None and number > config.max_rows:
+                break
+            row, problem = _read(raw, config)
+            if row is None:
+                dropped.add(source.name, raw.number, problem, raw.text or raw.record)
+            elif (key := text_number(row["text"])) in seen:
+                dropped.add(source.name, raw.number, "repeats an earlier text", row["text"])
+            else:
+                seen.add(key)
+                several = several or row["several"]
+                held_out = held_out_place(row["text"], data_seed) < config.held_out_share
+                split = "test" if held_out else "train"
+                counts[split].update(row["labels"])
+                files[split].add({"text": row["text"], "labels": row["labels"]})
+        stage.report_dropped(dropped)
+        names = sorted(counts["train"].keys() | counts["test"].keys())
+        _check(counts, names, several, source.name)
+        for file in files.values():
+            file.finish()
     write_json(stage.folder / LABELS, {"labels": names, "several": several})
-    counts = Counter(label for row in rows for label in row["labels"])
     return {
-        **{f"{split}_rows": float(len(kept)) for split, kept in splits.items()},
+        **{f"{split}_rows": float(file.rows) for split, file in files.items()},
         "labels": float(len(names)),
-        "rarest_label_rows": float(min(counts.values())),
-        "dropped_rows": float(len(dropped.rows)),
+        "rarest_label_rows": float(min((counts["train"] + counts["test"]).values())),
+        "dropped_rows": float(len(dropped)),
     }
 
 
@@ -94,14 +98,17 @@ def _read(raw: RawRow, config: LabeledTextsConfig) -> tuple[Row | None, str]:
     return {"text": text.strip(), "labels": names, "several": several}, ""
 
 
-def _check(splits: Mapping[str, list[Row]], names: list[str], several: bool, origin: str) -> None:
+def _check(
+    counts: Mapping[str, Mapping[str, int]], names: list[str], several: bool, origin: str
+) -> None:
+    """Raise `DataError` where a label is missing. ``counts``: texts by split and label."""
     if len(names) < (1 if several else 2):
         raise DataError(
             f"{origin} has {len(names)} label(s): {', '.join(names) or 'none'}. A classifier needs "
             "two at least. Look at the columns (texts.text_column, texts.label_column)."
         )
-    for split, rows in splits.items():
-        missing = [n for n in names if not any(n in row["labels"] for row in rows)]
+    for split, of_split in counts.items():
+        missing = [name for name in names if not of_split[name]]
         if missing:
             raise DataError(
                 f"No text of the split {split} has the label {missing[0]!r}, so it cannot be "

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
 
-from plumbline.data.mapped_rows import MappedRows
 from plumbline.data.records import (
     DatasetWriter,
     assistant,
@@ -23,6 +22,7 @@ from plumbline.data.records import (
     write_dataset,
 )
 from plumbline.data.row_writer import RowWriter
+from plumbline.data.stored_rows import StoredRows
 from plumbline.dropped import Dropped, DroppedFile
 from plumbline.errors import DataError
 
@@ -85,7 +85,7 @@ def test_datasets_and_our_readers_read_it(tmp_path):
     assert loaded[1200]["messages"][1]["tool_calls"][0]["function"]["name"] == "weather"
     assert "columns: extra, messages." in (folder / "README.md").read_text()
     assert read_dataset(folder, "train") == rows
-    mapped = MappedRows(folder, "train", tmp_path / "scratch")
+    mapped = StoredRows(folder, "train", tmp_path / "scratch")
     assert len(mapped) == 1500 and list(mapped) == rows
     assert [mapped[n] for n in (1499, 0, 999, 1000, -1)] == [
         rows[n] for n in (1499, 0, 999, 1000, -1)

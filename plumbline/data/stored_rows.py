@@ -21,7 +21,7 @@ from plumbline.data.records import Row, rows_of_batch, split_file
 _ROWS_AT_ONCE = 1000
 
 
-class MappedRows(Sequence[Row]):
+class StoredRows(Sequence[Row]):
     """The rows of one split of a dataset folder, read from ``scratch`` as they are asked for."""
 
     def __init__(self, folder: Path, split: str, scratch: Path) -> None:
