@@ -1,7 +1,7 @@
 """How fast do the stages that make datasets take many rows, and in how much memory?
 
     python benchmarks/dataset_builds.py                          # 10,000, 30,000 and 100,000 rows
-    python benchmarks/dataset_builds.py --rows 1000000           # docs/scale.md says how long
+    python benchmarks/dataset_builds.py --rows 1000000           # minutes, and some GiB of disk
     python benchmarks/dataset_builds.py --steps preferences refine --rows 10000
 
 Each step and number of rows is a process of its own. Rows are random words out of 5,000: a prompt
@@ -99,7 +99,7 @@ Step = Callable[[Path, int, Any], tuple[Callable[[], Made], int]]
 
 def preferences(folder: Path, count: int, stage: Any) -> tuple[Callable[[], Made], int]:
     """Import a file of preference pairs."""
-    import datasets  # noqa: F401 - a library, which is no memory of the rows
+    import datasets  # noqa: F401 - imported before memory is measured
 
     from plumbline.data.sources import source_at
     from preference.pairs_config import PreferenceFileConfig

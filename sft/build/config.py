@@ -83,7 +83,8 @@ class CleaningConfig(Config):
     """Encrypt the rows of the dataset, kept and left out, under the data key. docs/personal-data.md
     says where the key comes from."""
     workers: int | None = not_in_identity(None, ge=1)
-    """Processes that clean. Null: one for each core, at most four."""
+    """Processes that clean. Null: this one for some seconds, then one for each core, at most
+    four."""
 
 
 class BuildConfig(CleaningConfig):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar, cast
 
@@ -17,8 +18,9 @@ from plumbline.runs.isolation import process_server
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Fewer batches than this are done here, in less time than it is worth to start processes.
-_WORTH_STARTING = 20
+#: Seconds of work that are done here first: about what it costs to start processes, which import
+#: all libraries.
+_WORTH_STARTING = 5.0
 _MOST_BY_DEFAULT = 4
 
 
@@ -37,20 +39,23 @@ def map_in_order(
     """Yield what a function makes of each batch, in the order of the batches.
 
     ``start`` is called once in each process and returns the function. Batches are read as they are
-    needed, so that memory does not grow with their number. ``workers``: None starts one process for
-    each core, at most four, and none for a few batches.
+    needed, so that memory does not grow with their number. ``workers``: None works here for some
+    seconds, and then starts one process for each core, at most four.
     """
     batches = iter(batches)
-    first = list(islice(batches, _WORTH_STARTING))
     if workers is None:
-        workers = default_workers() if len(first) == _WORTH_STARTING else 1
+        yield from _for_some_seconds(start(), batches)
+        workers = default_workers()
     if workers == 1:
-        yield from map(start(), chain(first, batches))
+        yield from map(start(), batches)
+        return
+    first = next(batches, None)
+    if first is None:
         return
     pool = [_Worker[T, R](start) for _ in range(workers)]
     busy: deque[_Worker[T, R]] = deque()
     try:
-        for number, batch in enumerate(chain(first, batches)):
+        for number, batch in enumerate(chain([first], batches)):
             worker = pool[number % workers]
             if len(busy) == workers:  # the one that is sent to next
                 yield busy.popleft().receive()
@@ -61,6 +66,18 @@ def map_in_order(
     finally:
         for worker in pool:
             worker.stop()
+
+
+def _for_some_seconds(function: Callable[[T], R], batches: Iterator[T]) -> Iterator[R]:
+    """Yield what a function makes of batches until it has worked for so long that more may help."""
+    worked = 0.0
+    for batch in batches:
+        started = time.monotonic()
+        result = function(batch)
+        worked += time.monotonic() - started
+        yield result
+        if worked > _WORTH_STARTING:
+            return
 
 
 class _Worker(Generic[T, R]):

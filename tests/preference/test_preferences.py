@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +139,42 @@ def test_pairs_that_do_not_fit_are_kept_with_their_row(tokenizer):
     assert [row["row"] for row in dropped.rows] == [8]
     with pytest.raises(DataError, match=r"None of 2 pairs.*is too long"):
         encode_pairs(rows, tokenizer, LengthLimit(3, "is too long"), Dropped())
+
+
+IMPORT = """
+import json, sys
+from pathlib import Path
+from plumbline.data import row_writer
+from plumbline.data.sources import source_at
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from preference.pairs_config import PreferenceFileConfig
+from preference.sources import import_preferences
+
+row_writer.RowWriter.__init__.__defaults__ = (2**20,)
+folder, peaks = Path(sys.argv[1]), []
+for number, count in enumerate((2000, 2000, 12000)):
+    with (folder / "rows.jsonl").open("w") as stream:
+        for n in range(count):
+            sides = {"chosen": f"good {n} " * 100, "rejected": f"bad {n // 2} " * 100}
+            if n % 3 == 0:
+                sides["rejected"] = sides["chosen"]  # left out
+            stream.write(json.dumps({"prompt": f"{n} " * 300, **sides}) + "\\n")
+    stage = Stage(folder / str(number), Reporter(quiet=True))
+    metrics = import_preferences(
+        stage, config=PreferenceFileConfig(), file=source_at(folder / "rows.jsonl"), data_seed=0
+    )
+    assert metrics["train_rows"] + metrics["test_rows"] == count - metrics["dropped_rows"] > 0
+    peaks.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
+print(peaks[2] - peaks[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells the peak")
+def test_an_import_s_memory_does_not_grow_with_the_rows(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # 10,000 rows more of 3.5 KB: 35 MB in memory and more, were they held there.
+    assert int(done.stdout) < 12 * 1024

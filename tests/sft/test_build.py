@@ -19,6 +19,7 @@ from sft.build import build_dataset
 from sft.build.config import BuildConfig
 from sft.build.mixing import MixtureConfig, draw, portions
 from sft.build.tables import schema_of
+from sft.build.workers import map_in_order
 from sft.sources import from_rows
 
 
@@ -252,6 +253,42 @@ def test_kept_columns_stand_beside_the_dialogue(tmp_path):
             tmp_path / "two",
             f"name: mine\nsources: [{{path: {tmp_path}/rows.jsonl, keep: [sure]}}]\n",
         )
+
+
+class Worker:
+    """Works as a process does, but here."""
+
+    started = 0
+
+    def __init__(self, start):
+        Worker.started += 1
+        self.function = start()
+
+    def send(self, batch):
+        self.result = self.function(batch)
+
+    def receive(self):
+        return self.result
+
+    def stop(self):
+        pass
+
+    def __class_getitem__(cls, types):
+        return cls
+
+
+@pytest.mark.parametrize(
+    ("seconds", "workers", "started"), [(60.0, None, 0), (0.0, None, 2), (60.0, 2, 2), (0.0, 1, 0)]
+)
+def test_processes_start_after_some_seconds_of_work(monkeypatch, seconds, workers, started):
+    monkeypatch.setattr("sft.build.workers._Worker", Worker)
+    monkeypatch.setattr("sft.build.workers._WORTH_STARTING", seconds)
+    monkeypatch.setattr("sft.build.workers.default_workers", lambda: 2)
+    monkeypatch.setattr(Worker, "started", 0)
+    results = map_in_order(lambda: lambda batch: batch * 2, iter(range(50)), workers)
+    assert list(results) == [2 * n for n in range(50)]
+    assert Worker.started == started
+    assert list(map_in_order(lambda: abs, iter([]), workers)) == []
 
 
 @pytest.mark.parametrize(
