@@ -133,7 +133,7 @@ def plan_of(part: str, model: Path, method: str, rows: int, tokens: int) -> int:
     recipe = type("Recipe", (SimpleNamespace,), {"model_fields": {part: None}})
     values = recipe(**{part: config_of(part, method, rows, tokens)})
     setting = Setting(on_cpu=True, processes=1, prompt_tokens=tokens - tokens // 2)
-    ((_, work),) = trainings_of(values, shape_of(str(model)), setting)
+    ((_, work),) = trainings_of(values, shape_of(str(model), None)[0], setting)
     return memory_of(work.training, SHARDINGS["ddp"]).total
 
 

@@ -10,8 +10,10 @@ import typer
 
 from plumbline.commands.options import ConfigName, Overrides
 from plumbline.errors import ConfigError
+from plumbline.runs.artifacts import read_json
 
 DEFAULT_PROMPT = 256
+_EMBEDDED = "embedded"
 
 
 def plan(
@@ -42,18 +44,23 @@ def plan(
     Rows are taken to be as long as max_length allows, so this is what they need at most.
     """
     from plumbline.commands.recipe_book import find
+    from plumbline.commands.settings import resolved
     from plumbline.terminal import Terminal
     from plumbline.training.memory_plan import CARDS, SHARDINGS
 
-    values = find(recipe).load(config, overrides or [])
+    values = resolved(find(recipe), config, overrides or [])
+    gpu = gpu.lower()
     on_cpu = gpu == "cpu"
     if not on_cpu and gpu not in CARDS:
-        raise ConfigError(f"--gpu {gpu} is none of {', '.join(CARDS)} and cpu.")
+        raise ConfigError(
+            f"--gpu {gpu} is none of {', '.join(CARDS)} and cpu. For another one take the one of "
+            "these that is most like it: memory does not depend on it."
+        )
     if sharding not in SHARDINGS:
         raise ConfigError(f"--sharding {sharding} is none of {', '.join(SHARDINGS)}.")
-    shape = shape_of(model or _own_model(values))
+    shape, held = shape_of(model, values)
     shares = SHARDINGS[sharding].weights and processes > 1
-    setting = Setting(on_cpu, processes, prompt_tokens, shares)
+    setting = Setting(on_cpu, processes, prompt_tokens, shares, held)
     trainings = dict(trainings_of(values, shape, setting))
     if not trainings:
         raise ConfigError(f"{recipe} trains nothing, so there is nothing to plan.")
@@ -61,7 +68,24 @@ def plan(
         Plan.of(name, work, None if on_cpu else CARDS[gpu], SHARDINGS[sharding], processes, rows)
         for name, work in trainings.items()
     ]
-    _show(Terminal(), plans, shape.parameters, price, processes)
+    console = Terminal()
+    _show(console, plans, shape.parameters, price, processes)
+    _show_problems(console, trainings, SHARDINGS[sharding], processes)
+
+
+def _show_problems(
+    console: Any, trainings: Mapping[str, Work], sharding: Any, processes: int
+) -> None:
+    """Say what of a plan Plumbline would not start."""
+    for name, work in trainings.items():
+        if work.batch_size % processes:
+            console.print(
+                f"{name}: {processes} processes cannot share its batch of {work.batch_size}, so it "
+                f"would be refused. Set a multiple of {processes}.",
+                soft_wrap=True,
+            )
+    if not sharding.here:
+        console.print(f"Plumbline does not start {sharding.name}: this is what it would need.")
 
 
 class Setting(NamedTuple):
@@ -72,6 +96,8 @@ class Setting(NamedTuple):
     prompt_tokens: int
     shares: bool = False
     """Whether each process holds a share of the weights."""
+    held: int = 2
+    """Bytes of a weight as the model's files hold it."""
 
 
 class Work(NamedTuple):
@@ -85,6 +111,10 @@ class Work(NamedTuple):
     epochs: float
     sampled: int = 0
     """Responses that are sampled in all."""
+    readings: int = 0
+    """How often a row is read without learning from it, as by a reference or a reward model."""
+    batch_size: int = 0
+    """Rows of a batch that the processes share evenly; 0 where shares need not be even."""
 
 
 class Plan(NamedTuple):
@@ -101,7 +131,12 @@ class Plan(NamedTuple):
         cls, name: str, work: Work, card: Any, sharding: Any, processes: int, rows: int | None
     ) -> Plan:
         """Return the plan of a training on a card; on a CPU (None) time is not estimated."""
-        from plumbline.training.memory_plan import learning_seconds, memory_of, sampling_seconds
+        from plumbline.training.memory_plan import (
+            learning_seconds,
+            memory_of,
+            reading_seconds,
+            sampling_seconds,
+        )
 
         memory = memory_of(work.training, sharding, processes)
         count = work.steps_rows if work.steps_rows is not None else rows
@@ -109,29 +144,58 @@ class Plan(NamedTuple):
         if card is not None and count is not None:
             tokens = work.epochs * count * work.tokens_of_row * work.training.trained
             seconds = learning_seconds(work.training, tokens, card, processes)
+            read = work.readings * count * work.tokens_of_row
+            seconds += reading_seconds(work.training, read, card, processes)
             seconds += sampling_seconds(work.training, work.sampled, card, processes)
         return cls(name, memory, None if card is None else card.memory, seconds)
 
 
-def shape_of(model: str) -> Any:
-    """Return the shape of a model by size or folder; raise `ConfigError` where it is neither."""
-    from plumbline.runs.artifacts import read_json
+def shape_of(model: str | None, config: Any) -> tuple[Any, int]:
+    """Return the shape of a model, and the bytes of a weight in its files.
+
+    ``model``: a size or a folder; None: the one that a recipe's config names, which may be the
+    embedded one. Raises `ConfigError` where it is none of these, or cannot be planned.
+    """
     from plumbline.training.memory_plan import MODELS, Shape
 
+    base: Any = getattr(config, "base", None)
+    scratch = getattr(base, "scratch", None)
+    if model is None and scratch is not None and base.name_or_path == _EMBEDDED:
+        head_size = scratch.hidden_size // scratch.heads
+        shape = Shape(
+            scratch.hidden_size, scratch.intermediate_size, scratch.layers, scratch.heads,
+            scratch.heads, head_size, scratch.vocab_size, query_norms=True,
+        )  # fmt: skip
+        return shape, 4
+    model = model or _own_model(config)
     if model in MODELS:
-        return MODELS[model]
-    file = Path(model).expanduser() / "config.json"
-    if not file.is_file():
+        return MODELS[model], 2
+    file = _config_file(Path(model).expanduser())
+    if file is None:
         raise ConfigError(
             f"The shape of the model {model} is not known here. Give --model a folder with a "
             f"config.json, or one of {', '.join(MODELS)}."
         )
     try:
-        return Shape.of(read_json(file))
-    except KeyError as error:
+        values = read_json(file)
+        if values.get("quantization_config"):
+            raise ValueError("its weights are quantised")
+        held = 4 if values.get("dtype", values.get("torch_dtype")) == "float32" else 2
+        return Shape.of(values), held
+    except (ValueError, AttributeError, ZeroDivisionError) as error:
         raise ConfigError(
-            f"{file} has no {error}: it is not a decoder that can be planned."
+            f"{file} describes no model that can be planned: {error}. Take one of "
+            f"{', '.join(MODELS)} that is about as large."
         ) from None
+
+
+def _config_file(folder: Path) -> Path | None:
+    """Return the config of a model, or of what an adapter stands on; None where there is none."""
+    from plumbline.lm.model_folder import ADAPTER_CONFIG, REFERENCE, source_of
+
+    if (folder / ADAPTER_CONFIG).is_file() or (folder / REFERENCE).is_file():
+        folder = Path(source_of(folder).base.name_or_path)
+    return folder / "config.json" if (folder / "config.json").is_file() else None
 
 
 def trainings_of(config: Any, shape: Any, setting: Setting) -> Iterator[tuple[str, Work]]:
@@ -176,13 +240,13 @@ def _of_pair(prompt: int, longest: int, *, ours: bool) -> int:
     return 2 * longest - (min(prompt, longest) if ours else 0)
 
 
-def _numbers(part: Any, setting: Setting) -> dict[str, Any]:
+def _numbers(part: Any, shape: Any, setting: Setting) -> dict[str, Any]:
     """Return what all trainings have: number formats, adapters, moments."""
     tuning = part.tuning
     optimizer = getattr(part, "training", part).optimizer
     return {
         "rank": None if tuning.method == "full" else tuning.rank,
-        "held": 4 if setting.on_cpu else (1 if tuning.quantized else 2),
+        "held": shape.quantized if tuning.quantized else 4 if setting.on_cpu else setting.held,
         "computed": 4 if setting.on_cpu else 2,
         "moments": 2 if "8bit" in optimizer else 8,
     }
@@ -214,11 +278,18 @@ def _on_rows(
         frozen=int(compares and part.tuning.method == "full"),
         keeps=1.2 if ours else 1.0,
         checkpointing=settings.activation_checkpointing,
-        **_numbers(part, setting),
+        **_numbers(part, shape, setting),
     )
     steps = settings.max_steps
     rows = None if steps is None else steps * settings.examples_per_step
-    return Work(training, tokens, rows, 1.0 if steps is not None else settings.epochs)
+    return Work(
+        training,
+        tokens,
+        rows,
+        1.0 if steps is not None else settings.epochs,
+        readings=int(compares),
+        batch_size=settings.batch_size,
+    )
 
 
 def _ppo(part: Any, shape: Any, setting: Setting) -> Work:
@@ -241,10 +312,11 @@ def _ppo(part: Any, shape: Any, setting: Setting) -> Work:
         keeps=1.2 if _reads_by_ours(part, shape, setting) else 1.0,
         checkpointing=part.activation_checkpointing,
         sampled=(rows, length),
-        **_numbers(part, setting),
+        **_numbers(part, shape, setting),
     )
     responses = part.iterations * part.batch_size
-    return Work(training, length, responses, part.ppo_epochs, responses)
+    # Policy, reference, value and reward model read each response before it is learnt from.
+    return Work(training, length, responses, part.ppo_epochs, responses, 3 + own_values)
 
 
 def _online(part: Any, shape: Any, setting: Setting) -> Work:
@@ -262,17 +334,18 @@ def _online(part: Any, shape: Any, setting: Setting) -> Work:
         frozen=2 if part.tuning.method == "full" else 0,
         keeps=1.2 if ours else 1.0,
         sampled=(rows, length),
-        **_numbers(part, setting),
+        **_numbers(part, shape, setting),
     )
     pairs = part.rounds * part.prompts_per_round
-    return Work(training, tokens, pairs, part.epochs, part.rounds * responses)
+    # By the reference and the reward model.
+    return Work(training, tokens, pairs, part.epochs, part.rounds * responses, 2)
 
 
 def _own_model(config: Any) -> str:
     """Return the model that a recipe's config names."""
     for name in ("model", "base"):
         value = getattr(config, name, None)
-        if value is not None:
+        if value is not None and value != name.upper():  # which stands for one that must be set
             return str(getattr(value, "name_or_path", value))
     raise ConfigError("The recipe names no model. Give --model.")
 
@@ -280,19 +353,27 @@ def _own_model(config: Any) -> str:
 def _show(
     console: Any, plans: Sequence[Plan], parameters: int, price: float | None, processes: int
 ) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from plumbline.runs.progress import duration, size
+    from plumbline.runs.progress import duration
 
-    console.print(f"A model of {parameters / 1e9:.2f} billion parameters; memory of each process:")
+    largest = max(plan.memory.total for plan in plans)
+    unit, size = ("GiB", 1 << 30) if largest >= 1 << 30 else ("MiB", 1 << 20)
+    console.print(f"A model of {_count(parameters)} parameters; memory of each process in {unit}:")
     names = ("parameters", "gradients", "optimizer", "activations", "cache")
-    columns = ["training", *names, "in all", "fits", "time"]
-    if price is not None:
-        columns.append("cost")
-    table = Table(*columns, box=None, pad_edge=False)
+    titles = [*names, "in all", "fits"]
+    table = Table(
+        "training",
+        *(Column(title, justify="right", no_wrap=True) for title in titles),
+        Column("time", justify="right"),
+        *([Column("cost", justify="right", no_wrap=True)] if price is not None else []),
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for plan in plans:
-        cells = [plan.name, *(size(getattr(plan.memory, name)) for name in names)]
-        cells.append(size(plan.memory.total))
+        sizes = (*(getattr(plan.memory, name) for name in names), plan.memory.total)
+        cells = [plan.name, *(f"{bytes_ / size:,.1f}" for bytes_ in sizes)]
         fits = None if plan.room is None else plan.memory.total <= 0.9 * plan.room
         cells.append("" if fits is None else ("yes" if fits else "no"))
         cells.append("" if plan.seconds is None else duration(plan.seconds))
@@ -302,3 +383,8 @@ def _show(
     console.print(table)
     if any(plan.seconds is None for plan in plans) and plans[0].room is not None:
         console.print("Give --rows for the time of a training whose settings say epochs.")
+
+
+def _count(parameters: int) -> str:
+    is_small = parameters < 1e8
+    return f"{parameters / (1e6 if is_small else 1e9):.2f} {'million' if is_small else 'billion'}"

@@ -52,7 +52,7 @@ PARTS = Table(
         Part("correct", "which of the options is right: its letter, text or number"),
         Part("tools", "functions that the assistant may call"),
         Part("media", "images, audio or video; a row that has any is left out"),
-        Part("weight", "whether the row is learnt: 1 or 0"),
+        Part("weight", "whether the row is learnt: 1 or true, 0 or false"),
         Part("margin", "by how much chosen is better"),
         Part("subset", "to which kind of prompts the row belongs"),
         Part("id", "the row's own id"),

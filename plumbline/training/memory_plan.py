@@ -14,6 +14,15 @@ from typing import Any, NamedTuple
 from plumbline.tables import Table
 
 GIB = 1 << 30
+#: Kinds of decoders whose parameters and passes are known here, as ``model_type`` names them.
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
+#: Bytes of a weight in NF4: 4 bits, 8 bits of scale for 64 weights, and 32 for 256 scales.
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+
+
+_SIZES = (
+    "num_attention_heads", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,16 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """Return the shape that a ``config.json`` describes."""
+        """Return the shape that a ``config.json`` describes.
+
+        Raises `ValueError` for another kind of model, or one whose sizes are none.
+        """
+        kind = config.get("model_type")
+        if kind not in KINDS:
+            raise ValueError(f"its model_type is {kind!r}, which is none of {', '.join(KINDS)}")
+        for name in _SIZES:
+            if not isinstance(config.get(name), int) or config[name] < 1:
+                raise ValueError(f"its {name} is {config.get(name)!r}")
         heads = int(config["num_attention_heads"])
         width = int(config["hidden_size"])
         return cls(
@@ -46,7 +64,7 @@ class Shape:
             head_size=int(config.get("head_dim") or width // heads),
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
-            query_norms=str(config.get("model_type", "")).startswith("qwen3"),
+            query_norms=kind == "qwen3",
         )
 
     @property
@@ -75,6 +93,12 @@ class Shape:
     def embeddings(self) -> int:
         """Parameters of embedding and head."""
         return self.vocabulary * self.width * (1 if self.tied else 2)
+
+    @property
+    def quantized(self) -> float:
+        """Bytes of a weight on average, where the matrices of the layers are in NF4."""
+        rest = self.parameters - self.in_layers
+        return (NF4 * self.in_layers + 2 * rest) / self.parameters
 
     def of_adapter(self, rank: int) -> int:
         """Return the parameters of an adapter on every linear layer."""
@@ -120,8 +144,8 @@ class Training:
     """Models, or adapters on one base, that are trained: PPO has two with a value model."""
     frozen: int = 0
     """Whole models beside them that are not trained, such as a reference with full tuning."""
-    held: int = 2
-    """Bytes of a frozen weight. A weight that is trained has 4."""
+    held: float = 2
+    """Bytes of a frozen weight, on average. A weight that is trained has 4."""
     computed: int = 2
     """Bytes of a number in a pass."""
     moments: int = 8
@@ -173,7 +197,7 @@ def memory_of(training: Training, sharding: Sharding, processes: int = 1) -> Mem
 
     trained = training.trained_parameters
     whole = training.frozen + (0 if training.rank is None else 1)
-    weights = 4 * trained + training.held * whole * shape.parameters
+    weights = 4 * trained + int(training.held * whole * shape.parameters)
     rows, length = training.sampled
     shares = sharding.weights and processes > 1
     gathered = shape.in_layers * 2 // shape.layers + shape.embeddings if shares else 0
@@ -261,6 +285,12 @@ SHARE_OF_BANDWIDTH = 0.23
 def learning_seconds(training: Training, tokens: float, card: Card, processes: int) -> float:
     """Return how long it takes to learn from tokens, without communication between GPUs."""
     operations = tokens * operations_of_token(training)
+    return operations / (card.peak * SHARE_OF_PEAK * processes)
+
+
+def reading_seconds(training: Training, tokens: float, card: Card, processes: int) -> float:
+    """Return how long it takes to read tokens without learning from them, as a reference does."""
+    operations = 2.0 * tokens * training.shape.parameters
     return operations / (card.peak * SHARE_OF_PEAK * processes)
 
 

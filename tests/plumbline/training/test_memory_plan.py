@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from transformers import (
 )
 
 from plumbline.commands.app import main
-from plumbline.commands.plan import Setting, trainings_of
+from plumbline.commands.plan import Setting, shape_of, trainings_of
 from plumbline.errors import ConfigError
 from plumbline.lm.tuning import TuningConfig
 from plumbline.training.config import TrainingConfig
@@ -28,6 +29,7 @@ from plumbline.training.memory_plan import (
     activations_of,
     learning_seconds,
     memory_of,
+    reading_seconds,
     sampling_seconds,
 )
 from preference.config import DPOConfig
@@ -137,6 +139,8 @@ def test_time_by_hand():
     assert full == pytest.approx(100 * 6 * 380 / (1e6 * 0.37) / 2)
     lora = learning_seconds(Training(shape, 2, tokens=10), 100, card, 1)
     assert lora == pytest.approx(100 * 4 * 380 / (1e6 * 0.37))
+    read = reading_seconds(Training(shape, 2, tokens=10), 100, card, 4)
+    assert read == pytest.approx(100 * 2 * 380 / (1e6 * 0.37) / 4)
     sampling = Training(shape, 2, tokens=10, sampled=(3, 4))
     step = 2 * 380 + 3 * 4 * (2 * 2 * 4) * 2 / 2
     assert sampling_seconds(sampling, 6, card, 1) == pytest.approx(2 * 4 * step / (1e6 * 0.23))
@@ -151,6 +155,9 @@ def test_the_plan_of_a_recipe(capsys, monkeypatch):
     assert "8.03 billion parameters" in shown
     rows = {line.split()[0]: line for line in shown.splitlines() if re.match(r"\w+ +\d", line)}
     assert set(rows) == {"sft", "reward", "dpo", "ppo"}
+    # 1,000 pairs once of 2 * 512 - 256 tokens: 4 operations to learn, and 2 for the reference.
+    seconds = 1000 * 768 * 6 * MODELS["8b"].parameters / (989e12 * 0.37)
+    assert f" {round(seconds / 60 - 0.5)} min {round(seconds % 60):02d} s" in rows["dpo"]
     assert " no " in rows["sft"]  # 8 billion parameters of 16 bytes each, on one H100
     assert " yes " in rows["ppo"]
 
@@ -168,6 +175,60 @@ def test_what_cannot_be_planned(arguments, message, capsys):
         main(["plan", "dpo_vs_ppo", "--model", "1b", *arguments])
     assert raised.value.code == ConfigError.exit_code
     assert message in capsys.readouterr().err
+
+
+def plan_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as done:
+        main(["plan", *arguments])
+    said = capsys.readouterr()
+    return done.value.code, said.out + said.err
+
+
+def test_the_embedded_model_and_a_recipe_without_its_data_are_planned(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said = plan_of(capsys, "dpo_vs_ppo", "--gpu", "H100", "--processes", "3")
+    assert code == 0 and "1.05 million parameters; memory of each process in MiB" in said
+    assert "sft: 3 processes cannot share its batch of 16, so it would be refused" in said
+    assert "…" not in said  # nothing is cut where a terminal is narrow
+    code, said = plan_of(capsys, "train_sft", "--model", "8b")
+    assert code == 0 and "8.03 billion" in said
+    assert "The recipe names no model" in plan_of(capsys, "train_sft")[1]
+
+
+CONFIG = {"model_type": "llama", **SMALL}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 8}, "its model_type is 'mixtral'"),
+        ({"model_type": "gpt_neox"}, "which is none of llama, mistral, qwen2, qwen3"),
+        ({"num_attention_heads": 0}, "its num_attention_heads is 0"),
+        ({"hidden_size": None}, "its hidden_size is None"),
+        ({"quantization_config": {"bits": 4}}, "its weights are quantised"),
+        ([], "describes no model that can be planned"),
+        ("{", "describes no model that can be planned"),
+    ],
+)
+def test_a_config_that_cannot_be_planned(tmp_path, change, message):
+    text = change if isinstance(change, str) else json.dumps(change and CONFIG | change)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        shape_of(str(tmp_path), None)
+
+
+def test_a_frozen_weight_is_as_large_as_it_is_held(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"dtype": "float32"}))
+    assert shape_of(str(tmp_path), None)[1] == 4
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": ".."}')
+    assert shape_of(str(adapter), None) == shape_of(str(tmp_path), None)
+    # Layers in 4 bits and their scales, embedding, head and norms in 16 bits.
+    large = MODELS["70b"]
+    assert large.quantized * large.parameters / 1e9 == pytest.approx(
+        0.516 * 68.45 + 2 * 2.1, rel=0.005
+    )
 
 
 def test_a_gathered_model_by_hand():
