@@ -70,13 +70,11 @@ def plan(
     ]
     console = Terminal()
     _show(console, plans, shape.parameters, price, processes)
-    _show_problems(console, trainings, SHARDINGS[sharding], processes)
+    _show_problems(console, trainings, processes)
 
 
-def _show_problems(
-    console: Any, trainings: Mapping[str, Work], sharding: Any, processes: int
-) -> None:
-    """Say what of a plan Plumbline would not start."""
+def _show_problems(console: Any, trainings: Mapping[str, Work], processes: int) -> None:
+    """Say what of a plan would be refused."""
     for name, work in trainings.items():
         if work.batch_size % processes:
             console.print(
@@ -84,8 +82,6 @@ def _show_problems(
                 f"would be refused. Set a multiple of {processes}.",
                 soft_wrap=True,
             )
-    if not sharding.here:
-        console.print(f"Plumbline does not start {sharding.name}: this is what it would need.")
 
 
 class Setting(NamedTuple):
