@@ -8,6 +8,7 @@ differences between them do not come from the sampling noise of different stream
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from evaluation.config import EvaluationConfig
@@ -15,7 +16,7 @@ from evaluation.judges.scorer_agreement import agreement_with_pairs, agreement_w
 from evaluation.measures.measure import Measure, Responses, add_columns, measure_metrics
 from evaluation.sample_files import read_samples, win_scores_over, write_samples
 from evaluation.tasks.sampling import Sampler, sample_responses
-from plumbline.data.records import Conversation, Row, prompt_id, read_dataset
+from plumbline.data.records import Conversation, Row, iterate_dataset, prompt_id
 from plumbline.data.tasks import Item, Task, as_task
 from plumbline.hooks import Scorer
 from plumbline.lm.policy import Policy
@@ -51,7 +52,8 @@ class Harness:
         self._baseline = {} if baseline is None else rows_by_prompt(baseline)
         self._items = {prompt_id(item.prompt): item for item in self.task.items}
         self._responses = [] if responses is None else read_samples(responses)
-        self._pairs = [] if pairs is None else read_dataset(pairs.path, "test")
+        held_out = iter(()) if pairs is None else iterate_dataset(pairs.path, "test")
+        self._pairs = list(islice(held_out, config.prompts))
 
     @property
     def prompts(self) -> list[Conversation]:
@@ -72,7 +74,7 @@ class Harness:
 
         Its scores of the responses are written into ``folder``.
         """
-        metrics = agreement_with_pairs(scorer, self._pairs[: self.config.prompts])
+        metrics = agreement_with_pairs(scorer, self._pairs)
         rows = self._responses[: self.config.prompts_during_training]
         if rows:
             prompts, texts = [row["prompt"] for row in rows], [row["response"] for row in rows]

@@ -13,6 +13,8 @@ from typing import IO, Any, Protocol
 DROPPED = "dropped.jsonl"
 #: How many row numbers are named for a reason.
 _MOST_NAMED = 8
+#: How many of them a tally keeps for each reason.
+_MOST_NUMBERS = 20
 #: How many different reasons are counted by themselves in a file, since each is kept in memory.
 _MOST_REASONS = 10_000
 _OTHERS = f"other reasons (see {DROPPED})"
@@ -118,30 +120,20 @@ class Dropped:
             return cls([json.loads(line) for line in lines])
 
 
-class DroppedFile:
-    """Rows that were left out, written as they come, so that their number does not matter.
+class Tally:
+    """How many rows were left out for which reason, without the rows."""
 
-    ``folder``: where ``dropped.jsonl`` is to be. None: a file that is gone when this object is.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.advice: list[str] = []
-        self._stream = None if folder is None else _opened(folder)
+    def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._first: dict[str, list[int]] = {}
 
-    def add(
-        self, origin: str, number: int, reason: str, row: object, detail: object = None
-    ) -> None:
-        """Leave a row out, as `LeftOut.add` says."""
-        if self._stream is None:
-            self._stream = _temporary()
-        self._stream.write(_line(_entry(origin, number, reason, row, detail)))
+    def count(self, reason: str, number: int) -> None:
+        """Count a row."""
         if reason not in self._counts and len(self._counts) >= _MOST_REASONS:
             reason = _OTHERS
         self._counts[reason] += 1
         first = self._first.setdefault(reason, [])
-        if len(first) <= _MOST_NAMED:
+        if len(first) < _MOST_NUMBERS:
             first.append(number)
 
     def __len__(self) -> int:
@@ -152,10 +144,41 @@ class DroppedFile:
         """Return the number of rows by reason, most frequent first."""
         return dict(self._counts.most_common())
 
-    def by_reason(self) -> list[tuple[str, int, str]]:
+    def by_reason(self, at_most: int = _MOST_NAMED) -> list[tuple[str, int, str]]:
         """Return reason, count and the first row numbers of each, for people to read."""
         entries = [(reason, n, self._first[reason]) for reason, n in self._counts.items()]
-        return _table(entries, _MOST_NAMED, 20)
+        return _table(entries, at_most, 20)
+
+
+def count_dropped(folder: Path) -> Tally:
+    """Count what a dataset left out, by its ``dropped.jsonl``."""
+    tally = Tally()
+    if (folder / DROPPED).exists():
+        with (folder / DROPPED).open(encoding="utf-8", newline="\n") as lines:
+            for row in map(json.loads, lines):
+                tally.count(row["reason"], row["row"])
+    return tally
+
+
+class DroppedFile(Tally):
+    """Rows that were left out, written as they come, so that their number does not matter.
+
+    ``folder``: where ``dropped.jsonl`` is to be. None: a file that is gone when this object is.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self.advice: list[str] = []
+        self._stream = None if folder is None else _opened(folder)
+
+    def add(
+        self, origin: str, number: int, reason: str, row: object, detail: object = None
+    ) -> None:
+        """Leave a row out, as `LeftOut.add` says."""
+        if self._stream is None:
+            self._stream = _temporary()
+        self._stream.write(_line(_entry(origin, number, reason, row, detail)))
+        self.count(reason, number)
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""

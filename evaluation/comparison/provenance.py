@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.comparison.training_runs import TrainingRun
 from plumbline.data.records import Row
-from plumbline.dropped import DROPPED, Dropped
+from plumbline.dropped import count_dropped
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import METRICS, read_metrics
 from plumbline.statistics import mean_and_se
@@ -76,8 +76,7 @@ def dropped_rows(stages: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     return [
         {"stage": name, "reason": reason, "count": count, "rows": numbers}
         for name, artifact in stages.items()
-        if (artifact.path / DROPPED).exists()
-        for reason, count, numbers in Dropped.read(artifact.path).by_reason(at_most=12)
+        for reason, count, numbers in count_dropped(artifact.path).by_reason(at_most=12)
     ]
 
 

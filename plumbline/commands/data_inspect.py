@@ -12,7 +12,7 @@ from plumbline.commands.data_check import MEASURED_ROWS, Learnt, encoded, segmen
 from plumbline.data.reader import DataFormatConfig
 from plumbline.data.records import Row, iterate_dataset, number_of_rows
 from plumbline.data.sources import source_at
-from plumbline.dropped import Dropped, DroppedFile
+from plumbline.dropped import DroppedFile, count_dropped
 from plumbline.errors import ArtifactError, ConfigError, DataError, ModelError
 from plumbline.runs.find import find_artifact
 from plumbline.seeds import rng
@@ -75,7 +75,7 @@ def _read(name: str, use: str, home: Path, config: DataFormatConfig) -> Rows:
             f"{name!r} is {artifact.id}, whose kind is {artifact.kind!r}. Give "
             f"{' or '.join(_KINDS)}."
         )
-    left_out = Dropped.read(artifact.path).reasons()
+    left_out = count_dropped(artifact.path).reasons()
     sizes = {split: number_of_rows(artifact.path, split) for split in ("train", "test")}
     total = sum(sizes.values())
     share = min(1.0, MOST_ROWS / max(1, total))

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
+from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
@@ -71,7 +72,7 @@ def test_unsure_models_leave_the_label_of_people_or_no_pair():
 def relabel(tmp_path, scorers, **settings):
     rows = [row_of("bb", "a"), row_of("aaa", "a"), row_of("c", "d")]
     folder = tmp_path / "preferences"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     splits = {"train": rows, "test": rows[:1]}
     write_dataset(folder, splits, kind="preference", title="P", description="")
     stage = Stage(tmp_path / "stage", Reporter(quiet=True))
@@ -87,6 +88,14 @@ def test_a_dataset_keeps_the_source_of_each_label(tmp_path):
     assert rows[0]["chosen"][0]["content"] == "a"
     assert figures["model_share"] == pytest.approx(2 / 3)
     assert figures["agreement_with_labels"] == pytest.approx(1 / 3)
+
+
+def test_pairs_are_scored_some_at_a_time_with_the_same_result(tmp_path, monkeypatch):
+    expected = relabel(tmp_path / "all", [Likes("a")], unsure="drop")
+    monkeypatch.setattr("preference.relabel._SCORED_AT_ONCE", 2)
+    assert relabel(tmp_path / "two", [Likes("a")], unsure="drop") == expected
+    (left_out,) = Dropped.read(tmp_path / "two/stage/out").rows
+    assert (left_out["row"], left_out["record"]["chosen"][0]["content"]) == (3, "c")
 
 
 def test_scorers_that_are_sure_of_nothing_are_told_so(tmp_path):

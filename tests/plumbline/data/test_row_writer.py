@@ -23,7 +23,7 @@ from plumbline.data.records import (
 )
 from plumbline.data.row_writer import RowWriter
 from plumbline.data.stored_rows import StoredRows
-from plumbline.dropped import Dropped, DroppedFile
+from plumbline.dropped import Dropped, DroppedFile, count_dropped
 from plumbline.errors import DataError
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": "{}"}}
@@ -180,6 +180,8 @@ def test_left_out_rows_are_counted_alike_in_memory_and_in_a_file(tmp_path):
     assert list(temporary.entries()) == list(first.entries())
     in_folder.write(tmp_path)
     assert Dropped.read(tmp_path).rows == first.rows
+    assert count_dropped(tmp_path).by_reason(at_most=3) == first.by_reason(at_most=3)
+    assert len(count_dropped(tmp_path / "nothing")) == 0
     for dropped in kinds[1:]:
         assert (len(dropped), dropped.reasons()) == (len(first), first.reasons())
         assert dropped.by_reason() == first.by_reason()
