@@ -204,7 +204,7 @@ def _sft(memory: Memory, method: str, folder: Path, size: str) -> None:
     from plumbline.lm.tokenizer import load_tokenizer
     from plumbline.seeds import rng
     from plumbline.training.config import TrainingConfig
-    from sft.train import tokenize
+    from sft.tokenized import tokenize
 
     random = rng(0, "answers")
     tokenizer = load_tokenizer(folder / "base")

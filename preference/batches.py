@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -10,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plumbline.data.records import Row
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
+from plumbline.training.mapped_rows import LazyRows
 from plumbline.training.pairs import EncodedPair
 from preference.config import DPOConfig
 
@@ -34,6 +35,11 @@ class PairExample(NamedTuple):
     """By which its loss is multiplied."""
     reference: tuple[float, float] | None = None
     """Log-probabilities of both responses under the reference, where they are known before."""
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """What is read behind the prompt."""
+        return [self.chosen_ids, self.rejected_ids]
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,18 @@ def collate_pairs(examples: Sequence[PairExample]) -> dict[str, PairBatch]:
 
 def pair_examples(
     pairs: Sequence[EncodedPair], config: DPOConfig, origin: str
-) -> list[PairExample]:
+) -> LazyRows[PairExample]:
     """Return examples with the numbers of the columns that the settings name.
 
     Raises `DataError` where a column is missing, or has what is not such a number.
     """
-    rows = [pair.row for pair in pairs]
-    soft = _column(rows, "soft_labels", config.soft_labels, origin, most=1.0)
-    margins = _column(rows, "margins", config.margins, origin)
-    weights = _column(rows, "sample_weights", config.sample_weights, origin)
-    return [
-        PairExample(
+    soft = _column(pairs, "soft_labels", config.soft_labels, origin, most=1.0)
+    margins = _column(pairs, "margins", config.margins, origin)
+    weights = _column(pairs, "sample_weights", config.sample_weights, origin)
+
+    def read(number: int) -> PairExample:
+        pair = pairs[number]
+        return PairExample(
             pair.prompt_ids,
             pair.chosen_ids,
             pair.rejected_ids,
@@ -96,20 +103,25 @@ def pair_examples(
             _PLAIN["margin"] if margins is None else margins[number],
             _PLAIN["weight"] if weights is None else weights[number],
         )
-        for number, pair in enumerate(pairs)
-    ]
+
+    return LazyRows(len(pairs), read)
 
 
 def _column(
-    rows: Sequence[Row], setting: str, column: str | None, origin: str, most: float | None = None
-) -> list[float] | None:
+    pairs: Sequence[EncodedPair],
+    setting: str,
+    column: str | None,
+    origin: str,
+    most: float | None = None,
+) -> Sequence[float] | None:
     """Return the numbers of a column, 0 at least and ``most`` at most; None for no column."""
     if column is None:
         return None
-    values = []
+    values = array("d")
     upper = float("inf") if most is None else most
     expected = "a number from 0" if most is None else f"a number from 0 to {most:g}"
-    for row in rows:
+    for pair in pairs:
+        row = pair.row
         value: Any = row.get(column)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not (0 <= value <= upper and isfinite(value)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.data.records import iterate_dataset
-from plumbline.dropped import Dropped
+from plumbline.dropped import DroppedFile
 from plumbline.errors import ConfigError
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
@@ -20,6 +20,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
+from plumbline.training.mapped_rows import empty_folder
 from plumbline.training.pairs import encode_pairs
 from preference.config import DPOConfig
 
@@ -55,9 +56,10 @@ def train_dpo(
 
     # 1. Preferences that fit, as ids.
     tokenizer = load_tokenizer(policy.path)
-    dropped = Dropped()
+    dropped = DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    pairs = encode_pairs(iterate_dataset(preferences.path, "train"), tokenizer, limit, dropped)
+    rows = iterate_dataset(preferences.path, "train")
+    pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage))
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
@@ -87,7 +89,7 @@ def train_dpo(
         "loss": fitted.last.get("loss"),
         "implied_reward_accuracy": fitted.last.get("rewards/accuracies"),
         "pairs": float(len(pairs)),
-        "dropped_rows": float(len(dropped.rows)),
+        "dropped_rows": float(len(dropped)),
         "steps": float(fitted.steps),
         "responses": float(2 * fitted.steps * config.training.examples_per_step),
         **fitted.metrics,
@@ -97,14 +99,13 @@ def train_dpo(
 def make_trainer(
     stage: Stage,
     roles: PolicyAndReference,
-    examples: list[PairExample],
+    examples: Sequence[PairExample],
     config: DPOConfig,
     seed: int,
 ) -> PreferenceTrainer:
     """Return the trainer of a policy on examples, with the reference that a config asks for."""
     from transformers import TrainingArguments
 
-    from plumbline.lm.branches import Branches
     from preference.batches import collate_pairs
     from preference.trainer import PreferenceTrainer
 
@@ -120,20 +121,7 @@ def make_trainer(
         processing_class=roles.policy.tokenizer,
     )
     if config.has_reference and config.reference.kind == "cached":
-        read = trainer.examples_read()
-        sums = trainer.cached_reference(
-            read,
-            Branches(
-                [examples[n].prompt_ids for n in read],
-                [[examples[n].chosen_ids, examples[n].rejected_ids] for n in read],
-            ),
-            stage.cache,
-            ld_alpha=config.ld_alpha,
-        )
-        known = {n: (float(chosen), float(rejected)) for n, (chosen, rejected) in sums.items()}
-        trainer.train_dataset = [
-            example._replace(reference=known.get(n)) for n, example in enumerate(examples)
-        ]
+        trainer.use_cached_reference(stage.cache, ld_alpha=config.ld_alpha)
     return trainer
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Row, read_dataset
-from plumbline.dropped import Dropped
+from plumbline.data.records import Row, columns_of, iterate_dataset
+from plumbline.dropped import DroppedFile
 from plumbline.hooks import EvaluationHook
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config
@@ -19,6 +19,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
+from plumbline.training.mapped_rows import empty_folder
 from preference.config import KTOConfig
 from preference.labels import LabeledExample, encode_labeled, unpaired_rows, with_mismatches
 
@@ -49,9 +50,10 @@ def train_kto(
     from preference.signs_of_trouble import FOR_LABELS, Watch
 
     # 1. Responses with their labels, as ids.
-    tokenizer, dropped = load_tokenizer(policy.path), Dropped()
+    tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    examples = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped)
+    examples = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, empty_folder(stage))
+    liked = sum(example.desirable for example in examples)
     examples = with_mismatches(examples, limit) if config.has_kl else examples
     stage.report_dropped(dropped)
 
@@ -83,30 +85,29 @@ def train_kto(
         "loss": fitted.last.get("loss"),
         "implied_reward_accuracy": fitted.last.get("rewards/accuracies"),
         "labels": float(len(examples)),
-        "liked_share": sum(example.desirable for example in examples) / len(examples),
-        "dropped_rows": float(len(dropped.rows)),
+        "liked_share": liked / len(examples),
+        "dropped_rows": float(len(dropped)),
         "steps": float(fitted.steps),
         "responses": float(fitted.steps * config.training.examples_per_step),
         **fitted.metrics,
     }
 
 
-def _labeled_rows(labels: Artifact) -> list[Row]:
-    rows = read_dataset(labels.path, "train")
-    return unpaired_rows(rows) if "chosen" in rows[0] else rows
+def _labeled_rows(labels: Artifact) -> Iterable[Row]:
+    rows = iterate_dataset(labels.path, "train")
+    return unpaired_rows(rows) if "chosen" in columns_of(labels.path, "train") else rows
 
 
 def make_label_trainer(
     stage: Stage,
     roles: PolicyAndReference,
-    examples: list[LabeledExample],
+    examples: Sequence[LabeledExample],
     config: KTOConfig,
     seed: int,
 ) -> LabelTrainer:
     """Return the trainer of a policy on examples, with the reference that a config asks for."""
     from transformers import TrainingArguments
 
-    from plumbline.lm.branches import Branches
     from preference.label_trainer import LabelTrainer, collate_labeled
 
     arguments = config.training.arguments(stage.scratch, seed)
@@ -119,12 +120,5 @@ def make_label_trainer(
         processing_class=roles.policy.tokenizer,
     )
     if config.reference.kind == "cached":
-        read = trainer.examples_read()
-        some = [examples[number] for number in read]
-        branches = Branches([x.prompt_ids for x in some], [x.responses for x in some])
-        known = trainer.cached_reference(read, branches, stage.cache)
-        trainer.train_dataset = [
-            example._replace(reference=tuple(known[n]) if n in known else None)
-            for n, example in enumerate(examples)
-        ]
+        trainer.use_cached_reference(stage.cache)
     return trainer

@@ -7,20 +7,34 @@ preferences have.
 from __future__ import annotations
 
 import itertools
+<<<<<<< HEAD
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from plumbline.data.records import Conversation, Row, prompt_number
+=======
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from plumbline.data.records import Row, prompt_id
+>>>>>>> e95915f (Trainings map their rows as token ids from a file, and many rows become ids at once)
 from plumbline.dropped import Dropped, LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, encode_response
+from plumbline.lm.chat import ConversationRefusedError, encode_responses
 from plumbline.lm.context import LengthLimit
 from plumbline.seeds import rng
+from plumbline.training.mapped_rows import Kind, LazyRows, Lists, RowFile, in_parts
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
+
+_COLUMNS: dict[str, Kind] = {"prompt_ids": "ids", "response_ids": "ids", "desirable": "flag"}
 
 
 class LabeledExample(NamedTuple):
@@ -45,19 +59,17 @@ class LabeledExample(NamedTuple):
 # --- Rows. --------------------------------------------------------------------------------------
 
 
-def unpaired_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return each side of preference rows as a row of its own, the chosen ones liked."""
-    return [
-        {
-            "prompt": row["prompt"],
-            "completion": row[side],
-            "label": side == "chosen",
-            "origin": row.get("origin", "preferences"),
-            "row": row.get("row", number),
-        }
-        for number, row in enumerate(rows, 1)
-        for side in ("chosen", "rejected")
-    ]
+def unpaired_rows(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield each side of preference rows as a row of its own, the chosen ones liked."""
+    for number, row in enumerate(rows, 1):
+        for side in ("chosen", "rejected"):
+            yield {
+                "prompt": row["prompt"],
+                "completion": row[side],
+                "label": side == "chosen",
+                "origin": row.get("origin", "preferences"),
+                "row": row.get("row", number),
+            }
 
 
 def paired_rows(rows: Sequence[Row], at_most: int, seed: int, dropped: LeftOut) -> Iterator[Row]:
@@ -113,40 +125,57 @@ def by_prompt(prompts: Iterable[Conversation]) -> Iterator[tuple[int, list[int]]
 
 
 def encode_labeled(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
-) -> list[LabeledExample]:
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: LeftOut,
+    folder: Path | None = None,
+) -> LazyRows[LabeledExample]:
     """Return rows ``prompt``, ``completion`` and ``label`` as ids; others are kept with the reason.
 
-    Raises `DataError` where responses of only one label are left.
+    They lie in a file in ``folder``, and each is read when it is asked for; without a folder in
+    memory, which is for few rows. Raises `DataError` where responses of only one label are left.
     """
-    examples: list[LabeledExample] = []
-    lengths = []
-    for number, row in enumerate(rows, 1):
-        origin, place = row.get("origin", "labels"), row.get("row", number)
-        try:
-            prompt_ids, ids = encode_response(
-                tokenizer, row["prompt"], row["completion"][-1]["content"]
-            )
-        except ConversationRefusedError as error:
-            dropped.add(origin, place, str(error), row)
-            continue
-        lengths.append(len(prompt_ids) + len(ids))
-        if lengths[-1] > limit.tokens:
-            dropped.add(origin, place, limit.reason, row)
-        else:
-            examples.append(LabeledExample(prompt_ids, ids, bool(row["label"])))
+    kept = RowFile(_COLUMNS, None if folder is None else folder / "labels.arrow")
+    lengths, number, liked = array("l"), 0, 0
+    for part in in_parts(rows):
+        asked = [(row["prompt"], [row["completion"][-1]["content"]]) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, asked), strict=True):
+            number += 1
+            if isinstance(ids, ConversationRefusedError):
+                problem: str | None = str(ids)
+            else:
+                (response,), label = ids.responses, bool(row["label"])
+                lengths.append(len(ids.prompt_ids) + len(response))
+                problem = None if lengths[-1] <= limit.tokens else limit.reason
+                if problem is None:
+                    kept.add(dict(zip(_COLUMNS, (ids.prompt_ids, response, label), strict=True)))
+                    liked += label
+                    continue
+            dropped.add(row.get("origin", "labels"), row.get("row", number), problem or "", row)
     advice = limit.advice(lengths)
-    dropped.advice += [advice] if advice is not None else []
-    liked = sum(example.desirable for example in examples)
-    if not 0 < liked < len(examples):
+    dropped.advice.extend([advice] if advice is not None else [])
+    if not 0 < liked < len(kept):
         raise DataError(
-            f"{liked} of {len(examples)} responses that can be trained on were liked; both labels "
+            f"{liked} of {len(kept)} responses that can be trained on were liked; both labels "
             f"are needed. Left out: {dropped.summary() or 'none'}."
         )
-    return examples
+    return _examples_of(kept.table())
 
 
-def with_mismatches(examples: Sequence[LabeledExample], limit: LengthLimit) -> list[LabeledExample]:
+def _examples_of(table: pa.Table) -> LazyRows[LabeledExample]:
+    prompts, responses = Lists(table["prompt_ids"]), Lists(table["response_ids"])
+    labels = table["desirable"].to_numpy()
+
+    def read(number: int) -> LabeledExample:
+        return LabeledExample(prompts[number], responses[number], bool(labels[number]))
+
+    return LazyRows(len(table), read)
+
+
+def with_mismatches(
+    examples: Sequence[LabeledExample], limit: LengthLimit
+) -> LazyRows[LabeledExample]:
     """Return the examples, each with the next response that belongs to another prompt.
 
     Which one is settled for the whole training, so that the reference can be cached. A response
@@ -154,19 +183,34 @@ def with_mismatches(examples: Sequence[LabeledExample], limit: LengthLimit) -> l
 
     Raises `DataError` where all examples have one prompt.
     """
+    others = _next_of_another_prompt(examples)
+
+    def read(number: int) -> LabeledExample:
+        example = examples[number]
+        room = max(1, limit.tokens - len(example.prompt_ids))
+        mismatched = examples[others[number]].response_ids[:room]
+        return example._replace(mismatched_ids=mismatched)
+
+    return LazyRows(len(examples), read)
+
+
+def _next_of_another_prompt(examples: Sequence[LabeledExample]) -> Sequence[int]:
+    """Return for each example the number of the next one, in a circle, with another prompt."""
     count = len(examples)
-    if len({tuple(example.prompt_ids) for example in examples}) < 2:
+    first = examples[0].prompt_ids
+    start = next((n for n in range(count) if examples[n].prompt_ids != first), None)
+    if start is None:
         raise DataError(
             "All labelled responses belong to one prompt, and kto estimates the KL by responses to "
             "other prompts. Give labels on more prompts, or set loss: apo_zero_unpaired"
         )
-    matched: list[LabeledExample] = []
-    for number, example in enumerate(examples):
-        other = next(
-            candidate
-            for step in range(1, count)
-            if (candidate := examples[(number + step) % count]).prompt_ids != example.prompt_ids
-        )
-        room = max(1, limit.tokens - len(example.prompt_ids))
-        matched.append(example._replace(mismatched_ids=other.response_ids[:room]))
-    return matched
+    # Backwards from the first one whose successor is known to differ: of several behind each other
+    # with one prompt all have the same next one.
+    others = array("l", bytes(count * array("l").itemsize))
+    following, other = start, examples[start].prompt_ids
+    for step in range(1, count + 1):
+        number = (start - step) % count
+        prompt = examples[number].prompt_ids
+        others[number] = following if prompt != other else others[following]
+        following, other = number, prompt
+    return others

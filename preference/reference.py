@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,10 +176,8 @@ def cached_sums(
     together is part of the digest, since it decides how the numbers are rounded. ``precision``
     names the number format.
     """
-    ids = [[p, *several] for p, several in zip(branches.prompts, branches.responses, strict=True)]
     how = [ld_alpha, precision, str(roles.model.device.type), batch_size, torch.__version__]
-    content = json.dumps([roles.digest(), how, ids])
-    file = folder / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    file = folder / f"reference-{_digest([roles.digest(), how], branches)[:32]}.safetensors"
     # The first process decides, since another run may just be writing the file.
     sums: Tensor | None = of_all_processes(_read(file, branches))[0]
     if sums is None:
@@ -186,6 +185,15 @@ def cached_sums(
         if this_process() == 0:
             _write(file, sums)
     return sums
+
+
+def _digest(how: Sequence[Any], branches: Branches) -> str:
+    """Return a digest of JSON with how sums are computed, and the ids, row by row."""
+    content = hashlib.sha256(f"{json.dumps(how)[:-1]}, [".encode())
+    for number, (prompt, several) in enumerate(zip(*branches, strict=True)):
+        content.update(f"{', ' if number else ''}{json.dumps([prompt, *several])}".encode())
+    content.update(b"]]")
+    return content.hexdigest()
 
 
 def _computed(
@@ -196,7 +204,8 @@ def _computed(
     Where several processes share a training, each computes its share of the batches.
     """
     prompts, responses = branches
-    order = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n))
+    lengths = array("l", map(len, prompts))
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     def read(rows: list[int]) -> Tensor:

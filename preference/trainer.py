@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -21,6 +22,7 @@ from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.runs.processes import of_all_processes
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.figures import Means, pooled, read_numbers
+from plumbline.training.mapped_rows import LazyRows
 from preference.batches import PairBatch
 from preference.config import DPOConfig, KTOConfig, ReferenceConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums
@@ -39,6 +41,7 @@ class BranchTrainer(ExactResume):
     """What trainings on pairs and on labels share: the policy with its reference, and figures."""
 
     calls_model = False
+    train_dataset: Any
 
     def __init__(
         self, *, roles: PolicyAndReference, config: DPOConfig | KTOConfig, **arguments: Any
@@ -59,7 +62,7 @@ class BranchTrainer(ExactResume):
             roles.start_moving()
             self.add_callback(_MovesReference(roles, config.reference))
 
-    def examples_read(self) -> list[int]:
+    def examples_read(self) -> Sequence[int]:
         """Return the numbers of the examples that the training will read, in their own order.
 
         Those of the first steps, where the training ends within its first pass over the data.
@@ -67,34 +70,38 @@ class BranchTrainer(ExactResume):
         loader = self.get_train_dataloader()
         batches = self.planned_steps() * self.args.gradient_accumulation_steps
         if batches >= len(loader):
-            return list(range(len(self.train_dataset)))
+            return range(len(self.train_dataset))
         # The sampler has a seed of its own, so that this draws nothing from the training's streams.
         own = list(itertools.chain(*itertools.islice(loader.batch_sampler, batches)))
         return sorted(set(itertools.chain(*of_all_processes(own))))
 
-    def cached_reference(
-        self,
-        numbers: Sequence[int],
-        branches: Branches,
-        folder: Path,
-        *,
-        ld_alpha: float | None = None,
-    ) -> dict[int, list[float]]:
-        """Return the log-probabilities of each response under the start, by an example's number.
+    def use_cached_reference(self, folder: Path, *, ld_alpha: float | None = None) -> None:
+        """Give the examples what the start says of their responses, computed once.
 
-        ``branches`` has what each of these examples is compared with.
+        Those that the training will read have the log-probabilities of their responses then.
         """
-        training = self.config.training
+        training, examples, read = self.config.training, self.train_dataset, self.examples_read()
         with self.accelerator.autocast():
             sums = cached_sums(
-                branches,
+                Branches(
+                    LazyRows(len(read), lambda place: examples[read[place]].prompt_ids),
+                    LazyRows(len(read), lambda place: examples[read[place]].responses),
+                ),
                 self.roles,
                 folder,
                 ld_alpha=ld_alpha,
                 batch_size=4 * training.batch_size,
                 precision="bfloat16" if training.computes_in_bfloat16 else "model",
             )
-        return dict(zip(numbers, sums.tolist(), strict=True))
+        places = torch.full((len(examples),), -1)
+        places[torch.tensor(read)] = torch.arange(len(read))
+
+        def with_reference(number: int) -> Any:
+            place = int(places[number])
+            known = None if place < 0 else tuple(sums[place].tolist())
+            return examples[number]._replace(reference=known)
+
+        self.train_dataset = LazyRows(len(examples), with_reference)
 
     def _note(self, tokens: int, *groups: tuple[Mapping[str, Tensor], Tensor | int]) -> None:
         """Note the tokens of a batch, and means by name with the number of rows they are over."""

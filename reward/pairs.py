@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.data.records import Conversation, Row, prompts_of
+from plumbline.data.records import Conversation, Row
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
 from plumbline.runs.artifacts import Artifact
+from plumbline.training.mapped_rows import LazyRows
 from plumbline.training.pairs import EncodedPair
 from reward.config import RewardConfig
 from reward.losses import LOSSES, PairLabels, length_effect, level_thresholds
@@ -71,19 +75,20 @@ def collate(examples: Sequence[RewardExample]) -> dict[str, RewardBatch]:
 
 def reward_examples(
     pairs: Sequence[EncodedPair], config: RewardConfig, origin: str
-) -> tuple[list[RewardExample], PairLabels]:
+) -> tuple[LazyRows[RewardExample], PairLabels]:
     """Return examples with the numbers of their rows, and labels that are the same for all.
 
     Raises `DataError` where a column is missing, or has what is not such a number.
     """
-    rows, uses = [pair.row for pair in pairs], LOSSES[config.loss].uses
+    rows = LazyRows(len(pairs), lambda number: pairs[number].row)
+    uses = LOSSES[config.loss].uses
     common = PairLabels(
         probability=1 - config.label_smoothing,
         flip_rate=config.flip_rate if "flip_rate" in uses else 0.0,
         tie_share=config.tie_share,
         power=config.power,
     )
-    columns: dict[str, list[float]] = {}
+    columns: dict[str, array[float]] = {}
     if config.soft_labels is not None:
         columns["probability"] = numbers_in(
             rows, "soft_labels", config.soft_labels, origin, least=0, most=1
@@ -93,45 +98,46 @@ def reward_examples(
         if "strength" in uses:
             columns["strength"] = strengths
         else:
-            columns["margin"] = [config.margin_scale * strength for strength in strengths]
+            columns["margin"] = array("d", (config.margin_scale * x for x in strengths))
     if config.reliability is not None:
         sure = numbers_in(rows, "reliability", config.reliability, origin, least=0.5, most=1)
         # At 1/2 a label says nothing, and its loss has no slope.
-        columns["flip_rate"] = [1 - value for value in sure]
+        columns["flip_rate"] = array("d", (1 - value for value in sure))
     if "tie" in uses:
-        columns["tie"] = [_share_of_ties(row) for row in rows]
+        columns["tie"] = array("d", map(_share_of_ties, rows))
     if config.ratings is not None:
         common = common._replace(**_add_ratings(columns, rows, config, origin))
     for name, aspect in config.aspects.items():
         columns[f"{ASPECT}{name}"] = _aspect_labels(rows, name, aspect.labels, origin)
     if config.length_correction:
         _add_length_effect(columns, pairs, config)
-    examples = [
-        RewardExample(
+
+    def read(number: int) -> RewardExample:
+        pair = pairs[number]
+        return RewardExample(
             pair.prompt_ids,
             pair.chosen_ids,
             pair.rejected_ids,
             {name: values[number] for name, values in columns.items()},
         )
-        for number, pair in enumerate(pairs)
-    ]
-    return examples, common
+
+    return LazyRows(len(pairs), read), common
 
 
 def numbers_in(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     setting: str,
     column: str,
     origin: str,
     *,
     least: float = -math.inf,
     most: float = math.inf,
-) -> list[float]:
+) -> array[float]:
     """Return the numbers of a column, ``least`` to ``most``.
 
     Raises `DataError` where there is no such column, or a row has no such number there.
     """
-    numbers = []
+    numbers = array("d")
     for row in rows:
         value: Any = row.get(column)
         if column not in row:
@@ -159,16 +165,19 @@ def numbers_in(
     return numbers
 
 
-def _aspect_labels(rows: Sequence[Row], name: str, column: str, origin: str) -> list[float]:
+def _aspect_labels(rows: Sequence[Row], name: str, column: str, origin: str) -> array[float]:
     """Return the labels of an aspect; not a number where a row has null."""
-    known = [row for row in rows if row.get(column, 0) is not None]
-    numbers = iter(numbers_in(known, f"aspects.{name}.labels", column, origin, least=0, most=1))
-    if not known:
+    known = (row for row in rows if row.get(column, 0) is not None)
+    labels = numbers_in(known, f"aspects.{name}.labels", column, origin, least=0, most=1)
+    if not labels:
         raise DataError(
             f"No row of {origin} has a label of the aspect {name!r} in {column!r}, so its output "
             "would stay random. Name another column, or leave the aspect out."
         )
-    return [next(numbers) if row.get(column, 0) is not None else math.nan for row in rows]
+    numbers = iter(labels)
+    return array(
+        "d", (next(numbers) if row.get(column, 0) is not None else math.nan for row in rows)
+    )
 
 
 def ties_of(preferences: Artifact) -> list[Row]:
@@ -191,15 +200,28 @@ def ties_of(preferences: Artifact) -> list[Row]:
 
 
 def count_contradictions(pairs: Iterable[EncodedPair]) -> int:
-    """Return how many pairs stand there the other way round, too, so that one of two is wrong."""
-    seen: dict[tuple[str, tuple[int, ...], tuple[int, ...]], int] = {}
+    """Return how many pairs stand there the other way round, too, so that one of two is wrong.
+
+    Pairs are told apart by 64 bits of a digest, which are wrong once in a hundred thousand times
+    where there are ten million pairs.
+    """
+    both = array("Q")
     for pair in pairs:
-        key = (pair.prompt_id, tuple(pair.chosen_ids), tuple(pair.rejected_ids))
-        seen[key] = seen.get(key, 0) + 1
-    return sum(
-        count for (prompt, chosen, rejected), count in seen.items()
-        if (prompt, rejected, chosen) in seen
-    )  # fmt: skip
+        chosen, rejected = (
+            array("i", ids).tobytes() for ids in (pair.chosen_ids, pair.rejected_ids)
+        )
+        prompt = pair.prompt_id.encode()
+        both.extend((_digest(prompt, chosen, rejected), _digest(prompt, rejected, chosen)))
+    digests = np.frombuffer(both, dtype=np.uint64).reshape(-1, 2)
+    return int(np.isin(digests[:, 0], digests[:, 1]).sum())
+
+
+def _digest(*parts: bytes) -> int:
+    """Return 8 bytes of a digest of parts, each with its length, as a number."""
+    content = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        content.update(len(part).to_bytes(8) + part)
+    return int.from_bytes(content.digest())
 
 
 def _share_of_ties(row: Row) -> float:
@@ -212,7 +234,7 @@ def _share_of_ties(row: Row) -> float:
 
 
 def _add_ratings(
-    columns: dict[str, list[float]], rows: Sequence[Row], config: RewardConfig, origin: str
+    columns: dict[str, array[float]], rows: Sequence[Row], config: RewardConfig, origin: str
 ) -> dict[str, Any]:
     """Add both responses' ratings; return what else the loss must know of them."""
     assert config.ratings is not None
@@ -227,29 +249,34 @@ def _add_ratings(
             "different values, and ordinal ratings have 2 to 100. Name other columns, or set "
             "reward.loss: regression."
         )
-    of_chosen, of_rejected = [levels[x] for x in chosen], [levels[x] for x in rejected]
-    columns["chosen_rating"] = [float(level) for level in of_chosen]
-    columns["rejected_rating"] = [float(level) for level in of_rejected]
-    return {"thresholds": level_thresholds([*of_chosen, *of_rejected])}
+    of_chosen, of_rejected = (array("l", map(levels.__getitem__, x)) for x in (chosen, rejected))
+    columns["chosen_rating"] = array("d", of_chosen)
+    columns["rejected_rating"] = array("d", of_rejected)
+    return {"thresholds": level_thresholds(of_chosen + of_rejected)}
 
 
 def _add_length_effect(
-    columns: dict[str, list[float]], pairs: Sequence[EncodedPair], config: RewardConfig
+    columns: dict[str, array[float]], pairs: Sequence[EncodedPair], config: RewardConfig
 ) -> None:
     """Take what length alone explains of the labels from what the reward is to explain.
 
     The log-odds of a pair are then r(chosen) - r(rejected) + effect, with the effect of the length
     difference as a negative margin.
     """
-    differences = [float(len(pair.chosen_ids) - len(pair.rejected_ids)) for pair in pairs]
+    differences = array("d", (len(pair.chosen_ids) - len(pair.rejected_ids) for pair in pairs))
     scale = math.sqrt(sum(x * x for x in differences) / len(differences)) or 1.0
-    scaled = [x / scale for x in differences]
-    probabilities = columns.get("probability", [1 - config.label_smoothing] * len(pairs))
+    scaled = array("d", (x / scale for x in differences))
+    probabilities = columns.get(
+        "probability", array("d", [1 - config.label_smoothing]) * len(pairs)
+    )
     effect = config.length_correction * length_effect(scaled, probabilities)
-    margins = columns.get("margin", [0.0] * len(pairs))
-    columns["margin"] = [m - effect * x for m, x in zip(margins, scaled, strict=True)]
+    margins = columns.get("margin", array("d", [0.0]) * len(pairs))
+    columns["margin"] = array("d", (m - effect * x for m, x in zip(margins, scaled, strict=True)))
 
 
-def responses(rows: Sequence[Row], side: str) -> tuple[list[Conversation], list[str]]:
+def responses(rows: Sequence[Row], side: str) -> tuple[Sequence[Conversation], Sequence[str]]:
     """Return prompts and responses of one side of pairs, as a scorer takes them."""
-    return prompts_of(rows), [row[side][-1]["content"] for row in rows]
+    return (
+        LazyRows(len(rows), lambda number: rows[number]["prompt"]),
+        LazyRows(len(rows), lambda number: rows[number][side][-1]["content"]),
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plumbline.data.records import Row, iterate_dataset, prompt_id, read_dataset
-from plumbline.dropped import Dropped
+from plumbline.data.records import Row, iterate_dataset, prompt_id
+from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
 from plumbline.lm.branches import reads_branches
@@ -23,6 +24,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
+from plumbline.training.mapped_rows import empty_folder, mapped, rows_at
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from plumbline.training.sharding import loaded
 from reward.aspects import Aspects
@@ -85,9 +87,9 @@ class TrainingData(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     limit: LengthLimit
     """Longest prompt with its response."""
-    pairs: list[EncodedPair]
+    pairs: Sequence[EncodedPair]
     """Both responses of each pair, as ids, as they will be scored."""
-    test: list[Row]
+    test: Sequence[Row]
     """Held-out pairs."""
     contradicting: int
     dropped: int
@@ -98,17 +100,17 @@ def _read(
     stage: Stage, config: RewardConfig, policy: Artifact, preferences: Artifact
 ) -> TrainingData:
     """Read and encode the pairs; count those that are left out."""
-    tokenizer, dropped = load_tokenizer(policy.path), Dropped()
+    tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    pairs = encode_pairs(_rows_to_train_on(preferences, config), tokenizer, limit, dropped)
+    rows = _rows_to_train_on(preferences, config)
+    folder = empty_folder(stage)
+    pairs = encode_pairs(rows, tokenizer, limit, dropped, folder)
     stage.report_dropped(dropped)
     contradicting = count_contradictions(pairs)
     if contradicting:
         stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
-    test = read_dataset(preferences.path, "test")
-    return TrainingData(
-        preferences, tokenizer, limit, pairs, test, contradicting, len(dropped.rows)
-    )
+    test = mapped(iterate_dataset(preferences.path, "test"), folder / "test.arrow")
+    return TrainingData(preferences, tokenizer, limit, pairs, test, contradicting, len(dropped))
 
 
 def train_one(
@@ -172,18 +174,25 @@ def train_one(
 
 
 def _split_for_gate(
-    pairs: list[EncodedPair], share: float | None
-) -> tuple[list[EncodedPair], list[EncodedPair]]:
+    pairs: Sequence[EncodedPair], share: float | None
+) -> tuple[Sequence[EncodedPair], Sequence[EncodedPair]]:
     """Return pairs for the heads and, by prompt, those for the gate; none without a share."""
-    parts: tuple[list[EncodedPair], list[EncodedPair]] = ([], [])
-    for pair in pairs:
-        draw = derive(0, "gate", pair.prompt_id) / 2**63
-        parts[share is not None and draw < share].append(pair)
-    return parts
+    if share is None:
+        return pairs, ()
+    heads, gate = _drawn(pairs, "gate", share)
+    return rows_at(pairs, heads), rows_at(pairs, gate)
+
+
+def _drawn(pairs: Sequence[EncodedPair], name: str, share: float) -> tuple[array[int], array[int]]:
+    """Return the numbers of the pairs that are left, and of those of a share of the prompts."""
+    numbers = array("l"), array("l")
+    for number, pair in enumerate(pairs):
+        numbers[derive(0, name, pair.prompt_id) / 2**63 < share].append(number)
+    return numbers
 
 
 def _add_gate(
-    stage: Stage, config: RewardConfig, pairs: list[EncodedPair], data: TrainingData, seed: int
+    stage: Stage, config: RewardConfig, pairs: Sequence[EncodedPair], data: TrainingData, seed: int
 ) -> dict[str, float | None]:
     """Fit a gate and write it beside the model; return the accuracy by the stated weights."""
     aspects = _aspects(config)
@@ -223,7 +232,7 @@ def _rows_to_train_on(preferences: Artifact, config: RewardConfig) -> Iterable[R
     rows = iterate_dataset(preferences.path, "train")
     if not config.ties or "tie" not in LOSSES[config.loss].uses:
         return rows
-    test = read_dataset(preferences.path, "test")
+    test = iterate_dataset(preferences.path, "test")
     held_out_prompts = {prompt_id(row["prompt"]) for row in test}
     ties = ties_of(preferences)
     return chain(rows, (row for row in ties if prompt_id(row["prompt"]) not in held_out_prompts))
@@ -243,8 +252,10 @@ def make_trainer(
 
     from reward.trainer import RewardTrainer
 
+    examples: Sequence[RewardExample]
+    held_out: Sequence[RewardExample] = ()
     examples, labels = reward_examples(pairs, config, origin)
-    stopping, held_out = config.early_stopping, list[RewardExample]()
+    stopping = config.early_stopping
     if stopping.patience is not None:
         examples, held_out = _split(pairs, examples, stopping.held_out_share)
     training = config.training
@@ -283,19 +294,16 @@ def _aspects(config: RewardConfig) -> Aspects | None:
 
 def _split(
     pairs: Sequence[EncodedPair], examples: Sequence[RewardExample], share: float
-) -> tuple[list[RewardExample], list[RewardExample]]:
+) -> tuple[Sequence[RewardExample], Sequence[RewardExample]]:
     """Return examples to train on, and those of a share of the prompts to look at on the way."""
-    parts: tuple[list[RewardExample], list[RewardExample]] = ([], [])
-    for pair, example in zip(pairs, examples, strict=True):
-        draw = derive(0, "early stopping", pair.prompt_id) / 2**63
-        parts[draw < share].append(example)
-    if not all(parts):
+    train, held_out = _drawn(pairs, "early stopping", share)
+    if not train or not held_out:
         raise DataError(
-            f"Of {len(pairs)} pairs, {len(parts[0])} are left to train on and {len(parts[1])} to "
+            f"Of {len(pairs)} pairs, {len(train)} are left to train on and {len(held_out)} to "
             f"decide when to stop, and both need one at least. Change "
             f"early_stopping.held_out_share ({share:g}), or set early_stopping.patience: null."
         )
-    return parts
+    return rows_at(examples, train), rows_at(examples, held_out)
 
 
 def _evaluator(

@@ -53,7 +53,7 @@ class RewardTrainer(ExactResume):
         self._aspects, self._aspect_weight = aspects, aspect_weight
         self._total_train_tokens = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
-        self._held_out = list(held_out)
+        self._held_out = held_out
         if early_stopping is not None and early_stopping.patience is not None:
             watched = HeldOutConfig(
                 every=early_stopping.every, keep="best", patience=early_stopping.patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,11 @@ from plumbline.runs.processes import number_of_processes
 from plumbline.seeds import derive
 from plumbline.training.task_mixture import TaskSampler, TaskWeights
 from sft.config import OtherTasksConfig, SFTConfig
+from sft.tokenized import TOKEN_WEIGHTS, with_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TOKEN_WEIGHTS = "token_weights"
-"""The column of the tokenised dataset with the weight of each token in the loss."""
 TASK = "task"
 """The column of the tokenised dataset with the number of a row's task; 0 is the new one."""
 
@@ -79,11 +79,13 @@ def join_tasks(
     others: Mapping[str, tuple[Dataset, Dataset]],
     config: SFTConfig,
     seed: int,
+    folder: Path,
 ) -> tuple[Dataset, Tasks]:
     """Return the rows of all tasks one behind another, and what the training does with them.
 
-    ``others`` have tokenised rows to train on and held-out ones. Raises `ConfigError` where the
-    weights do not match the tasks, or several processes would share the training.
+    ``others`` have tokenised rows to train on and held-out ones; what is added to rows lies in
+    ``folder``. Raises `ConfigError` where the weights do not match the tasks, or several processes
+    would share the training.
     """
     from datasets import concatenate_datasets
 
@@ -100,7 +102,7 @@ def join_tasks(
         )
     among = mix.weights or (1.0,) * len(others)
     shares = [mix.share * weight / sum(among) for weight in among]
-    parts = _all_with_weights([new, *(train for train, _ in others.values())])
+    parts = _all_with_weights([new, *(train for train, _ in others.values())], folder)
     rows = concatenate_datasets(
         [part.add_column(TASK, [number] * len(part)) for number, part in enumerate(parts)]
     )
@@ -116,16 +118,17 @@ def join_tasks(
     return rows, tasks
 
 
-def _all_with_weights(parts: Sequence[Dataset]) -> list[Dataset]:
+def _all_with_weights(parts: Sequence[Dataset], folder: Path) -> list[Dataset]:
     """Return datasets that all have weights of tokens where one of them has."""
     if not any(TOKEN_WEIGHTS in part.column_names for part in parts):
         return list(parts)
     return [
         part
         if TOKEN_WEIGHTS in part.column_names
-        else part.add_column(
-            TOKEN_WEIGHTS,
-            [[float(label != -100) for label in labels] for labels in part["labels"]],
+        else with_weights(
+            part,
+            ([float(label != -100) for label in labels] for labels in part["labels"]),
+            folder / f"task-{number}.arrow",
         )
-        for part in parts
+        for number, part in enumerate(parts)
     ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.data.records import Row, columns_of, iterate_dataset, read_dataset
-from plumbline.dropped import Dropped
-from plumbline.errors import ConfigError, DataError
+from plumbline.data.records import columns_of, iterate_dataset
+from plumbline.dropped import DroppedFile
+from plumbline.errors import ConfigError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.chat import ConversationRefusedError, EncodedTurns, encode_demonstration
-from plumbline.lm.context import LengthLimit, length_limit
+from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.save import model_card, save_model
@@ -23,10 +21,12 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
+from plumbline.training.mapped_rows import empty_folder
 from plumbline.training.sharding import loaded
-from sft.answer_batches import NO_WRONG_ANSWERS, WRONG_IDS, encode_wrong_answers
+from sft.answer_batches import WRONG_IDS
 from sft.config import SFTConfig
-from sft.tasks import TASK, TOKEN_WEIGHTS, join_tasks
+from sft.tasks import TASK, join_tasks
+from sft.tokenized import TOKEN_WEIGHTS, tokenize
 from sft.wrong_answers import WRONG_ANSWERS
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sft.trainer import HeldOut, SFTTrainer
-
-
-_NOTHING_LEARNT = "has the weight 0 in each turn of the assistant's, so there is nothing to learn"
 
 
 @stage("policy", trains_in="several processes", shares_weights=True)
@@ -63,25 +60,27 @@ def train_sft(
 
     # 1. Conversations become ids and labels, in our one place for that.
     tokenizer = load_tokenizer(base.path)
-    limit, dropped = length_limit(config.max_length, load_config(base.path)), Dropped()
-    last_turn = config.loss_on == "last_turn"
+    limit = length_limit(config.max_length, load_config(base.path))
+    dropped, folder = DroppedFile(stage.folder), empty_folder(stage)
 
-    def tokenized(artifact: Artifact) -> tuple[Dataset, Dataset]:
+    def tokenized(artifact: Artifact, name: str) -> tuple[Dataset, Dataset]:
         train, test = (
             tokenize(
-                read_dataset(artifact.path, split), tokenizer, limit, dropped,
-                last_turn_only=last_turn, wrong_answers=bool(config.wrong_answer_losses),
+                iterate_dataset(artifact.path, split), tokenizer, limit, dropped,
+                folder / f"{name}-{split}.arrow",
+                last_turn_only=config.loss_on == "last_turn",
+                wrong_answers=bool(config.wrong_answer_losses),
             )
             for split in ("train", "test")
         )  # fmt: skip
         return train, test
 
-    train, test = tokenized(demonstrations)
-    more, tasks = {name: tokenized(artifact) for name, artifact in (others or {}).items()}, None
+    train, test = tokenized(demonstrations, "new")
+    more, tasks = {name: tokenized(other, name) for name, other in (others or {}).items()}, None
     stage.report_dropped(dropped)
     _check_wrong_answers(stage, config, train, demonstrations)
     if more:
-        train, tasks = join_tasks(train, more, config, seed)
+        train, tasks = join_tasks(train, more, config, seed, folder)
 
     # 2. The base, whole or with an adapter.
     set_seed(seed)
@@ -137,7 +136,7 @@ def train_sft(
     return {
         **held_out.metrics(),
         "train_rows": float(len(train)),
-        "dropped_rows": float(len(dropped.rows)),
+        "dropped_rows": float(len(dropped)),
         **({} if watch is None else {"best_step": float(watch.best_step)}),
         **({} if tasks is None else _of_others(trainer)),
         **({} if rolled_back is None else {"rolled_back_to_step": float(rolled_back)}),
@@ -212,73 +211,6 @@ def _evaluator(
     return evaluate
 
 
-def tokenize(
-    rows: Sequence[Row],
-    tokenizer: PreTrainedTokenizerBase,
-    limit: LengthLimit,
-    dropped: Dropped,
-    *,
-    last_turn_only: bool = False,
-    wrong_answers: bool = False,
-) -> Dataset:
-    """Return ``input_ids`` and ``labels``, -100 wherever nothing is learnt.
-
-    ``wrong_answers``: with the columns that compare the last response with wrong ones.
-
-    What the assistant says is learnt, but for turns whose ``weight`` is 0. Where a row or a turn
-    has another weight, ``token_weights`` are those of the tokens, with mean 1 over all learnt ones.
-    """
-    from datasets import Dataset
-
-    kept: list[dict[str, list[Any]]] = []
-    lengths: list[int] = []
-    for row in rows:
-        try:
-            examples = _examples(row, tokenizer, last_turn_only, wrong_answers)
-            lengths.append(max(_length(example) for example in examples))
-            if lengths[-1] > limit.tokens:
-                raise ConversationRefusedError(limit.reason)
-            kept += _learnt(examples)
-        except ConversationRefusedError as error:
-            dropped.add(row["origin"], row["row"], str(error), row["messages"])
-    advice = limit.advice(lengths)
-    dropped.advice += [advice] if advice is not None else []
-    if not kept:
-        raise DataError(
-            f"None of {len(rows)} demonstrations can be trained on: {dropped.summary()}."
-        )
-    return Dataset.from_list(_relative_weights(kept))
-
-
-def _examples(
-    row: Row, tokenizer: PreTrainedTokenizerBase, last_turn_only: bool, wrong_answers: bool
-) -> list[dict[str, Any]]:
-    """Return the sequences of a row; wrong answers belong to the last one."""
-    tools = json.loads(row["tools"]) if row.get("tools") else ()
-    sequences = encode_demonstration(
-        tokenizer, row["messages"], last_turn_only=last_turn_only, tools=tools
-    )
-    if not sequences:
-        raise ConversationRefusedError(_NOTHING_LEARNT)
-    examples: list[dict[str, Any]] = [_weighted(row, sequence) for sequence in sequences]
-    if wrong_answers:
-        examples = [{**example, **NO_WRONG_ANSWERS} for example in examples]
-        examples[-1] |= encode_wrong_answers(tokenizer, row, sequences[-1], tools)
-    return examples
-
-
-def _length(example: Mapping[str, Any]) -> int:
-    return max(map(len, [example["input_ids"], *example.get(WRONG_IDS, ())]))
-
-
-def _learnt(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sequences in which something is learnt."""
-    learnt = [example for example in examples if any(example[TOKEN_WEIGHTS])]
-    if not learnt:
-        raise ConversationRefusedError("has the weight 0")
-    return learnt
-
-
 def _check_wrong_answers(
     stage: Stage, config: SFTConfig, train: Dataset, demonstrations: Artifact
 ) -> None:
@@ -299,37 +231,3 @@ def _check_wrong_answers(
             f"{count:,} demonstrations have wrong answers, which are not learnt from: set "
             "sft.wrong_answer_losses (docs/tuning.md)"
         )
-
-
-def _weighted(row: Row, sequence: EncodedTurns) -> dict[str, list[Any]]:
-    """Return ids, labels and the weight of each token: that of its row times that of its turn."""
-    of_row = float(row.get("weight", 1.0))
-    weights = [
-        0.0 if turn < 0 else of_row * float(row["messages"][turn].get("weight", 1.0))
-        for turn in sequence.turns
-    ]
-    return {
-        "input_ids": sequence.ids,
-        "labels": [
-            token if weight else -100 for token, weight in zip(sequence.ids, weights, strict=True)
-        ],
-        TOKEN_WEIGHTS: weights,
-    }
-
-
-def _relative_weights(examples: Sequence[dict[str, list[Any]]]) -> list[dict[str, list[Any]]]:
-    """Return examples whose weights have mean 1 over the tokens that are learnt.
-
-    Where all weights are alike they change nothing, and are left out.
-    """
-    learnt = [w for example in examples for w in example[TOKEN_WEIGHTS] if w]
-    if len(set(learnt)) == 1:
-        return [
-            {name: values for name, values in example.items() if name != TOKEN_WEIGHTS}
-            for example in examples
-        ]
-    mean = sum(learnt) / len(learnt)
-    return [
-        example | {TOKEN_WEIGHTS: [w / mean for w in example[TOKEN_WEIGHTS]]}
-        for example in examples
-    ]

@@ -23,7 +23,8 @@ from sft.answer_batches import (
     with_wrong_rows,
 )
 from sft.losses import WRONG_ANSWER_LOSSES, AnswerLogprobs, prefers_right
-from sft.tasks import TASK, TOKEN_WEIGHTS, Tasks
+from sft.tasks import TASK, Tasks
+from sft.tokenized import TOKEN_WEIGHTS
 
 
 class HeldOut(NamedTuple):

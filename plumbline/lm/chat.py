@@ -17,7 +17,7 @@ Five things go wrong when every stage does this by itself, and are settled here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,6 +25,7 @@ from plumbline.data.records import Message, assistant, user
 from plumbline.errors import ModelError
 from plumbline.lm.chat_template import ConversationRefusedError as ConversationRefusedError
 from plumbline.lm.chat_template import Tool, name_of, render
+from plumbline.lm.token_batches import Encoder, encode_alone, encode_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,13 @@ class EncodedResponse(NamedTuple):
     response_ids: list[int]
 
 
+class EncodedResponses(NamedTuple):
+    """A prompt and several responses to it, each of which ends with the end token."""
+
+    prompt_ids: list[int]
+    responses: list[list[int]]
+
+
 class EncodedTurns(NamedTuple):
     """Turns of a conversation in one sequence."""
 
@@ -83,7 +91,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
 
     Raises `ConversationRefusedError` where the template cannot write the prompt.
     """
-    return _ids(tokenizer, render(tokenizer, prompt, generation_prompt=True))
+    return encode_alone(tokenizer, _ids(render(tokenizer, prompt, generation_prompt=True)))
 
 
 def encode_response(
@@ -94,9 +102,16 @@ def encode_response(
     Each is tokenised on its own. Raises `ConversationRefusedError` where the template cannot write
     one of them.
     """
-    start = render(tokenizer, prompt, generation_prompt=True)
-    return EncodedResponse(
-        _ids(tokenizer, start), _response_ids(tokenizer, prompt, response, start)
+    prompt_ids, (ids,) = encode_alone(tokenizer, _responses(tokenizer, prompt, [response]))
+    return EncodedResponse(prompt_ids, ids)
+
+
+def encode_responses(
+    tokenizer: PreTrainedTokenizerBase, rows: Iterable[tuple[Sequence[Message], Sequence[str]]]
+) -> list[EncodedResponses | ConversationRefusedError]:
+    """Return the ids of many prompts, each with several responses, or why one is refused."""
+    return encode_together(
+        tokenizer, [_responses(tokenizer, prompt, responses) for prompt, responses in rows]
     )
 
 
@@ -127,6 +142,31 @@ def encode_demonstration(
     What a turn calls and what it thought before are written as the template does. Raises
     `ConversationRefusedError` where the template would lose one of them.
     """
+    return encode_alone(tokenizer, _demonstration(tokenizer, messages, last_turn_only, tools))
+
+
+def encode_demonstrations(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[tuple[Sequence[Message], Sequence[Tool]]],
+    *,
+    last_turn_only: bool = False,
+) -> list[list[EncodedTurns] | ConversationRefusedError]:
+    """Return the ids of many conversations with their tools, as `encode_demonstration` does.
+
+    A row that the template refuses is its reason.
+    """
+    return encode_together(
+        tokenizer,
+        [_demonstration(tokenizer, messages, last_turn_only, tools) for messages, tools in rows],
+    )
+
+
+def _demonstration(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    last_turn_only: bool,
+    tools: Sequence[Tool],
+) -> Encoder[list[EncodedTurns]]:
     spoken = [
         number
         for number, message in enumerate(messages)
@@ -136,8 +176,8 @@ def encode_demonstration(
     for number in spoken[-1:] if last_turn_only else spoken:
         prompt = messages[:number]
         start = render(tokenizer, prompt, generation_prompt=True, tools=tools)
-        prompt_ids = _ids(tokenizer, start)
-        response_ids = _turn_ids(tokenizer, prompt, messages[number], start, tools)
+        prompt_ids = yield from _ids(start)
+        response_ids = yield from _turn_ids(tokenizer, prompt, messages[number], start, tools)
         before = sequences[-1] if sequences else EncodedTurns([], [], [])
         seen = len(before.ids)
         if seen and prompt_ids[:seen] == before.ids:
@@ -165,7 +205,7 @@ def encode_turns(
     marked = [*before[:-1], assistant(_MARK), *turns]
     _, _, after = render(tokenizer, marked, generation_prompt=True).rpartition(_MARK)
     end, _, anchor = _facts(tokenizer)
-    ids = _ids_inside(tokenizer, after, anchor)
+    ids = encode_alone(tokenizer, _ids_inside(tokenizer, after, anchor))
     return ids[ids.index(end.id) + 1 :] if end.written and end.id in ids else ids
 
 
@@ -231,8 +271,7 @@ def _facts(tokenizer: PreTrainedTokenizerBase) -> _Facts:
     template, eos_id = str(tokenizer.chat_template), int(tokenizer.eos_token_id)
     known = _known.get(tokenizer)
     if known is None or known[:2] != (template, eos_id):
-        known = (template, eos_id, _find_facts(tokenizer, eos_id))
-        _known[tokenizer] = known
+        known = _known[tokenizer] = template, eos_id, _find_facts(tokenizer, eos_id)
     return known[2]
 
 
@@ -250,7 +289,7 @@ def _find_facts(tokenizer: PreTrainedTokenizerBase, eos_id: int) -> _Facts:
             "Save one that does beside the model, as chat_template.jinja."
         )
     special = {*added, *tokenizer.all_special_ids}
-    ids = _ids_inside(tokenizer, after, anchor)
+    ids = encode_alone(tokenizer, _ids_inside(tokenizer, after, anchor))
     end = next((id for id in ids if id in special), None)
     return _Facts(
         TurnEnd(eos_id if end is None else int(end), written=end is not None, text=after),
@@ -265,11 +304,11 @@ def _turn_ids(
     message: Message,
     start: str,
     tools: Sequence[Tool],
-) -> list[int]:
+) -> Encoder[list[int]]:
     """Return the ids of a turn of the assistant's, with its calls of tools and its reasoning."""
     thought, calls = message.get("reasoning_content"), message.get("tool_calls", ())
     if not thought and not calls:
-        return _response_ids(tokenizer, prompt, message["content"], start, tools)
+        return (yield from _response_ids(tokenizer, prompt, message["content"], start, tools))
     written = _written_behind(tokenizer, prompt, message, start, tools)
     if written is None:
         raise ConversationRefusedError(
@@ -288,7 +327,17 @@ def _turn_ids(
         raise ConversationRefusedError(
             "the chat template does not write calls of tools, which would be lost"
         )
-    return _ended_ids(tokenizer, written)
+    return (yield from _ended_ids(tokenizer, written))
+
+
+def _responses(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
+) -> Encoder[EncodedResponses]:
+    start = render(tokenizer, prompt, generation_prompt=True)
+    encoded = EncodedResponses((yield from _ids(start)), [])
+    for response in responses:
+        encoded.responses.append((yield from _response_ids(tokenizer, prompt, response, start)))
+    return encoded
 
 
 def _response_ids(
@@ -297,7 +346,7 @@ def _response_ids(
     response: str,
     start: str,
     tools: Sequence[Tool] = (),
-) -> list[int]:
+) -> Encoder[list[int]]:
     """Return the ids of a response as the template writes it behind ``start``."""
     end, opening, _ = _facts(tokenizer)
     if opening.strip():
@@ -306,15 +355,16 @@ def _response_ids(
     written = _written_behind(tokenizer, prompt, assistant(response), start, tools)
     if written is None:  # the template writes the prompt another way once it is answered
         written = response + end.text
-    return _ended_ids(tokenizer, written)
+    return (yield from _ended_ids(tokenizer, written))
 
 
-def _ended_ids(tokenizer: PreTrainedTokenizerBase, written: str) -> list[int]:
+def _ended_ids(tokenizer: PreTrainedTokenizerBase, written: str) -> Encoder[list[int]]:
     """Return the ids of what the template writes of a turn, up to the token that ends it."""
     end, _, anchor = _facts(tokenizer)
     if not end.written:
-        return [*_ids_inside(tokenizer, written.removesuffix(end.text), anchor), end.id]
-    ids = _ids_inside(tokenizer, written, anchor)
+        ids = yield from _ids_inside(tokenizer, written.removesuffix(end.text), anchor)
+        return [*ids, end.id]
+    ids = yield from _ids_inside(tokenizer, written, anchor)
     places = [place for place, id in enumerate(ids) if id == end.id]
     # What a template writes after the end of a turn, such as a line break, belongs to no turn.
     return ids[: places[-1] + 1] if places else [*ids, end.id]
@@ -332,7 +382,7 @@ def _written_behind(
     return whole[len(start) :] if whole.startswith(start) else None
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _ids(text: str) -> Encoder[list[int]]:
     """Return the ids of a text that begins a sequence; the template wrote all special tokens."""
     try:
         text.encode()
@@ -340,17 +390,19 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         raise ConversationRefusedError(
             f"holds half a character ({text[error.start]!r}), which has no tokens"
         ) from None
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return (yield text)
 
 
-def _ids_inside(tokenizer: PreTrainedTokenizerBase, text: str, anchor: str | None) -> list[int]:
+def _ids_inside(
+    tokenizer: PreTrainedTokenizerBase, text: str, anchor: str | None
+) -> Encoder[list[int]]:
     """Return the ids of a text in the middle of a sequence.
 
     Some tokenizers (SentencePiece's) put a space before a text that begins a sequence, and none
     before one that stands behind a special token.
     """
     if anchor is not None:
-        ids = _ids(tokenizer, anchor + text)
+        ids = yield from _ids(anchor + text)
         if ids[:1] == [tokenizer.eos_token_id]:
             return ids[1:]
-    return _ids(tokenizer, text)
+    return (yield from _ids(text))

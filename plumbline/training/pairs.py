@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plumbline.data.records import CONVERSATIONS, Row, prompt_id
-from plumbline.dropped import Dropped
+from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, encode_response
+from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
 from plumbline.lm.context import LengthLimit
+from plumbline.training.mapped_rows import Kind, LazyRows, Lists, RowFile, Texts, in_parts
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
+
+_COLUMNS: dict[str, Kind] = {
+    "row": "object", "prompt_id": "text",
+    "prompt_ids": "ids", "chosen_ids": "ids", "rejected_ids": "ids",
+}  # fmt: skip
+_SIDES = ("chosen", "rejected")
 
 
 class EncodedPair(NamedTuple):
@@ -24,55 +35,69 @@ class EncodedPair(NamedTuple):
     chosen_ids: list[int]
     rejected_ids: list[int]
 
-    @property
-    def length(self) -> int:
-        """Tokens of the prompt with the longer response."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
-
 
 def encode_pairs(
-    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
-) -> list[EncodedPair]:
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: LeftOut,
+    folder: Path | None = None,
+) -> LazyRows[EncodedPair]:
     """Return the pairs of which both sides fit; the others are kept with the reason.
 
-    What is kept of a pair has no texts, and equal ids are one object, so that a million pairs fit
-    in memory where ``rows`` are read one after the other.
+    What is kept of a pair has no texts. It lies in a file in ``folder``, and each is read when it
+    is asked for; without a folder it lies in memory, which is for few pairs.
     """
-    kept, lengths, number = [], [], 0
-    known: dict[int, int] = {}
-
-    def shared(ids: list[int]) -> list[int]:
-        return [known.setdefault(token, token) for token in ids]
-
-    for number, row in enumerate(rows, 1):
-        try:
-            (prompt_ids, chosen_ids), (other_prompt, rejected_ids) = (
-                encode_response(tokenizer, row["prompt"], row[side][-1]["content"])
-                for side in ("chosen", "rejected")
+    kept = RowFile(_COLUMNS, None if folder is None else folder / "pairs.arrow")
+    lengths, number = array("l"), 0
+    for part in in_parts(rows):
+        asked = [(row["prompt"], [row[side][-1]["content"] for side in _SIDES]) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, asked), strict=True):
+            number += 1
+            if isinstance(ids, ConversationRefusedError):
+                problem: str | None = str(ids)
+            else:
+                lengths.append(len(ids.prompt_ids) + max(map(len, ids.responses)))
+                problem = _problem(ids, lengths[-1], limit)
+                if problem is None:
+                    kept.add(_columns(row, ids))
+                    continue
+            dropped.add(
+                row.get("origin", "preferences"), row.get("row", number), problem or "", row
             )
-        except ConversationRefusedError as error:
-            problem: str | None = str(error)
-        else:
-            columns = {name: value for name, value in row.items() if name not in CONVERSATIONS}
-            ids = map(shared, (prompt_ids, chosen_ids, rejected_ids))
-            pair = EncodedPair(columns, prompt_id(row["prompt"]), *ids)
-            lengths.append(pair.length)
-            problem = _problem(pair, other_prompt, limit)
-            if problem is None:
-                kept.append(pair)
-                continue
-        dropped.add(row.get("origin", "preferences"), row.get("row", number), problem or "", row)
     advice = limit.advice(lengths)
-    dropped.advice += [advice] if advice is not None else []
-    if not kept:
+    dropped.advice.extend([advice] if advice is not None else [])
+    if not len(kept):
         raise DataError(f"None of {number} pairs can be trained on: {dropped.summary()}.")
-    return kept
+    return _pairs_of(kept.table())
 
 
-def _problem(pair: EncodedPair, other_prompt: list[int], limit: LengthLimit) -> str | None:
+def _problem(ids: EncodedResponses, length: int, limit: LengthLimit) -> str | None:
     """Return why nothing can be learnt from a pair, or None."""
-    if pair.prompt_ids != other_prompt:
-        return "the chat template writes the prompt differently before each of its responses"
-    if pair.chosen_ids == pair.rejected_ids:
+    chosen, rejected = ids.responses
+    if chosen == rejected:
         return "chosen and rejected are the same"
-    return None if pair.length <= limit.tokens else limit.reason
+    return None if length <= limit.tokens else limit.reason
+
+
+def _columns(row: Row, ids: EncodedResponses) -> dict[str, Any]:
+    chosen, rejected = ids.responses
+    return {
+        "row": {name: held for name, held in row.items() if name not in CONVERSATIONS},
+        "prompt_id": prompt_id(row["prompt"]),
+        "prompt_ids": ids.prompt_ids,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+    }
+
+
+def _pairs_of(table: pa.Table) -> LazyRows[EncodedPair]:
+    rows, prompt_ids = Texts(table["row"]), Texts(table["prompt_id"])
+    ids = [Lists(table[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+
+    def read(number: int) -> EncodedPair:
+        return EncodedPair(
+            json.loads(rows[number]), prompt_ids[number], *(column[number] for column in ids)
+        )
+
+    return LazyRows(len(table), read)

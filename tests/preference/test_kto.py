@@ -231,7 +231,7 @@ def test_a_training_says_once_that_liked_responses_become_less_likely(
 
 
 def test_pairs_become_labels_and_labels_pairs():
-    labels = unpaired_rows(ROWS[:2])
+    labels = list(unpaired_rows(ROWS[:2]))
     assert [row["label"] for row in labels] == [True, False, True, False]
     back = paired_rows(labels, 1, 0, Dropped())
     assert [(row["prompt"], row["chosen"], row["rejected"]) for row in back] == [
@@ -282,7 +282,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(
 
 
 def test_what_cannot_be_learnt_from_is_counted_or_refused(tokenizer):
-    rows, dropped = unpaired_rows(ROWS[:1]), Dropped()
+    rows, dropped = list(unpaired_rows(ROWS[:1])), Dropped()
     with pytest.raises(DataError, match="0 of 0 responses"):
         encode_labeled(rows, tokenizer, LengthLimit(3, "is too long"), dropped)
     assert dropped.reasons() == {"is too long": 2}

@@ -88,7 +88,7 @@ def probabilities_of(rows, column, origin):
 
 def test_a_missing_column_names_the_nearest():
     rows = [{"pair_id": "p", "vote_share": 0.5}]
-    assert probabilities_of(rows, "vote_share", "preferences-1") == [0.5]
+    assert list(probabilities_of(rows, "vote_share", "preferences-1")) == [0.5]
     with pytest.raises(DataError, match=r"preferences-1 has no such column.*'vote_share'"):
         probabilities_of(rows, "vote_shares", "preferences-1")
     with pytest.raises(DataError, match="Columns of numbers"):

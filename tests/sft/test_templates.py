@@ -22,7 +22,8 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from sft.config import SFTConfig
-from sft.train import tokenize, train_sft
+from sft.tokenized import tokenize
+from sft.train import train_sft
 
 
 class Folder(Artifact):

@@ -26,7 +26,8 @@ from plumbline.training.exact_resume import ExactResume
 from plumbline.training.held_out import HeldOutConfig
 from plumbline.world.data import demonstrations as world_demonstrations
 from sft.config import SFTConfig
-from sft.train import tokenize, train_sft
+from sft.tokenized import tokenize
+from sft.train import train_sft
 from sft.trainer import SFTTrainer, weighted_loss
 
 SAME = (".jsonl", ".safetensors")

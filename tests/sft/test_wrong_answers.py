@@ -25,7 +25,8 @@ from sft.losses import AnswerLogprobs, length_normalized, prefers_right, unlikel
 from sft.personal_data.config import PersonalDataConfig
 from sft.personal_data.mask import Masker
 from sft.sources import from_file
-from sft.train import tokenize, train_sft
+from sft.tokenized import tokenize
+from sft.train import train_sft
 
 TOOLS = ("saw", "axe", "drill", "rake", "spade")
 

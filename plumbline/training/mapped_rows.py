@@ -1,0 +1,228 @@
+"""Encoded rows in an Arrow file: written while they are made, and read by memory map.
+
+So a training holds none of its rows as Python objects: each is read from the file when a batch asks
+for it, and what the system keeps of the file in memory it gives back when others need the memory.
+The file lies in the stage's scratch folder, which is deleted when the stage is done. A stage that
+was killed leaves it there, and writes it anew when it resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+from plumbline.errors import SystemFailedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from plumbline.runs.stage import Stage
+
+T = TypeVar("T")
+
+#: Rows that are encoded, or written, at once. So many are Python objects.
+ROWS_AT_ONCE = 500
+Kind = Literal["ids", "lists of ids", "numbers", "number", "flag", "text", "object"]
+"""What a column holds; an object is what JSON knows."""
+
+
+class LazyRows(Sequence[T], Generic[T]):
+    """Rows of which each is made whenever it is asked for, and none is held."""
+
+    def __init__(self, count: int, read: Callable[[int], T]) -> None:
+        """``read`` returns a row by its number, from 0 to ``count`` - 1."""
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> T: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[T]: ...
+    def __getitem__(self, number: int | slice) -> T | list[T]:
+        if isinstance(number, slice):
+            return [self._read(place) for place in range(*number.indices(self._count))]
+        place = number + self._count if number < 0 else number
+        if not 0 <= place < self._count:
+            raise IndexError(f"row {number} of {self._count}")
+        return self._read(place)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._read, range(self._count))
+
+
+def empty_folder(stage: Stage) -> Path:
+    """Return the folder for a stage's rows, without those of an attempt that was killed."""
+    folder = stage.scratch / "rows"
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def in_parts(rows: Iterable[T]) -> Iterator[list[T]]:
+    """Yield rows in lists, each of as many as are worked on at once."""
+    rest = iter(rows)
+    while part := list(islice(rest, ROWS_AT_ONCE)):
+        yield part
+
+
+def mapped(rows: Iterable[dict[str, Any]], file: Path) -> LazyRows[dict[str, Any]]:
+    """Return rows of what JSON knows, written to a file and read when they are asked for."""
+    kept = RowFile({"row": "object"}, file)
+    for row in rows:
+        kept.add({"row": row})
+    texts = Texts(kept.table()["row"])
+    return LazyRows(len(kept), lambda number: json.loads(texts[number]))
+
+
+def rows_at(rows: Sequence[T], numbers: Sequence[int] | np.ndarray) -> LazyRows[T]:
+    """Return some of the rows, by their numbers."""
+    return LazyRows(len(numbers), lambda place: rows[int(numbers[place])])
+
+
+class RowFile:
+    """Takes rows one by one and writes them to an Arrow file, some at a time."""
+
+    def __init__(self, columns: Mapping[str, Kind], file: Path | None) -> None:
+        """``file`` None: keep the table in memory, which is for few rows."""
+        import pyarrow as pa
+
+        self._file, self._kinds = file, columns
+        self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
+        self._waiting: list[Mapping[str, Any]] = []
+        self._written = 0
+        with _on_disk(file):
+            if file is None:
+                self._sink: Any = pa.BufferOutputStream()
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self._sink = pa.OSFile(str(file), "wb")
+            self._writer = pa.ipc.new_stream(self._sink, self._schema)
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return self._written + len(self._waiting)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row, which has a value for each column."""
+        self._waiting.append(row)
+        if len(self._waiting) == ROWS_AT_ONCE:
+            self._write()
+
+    def table(self) -> pa.Table:
+        """End the file, and return it as a table, of which nothing is read yet."""
+        import pyarrow as pa
+
+        self._end()
+        if self._file is None:
+            return pa.ipc.open_stream(self._sink.getvalue()).read_all()
+        with _on_disk(self._file):
+            return pa.ipc.open_stream(pa.memory_map(str(self._file))).read_all()
+
+    def dataset(self) -> Dataset:
+        """End the file, and return it as a dataset. What is made of that lies beside the file."""
+        from datasets import Dataset
+
+        if self._file is None:
+            return Dataset(self.table())
+        self._end()
+        with _on_disk(self._file):
+            return Dataset.from_file(str(self._file))
+
+    def _end(self) -> None:
+        self._write()
+        with _on_disk(self._file):
+            self._writer.close()
+            if self._file is not None:
+                self._sink.close()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        if not self._waiting:
+            return
+        columns = []
+        for name, kind in self._kinds.items():
+            values = [row[name] for row in self._waiting]
+            columns.append(
+                pa.array(map(_as_json, values) if kind == "object" else values, _arrow_type(kind))
+            )
+        with _on_disk(self._file):
+            self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._written += len(self._waiting)
+        self._waiting.clear()
+
+
+class Lists:
+    """A column of lists of numbers, of which each is read by the number of its row."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._first = [0, *accumulate(map(len, chunks))]
+        self._chunks = [
+            (chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=True))
+            for chunk in chunks
+        ]
+
+    def __getitem__(self, number: int) -> list[Any]:
+        chunk = bisect_right(self._first, number) - 1
+        offsets, values = self._chunks[chunk]
+        place = number - self._first[chunk]
+        numbers: list[Any] = values[offsets[place] : offsets[place + 1]].tolist()
+        return numbers
+
+    def lengths(self) -> np.ndarray:
+        """Return how long each list is, [N]: 4 bytes a row."""
+        import numpy as np
+
+        return np.concatenate([np.diff(offsets) for offsets, _ in self._chunks])
+
+
+class Texts:
+    """A column of texts, of which each is read by the number of its row."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._first = [0, *accumulate(map(len, self._chunks))]
+
+    def __getitem__(self, number: int) -> str:
+        chunk = bisect_right(self._first, number) - 1
+        text: str = self._chunks[chunk][number - self._first[chunk]].as_py()
+        return text
+
+
+def _arrow_type(kind: Kind) -> Any:
+    import pyarrow as pa
+
+    ids = pa.list_(pa.int32())
+    types = {
+        "ids": ids, "lists of ids": pa.list_(ids), "numbers": pa.list_(pa.float64()),
+        "number": pa.int32(), "flag": pa.bool_(), "text": pa.string(), "object": pa.string(),
+    }  # fmt: skip
+    return types[kind]
+
+
+def _as_json(value: object) -> str:
+    """Return a value as JSON; what that does not know becomes text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+@contextmanager
+def _on_disk(file: Path | None) -> Iterator[None]:
+    """Raise `SystemFailedError` where a file cannot be written or read."""
+    try:
+        yield
+    except OSError as error:
+        raise SystemFailedError(
+            f"The rows of a training, as token ids, cannot be kept in {file}: {error}. Free some "
+            "room there (4 bytes a token; 8 for demonstrations), or give --home on another disk. "
+            "The same command resumes."
+        ) from error

@@ -1,0 +1,145 @@
+"""Rows in a file: the same as in memory, without memory of their own, on a disk that may fail."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+
+import pytest
+
+from plumbline.data.records import assistant, prompt_id, user
+from plumbline.dropped import Dropped, DroppedFile
+from plumbline.errors import SystemFailedError
+from plumbline.lm.chat import encode_response
+from plumbline.lm.context import LengthLimit
+from plumbline.runs.progress import Reporter
+from plumbline.runs.stage import Stage
+from plumbline.training.mapped_rows import (
+    ROWS_AT_ONCE,
+    LazyRows,
+    Lists,
+    RowFile,
+    empty_folder,
+    mapped,
+    rows_at,
+)
+from plumbline.training.pairs import encode_pairs
+from sft.tokenized import tokenize
+
+LIMIT = LengthLimit(200, "is too long")
+
+
+def pair(number):
+    """Return a pair; every tenth is the same on both sides."""
+    same = number % 10 == 3
+    return {
+        "pair_id": str(number), "prompt": [user(f"How much is {number} and one?")],
+        "margin": number / 7, "tally": {"a": number, "b": None}, "origin": "here", "row": number,
+        "chosen": [assistant(f"It is {number + 1}.")],
+        "rejected": [assistant(f"It is {number + 1 if same else 'red'}.")],
+    }  # fmt: skip
+
+
+def demonstration(number):
+    return {
+        "messages": [user(f"How much is {number} and one?"), assistant(f"It is {number + 1}.")],
+        "origin": "here", "row": number,
+    }  # fmt: skip
+
+
+def test_pairs_in_a_file_are_what_each_row_says(tokenizer, tmp_path):
+    """More than are written at once, against the ids of each row by itself."""
+    rows = [pair(number) for number in range(ROWS_AT_ONCE + 60)]
+    dropped = DroppedFile(tmp_path)
+    pairs = encode_pairs(iter(rows), tokenizer, LIMIT, dropped, tmp_path / "rows")
+    kept = [row for row in rows if row["row"] % 10 != 3]
+    assert len(pairs) == len(kept)
+    for found, row in zip(pairs, kept, strict=True):
+        prompt_ids, chosen = encode_response(tokenizer, row["prompt"], row["chosen"][0]["content"])
+        _, rejected = encode_response(tokenizer, row["prompt"], row["rejected"][0]["content"])
+        assert found[2:] == (prompt_ids, chosen, rejected)
+        assert found.prompt_id == prompt_id(row["prompt"])
+        texts = ("prompt", "chosen", "rejected")
+        assert found.row == {name: value for name, value in row.items() if name not in texts}
+    dropped.write(tmp_path)
+    assert len(dropped) == 56
+    assert [row["row"] for row in Dropped.read(tmp_path).rows] == [*range(3, ROWS_AT_ONCE + 60, 10)]
+    assert dropped.summary().startswith("56 × chosen and rejected are the same (rows 3, 13, 23, ")
+
+
+@pytest.mark.parametrize("what", ["pairs", "demonstrations"])
+def test_rows_take_no_memory_of_their_own(what, tokenizer, tmp_path):
+    """2,000 more rows leave less than 50 bytes each, where Python's lists take over a thousand."""
+
+    def held(count):
+        tracemalloc.start()
+        if what == "pairs":
+            rows = (pair(number) for number in range(count))
+            kept = encode_pairs(rows, tokenizer, LIMIT, DroppedFile(tmp_path), tmp_path / "rows")
+        else:
+            rows = (demonstration(number) for number in range(count))
+            kept = tokenize(rows, tokenizer, LIMIT, DroppedFile(tmp_path), tmp_path / "rows.arrow")
+        sum(len(row) for row in kept)  # what has been read is not kept
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(kept) >= 0.9 * count
+        return size
+
+    held(10)  # what is made once, such as templates
+    few, many = held(500), held(2500)
+    assert many - few < 2000 * 50
+
+
+def test_rows_that_are_made_when_they_are_asked_for():
+    rows = LazyRows(5, lambda number: number * number)
+    assert list(rows) == [0, 1, 4, 9, 16] and rows[-1] == 16 and rows[1:4] == [1, 4, 9]
+    assert list(rows_at(rows, [4, 0])) == [16, 0]
+    for number in (5, -6):
+        with pytest.raises(IndexError):
+            rows[number]
+
+
+def test_lists_keep_their_lengths_and_may_be_empty():
+    file = RowFile({"ids": "ids", "weights": "numbers"}, None)
+    rows = [list(range(number % 3)) for number in range(ROWS_AT_ONCE + 2)]
+    for ids in rows:
+        file.add({"ids": ids, "weights": [0.1] * len(ids)})
+    table = file.table()
+    ids, weights = Lists(table["ids"]), Lists(table["weights"])
+    assert [ids[number] for number in range(len(rows))] == rows
+    assert weights[ROWS_AT_ONCE] == [0.1] * (ROWS_AT_ONCE % 3)
+    assert len(file) == len(rows)
+
+
+def test_a_disk_that_is_full_is_said(tokenizer, tmp_path):
+    """The file is a link to a device on which there is never room."""
+    (tmp_path / "pairs.arrow").symlink_to("/dev/full")
+    rows = (pair(number) for number in range(20))
+    with pytest.raises(SystemFailedError, match=r"pairs\.arrow: .*No space left.*same command"):
+        encode_pairs(rows, tokenizer, LIMIT, Dropped(), tmp_path)
+
+
+def test_a_folder_that_is_lost_is_said_or_does_not_matter(tokenizer, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemFailedError, match="cannot be kept in"):
+        encode_pairs([pair(1)], tokenizer, LIMIT, Dropped(), tmp_path / "file" / "below")
+    file = RowFile({"ids": "ids"}, tmp_path / "gone" / "rows.arrow")
+    file.add({"ids": [1, 2]})
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(SystemFailedError, match="cannot be kept in"):
+        file.table()
+    # Once it is mapped, the system keeps the file for as long as the training reads it.
+    pairs = encode_pairs([pair(1), pair(2)], tokenizer, LIMIT, Dropped(), tmp_path / "rows")
+    before = list(pairs)
+    shutil.rmtree(tmp_path / "rows")
+    assert list(pairs) == before and before[1].row["row"] == 2
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path):
+    stage = Stage(tmp_path, Reporter(quiet=True))
+    folder = empty_folder(stage)
+    rows = [{"row": number, "prompt": [user("é\u2028")]} for number in range(3)]
+    assert list(mapped(rows, folder / "test.arrow")) == rows
+    (folder / "cache-1.arrow").touch()
+    assert empty_folder(stage) == folder and not folder.exists()
+    assert folder.is_relative_to(stage.scratch) and not folder.is_relative_to(stage.folder)
