@@ -8,7 +8,7 @@ Each kind and number of rows is a process of its own. Pairs have random texts (a
 responses of 40), and so have demonstrations (two questions of 30 words, two answers of 40). The
 process reads the dataset as a training does, makes token ids, and goes through the trainer's loader
 once in a random order, in batches of 16 with the trainer's collator. For each step: seconds, rows
-per second, the largest resident memory so far with the interpreter and the libraries (pages of
+per second, and per second of processor time, which other programs do not take; the largest resident memory so far with the interpreter and the libraries (pages of
 mapped files count, which the system takes back when it needs them), and what the process holds of
 its own at the end, less that before. The last line is one JSON object.
 """
@@ -70,12 +70,13 @@ class Steps:
 
     def do(self, name: str, work: Callable[[], T]) -> T:
         """Do a step; note its time and memory."""
-        started = time.monotonic()
+        started, started_core = time.monotonic(), time.process_time()
         result = work()
-        seconds = time.monotonic() - started
+        seconds, core = time.monotonic() - started, time.process_time() - started_core
         self.figures[name] = {
             "seconds": round(seconds, 2),
             "rows_per_second": round(self._count / seconds),
+            "rows_per_core_second": round(self._count / core),
             "peak_gib": round(_memory("VmHWM") / 2**30, 3),
             "own_gib": round((_memory("RssAnon") - self._before) / 2**30, 3),
         }
@@ -199,7 +200,7 @@ def write(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from plumbline.training.mapped_rows import in_parts
+    from plumbline.training.row_file import in_parts
 
     writer = None
     for part in in_parts(rows):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
-from plumbline.training.mapped_rows import LazyRows
 from plumbline.training.pairs import EncodedPair
+from plumbline.training.row_file import LazyRows
 from preference.config import DPOConfig
 
 #: What stands for a column that the settings do not name.

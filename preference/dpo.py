@@ -20,8 +20,8 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
-from plumbline.training.mapped_rows import empty_folder
 from plumbline.training.pairs import encode_pairs
+from plumbline.training.row_file import empty_folder
 from preference.config import DPOConfig
 
 if TYPE_CHECKING:

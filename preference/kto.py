@@ -19,7 +19,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
-from plumbline.training.mapped_rows import empty_folder
+from plumbline.training.row_file import empty_folder
 from preference.config import KTOConfig
 from preference.labels import LabeledExample, encode_labeled, unpaired_rows, with_mismatches
 

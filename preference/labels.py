@@ -7,28 +7,20 @@ preferences have.
 from __future__ import annotations
 
 import itertools
-<<<<<<< HEAD
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from plumbline.data.records import Conversation, Row, prompt_number
-=======
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from plumbline.data.records import Row, prompt_id
->>>>>>> e95915f (Trainings map their rows as token ids from a file, and many rows become ids at once)
-from plumbline.dropped import Dropped, LeftOut
+from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_responses
 from plumbline.lm.context import LengthLimit
 from plumbline.seeds import rng
-from plumbline.training.mapped_rows import Kind, LazyRows, Lists, RowFile, in_parts
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, in_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa

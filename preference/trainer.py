@@ -22,7 +22,7 @@ from plumbline.lm.logprobs import TokenLogprobs
 from plumbline.runs.processes import of_all_processes
 from plumbline.training.exact_resume import ExactResume
 from plumbline.training.figures import Means, pooled, read_numbers
-from plumbline.training.mapped_rows import LazyRows
+from plumbline.training.row_file import LazyRows
 from preference.batches import PairBatch
 from preference.config import DPOConfig, KTOConfig, ReferenceConfig
 from preference.logprobs import LossSettings, PairLogprobs, pairs_of_sums, response_sums

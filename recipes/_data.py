@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
 from plumbline.data.reader import DataFormatConfig
-from plumbline.data.records import Conversation, dataset_prompts
+from plumbline.data.records import Conversation
 from plumbline.data.sources import source_at
 from plumbline.data.tasks import Task
 from plumbline.errors import ArtifactError, ConfigError
@@ -14,6 +14,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
+from plumbline.training.prompt_rounds import dataset_prompts
 from preference.label_sources import import_labels, pair_labels
 from preference.pairs_config import LabelFileConfig, PreferenceFileConfig
 from preference.sources import import_preferences
@@ -116,7 +117,7 @@ def find_task(
 
 def find_prompts(
     run: Run, data: str, split: str, config: TaskFileConfig, data_seed: int
-) -> Deferred[list[Conversation]]:
+) -> Deferred[Sequence[Conversation]]:
     """Return prompts alone."""
     artifact = find_artifact(run.home, data)
     if artifact is not None:

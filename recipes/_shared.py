@@ -25,7 +25,7 @@ from evaluation.measures.registry import MeasuresConfig, select_measures
 from evaluation.tasks.sources import dataset_task
 from plumbline.config import Check, Config, Seed, not_in_identity, only_when
 from plumbline.data.reader import check_first_rows
-from plumbline.data.records import Conversation, dataset_prompts
+from plumbline.data.records import Conversation
 from plumbline.data.sources import source_at
 from plumbline.data.texts import training_texts
 from plumbline.errors import DataError
@@ -33,6 +33,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.run import Run
 from plumbline.training.base_model import BaseModelConfig, make_base
+from plumbline.training.prompt_rounds import dataset_prompts
 from plumbline.world.checks import ShopFormat
 from plumbline.world.corpus import corpus
 from plumbline.world.data import demonstrations, prompts

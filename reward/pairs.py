@@ -19,8 +19,8 @@ from plumbline.data.records import Conversation, Row
 from plumbline.errors import DataError
 from plumbline.lm.branches import Branches
 from plumbline.runs.artifacts import Artifact
-from plumbline.training.mapped_rows import LazyRows
 from plumbline.training.pairs import EncodedPair
+from plumbline.training.row_file import LazyRows
 from reward.config import RewardConfig
 from reward.losses import LOSSES, PairLabels, length_effect, level_thresholds
 

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from plumbline.data.mapped_rows import MappedRows
 from plumbline.data.records import Row, iterate_dataset, prompt_id
 from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
@@ -24,8 +25,8 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
 from plumbline.training.fit import Evaluate, fit
-from plumbline.training.mapped_rows import empty_folder, mapped, rows_at
 from plumbline.training.pairs import EncodedPair, encode_pairs
+from plumbline.training.row_file import empty_folder, rows_at
 from plumbline.training.sharding import loaded
 from reward.aspects import Aspects
 from reward.calibration import CALIBRATION, Calibration, calibrated
@@ -109,7 +110,7 @@ def _read(
     contradicting = count_contradictions(pairs)
     if contradicting:
         stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
-    test = mapped(iterate_dataset(preferences.path, "test"), folder / "test.arrow")
+    test = MappedRows(preferences.path, "test", folder)
     return TrainingData(preferences, tokenizer, limit, pairs, test, contradicting, len(dropped))
 
 

@@ -174,7 +174,7 @@ def prompts_that_fit(
     scorers: Sequence[Scorer],
     prompts: Sequence[Conversation],
     config: PPOConfig,
-) -> list[Conversation]:
+) -> Sequence[Conversation]:
     """Return the prompts that can be answered and scored.
 
     The others do not fit into the model's context together with a response, or the chat template

@@ -16,7 +16,7 @@ from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, EncodedTurns, encode_demonstrations
 from plumbline.lm.chat_template import Tool
 from plumbline.lm.context import LengthLimit
-from plumbline.training.mapped_rows import Kind, Lists, RowFile, in_parts
+from plumbline.training.row_file import Kind, Lists, RowFile, in_parts
 from sft.answer_batches import (
     NO_WRONG_ANSWERS,
     START,

@@ -21,7 +21,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
-from plumbline.training.mapped_rows import empty_folder
+from plumbline.training.row_file import empty_folder
 from plumbline.training.sharding import loaded
 from sft.answer_batches import WRONG_IDS
 from sft.config import SFTConfig

@@ -164,7 +164,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             _refuse_repeated(file.schema_arrow.names, path)
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)

@@ -40,8 +40,6 @@ from plumbline.seeds import derive
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from plumbline.runs.artifacts import Artifact
-
 
 class Message(TypedDict):
     """One turn of a conversation."""
@@ -254,7 +252,8 @@ def iterate_dataset(
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(split_file(folder, split)) as file:
+    # With a buffer, it would hold the whole file once it has been read.
+    with pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file:
         for batch in file.iter_batches(_ROWS_READ_AT_ONCE, columns=columns):
             yield from rows_of_batch(batch)
 
@@ -316,12 +315,6 @@ def split_file(folder: Path, split: str) -> Path | BytesIO:
     files = (*folder.glob("*.parquet"), *folder.glob(f"*.parquet{SUFFIX}"))
     splits = ", ".join(sorted(file.name.partition(".")[0] for file in files)) or "none"
     raise DataError(f"{folder} has no split {split!r}; it has: {splits}.")
-
-
-def dataset_prompts(dataset: Artifact, split: str) -> list[Conversation]:
-    """Return the different prompts of a split, in their order there."""
-    rows = iterate_dataset(dataset.path, split, ["prompt"])
-    return list({prompt_id(row["prompt"]): row["prompt"] for row in rows}.values())
 
 
 def prompts_of(rows: Iterable[Row]) -> list[Conversation]:

@@ -132,7 +132,7 @@ class RowWriter:
 
     def _groups(self, parts: list[Path]) -> Iterator[pa.Table]:
         for part in parts:
-            with pq.ParquetFile(part) as file:
+            with pq.ParquetFile(part, pre_buffer=False) as file:
                 for number in range(file.num_row_groups):
                     yield file.read_row_group(number)
 

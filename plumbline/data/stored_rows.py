@@ -28,7 +28,7 @@ class StoredRows(Sequence[Row]):
         scratch.mkdir(parents=True, exist_ok=True)
         path = scratch / f"{split}.arrow"
         with (
-            pq.ParquetFile(split_file(folder, split)) as file,
+            pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file,
             pa.ipc.new_file(str(path), file.schema_arrow) as writer,
         ):
             for batch in file.iter_batches(_ROWS_AT_ONCE):

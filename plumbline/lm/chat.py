@@ -25,7 +25,7 @@ from plumbline.data.records import Message, assistant, user
 from plumbline.errors import ModelError
 from plumbline.lm.chat_template import ConversationRefusedError as ConversationRefusedError
 from plumbline.lm.chat_template import Tool, name_of, render
-from plumbline.lm.token_batches import Encoder, encode_alone, encode_together
+from plumbline.lm.token_batches import Encoder, encode_alone, encode_together, ids_inside, ids_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
 
     Raises `ConversationRefusedError` where the template cannot write the prompt.
     """
-    return encode_alone(tokenizer, _ids(render(tokenizer, prompt, generation_prompt=True)))
+    return encode_alone(tokenizer, ids_of(render(tokenizer, prompt, generation_prompt=True)))
 
 
 def encode_response(
@@ -176,7 +176,7 @@ def _demonstration(
     for number in spoken[-1:] if last_turn_only else spoken:
         prompt = messages[:number]
         start = render(tokenizer, prompt, generation_prompt=True, tools=tools)
-        prompt_ids = yield from _ids(start)
+        prompt_ids = yield from ids_of(start)
         response_ids = yield from _turn_ids(tokenizer, prompt, messages[number], start, tools)
         before = sequences[-1] if sequences else EncodedTurns([], [], [])
         seen = len(before.ids)
@@ -205,7 +205,7 @@ def encode_turns(
     marked = [*before[:-1], assistant(_MARK), *turns]
     _, _, after = render(tokenizer, marked, generation_prompt=True).rpartition(_MARK)
     end, _, anchor = _facts(tokenizer)
-    ids = encode_alone(tokenizer, _ids_inside(tokenizer, after, anchor))
+    ids = encode_alone(tokenizer, ids_inside(tokenizer, after, anchor))
     return ids[ids.index(end.id) + 1 :] if end.written and end.id in ids else ids
 
 
@@ -239,7 +239,9 @@ def conversation_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {
         id
         for messages, asks in ((talk, False), (talk[:1], True))
-        for id in _ids(tokenizer, render(tokenizer, messages, generation_prompt=asks))
+        for id in encode_alone(
+            tokenizer, ids_of(render(tokenizer, messages, generation_prompt=asks))
+        )
     }
 
 
@@ -289,7 +291,7 @@ def _find_facts(tokenizer: PreTrainedTokenizerBase, eos_id: int) -> _Facts:
             "Save one that does beside the model, as chat_template.jinja."
         )
     special = {*added, *tokenizer.all_special_ids}
-    ids = encode_alone(tokenizer, _ids_inside(tokenizer, after, anchor))
+    ids = encode_alone(tokenizer, ids_inside(tokenizer, after, anchor))
     end = next((id for id in ids if id in special), None)
     return _Facts(
         TurnEnd(eos_id if end is None else int(end), written=end is not None, text=after),
@@ -334,7 +336,7 @@ def _responses(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
 ) -> Encoder[EncodedResponses]:
     start = render(tokenizer, prompt, generation_prompt=True)
-    encoded = EncodedResponses((yield from _ids(start)), [])
+    encoded = EncodedResponses((yield from ids_of(start)), [])
     for response in responses:
         encoded.responses.append((yield from _response_ids(tokenizer, prompt, response, start)))
     return encoded
@@ -362,9 +364,9 @@ def _ended_ids(tokenizer: PreTrainedTokenizerBase, written: str) -> Encoder[list
     """Return the ids of what the template writes of a turn, up to the token that ends it."""
     end, _, anchor = _facts(tokenizer)
     if not end.written:
-        ids = yield from _ids_inside(tokenizer, written.removesuffix(end.text), anchor)
+        ids = yield from ids_inside(tokenizer, written.removesuffix(end.text), anchor)
         return [*ids, end.id]
-    ids = yield from _ids_inside(tokenizer, written, anchor)
+    ids = yield from ids_inside(tokenizer, written, anchor)
     places = [place for place, id in enumerate(ids) if id == end.id]
     # What a template writes after the end of a turn, such as a line break, belongs to no turn.
     return ids[: places[-1] + 1] if places else [*ids, end.id]
@@ -380,29 +382,3 @@ def _written_behind(
     """Return what the template writes behind ``start`` for a turn; None where it differs."""
     whole = render(tokenizer, [*prompt, message], generation_prompt=False, tools=tools)
     return whole[len(start) :] if whole.startswith(start) else None
-
-
-def _ids(text: str) -> Encoder[list[int]]:
-    """Return the ids of a text that begins a sequence; the template wrote all special tokens."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConversationRefusedError(
-            f"holds half a character ({text[error.start]!r}), which has no tokens"
-        ) from None
-    return (yield text)
-
-
-def _ids_inside(
-    tokenizer: PreTrainedTokenizerBase, text: str, anchor: str | None
-) -> Encoder[list[int]]:
-    """Return the ids of a text in the middle of a sequence.
-
-    Some tokenizers (SentencePiece's) put a space before a text that begins a sequence, and none
-    before one that stands behind a special token.
-    """
-    if anchor is not None:
-        ids = yield from _ids(anchor + text)
-        if ids[:1] == [tokenizer.eos_token_id]:
-            return ids[1:]
-    return (yield from _ids(text))

@@ -26,6 +26,32 @@ _COMPARED = 32
 _is_right: WeakKeyDictionary[PreTrainedTokenizerBase, bool] = WeakKeyDictionary()
 
 
+def ids_of(text: str) -> Encoder[list[int]]:
+    """Return the ids of a text that begins a sequence; the template wrote all special tokens."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConversationRefusedError(
+            f"holds half a character ({text[error.start]!r}), which has no tokens"
+        ) from None
+    return (yield text)
+
+
+def ids_inside(
+    tokenizer: PreTrainedTokenizerBase, text: str, anchor: str | None
+) -> Encoder[list[int]]:
+    """Return the ids of a text in the middle of a sequence.
+
+    Some tokenizers (SentencePiece's) put a space before a text that begins a sequence, and none
+    before one that stands behind a special token.
+    """
+    if anchor is not None:
+        ids = yield from ids_of(anchor + text)
+        if ids[:1] == [tokenizer.eos_token_id]:
+            return ids[1:]
+    return (yield from ids_of(text))
+
+
 def encode_alone(tokenizer: PreTrainedTokenizerBase, encoder: Encoder[T]) -> T:
     """Return the row of one encoder. Raises `ConversationRefusedError`."""
     try:

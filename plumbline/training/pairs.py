@@ -13,7 +13,7 @@ from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
 from plumbline.lm.context import LengthLimit
-from plumbline.training.mapped_rows import Kind, LazyRows, Lists, RowFile, Texts, in_parts
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, Texts, in_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 
-from plumbline.data.records import Conversation
-from plumbline.dropped import Dropped
+from plumbline.data.records import Conversation, iterate_dataset, prompt_number
+from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer, problem_with
 from plumbline.lm.policy import Policy
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage
 from plumbline.seeds import rng
+from plumbline.training.row_file import LazyRows, RowFile, Texts, rows_at
+
+
+def dataset_prompts(dataset: Artifact, split: str) -> LazyRows[Conversation]:
+    """Return the different prompts of a split, in their order there.
+
+    They are held as JSON in one piece of memory, which takes little more than their texts.
+    """
+    kept, seen = RowFile({"prompt": "object"}, None), set[int]()
+    for row in iterate_dataset(dataset.path, split, ["prompt"]):
+        number = prompt_number(row["prompt"])
+        if number not in seen:
+            seen.add(number)
+            kept.add({"prompt": row["prompt"]})
+    texts = Texts(kept.table()["prompt"])
+    return LazyRows(len(kept), lambda place: json.loads(texts[place]))
 
 
 def prompts_of_round(
@@ -24,10 +44,16 @@ def prompts_of_round(
     size, first = len(prompts), iteration * count
     chosen: list[Conversation] = []
     for number in range(first // size, (first + count - 1) // size + 1):
-        order = rng(seed, "prompts", number).sample(range(size), size)
+        order = _order(seed, number, size)
         start, end = (min(max(place - number * size, 0), size) for place in (first, first + count))
         chosen += [prompts[row] for row in order[start:end]]
     return chosen
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, number: int, size: int) -> Sequence[int]:
+    """Return the order of a pass over all prompts."""
+    return array("l", rng(seed, "prompts", number).sample(range(size), size))
 
 
 def fitting_prompts(
@@ -38,24 +64,24 @@ def fitting_prompts(
     new_tokens: int,
     needed: int,
     setting: str,
-) -> list[Conversation]:
+) -> Sequence[Conversation]:
     """Return the prompts that can be answered and scored.
 
     The others do not fit into the model's context together with a response, or the chat template
     of the policy or of a scorer refuses them. They are reported. Raises `DataError` where fewer
     are left than one round needs; ``setting`` names what to lower then.
     """
-    fitting, dropped = [], Dropped()
-    for number, prompt in enumerate(prompts, 1):
+    fitting, dropped = array("l"), DroppedFile(stage.folder)
+    for number, prompt in enumerate(prompts):
         problems = [
             policy.problem_with(prompt, new_tokens),
             *(problem_with(scorer, prompt) for scorer in scorers),
         ]
         problem = next((problem for problem in problems if problem is not None), None)
         if problem is None:
-            fitting.append(prompt)
+            fitting.append(number)
         else:
-            dropped.add("prompts", number, problem, prompt)
+            dropped.add("prompts", number + 1, problem, prompt)
     stage.report_dropped(dropped)
     if len(fitting) < needed:
         raise DataError(
@@ -63,4 +89,4 @@ def fitting_prompts(
             f"round. Left out: {dropped.summary() or 'none'}. Give more prompts, or lower "
             f"{setting} or sampling.max_new_tokens."
         )
-    return fitting
+    return rows_at(prompts, fitting)

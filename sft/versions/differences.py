@@ -73,7 +73,7 @@ def compare(first: Artifact, second: Artifact) -> Difference:
 
 def rows_of(folder: Path, split: str) -> Iterator[Row]:
     """Yield the rows of a split, without reading all of it at once."""
-    with pq.ParquetFile(split_file(folder, split)) as file:
+    with pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
             for row in batch.to_pylist():
                 row["messages"] = [without_nulls(turn) for turn in row["messages"]]

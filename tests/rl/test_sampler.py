@@ -214,7 +214,7 @@ def test_prompts_that_cannot_be_answered_or_scored_are_left_out_before_the_first
     long = [{"role": "user", "content": "word " * 300}]
     mixed = [prompts[0], system, prompts[1], long, *prompts[2:8]]
     fitting = prompts_that_fit(stage, roles.policy, [Deaf()], mixed, CONFIG)
-    assert fitting == [prompts[0], prompts[1], *prompts[2:8]]
+    assert list(fitting) == [prompts[0], prompts[1], *prompts[2:8]]
     reasons = {row["row"]: row["reason"] for row in Dropped.read(stage.folder).rows}
     assert reasons[2] == "cannot be scored: no system turns"
     assert "max_new_tokens: 12" in reasons[4]

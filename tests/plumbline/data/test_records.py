@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
 from plumbline.data.records import (
     assistant,
     is_held_out,
+    iterate_dataset,
     opening,
     problem_with,
     prompt_id,
@@ -148,3 +153,14 @@ def test_the_opening_of_a_dialogue_ends_before_the_first_response():
     assert opening([user("a")]) == [user("a")]
     greeted = [assistant("Hello"), user("a"), assistant("b")]
     assert opening(greeted) == greeted[:2]
+
+
+def test_what_has_been_read_of_a_file_is_not_held(tmp_path):
+    """Arrow by itself keeps all that it has read of a Parquet file until it is closed."""
+    draw = random.Random(0)
+    rows = [{"prompt": [user(draw.randbytes(900).hex())]} for _ in range(4000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=500)
+    size, before = (tmp_path / "train.parquet").stat().st_size, pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in iterate_dataset(tmp_path, "train")]
+    assert len(held) == 4000 and size > 3e6
+    assert max(held[-1000:]) < size  # a thousand rows, and not the file besides

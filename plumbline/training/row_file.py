@@ -74,15 +74,6 @@ def in_parts(rows: Iterable[T]) -> Iterator[list[T]]:
         yield part
 
 
-def mapped(rows: Iterable[dict[str, Any]], file: Path) -> LazyRows[dict[str, Any]]:
-    """Return rows of what JSON knows, written to a file and read when they are asked for."""
-    kept = RowFile({"row": "object"}, file)
-    for row in rows:
-        kept.add({"row": row})
-    texts = Texts(kept.table()["row"])
-    return LazyRows(len(kept), lambda number: json.loads(texts[number]))
-
-
 def rows_at(rows: Sequence[T], numbers: Sequence[int] | np.ndarray) -> LazyRows[T]:
     """Return some of the rows, by their numbers."""
     return LazyRows(len(numbers), lambda place: rows[int(numbers[place])])
