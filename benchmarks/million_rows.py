@@ -8,9 +8,10 @@ Each kind and number of rows is a process of its own. Pairs have random texts (a
 responses of 40), and so have demonstrations (two questions of 30 words, two answers of 40). The
 process reads the dataset as a training does, makes token ids, and goes through the trainer's loader
 once in a random order, in batches of 16 with the trainer's collator. For each step: seconds, rows
-per second, and per second of processor time, which other programs do not take; the largest resident memory so far with the interpreter and the libraries (pages of
-mapped files count, which the system takes back when it needs them), and what the process holds of
-its own at the end, less that before. The last line is one JSON object.
+per second, and per second of processor time, which other programs do not take; the largest resident
+memory so far with the interpreter and the libraries (pages of mapped files count, which the system
+takes back when it needs them), and what the process holds of its own at the end, less that before.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
