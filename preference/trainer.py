@@ -76,9 +76,9 @@ class BranchTrainer(ExactResume):
         return sorted(set(itertools.chain(*of_all_processes(own))))
 
     def use_cached_reference(self, folder: Path, *, ld_alpha: float | None = None) -> None:
-        """Give the examples what the start says of their responses, computed once.
+        """Give the examples the log-probabilities of their responses under the start.
 
-        Those that the training will read have the log-probabilities of their responses then.
+        Those of the examples that the training will read, computed once.
         """
         training, examples, read = self.config.training, self.train_dataset, self.examples_read()
         with self.accelerator.autocast():

@@ -202,7 +202,7 @@ def ties_of(preferences: Artifact) -> list[Row]:
 def count_contradictions(pairs: Iterable[EncodedPair]) -> int:
     """Return how many pairs stand there the other way round, too, so that one of two is wrong.
 
-    Pairs are told apart by 64 bits of a digest, which are wrong once in a hundred thousand times
+    Pairs are compared by 64 bits of a digest, which are wrong once in a hundred thousand times
     where there are ten million pairs.
     """
     both = array("Q")

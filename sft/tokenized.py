@@ -172,7 +172,7 @@ def _with_token_weights(rows: Dataset, learnt: _LearntWeights, file: Path | None
 
 
 def with_weights(rows: Dataset, weights: Iterable[list[float]], file: Path | None) -> Dataset:
-    """Return rows with the weights of their tokens, which lie in a file beside the rows' own."""
+    """Return rows with the weights of their tokens, which have a file beside the rows' own."""
     from datasets import concatenate_datasets
 
     beside = None if file is None else file.with_name(f"{file.stem}-weights.arrow")

@@ -45,8 +45,8 @@ def encode_pairs(
 ) -> LazyRows[EncodedPair]:
     """Return the pairs of which both sides fit; the others are kept with the reason.
 
-    What is kept of a pair has no texts. It lies in a file in ``folder``, and each is read when it
-    is asked for; without a folder it lies in memory, which is for few pairs.
+    What is kept of a pair has no texts. Pairs are written to a file in ``folder``, and each is read
+    when it is asked for; without a folder they are in memory, which is for few pairs.
     """
     kept = RowFile(_COLUMNS, None if folder is None else folder / "pairs.arrow")
     lengths, number = array("l"), 0

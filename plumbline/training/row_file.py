@@ -2,8 +2,8 @@
 
 So a training holds none of its rows as Python objects: each is read from the file when a batch asks
 for it, and what the system keeps of the file in memory it gives back when others need the memory.
-The file lies in the stage's scratch folder, which is deleted when the stage is done. A stage that
-was killed leaves it there, and writes it anew when it resumes.
+The file is in the stage's scratch folder, which is deleted when the stage is done. A stage that
+was killed leaves it there, and writes it again when it resumes.
 """
 
 from __future__ import annotations
