@@ -125,8 +125,9 @@ def encode_labeled(
 ) -> LazyRows[LabeledExample]:
     """Return rows ``prompt``, ``completion`` and ``label`` as ids; others are kept with the reason.
 
-    They are written to a file in ``folder``, and each is read when it is asked for; without a folder
-    they are in memory, which is for few rows. Raises `DataError` where responses of only one label are left.
+    They are written to a file in ``folder``, and each is read when it is asked for; without a
+    folder they are in memory, which is for few rows. Raises `DataError` where responses of only one
+    label are left.
     """
     kept = RowFile(_COLUMNS, None if folder is None else folder / "labels.arrow")
     lengths, number, liked = array("l"), 0, 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plumbline.data.mapped_rows import MappedRows
+
 from plumbline.data.records import Row, iterate_dataset, prompt_id
 from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
