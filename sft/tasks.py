@@ -84,8 +84,8 @@ def join_tasks(
     """Return the rows of all tasks one behind another, and what the training does with them.
 
     ``others`` have tokenised rows to train on and held-out ones; what is added to rows is written
-    to ``folder``. Raises `ConfigError` where the weights do not match the tasks, or several processes
-    would share the training.
+    to ``folder``. Raises `ConfigError` where the weights do not match the tasks, or several
+    processes would share the training.
     """
     from datasets import concatenate_datasets
 

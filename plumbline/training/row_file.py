@@ -119,7 +119,7 @@ class RowFile:
             return pa.ipc.open_stream(pa.memory_map(str(self._file))).read_all()
 
     def dataset(self) -> Dataset:
-        """End the file, and return it as a dataset. What is made of that is written to its folder."""
+        """End the file, and return it as a dataset; what is made of that goes to its folder."""
         from datasets import Dataset
 
         if self._file is None:
