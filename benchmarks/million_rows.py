@@ -33,7 +33,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 sys.path.insert(0, str(ROOT))
 
 T = TypeVar("T")
-Figures = dict[str, dict[str, float]]
+Measurements = dict[str, dict[str, float]]
 BATCH = 16
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             print(json.dumps(KINDS[kind](Path(folder), int(count))))
         return
-    result: dict[str, dict[str, Figures]] = {}
+    result: dict[str, dict[str, Measurements]] = {}
     for kind in options.kinds:
         for count in options.rows:
             command = [sys.executable, __file__, "--alone", kind, str(count)]
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 class Steps:
-    """Figures of steps on so many rows."""
+    """Measurements of steps on so many rows."""
 
     def __init__(self, count: int) -> None:
-        self.figures: Figures = {}
+        self.measured: Measurements = {}
         self._count, self._before = count, _memory("RssAnon")
 
     def do(self, name: str, work: Callable[[], T]) -> T:
@@ -74,7 +74,7 @@ class Steps:
         started, started_core = time.monotonic(), time.process_time()
         result = work()
         seconds, core = time.monotonic() - started, time.process_time() - started_core
-        self.figures[name] = {
+        self.measured[name] = {
             "seconds": round(seconds, 2),
             "rows_per_second": round(self._count / seconds),
             "rows_per_core_second": round(self._count / core),
@@ -84,8 +84,8 @@ class Steps:
         return result
 
 
-def measure_pairs(folder: Path, count: int) -> Figures:
-    """Return figures of preference pairs on their way to DPO."""
+def measure_pairs(folder: Path, count: int) -> Measurements:
+    """Measure preference pairs on their way to DPO."""
     from plumbline.data.records import iterate_dataset
     from plumbline.dropped import DroppedFile
     from plumbline.training.pairs import encode_pairs
@@ -102,11 +102,11 @@ def measure_pairs(folder: Path, count: int) -> Figures:
     )
     examples = pair_examples(pairs, DPOConfig(), "random")
     steps.do("load", lambda: _load(examples, collate_pairs))
-    return steps.figures | {"disk": _disk(folder / "rows")}
+    return steps.measured | {"disk": _disk(folder / "rows")}
 
 
-def measure_demonstrations(folder: Path, count: int) -> Figures:
-    """Return figures of demonstrations on their way to supervised fine-tuning."""
+def measure_demonstrations(folder: Path, count: int) -> Measurements:
+    """Measure demonstrations on their way to supervised fine-tuning."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from plumbline.data.records import iterate_dataset
@@ -123,10 +123,10 @@ def measure_demonstrations(folder: Path, count: int) -> Figures:
     data = steps.do("tokenize", lambda: tokenize(rows, tokenizer, limit, dropped, file))
     plain = DataCollatorForLanguageModeling(pad_token_id=int(tokenizer.pad_token_id))
     steps.do("load", lambda: _load(data, WithColumns(WithWrongAnswers(plain))))
-    return steps.figures | {"disk": _disk(folder / "rows")}
+    return steps.measured | {"disk": _disk(folder / "rows")}
 
 
-KINDS: Mapping[str, Callable[[Path, int], Figures]] = {
+KINDS: Mapping[str, Callable[[Path, int], Measurements]] = {
     "pairs": measure_pairs,
     "demonstrations": measure_demonstrations,
 }

@@ -132,8 +132,8 @@ def encode_labeled(
     kept = RowFile(_COLUMNS, None if folder is None else folder / "labels.arrow")
     lengths, number, liked = array("l"), 0, 0
     for part in in_parts(rows):
-        asked = [(row["prompt"], [row["completion"][-1]["content"]]) for row in part]
-        for row, ids in zip(part, encode_responses(tokenizer, asked), strict=True):
+        texts = [(row["prompt"], [row["completion"][-1]["content"]]) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
             number += 1
             if isinstance(ids, ConversationRefusedError):
                 problem: str | None = str(ids)

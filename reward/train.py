@@ -8,9 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plumbline.data.mapped_rows import MappedRows
-
 from plumbline.data.records import Row, iterate_dataset, prompt_id
+from plumbline.data.stored_rows import StoredRows
 from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
@@ -111,7 +110,7 @@ def _read(
     contradicting = count_contradictions(pairs)
     if contradicting:
         stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
-    test = MappedRows(preferences.path, "test", folder)
+    test = StoredRows(preferences.path, "test", folder)
     return TrainingData(preferences, tokenizer, limit, pairs, test, contradicting, len(dropped))
 
 

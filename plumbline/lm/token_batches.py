@@ -96,7 +96,7 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[i
 
 def _fast(backend: Any, texts: list[str]) -> list[list[int]]:
     """Return ids alone, without looking where in the text each token stands."""
-    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

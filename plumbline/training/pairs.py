@@ -51,8 +51,8 @@ def encode_pairs(
     kept = RowFile(_COLUMNS, None if folder is None else folder / "pairs.arrow")
     lengths, number = array("l"), 0
     for part in in_parts(rows):
-        asked = [(row["prompt"], [row[side][-1]["content"] for side in _SIDES]) for row in part]
-        for row, ids in zip(part, encode_responses(tokenizer, asked), strict=True):
+        texts = [(row["prompt"], [row[side][-1]["content"] for side in _SIDES]) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
             number += 1
             if isinstance(ids, ConversationRefusedError):
                 problem: str | None = str(ids)
