@@ -55,8 +55,7 @@ def train_dpo(
     from preference.signs_of_trouble import Watch
 
     # 1. Preferences that fit, as ids.
-    tokenizer = load_tokenizer(policy.path)
-    dropped = DroppedFile(stage.folder)
+    tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
     rows = iterate_dataset(preferences.path, "train")
     pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage))

@@ -52,9 +52,8 @@ def train_kto(
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    examples = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, empty_folder(stage))
-    liked = sum(example.desirable for example in examples)
-    examples = with_mismatches(examples, limit) if config.has_kl else examples
+    own = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, empty_folder(stage))
+    examples = with_mismatches(own, limit) if config.has_kl else own
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.
@@ -85,7 +84,7 @@ def train_kto(
         "loss": fitted.last.get("loss"),
         "implied_reward_accuracy": fitted.last.get("rewards/accuracies"),
         "labels": float(len(examples)),
-        "liked_share": liked / len(examples),
+        "liked_share": sum(example.desirable for example in own) / len(own),
         "dropped_rows": float(len(dropped)),
         "steps": float(fitted.steps),
         "responses": float(fitted.steps * config.training.examples_per_step),
