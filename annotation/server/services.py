@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from plumbline.errors import ConfigError
 WORKERS, MOST_WORKERS = 2, 64
 _DATABASES = ("postgresql", "postgres")
 _REDIS = ("redis", "rediss", "unix")
+#: A per cent sign that begins no character of an address.
+_LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def chosen(
@@ -30,6 +33,7 @@ def chosen(
     """
     if stored is None and database is None and redis is None:
         if workers is not None and workers != 1:
+            _check_workers(workers)
             raise ConfigError(
                 f"--workers is {workers}, and SQLite serves one process only. Give --database "
                 "postgresql://… and --redis redis://… as well."
@@ -47,9 +51,13 @@ def chosen(
         raise ConfigError(f"PostgreSQL and Redis go together. Give {missing} as well.")
     _check(services.database, "--database", _DATABASES, "postgresql://USER:PASSWORD@HOST:5432/NAME")
     _check(services.redis, "--redis", _REDIS, "redis://HOST:6379/0")
-    if not 1 <= services.workers <= MOST_WORKERS:
-        raise ConfigError(f"--workers is {services.workers}; it may be 1 to {MOST_WORKERS}.")
+    _check_workers(services.workers)
     return services
+
+
+def _check_workers(workers: int) -> None:
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ConfigError(f"--workers is {workers}; it may be 1 to {MOST_WORKERS}.")
 
 
 def stored_file(site: Site) -> Path:
@@ -88,11 +96,22 @@ def described(services: Services | None) -> list[tuple[str, str]]:
 
 
 def _check(url: str, option: str, schemes: tuple[str, ...], example: str) -> None:
+    """Raise `ConfigError` where this is not an address. It is never quoted: passwords are in it."""
     try:
         parts = urlsplit(url)
         is_right = parts.scheme in schemes and (parts.port is None or parts.port > 0)
     except ValueError:  # a port that is not a number, or an open bracket
         is_right = False
     if not is_right:
-        # The address is not quoted: it may hold a password.
         raise ConfigError(f"{option} is not an address such as {example}.")
+    if parts.fragment or "@" in parts.path + parts.query or _LONE_PERCENT.search(url):
+        raise ConfigError(
+            f"{option} has one of # / ? @ % where an address means something else by it. In a user "
+            "or a password write them as %23, %2F, %3F, %40 and %25."
+        )
+    is_number = re.fullmatch(r"/?|/[0-9]+", parts.path)
+    if option == "--redis" and parts.scheme != "unix" and not is_number:
+        raise ConfigError(
+            f"{option} names the database {parts.path!r}, and those of Redis have numbers: "
+            f"{example}."
+        )

@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
             typer.echo(explained.trace or "", err=True)
             raise
         typer.secho(f"\nError: {_plain(str(explained))}", fg="red", err=True)
-        if explained.trace or explained is not error:
+        if (explained.trace or explained is not error) and "--debug" not in str(explained):
             typer.echo("For a traceback, run: plumbline --debug …", err=True)
         sys.exit(explained.exit_code)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from plumbline.errors import ConfigError, PlumblineError
 from plumbline.runs import code_version
@@ -26,6 +27,8 @@ from plumbline.runs.make import artifact_id, make_in
 from plumbline.runs.progress import Reporter
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+#: Seconds in which a cluster must answer.
+_ANSWERS = 10.0
 #: How often a stage begins again after its machine was lost.
 _MOST_LOSSES = 5
 Function = Callable[..., Mapping[str, float | None]]
@@ -42,6 +45,32 @@ def cluster_at(on: str) -> RayCluster:
 
     address = os.environ.get("RAY_ADDRESS") if on == "ray" else on
     return RayCluster(address, torch.get_num_threads())
+
+
+def _start(ray: Any, address: str | None, cores_here: int | None) -> None:
+    """Reach the cluster at an address, or start one here; raise `ConfigError` where none is."""
+    try:
+        if address is not None and address.startswith("ray://"):
+            place = urlsplit(address)
+            if not place.hostname or not place.port:
+                raise ConfigError(f"--on {address} names no host and port: ray://HOST:10001.")
+            # Ray itself would wait for half a minute, and not say why.
+            socket.create_connection((place.hostname, place.port), timeout=_ANSWERS).close()
+        ray.init(
+            address=address or "local",
+            num_cpus=cores_here if address is None else None,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"No Ray cluster answers at {address} ({reason}). Start it (ray start --head, with "
+            "port 6379 for RAY_ADDRESS and 10001 for ray://), or correct the address."
+        ) from None
 
 
 class RayCluster:
@@ -62,13 +91,7 @@ class RayCluster:
             ) from None
         self._ray, self._threads = ray, threads
         if not ray.is_initialized():
-            ray.init(
-                address=address or "local",
-                num_cpus=cores_here if address is None else None,
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start(ray, address, cores_here)
         machines = [node["Resources"] for node in _nodes(ray) if node["Alive"]]
         most = max((machine.get("CPU", 0) for machine in machines), default=0)
         if threads > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ from annotation.server import control
 from annotation.server.accounts import Accounts
 from annotation.server.embedded.plumbline_site.lockout import ADDRESS, PAIR, Lockout
 from annotation.server.embedded.plumbline_site.services import Services
-from annotation.server.services import kind_of_site, write
+from annotation.server.services import chosen, kind_of_site, write
 from annotation.server.site_folder import Reach, Site, changed, connection
 from plumbline.commands.annotate.users import unlock
 from plumbline.errors import BusyError, ConfigError
@@ -271,3 +272,23 @@ def test_what_a_site_is_is_said_in_words(tmp_path):
     assert "PostgreSQL and Redis in 3 processes" in kind_of_site(site.home, None)
     assert "secret" not in kind_of_site(site.home, None)
     assert kind_of_site(site.home, "https://x") == "a server of Argilla at https://x"
+
+
+@pytest.mark.parametrize("password", ["se#cret", "12#34", "12/34", "12?34", "se%ZZcret", "se%"])
+def test_a_password_that_an_address_cannot_hold_is_refused_and_not_shown(password):
+    """Else a part of it counts as the host or the database, and is shown with the address."""
+    for database, redis in (
+        (f"postgresql://u:{password}@h/labels", "redis://h/0"),
+        ("postgresql://u@h/labels", f"redis://:{password}@h:6379/0"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            chosen(None, database, redis, None)
+        assert not {"cret", "34", "se"} & set(re.findall(r"\w+", str(refused.value)))
+    assert chosen(None, "postgresql://u:12%2334@h/labels?sslmode=require", "redis://h", 2)
+
+
+def test_a_database_of_redis_has_a_number():
+    with pytest.raises(ConfigError, match="those of Redis have numbers"):
+        chosen(None, "postgresql://u@h/labels", "redis://h:6379/labels", None)
+    with pytest.raises(ConfigError, match="--workers is 0; it may be 1 to 64"):
+        chosen(None, None, None, 0)

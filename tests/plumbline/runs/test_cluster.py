@@ -12,6 +12,8 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs.cluster import cluster_at
+from plumbline.runs.launch import free_port
 from plumbline.runs.make import artifact_id
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
@@ -115,3 +117,19 @@ def test_a_lost_machines_stage_begins_again_elsewhere(cluster, tmp_path, monkeyp
 def test_where_stages_cannot_run(tmp_path):
     with pytest.raises(ConfigError, match=r"--on k8s is not possible\. Give ray://HOST:PORT"):
         Run(tmp_path, "run", "test", Config(), on="k8s")
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        ("ray://", "names no host and port"),
+        ("ray://head", "names no host and port"),
+        ("ray://127.0.0.1:PORT", "No Ray cluster answers at .* refused"),
+        ("ray://no-such-host.invalid:10001", "No Ray cluster answers at ray://no-such-host"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_a_sentence_at_once(on, message):
+    """Ray itself waits for half a minute, and then says that its client timed out."""
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=message):
+        cluster_at(on.replace("PORT", str(free_port())))
