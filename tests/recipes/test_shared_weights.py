@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from plumbline.commands.recipe_book import execute, find
 from plumbline.lm.sharding import problem_with_shares
+from plumbline.runs.launch import Place, free_port
+from plumbline.runs.meeting import gathered
 from plumbline.runs.metrics import read_metrics
+from plumbline.runs.progress import Reporter
+from plumbline.runs.taking_part import take_part
 from plumbline.world.data import demonstrations
 from tests.recipes.sharing import (
     FILES,
@@ -22,6 +28,7 @@ from tests.recipes.sharing import (
     go_on,
     in_processes,
     killed,
+    settings,
     train_each,
 )
 
@@ -74,9 +81,31 @@ def rows(tmp_path_factory):
     return file
 
 
-def test_a_killed_training_resumes_from_the_shares(base_folder, rows, tmp_path):
+@pytest.fixture(scope="module")
+def whole(base_folder, rows, tmp_path_factory):
+    """What two processes train that share the weights, on one machine and never stopped."""
+    return fine_tune(tmp_path_factory.mktemp("whole"), base_folder, rows, 2, "fsdp2")
+
+
+def test_two_machines_share_the_weights_as_one_does(base_folder, rows, whole, tmp_path):
+    """The second machine is a thread here, which starts a process of its own."""
+    place = Place(2, 0, "127.0.0.1", free_port())
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(take_part, place._replace(number=1), 2, tmp_path, lambda _: None)
+        with gathered(place, 2, tmp_path, lambda _: None) as nodes:
+            run = execute(
+                find("train_sft"), None, settings(base_folder, rows), tmp_path,
+                Reporter(quiet=True), "run", processes=2, sharding="fsdp2", nodes=nodes,
+            )  # fmt: skip
+        second.result(30)
+    made = run.stages["sft"]
+    assert (made.id, made.manifest.machine["machines"]) == (whole.id, 2)
+    for name in ("metrics.jsonl", FILES["full"]):
+        assert (made.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_a_killed_training_resumes_from_the_shares(base_folder, rows, whole, tmp_path):
     arguments = (base_folder, rows, 2, "fsdp2")
-    whole = fine_tune(tmp_path / "whole", *arguments)
     assert whole.manifest.arguments["sharding"] == "fsdp2"
     killed(tmp_path / "cut", *arguments)
     (checkpoint,) = (tmp_path / "cut").glob("**/checkpoints/step-*")
