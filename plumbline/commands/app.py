@@ -120,12 +120,11 @@ def config(
     from plumbline.commands.settings import print_settings, print_yaml, resolved
 
     script = find_recipe(recipe)
-    values = resolved(script, config, overrides or [])
     which: dict[str, Any] = {"find": find, "changed": changed, "essential": essential}
     if as_yaml:
-        print_yaml(script, values, **which)
+        print_yaml(script, resolved(script, config, overrides or []), **which)
     else:
-        print_settings(_console(), script, values, **which)
+        print_settings(_console(), script, config, overrides or [], **which)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""One stage in several processes: each works on its share of the rows, and all get the whole."""
+"""One stage in several processes: each works on its share of the rows, and all get the whole.
+
+torch is imported where it is needed, since commands that compute nothing read this module, too.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plumbline.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ def sharding() -> str | None:
 @cache
 def mesh() -> Any:
     """Return the processes of this stage in one line, for tensors of which each holds a share."""
+    import torch
     from torch.distributed.device_mesh import init_device_mesh
 
     join()
@@ -54,6 +58,8 @@ def in_turns() -> Iterator[None]:
     if sharding() is None:
         yield
         return
+    import torch
+
     mesh()
     turn, turns = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     for _ in range(turn):
@@ -85,6 +91,8 @@ def check_processes(accelerator: Any) -> None:
 
 def join() -> None:
     """Meet the other processes of a stage that has no trainer to do it."""
+    import torch
+
     if not torch.distributed.is_initialized():
         from accelerate import PartialState
 
@@ -95,6 +103,8 @@ def of_all_processes(value: Any) -> list[Any]:
     """Return a value of each process, in their order."""
     if number_of_processes() == 1:
         return [value]
+    import torch
+
     join()
     values: list[Any] = [None] * number_of_processes()
     torch.distributed.all_gather_object(values, value)
@@ -128,6 +138,8 @@ def tensors_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
     """
     if number_of_processes() == 1:
         return list(tensors)
+    import torch
+
     parts = of_all_processes([tensor.detach().cpu() for tensor in tensors])
     return [
         torch.cat([part[number] for part in parts]).to(tensor.device)
@@ -139,6 +151,8 @@ def sums_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the sum of each tensor over all processes; shapes are the same in all."""
     summed = [tensor.detach().clone() for tensor in tensors]
     if number_of_processes() > 1:
+        import torch
+
         join()
         for tensor in summed:
             torch.distributed.all_reduce(tensor)
