@@ -7,6 +7,7 @@ have others. Its tokens are made as in training, in `plumbline.lm.chat`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +17,15 @@ from torch import Tensor
 from plumbline.data.records import Message
 from plumbline.errors import ModelError
 from plumbline.lm.batches import pad_right_ids
-from plumbline.lm.chat import ConversationRefusedError, encode_response, scoring_problem
+from plumbline.lm.chat import (
+    ConversationRefusedError,
+    EncodedResponses,
+    encode_responses,
+    scoring_problem,
+)
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.trunk import is_supported, last_states
+from plumbline.training.row_file import in_parts
 from reward.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -76,15 +83,17 @@ class TextScorer(ABC):
 
         ``copies`` is how often it holds a batch at once.
         """
-        rows = []
-        for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True), 1):
-            try:
-                rows.append(self._encode(prompt, response))
-            except ConversationRefusedError as error:
-                raise ModelError(
-                    f"The reward model cannot score prompt {number} of {len(prompts)}: {error}. "
-                    "Leave such prompts out, or take a reward model whose template takes them."
-                ) from None
+        rows: list[array[int]] = []  # 4 bytes a token, for there may be many
+        for part in in_parts(zip(prompts, responses, strict=True)):
+            texts = [(prompt, [response]) for prompt, response in part]
+            for ids in encode_responses(self.tokenizer, texts):
+                if isinstance(ids, ConversationRefusedError):
+                    raise ModelError(
+                        f"The reward model cannot score prompt {len(rows) + 1} of {len(prompts)}: "
+                        f"{ids}. Leave such prompts out, or take a reward model whose template "
+                        "takes them."
+                    )
+                rows.append(array("i", self._end_of_text(ids)))
         return self.read_rows(rows, read, copies)
 
     @torch.no_grad()
@@ -102,9 +111,9 @@ class TextScorer(ABC):
             outputs |= zip(index, read(*batch), strict=True)
         return [outputs[row] for row in range(len(rows))]
 
-    def _encode(self, prompt: Sequence[Message], response: str) -> list[int]:
-        prompt_ids, response_ids = encode_response(self.tokenizer, prompt, response)
-        ids = [*prompt_ids, *response_ids]
+    def _end_of_text(self, encoded: EncodedResponses) -> list[int]:
+        """Return a prompt with its response, of a longer text its end; count these."""
+        ids = [*encoded.prompt_ids, *encoded.responses[0]]
         kept = self.end_of(ids)
         self.shortened += len(kept) < len(ids)
         return kept

@@ -7,7 +7,9 @@ supervision.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from plumbline.data.reader import DataFormatConfig, ExampleReader
@@ -15,18 +17,19 @@ from plumbline.data.records import (
     DatasetWriter,
     Row,
     is_held_out,
+    iterate_dataset,
     prompt_number,
-    read_dataset,
 )
 from plumbline.data.sources import Source
 from plumbline.data.uses import USES
-from plumbline.dropped import Dropped, DroppedFile, LeftOut
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, encode_response
+from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
 from plumbline.lm.context import LengthLimit
 from plumbline.runs.artifacts import Artifact, read_json, write_json
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, in_parts
 from reward.process.config import StepFileConfig
 from reward.process.steps import step_ends
 
@@ -46,6 +49,9 @@ class EncodedSteps(NamedTuple):
     """Which of the ids ends each labelled step."""
     labels: list[float]
     """Probability that each of these steps is right."""
+
+
+_COLUMNS: dict[str, Kind] = {"ids": "ids", "places": "ids", "labels": "numbers"}
 
 
 @stage("steps")
@@ -130,10 +136,10 @@ def hard_labels(labels: Sequence[float | None]) -> list[float | None]:
     return [None if label is None else float(label > 0) for label in labels]
 
 
-def labeled_rows(steps: Artifact, split: str, *, hard: bool) -> list[Row]:
-    """Return the rows of a split, with ``hard`` labels or as they are."""
-    rows = read_dataset(steps.path, split)
-    return [row | {"labels": hard_labels(row["labels"])} for row in rows] if hard else rows
+def labeled_rows(steps: Artifact, split: str, *, hard: bool) -> Iterator[Row]:
+    """Yield the rows of a split, with ``hard`` labels or as they are."""
+    for row in iterate_dataset(steps.path, split):
+        yield row | {"labels": hard_labels(row["labels"])} if hard else row
 
 
 def split_of(steps: Artifact) -> str:
@@ -149,32 +155,47 @@ def are_from_rollouts(steps: Artifact) -> bool:
 
 
 def encode_steps(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, dropped: Dropped
-) -> list[EncodedSteps]:
-    """Return the rows that fit, as ids; the others are kept with the reason."""
-    kept, lengths = [], []
-    for number, row in enumerate(rows, 1):
-        steps, labels = row["completions"], row["labels"]
-        try:
-            prompt, response = encode_response(tokenizer, row["prompt"], "".join(steps))
-        except ConversationRefusedError as error:
-            problem: str | None = str(error)
-        else:
-            ids = [*prompt, *response]
-            lengths.append(len(ids))
-            problem = None if len(ids) <= limit.tokens else limit.reason
-            if not any(label is not None for label in labels):
-                problem = "has no step with a label"
-            if problem is None:
-                ends = [len(prompt) + end for end in step_ends(tokenizer, response, steps)]
-                labeled = [pair for pair in zip(ends, labels, strict=True) if pair[1] is not None]
-                kept.append(
-                    EncodedSteps(ids, [end for end, _ in labeled], [float(x) for _, x in labeled])
-                )
-                continue
-        dropped.add(row.get("origin", "steps"), row.get("row", number), problem or "", row)
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: LeftOut,
+    folder: Path | None = None,
+) -> LazyRows[EncodedSteps]:
+    """Return the rows that fit, as ids; the others are kept with the reason.
+
+    They are written to a file in ``folder``, and each is read when it is asked for; without a
+    folder they are in memory, which is for few rows.
+    """
+    kept = RowFile(_COLUMNS, None if folder is None else folder / "steps.arrow")
+    lengths, number = array("l"), 0
+    for part in in_parts(rows):
+        texts = [(row["prompt"], ["".join(row["completions"])]) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
+            number += 1
+            if isinstance(ids, ConversationRefusedError):
+                problem: str | None = str(ids)
+            else:
+                lengths.append(len(ids.prompt_ids) + len(ids.responses[0]))
+                problem = None if lengths[-1] <= limit.tokens else limit.reason
+                if not any(label is not None for label in row["labels"]):
+                    problem = "has no step with a label"
+                if problem is None:
+                    kept.add(_encoded(row, ids, tokenizer)._asdict())
+                    continue
+            dropped.add(row.get("origin", "steps"), row.get("row", number), problem or "", row)
     advice = limit.advice(lengths)
-    dropped.advice += [advice] if advice is not None else []
-    if not kept:
-        raise DataError(f"None of {len(rows)} rows can be trained on: {dropped.summary()}.")
-    return kept
+    dropped.advice.extend([advice] if advice is not None else [])
+    if not len(kept):
+        raise DataError(f"None of {number} rows can be trained on: {dropped.summary()}.")
+    table = kept.table()
+    columns = [Lists(table[name]) for name in _COLUMNS]
+    return LazyRows(len(kept), lambda number: EncodedSteps(*(c[number] for c in columns)))
+
+
+def _encoded(row: Row, ids: EncodedResponses, tokenizer: PreTrainedTokenizerBase) -> EncodedSteps:
+    (response,), start = ids.responses, len(ids.prompt_ids)
+    ends = [start + end for end in step_ends(tokenizer, response, row["completions"])]
+    labeled = [pair for pair in zip(ends, row["labels"], strict=True) if pair[1] is not None]
+    return EncodedSteps(
+        [*ids.prompt_ids, *response], [end for end, _ in labeled], [float(x) for _, x in labeled]
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from plumbline.data.records import Row
-from plumbline.dropped import Dropped
+from plumbline.dropped import DroppedFile
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
@@ -15,6 +15,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
+from plumbline.training.row_file import empty_folder
 from reward.process.config import ProcessConfig
 from reward.process.data import are_from_rollouts, encode_steps, labeled_rows
 from reward.process.scorer import PROCESS, ProcessScorer
@@ -41,11 +42,11 @@ def train_process_reward(
     from reward.process.trainer import WRONG_RIGHT, ProcessTrainer
 
     # 1. Labelled steps, as ids.
-    tokenizer, dropped = load_tokenizer(policy.path), Dropped()
+    tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
     hard = are_from_rollouts(steps) if config.hard_labels is None else config.hard_labels
     train, test = (labeled_rows(steps, part, hard=hard) for part in ("train", "test"))
-    examples = encode_steps(train, tokenizer, limit, dropped)
+    examples = encode_steps(train, tokenizer, limit, dropped, empty_folder(stage))
     stage.report_dropped(dropped)
 
     # 2. The policy's weights under a new head of two labels.
@@ -75,12 +76,12 @@ def train_process_reward(
         "loss": fitted.last.get("loss"),
         "rows": float(len(examples)),
         "steps": float(sum(len(example.places) for example in examples)),
-        "dropped_rows": float(len(dropped.rows)),
+        "dropped_rows": float(len(dropped)),
         **fitted.metrics,
     }
 
 
-def step_accuracy(scorer: ProcessScorer, rows: Sequence[Row]) -> dict[str, float | None]:
+def step_accuracy(scorer: ProcessScorer, rows: Iterable[Row]) -> dict[str, float | None]:
     """Return how many held-out steps a model judges as they are labelled, and as most of them are.
 
     A step counts as right where its label is above one half. ``majority_accuracy`` is that of

@@ -65,16 +65,10 @@ def build_labeled_texts(
     }
 
 
-def read_labeled_texts(folder: Path) -> tuple[dict[str, list[Row]], list[str], bool]:
-    """Return the splits, the names of all labels, and whether a text may have several."""
-    from datasets import Dataset
-
+def labels_of(folder: Path) -> tuple[list[str], bool]:
+    """Return the names of all labels, and whether a text may have several."""
     about = read_json(folder / LABELS)
-    splits = {
-        split: list(Dataset.from_parquet(str(folder / f"{split}.parquet")))
-        for split in ("train", "test")
-    }
-    return splits, list(about["labels"]), bool(about["several"])
+    return list(about["labels"]), bool(about["several"])
 
 
 def _read(raw: RawRow, config: LabeledTextsConfig) -> tuple[Row | None, str]:

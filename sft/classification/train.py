@@ -6,11 +6,13 @@ measures, scorers and cleaning steps take its folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plumbline.data.records import iterate_dataset
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_classifier
 from plumbline.lm.save import model_card
@@ -19,6 +21,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
+from plumbline.training.row_file import LazyRows, Lists, RowFile, empty_folder, in_parts
 from sft.classification.config import ClassifierConfig
 from sft.classification.metrics import (
     Array,
@@ -28,7 +31,7 @@ from sft.classification.metrics import (
     expected_calibration_error,
     f1_by_label,
 )
-from sft.classification.texts import read_labeled_texts
+from sft.classification.texts import labels_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,16 +45,21 @@ def train_classifier(
 ) -> Mapping[str, float | None]:
     """Train a sequence classifier that starts from a language model's weights."""
     silence_libraries()
-    from datasets import Dataset
     from transformers import DataCollatorWithPadding, TrainingArguments, set_seed
 
     from plumbline.training.exact_resume import ExactResume
 
     # 1. Texts become ids.
     tokenizer = load_tokenizer(base.path)
-    splits, labels, several = read_labeled_texts(texts.path)
+    labels, several = labels_of(texts.path)
     limit = length_limit(config.max_length, load_config(base.path)).tokens
-    train, cut = _tokenized(splits["train"], labels, tokenizer, limit, several=several)
+    folder = empty_folder(stage)
+
+    def tokenized(split: str) -> tuple[LazyRows[dict[str, Any]], int]:
+        rows, file = iterate_dataset(texts.path, split), folder / f"{split}.arrow"
+        return _tokenized(rows, labels, tokenizer, limit, file, several=several)
+
+    train, cut = tokenized("train")
     if cut:
         stage.say(f"{cut} of {len(train)} texts are longer than {limit} tokens and were cut there")
 
@@ -61,7 +69,7 @@ def train_classifier(
     trainer = ExactResume(
         model=model,
         args=TrainingArguments(**config.training.arguments(stage.scratch, seed)),
-        train_dataset=Dataset.from_list(train),
+        train_dataset=train,
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
     )
@@ -71,11 +79,10 @@ def train_classifier(
 
     # 4. How right is it on texts that it has not seen, and how sure?
     whole = model.merge_and_unload() if config.tuning.has_adapter else model
-    held_out, _ = _tokenized(splits["test"], labels, tokenizer, limit, several=several)
+    held_out, _ = tokenized("test")
     likely = probabilities(whole, held_out, tokenizer, several=several)
-    truth = np.array(
-        [[label in row["labels"] for label in labels] for row in splits["test"]], float
-    )
+    rows = iterate_dataset(texts.path, "test")
+    truth = np.array([[label in row["labels"] for label in labels] for row in rows], float)
     metrics = held_out_figures(likely, truth, several=several)
     by_label = f1_by_label(decisions(likely, several=several), truth)
     write_json(stage.folder / BY_LABEL, dict(zip(labels, by_label.tolist(), strict=True)))
@@ -104,26 +111,35 @@ def held_out_figures(probabilities: Array, truth: Array, *, several: bool) -> di
 
 
 def _tokenized(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     limit: int,
+    file: Path,
     *,
     several: bool,
-) -> tuple[list[dict[str, Any]], int]:
-    """Return ids and labels of texts, and how many texts were cut."""
+) -> tuple[LazyRows[dict[str, Any]], int]:
+    """Return ids and labels of texts, which are read from a file, and how many texts were cut."""
     place = {label: number for number, label in enumerate(labels)}
-    examples, cut = [], 0
-    for row in rows:
-        ids = list(tokenizer(row["text"])["input_ids"])
-        cut += len(ids) > limit
-        applies: Any = (
-            [float(label in row["labels"]) for label in labels]
-            if several
-            else place[row["labels"][0]]
-        )
-        examples.append({"input_ids": ids[:limit], "labels": applies})
-    return examples, cut
+    kept, cut = RowFile({"input_ids": "ids", "labels": "numbers"}, file), 0
+    for part in in_parts(rows):
+        texts = tokenizer([row["text"] for row in part])["input_ids"]
+        for row, ids in zip(part, texts, strict=True):
+            cut += len(ids) > limit
+            applies = (
+                [float(label in row["labels"]) for label in labels]
+                if several
+                else [place[row["labels"][0]]]
+            )
+            kept.add({"input_ids": ids[:limit], "labels": applies})
+    columns = kept.table()
+    input_ids, of_rows = Lists(columns["input_ids"]), Lists(columns["labels"])
+
+    def read(number: int) -> dict[str, Any]:
+        applies = of_rows[number]
+        return {"input_ids": input_ids[number], "labels": applies if several else int(applies[0])}
+
+    return LazyRows(len(kept), read), cut
 
 
 def probabilities(

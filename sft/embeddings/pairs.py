@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from plumbline.data.row_writer import RowWriter
@@ -66,10 +65,3 @@ def build_text_pairs(
         "test_rows": float(test.rows),
         "dropped_rows": float(len(dropped)),
     }
-
-
-def read_text_pairs(folder: Path, split: str) -> list[Row]:
-    """Return the rows of a split."""
-    from datasets import Dataset
-
-    return list(Dataset.from_parquet(str(folder / f"{split}.parquet")))

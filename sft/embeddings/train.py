@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plumbline.data.stored_rows import StoredRows
 from plumbline.lm.context import length_limit
 from plumbline.lm.load import load_config, trainable_trunk
 from plumbline.lm.save import model_card
@@ -18,10 +19,11 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
+from plumbline.training.row_file import LazyRows, empty_folder
 from sft.embeddings.config import EmbeddingConfig
 from sft.embeddings.embedder import vectors, write_sentence_transformer
 from sft.embeddings.metrics import mean_reciprocal_rank, ranks, recall_at
-from sft.embeddings.pairs import Row, read_text_pairs
+from sft.embeddings.pairs import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +42,9 @@ def train_embeddings(
     # 1. The pairs, and the decoder to start from.
     tokenizer = load_tokenizer(base.path)
     limit = length_limit(config.max_length, load_config(base.path)).tokens
-    train, test = (read_text_pairs(pairs.path, split) for split in ("train", "test"))
+    folder = empty_folder(stage)
+    train: Sequence[Row] = StoredRows(pairs.path, "train", folder)
+    test = StoredRows(pairs.path, "test", folder)
     set_seed(seed)
     model = trainable_trunk(base.path, config.tuning)
 
@@ -93,7 +97,7 @@ def retrieval(embed: Any, rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def with_mined_negatives(embed: Any, rows: Sequence[Row], count: int, skip: int) -> list[Row]:
+def with_mined_negatives(embed: Any, rows: Sequence[Row], count: int, skip: int) -> LazyRows[Row]:
     """Return rows with ``negatives``: texts of other queries that are most alike to each query.
 
     The ``skip`` most alike are passed over, since they may be right answers, and so are texts that
@@ -107,7 +111,12 @@ def with_mined_negatives(embed: Any, rows: Sequence[Row], count: int, skip: int)
     for query, row in zip(queries, similarities, strict=True):
         order = [texts[n] for n in np.argsort(-row, kind="stable")]
         negatives[query] = [t for t in order if (query, t) not in own][skip : skip + count]
-    return [row | {"negatives": negatives[row["query"]]} for row in rows]
+
+    def read(number: int) -> Row:
+        row = rows[number]
+        return row | {"negatives": negatives[row["query"]]}
+
+    return LazyRows(len(rows), read)
 
 
 def _save(

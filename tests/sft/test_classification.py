@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from transformers import pipeline
 
 from evaluation.measures.moderation import ClassifierModerator
+from plumbline.data.records import read_dataset
 from plumbline.data.sources import Rows
 from plumbline.errors import DataError
 from plumbline.lm.tuning import TuningConfig
@@ -27,7 +28,7 @@ from sft.classification.metrics import (
     expected_calibration_error,
     f1_by_label,
 )
-from sft.classification.texts import build_labeled_texts, read_labeled_texts
+from sft.classification.texts import build_labeled_texts, labels_of
 from sft.classification.train import train_classifier
 
 
@@ -107,9 +108,9 @@ def test_rows_are_read_and_what_is_no_text_with_a_label_is_counted(tmp_path):
            {"text": "x", "label": None}, {"text": "y", "label": ""}]  # fmt: skip
     data, figures = texts(tmp_path / "texts", rows + bad)
     assert figures["dropped_rows"] == 5 and figures["train_rows"] + figures["test_rows"] == 60
-    splits, labels, several = read_labeled_texts(data.path)
-    assert labels == ["a", "b"] and not several
-    assert {r["text"] for r in splits["train"]}.isdisjoint(r["text"] for r in splits["test"])
+    assert labels_of(data.path) == (["a", "b"], False)
+    train_rows, test_rows = (read_dataset(data.path, split) for split in ("train", "test"))
+    assert {r["text"] for r in train_rows}.isdisjoint(r["text"] for r in test_rows)
     with pytest.raises(DataError, match="needs two at least"):
         texts(tmp_path / "one", [{"text": f"t {n}", "label": "a"} for n in range(9)])
 
@@ -122,7 +123,7 @@ def test_a_classifier_tells_the_world_s_requests_apart(base_folder, tmp_path, me
     assert figures["calibration_error"] < 0.2
     assert set(read_json(folder / "labels_held_out.json")) == {"facts", "sum", "order"}
     # Opened by others: transformers' pipeline, and our moderation measure.
-    (row, *_) = read_labeled_texts(data.path)[0]["test"]
+    (row, *_) = read_dataset(data.path, "test")
     (found,) = pipeline("text-classification", model=str(folder))([row["text"]])
     assert found["label"] == row["labels"][0]
     moderator = ClassifierModerator(folder, categories=["facts", "sum", "order"])
