@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from plumbline.data.records import Conversation, prompt_id
 from plumbline.dropped import Dropped
-from plumbline.lm.generation import SamplingConfig
+from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
-from plumbline.lm.sampling import sample_in_chunks
+from plumbline.lm.sampling import sample_and_keep
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
@@ -86,6 +87,7 @@ def _draw(
 ) -> list[tuple[int, list[Response]]]:
     """Return each prompt's number with the responses of one policy, in the order of their draws."""
     temperatures = config.temperatures or (config.sampling.temperature,)
+    encoded = {number: policy.encode(prompt) for number, prompt in prompts}
     drawn: dict[tuple[int, int], Response] = {}
     for group, temperature in enumerate(temperatures):
         draws = range(group, config.responses, len(temperatures))
@@ -93,21 +95,24 @@ def _draw(
         if not places:
             continue
         own = ("policy", place) if place else ()
-        generations = sample_in_chunks(
+        responses = sample_and_keep(
             stage,
             policy,
-            [policy.encode(prompt) for _, prompt, _ in places],
+            [encoded[number] for number, _, _ in places],
             [derive(seed, "pairs", prompt_id(prompt), n, *own) for _, prompt, n in places],
             _at(config.sampling, temperature),
             "responses",
+            partial(_response, policy, name, temperature),
             folder=f"{place}-{group}" if place or group else "",
         )
-        for (number, _, n), generation in zip(places, generations, strict=True):
-            text = policy.decode(generation.ids)
-            drawn[number, n] = Response(
-                text, name, temperature, len(generation.ids), generation.finished
-            )
+        for (number, _, n), response in zip(places, responses, strict=True):
+            drawn[number, n] = response
     return [(number, [drawn[number, n] for n in range(config.responses)]) for number, _ in prompts]
+
+
+def _response(policy: Policy, name: str, temperature: float, sampled: Generation) -> Response:
+    text = policy.decode(sampled.ids)
+    return Response(text, name, temperature, len(sampled.ids), sampled.finished)
 
 
 def _at(sampling: SamplingConfig, temperature: float) -> SamplingConfig:
