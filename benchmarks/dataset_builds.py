@@ -9,9 +9,9 @@ of 60, two responses of 40 or one of 80. ``preferences`` and ``demonstrations`` 
 JSON lines with the stages and settings of the recipes; ``labels`` imports single responses, each
 liked or not, and makes pairs of them; ``refine`` filters, balances and extends preferences.
 
-For each: seconds, rows per second, the largest resident memory of the stage's process less that of
-the interpreter and the libraries, what it and its workers hold of their own at most (sampled), and
-MiB on disk: of the file, and of the artefact. The last line is one JSON object.
+For each: seconds, rows per second, processor seconds of the stage's process, its largest resident
+memory less that of the interpreter and the libraries, what it and its workers hold of their own at
+most (sampled), and MiB on disk: of the file, and of the artefact. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ def measure(step: str, count: int) -> dict[str, float]:
         before, own = memory("VmRSS"), psutil.Process().memory_full_info().uss
         held = Memory()
         held.start()
-        started = time.monotonic()
+        started, processor = time.monotonic(), time.process_time()
         work()
-        seconds = time.monotonic() - started
+        seconds, processor = time.monotonic() - started, time.process_time() - processor
         together = held.stop()
         return {
             "seconds": round(seconds, 2),
             "rows_per_second": round(count / seconds),
+            "processor_seconds": round(processor, 2),
             "peak_mib": round((memory("VmHWM") - before) / MIB),
             "with_workers_mib": round(max(0, together - own) / MIB),
             "file_mib": round(size / MIB),

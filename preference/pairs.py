@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from plumbline.data.records import (
     Conversation,
+    DatasetWriter,
     Row,
     assistant,
     is_held_out,
     prompt_id,
-    write_dataset,
 )
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
@@ -57,30 +59,26 @@ def sample_pairs(
     answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
 
     # 2. Pair different ones.
-    rows: list[Row] = []
-    for number, prompt, responses in answered:
-        pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed, config.filter)
-        rows += pairs
-        if not pairs:
-            different = len(different_responses(responses)) > 1
-            reason = "pairs.filter lets no pair pass" if different else _ALL_THE_SAME
-            dropped.add("sampled", number, reason, prompt)
-    if not rows:
-        raise DataError(
-            "There is nothing to compare: the policy gave the same response to every prompt each "
-            f"time, or could answer none ({dropped.summary()}). Raise "
-            "pairs.sampling.temperature, or train the policy for less long."
-        )
-    stage.report_dropped(dropped)
-    counts = write_dataset(
-        stage.folder,
-        {"train": rows},
-        kind="prompts",
-        title="Pairs to label",
-        description=f"Two responses to each prompt by {_names([policy, *others])}; random order.",
-        dropped=dropped,
-    )
-    drawn_by = [row[f"{side}_policy"] for row in rows for side in ("a", "b")]
+    drawn_by: Counter[str] = Counter()
+    with DatasetWriter(stage.folder, ["train"], kind="prompts", title="Pairs to label") as writer:
+        for number, prompt, responses in answered:
+            pairs = make_pairs(prompt, responses, config.pairs_per_prompt, seed, config.filter)
+            for row in pairs:
+                writer.add("train", row)
+                drawn_by.update((row["a_policy"], row["b_policy"]))
+            if not pairs:
+                different = len(different_responses(responses)) > 1
+                reason = "pairs.filter lets no pair pass" if different else _ALL_THE_SAME
+                dropped.add("sampled", number, reason, prompt)
+        if not drawn_by:
+            raise DataError(
+                "There is nothing to compare: the policy gave the same response to every prompt "
+                f"each time, or could answer none ({dropped.summary()}). Raise "
+                "pairs.sampling.temperature, or train the policy for less long."
+            )
+        stage.report_dropped(dropped)
+        names = _names([policy, *others])
+        counts = writer.finish(f"Two responses to each prompt by {names}; random order.", dropped)
     return {
         "pairs": counts["train_rows"],
         **_response_figures(answered),
@@ -89,12 +87,12 @@ def sample_pairs(
     }
 
 
-def _refuse_empty(splits: Mapping[str, list[Row]], prompts: int, dropped: Dropped) -> None:
+def _refuse_empty(writer: DatasetWriter, prompts: int, dropped: Dropped) -> None:
     """Raise `DataError` where a split has no pairs."""
-    if not splits["train"] or not splits["test"]:
+    if not writer.rows("train") or not writer.rows("test"):
         raise DataError(
-            f"{prompts} prompts make {len(splits['train'])} pairs to train on and "
-            f"{len(splits['test'])} held out; both need some. Give more prompts, raise the "
+            f"{prompts} prompts make {writer.rows('train')} pairs to train on and "
+            f"{writer.rows('test')} held out; both need some. Give more prompts, raise the "
             f"temperature, or lower min_gap. Left out: {dropped.summary() or 'none'}."
         )
 
@@ -146,34 +144,35 @@ def rank_pairs(
     scores = iter(scores_of(scorer, questions, texts))
 
     # 2. Pair them, the better one chosen.
-    splits: dict[str, list[Row]] = {"train": [], "test": []}
-    for number, prompt, responses in answered:
-        own = list(itertools.islice(scores, len(responses)))
-        random = rng(seed, "pairing", prompt_id(prompt))
-        ranked = scored_pairs([r.text for r in responses], own, ranking, config.filter, random)
-        if ranked.reason is not None:
-            dropped.add("sampled", number, ranked.reason, prompt)
-        pairs = random.sample(ranked.pairs, min(config.pairs_per_prompt, len(ranked.pairs)))
-        split = "test" if is_held_out(prompt, ranking.held_out_share, data_seed) else "train"
-        splits[split] += _rows_of(prompt, responses, own, pairs)
-    _refuse_empty(splits, len(answered), dropped)
-    stage.report_dropped(dropped)
-    counts = write_dataset(
-        stage.folder,
-        splits,
-        kind="preference",
-        title="Preferences of a reward model",
-        description=f"Responses by {_names([policy, *others])}, ranked by {scorer.name}.",
-        dropped=dropped,
-    )
-    rows = [*splits["train"], *splits["test"]]
-    drawn_by = [row[f"{side}_policy"] for row in rows for side in ("chosen", "rejected")]
+    margins = {"train": array("d"), "test": array("d")}
+    drawn_by: Counter[str] = Counter()
+    with DatasetWriter(
+        stage.folder, margins, kind="preference", title="Preferences of a reward model"
+    ) as writer:
+        for number, prompt, responses in answered:
+            own = list(itertools.islice(scores, len(responses)))
+            random = rng(seed, "pairing", prompt_id(prompt))
+            ranked = scored_pairs([r.text for r in responses], own, ranking, config.filter, random)
+            if ranked.reason is not None:
+                dropped.add("sampled", number, ranked.reason, prompt)
+            pairs = random.sample(ranked.pairs, min(config.pairs_per_prompt, len(ranked.pairs)))
+            split = "test" if is_held_out(prompt, ranking.held_out_share, data_seed) else "train"
+            for row in _rows_of(prompt, responses, own, pairs):
+                writer.add(split, row)
+                margins[split].append(row["margin"])
+                drawn_by.update((row["chosen_policy"], row["rejected_policy"]))
+        _refuse_empty(writer, len(answered), dropped)
+        stage.report_dropped(dropped)
+        counts = writer.finish(
+            f"Responses by {_names([policy, *others])}, ranked by {scorer.name}.", dropped
+        )
+    pairs_made = len(margins["train"]) + len(margins["test"])
     return {
-        "pairs": float(len(rows)),
+        "pairs": float(pairs_made),
         "train_rows": counts["train_rows"],
         "test_rows": counts["test_rows"],
         **_response_figures(answered),
-        "mean_margin": sum(row["margin"] for row in rows) / len(rows),
+        "mean_margin": sum([*margins["train"], *margins["test"]]) / pairs_made,
         "on_policy_share": share_of(policy, drawn_by),
         "dropped_rows": counts["dropped_rows"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -128,6 +129,6 @@ def different_responses(responses: Sequence[Response]) -> list[Response]:
     return list(by_text.values())
 
 
-def share_of(policy: Artifact, names: Sequence[str]) -> float | None:
-    """Return which share of responses, by the names of their policies, is a policy's own."""
-    return sum(name == policy.id for name in names) / len(names) if names else None
+def share_of(policy: Artifact, drawn_by: Counter[str]) -> float | None:
+    """Return which share of responses, counted by the names of their policies, is a policy's."""
+    return drawn_by[policy.id] / drawn_by.total() if drawn_by else None

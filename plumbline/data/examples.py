@@ -81,13 +81,14 @@ def example_from(parts: Parts) -> Example:
     prompt = _prompt_of(parts)
     response: Conversation | None = None
     sides: dict[str, Conversation] = {}
+    read: dict[int, Conversation] = {}
     if "messages" in parts:
         prompt, response = _dialogue(parts, prompt)
     elif "response" in parts:
         prompt, response = _response_to(prompt, parts)
     for better, worse in (("chosen", "rejected"), ("a", "b")):
         if better in parts or worse in parts:
-            prompt, pair = _compared(prompt, parts, (better, worse))
+            prompt, pair = _compared(prompt, parts, (better, worse), read)
             sides |= pair
     if prompt is None or all(message["role"] == "system" for message in prompt):
         raise NoPromptError("has no prompt")
@@ -227,14 +228,23 @@ def _with_reasoning(message: Message, parts: Parts) -> Message:
 
 
 def _compared(
-    prompt: Conversation | None, parts: Parts, names: tuple[str, str]
+    prompt: Conversation | None,
+    parts: Parts,
+    names: tuple[str, str],
+    read: dict[int, Conversation],
 ) -> tuple[Conversation, dict[str, Conversation]]:
     """Return the prompt of two responses and one message for each of them.
 
     The responses may be whole dialogues, with or without a prompt beside them. The prompt is then
-    what both begin with, and must agree with the prompt that stands beside them.
+    what both begin with, and must agree with the prompt that stands beside them. ``read``: the
+    turns of values that were read before, by their identity: chosen and rejected are a and b, too.
     """
-    sides = {name: _side(parts, name, name) for name in names}
+    sides = {}
+    for name in names:
+        key = id(parts.get(name))
+        if key not in read:
+            read[key] = _side(parts, name, name)
+        sides[name] = read[key]
     for name, turns in sides.items():
         if not turns or turns[-1]["role"] != "assistant":
             raise ValueError(f"'{name}' does not end with the assistant's turn")
