@@ -18,9 +18,9 @@ from plumbline.runs.isolation import process_server
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Seconds of work that are done here first: about what it costs to start processes, which import
-#: all libraries.
-_WORTH_STARTING = 5.0
+#: Seconds of processor time that are worked here first: about what it costs to start processes,
+#: which import all libraries.
+_WORTH_STARTING = 8.0
 _MOST_BY_DEFAULT = 4
 
 
@@ -72,9 +72,9 @@ def _for_some_seconds(function: Callable[[T], R], batches: Iterator[T]) -> Itera
     """Yield what a function makes of batches until it has worked for so long that more may help."""
     worked = 0.0
     for batch in batches:
-        started = time.monotonic()
+        started = time.process_time()
         result = function(batch)
-        worked += time.monotonic() - started
+        worked += time.process_time() - started
         yield result
         if worked > _WORTH_STARTING:
             return
