@@ -9,7 +9,10 @@ names alone, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,8 @@ from plumbline.errors import ConfigError, brief
 #: Where the configs that come with Plumbline are.
 SHIPPED = Path(__file__).parent / "launch_configs"
 _KINDS = {"MULTI_GPU": "ddp", "MULTI_CPU": "ddp", "FSDP": "fsdp2", "DEEPSPEED": "zero"}
+#: Characters of an error of the YAML reader that are shown.
+_LONGEST_REASON = 160
 _NOTHING: tuple[object, ...] = (None, {}, [], "")
 _OFF = (False, None, "no")
 #: Keys of a config with the values that are possible here; None: any value.
@@ -109,8 +114,8 @@ class Asked(NamedTuple):
     """What it asks of settings of a recipe, by their names."""
     machines: int = 1
     machine_rank: int = 0
-    address: str | None = None
-    """Of the first machine."""
+    address: Any = None
+    """Of the first machine, as the config has it; None where it does not say."""
     port: int = 29500
     on: str | None = None
     """cpu or gpu; None where it does not say."""
@@ -129,7 +134,7 @@ def read_config(file: Path) -> Asked:
             f"Plumbline ({names})."
         ) from None
     except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--launch {file} cannot be read: {brief(str(error))}.") from None
+        raise ConfigError(f"--launch {file} cannot be read: {_one_line(error)}.") from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"--launch {file} holds no settings of accelerate.")
     _check(file, values, _TOP)
@@ -165,7 +170,7 @@ def read_config(file: Path) -> Asked:
         machines or 1,
         _number(file, values, "machine_rank", 0, least=0) or 0,
         values.get("main_process_ip"),
-        _number(file, values, "main_process_port", 29500, least=1) or 29500,
+        _number(file, values, "main_process_port", 29500, least=1, most=65535) or 29500,
         "cpu" if on_cpu else "gpu",
     )
 
@@ -221,7 +226,13 @@ def _asked_of_settings(precision: Any, section: Mapping[str, Any]) -> dict[str, 
         wanted["mixed_precision"] = "bf16" if precision == "bf16" else "no"
     for key, name in _SETTINGS.items():
         if section.get(key, "auto") not in ("auto", None):
-            wanted[name] = float(section[key])
+            try:
+                wanted[name] = float(section[key])
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"The accelerate config asks for {key} {brief(section[key])}, which is not a "
+                    "number. Set one, or leave it out."
+                ) from None
     return wanted
 
 
@@ -249,15 +260,39 @@ def check_settings(wanted: Mapping[str, object], settings: Iterable[tuple[str, A
             )
 
 
+def _one_line(error: Exception) -> str:
+    """Return what an error says, on one line and cut where it is long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+
+
 def _number(
-    file: Path, values: Mapping[str, Any], key: str, default: int | None, *, least: int
+    file: Path,
+    values: Mapping[str, Any],
+    key: str,
+    default: int | None,
+    *,
+    least: int,
+    most: int | None = None,
 ) -> int | None:
     value = values.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{file}: {key} is {brief(value)}. Set it to {least} or more.")
-    return value
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or value < least or (most is not None and value > most):
+        limits = f"{least} or more" if most is None else f"a number from {least} to {most}"
+        raise ConfigError(f"{file}: {key} is {brief(value)}. Set it to {limits}.")
+    return int(value)
+
+
+def is_host(address: object) -> bool:
+    """Return whether this is a name of a machine or an IP address, without a port or a scheme."""
+    if not isinstance(address, str):
+        return False
+    with suppress(ValueError):
+        ip_address(address)
+        return True
+    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", address) is not None
 
 
 def _section(file: Path, values: Mapping[str, Any], name: str, needed: str) -> Mapping[str, Any]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plumbline.errors import ConfigError
-from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, read_config
+from plumbline.errors import ConfigError, brief
+from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, is_host, read_config
 from plumbline.runs.processes import SHARDING
 
 #: What trains over several processes.
@@ -162,6 +162,11 @@ def _place_of(config: Asked, file: str, rank: int | None, address: str | None) -
         raise ConfigError(
             f"{file} has {config.machines} machines, and does not say where the first one is. Set "
             "main_process_ip there, or --main-process-ip, to its name or address."
+        )
+    if not is_host(address):
+        raise ConfigError(
+            f"The first machine's address is {brief(address)}, which is not a name or an IP "
+            "address alone. Its port is main_process_port."
         )
     return Place(config.machines, rank, address, config.port)
 

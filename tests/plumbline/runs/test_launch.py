@@ -138,6 +138,11 @@ CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 
         ("num_processes: 2", "num_processes: 2\nnum_machines: 2", "Set main_process_ip there"),
         ("num_processes: 2", f"num_processes: 3\n{TWO}", "3 processes cannot be shared evenly"),
         ("num_processes: 2", f"num_processes: 2\n{TWO}\nmachine_rank: 2", "The machine rank is 2"),
+        *(
+            ("num_processes: 2", f"num_processes: 2\n{TWO}{address}", "is not a name or an IP")
+            for address in (":29500", "://x", " and second")
+        ),
+        ("num_processes: 2", "main_process_port: 99999", "Set it to a number from 1 to 65535"),
         ("num_processes: 2", "num_processes: 1", "num_processes is 1"),
         ("num_processes: 2", "mixed_precision: fp16", "mixed_precision is 'fp16'"),
         ("num_processes: 2", "use_cpu: true", "On a CPU set MULTI_CPU"),
@@ -148,6 +153,12 @@ CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 
         ("num_processes: 2", "tensor_parallel: 2", "tensor_parallel is not possible here"),
         ("fsdp_version: 2", "fsdp_version: 1", "fsdp_version is 1; what is possible is 2"),
         ("fsdp_version: 2", "offload: true", "has no fsdp_config with fsdp_version"),
+        (
+            CONFIG,
+            "distributed_type: DEEPSPEED\nnum_processes: 2\n"
+            "deepspeed_config: {zero_stage: 3, gradient_clipping: x}\n",
+            "gradient_clipping 'x', which is not a number",
+        ),
         ("FSDP", "MEGATRON_LM", "distributed_type is 'MEGATRON_LM'"),
         (CONFIG, "- 1\n", "holds no settings"),
         (CONFIG, "{", "cannot be read"),
