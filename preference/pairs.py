@@ -15,7 +15,7 @@ from plumbline.data.records import (
     is_held_out,
     prompt_id,
 )
-from plumbline.dropped import Dropped
+from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
 from plumbline.hooks import Scorer
 from plumbline.quiet import silence_libraries
@@ -55,7 +55,7 @@ def sample_pairs(
     """
     silence_libraries()
     # 1. Sample k responses of each policy to every prompt that can be answered.
-    dropped = Dropped()
+    dropped = DroppedFile(stage.folder)
     answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
 
     # 2. Pair different ones.
@@ -87,7 +87,7 @@ def sample_pairs(
     }
 
 
-def _refuse_empty(writer: DatasetWriter, prompts: int, dropped: Dropped) -> None:
+def _refuse_empty(writer: DatasetWriter, prompts: int, dropped: LeftOut) -> None:
     """Raise `DataError` where a split has no pairs."""
     if not writer.rows("train") or not writer.rows("test"):
         raise DataError(
@@ -137,7 +137,7 @@ def rank_pairs(
     """
     silence_libraries()
     # 1. Sample k responses of each policy to every prompt that can be answered; score them.
-    dropped = Dropped()
+    dropped = DroppedFile(stage.folder)
     answered = sample_responses(stage, [policy, *others], prompts, config, seed, dropped)
     questions = [prompt for _, prompt, responses in answered for _ in responses]
     texts = [response.text for _, _, responses in answered for response in responses]

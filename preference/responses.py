@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from plumbline.data.records import Conversation, prompt_id
-from plumbline.dropped import Dropped
+from plumbline.dropped import LeftOut
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.policy import Policy
 from plumbline.lm.sampling import sample_and_keep
@@ -44,7 +44,7 @@ def sample_responses(
     prompts: Sequence[Conversation],
     config: PairsConfig,
     seed: int,
-    dropped: Dropped,
+    dropped: LeftOut,
 ) -> list[Answered]:
     """Return ``responses`` of each policy to every prompt that all of them can answer.
 
@@ -64,7 +64,7 @@ def _answerable(
     policy: Policy,
     prompts: Sequence[tuple[int, Conversation]],
     config: PairsConfig,
-    dropped: Dropped,
+    dropped: LeftOut,
 ) -> list[tuple[int, Conversation]]:
     """Return the prompts that a policy can answer, with their numbers."""
     answerable = []

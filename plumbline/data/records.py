@@ -68,7 +68,7 @@ CONVERSATION_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
 }
 #: Every column that may hold a conversation.
 CONVERSATIONS = ("messages", "prompt", "completion", "chosen", "rejected", "a", "b")
-_ROWS_READ_AT_ONCE = 1000
+_ROWS_READ_AT_ONCE, _BYTES_READ_AT_ONCE = 1000, 8 * 2**20
 _as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder for each call
 
 
@@ -254,8 +254,16 @@ def iterate_dataset(
 
     # With a buffer, it would hold the whole file once it has been read.
     with pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file:
-        for batch in file.iter_batches(_ROWS_READ_AT_ONCE, columns=columns):
+        for batch in file.iter_batches(rows_at_once(file), columns=columns):
             yield from rows_of_batch(batch)
+
+
+def rows_at_once(file: Any) -> int:
+    """Return how many rows of a Parquet file are read at once: some MiB of them, at most 1,000."""
+    about = file.metadata
+    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    fitting: int = _BYTES_READ_AT_ONCE * about.num_rows // max(1, size)
+    return max(1, min(_ROWS_READ_AT_ONCE, fitting))
 
 
 def rows_of_batch(batch: Any) -> Iterator[Row]:

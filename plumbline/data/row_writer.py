@@ -20,7 +20,9 @@ from plumbline.errors import DataError
 
 ROW_GROUP = 32 * 2**20
 """Bytes of rows, as Arrow holds them, after which a row group ends."""
-_ROWS_AT_ONCE = 250
+#: Of so many rows, and about so many bytes, a table is made at a time.
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 250, 4 * 2**20
+_FIRST_ROWS = 16
 _PARTIAL = ".partial"
 
 
@@ -34,6 +36,7 @@ class RowWriter:
         self.path, self.rows = path, 0
         self._row_group = row_group
         self._waiting: list[dict[str, Any]] = []
+        self._at_once = _FIRST_ROWS
         self._group: list[pa.Table] = []
         self._schema = pa.schema([])
         self._parts: list[Path] = []
@@ -45,7 +48,7 @@ class RowWriter:
         """Add a row. Raises `DataError` where a value is of another kind than the column's."""
         self._waiting.append(row)
         self.rows += 1
-        if len(self._waiting) == _ROWS_AT_ONCE:
+        if len(self._waiting) >= self._at_once:
             self._take_waiting()
 
     def finish(self) -> list[str]:
@@ -81,8 +84,11 @@ class RowWriter:
         """Make a table of the rows that wait; write a group where there is enough for one."""
         names = dict.fromkeys(name for row in self._waiting for name in row)
         if names:
-            arrays = [self._array(name) for name in names]
-            self._group.append(pa.Table.from_arrays(arrays, list(names)))
+            table = pa.Table.from_arrays([self._array(name) for name in names], list(names))
+            self._at_once = max(
+                1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE * table.num_rows // max(1, table.nbytes))
+            )
+            self._group.append(table)
         self._waiting.clear()
         if sum(table.nbytes for table in self._group) >= self._row_group:
             self._write_group()

@@ -16,9 +16,7 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plumbline.data.records import Row, rows_of_batch, split_file
-
-_ROWS_AT_ONCE = 1000
+from plumbline.data.records import Row, rows_at_once, rows_of_batch, split_file
 
 
 class StoredRows(Sequence[Row]):
@@ -31,7 +29,7 @@ class StoredRows(Sequence[Row]):
             pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file,
             pa.ipc.new_file(str(path), file.schema_arrow) as writer,
         ):
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
+            for batch in file.iter_batches(rows_at_once(file)):
                 writer.write_batch(batch)
         mapped = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches = [mapped.get_batch(number) for number in range(mapped.num_record_batches)]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.data.records import assistant, prompt_id, read_dataset, user
+from plumbline.data.records import assistant, prompt_id, read_dataset, user, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
 from plumbline.lm.context import LengthLimit
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.training.pairs import encode_pairs
 from preference.pairs import make_pairs
@@ -101,6 +102,43 @@ def test_a_prompt_is_on_one_side_of_the_split(stage, tmp_path):
         for split in ("train", "test")
     )
     assert not train & test
+
+
+@pytest.mark.parametrize("kind", ["file", "artifact"])
+def test_held_out_pairs_are_the_test_split_and_their_prompts_are_not_trained_on(
+    stage, tmp_path, kind
+):
+    def pairs(*numbers):
+        return [
+            {"prompt": f"question {n}", "chosen": f"a{n} {place}", "rejected": "b"}
+            for place, n in enumerate(numbers)
+        ]
+
+    file = write(tmp_path, [*pairs(1, 2, 3, 4, 2), {"prompt": "?"}])
+    (tmp_path / "more").mkdir()
+    held_out = write(tmp_path / "more", pairs(2, 9))
+    if kind == "artifact":
+        test = [
+            {name: [user(text)] if name == "prompt" else [assistant(text)]
+             for name, text in row.items()}
+            for row in pairs(2, 9)
+        ]  # fmt: skip
+        folder = tmp_path / "dataset"
+        write_dataset(folder, {"test": test}, kind="preference", title="P", description="")
+        held_out = Artifact(folder)
+    metrics = import_preferences(
+        stage, config=PreferenceFileConfig(), file=file, data_seed=0, held_out=held_out
+    )
+    assert metrics == {"train_rows": 3.0, "test_rows": 2.0, "dropped_rows": 3.0}
+    prompts = {
+        split: [row["prompt"][0]["content"] for row in read_dataset(stage.folder, split)]
+        for split in ("train", "test")
+    }
+    assert prompts["train"] == ["question 1", "question 3", "question 4"]
+    assert prompts["test"] == ["question 2", "question 9"]
+    left_out = Dropped.read(stage.folder)
+    assert left_out.reasons()["has a held-out prompt"] == 2
+    assert [row["row"] for row in left_out.rows] == [2, 5, 6]
 
 
 def test_a_file_of_one_pair_is_too_small(stage, tmp_path):

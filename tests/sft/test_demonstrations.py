@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from plumbline.data.records import assistant, prompt_id, read_dataset, user
+from plumbline.data.records import assistant, prompt_id, read_dataset, user, write_dataset
 from plumbline.dropped import Dropped
 from plumbline.errors import DataError
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import SourceFile
 from plumbline.world.data import demonstrations
 from sft.build import build_demonstrations
@@ -18,7 +19,7 @@ from sft.cleaning.step import StepContext
 from sft.cleaning.text import UNICODE, UnicodeConfig
 from sft.config import DemonstrationsConfig
 from sft.forms import chain_of_thought, form_of, single_turn, split_worked_answer
-from sft.sources import from_file, from_rows
+from sft.sources import from_dataset, from_file, from_rows
 
 
 def source(tmp_path, records):
@@ -115,6 +116,40 @@ def test_rows_are_cleaned_deduplicated_and_split_by_prompt(stage):
         for split in ("train", "test")
     )
     assert not train & test
+
+
+class Folder(Artifact):
+    """A folder as an artefact without a manifest."""
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+
+def test_the_held_out_rows_of_a_dataset_are_held_out_again(stage, tmp_path):
+    def rows(*names):
+        return [
+            {"messages": [user(f"q {name}"), assistant("yes")], "form": "single_turn"}
+            for name in names
+        ]
+
+    folder = tmp_path / "earlier"
+    splits = {"train": rows("x"), "test": rows("a", "b")}
+    write_dataset(folder, splits, kind="messages", title="D", description="")
+    held_out = from_dataset(Folder(folder), "test")
+    build_demonstrations(
+        stage,
+        config=DemonstrationsConfig(),
+        source=from_rows(rows("b", "c", "d"), "new"),
+        data_seed=0,
+        held_out=held_out,
+    )
+    assert held_out.rows_read == 2
+    origins = {
+        split: [(row["origin"], row["row"]) for row in read_dataset(stage.folder, split)]
+        for split in ("train", "test")
+    }
+    assert origins == {"train": [("new", 2), ("new", 3)], "test": [("earlier", 1), ("earlier", 2)]}
 
 
 def test_too_few_rows_say_what_was_left_out(stage):

@@ -18,6 +18,7 @@ from plumbline.data.records import (
     iterate_dataset,
     number_of_rows,
     read_dataset,
+    rows_at_once,
     user,
     write_dataset,
 )
@@ -108,6 +109,24 @@ def test_a_column_of_texts_and_numbers_is_an_error_that_names_it(tmp_path, dista
             writer.add(row)
         writer.finish()
     assert not list(tmp_path.iterdir())
+
+
+def test_of_large_rows_few_are_taken_at_once(tmp_path):
+    text = "x" * 2**20
+    waiting = []
+    with RowWriter(tmp_path / "train.parquet") as writer:
+        for number in range(40):
+            writer.add({"messages": [user(f"{number} {text}"), assistant("b")]})
+            waiting.append(len(writer._waiting))
+        writer.finish()
+    assert max(waiting[:15]) == 15 and max(waiting[16:]) < 4
+    with pq.ParquetFile(tmp_path / "train.parquet") as file:
+        assert file.num_row_groups == 2
+        assert rows_at_once(file) < 16
+    starts = [
+        row["messages"][0]["content"].split()[0] for row in iterate_dataset(tmp_path, "train")
+    ]
+    assert starts == [str(number) for number in range(40)]
 
 
 def test_an_error_while_rows_are_made_leaves_no_split(tmp_path):
