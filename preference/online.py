@@ -22,7 +22,7 @@ from plumbline.lm.branches import branch_logprobs
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.precision import compute_precision, computes_in_bfloat16
 from plumbline.lm.save import model_card, save_model
-from plumbline.lm.sharding import gathered
+from plumbline.lm.sharding import copy_of, gathered, held
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import parameter_counts
 from plumbline.quiet import silence_libraries
@@ -322,7 +322,7 @@ class OnlineLearner:
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the policy's weights, with its rounds and steps."""
-        weights = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        weights = {name: copy_of(weight) for name, weight in self._weights.items()}
         return {"weights": weights, "round": self.round, "steps": self.steps}
 
     def rollback(self, snapshot: dict[str, Any]) -> None:
@@ -333,7 +333,7 @@ class OnlineLearner:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""
         return {
-            "weights": self._weights,
+            "weights": {name: held(weight) for name, weight in self._weights.items()},
             "optimizer": self._optimizer.state_dict(),
             "counts": {name: getattr(self, name) for name in _COUNTS},
             "unpaired": self.unpaired.rows,

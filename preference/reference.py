@@ -155,7 +155,7 @@ class PolicyAndReference:
             if any(is_of_role(name, role) for role in roles if role != start.adapter):
                 continue
             content.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            held = whole(parameter.detach()).cpu().contiguous()
+            held = whole(parameter).detach().cpu().contiguous()
             content.update(held.view(torch.uint8).numpy().tobytes())
         return content.hexdigest()
 

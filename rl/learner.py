@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from plumbline.lm.sharding import held
 from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.sharding import (
     assign,
@@ -59,7 +60,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep."""
-        return {"weights": self.parameters, "moments": moments_of(self.optimizer, self.parameters)}
+        weights = {name: held(weight) for name, weight in self.parameters.items()}
+        return {"weights": weights, "moments": moments_of(self.optimizer, self.parameters)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""

@@ -31,7 +31,7 @@ from plumbline.lm.logprobs import (
 from plumbline.lm.model_folder import ADAPTER, source_of
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
-from plumbline.lm.sharding import connect, problem_with_shares, shares_weights, split
+from plumbline.lm.sharding import connect, connect_head, problem_with_shares, shares_weights, split
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.lm.tuning import TuningConfig, switch_dropout_off
 from plumbline.runs.artifacts import Artifact
@@ -273,6 +273,7 @@ class Roles:
         """Make the models ready for passes; gradients are then summed over the processes."""
         for model in self.models:
             connect(model, sums=True)
+        connect_head(self.value_head)
 
     @property
     def policy_parameters(self) -> dict[str, nn.Parameter]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from plumbline.lm.precision import compute_precision
-from plumbline.lm.sharding import gathered
+from plumbline.lm.sharding import copy_of, gathered
 from plumbline.runs.processes import share_of, tensors_of_all
 from plumbline.training.sharding import assign, prepared
 from rl.config import PPOConfig
@@ -111,7 +111,7 @@ class TrainingState:
         """Return a copy of the policy's weights, with its rounds and steps."""
         weights = self.learners["policy"].parameters
         return {
-            "weights": {name: weight.detach().clone() for name, weight in weights.items()},
+            "weights": {name: copy_of(weight) for name, weight in weights.items()},
             "iteration": self.iteration,
             "steps": self.steps,
         }

@@ -1,11 +1,8 @@
-"""A model whose weights are shared out: each process holds a share of every weight (FSDP2).
+"""A model whose weights are shared out: each process holds a share of every weight.
 
-It is torch's own `fully_shard`, with a group for each decoder layer and one for the rest. A layer's
-weights are gathered for its pass and given up after it. So every pass begins with a call of the
-whole model, or inside `through_root`, and all processes make the same passes. What reads weights by
-itself (sampling from a snapshot, our own passes) does so while the weights are `gathered`.
-
-accelerate could do this, too, but not without a GPU. So what is tested would not be what runs.
+A row of `WAYS` says how. A part of the weights is gathered for its pass and given up after it. So
+all processes make the same passes. What reads weights by itself (sampling from a snapshot, our own
+passes) does so while the weights are `gathered`.
 """
 
 from __future__ import annotations
@@ -18,25 +15,33 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from plumbline.errors import ModelError
 from plumbline.lm.backbone import backbone
-from plumbline.runs.processes import mesh, sharding
-from plumbline.runs.shares import KeptInShares
+from plumbline.lm.fsdp2 import FSDP2
+from plumbline.lm.zero3 import Zero3, part_of
+from plumbline.runs.processes import mesh, number_of_processes, sharding
+from plumbline.runs.shares import KeptInShares, Share
 
 T = TypeVar("T")
 
-_IN_SHARES, _PASS = "_weights_are_in_shares", "run_in_shares"
+#: Ways in which processes share weights. By others each has all of them (DDP, ZeRO-2).
+WAYS: dict[str, FSDP2 | Zero3] = {"fsdp2": FSDP2(), "zero3": Zero3()}
+_IN_SHARES = "_weights_are_in_shares"
 _on_cpu: ContextVar[bool] = ContextVar("loads_on_cpu", default=False)
 
 
 def shares_weights() -> bool:
     """Return whether each process of this stage is to hold a share of the weights only."""
-    return sharding() is not None and sharding() != "zero2"
+    return sharding() in WAYS
 
 
 def in_shares(model: Any) -> bool:
     """Return whether each process holds a share of the model's weights only, at this moment."""
     return bool(getattr(backbone(model), _IN_SHARES, False))
+
+
+def casts(model: Any) -> bool:
+    """Return whether a model computes in bfloat16 by itself, where a training does."""
+    return in_shares(model) and _way().casts
 
 
 def loads_on_cpu() -> bool:
@@ -55,30 +60,13 @@ def loading_on_cpu() -> Iterator[None]:
 
 
 def split(model: Any, *, bfloat16: bool) -> None:
-    """Keep this process's share of a model's weights, on its device. Nothing is sent.
+    """Keep this process's share of a model's weights, as far as nothing has to be sent for it.
 
-    ``bfloat16``: weights are gathered and computed with in that format. Gradients are summed in the
-    format of the weights. `connect` follows, in all processes.
+    ``bfloat16``: whether passes compute in that format. `connect` follows, in all processes.
 
-    Raises `ModelError` for a model without a list of decoder layers.
+    Raises `ModelError` for a model that cannot be shared out.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    layers = getattr(backbone(model), "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError(
-            f"{type(model).__name__} has no list of decoder layers, by which its weights could be "
-            "shared out. Train it with --launch ddp."
-        )
-    formats = (torch.bfloat16, torch.float32) if bfloat16 else (None, None)
-    options: dict[str, Any] = {
-        "mesh": mesh(),
-        "mp_policy": MixedPrecisionPolicy(param_dtype=formats[0], reduce_dtype=formats[1]),
-        "reshard_after_forward": True,
-    }
-    for layer in layers:
-        fully_shard(layer, **options)
-    fully_shard(model, **options)
+    _way().split(model, bfloat16=bfloat16)
 
 
 def connect(model: Any, *, sums: bool = False) -> None:
@@ -86,31 +74,22 @@ def connect(model: Any, *, sums: bool = False) -> None:
 
     ``sums``: a gradient is the sum of those of all processes, and not their mean.
     """
-    from torch.distributed.fsdp import register_fsdp_forward_method
-
-    setattr(model, _PASS, lambda function: function())
-    register_fsdp_forward_method(model, _PASS)
+    _way().connect(model, sums=sums)
     setattr(backbone(model), _IN_SHARES, True)
-    through_root(model, lambda: None)  # now the model is known to be the root of its layers
-    for part in _parts(model):
-        # A gathered weight keeps for good whether it trains. PEFT switches that with the adapter.
-        part.unshard()
-        part.reshard()
-        if sums:
-            part.set_gradient_divide_factor(1.0)
-            part.set_force_sum_reduction_for_comms(True)  # which gloo knows, too
+
+
+def connect_head(head: nn.Module) -> None:
+    """Make a head beside the models ready for passes; all processes do so together."""
+    _way().connect_head(head)
 
 
 def through_root(model: Any, function: Callable[[], T]) -> T:
     """Return what a function returns that makes one pass through parts of a model.
 
-    Where weights are in shares, those outside the layers are gathered meanwhile. Everything that
+    Where weights are in shares, those that the pass needs are gathered meanwhile. Everything that
     the pass computes for a loss must be among the tensors returned.
     """
-    if not in_shares(model):
-        return function()
-    result: T = getattr(model, _PASS)(function)
-    return result
+    return _way().run(model, function) if in_shares(model) else function()
 
 
 @contextmanager
@@ -125,18 +104,12 @@ def gathered(*models: Any) -> Iterator[None]:
 
 @contextmanager
 def _gathered(model: Any) -> Iterator[None]:
-    parts, trunk = _parts(model), backbone(model)
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
-    setattr(trunk, _IN_SHARES, False)
-    try:
-        yield
-    finally:
-        setattr(trunk, _IN_SHARES, True)
-        for part in parts:
-            part.reshard()
-            part.set_reshard_after_forward(True, recurse=False)
+    with _way().gathered(model):
+        setattr(backbone(model), _IN_SHARES, False)
+        try:
+            yield
+        finally:
+            setattr(backbone(model), _IN_SHARES, True)
 
 
 def whole_weights(
@@ -155,26 +128,26 @@ def whole_weights(
         if wanted is not None and not wanted(name):
             continue
         if id(value) not in known:
-            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
-            known[id(value)] = whole.detach().cpu() if keep else whole.new_empty(0)
+            all_of_it = whole(value)
+            known[id(value)] = all_of_it.detach().cpu() if keep else all_of_it.new_empty(0)
         if keep:
             weights[name] = known[id(value)]
     return weights
 
 
-def is_share(tensor: Tensor) -> bool:
+def is_share(tensor: Any) -> bool:
     """Return whether this process holds a share of a tensor only."""
-    return hasattr(tensor, "device_mesh")
+    return hasattr(tensor, "device_mesh") or hasattr(tensor, "ds_tensor")
 
 
 def as_held(value: Tensor | KeptInShares, weight: Tensor) -> Tensor:
-    """Return a value in the way in which a weight of its shape is held: in shares, or whole.
+    """Return a value in the way in which a weight of its shape is held: by rows, or whole.
 
     Every process has all of a value that is whole. Nothing is sent.
     """
     if isinstance(value, KeptInShares):
         return value.whole()
-    if not is_share(weight) or is_share(value):
+    if not hasattr(weight, "device_mesh") or is_share(value):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -183,16 +156,73 @@ def as_held(value: Tensor | KeptInShares, weight: Tensor) -> Tensor:
     return distribute_tensor(value, held.device_mesh, held.placements, src_data_rank=None)
 
 
-def local(tensor: Tensor) -> Tensor:
+@torch.no_grad()
+def put(value: Tensor | Share | KeptInShares, weight: Any) -> None:
+    """Give a weight a value, which may be whole where this process holds a share, or kept."""
+    if not hasattr(weight, "ds_tensor"):
+        assert not isinstance(value, Share)
+        weight.data.copy_(as_held(value, weight))
+        return
+    part, start = part_of(weight)
+    part.copy_(numbers_of(value, start, start + len(part)))
+
+
+def numbers_of(value: Tensor | Share | KeptInShares, start: int, stop: int) -> Tensor:
+    """Return some numbers of a tensor, [N], in row-major order; a `Share` is of these alone."""
+    if isinstance(value, Share):
+        return value.values
+    if isinstance(value, KeptInShares):
+        return value.part(start, stop)
+    return value.reshape(-1)[start:stop]
+
+
+def held(weight: Any) -> Tensor | Share:
+    """Return what this process holds of a weight, in a form that can be kept."""
+    if not hasattr(weight, "ds_tensor"):
+        return weight  # type: ignore[no-any-return]
+    part, start = part_of(weight)
+    return Share(part, start, tuple(weight.ds_shape))
+
+
+def copy_of(weight: Any, device: str | None = None) -> Tensor | Share:
+    """Return a copy of what this process holds of a weight. A whole one may go to a device."""
+    own = held(weight)
+    if isinstance(own, Share):
+        return own._replace(values=own.values.clone())
+    if device is None or is_share(own):
+        return own.detach().clone()
+    return own.detach().to(device, copy=True)
+
+
+def size_of(weight: Any) -> int:
+    """Return how many numbers a weight has, in all processes together."""
+    return int(weight.ds_numel if hasattr(weight, "ds_numel") else weight.numel())
+
+
+def local(tensor: Any) -> Tensor:
     """Return this process's share of a tensor; the whole of one that is not shared out."""
+    if hasattr(tensor, "ds_tensor"):
+        return part_of(tensor)[0]  # type: ignore[no-any-return]
     share: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return share
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """Return all of a tensor, of which each process has a share; all processes call this."""
+    if hasattr(tensor, "ds_tensor"):
+        return _whole_of(tensor)
     full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full
+
+
+def _whole_of(weight: Any) -> Tensor:
+    """Return a copy of all of a weight of which DeepSpeed has shared out the numbers."""
+    part, _ = part_of(weight)
+    padded = part.new_zeros(int(weight.partition_numel()))
+    padded[: len(part)] = part
+    parts = [torch.empty_like(padded) for _ in range(number_of_processes())]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat(parts)[: int(weight.ds_numel)].view(tuple(weight.ds_shape))
 
 
 def problem_with_shares(model: Any) -> str | None:
@@ -203,19 +233,19 @@ def problem_with_shares(model: Any) -> str | None:
         )
     if not in_shares(model):
         return "each process has a whole copy of its weights"
-    count = mesh().size()
-    alone = [
-        name
-        for name, parameter in model.named_parameters()
-        if not hasattr(parameter, "device_mesh") or parameter.device_mesh.size() != count
-    ]
+    alone = [name for name, weight in model.named_parameters() if not _is_shared_by_all(weight)]
     if alone:
         return f"{len(alone)} of its weights are whole in each process, such as {alone[0]}"
     return None
 
 
-def _parts(model: Any) -> list[Any]:
-    """Return the modules by which weights are gathered, the model itself first."""
-    from torch.distributed.fsdp import FSDPModule
+def _is_shared_by_all(weight: Any) -> bool:
+    """Return whether each process of the stage holds a part of a weight."""
+    if hasattr(weight, "ds_tensor"):
+        most = -(-int(weight.ds_numel) // number_of_processes())
+        return weight.numel() == 0 and weight.ds_tensor.numel() <= most
+    return hasattr(weight, "device_mesh") and weight.device_mesh.size() == mesh().size()
 
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+def _way() -> FSDP2 | Zero3:
+    return WAYS[sharding() or ""]

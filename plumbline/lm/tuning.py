@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from plumbline.config import Check, Config, only_when
 from plumbline.errors import ModelError
+from plumbline.lm.sharding import size_of
 from plumbline.lm.tuning_methods import TUNING_METHODS, USES, TuningMethod, Use
 
 
@@ -125,8 +126,8 @@ def parameter_counts(model: Any) -> dict[str, float]:
     """Return how many parameters a model has, and how many of them train."""
     parameters = list(model.parameters())
     return {
-        "parameters": float(sum(p.numel() for p in parameters)),
-        "trainable_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
+        "parameters": float(sum(map(size_of, parameters))),
+        "trainable_parameters": float(sum(size_of(p) for p in parameters if p.requires_grad)),
     }
 
 

@@ -28,7 +28,7 @@ _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _SHARES = "shares-{process}-of-{processes}.safetensors"
 #: Ways of sharing weights in which each process has some rows of each, as torch's `DTensor`.
-BY_ROWS = ("fsdp2", "zero3")
+BY_ROWS = ("fsdp2",)
 
 
 class CheckpointFolder:

@@ -28,7 +28,7 @@ DDP = "ddp"
 #: Ways in which processes share the gradients and the moments of a training, and all but zero2 its
 #: weights, too: torch's FSDP2, and DeepSpeed's ZeRO.
 SHARED = ("fsdp2", "zero2", "zero3")
-BY_DEEPSPEED = ("zero2",)
+BY_DEEPSPEED = ("zero2", "zero3")
 #: Variables that launchers set for their processes, and how those of others begin.
 _NAMES = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",

@@ -24,7 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from plumbline.errors import ModelError
 from plumbline.lm.gpu.packed_forward import use_packed_backbone
-from plumbline.lm.sharding import in_shares, problem_with_shares, whole
+from plumbline.lm.sharding import casts, held, problem_with_shares, whole
 from plumbline.lm.tuning import TuningConfig, parameter_counts
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.processes import check_processes, of_all_processes, sharding
@@ -73,7 +73,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
         if sharding() is not None or (self.accelerator.num_processes > 1 and not self.calls_model):
             # Shares have their gradients summed where they are computed. For other passes through
             # parts of a model, DDP would keep a copy of all gradients.
-            if self.calls_model and not in_shares(model):
+            if self.calls_model and not casts(model):
                 self.accelerator.prepare_model(self.model, evaluation_mode=True)  # its bfloat16
             self.model._is_accelerate_prepared = True
         use_packed_backbone(self.model)
@@ -165,7 +165,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
             if isinstance(callback, ExportableState)
         }
         tree = {
-            "model": {n: p for n, p in self.model.named_parameters() if p.requires_grad},
+            "model": {n: held(p) for n, p in self.model.named_parameters() if p.requires_grad},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
             "rng": rng_states[0],

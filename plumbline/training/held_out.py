@@ -12,7 +12,8 @@ import torch
 from pydantic import Field, model_validator
 
 from plumbline.config import Config, only_when
-from plumbline.lm.sharding import as_held
+from plumbline.lm.sharding import copy_of, put
+from plumbline.runs.shares import Share
 
 
 def _watches(config: HeldOutConfig) -> bool:
@@ -42,11 +43,8 @@ class HeldOutConfig(Config):
         return self
 
 
-def _copy_of(weight: torch.Tensor) -> torch.Tensor:
-    """Return a copy on the CPU; of a weight of which this process has a share, that share."""
-    return weight.clone() if hasattr(weight, "device_mesh") else weight.to("cpu", copy=True)
-
-
+Kept = Mapping[str, torch.Tensor | Share]
+"""Weights by name; of each what this process holds of it."""
 Measure = Callable[[], Mapping[str, float]]
 """Returns ``held_out_loss`` and other figures of held-out rows."""
 
@@ -66,11 +64,11 @@ class HeldOutWatch:
     """Whether the last figures were so."""
     allowed_step: int = 0
     """The last step after which they might, 0 for the start."""
-    allowed_weights: dict[str, torch.Tensor] | None = None
+    allowed_weights: Kept | None = None
     """The weights then; held only where some may not."""
     best: float = math.inf
     best_step: int = 0
-    best_weights: dict[str, torch.Tensor] | None = None
+    best_weights: Kept | None = None
     since_best: int = 0
     """Held-out losses since the least that fell by enough."""
     stopped: bool = False
@@ -114,14 +112,14 @@ class HeldOutWatch:
         self._use(self.best_weights or self.allowed_weights or {})
 
     @torch.no_grad()
-    def _use(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def _use(self, weights: Kept) -> None:
         parameters = dict(self.model.named_parameters())
         for name, value in weights.items():
-            parameters[name].copy_(as_held(value, parameters[name]))
+            put(value, parameters[name])
 
-    def _copy(self) -> dict[str, torch.Tensor]:
+    def _copy(self) -> Kept:
         parameters = dict(self.model.named_parameters())
-        return {name: _copy_of(parameters[name].detach()) for name in self.names}
+        return {name: copy_of(parameters[name], "cpu") for name in self.names}
 
     def _decide(self) -> None:
         patience = self.config.patience
@@ -131,7 +129,7 @@ class HeldOutWatch:
     def best_weights_in_model(self) -> Iterator[None]:
         """Give the model its best weights while the block runs, and then its last ones again."""
         parameters = dict(self.model.named_parameters())
-        last = {name: parameters[name].detach().clone() for name in self.names}
+        last = {name: copy_of(parameters[name]) for name in self.names}
         self.use_best()
         try:
             yield

@@ -17,6 +17,7 @@ from plumbline.lm.sharding import (
     is_share,
     loading_on_cpu,
     local,
+    put,
     shares_weights,
     split,
 )
@@ -27,6 +28,8 @@ from plumbline.training.zero import ZeroOptimizer
 P = TypeVar("P")
 R = TypeVar("R")
 
+#: Ways of sharing gradients and moments that are DeepSpeed's, and what it calls them.
+ZERO_STAGES = {"zero2": 2, "zero3": 3}
 #: Ways of tuning whose weights can be shared out.
 _TUNING = ("full", "lora", "rslora")
 
@@ -111,7 +114,7 @@ def sharded(optimizer: Optimizer, *, sums: bool = False) -> Optimizer:
 
     ``sums``: gradients are sums over the processes, and not means. FSDP2 has that of `connect`.
     """
-    stage = {"zero2": 2}.get(sharding() or "")
+    stage = ZERO_STAGES.get(sharding() or "")
     return optimizer if stage is None else ZeroOptimizer(optimizer, stage, sums=sums)
 
 
@@ -125,7 +128,7 @@ def prepared(loss: Tensor, *optimizers: Optimizer) -> Tensor:
 
 def left_to_sum(weights: Iterable[Tensor]) -> list[Tensor]:
     """Return those weights whose gradients a backward pass leaves to each process."""
-    if sharding() in ("zero2",):
+    if sharding() in ZERO_STAGES:
         return []
     return [weight for weight in weights if not is_share(weight)]
 
@@ -133,7 +136,7 @@ def left_to_sum(weights: Iterable[Tensor]) -> list[Tensor]:
 def assign(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Give weights the values of a checkpoint, which may be whole where weights are in shares."""
     for name, value in values.items():
-        weights[name].data.copy_(as_held(value, weights[name]))
+        put(value, weights[name])
 
 
 def moments_of(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Any]:

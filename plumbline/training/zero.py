@@ -8,10 +8,6 @@ So a loss goes through `ZeroOptimizer.prepared` before its backward pass.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,60 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from plumbline.errors import ModelError
-from plumbline.runs.processes import join, number_of_processes, sums_of_all, this_process
-from plumbline.runs.shares import KeptInShares, Share
-
-#: Numbers that are summed over the processes at once.
-_BUCKET = 1 << 24
-
-
-def check_installed() -> None:
-    """Raise `ModelError` where DeepSpeed is not installed."""
-    if importlib.util.find_spec("deepspeed") is None:
-        raise ModelError(
-            "--launch zero2 and zero3 need DeepSpeed, which is not installed: pip install "
-            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
-        )
-
-
-def import_deepspeed() -> Any:
-    """Return DeepSpeed, quiet, with the processes of this stage joined."""
-    check_installed()
-    join()
-    on_gpu = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
-    warnings.filterwarnings("ignore", module=r"torch\.distributed")  # of functions that it calls
-    import deepspeed
-
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    if not on_gpu:
-        # It would compile a kernel for sums of bfloat16 between processes, which nothing here uses.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed
-
-
-def settings(stage: int) -> dict[str, Any]:
-    """Return the config of DeepSpeed: it does not clip, average over passes, nor count steps."""
-    zero: dict[str, Any] = {
-        "stage": stage,
-        "reduce_bucket_size": _BUCKET,
-        "overlap_comm": torch.cuda.is_available(),
-    }
-    if stage == 3:
-        # No weight is whole in each process, however small. And weights are gathered for the pass
-        # that asks for them: a training makes passes in different orders.
-        zero |= {"stage3_param_persistence_threshold": 0, "stage3_prefetch_bucket_size": 0}
-    else:
-        zero |= {"allgather_bucket_size": _BUCKET, "compute_grad_norm": False}
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,  # as many passes make a step as there were
-        "gradient_clipping": 0.0,
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
+from plumbline.lm.sharding import numbers_of, size_of
+from plumbline.lm.zero3 import give_up_leftovers, import_deepspeed, part_of, settings
+from plumbline.runs.processes import number_of_processes, sums_of_all
+from plumbline.runs.shares import Share
 
 
 class ZeroOptimizer(Optimizer):
@@ -111,7 +57,7 @@ class ZeroOptimizer(Optimizer):
     def _check(self, weights: list[nn.Parameter]) -> None:
         """Raise `ModelError` where a process would keep more than its share."""
         own = sum(self._parts.count(weight) for weight in weights)
-        total = sum(self._parts.size(weight) for weight in weights)
+        total = sum(size_of(weight) for weight in weights)
         most = -(-total // number_of_processes()) + len(weights) + 4 * len(self.param_groups)
         if own > most:
             raise ModelError(
@@ -122,6 +68,7 @@ class ZeroOptimizer(Optimizer):
     def prepared(self, loss: Tensor) -> Tensor:
         """Return a loss whose backward pass adds to this optimiser's gradients."""
         self._finished = False
+        give_up_leftovers()
         prepared: Tensor = self._engine(loss)
         return prepared
 
@@ -139,6 +86,7 @@ class ZeroOptimizer(Optimizer):
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take a step along the gradients, which were clipped, and drop them."""
+        give_up_leftovers()
         if closure is not None:
             raise ValueError("an optimiser of DeepSpeed takes no closure")
         if not self._finished:
@@ -226,10 +174,6 @@ class _Parts:
     def __init__(self, zero: Any) -> None:
         self._zero = zero
 
-    def size(self, weight: Any) -> int:
-        """Return how many numbers a weight has."""
-        return int(weight.numel())
-
     def shape(self, weight: Any) -> tuple[int, ...]:
         """Return the shape of the whole weight."""
         return tuple(weight.shape)
@@ -276,16 +220,7 @@ class _Parts:
                 continue
             if name not in state:
                 state[name] = torch.zeros_like(long)
-            state[name][place : place + count].copy_(_part_of(value, start, start + count))
-
-
-def _part_of(value: Share | KeptInShares | Tensor, start: int, stop: int) -> Tensor:
-    """Return some numbers of a tensor, of which a `Share` holds these alone."""
-    if isinstance(value, Share):
-        return value.values
-    if isinstance(value, KeptInShares):
-        return value.part(start, stop)
-    return value.reshape(-1)[start:stop]
+            state[name][place : place + count].copy_(numbers_of(value, start, start + count))
 
 
 class _PartsOfGroups(_Parts):
@@ -323,18 +258,14 @@ class _PartsOfGroups(_Parts):
 class _PartsOfWeights(_Parts):
     """Stage 3: each weight is cut into as many parts as processes."""
 
-    def size(self, weight: Any) -> int:
-        return int(weight.ds_numel)
-
     def shape(self, weight: Any) -> tuple[int, ...]:
         return tuple(weight.ds_shape)
 
     def count(self, weight: Any) -> int:
-        most = int(weight.partition_numel())  # the last process's parts are padded
-        return max(0, min(most, self.size(weight) - self.start(weight)))
+        return len(part_of(weight)[0])
 
     def start(self, weight: Any) -> int:
-        return int(weight.partition_numel()) * this_process()
+        return int(part_of(weight)[1])
 
     def gradient(self, weight: Any) -> Tensor | None:
         gradient: Tensor = self._zero.get_local_fp32_grad_for_param(weight)
