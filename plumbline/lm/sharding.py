@@ -243,8 +243,8 @@ def _is_shared_by_all(weight: Any) -> bool:
     """Return whether each process of the stage holds a part of a weight."""
     if hasattr(weight, "ds_tensor"):
         most = -(-int(weight.ds_numel) // number_of_processes())
-        return weight.numel() == 0 and weight.ds_tensor.numel() <= most
-    return hasattr(weight, "device_mesh") and weight.device_mesh.size() == mesh().size()
+        return bool(weight.numel() == 0 and weight.ds_tensor.numel() <= most)
+    return hasattr(weight, "device_mesh") and bool(weight.device_mesh.size() == mesh().size())
 
 
 def _way() -> FSDP2 | Zero3:

@@ -1,6 +1,7 @@
 """Weights of which each process holds some numbers, by DeepSpeed (ZeRO-3).
 
-A module's weights are gathered for its pass, and given up after it. Rajbhandari et al. (2020),
+A decoder layer's weights are gathered for its pass, and given up after it; so are those of each
+module beside the layers. Rajbhandari et al. (2020),
 https://arxiv.org/abs/1910.02054.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from plumbline.errors import ModelError
+from plumbline.lm.backbone import backbone
 from plumbline.runs.processes import join
 
 T = TypeVar("T")
@@ -86,21 +88,13 @@ class Zero3:
 
     def connect(self, model: Any, *, sums: bool) -> None:
         """Keep this process's share of a model's weights, on its device; all processes do so."""
-        deepspeed = import_deepspeed()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        deepspeed.zero.Init(module=model, config_dict_or_path=settings(3), dtype=torch.float32)
-        for buffer in model.buffers():
-            buffer.data = buffer.data.to(device)
-        engine = deepspeed.initialize(model=model, config=settings(3), dist_init_required=False)[0]
-        reader = engine.optimizer
-        # DeepSpeed would learn the order of the modules in a pass, and gather weights by it. But a
-        # training here makes passes of several kinds. So each module's are gathered as it is run.
-        reader.fwd_pre_hook.remove()
-        _readers.append(reader)
+        for layer in getattr(backbone(model), "layers", ()):
+            import_deepspeed().utils.set_z3_leaf_module(layer, True)  # gathered all together
+        _share_out(model)
 
     def connect_head(self, head: nn.Module) -> None:
         """Share out a head beside the models, too."""
-        self.connect(head, sums=False)
+        _share_out(head)
 
     def run(self, model: Any, function: Callable[[], T]) -> T:
         """Return what a function returns that makes one pass through parts of a model."""
@@ -119,6 +113,23 @@ class Zero3:
             finally:
                 for weight in weights:
                     weight.is_external_param = False
+
+
+def _share_out(model: nn.Module) -> None:
+    """Keep this process's share of weights, and let each module gather its own for a pass."""
+    deepspeed = import_deepspeed()
+    deepspeed.zero.Init(module=model, config_dict_or_path=settings(3), dtype=torch.float32)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)
+    engine = deepspeed.initialize(model=model, config=settings(3), dist_init_required=False)[0]
+    for weight in model.parameters():
+        # Gradients are shared out as they come: not all weights of a layer have one in a pass.
+        weight.__dict__.pop("ds_z3_leaf_module", None)
+    # DeepSpeed would learn the order of the modules in a pass, and gather weights by it. But a
+    # training here makes passes of several kinds. So weights are gathered when they are needed.
+    engine.optimizer.fwd_pre_hook.remove()
+    _readers.append(engine.optimizer)
 
 
 def give_up_leftovers() -> None:

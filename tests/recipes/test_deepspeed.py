@@ -22,7 +22,7 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install
 pytestmark = pytest.mark.slow
 
 ALL = os.environ.get("PLUMBLINE_TEST_DEEPSPEED") == "1"
-WAYS = ("zero2",)
+WAYS = ("zero2", "zero3")
 MADE = PARTS if ALL else [("sft", "full"), ("dpo", "lora"), ("ppo", "full"), ("ppo", "lora")]
 RESUMED = MADE if ALL else [("sft", "full"), ("ppo", "lora")]
 
