@@ -198,7 +198,7 @@ def read_branches_in_forward(model: Any, pad_id: int, *, checkpointing: bool = F
         states = branch_states(model, branches, checkpointing=checkpointing)
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         with torch.autocast(states.device.type, enabled=False):  # few numbers, all that is kept
-            weight = next(whole.score.parameters())
+            *_, weight = whole.score.parameters()  # behind that of the base: the adapter's
             return whole.score(states.to(weight.dtype))
 
     model.forward = forward

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from plumbline.lm.sharding import held
+from plumbline.lm.sharding import copy_of, held
+from plumbline.runs.shares import Share
 from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.sharding import (
     assign,
@@ -62,6 +63,20 @@ class Learner:
         """Return everything that a checkpoint must keep."""
         weights = {name: held(weight) for name, weight in self.parameters.items()}
         return {"weights": weights, "moments": moments_of(self.optimizer, self.parameters)}
+
+    def copy_of_state(self) -> dict[str, Any]:
+        """Return a copy of what `state_dict` returns, which stays as it is."""
+        state = self.state_dict()
+        return {
+            "weights": {name: copy_of(weight) for name, weight in state["weights"].items()},
+            "moments": {
+                name: {
+                    key: copy_of(value) if isinstance(value, Tensor | Share) else value
+                    for key, value in kept.items()
+                }
+                for name, kept in state["moments"].items()
+            },
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""

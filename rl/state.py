@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -70,7 +69,7 @@ class TrainingState:
 
     def copy_of_trainable(self) -> Callable[[], None]:
         """Copy what learns, with its optimisers; return a function that restores the copy."""
-        states = {name: deepcopy(learner.state_dict()) for name, learner in self.trainable.items()}
+        states = {name: learner.copy_of_state() for name, learner in self.trainable.items()}
 
         def restore() -> None:
             for name, state in states.items():

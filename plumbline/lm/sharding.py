@@ -143,11 +143,13 @@ def is_share(tensor: Any) -> bool:
 def as_held(value: Tensor | KeptInShares, weight: Tensor) -> Tensor:
     """Return a value in the way in which a weight of its shape is held: by rows, or whole.
 
-    Every process has all of a value that is whole. Nothing is sent.
+    Every process has all of a value that is whole, and all call this together.
     """
     if isinstance(value, KeptInShares):
         return value.whole()
-    if not hasattr(weight, "device_mesh") or is_share(value):
+    if not hasattr(weight, "device_mesh"):
+        return whole(value)
+    if is_share(value):
         return value
     from torch.distributed.tensor import distribute_tensor
 

@@ -90,6 +90,9 @@ class Zero3:
         """Keep this process's share of a model's weights, on its device; all processes do so."""
         for layer in getattr(backbone(model), "layers", ()):
             import_deepspeed().utils.set_z3_leaf_module(layer, True)  # gathered all together
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()  # as DeepSpeed steps
         _share_out(model)
 
     def connect_head(self, head: nn.Module) -> None:

@@ -26,22 +26,16 @@ class ZeroOptimizer(Optimizer):
     """An optimiser of whose gradients and moments each process holds its share, by DeepSpeed.
 
     It takes the place of ``optimizer``, which DeepSpeed then steps. Its state dict has the form of
-    any other one, with a `Share` for each tensor. ``sums``: gradients are sums over the processes,
-    and not means.
+    any other one, with a `Share` for each tensor. Its weights are then held in float32. ``sums``:
+    gradients are sums over the processes, and not means.
     """
 
     def __init__(self, optimizer: Optimizer, stage: int, *, sums: bool = False) -> None:
         super().__init__([dict(group) for group in optimizer.param_groups], optimizer.defaults)
         self._inner = optimizer
         weights = [weight for group in self.param_groups for weight in group["params"]]
-        odd = sorted({str(weight.dtype) for weight in weights} - {"torch.float32"})
-        if odd:
-            raise ModelError(
-                f"Weights that train are held in {odd[0].removeprefix('torch.')}, and with "
-                f"--launch zero{stage} in float32 alone. Start from a copy of the model in "
-                "float32 (training.bf16 and ppo.precision still compute in bfloat16), or use "
-                "--launch fsdp2."
-            )
+        for weight in weights:
+            weight.data = weight.data.float()
         self._engine = import_deepspeed().initialize(
             model=_Weights(weights),
             optimizer=optimizer,
@@ -123,6 +117,8 @@ class ZeroOptimizer(Optimizer):
         for own, kept in zip(self.param_groups, state_dict["param_groups"], strict=True):
             own.update({name: value for name, value in kept.items() if name != "params"})
         self._zero.refresh_fp32_params()
+        self._inner.state.clear()
+        self.state.clear()
         weights = list(self._weights())
         for number, kept in state_dict["state"].items():
             self._parts.fill(self._inner, weights[int(number)], kept)

@@ -41,7 +41,7 @@ LOSS, WEIGHT = 1e-5, 2e-4
 FILES = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
 PARTS = [
     (part, method) for part in ("sft", "reward", "dpo", "kto", "online", "ppo") for method in FILES
-]
+] + [("undone", "full")]
 
 
 class Folder(Artifact):
@@ -108,10 +108,13 @@ def train(stage: Stage, part: str, method: str, model: Path, data: Path, rounds:
             scorer=Letters(), hook=judge, seed=0,
         )  # fmt: skip
     else:
+        # A guard looks at a round of one step afterwards, and undoes one that led too far.
+        steps = {"minibatch_size": 10, "ppo_epochs": 1, "guards": {"approx_kl": 1e-4}}
         config = PPOConfig(
-            tuning=tuning, iterations=rounds, batch_size=10, minibatch_size=5, micro_batch_size=2,
+            tuning=tuning, iterations=rounds, batch_size=10, micro_batch_size=2,
             learning_rate=1e-3, evaluations=1, checkpoint_every=1, keep_checkpoints=False,
             sampling=SamplingConfig(max_new_tokens=8), kl={"target": 1, "horizon": 20},
+            **(steps if part == "undone" else {"minibatch_size": 5}),
         )  # fmt: skip
         train_ppo(
             stage, config=config, policy=base, prompts=prompts(0, 20, "heldout"),
@@ -193,7 +196,9 @@ def assert_as_one(part: str, method: str, made: Iterable[Path]) -> None:
         if abs(first.get("rewards/margins", 1.0)) < 1e-4:  # whose sign is that of rounding
             del first["rewards/accuracies"], second["rewards/accuracies"]
         assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
-    if part not in ("online", "ppo"):
+    if part == "undone":
+        assert [line["steps"] for line in lines[1] if "steps" in line] == [0, 0, 0]
+    if part not in ("online", "ppo", "undone"):
         losses = [[line["loss"] for line in some if "loss" in line] for some in lines]
         assert len(losses[0]) == 4
         assert losses[1] == pytest.approx(losses[0], rel=LOSS)

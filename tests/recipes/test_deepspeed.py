@@ -5,15 +5,22 @@ With PLUMBLINE_TEST_DEEPSPEED=1 every training is made, full and LoRA, and one i
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 
 import pytest
 
+from plumbline.runs.metrics import read_metrics
+from plumbline.world.data import demonstrations
 from tests.recipes.sharing import (
     FILES,
     PARTS,
     assert_as_one,
+    fine_tune,
+    go_on,
     in_processes,
+    killed,
     resume_each,
     train_each,
 )
@@ -23,8 +30,9 @@ pytestmark = pytest.mark.slow
 
 ALL = os.environ.get("PLUMBLINE_TEST_DEEPSPEED") == "1"
 WAYS = ("zero2", "zero3")
-MADE = PARTS if ALL else [("sft", "full"), ("dpo", "lora"), ("ppo", "full"), ("ppo", "lora")]
-RESUMED = MADE if ALL else [("sft", "full"), ("ppo", "lora")]
+SOME = [("sft", "full"), ("dpo", "full"), ("ppo", "lora"), ("undone", "full")]
+MADE = PARTS if ALL else SOME
+RESUMED = PARTS if ALL else [("sft", "full"), ("ppo", "lora")]
 
 
 def train_and_resume(stage, *, model, data, root):
@@ -60,3 +68,53 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(way, part, method,
     names = {file.name for file in checkpoint.iterdir()}
     assert {f"shares-{n}-of-2.safetensors" for n in range(2)} < names
     assert not any(name.endswith((".pt", ".pth", ".bin")) for name in names)
+
+
+def go_on_from(before, after, root, made, base_folder, shared_data):
+    """Take up a training by PPO with another way and number of processes; return its last lines."""
+    way, processes = after
+    for method in FILES:
+        shutil.copytree(made[before] / f"ppo-{method}", root / f"ppo-{method}")
+    in_processes(go_on, root, processes, way, model=base_folder, data=shared_data)
+    return [
+        line
+        for method in FILES
+        for line in read_metrics(root / f"ppo-{method}" / "out" / "metrics.jsonl")
+        if line["step"] == 4
+    ]
+
+
+@pytest.mark.skipif(not ALL, reason="all ways are tried where PLUMBLINE_TEST_DEEPSPEED=1 is set")
+def test_another_way_or_number_of_processes_resumes(
+    base_folder, shared_data, made, made_by_one, tmp_path
+):
+    two = in_processes(
+        train_each, tmp_path / "two", 2, "fsdp2",
+        parts=[("ppo", method) for method in FILES], model=base_folder, data=shared_data,
+    )  # fmt: skip
+    folders = {**made, None: made_by_one, "fsdp2": two}
+    arguments = (folders, base_folder, shared_data)
+    expected = go_on_from(None, (None, 1), tmp_path / "one", *arguments)
+    for before, after in (
+        ("zero2", (None, 1)), ("zero3", (None, 1)), ("zero2", (None, 2)),
+        (None, ("zero2", 2)), (None, ("zero3", 2)), ("zero2", ("zero2", 3)),
+        ("zero3", ("zero3", 3)), ("zero2", ("zero3", 2)), ("zero3", ("zero2", 2)),
+        ("zero3", ("fsdp2", 2)), ("fsdp2", ("zero3", 2)), ("fsdp2", ("zero2", 2)),
+    ):  # fmt: skip
+        found = go_on_from(before, after, tmp_path / f"{before}-{after}", *arguments)
+        assert len(found) == len(expected) >= 2, (before, after)
+        for one, other in zip(expected, found, strict=True):
+            assert other == pytest.approx(one, rel=1e-3, abs=1e-4), (before, after)
+
+
+@pytest.mark.skipif(not ALL, reason="one is killed where PLUMBLINE_TEST_DEEPSPEED=1 is set")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_killed_training_resumes(way, base_folder, tmp_path):
+    rows = tmp_path / "demonstrations.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in demonstrations(0, 60)))
+    whole = fine_tune(tmp_path / "whole", base_folder, rows, 2, way)
+    killed(tmp_path / "cut", base_folder, rows, 2, way)
+    resumed = fine_tune(tmp_path / "cut", base_folder, rows, 2, way)
+    assert resumed.manifest.arguments["sharding"] == way
+    for name in ("metrics.jsonl", FILES["full"]):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
