@@ -69,8 +69,8 @@ _DEEPSPEED: dict[str, tuple[object, ...] | None] = {
     "offload_param_device": ("none", None),
     "gradient_accumulation_steps": None,
     "gradient_clipping": None,
-    # These change nothing: machines meet as Plumbline lets them, models are loaded one after the
-    # other in any case, and what a training makes is one whole model.
+    # These change nothing: machines meet as Plumbline lets them, each process loads a model and
+    # gives up what is not its own, and what a training makes is one whole model.
     **dict.fromkeys(
         ("deepspeed_multinode_launcher", "zero3_init_flag", "zero3_save_16bit_model")
     ),

@@ -118,13 +118,15 @@ class Sharding(NamedTuple):
     weights: bool = False
     gradients: bool = False
     optimizer: bool = False
+    steps_a_copy: bool = False
+    """Whether the optimiser holds its share of the weights that train once more."""
 
 
 SHARDINGS = Table(
     "sharding",
     (
         Sharding("ddp"),
-        Sharding("zero2", gradients=True, optimizer=True),
+        Sharding("zero2", gradients=True, optimizer=True, steps_a_copy=True),
         Sharding("zero3", weights=True, gradients=True, optimizer=True),
         Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
     ),
@@ -198,6 +200,7 @@ def memory_of(training: Training, sharding: Sharding, processes: int = 1) -> Mem
     trained = training.trained_parameters
     whole = training.frozen + (0 if training.rank is None else 1)
     weights = 4 * trained + int(training.held * whole * shape.parameters)
+    kept = training.moments + (4 if sharding.steps_a_copy and processes > 1 else 0)
     rows, length = training.sampled
     shares = sharding.weights and processes > 1
     gathered = shape.in_layers * 2 // shape.layers + shape.embeddings if shares else 0
@@ -206,7 +209,7 @@ def memory_of(training: Training, sharding: Sharding, processes: int = 1) -> Mem
     return Memory(
         parameters=share(weights, sharding.weights),
         gradients=share(4 * trained, sharding.gradients),
-        optimizer=share(training.moments * trained, sharding.optimizer),
+        optimizer=share(kept * trained, sharding.optimizer),
         activations=activations_of(training) + training.computed * gathered,
         cache=laid_out + rows * length * shape.cache_of_token(training.computed),
     )

@@ -120,7 +120,7 @@ def test_memory_by_hand():
     assert memory.activations == 10 * 2 * 72 * 2
     assert memory.total == sum(memory[:4])
     zero2 = memory_of(full, SHARDINGS["zero2"], processes=4)
-    assert (zero2.parameters, zero2.gradients, zero2.optimizer) == (2280, 380, 760)
+    assert (zero2.parameters, zero2.gradients, zero2.optimizer) == (2280, 380, 760 + 380)
     zero3 = memory_of(full, SHARDINGS["zero3"], processes=4)
     assert zero3.parameters == 570
     # An adapter of rank 2: q, k, v, o have sides 4 + 4; gate, up, down 4 + 8.
