@@ -150,6 +150,7 @@ class Stranger(NamedTuple):
 def _meet(door: _Door, own: Hello, say: Callable[[str], None]) -> list[Other]:
     """Return the other machines in their order, once all are there; raise where one cannot be."""
     others: dict[int, Other] = {}
+    refused: list[Other] = []
     strangers: list[Stranger] = []
     deadline = time.monotonic() + MEET
     problem = None
@@ -171,12 +172,15 @@ def _meet(door: _Door, own: Hello, say: Callable[[str], None]) -> list[Other]:
         if before is not None and before.connection.poll():
             del others[came.hello.number]  # it was stopped, since nothing is said before a welcome
         problem = _difference(own, came, others)
-        others[came.hello.number] = came
+        if problem is None:
+            others[came.hello.number] = came
+        else:
+            refused.append(came)
     if problem is None:
         for other in others.values():
             send(other.connection, other.name, "welcome", 0)
         return [others[number] for number in sorted(others)]
-    for other in others.values():
+    for other in [*others.values(), *refused]:
         with suppress(OSError):
             other.connection.send(("end", problem))
     raise ConfigError(problem)

@@ -202,6 +202,20 @@ def test_a_machine_that_is_started_again_takes_its_own_place(tmp_path):
             assert other_side.result() == (("welcome", 0), ("welcome", 0))
 
 
+def test_both_machines_of_one_number_are_told(tmp_path):
+    first = Place(3, 0, "127.0.0.1", free_port())
+    with (
+        second_machine(first, tmp_path, 3) as (raised, _),
+        second_machine(first, tmp_path, 3) as (also_raised, _),
+        pytest.raises(ConfigError, match="both say that they are machine 1"),
+        gathered(first, 3, tmp_path),
+    ):
+        pass
+    for error in (*raised, *also_raised):
+        assert "both say that they are machine 1" in str(error)
+    assert len(raised) == len(also_raised) == 1
+
+
 def test_another_version_of_plumbline_is_named(place, tmp_path, monkeypatch):
     class Hello:
         """What a machine says whose version has other fields."""
