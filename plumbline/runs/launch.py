@@ -339,6 +339,8 @@ def threads_of_each(processes: int) -> int | None:
     return None if processes == 1 else max(1, (os.cpu_count() or 1) // processes)
 
 
+#: Processes of a training on a core, at most: more are surely a mistake.
+_MOST_ON_A_CORE = 8
 _ALONE = {"RANK": "0", "WORLD_SIZE": "1"}
 
 
@@ -367,6 +369,12 @@ def _refuse_too_few_gpus(processes: int) -> None:
         raise ConfigError(
             f"{processes} processes are asked for, and there are {count} GPUs; each needs one. Set "
             "fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU."
+        )
+    cores = os.cpu_count() or 1
+    if count == 0 and processes > _MOST_ON_A_CORE * cores:
+        raise ConfigError(
+            f"{processes} processes are asked for on this machine, and it has {cores} cores and no "
+            f"GPU. Each process has a whole model. Set {cores} or fewer."
         )
 
 

@@ -401,3 +401,11 @@ def test_the_share_of_a_batch(monkeypatch):
     assert share_of_batch(8) == 2
     with pytest.raises(ConfigError, match="batch_size is 6, which 4 processes cannot share"):
         share_of_batch(6)
+
+
+def test_more_processes_than_a_machine_without_gpus_can_hold_are_refused(gpus, monkeypatch):
+    gpus(0)
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 2)
+    assert launch.launch_of("ddp", 16).processes == 16
+    with pytest.raises(ConfigError, match="it has 2 cores and no GPU"):
+        launch.launch_of("ddp", 17)
