@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+from plumbline.config import Config
 from plumbline.data.records import assistant, prompt_id, user
 from plumbline.dropped import Dropped, DroppedFile
 from plumbline.errors import SystemFailedError
 from plumbline.lm.chat import encode_response
 from plumbline.lm.context import LengthLimit
 from plumbline.runs.progress import Reporter
-from plumbline.runs.stage import Stage
+from plumbline.runs.run import Run
+from plumbline.runs.stage import Stage, stage
 from plumbline.training.pairs import encode_pairs
 from plumbline.training.row_file import (
     ROWS_AT_ONCE,
@@ -132,6 +135,35 @@ def test_a_folder_that_is_lost_is_said_or_does_not_matter(tokenizer, tmp_path):
     before = list(pairs)
     shutil.rmtree(tmp_path / "rows")
     assert list(pairs) == before and before[1].row["row"] == 2
+
+
+class KilledError(Exception):
+    pass
+
+
+@stage("rows")
+def keep_rows(stage, *, killed_by):
+    """Keep rows in the scratch folder, and end by an error where there is such a file."""
+    file = RowFile({"ids": "ids"}, empty_folder(stage) / "rows.arrow")
+    for number in range(3):
+        file.add({"ids": [number]})
+    if Path(killed_by).exists():
+        raise KilledError
+    (stage.folder / "rows.txt").write_text(str(file.table()["ids"].to_pylist()))
+    return {}
+
+
+def test_rows_are_gone_with_the_stage_s_folder_also_after_a_kill(tmp_path):
+    kill = tmp_path / "kill"
+    kill.touch()
+    run = Run(tmp_path, "run", "test", Config(), isolate=False, reporter=Reporter(quiet=True))
+    with pytest.raises(KilledError):
+        run.make("rows", keep_rows, killed_by=str(kill))
+    assert len(list(tmp_path.rglob("rows.arrow"))) == 1  # in the folder that the next attempt uses
+    kill.unlink()
+    made = run.make("rows", keep_rows, killed_by=str(kill))
+    assert not list(tmp_path.rglob("*.arrow")) and not list(run.store.partial("x").parent.iterdir())
+    assert {file.name for file in made.path.iterdir()} == {"manifest.json", "rows.txt"}
 
 
 def test_what_a_killed_attempt_left_is_removed(tmp_path):
