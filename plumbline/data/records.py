@@ -188,6 +188,8 @@ class DatasetWriter:
 
     def finish(self, description: str, dropped: LeftOut | None = None) -> dict[str, float]:
         """Complete the dataset with its card; return the number of rows by split."""
+        for file in self._files.values():  # an error in one leaves none of them
+            file.complete()
         columns = {name for file in self._files.values() for name in file.finish()}
         dropped = dropped if dropped is not None else Dropped()
         dropped.write(self._folder)

@@ -41,6 +41,7 @@ class RowWriter:
         self._schema = pa.schema([])
         self._parts: list[Path] = []
         self._file: pq.ParquetWriter | None = None
+        self._whole: Path | None = None
         for left in path.parent.glob(f"{path.name}.*{_PARTIAL}"):  # by one that was killed
             left.unlink()
 
@@ -53,6 +54,15 @@ class RowWriter:
 
     def finish(self) -> list[str]:
         """Write what is left, and have the file in its place; return its columns."""
+        whole = self.complete()
+        whole.replace(self.path)
+        self._remove_parts()
+        return list(self._schema.names)
+
+    def complete(self) -> Path:
+        """Write what is left to a file that is not in its place yet; return that file."""
+        if self._whole is not None:
+            return self._whole
         self._take_waiting()
         if self._group or self._file is None:
             self._write_group()
@@ -63,9 +73,8 @@ class RowWriter:
             with _parquet_writer(whole, self._schema) as writer:
                 for group in self._groups(self._parts[:-1]):
                     writer.write_table(_as(group, self._schema))
-        whole.replace(self.path)
-        self._remove_parts()
-        return list(self._schema.names)
+        self._whole = whole
+        return whole
 
     def __enter__(self) -> RowWriter:
         return self

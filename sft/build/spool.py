@@ -29,9 +29,12 @@ class Block(NamedTuple):
     """For each comparison, the key of each row."""
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def encode(row: Row) -> bytes:
     """Return a row as JSON."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+    return _as_json(row).encode()
 
 
 class SpoolWriter:

@@ -12,6 +12,7 @@ from plumbline.data.records import CONVERSATIONS, Row
 from sft.cleaning.step import Compared, Comparison, Removal, Step, StepConfig
 
 _KEY_BYTES = 16
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _HALVES = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
@@ -41,7 +42,7 @@ def exact_key(row: Row, of: str = "row") -> bytes:
     ]
     if of == "prompt":
         dialogues = [turns[:-1] for turns in dialogues]
-    text = json.dumps(dialogues, ensure_ascii=False, separators=(",", ":"))
+    text = _as_json(dialogues)
     return bytes(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")))
 
 

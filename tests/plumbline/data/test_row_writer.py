@@ -141,6 +141,14 @@ def test_an_error_while_rows_are_made_leaves_no_split(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_at_the_end_of_one_split_leaves_none(tmp_path):
+    rows = [{"messages": [user("a"), assistant("b")], "n": n} for n in (1, "x")]
+    splits = {"train": rows[:1], "test": rows}
+    with pytest.raises(DataError, match="'n' holds values of different kinds"):
+        write_dataset(tmp_path, splits, kind="messages", title="M", description="")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_that_is_killed_leaves_no_split_and_the_next_one_finishes(tmp_path):
     with RowWriter(tmp_path / "train.parquet", row_group=1000) as killed:
         for row in growing_rows(1200):
