@@ -58,7 +58,7 @@ def train_dpo(
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
     rows = iterate_dataset(preferences.path, "train")
-    pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage))
+    pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage, preferences))
     stage.report_dropped(dropped)
 
     # 2. The policy and its reference, whose log-probabilities may be known before it moves.

@@ -52,7 +52,8 @@ def train_kto(
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    own = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, empty_folder(stage))
+    folder = empty_folder(stage, labels)
+    own = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, folder)
     examples = with_mismatches(own, limit) if config.has_kl else own
     stage.report_dropped(dropped)
 

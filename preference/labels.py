@@ -20,7 +20,7 @@ from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, encode_responses
 from plumbline.lm.context import LengthLimit
 from plumbline.seeds import rng
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, in_parts
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in, in_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,7 +129,7 @@ def encode_labeled(
     folder they are in memory, which is for few rows. Raises `DataError` where responses of only one
     label are left.
     """
-    kept = RowFile(_COLUMNS, None if folder is None else folder / "labels.arrow")
+    kept = RowFile(_COLUMNS, file_in(folder, "labels.arrow"))
     lengths, number, liked = array("l"), 0, 0
     for part in in_parts(rows):
         texts = [(row["prompt"], [row["completion"][-1]["content"]]) for row in part]

@@ -104,13 +104,12 @@ def _read(
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
     rows = _rows_to_train_on(preferences, config)
-    folder = empty_folder(stage)
-    pairs = encode_pairs(rows, tokenizer, limit, dropped, folder)
+    pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage, preferences))
     stage.report_dropped(dropped)
     contradicting = count_contradictions(pairs)
     if contradicting:
         stage.say(f"{contradicting} pairs stand in the data both ways round, and are kept")
-    test = StoredRows(preferences.path, "test", folder)
+    test = StoredRows(preferences.path, "test", stage.scratch / "rows")
     return TrainingData(preferences, tokenizer, limit, pairs, test, contradicting, len(dropped))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.errors import ConfigError
 from plumbline.runs.processes import number_of_processes
 from plumbline.seeds import derive
+from plumbline.training.row_file import file_in
 from plumbline.training.task_mixture import TaskSampler, TaskWeights
 from sft.config import OtherTasksConfig, SFTConfig
 from sft.tokenized import TOKEN_WEIGHTS, with_weights
@@ -79,13 +80,13 @@ def join_tasks(
     others: Mapping[str, tuple[Dataset, Dataset]],
     config: SFTConfig,
     seed: int,
-    folder: Path,
+    folder: Path | None,
 ) -> tuple[Dataset, Tasks]:
     """Return the rows of all tasks one behind another, and what the training does with them.
 
     ``others`` have tokenised rows to train on and held-out ones; what is added to rows is written
-    to ``folder``. Raises `ConfigError` where the weights do not match the tasks, or several
-    processes would share the training.
+    to ``folder``, or held in memory without one. Raises `ConfigError` where the weights do not
+    match the tasks, or several processes would share the training.
     """
     from datasets import concatenate_datasets
 
@@ -118,7 +119,7 @@ def join_tasks(
     return rows, tasks
 
 
-def _all_with_weights(parts: Sequence[Dataset], folder: Path) -> list[Dataset]:
+def _all_with_weights(parts: Sequence[Dataset], folder: Path | None) -> list[Dataset]:
     """Return datasets that all have weights of tokens where one of them has."""
     if not any(TOKEN_WEIGHTS in part.column_names for part in parts):
         return list(parts)
@@ -128,7 +129,7 @@ def _all_with_weights(parts: Sequence[Dataset], folder: Path) -> list[Dataset]:
         else with_weights(
             part,
             ([float(label != -100) for label in labels] for labels in part["labels"]),
-            folder / f"task-{number}.arrow",
+            file_in(folder, f"task-{number}.arrow"),
         )
         for number, part in enumerate(parts)
     ]

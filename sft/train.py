@@ -21,7 +21,7 @@ from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
-from plumbline.training.row_file import empty_folder
+from plumbline.training.row_file import empty_folder, file_in
 from plumbline.training.sharding import loaded
 from sft.answer_batches import WRONG_IDS
 from sft.config import SFTConfig
@@ -61,13 +61,14 @@ def train_sft(
     # 1. Conversations become ids and labels, in our one place for that.
     tokenizer = load_tokenizer(base.path)
     limit = length_limit(config.max_length, load_config(base.path))
-    dropped, folder = DroppedFile(stage.folder), empty_folder(stage)
+    dropped = DroppedFile(stage.folder)
+    folder = empty_folder(stage, demonstrations, *(others or {}).values())
 
     def tokenized(artifact: Artifact, name: str) -> tuple[Dataset, Dataset]:
         train, test = (
             tokenize(
                 iterate_dataset(artifact.path, split), tokenizer, limit, dropped,
-                folder / f"{name}-{split}.arrow",
+                file_in(folder, f"{name}-{split}.arrow"),
                 last_turn_only=config.loss_on == "last_turn",
                 wrong_answers=bool(config.wrong_answer_losses),
             )

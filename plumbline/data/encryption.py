@@ -167,6 +167,11 @@ def decrypt_dataset(folder: Path, key: DataKey) -> list[Path]:
     return [decrypt_file(file, key) for file in _files_with_rows(folder, SUFFIX)]
 
 
+def is_encrypted(folder: Path) -> bool:
+    """Return whether rows of a dataset are encrypted."""
+    return bool(_files_with_rows(folder, SUFFIX))
+
+
 def _files_with_rows(folder: Path, suffix: str) -> list[Path]:
     patterns = ("*.parquet", "*.jsonl")
     return sorted(file for pattern in patterns for file in folder.glob(pattern + suffix))

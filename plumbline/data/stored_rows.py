@@ -2,13 +2,14 @@
 
 A Parquet file gives one row only by decoding thousands. So a split is decoded once into a file that
 is mapped into memory: a row costs some tens of microseconds, and the system keeps of the file what
-it has room for. On disk it takes as much as its texts.
+it has room for. On disk it takes as much as its texts. An encrypted split is decoded in memory.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import overload
@@ -23,16 +24,13 @@ class StoredRows(Sequence[Row]):
     """The rows of one split of a dataset folder, read from ``scratch`` as they are asked for."""
 
     def __init__(self, folder: Path, split: str, scratch: Path) -> None:
-        scratch.mkdir(parents=True, exist_ok=True)
-        path = scratch / f"{split}.arrow"
-        with (
-            pq.ParquetFile(split_file(folder, split), pre_buffer=False) as file,
-            pa.ipc.new_file(str(path), file.schema_arrow) as writer,
-        ):
-            for batch in file.iter_batches(rows_at_once(file)):
-                writer.write_batch(batch)
-        mapped = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches = [mapped.get_batch(number) for number in range(mapped.num_record_batches)]
+        source = split_file(folder, split)
+        with pq.ParquetFile(source, pre_buffer=False) as file:
+            if isinstance(source, BytesIO):
+                self._batches = list(file.iter_batches(rows_at_once(file)))
+            else:
+                scratch.mkdir(parents=True, exist_ok=True)
+                self._batches = _mapped(file, scratch / f"{split}.arrow")
         sizes: list[int] = [batch.num_rows for batch in self._batches]
         self._starts = [0, *accumulate(sizes)]
 
@@ -57,3 +55,12 @@ class StoredRows(Sequence[Row]):
         """Yield all rows in order."""
         for batch in self._batches:
             yield from rows_of_batch(batch)
+
+
+def _mapped(file: pq.ParquetFile, path: Path) -> list[pa.RecordBatch]:
+    """Return the rows of a Parquet file as batches of a file that is mapped into memory."""
+    with pa.ipc.new_file(str(path), file.schema_arrow) as writer:
+        for batch in file.iter_batches(rows_at_once(file)):
+            writer.write_batch(batch)
+    mapped = pa.ipc.open_file(pa.memory_map(str(path)))
+    return [mapped.get_batch(number) for number in range(mapped.num_record_batches)]

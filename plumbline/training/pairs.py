@@ -13,7 +13,7 @@ from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
 from plumbline.lm.context import LengthLimit
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, Texts, in_parts
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, Texts, file_in, in_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,7 @@ def encode_pairs(
     What is kept of a pair has no texts. Pairs are written to a file in ``folder``, and each is read
     when it is asked for; without a folder they are in memory, which is for few pairs.
     """
-    kept = RowFile(_COLUMNS, None if folder is None else folder / "pairs.arrow")
+    kept = RowFile(_COLUMNS, file_in(folder, "pairs.arrow"))
     lengths, number = array("l"), 0
     for part in in_parts(rows):
         texts = [(row["prompt"], [row[side][-1]["content"] for side in _SIDES]) for row in part]

@@ -17,6 +17,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from plumbline.data.encryption import is_encrypted
 from plumbline.errors import SystemFailedError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from plumbline.runs.artifacts import Artifact
     from plumbline.runs.stage import Stage
 
 T = TypeVar("T")
@@ -60,11 +62,19 @@ class LazyRows(Sequence[T], Generic[T]):
         return map(self._read, range(self._count))
 
 
-def empty_folder(stage: Stage) -> Path:
-    """Return the folder for a stage's rows, without those of an attempt that was killed."""
+def empty_folder(stage: Stage, dataset: Artifact, *others: Artifact) -> Path | None:
+    """Return the folder for a stage's rows, without those of an attempt that was killed.
+
+    None where a dataset is encrypted: what is decrypted stays in memory.
+    """
     folder = stage.scratch / "rows"
     shutil.rmtree(folder, ignore_errors=True)
-    return folder
+    return None if any(is_encrypted(read.path) for read in (dataset, *others)) else folder
+
+
+def file_in(folder: Path | None, name: str) -> Path | None:
+    """Return a file of that folder, if there is one."""
+    return None if folder is None else folder / name
 
 
 def in_parts(rows: Iterable[T]) -> Iterator[list[T]]:

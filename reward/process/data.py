@@ -29,7 +29,7 @@ from plumbline.lm.context import LengthLimit
 from plumbline.runs.artifacts import Artifact, read_json, write_json
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, in_parts
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in, in_parts
 from reward.process.config import StepFileConfig
 from reward.process.steps import step_ends
 
@@ -166,7 +166,7 @@ def encode_steps(
     They are written to a file in ``folder``, and each is read when it is asked for; without a
     folder they are in memory, which is for few rows.
     """
-    kept = RowFile(_COLUMNS, None if folder is None else folder / "steps.arrow")
+    kept = RowFile(_COLUMNS, file_in(folder, "steps.arrow"))
     lengths, number = array("l"), 0
     for part in in_parts(rows):
         texts = [(row["prompt"], ["".join(row["completions"])]) for row in part]

@@ -46,7 +46,7 @@ def train_process_reward(
     limit = length_limit(config.max_length, load_config(policy.path))
     hard = are_from_rollouts(steps) if config.hard_labels is None else config.hard_labels
     train, test = (labeled_rows(steps, part, hard=hard) for part in ("train", "test"))
-    examples = encode_steps(train, tokenizer, limit, dropped, empty_folder(stage))
+    examples = encode_steps(train, tokenizer, limit, dropped, empty_folder(stage, steps))
     stage.report_dropped(dropped)
 
     # 2. The policy's weights under a new head of two labels.

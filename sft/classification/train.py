@@ -21,7 +21,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
-from plumbline.training.row_file import LazyRows, Lists, RowFile, empty_folder, in_parts
+from plumbline.training.row_file import LazyRows, Lists, RowFile, empty_folder, file_in, in_parts
 from sft.classification.config import ClassifierConfig
 from sft.classification.metrics import (
     Array,
@@ -53,10 +53,10 @@ def train_classifier(
     tokenizer = load_tokenizer(base.path)
     labels, several = labels_of(texts.path)
     limit = length_limit(config.max_length, load_config(base.path)).tokens
-    folder = empty_folder(stage)
+    folder = empty_folder(stage, texts)
 
     def tokenized(split: str) -> tuple[LazyRows[dict[str, Any]], int]:
-        rows, file = iterate_dataset(texts.path, split), folder / f"{split}.arrow"
+        rows, file = iterate_dataset(texts.path, split), file_in(folder, f"{split}.arrow")
         return _tokenized(rows, labels, tokenizer, limit, file, several=several)
 
     train, cut = tokenized("train")
@@ -115,11 +115,11 @@ def _tokenized(
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     limit: int,
-    file: Path,
+    file: Path | None,
     *,
     several: bool,
 ) -> tuple[LazyRows[dict[str, Any]], int]:
-    """Return ids and labels of texts, which are read from a file, and how many texts were cut."""
+    """Return ids and labels of texts, and how many texts were cut; they are in the file, if any."""
     place = {label: number for number, label in enumerate(labels)}
     kept, cut = RowFile({"input_ids": "ids", "labels": "numbers"}, file), 0
     for part in in_parts(rows):

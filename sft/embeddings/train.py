@@ -19,7 +19,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.training.fit import fit
-from plumbline.training.row_file import LazyRows, empty_folder
+from plumbline.training.row_file import LazyRows
 from sft.embeddings.config import EmbeddingConfig
 from sft.embeddings.embedder import vectors, write_sentence_transformer
 from sft.embeddings.metrics import mean_reciprocal_rank, ranks, recall_at
@@ -42,9 +42,8 @@ def train_embeddings(
     # 1. The pairs, and the decoder to start from.
     tokenizer = load_tokenizer(base.path)
     limit = length_limit(config.max_length, load_config(base.path)).tokens
-    folder = empty_folder(stage)
-    train: Sequence[Row] = StoredRows(pairs.path, "train", folder)
-    test = StoredRows(pairs.path, "test", folder)
+    train: Sequence[Row] = StoredRows(pairs.path, "train", stage.scratch)
+    test = StoredRows(pairs.path, "test", stage.scratch)
     set_seed(seed)
     model = trainable_trunk(base.path, config.tuning)
 

@@ -20,12 +20,17 @@ from plumbline.data.encryption import (
     data_key,
     decrypt_file,
     decrypt_text,
+    encrypt_dataset,
     encrypt_file,
     encrypt_text,
     new_key,
     read_decrypted,
 )
+from plumbline.data.records import assistant, user, write_dataset
+from plumbline.data.stored_rows import StoredRows
 from plumbline.errors import ConfigError, DataError
+from plumbline.runs.artifacts import Artifact
+from plumbline.training.row_file import empty_folder
 
 KEY = DataKey(bytes(range(32)), "the test")
 FRAME = 64
@@ -34,6 +39,20 @@ FRAME = 64
 @pytest.fixture
 def small_frames(monkeypatch):
     monkeypatch.setattr(encryption, "FRAME", FRAME)
+
+
+def test_what_is_decrypted_for_a_training_is_written_nowhere(stage, tmp_path, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY.secret.hex())
+    rows = [{"messages": [user("Hello?"), assistant("Yes.")]}] * 3
+    folder = tmp_path / "dataset"
+    write_dataset(folder, {"train": rows}, kind="messages", title="M", description="")
+    dataset = Artifact(folder)
+    assert empty_folder(stage, dataset) == stage.scratch / "rows"
+    encrypt_dataset(folder, KEY)
+    assert empty_folder(stage, dataset) is None
+    stored = StoredRows(folder, "train", stage.scratch)
+    assert list(stored) == rows and stored[1] == rows[1]
+    assert not stage.scratch.exists()
 
 
 def encrypted(folder, content, name="train.parquet", key=KEY):

@@ -14,6 +14,7 @@ from plumbline.dropped import Dropped, DroppedFile
 from plumbline.errors import SystemFailedError
 from plumbline.lm.chat import encode_response
 from plumbline.lm.context import LengthLimit
+from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
@@ -168,8 +169,8 @@ def test_rows_are_gone_with_the_stage_s_folder_also_after_a_kill(tmp_path):
 
 def test_what_a_killed_attempt_left_is_removed(tmp_path):
     stage = Stage(tmp_path, Reporter(quiet=True))
-    folder = empty_folder(stage)
+    folder = empty_folder(stage, Artifact(tmp_path))
     folder.mkdir(parents=True)
     (folder / "cache-1.arrow").touch()
-    assert empty_folder(stage) == folder and not folder.exists()
+    assert empty_folder(stage, Artifact(tmp_path)) == folder and not folder.exists()
     assert folder.is_relative_to(stage.scratch) and not folder.is_relative_to(stage.folder)
