@@ -52,8 +52,7 @@ def train_kto(
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
     limit = length_limit(config.max_length, load_config(policy.path))
-    folder = empty_folder(stage, labels)
-    own = encode_labeled(_labeled_rows(labels), tokenizer, limit, dropped, folder)
+    own = encode_labeled(_rows_of(labels), tokenizer, limit, dropped, empty_folder(stage, labels))
     examples = with_mismatches(own, limit) if config.has_kl else own
     stage.report_dropped(dropped)
 
@@ -93,7 +92,7 @@ def train_kto(
     }
 
 
-def _labeled_rows(labels: Artifact) -> Iterable[Row]:
+def _rows_of(labels: Artifact) -> Iterable[Row]:
     rows = iterate_dataset(labels.path, "train")
     return unpaired_rows(rows) if "chosen" in columns_of(labels.path, "train") else rows
 
