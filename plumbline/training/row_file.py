@@ -13,7 +13,7 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Rows that are encoded, or written, at once. So many are Python objects.
-ROWS_AT_ONCE = 500
+#: Rows that are encoded, or written, at once: so many are Python objects. Of large ones fewer, of
+#: which the texts have so many characters, or the lists so many numbers.
+ROWS_AT_ONCE, SIZE_AT_ONCE = 500, 2 * 2**20
 Kind = Literal["ids", "lists of ids", "numbers", "number", "flag", "text", "object"]
 """What a column holds; an object is what JSON knows."""
 
@@ -79,9 +80,25 @@ def file_in(folder: Path | None, name: str) -> Path | None:
 
 def in_parts(rows: Iterable[T]) -> Iterator[list[T]]:
     """Yield rows in lists, each of as many as are worked on at once."""
-    rest = iter(rows)
-    while part := list(islice(rest, ROWS_AT_ONCE)):
+    part: list[T] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += _characters(row)
+        if len(part) == ROWS_AT_ONCE or size >= SIZE_AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
         yield part
+
+
+def _characters(value: object) -> int:
+    """Return how many characters the texts in a value have."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
 
 
 def rows_at(rows: Sequence[T], numbers: Sequence[int] | np.ndarray) -> LazyRows[T]:
@@ -99,7 +116,7 @@ class RowFile:
         self._file, self._kinds = file, columns
         self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
         self._waiting: list[Mapping[str, Any]] = []
-        self._written = 0
+        self._written, self._size = 0, 0
         with _on_disk(file):
             if file is None:
                 self._sink: Any = pa.BufferOutputStream()
@@ -115,7 +132,8 @@ class RowFile:
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row, which has a value for each column."""
         self._waiting.append(row)
-        if len(self._waiting) == ROWS_AT_ONCE:
+        self._size += sum(len(value) for value in row.values() if isinstance(value, list))
+        if len(self._waiting) == ROWS_AT_ONCE or self._size >= SIZE_AT_ONCE:
             self._write()
 
     def table(self) -> pa.Table:
@@ -160,6 +178,7 @@ class RowFile:
             self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._written += len(self._waiting)
         self._waiting.clear()
+        self._size = 0
 
 
 class Lists:

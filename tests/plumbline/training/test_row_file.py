@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from plumbline.training.row_file import (
     Lists,
     RowFile,
     empty_folder,
+    in_parts,
     rows_at,
 )
 from sft.tokenized import tokenize
@@ -72,7 +74,7 @@ def test_pairs_in_a_file_are_what_each_row_says(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("what", ["pairs", "demonstrations"])
 def test_rows_take_no_memory_of_their_own(what, tokenizer, tmp_path):
-    """2,000 more rows leave less than 50 bytes each, where Python's lists take over a thousand."""
+    """1,000 more rows leave less than 50 bytes each, where Python's lists take over a thousand."""
 
     def held(count):
         tracemalloc.start()
@@ -89,8 +91,8 @@ def test_rows_take_no_memory_of_their_own(what, tokenizer, tmp_path):
         return size
 
     held(10)  # what is made once, such as templates
-    few, many = held(500), held(2500)
-    assert many - few < 2000 * 50
+    few, many = held(100), held(1100)
+    assert many - few < 1000 * 50
 
 
 def test_rows_that_are_made_when_they_are_asked_for():
@@ -112,6 +114,20 @@ def test_lists_keep_their_lengths_and_may_be_empty():
     assert [ids[number] for number in range(len(rows))] == rows
     assert weights[ROWS_AT_ONCE] == [0.1] * (ROWS_AT_ONCE % 3)
     assert len(file) == len(rows)
+
+
+def test_of_large_rows_few_are_held_at_once():
+    rows = [{"prompt": [user("x" * 10**6)], "row": number} for number in range(7)]
+    parts = list(in_parts(iter(rows)))
+    assert [len(part) for part in parts] == [3, 3, 1] and [*chain(*parts)] == rows
+    small = [{"prompt": [user("x")]} for _ in range(ROWS_AT_ONCE + 1)]
+    assert [len(part) for part in in_parts(small)] == [ROWS_AT_ONCE, 1]
+    file = RowFile({"ids": "ids"}, None)
+    for number in range(5):
+        file.add({"ids": [number] * 10**6})
+    table = file.table()
+    assert [len(chunk) for chunk in table["ids"].chunks] == [3, 2] and len(file) == 5
+    assert [Lists(table["ids"])[number][0] for number in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_a_disk_that_is_full_is_said(tokenizer, tmp_path):
