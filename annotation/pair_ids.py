@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from plumbline.data.labels import LABELS_FILE, read_labels
-from plumbline.data.records import Row, read_dataset
+from plumbline.data.records import Row, columns_of, iterate_dataset, number_of_rows
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import Artifact
 
@@ -33,12 +33,16 @@ def pairs_of(artifact: Artifact) -> set[str]:
     if (artifact.path / LABELS_FILE).exists():
         return {label.pair_id for label in read_labels(artifact.path)}
     splits = sorted(path.stem for path in artifact.path.glob("*.parquet"))
-    rows = [row for split in splits for row in read_dataset(artifact.path, split)]
-    missing = sum("pair_id" not in row for row in rows)
+    known = {split: "pair_id" in columns_of(artifact.path, split) for split in splits}
+    missing = sum(number_of_rows(artifact.path, split) for split in splits if not known[split])
     if missing or not splits:
         problem = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
         raise DataError(
             f"{artifact.id} was given as labelled already, but it has {problem}, so it cannot be "
             "told which pairs it is about. Give labels, pairs, or preferences made from pairs."
         )
-    return {row["pair_id"] for row in rows}
+    return {
+        row["pair_id"]
+        for split in splits
+        for row in iterate_dataset(artifact.path, split, ["pair_id"])
+    }
