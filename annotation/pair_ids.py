@@ -33,8 +33,8 @@ def pairs_of(artifact: Artifact) -> set[str]:
     if (artifact.path / LABELS_FILE).exists():
         return {label.pair_id for label in read_labels(artifact.path)}
     splits = sorted(path.stem for path in artifact.path.glob("*.parquet"))
-    known = {split: "pair_id" in columns_of(artifact.path, split) for split in splits}
-    missing = sum(number_of_rows(artifact.path, split) for split in splits if not known[split])
+    has_id = {split: "pair_id" in columns_of(artifact.path, split) for split in splits}
+    missing = sum(number_of_rows(artifact.path, split) for split in splits if not has_id[split])
     if missing or not splits:
         problem = f"{missing} rows without a 'pair_id'" if splits else "no Parquet file"
         raise DataError(
