@@ -12,7 +12,6 @@ import pickle
 import queue
 import secrets
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from plumbline.runs.nodes import (
     Hello,
     Nodes,
     Other,
+    answer_within,
     hello_of,
     launchers_store,
     notice_loss,
@@ -117,7 +117,7 @@ class _Door:
         with knocking:  # the connection has a number of its own for it
             connection = Connection(os.dup(knocking.fileno()))
             try:
-                _answer_within(knocking, LOST)
+                answer_within(knocking, LOST)
                 connection.send_bytes(self._name)
                 if connection.recv_bytes(64) == NO_MARK:
                     host = connection.recv_bytes(256).decode(errors="replace")
@@ -126,7 +126,7 @@ class _Door:
                 deliver_challenge(connection, self._key)
                 answer_challenge(connection, self._key)
                 hello = connection.recv()
-                _answer_within(knocking, 0)
+                answer_within(knocking, 0)
                 self.came.put(Other(hello, connection))
             except (AuthenticationError, EOFError, OSError, ValueError):
                 connection.close()  # who this was does not have the key
@@ -207,11 +207,6 @@ def _without_mark(stranger: Stranger, own: Hello) -> str:
 def _printable(text: str) -> str:
     """Return a text from the network as a terminal may show it."""
     return "".join(c for c in text if c.isascii() and (c.isalnum() or c in "-._")) or "a machine"
-
-
-def _answer_within(connection: socket.socket, seconds: int) -> None:
-    """Let reading fail where nothing comes for so long; 0: never."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def _difference(own: Hello, other: Other, others: Mapping[int, Other]) -> str | None:

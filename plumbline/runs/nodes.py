@@ -9,6 +9,7 @@ more, ends the stage on all of them; the same commands resume it.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -155,6 +156,11 @@ def notice_loss(connection: socket.socket) -> None:
     ):
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def answer_within(connection: socket.socket, seconds: int) -> None:
+    """Let reading fail where nothing comes for so long; 0: never."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def send(connection: Connection, who: str, *message: Any) -> None:

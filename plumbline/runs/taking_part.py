@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from plumbline.runs.nodes import (
     MEET,
     NO_MARK,
     Order,
+    answer_within,
     checkpoints_in,
     hello_of,
     launchers_store,
@@ -71,7 +73,9 @@ class FirstMachine:
 def joined(place: Place, processes: int, home: Path, say: Say) -> Iterator[FirstMachine]:
     """Reach the first machine, and be known to it; raise `ConfigError` where that cannot be."""
     home = home.resolve()
-    connection = _reach(place, say)
+    reached = _reach(place, say)
+    answer_within(reached, LOST)  # or something else that listens there is waited for in silence
+    connection = Connection(os.dup(reached.fileno()))
     try:
         name = Path(connection.recv_bytes(64).decode()).name
         key = _read_mark(home / MARKS / name)
@@ -86,12 +90,15 @@ def joined(place: Place, processes: int, home: Path, say: Say) -> Iterator[First
         answer_challenge(connection, key)
         deliver_challenge(connection, key)
         connection.send(hello_of(place, processes, home))
+        answer_within(reached, 0)  # the first machine may wait for others yet
     except (AuthenticationError, EOFError, OSError, ValueError):
         connection.close()
         raise ConfigError(
             f"What answers at {place.address}, port {place.port}, is not the first machine of this "
             "run. Set main_process_port to a free port, on every machine."
         ) from None
+    finally:
+        reached.close()
     try:
         yield FirstMachine(connection, place.address)
     finally:
@@ -183,7 +190,7 @@ def _make_part(first: FirstMachine, number: int, order: Order, place: Place) -> 
                 del listened_to[source]
 
 
-def _reach(place: Place, say: Say) -> Connection:
+def _reach(place: Place, say: Say) -> socket.socket:
     """Return a connection to the first machine, which may start later than this one."""
     deadline = time.monotonic() + MEET
     reason = None
@@ -208,7 +215,7 @@ def _reach(place: Place, say: Say) -> Connection:
             continue
         reached.settimeout(None)
         notice_loss(reached)
-        return Connection(reached.detach())
+        return reached
 
 
 def _read_mark(mark: Path) -> bytes | None:

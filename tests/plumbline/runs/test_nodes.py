@@ -277,6 +277,18 @@ def test_machines_that_are_not_alike(change, message):
             raise ConfigError(problem)
 
 
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\0\0\5"])
+def test_another_program_at_the_port_of_the_first_machine(place, tmp_path, monkeypatch, says):
+    """It may say something, or wait until it is asked, like a web server."""
+    monkeypatch.setattr(taking_part, "LOST", 1)
+    with socket.create_server(("127.0.0.1", place.port)) as other:
+        with second_machine(place, tmp_path) as (raised, _):
+            answered, _ = other.accept()
+            answered.sendall(says)
+        answered.close()
+    assert "is not the first machine of this run. Set main_process_port" in str(raised[0])
+
+
 def test_a_number_that_two_machines_have():
     first, second = (Other(OWN._replace(number=1, host=host), None) for host in "bc")
     assert "c and b both say that they are machine 1" in meeting._difference(
