@@ -19,6 +19,7 @@ from plumbline.config import Config
 from plumbline.errors import ArtifactError, DataError
 from plumbline.runs import code_version
 from plumbline.runs.artifacts import Artifact, Store, sha256
+from plumbline.runs.old_runs import current_name
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,6 +149,8 @@ def function_of(name: str) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError):
+        if (moved := current_name(name)) != name:
+            return function_of(moved)
         raise ArtifactError(
             f"A manifest names {name}, which this version of Plumbline does not have. Make the "
             "stage again with this version, or read the run with the one that made it."

@@ -1,7 +1,8 @@
 """Runs and manifests that older versions wrote, read in today's words.
 
 Version 1 (commit 5b3c0e6 and before) said "artefact" where version 2 says "artifact", and named
-functions by the modules in which they stood then. A function that moves gets a line in `MOVED`.
+functions by the modules in which they stood then. A function that moves gets a line in `MOVED`,
+which is also looked at for a function of version 2 that is not where its manifest says.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ MOVED = {
     "evaluation.tasks.sources.world_task": "plumbline.world.tasks.world_task",
     "evaluation.tasks.texts": "evaluation.tasks.text_perplexity",
     "plumbline.base": "plumbline.training.base_model",
+    "plumbline.data.records.dataset_prompts": "plumbline.training.prompt_rounds.dataset_prompts",
     "plumbline.records": "plumbline.data.records",
+    "plumbline.records.dataset_prompts": "plumbline.training.prompt_rounds.dataset_prompts",
     "plumbline.texts": "plumbline.data.texts",
     "rl.environments.HelpDeskCustomer": "plumbline.world.customer.HelpDeskCustomer",
     "recipes.sweep.those_after": "recipes._shared.those_after",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from plumbline.runs.checkpoints import CheckpointFolder, _Shares, rng_state, set_rng_state
+from plumbline.runs.checkpoints import CheckpointFolder, rng_state, set_rng_state
 from plumbline.runs.metrics import MetricsLog, read_metrics
+from plumbline.runs.shares import KeptInShares
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
@@ -90,12 +91,11 @@ def test_shares_of_some_processes_are_read_by_others(tmp_path):
     from safetensors.torch import save_file
 
     rows = torch.arange(14.0).view(7, 2)
-    for process, share in enumerate(rows.split(3)):
-        file = tmp_path / f"step-1/shares-{process}-of-3.safetensors"
-        file.parent.mkdir(exist_ok=True)
+    files = [tmp_path / f"shares-{process}-of-3.safetensors" for process in range(3)]
+    for process, (file, share) in enumerate(zip(files, rows.split(3), strict=True)):
         save_file({"/w": share.clone(), "/empty": rows[: 0 if process else 2].clone()}, file)
-    shares = _Shares(tmp_path / "step-1")
-    assert torch.equal(shares.read("/w", [7, 2]), rows)
-    for start, stop in [(0, 4), (2, 7), (4, 7), (3, 3), (7, 7)]:
-        assert torch.equal(shares._rows("/w", start, stop), rows[start:stop])
-    assert torch.equal(shares._rows("/empty", 0, 2), rows[:2])
+    kept = KeptInShares(files, "/w", (7, 2))
+    assert torch.equal(kept.whole(), rows)
+    for start, stop in [(0, 8), (3, 14), (8, 14), (6, 6), (14, 14), (5, 9)]:
+        assert torch.equal(kept.part(start, stop), rows.flatten()[start:stop])
+    assert torch.equal(KeptInShares(files, "/empty", (2, 2)).whole(), rows[:2])

@@ -47,6 +47,13 @@ def test_every_function_that_a_manifest_names_is_found(name):
     assert callable(function_of(current_name(name)))
 
 
+def test_a_function_that_moved_since_version_2_is_found():
+    name = "plumbline.data.records.dataset_prompts"
+    assert function_of(name).__module__ == "plumbline.training.prompt_rounds"
+    with pytest.raises(ArtifactError, match="does not have"):
+        function_of("plumbline.data.records.never_there")
+
+
 def test_an_old_run_is_listed_with_its_artifacts(home):
     assert {(run.folder.name, run.status) for run in all_runs(home)[0]} == {
         ("small", "finished"),
