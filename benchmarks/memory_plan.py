@@ -128,7 +128,8 @@ def plan_of(part: str, model: Path, method: str, rows: int, tokens: int) -> int:
     from types import SimpleNamespace
 
     from plumbline.commands.plan import Setting, shape_of, trainings_of
-    from plumbline.training.memory_plan import SHARDINGS, memory_of
+    from plumbline.runs.shardings import SHARDINGS
+    from plumbline.training.memory_plan import memory_of
 
     recipe = type("Recipe", (SimpleNamespace,), {"model_fields": {part: None}})
     values = recipe(**{part: config_of(part, method, rows, tokens)})

@@ -7,7 +7,8 @@
 Each stage makes a whole artefact from a random model of 5 million parameters (of the kind of Qwen3,
 in float32, all weights trained): by one process of one thread, by two processes of one thread each
 (DDP over gloo, as `--launch ddp` starts them), and by one process of two threads. These take turns.
-Trainings are done once more, in the first round, by two processes that share the weights (FSDP2).
+Trainings are done once more, in the first round, by two processes that share the weights (FSDP2, or
+what --sharding names).
 Seconds are those of the stage's function, from when all its processes have met until all are done;
 the shortest of the rounds is shown. Memory is the largest resident memory of each process (VmHWM of
 Linux) beyond what it had at that moment: Python and the libraries.
@@ -48,13 +49,17 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of steps, responses and rows")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them")
     parser.add_argument("--minutes", type=float, default=8.0, help="no round that goes beyond")
+    parser.add_argument(
+        "--sharding", default="fsdp2", help="how two processes share: or zero2, zero3"
+    )
     parser.add_argument("--write", type=Path, help="a page with a place for the table")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # freed tensors go back to the system
     with tempfile.TemporaryDirectory() as folder:
+        stages = options.stages.split(",")
         result = measure(
-            Path(folder), options.stages.split(","), options.rounds, options.scale, options.minutes
+            Path(folder), stages, options.rounds, options.scale, options.minutes, options.sharding
         )
     table = markdown(result)
     print(table, file=sys.stderr)
@@ -67,7 +72,7 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, stages: list[str], rounds: int, scale: float, minutes: float
+    folder: Path, stages: list[str], rounds: int, scale: float, minutes: float, sharding: str
 ) -> dict[str, Any]:
     """Return the figures of each stage by way, of as many rounds as there are minutes for."""
     from benchmarks.scaling import timed  # under this name the processes find it
@@ -100,7 +105,7 @@ def measure(
                     lambda: None,
                     threads,
                     processes,
-                    "fsdp2" if way == IN_SHARES else None,
+                    sharding if way == IN_SHARES else None,
                 )
                 metrics["seconds"].append(round(float(outcome.metrics["seconds"] or 0), 3))
                 metrics["mib"] = [

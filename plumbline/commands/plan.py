@@ -45,8 +45,9 @@ def plan(
     """
     from plumbline.commands.recipe_book import find
     from plumbline.commands.settings import resolved
+    from plumbline.runs.shardings import SHARDINGS
     from plumbline.terminal import Terminal
-    from plumbline.training.memory_plan import CARDS, SHARDINGS
+    from plumbline.training.memory_plan import CARDS
 
     values = resolved(find(recipe), config, overrides or [])
     gpu = gpu.lower()

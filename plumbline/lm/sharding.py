@@ -1,6 +1,6 @@
 """A model whose weights are shared out: each process holds a share of every weight.
 
-A row of `WAYS` says how. A part of the weights is gathered for its pass and given up after it. So
+`SHARDINGS` names the ways. A part of the weights is gathered for its pass and given up after it. So
 all processes make the same passes. What reads weights by itself (sampling from a snapshot, our own
 passes) does so while the weights are `gathered`.
 """
@@ -19,19 +19,19 @@ from plumbline.lm.backbone import backbone
 from plumbline.lm.fsdp2 import FSDP2
 from plumbline.lm.zero3 import Zero3, part_of
 from plumbline.runs.processes import mesh, number_of_processes, sharding
+from plumbline.runs.shardings import DDP, SHARDINGS
 from plumbline.runs.shares import KeptInShares, Share
 
 T = TypeVar("T")
 
-#: Ways in which processes share weights. By others each has all of them (DDP, ZeRO-2).
-WAYS: dict[str, FSDP2 | Zero3] = {"fsdp2": FSDP2(), "zero3": Zero3()}
+_FSDP2, _ZERO3 = FSDP2(), Zero3()
 _IN_SHARES = "_weights_are_in_shares"
 _on_cpu: ContextVar[bool] = ContextVar("loads_on_cpu", default=False)
 
 
 def shares_weights() -> bool:
     """Return whether each process of this stage is to hold a share of the weights only."""
-    return sharding() in WAYS
+    return SHARDINGS[sharding() or DDP].weights
 
 
 def in_shares(model: Any) -> bool:
@@ -250,4 +250,4 @@ def _is_shared_by_all(weight: Any) -> bool:
 
 
 def _way() -> FSDP2 | Zero3:
-    return WAYS[sharding() or ""]
+    return _FSDP2 if SHARDINGS[sharding() or DDP].by_rows else _ZERO3

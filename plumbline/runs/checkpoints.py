@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.runs.artifacts import read_json, write_json
 from plumbline.runs.processes import mesh, number_of_processes, sharding, share_of, this_process
+from plumbline.runs.shardings import DDP, SHARDINGS
 from plumbline.runs.shares import KeptInShares, Share
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _SHARES = "shares-{process}-of-{processes}.safetensors"
-#: Ways of sharing weights in which each process has some rows of each, as torch's `DTensor`.
-BY_ROWS = ("fsdp2",)
 
 
 class CheckpointFolder:
@@ -147,7 +146,7 @@ def _kept(folder: Path, name: str, shape: Sequence[int]) -> torch.Tensor | KeptI
     )
     if sharding() is None:
         return kept.whole()
-    if sharding() not in BY_ROWS:
+    if not SHARDINGS[sharding() or DDP].by_rows:
         return kept
     import torch
     from torch.distributed.tensor import DTensor, Shard

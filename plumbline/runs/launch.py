@@ -18,17 +18,13 @@ from typing import Any, NamedTuple
 from plumbline.errors import ConfigError, brief
 from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, is_host, read_config
 from plumbline.runs.processes import SHARDING
+from plumbline.runs.shardings import DDP, SHARDINGS, SHARED
 
 #: What trains over several processes.
 WORKS = (
     "What works is `--launch ddp --processes N`, with a whole copy of the model in each process, "
     "and with GPUs `--launch fsdp2 --processes N`, where they share the weights"
 )
-DDP = "ddp"
-#: Ways in which processes share the gradients and the moments of a training, and all but zero2 its
-#: weights, too: torch's FSDP2, and DeepSpeed's ZeRO.
-SHARED = ("fsdp2", "zero2", "zero3")
-BY_DEEPSPEED = ("zero2", "zero3")
 #: Variables that launchers set for their processes, and how those of others begin.
 _NAMES = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -356,7 +352,7 @@ def _refuse_sharing(kind: str, what: str, processes: int) -> None:
             f"here. Use --launch ddp --processes {max(processes, 2)}, with a whole copy of the "
             "model in each process."
         )
-    if kind in BY_DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
+    if SHARDINGS[kind].zero_stage and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             f"{what} asks for {kind}, which is DeepSpeed's, and that is not installed: pip install "
             "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."

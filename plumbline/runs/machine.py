@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 PACKAGES_THAT_MATTER = (
-    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes",
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "deepspeed",
     "tokenizers", "safetensors", "numpy", "gguf",
 )  # fmt: skip
 

@@ -26,10 +26,10 @@ from plumbline.runs.artifacts import (
     write_json,
 )
 from plumbline.runs.isolation import Outcome, run_here, run_isolated
-from plumbline.runs.launch import SHARED
 from plumbline.runs.machine import versions
 from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
+from plumbline.runs.shardings import SHARED
 from plumbline.runs.stage import PLACE
 from plumbline.runs.take_over import numbers_before, take_over
 

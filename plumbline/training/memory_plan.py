@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from plumbline.runs.shardings import Sharding
 from plumbline.tables import Table
 
 GIB = 1 << 30
@@ -109,28 +110,6 @@ class Shape:
     def cache_of_token(self, size: int) -> int:
         """Return the bytes of a token's keys and values in numbers of ``size`` bytes."""
         return 2 * self.layers * self.keys * size
-
-
-class Sharding(NamedTuple):
-    """What each of several processes holds a share of; the rest it holds whole."""
-
-    name: str
-    weights: bool = False
-    gradients: bool = False
-    optimizer: bool = False
-    steps_a_copy: bool = False
-    """Whether the optimiser holds its share of the weights that train once more."""
-
-
-SHARDINGS = Table(
-    "sharding",
-    (
-        Sharding("ddp"),
-        Sharding("zero2", gradients=True, optimizer=True, steps_a_copy=True),
-        Sharding("zero3", weights=True, gradients=True, optimizer=True),
-        Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
-    ),
-)
 
 
 @dataclass(frozen=True)

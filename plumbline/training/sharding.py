@@ -23,13 +23,12 @@ from plumbline.lm.sharding import (
 )
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.processes import in_turns, of_all_processes, sharding, sums_of_all
+from plumbline.runs.shardings import DDP, SHARDINGS
 from plumbline.training.zero import ZeroOptimizer
 
 P = TypeVar("P")
 R = TypeVar("R")
 
-#: Ways of sharing gradients and moments that are DeepSpeed's, and what it calls them.
-ZERO_STAGES = {"zero2": 2, "zero3": 3}
 #: Ways of tuning whose weights can be shared out.
 _TUNING = ("full", "lora", "rslora")
 
@@ -114,8 +113,12 @@ def sharded(optimizer: Optimizer, *, sums: bool = False) -> Optimizer:
 
     ``sums``: gradients are sums over the processes, and not means. FSDP2 has that of `connect`.
     """
-    stage = ZERO_STAGES.get(sharding() or "")
+    stage = _zero_stage()
     return optimizer if stage is None else ZeroOptimizer(optimizer, stage, sums=sums)
+
+
+def _zero_stage() -> int | None:
+    return SHARDINGS[sharding() or DDP].zero_stage
 
 
 def prepared(loss: Tensor, *optimizers: Optimizer) -> Tensor:
@@ -128,7 +131,7 @@ def prepared(loss: Tensor, *optimizers: Optimizer) -> Tensor:
 
 def left_to_sum(weights: Iterable[Tensor]) -> list[Tensor]:
     """Return those weights whose gradients a backward pass leaves to each process."""
-    if sharding() in ZERO_STAGES:
+    if _zero_stage() is not None:
         return []
     return [weight for weight in weights if not is_share(weight)]
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from plumbline.errors import ModelError
 from plumbline.runs.metrics import read_metrics
+from plumbline.training.zero import ZeroOptimizer
 from plumbline.world.data import demonstrations
 from tests.recipes.sharing import (
     FILES,
@@ -30,15 +35,22 @@ pytestmark = pytest.mark.slow
 
 ALL = os.environ.get("PLUMBLINE_TEST_DEEPSPEED") == "1"
 WAYS = ("zero2", "zero3")
-SOME = [("sft", "full"), ("dpo", "full"), ("ppo", "lora"), ("undone", "full")]
-MADE = PARTS if ALL else SOME
-RESUMED = PARTS if ALL else [("sft", "full"), ("ppo", "lora")]
+SOME = [("sft", "full"), ("dpo", "full"), ("ppo", "lora")]
+MADE = dict.fromkeys(WAYS, PARTS if ALL else SOME)
+RESUMED = {way: PARTS if ALL else [("sft", "full")] for way in WAYS}
+if not ALL:
+    MADE["zero2"] = [*SOME, ("undone", "full")]
+    RESUMED["zero2"] = [("sft", "full"), ("ppo", "lora")]
 
 
-def train_and_resume(stage, *, model, data, root):
-    """Make all trainings of this file in one start of their processes."""
-    train_each(stage, parts=MADE, model=model, data=data, root=root)
-    resume_each(stage, parts=RESUMED, model=model, data=data, root=root / "resumed")
+def each_of(parts):
+    return [(way, part, method) for way in WAYS for part, method in parts[way]]
+
+
+def train_and_resume(stage, *, way, model, data, root):
+    """Make all trainings of a way in one start of its processes."""
+    train_each(stage, parts=MADE[way], model=model, data=data, root=root)
+    resume_each(stage, parts=RESUMED[way], model=model, data=data, root=root / "resumed")
     return {}
 
 
@@ -47,19 +59,19 @@ def made(base_folder, shared_data, tmp_path_factory):
     """What two processes make by each way."""
     arguments = {"model": base_folder, "data": shared_data}
     return {
-        way: in_processes(train_and_resume, tmp_path_factory.mktemp(way), 2, way, **arguments)
+        way: in_processes(
+            train_and_resume, tmp_path_factory.mktemp(way), 2, way, way=way, **arguments
+        )
         for way in WAYS
     }
 
 
-@pytest.mark.parametrize(("part", "method"), MADE)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "part", "method"), each_of(MADE))
 def test_losses_and_weights_are_those_of_one_process(way, part, method, made, made_by_one):
     assert_as_one(part, method, (made_by_one, made[way]))
 
 
-@pytest.mark.parametrize(("part", "method"), RESUMED)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "part", "method"), each_of(RESUMED))
 def test_a_training_that_was_stopped_ends_with_the_same_bytes(way, part, method, made):
     whole, resumed = (made[way] / name / f"{part}-{method}" for name in (".", "resumed"))
     for name in ("metrics.jsonl", FILES[method]):
@@ -68,6 +80,16 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(way, part, method,
     names = {file.name for file in checkpoint.iterdir()}
     assert {f"shares-{n}-of-2.safetensors" for n in range(2)} < names
     assert not any(name.endswith((".pt", ".pth", ".bin")) for name in names)
+
+
+def test_moments_that_are_not_shared_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    optimizer, weights = object.__new__(ZeroOptimizer), [torch.nn.Parameter(torch.zeros(40, 40))]
+    optimizer.param_groups = [{"params": weights}]
+    for own in (800, 1600):
+        optimizer._parts = SimpleNamespace(count=lambda weight, own=own: own)
+        with pytest.raises(ModelError, match="1600 of 1600") if own > 800 else nullcontext():
+            optimizer._check(weights)
 
 
 def go_on_from(before, after, root, made, base_folder, shared_data):

@@ -143,11 +143,12 @@ def test_another_number_of_processes_resumes(before, after, base_folder, rows, b
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_a_model_that_is_not_shared_out_is_refused(monkeypatch):
+@pytest.mark.parametrize("way", ["fsdp2", "zero3"])
+def test_a_model_that_is_not_shared_out_is_refused(way, monkeypatch):
     """Each process would train a whole copy, and nothing would say so."""
     model = torch.nn.Module()
     model.base_model = torch.nn.Module()
     assert problem_with_shares(model) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("PLUMBLINE_SHARDING", "fsdp2")
+    monkeypatch.setenv("PLUMBLINE_SHARDING", way)
     assert "a whole copy of its weights" in problem_with_shares(model)

@@ -19,11 +19,11 @@ from plumbline.commands.app import main
 from plumbline.commands.plan import Setting, shape_of, trainings_of
 from plumbline.errors import ConfigError
 from plumbline.lm.tuning import TuningConfig
+from plumbline.runs.shardings import SHARDINGS
 from plumbline.training.config import TrainingConfig
 from plumbline.training.memory_plan import (
     CARDS,
     MODELS,
-    SHARDINGS,
     Shape,
     Training,
     activations_of,
@@ -166,7 +166,7 @@ def test_the_plan_of_a_recipe(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (("--gpu", "abacus"), "none of a100-40"),
-        (("--sharding", "magic"), "none of ddp, zero2"),
+        (("--sharding", "magic"), "none of ddp, fsdp2, zero2"),
         (("--model", "nothing-here"), "The shape of the model nothing-here is not known"),
     ],
 )
