@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
-
-from plumbline.tables import Table
 
 #: What it is called where each process has a whole copy.
 DDP = "ddp"
@@ -28,14 +27,13 @@ class Sharding(NamedTuple):
         return self.weights and self.zero_stage is None
 
 
-SHARDINGS = Table(
-    "sharding",
-    (
-        Sharding(DDP),
-        Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
-        Sharding("zero2", gradients=True, optimizer=True, zero_stage=2, steps_a_copy=True),
-        Sharding("zero3", weights=True, gradients=True, optimizer=True, zero_stage=3),
-    ),
+_ROWS = (
+    Sharding(DDP),
+    Sharding("fsdp2", weights=True, gradients=True, optimizer=True),
+    Sharding("zero2", gradients=True, optimizer=True, zero_stage=2, steps_a_copy=True),
+    Sharding("zero3", weights=True, gradients=True, optimizer=True, zero_stage=3),
 )
+#: By name; no `Table`, which the command line would have to import before its first words.
+SHARDINGS: Mapping[str, Sharding] = {row.name: row for row in _ROWS}
 #: Those in which something is shared.
 SHARED = tuple(name for name in SHARDINGS if name != DDP)
