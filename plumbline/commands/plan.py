@@ -10,7 +10,6 @@ import typer
 
 from plumbline.commands.options import ConfigName, Overrides
 from plumbline.errors import ConfigError
-from plumbline.runs.artifacts import read_json
 
 DEFAULT_PROMPT = 256
 _EMBEDDED = "embedded"
@@ -153,6 +152,7 @@ def shape_of(model: str | None, config: Any) -> tuple[Any, int]:
     ``model``: a size or a folder; None: the one that a recipe's config names, which may be the
     embedded one. Raises `ConfigError` where it is none of these, or cannot be planned.
     """
+    from plumbline.runs.artifacts import read_json
     from plumbline.training.memory_plan import MODELS, Shape
 
     base: Any = getattr(config, "base", None)
