@@ -1,8 +1,7 @@
 """Weights of which each process holds some numbers, by DeepSpeed (ZeRO-3).
 
 A decoder layer's weights are gathered for its pass, and given up after it; so are those of each
-module beside the layers. Rajbhandari et al. (2020),
-https://arxiv.org/abs/1910.02054.
+module beside the layers. Rajbhandari et al. (2020), https://arxiv.org/abs/1910.02054.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def import_deepspeed() -> Any:
 
 
 def settings(stage: int) -> dict[str, Any]:
-    """Return the config of DeepSpeed: it does not clip, average over passes, nor count steps."""
+    """Return DeepSpeed's config, which leaves clipping and the count of passes to trainings."""
     zero: dict[str, Any] = {
         "stage": stage,
         "reduce_bucket_size": _BUCKET,
