@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,6 +14,9 @@ from plumbline.errors import ConfigError
 
 DEFAULT_PROMPT = 256
 _EMBEDDED = "embedded"
+_PLANNED = (
+    "Plans are made of supervised fine-tuning, reward models, DPO, KTO, online methods and PPO."
+)
 
 
 def plan(
@@ -58,12 +62,11 @@ def plan(
         )
     if sharding not in SHARDINGS:
         raise ConfigError(f"--sharding {sharding} is none of {', '.join(SHARDINGS)}.")
+    unplanned = _without_a_plan(recipe, values)
     shape, held = shape_of(model, values)
     shares = SHARDINGS[sharding].weights and processes > 1
     setting = Setting(on_cpu, processes, prompt_tokens, shares, held)
     trainings = dict(trainings_of(values, shape, setting))
-    if not trainings:
-        raise ConfigError(f"{recipe} trains nothing, so there is nothing to plan.")
     plans = [
         Plan.of(name, work, None if on_cpu else CARDS[gpu], SHARDINGS[sharding], processes, rows)
         for name, work in trainings.items()
@@ -71,6 +74,21 @@ def plan(
     console = Terminal()
     _show(console, plans, shape.parameters, price, processes)
     _show_problems(console, trainings, processes)
+    if unplanned:
+        console.print(f"Not planned: {', '.join(unplanned)}. {_PLANNED}", soft_wrap=True)
+
+
+def _without_a_plan(recipe: str, config: Any) -> list[str]:
+    """Return the trainings of a recipe that are not planned; raise where none of them is."""
+    parts = {name: getattr(config, name) for name in type(config).model_fields}
+    unplanned = [
+        name
+        for name, part in parts.items()
+        if hasattr(part, "tuning") and type(part) not in planners()
+    ]
+    if not any(type(part) in planners() for part in parts.values()):
+        raise ConfigError(f"{recipe} has no training that can be planned. {_PLANNED}")
+    return unplanned
 
 
 def _show_problems(console: Any, trainings: Mapping[str, Work], processes: int) -> None:
@@ -197,25 +215,27 @@ def _config_file(folder: Path) -> Path | None:
 
 def trainings_of(config: Any, shape: Any, setting: Setting) -> Iterator[tuple[str, Work]]:
     """Yield the trainings that a recipe's config has, by the name of their part."""
+    for name in type(config).model_fields:
+        part = getattr(config, name)
+        if type(part) in planners():
+            yield name, planners()[type(part)](part, shape, setting)
+
+
+def planners() -> Mapping[type, Callable[..., Work]]:
+    """Return how each kind of training is planned, by the class of its settings."""
     from preference.config import DPOConfig, KTOConfig, OnlineConfig
     from reward.config import RewardConfig
     from rl.config import PPOConfig
     from sft.config import SFTConfig
 
-    planners: Mapping[type, Callable[..., Work]] = {
-        SFTConfig: lambda part: _on_rows(part, shape, setting, responses=1),
-        RewardConfig: lambda part: _on_rows(part, shape, setting, responses=2),
-        DPOConfig: lambda part: _on_rows(part, shape, setting, responses=2, compares=True),
-        KTOConfig: lambda part: _on_rows(
-            part, shape, setting, responses=2, compares=True, of_one_prompt=False
-        ),
-        OnlineConfig: lambda part: _online(part, shape, setting),
-        PPOConfig: lambda part: _ppo(part, shape, setting),
+    return {
+        SFTConfig: partial(_on_rows, responses=1),
+        RewardConfig: partial(_on_rows, responses=2),
+        DPOConfig: partial(_on_rows, responses=2, compares=True),
+        KTOConfig: partial(_on_rows, responses=2, compares=True, of_one_prompt=False),
+        OnlineConfig: _online,
+        PPOConfig: _ppo,
     }
-    for name in type(config).model_fields:
-        part = getattr(config, name)
-        if type(part) in planners:
-            yield name, planners[type(part)](part)
 
 
 def _reads_by_ours(part: Any, shape: Any, setting: Setting) -> bool:

@@ -193,6 +193,8 @@ def test_the_embedded_model_and_a_recipe_without_its_data_are_planned(capsys, mo
     code, said = plan_of(capsys, "train_sft", "--model", "8b")
     assert code == 0 and "8.03 billion" in said
     assert "The recipe names no model" in plan_of(capsys, "train_sft")[1]
+    for recipe in ("train_classifier", "build_data"):
+        assert f"{recipe} has no training that can be planned" in plan_of(capsys, recipe)[1]
 
 
 CONFIG = {"model_type": "llama", **SMALL}
