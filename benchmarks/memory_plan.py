@@ -127,7 +127,8 @@ def plan_of(part: str, model: Path, method: str, rows: int, tokens: int) -> int:
     """Return what ``plumbline plan --gpu cpu`` says, in bytes."""
     from types import SimpleNamespace
 
-    from plumbline.commands.plan import Setting, shape_of, trainings_of
+    from plumbline.commands.plan import Setting, trainings_of
+    from plumbline.commands.planned_model import shape_of
     from plumbline.runs.shardings import SHARDINGS
     from plumbline.training.memory_plan import memory_of
 

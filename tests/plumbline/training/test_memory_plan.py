@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from plumbline.commands.app import main
-from plumbline.commands.plan import Setting, shape_of, trainings_of
+from plumbline.commands.plan import Setting, trainings_of
+from plumbline.commands.planned_model import shape_of
 from plumbline.errors import ConfigError
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.shardings import SHARDINGS
