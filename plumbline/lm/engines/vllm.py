@@ -12,7 +12,6 @@ answer from its cache of prefixes that the old weights computed.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.engines.engine import Server
+from plumbline.lm.engines.vllm_answers import checked_response
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
@@ -153,26 +153,13 @@ class VLLMEngine:
         return choice
 
     def _generation(self, choice: Mapping[str, Any], end_ids: frozenset[int]) -> Generation:
-        ids = choice.get("token_ids")
-        logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-        if ids is None or logprobs is None or len(ids) != len(logprobs):
-            raise ModelError(
-                f"The server at {self._url} did not say which tokens it drew and how likely each "
-                "was: it knows no return_token_ids, or leaves out logprobs. It needs vLLM 0.10.2 "
-                "or later."
-            )
-        finished = choice.get("finish_reason") == "stop"
-        if finished and (not ids or ids[-1] not in end_ids):
-            raise ModelError(
-                f"The server at {self._url} ended a response at token {ids[-1] if ids else None}, "
-                f"which does not end a response of the policy ({sorted(end_ids)} do). Does it "
-                "serve the same base with the same tokenizer?"
-            )
-        if not all(math.isfinite(logprob) for logprob in logprobs):
-            raise ModelError(
-                f"The server at {self._url} gave a log-probability that is not a number."
-            )
-        return Generation(list(ids), list(logprobs), finished)
+        return checked_response(
+            f"The server at {self._url}",
+            choice.get("token_ids"),
+            (choice.get("logprobs") or {}).get("token_logprobs"),
+            ended=choice.get("finish_reason") == "stop",
+            end_ids=end_ids,
+        )
 
     def _check_model(self, base: str) -> None:
         """Raise `ModelError` where the server has another base than the policy."""
