@@ -80,6 +80,11 @@ _ADVICE = {
     "fsdp_activation_checkpointing": "Set activation_checkpointing in the recipe's settings",
     "gpu_ids": "Choose GPUs by CUDA_VISIBLE_DEVICES",
     "dynamo_config": "Layers are compiled where that is faster (PLUMBLINE_COMPILE=0: not at all)",
+    "deepspeed_config_file": "Say zero_stage and the like in the config of accelerate itself",
+    **dict.fromkeys(
+        ("offload_optimizer_device", "offload_param_device"),
+        "Take more GPUs, or train adapters (tuning.method: lora)",
+    ),
 }
 #: Settings of a recipe that decide what keys of a config ask for.
 _SETTINGS = {
@@ -100,6 +105,8 @@ _VARIABLES = {
     "FSDP_AUTO_WRAP_POLICY": ("fsdp_auto_wrap_policy", ("transformer_based_wrap",)),
     "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("offload_optimizer_device", ("none",)),
     "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("offload_param_device", ("none",)),
+    "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("deepspeed_config_file", ("none",)),
+    "ACCELERATE_DEEPSPEED_MOE_LAYER_CLS_NAMES": ("deepspeed_moe_layer_cls_names", ("none",)),
 }
 
 
@@ -149,7 +156,7 @@ def read_config(file: Path) -> Asked:
     elif kind == "zero":
         section = _section(file, values, "deepspeed_config", "zero_stage")
         _check(file, section, _DEEPSPEED)
-        kind = f"zero{section['zero_stage']}"
+        kind = f"zero{int(section['zero_stage'])}"  # 3.0 is 3
     for name, of in (("fsdp_config", "FSDP"), ("deepspeed_config", "DEEPSPEED")):
         if distributed != of and values.get(name) not in _NOTHING:
             raise ConfigError(
@@ -181,6 +188,14 @@ def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
     def is_set(name: str) -> bool:
         return variables.get(name, "false").lower() in ("true", "1")
 
+    for name, (key, possible) in _VARIABLES.items():
+        value = variables.get(name, possible[0])
+        if value.lower() not in possible:
+            advice = f" {_ADVICE[key]}." if key in _ADVICE else ""
+            raise ConfigError(
+                f"The accelerate config asks for {key} {brief(value)}, which is not possible here; "
+                f"{' or '.join(possible)} is.{advice}"
+            )
     kind = "ddp"
     if is_set("ACCELERATE_USE_DEEPSPEED"):
         stage = variables.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
@@ -196,14 +211,6 @@ def asked_by_accelerate(variables: Mapping[str, str]) -> Asked:
                 "The accelerate config asks for FSDP 1, which is not possible. Set fsdp_version: 2."
             )
         kind = "fsdp2"
-    for name, (key, possible) in _VARIABLES.items():
-        value = variables.get(name, possible[0])
-        if value.lower() not in possible:
-            advice = f" {_ADVICE[key]}." if key in _ADVICE else ""
-            raise ConfigError(
-                f"The accelerate config asks for {key} {brief(value)}, which is not possible here; "
-                f"{' or '.join(possible)} is.{advice}"
-            )
     section = {}
     for key, names in (
         ("gradient_accumulation_steps", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"),
@@ -298,7 +305,9 @@ def is_host(address: object) -> bool:
 def _section(file: Path, values: Mapping[str, Any], name: str, needed: str) -> Mapping[str, Any]:
     section = values.get(name)
     if not isinstance(section, Mapping) or needed not in section:
-        raise ConfigError(f"{file} has no {name} with {needed}.")
+        in_file = isinstance(section, Mapping) and "deepspeed_config_file" in section
+        advice = f" {_ADVICE['deepspeed_config_file']}." if in_file else ""
+        raise ConfigError(f"{file} has no {name} with {needed}.{advice}")
     return section
 
 
@@ -307,14 +316,14 @@ def _check(
 ) -> None:
     """Raise `ConfigError` for a key that is not known, or a value that is not done here."""
     for key, value in values.items():
+        advice = f". {_ADVICE[key]}" if key in _ADVICE else ""
         if key not in known:
-            raise ConfigError(f"{file}: {key} is not possible here. Leave it out.")
+            raise ConfigError(f"{file}: {key} is not possible here{advice or '. Leave it out'}.")
         allowed = known[key]
         if allowed is not None and value not in allowed:
-            possible = " or ".join(
-                str(x).lower() if isinstance(x, bool) else str(x) for x in allowed
-            )
-            advice = f". {_ADVICE[key]}" if key in _ADVICE else ""
+            named = [x for x in allowed if x not in _NOTHING]  # what stands for leaving it out
+            possible = " or ".join(str(x).lower() if isinstance(x, bool) else str(x) for x in named)
             raise ConfigError(
-                f"{file}: {key} is {brief(value)}; what is possible is {possible}{advice}."
+                f"{file}: {key} is {brief(value)}; what is possible is "
+                f"{possible or 'to leave it out'}{advice}."
             )

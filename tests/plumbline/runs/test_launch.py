@@ -129,6 +129,7 @@ def test_configs_of_accelerate_that_come_with_trl(name, gpus):
 
 
 TWO = "num_machines: 2\nmain_process_ip: first"
+DEEPSPEED = "distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config: {{{}}}\n"
 CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n"
 
 
@@ -155,10 +156,25 @@ CONFIG = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 
         ("fsdp_version: 2", "offload: true", "has no fsdp_config with fsdp_version"),
         (
             CONFIG,
-            "distributed_type: DEEPSPEED\nnum_processes: 2\n"
-            "deepspeed_config: {zero_stage: 3, gradient_clipping: x}\n",
+            DEEPSPEED.format("zero_stage: 3, gradient_clipping: x"),
             "gradient_clipping 'x', which is not a number",
         ),
+        (
+            CONFIG,
+            DEEPSPEED.format("zero_stage: 3, offload_param_device: cpu"),
+            r"is 'cpu'; what is possible is none\. Take more GPUs",
+        ),
+        (
+            CONFIG,
+            DEEPSPEED.format("deepspeed_config_file: ds.json, zero_stage: 3"),
+            "deepspeed_config_file is not possible here. Say zero_stage",
+        ),
+        (
+            CONFIG,
+            DEEPSPEED.format("deepspeed_config_file: ds.json"),
+            "no deepspeed_config with zero_stage. Say zero_stage",
+        ),
+        ("num_processes: 2", "fp8_config: {a: 1}", "what is possible is to leave it out"),
         ("FSDP", "MEGATRON_LM", "distributed_type is 'MEGATRON_LM'"),
         (CONFIG, "- 1\n", "holds no settings"),
         (CONFIG, "{", "cannot be read"),
@@ -173,6 +189,13 @@ def test_configs_that_ask_for_something_else(found, other, message, gpus, tmp_pa
     file.write_text(CONFIG.replace(found, other))
     with pytest.raises(ConfigError, match=message):
         launch.launch_of(str(file), None)
+
+
+def test_a_stage_of_zero_may_be_written_as_any_number(gpus, tmp_path):
+    gpus(8)
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(DEEPSPEED.format("zero_stage: 2.0"))
+    assert launch.launch_of(str(file), None) == Launch(2, "zero2")
 
 
 def test_what_a_recipe_decides_is_compared_with_it(gpus, tmp_path):
@@ -285,6 +308,10 @@ def test_a_launcher_is_adopted_and_its_variables_are_gone(environment):
         (TORCHRUN | {"ACCELERATE_USE_FSDP": "true"}, "asks for FSDP 1"),
         (FSDP2, "asks for fsdp2, .* there is no GPU here. Use --launch ddp"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed with ZeRO stage unknown"),
+        (
+            ZERO3 | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "Ds.json"},
+            "config_file 'Ds.json', which is",
+        ),
         (ZERO3, "asks for zero3, .* there is no GPU here"),
         (TORCHRUN | {"WORLD_SIZE": "5"}, "5 processes, of which 2 on this machine"),
         (FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"}, "asks for fsdp_offload_params 'true'"),
