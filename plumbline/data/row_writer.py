@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,7 +42,7 @@ class RowWriter:
         self._group: list[pa.Table] = []
         self._schema = pa.schema([])
         self._parts: list[Path] = []
-        self._file: pq.ParquetWriter | None = None
+        self._file: _GroupFile | None = None
         self._whole: Path | None = None
         for left in path.parent.glob(f"{path.name}.*{_PARTIAL}"):  # by one that was killed
             left.unlink()
@@ -70,9 +72,10 @@ class RowWriter:
         whole = self._parts[0]
         if len(self._parts) > 1:
             whole = self._next_part()
-            with _parquet_writer(whole, self._schema) as writer:
-                for group in self._groups(self._parts[:-1]):
-                    writer.write_table(_as(group, self._schema))
+            self._file = _GroupFile(whole, self._schema)
+            for group in self._groups(self._parts[:-1]):
+                self._file.write(self._in_one([group]))
+            self._close()
         self._whole = whole
         return whole
 
@@ -86,7 +89,8 @@ class RowWriter:
         trace: TracebackType | None,
     ) -> None:
         """Remove what is not finished."""
-        self._close()
+        if self._file is not None:
+            self._file.abandon()
         self._remove_parts()
 
     def _take_waiting(self) -> None:
@@ -105,8 +109,22 @@ class RowWriter:
     def _array(self, name: str) -> pa.Array:
         try:
             return pa.array([row.get(name) for row in self._waiting])
+        except UnicodeEncodeError:
+            raise self._unwritable(
+                name, "a text with half a character", "Replace it by U+FFFD"
+            ) from None
+        except OverflowError:
+            raise self._unwritable(
+                name, "a whole number of more than 64 bits", "Write it as a text"
+            ) from None
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise self._mixed(name, error) from None
+
+    def _unwritable(self, name: str, what: str, remedy: str) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written: up to row {self.rows}, the column {name!r} holds "
+            f"{what}. {remedy}, or leave the column out."
+        )
 
     def _mixed(self, name: str, error: Exception) -> DataError:
         return DataError(
@@ -120,13 +138,29 @@ class RowWriter:
         if self._file is None or schema != self._schema:
             self._close()
             self._schema = schema
-            self._file = _parquet_writer(self._next_part(), schema)
+            for name in schema.names:
+                if _has_no_key(schema.field(name).type):
+                    raise self._unwritable(
+                        name, "an object without any key, as {} is", "Write it as JSON text"
+                    )
+            self._file = _GroupFile(self._next_part(), schema)
         if self._group:
-            group = pa.concat_tables(
-                [schema.empty_table(), *self._group], promote_options="permissive"
-            )
-            self._file.write_table(_as(group, schema))
+            self._file.write(self._in_one(self._group))
         self._group.clear()
+
+    def _in_one(self, tables: list[pa.Table]) -> pa.Table:
+        """Return rows as one table, with the columns and types of all rows so far."""
+        try:
+            whole = pa.concat_tables(
+                [self._schema.empty_table(), *tables], promote_options="permissive"
+            )
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{self.path} cannot be written: up to row {self.rows}, a column of numbers with "
+                f"fractions also holds a whole number that cannot be one of them ({error}). Write "
+                "the column as text, or leave it out."
+            ) from None
+        return whole.combine_chunks()
 
     def _unified(self, schemas: list[pa.Schema]) -> pa.Schema:
         """Return the columns and types of all rows so far."""
@@ -173,22 +207,49 @@ def _different_kinds(first: pa.Schema, second: pa.Schema) -> tuple[str, Exceptio
     raise AssertionError("every column has a common type")
 
 
-def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with these columns and types, in one piece."""
-    whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
-    return whole.combine_chunks()
+def _has_no_key(kind: pa.DataType) -> bool:
+    """Return whether a type holds an object without any key, which Parquet cannot."""
+    held = [kind.field(number).type for number in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not held) or any(map(_has_no_key, held))
 
 
-def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a file that ``datasets`` would write in the same way, with its features."""
-    from datasets import Features, config
+class _GroupFile:
+    """A Parquet file that ``datasets`` would write in the same way, with its features.
 
-    cut = config.DEFAULT_CDC_OPTIONS
-    writer = pq.ParquetWriter(
-        path,
-        Features.from_arrow_schema(schema).arrow_schema,
-        use_content_defined_chunking=cut,
-        write_page_index=True,
-    )
-    writer.add_key_value_metadata({"content_defined_chunking": json.dumps(cut)})
-    return writer
+    A row group is written to the disk once all of it is encoded: where a disk is full in the midst
+    of one, Arrow would end the whole process (SIGABRT) instead of raising `OSError`.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        from datasets import Features, config
+
+        cut = config.DEFAULT_CDC_OPTIONS
+        self._encoded, self._stream = BytesIO(), path.open("wb")
+        self._writer = pq.ParquetWriter(
+            self._encoded,
+            Features.from_arrow_schema(schema).arrow_schema,
+            use_content_defined_chunking=cut,
+            write_page_index=True,
+        )
+        self._writer.add_key_value_metadata({"content_defined_chunking": json.dumps(cut)})
+
+    def write(self, group: pa.Table) -> None:
+        """Write a row group."""
+        self._writer.write_table(group)
+        self._to_disk()
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._writer.close()
+        self._to_disk()
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """Leave the file as it is."""
+        with suppress(OSError):  # what is left in a buffer does not matter
+            self._stream.close()
+
+    def _to_disk(self) -> None:
+        self._stream.write(self._encoded.getbuffer())
+        self._encoded.seek(0)
+        self._encoded.truncate()

@@ -59,6 +59,7 @@ class StoredRows(Sequence[Row]):
 
 def _mapped(file: pq.ParquetFile, path: Path) -> list[pa.RecordBatch]:
     """Return the rows of a Parquet file as batches of a file that is mapped into memory."""
+    path.unlink(missing_ok=True)  # what is mapped of an earlier one stays as it is
     with pa.ipc.new_file(str(path), file.schema_arrow) as writer:
         for batch in file.iter_batches(rows_at_once(file)):
             writer.write_batch(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -109,6 +110,62 @@ def test_a_column_of_texts_and_numbers_is_an_error_that_names_it(tmp_path, dista
             writer.add(row)
         writer.finish()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["a", "\ud800"], "'n' holds a text with half a character"),
+        ([1, 2**63 + 1, 2], "'n' holds a whole number of more than 64 bits"),
+        ([0.5, *[2**60 + 1] * 20], "a whole number that cannot be one of them"),
+        ([{}, {}], "'n' holds an object without any key"),
+        ([[{"a": {}}]], "'n' holds an object without any key"),
+    ],
+)
+def test_what_parquet_cannot_hold_is_an_error_that_says_so(tmp_path, values, why):
+    with (
+        pytest.raises(DataError, match=f"rows.parquet cannot be written: up to row .*{why}"),
+        RowWriter(tmp_path / "rows.parquet") as writer,
+    ):
+        for value in [*[None] * 15, *values]:
+            writer.add({"n": value})
+        writer.finish()
+    assert not list(tmp_path.iterdir())
+
+
+FULL_DISK = """
+import random
+import resource
+import sys
+from pathlib import Path
+from plumbline.data.row_writer import RowWriter
+
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    with RowWriter(path) as writer:
+        for _ in range(3000):  # so much that Arrow writes in the midst of a column
+            writer.add({"text": random.randbytes(1000).hex()})
+        writer.finish()
+except OSError as error:
+    print(error.errno, list(path.parent.iterdir()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size, which stands in")
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "rows.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{errno.EFBIG} []\n"), done.stderr
+
+
+def test_rows_that_are_mapped_stay_where_others_take_their_place(tmp_path):
+    rows = [{"messages": [user(f"{n}"), assistant("b")]} for n in range(3)]
+    for name, part in (("one", rows), ("two", rows[::-1])):
+        write_dataset(tmp_path / name, {"train": part}, kind="messages", title="M", description="")
+    first, second = (StoredRows(tmp_path / n, "train", tmp_path / "rows") for n in ("one", "two"))
+    assert list(first) == rows
+    assert list(second) == rows[::-1]
 
 
 def test_of_large_rows_few_are_taken_at_once(tmp_path):
