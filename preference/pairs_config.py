@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from plumbline.config import Config, only_when
 from plumbline.data.reader import DataFormatConfig
+from plumbline.data.records import CONVERSATIONS
 from plumbline.lm.generation import SamplingConfig
 from preference.corruptions import CORRUPTIONS
 from preference.pairing import PAIRINGS
@@ -130,10 +131,10 @@ class PreferenceFileConfig(LabelFileConfig):
     @field_validator("keep")
     @classmethod
     def _are_not_columns_of_the_pairs(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
-        own = sorted({"pair_id", "prompt", "chosen", "rejected", "origin", "row"} & set(keep))
+        own = sorted({"pair_id", "origin", "row"}.union(CONVERSATIONS) & set(keep))
         if own:
             raise ValueError(
-                f"{', '.join(own)} cannot be kept: the preferences have that column themselves. "
+                f"{', '.join(own)} cannot be kept: datasets have columns of that name themselves. "
                 "Rename it in the file"
             )
         return keep

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plumbline.data.parts import nearest
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
-from plumbline.data.records import Conversation, Row, problem_with
+from plumbline.data.records import Conversation, Row
 from plumbline.data.sources import Source, source_at
 from plumbline.data.uses import USES
 from plumbline.dropped import Dropped, DroppedFile, LeftOut
@@ -181,33 +181,29 @@ def _preferences(source: Source, config: DataFormatConfig) -> Read:
 
 
 def _unpaired(source: Source, config: DataFormatConfig) -> Read:
-    reader = ExampleReader(source, USES["unpaired"], config, dropped=DroppedFile())
+    from preference.label_sources import LabelReader
+    from preference.pairs_config import LabelFileConfig
 
-    def rows() -> Iterator[Sequence[Learnt]]:
-        for entry in reader:
-            example = entry.example
-            problem = problem_with(example.messages)
-            if problem is not None:
-                reader.leave_out(entry, problem)
-                continue
-            title = "good" if example.label else "bad"
-            yield [Learnt(title, example.messages, len(example.prompt))]
+    reader = LabelReader(source, _settings(LabelFileConfig, config), DroppedFile())
 
-    return _read(reader.report, rows())
+    def learnt(row: Row) -> list[Learnt]:
+        messages = [*row["prompt"], *row["completion"]]
+        return [Learnt("good" if row["label"] else "bad", messages, len(row["prompt"]))]
+
+    return _read(reader.report, map(learnt, reader))
 
 
 def _steps(source: Source, config: DataFormatConfig) -> Read:
+    from reward.process.data import step_rows
+
     reader = ExampleReader(source, USES["steps"], config, dropped=DroppedFile())
 
-    def rows() -> Iterator[Sequence[Learnt]]:
-        for entry in reader:
-            example = entry.example
-            right = sum((label or 0.0) > 0.5 for label in example.step_labels)
-            title = f"{right} of {len(example.steps)} steps are right"
-            text = "\n".join(step.strip() for step in example.steps)
-            yield [Learnt(title, [*example.prompt, _assistant(text)], len(example.prompt))]
+    def learnt(row: Row) -> list[Learnt]:
+        steps, right = row["completions"], sum((label or 0.0) > 0.5 for label in row["labels"])
+        messages = [*row["prompt"], _assistant("".join(steps))]
+        return [Learnt(f"{right} of {len(steps)} steps are right", messages, len(row["prompt"]))]
 
-    return _read(reader.report, rows())
+    return _read(reader.report, map(learnt, step_rows(reader)))
 
 
 def _prompts(source: Source, config: DataFormatConfig) -> Read:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,19 +92,25 @@ def _read_file(name: str, use: str, config: DataFormatConfig) -> Rows:
         from sft.sources import FileDemonstrations
 
         demonstrations = FileDemonstrations(source, config)
-        rows = list(islice(demonstrations, MOST_ROWS + 1))
+        first, total = _first_of(demonstrations)
         left_out, notes = demonstrations.dropped.reasons(), demonstrations.notes()
-        return Rows(use, {source.name: rows[:MOST_ROWS]}, left_out, [*notes, *_note(len(rows))])
+        return Rows(use, {source.name: first}, left_out, [*notes, *_note(total)])
     from preference.pairs_config import PreferenceFileConfig
     from preference.sources import PreferenceReader
 
     settings = {field: getattr(config, field) for field in DataFormatConfig.model_fields}
     reader = PreferenceReader(source, PreferenceFileConfig(**settings), DroppedFile())
-    pairs = iter(reader)
-    first = list(islice(pairs, MOST_ROWS))
-    total, report = len(first) + sum(1 for _ in pairs), reader.report
+    first, total = _first_of(reader)
+    report = reader.report
     notes = [*report.notes(), *_note(total)]
     return Rows(use, {source.name: first}, report.dropped.reasons(), notes)
+
+
+def _first_of(reader: Iterable[Row]) -> tuple[list[Row], int]:
+    """Read all rows; return the first of them, and how many there are."""
+    rows = iter(reader)
+    first = list(islice(rows, MOST_ROWS))
+    return first, len(first) + sum(1 for _ in rows)
 
 
 def _note(total: int) -> list[str]:

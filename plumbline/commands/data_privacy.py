@@ -72,14 +72,19 @@ def unmask(
     key = data_key(key_file)
     split_file(folder, split)  # that it is there is known before a file is made
     count = masked = 0
+    if file.exists():
+        raise ConfigError(f"{file} exists. Give another name, or remove it.")
+    partial = file.with_name(file.name + ".partial")
+    partial.unlink(missing_ok=True)  # of a command that was killed
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ConfigError(f"{file} exists. Give another name, or remove it.") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        for row in iterate_dataset(folder, split):
-            count, masked = count + 1, masked + bool(row.get(COLUMN))
-            stream.write(as_json_lines([unmask_row(row, key)]))
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            for row in iterate_dataset(folder, split):
+                count, masked = count + 1, masked + bool(row.get(COLUMN))
+                stream.write(as_json_lines([unmask_row(row, key)]))
+        partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
     typer.echo(f"Wrote {count} rows to {file}; {masked} of {count} rows were masked.")
 
 

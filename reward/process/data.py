@@ -18,6 +18,7 @@ from plumbline.data.records import (
     Row,
     is_held_out,
     iterate_dataset,
+    problem_with_row,
     prompt_number,
 )
 from plumbline.data.sources import Source
@@ -64,22 +65,28 @@ def import_steps(
         file, USES["steps"], DataFormatConfig(), max_rows=config.max_rows, dropped=dropped
     )
     share, description = config.held_out_share, f"Steps from {reader.report.origin}"
-    metrics = write_steps(stage, _rows_of(reader), "lines", share, data_seed, description, dropped)
+    metrics = write_steps(stage, step_rows(reader), "lines", share, data_seed, description, dropped)
     stage.report_dropped(dropped)
     return metrics
 
 
-def _rows_of(reader: ExampleReader) -> Iterator[Row]:
+def step_rows(reader: ExampleReader) -> Iterator[Row]:
+    """Yield the rows of a file that can be used; the reader counts the others."""
     for entry in reader:
         example = entry.example
         *before, last = [step.strip() for step in example.steps]
-        yield {
+        row: Row = {
             "prompt": example.prompt,
             "completions": [*(f"{step}\n" for step in before), last],
             "labels": list(example.step_labels),
             "origin": reader.report.origin,
             "row": entry.number,
         }
+        problem = problem_with_row(row, "stepwise")
+        if problem is None:
+            yield row
+        else:
+            reader.leave_out(entry, problem)
 
 
 def write_steps(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from plumbline.config import Check, Config, Seed, not_in_identity
 from plumbline.data.encryption import data_key
 from plumbline.data.reader import DataFormatConfig, check_first_rows
+from plumbline.data.records import CONVERSATIONS
 from plumbline.data.sources import source_at
 from plumbline.errors import ConfigError, DataError
 from plumbline.runs.calls import Deferred, defer
@@ -27,9 +28,12 @@ STANDARD_STEPS = tuple(
 
 
 def _not_reserved(names: tuple[str, ...]) -> tuple[str, ...]:
-    taken = sorted(RESERVED & set(names))
+    taken = sorted(RESERVED.union(CONVERSATIONS) & set(names))
     if taken:
-        raise ValueError(f"{taken[0]} is a column of the build's own; keep others beside it")
+        raise ValueError(
+            f"{taken[0]} is a column of the build's own, or of other datasets. Rename it in the "
+            "file, or keep others beside it"
+        )
     return names
 
 

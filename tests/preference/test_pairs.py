@@ -344,7 +344,7 @@ def test_a_kept_column_counts_as_used_and_may_miss_in_a_row(tmp_path):
     rows, report = read_preferences(write(tmp_path, records), PreferenceFileConfig(keep=("sure",)))
     assert [row["sure"] for row in rows] == [1] and not report.columns_unused
     assert report.dropped.reasons() == {"has no column 'sure', which preferences.keep names": 1}
-    for name in ("pair_id", "chosen", "row"):
+    for name in ("pair_id", "chosen", "row", "completion", "a"):
         with pytest.raises(ValidationError, match="cannot be kept"):
             PreferenceFileConfig(keep=(name,))
 

@@ -299,6 +299,10 @@ def test_processes_start_after_some_seconds_of_work(monkeypatch, seconds, worker
         ("name: mine\nsources: [{path: x, split: test}]", "every source has split: test"),
         ("name: mine\nsources: [{path: x, weight: 0}]", "weight"),
         ("name: mine\nsources: [{path: x, keep: [messages]}]", "a column of the build's own"),
+        (
+            "name: mine\nsources: [{path: x, keep: [prompt]}]",
+            "or of other datasets",
+        ),
         ("name: mine\nsources: [{path: x}]\nmixture: {tiers: {base: -1}}", "shares of tiers"),
         ("name: mine\nsources: [{path: x}]\nmixture: {order: backwards}", "no order of rows"),
         ("name: mine\nsources: [{path: x}]\nworkers: 0", "workers is 0"),

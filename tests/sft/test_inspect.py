@@ -120,3 +120,11 @@ def test_everything_is_counted():
     assert content.languages == [("zh", 1)]
     assert content.left_out == [("reason", 3)]
     assert "reason" in render(content)
+
+
+def test_rows_that_are_left_out_are_counted_behind_those_that_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("plumbline.commands.data_inspect.MOST_ROWS", 2)
+    good = [{"messages": [user(f"Name {n}"), assistant("Red")]} for n in range(5)]
+    page = page_of(tmp_path, [*good, *[{"messages": []}] * 3])
+    assert "shows the first 2 rows; what was left out is counted of all" in page
+    assert "8 rows of the format messages" in page

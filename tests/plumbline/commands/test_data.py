@@ -67,7 +67,12 @@ PAIR = {"prompt": "Name a colour", "chosen": "Red", "rejected": "No"}
         ("preferences", [PAIR, PAIR | {"rejected": "Red"}], 1),
         (
             "unpaired",
-            [{"prompt": "a", "completion": "b", "label": n} for n in (True, "perhaps")],
+            [{"prompt": "a", "completion": "b", "label": n} for n in (True, "perhaps", True)],
+            1,
+        ),
+        (
+            "steps",
+            [{"prompt": p, "completions": ["b"], "labels": [True]} for p in ("a", "")],
             1,
         ),
         ("prompts", [{"prompt": "a"}, {"prompt": " "}], 1),

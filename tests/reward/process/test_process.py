@@ -160,6 +160,17 @@ def test_files_of_labelled_steps_become_datasets(tmp_path):
     assert figures["right_share"] == 0.5
 
 
+def test_a_row_without_a_prompt_is_left_out_by_its_number_and_does_not_end_the_run(tmp_path):
+    rows = [
+        {"prompt": f"Sum {n}", "completions": ["a", "b"], "labels": [True, False]} for n in range(8)
+    ]
+    rows[4]["prompt"] = ""
+    folder, figures = imported(tmp_path, rows)
+    assert figures["train_rows"] + figures["test_rows"] == 7
+    left_out = json.loads((folder / "dropped.jsonl").read_text())
+    assert (left_out["row"], left_out["reason"]) == (5, "'prompt' has an empty message 1 (user)")
+
+
 def test_rows_whose_labels_are_none_are_left_out(tmp_path):
     rows = [{"prompt": "a", "completions": ["b", "c"], "labels": [True]}] * 3
     with pytest.raises(DataError, match="no list of steps with a label for each"):

@@ -126,3 +126,19 @@ def test_the_command_brings_a_dataset_back(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(command)  # the file is there already
     assert ended.value.code == 2
+
+
+def test_the_command_leaves_no_file_where_a_row_cannot_be_unmasked(tmp_path):
+    from typer.testing import CliRunner
+
+    from plumbline.commands.app import app
+
+    rows = [Masker.of(REVERSIBLE, KEY).mask_row(row("I am a@x.org", f"Hi {n}"))[0] for n in "ab"]
+    rows[1]["messages"][0]["content"] += " as you know"  # not what was masked
+    data, key = tmp_path / "data", tmp_path / "key"
+    write_dataset(data, {"train": rows}, kind="messages", title="t", description="d")
+    key.write_text(KEY.secret.hex())
+    arguments = ["data", "unmask", str(data), str(tmp_path / "out.jsonl"), "--key-file", str(key)]
+    with pytest.raises(DataError, match="do not belong to the text"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert {file.name for file in tmp_path.iterdir()} == {"data", "key"}
