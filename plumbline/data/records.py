@@ -29,7 +29,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from plumbline.data.encryption import SUFFIX, read_decrypted
@@ -209,14 +208,9 @@ class DatasetWriter:
     def __enter__(self) -> DatasetWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
-            file.__exit__(kind, error, trace)
+            file.__exit__()
 
 
 def write_dataset(
