@@ -1,7 +1,8 @@
 """A server that speaks vLLM's protocol, for tests: no vLLM is here.
 
-It knows completions with token ids, and adapters that are loaded and unloaded by path, and draws
-from a tiny model with the adapter that it read from disk.
+It knows completions with token ids, adapters that are loaded and unloaded by path, and weights
+that take the place of the base's, and draws from a tiny model as it read it from disk. As with
+vLLM, new weights answer from what the old ones computed until that is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ class Server:
         self.says_ids = behavior.get("says_ids", True)
         self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
         self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
+        self.weighs = behavior.get("weighs", self.base)  # the folder of the base's weights
+        self.keeps_prefixes = 0  # how many times they are not dropped
         self.models: dict[str, object] = {}
+        self.waiting = None  # weights that answer once prefixes are dropped
+        self.development = behavior.get("development", True)
         self.seen: list[tuple[str, dict]] = []
         self.answered = 0
         self._lock = threading.Lock()
@@ -69,26 +74,48 @@ class Server:
             if path == "/v1/unload_lora_adapter":
                 del self.models[body["lora_name"]]
                 return 200, "Success"
+            if path in ("/collective_rpc", "/reset_prefix_cache"):
+                return self._take_weights(path, body)
             if self.fails:
                 self.fails -= 1
                 return error(503, "overloaded")
             answer = self._complete(body)
-            self.answered += 1
+            self.answered += len(body["prompt"]) > 1  # and not those by which weights are compared
             return answer
 
     def _load(self, body):
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM
 
         if not self.runtime_loading:
             return 404, {"detail": "Not Found"}
         if body["lora_name"] in self.models:
             return error(400, "The lora adapter has already been loaded.")
-        base = AutoModelForCausalLM.from_pretrained(self.base)
+        base = self._read(self.weighs)
         self.models[body["lora_name"]] = PeftModel.from_pretrained(base, body["lora_path"]).eval()
         return 200, "Success"
 
+    def _take_weights(self, path, body):
+        if not self.development:
+            return 404, {"detail": "Not Found"}
+        if path == "/collective_rpc":
+            assert body["method"] == "reload_weights"
+            self.waiting = self._read(body["kwargs"]["weights_path"])
+            return 200, {"results": [None]}
+        if self.keeps_prefixes:
+            self.keeps_prefixes -= 1
+            return 200, {"success": False}
+        self.models["tiny"] = self.waiting
+        return 200, {"success": True}
+
+    @staticmethod
+    def _read(folder):
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+
     def _complete(self, body):
+        if body["model"] == "tiny" and "tiny" not in self.models:
+            self.models["tiny"] = self._read(self.weighs)
         model = self.models.get(body["model"])
         if model is None:
             return error(404, f"The model `{body['model']}` does not exist.")

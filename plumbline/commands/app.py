@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plumbline.commands import annotate, chat, data, publish, reward, train
+from plumbline.commands import annotate, chat, data, publish, reward, rollouts, train
 from plumbline.commands.evaluation.compare import compare
 from plumbline.commands.evaluation.convert_samples import convert_samples
 from plumbline.commands.evaluation.evaluate import evaluate
@@ -184,6 +184,7 @@ def doctor(
 app.add_typer(annotate.app, name="annotate")
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
+app.add_typer(rollouts.app, name="rollouts")
 app.command()(compare)
 app.command()(plan)
 app.command(name="convert-samples")(convert_samples)

@@ -376,8 +376,8 @@ def test_a_server_samples_what_our_own_loop_samples(base_folder, tmp_path, serve
     [
         ({"rollouts": {"engine": "vllm"}}, r"set rollouts\.url to the server's address"),
         (
-            {"rollouts": {"engine": "vllm", "url": "http://x"}, "tuning": {"method": "full"}},
-            r"tuning\.method is full",
+            {"rollouts": {"engine": "vllm", "url": "http://x"}, "tuning": {"method": "ia3"}},
+            r"tuning\.method is ia3",
         ),
         ({"rounds": 3, "max_sampled_tokens": 9}, "it needs max_sampled_tokens: null"),
     ],

@@ -5,6 +5,7 @@ No vLLM is here. A small server (`tests.vllm_server`) speaks its protocol.
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from plumbline.errors import ConfigError, ModelError
+from plumbline.errors import BusyError, ModelError
 from plumbline.lm.batches import collate, pad_right
 from plumbline.lm.engines.continuous import ContinuousEngine
 from plumbline.lm.engines.native import NativeEngine
+from plumbline.lm.engines.server_use import FORGET, RELOAD
 from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.engines.vllm import VLLMEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.load import load_causal_lm
+from plumbline.lm.policy import Policy
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.metrics import read_metrics
@@ -122,11 +125,12 @@ def test_what_an_engine_cannot_do_is_refused_before_anything_runs(rollouts, samp
         PPOConfig(rollouts=rollouts, sampling=sampling)
 
 
-def test_a_server_needs_its_address_and_an_adapter():
+def test_a_server_needs_its_address_and_weights_that_it_can_load():
     with pytest.raises(ValidationError, match=r"set rollouts\.url to the server's address"):
         PPOConfig(rollouts=RolloutConfig(engine="vllm"))
-    with pytest.raises(ValidationError, match=r"tuning\.method is full"):
-        PPOConfig(rollouts=VLLM, tuning=TuningConfig(method="full"))
+    assert PPOConfig(rollouts=VLLM, tuning=TuningConfig(method="full")).rollouts == VLLM
+    with pytest.raises(ValidationError, match=r"tuning\.method is ia3"):
+        PPOConfig(rollouts=VLLM, tuning=TuningConfig(method="ia3"))
 
 
 # --- The server's engine. -----------------------------------------------------------------------
@@ -216,8 +220,7 @@ def test_errors_say_what_to_do(roles, prompts, serve):
     assert "max_new_tokens (12)" in said
 
     old = engine_for(serve(says_ids=False))
-    old.refresh(policy, 0)
-    assert "return_token_ids" in message(lambda: old.sample(policy, asked, [0]))
+    assert "return_token_ids" in message(lambda: old.refresh(policy, 0))
 
     forgetful = serve()
     engine = engine_for(forgetful)
@@ -225,21 +228,76 @@ def test_errors_say_what_to_do(roles, prompts, serve):
     forgetful.models.clear()
     assert "lost the policy's adapter" in message(lambda: engine.sample(policy, asked, [0]))
 
-    busy = serve(fails=99)
-    engine = engine_for(busy)
-    engine.refresh(policy, 0)
-    assert "overloaded" in message(lambda: engine.sample(policy, asked, [0]))
+    busy = engine_for(serve(fails=99))
+    assert "overloaded" in message(lambda: busy.refresh(policy, 0))
 
     raw = engine_for(serve(processed=False), SamplingConfig(temperature=0.5))
     assert "--logprobs-mode processed_logprobs" in message(lambda: raw.refresh(policy, 0))
 
 
-def test_full_tuning_is_refused(base_folder, tokenizer, serve):
-    from plumbline.lm.policy import Policy
+@pytest.fixture
+def whole(base_folder, tokenizer):
+    """A policy all of whose weights train, and have moved."""
+    torch.manual_seed(0)
+    model = load_causal_lm(base_folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return Policy(model, tokenizer)
 
-    whole = Policy(load_causal_lm(base_folder), tokenizer)
-    with pytest.raises(ConfigError, match=r"tuning\.method is full"):
-        engine_for(serve()).refresh(whole, 0)
+
+def test_each_refresh_replaces_all_weights_and_the_end_brings_them_back(whole, prompts, serve):
+    server = serve()
+    engine = engine_for(server)
+    asked = [whole.encode(prompt) for prompt in prompts]
+    for _ in range(2):
+        with torch.no_grad():
+            whole.model.get_output_embeddings().weight.mul_(1.5)
+        server.keeps_prefixes = 1  # as where somebody is answered still
+        engine.refresh(whole, 0)
+        theirs = engine.sample(whole, asked, range(len(asked)))
+        ours = NativeEngine(SAMPLING).sample(whole, asked, range(len(asked)))
+        assert [g.ids for g in theirs] == [g.ids for g in ours]
+    assert not list(engine._folder.iterdir())
+    del engine
+    gc.collect()
+    loads = [body["kwargs"]["weights_path"] for path, body in server.seen if path == RELOAD]
+    assert len(loads) == 3
+    assert loads[-1] == server.base
+    assert server.seen[-1][0] == FORGET
+
+
+def test_one_training_alone_replaces_weights_and_several_send_adapters(roles, whole, serve):
+    server = serve()
+    adapted = [engine_for(server) for _ in range(2)]
+    for engine in adapted:
+        engine.refresh(roles.policy, 0)
+    with pytest.raises(BusyError, match="Another training uses the server"):
+        engine_for(server).refresh(whole, 0)
+    del adapted, engine
+    gc.collect()
+    alone = engine_for(server)
+    alone.refresh(whole, 0)
+    for other in (roles.policy, whole):
+        with pytest.raises(BusyError, match="start a second server"):
+            engine_for(server).refresh(other, 0)
+
+
+def test_other_weights_than_the_policy_s_are_found(roles, whole, serve, tmp_path):
+    """A server that has the base's name, and was left with the weights of another training."""
+    with torch.no_grad():
+        whole.model.get_output_embeddings().weight.mul_(10)
+    whole.model.save_pretrained(tmp_path)
+    engine = engine_for(serve(weighs=tmp_path))
+    assert "computes with other weights" in message(lambda: engine.refresh(roles.policy, 0))
+
+
+def test_a_server_that_takes_no_weights_is_said(whole, serve):
+    server = serve(development=False)
+    assert "VLLM_SERVER_DEV_MODE=1" in message(lambda: engine_for(server).refresh(whole, 0))
+    stubborn = serve()
+    stubborn.keeps_prefixes = 9
+    assert "old weights computed" in message(lambda: engine_for(stubborn).refresh(whole, 0))
 
 
 # --- Training with a server. --------------------------------------------------------------------
@@ -359,7 +417,7 @@ def test_what_was_drawn_ahead_survives_a_kill(base_folder, tmp_path, serve):
         update={"rollouts": config.rollouts.model_copy(update={"url": other.url})}
     )
     cut = train(tmp_path / "cut", base_folder, again)
-    drawn = [body for path, body in other.seen if path == "/v1/completions"]
-    assert len(drawn) == 2 * config.batch_size  # rounds 4 and 5; the third was in the checkpoint
+    # Rounds 4 and 5; the third was in the checkpoint.
+    assert other.answered == 2 * config.batch_size
     for name in ("metrics.jsonl", "adapter_model.safetensors"):
         assert (cut.folder / name).read_bytes() == (whole.folder / name).read_bytes()

@@ -9,7 +9,7 @@ from plumbline.lm.engines.engine import RolloutEngine, Server
 from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
-from plumbline.lm.tuning_methods import TUNING_METHODS
+from plumbline.lm.tuning_methods import TUNING_METHODS, TuningMethod
 from plumbline.tables import Table
 
 
@@ -36,7 +36,7 @@ class Engine:
     name: str
     make: Callable[[SamplingConfig, Server], RolloutEngine]
     is_server: bool = False
-    """Whether it is reached at ``rollouts.url``, and takes weights as adapters."""
+    """Whether it is reached at ``rollouts.url``, and takes weights as files."""
     filters: bool = False
     """Whether it may sample with top-k and top-p, and still give log-probabilities before them."""
     sets_precision: bool = False
@@ -63,13 +63,18 @@ class Engine:
             raise ValueError(
                 f"rollouts.engine is {self.name}; set rollouts.url to the server's address"
             )
-        if self.is_server and not tuning.row.low_rank:
+        if self.is_server and not _reaches_a_server(tuning.row):
             raise ValueError(
                 f"rollouts.engine is {self.name}, and tuning.method is {tuning.method}: weights "
-                "reach the server as a LoRA adapter. Set tuning.method to "
-                f"{TUNING_METHODS.where(lambda row: row.low_rank and 'ppo' not in row.cannot)}, or "
-                "rollouts.engine to native or continuous"
+                "reach the server as a LoRA adapter, or all of them. Set tuning.method to "
+                f"{TUNING_METHODS.where(_reaches_a_server)}, or rollouts.engine to native or "
+                "continuous"
             )
+
+
+def _reaches_a_server(method: TuningMethod) -> bool:
+    """Return whether a server can load what a method trains."""
+    return "ppo" not in method.cannot and (method.low_rank or method.name == "full")
 
 
 ENGINES = Table(

@@ -1,13 +1,13 @@
-r"""A vLLM server, reached over HTTP; the policy's adapter is sent to it before each round.
+"""A vLLM server, reached over HTTP; the policy's weights are sent to it before each round.
 
-Start it so, with the same base that the policy has:
+``plumbline rollouts up`` starts one (`plumbline.lm.engines.vllm_process`), with the same base that
+the policy has.
 
-    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 16 \
-        --max-loras 2 --logprobs-mode processed_logprobs
-
-Weights are sent as files: each refresh saves the adapter to a folder that the server can read,
-loads it there under a new name, and unloads the one before. With the old name, the server would
-answer from its cache of prefixes that the old weights computed.
+Weights are sent as files in a folder that the server can read. An adapter is loaded there under a
+new name, and the one before is unloaded: with the old name, the server would answer from its cache
+of prefixes that the old weights computed. Where all weights train, the server reads them in place
+of its own, and drops that cache. So one training at a time may do that with a server, while several
+may send adapters; and when it ends, the server gets its own weights back.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.errors import ConfigError, ModelError
+from plumbline.errors import ModelError
+from plumbline.lm.batches import collate
 from plumbline.lm.engines.engine import Server
+from plumbline.lm.engines.server_use import FORGET, RELOAD, ServerUse, weights_from
 from plumbline.lm.engines.vllm_answers import checked_response
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
@@ -41,6 +43,9 @@ _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _PATIENCE = 600.0
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 _SEEDS = 2**63
+#: Tokens by which the server's weights are compared with the policy's, and how far their
+#: log-probabilities may be apart on average, in nats: 16-bit formats differ by some hundredths.
+_COMPARED, _APART = 16, 0.5
 
 
 class VLLMEngine:
@@ -76,41 +81,65 @@ class VLLMEngine:
         self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=server.adapters)).resolve()
         self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
         self._refreshes = 0
-        self._adapter: str | None = None
-        self._checked = False
+        self._model: str | None = None
+        """The name of what answers: of the newest adapter, or of the base."""
+        self._served = ""
+        self._use: ServerUse | None = None
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def refresh(self, policy: Policy, iteration: int) -> None:
-        """Send the policy's adapter to the server, once for all processes of a training."""
-        if not hasattr(policy.model, "peft_config"):
-            raise ConfigError(
-                "rollouts.engine is vllm, and tuning.method is full: weights reach the server as "
-                "an adapter, and with full tuning there is none. Set tuning.method to lora, or "
-                "rollouts.engine to native or continuous."
-            )
+        """Send the policy's weights to the server, once for all processes of a training."""
+        adapted = hasattr(policy.model, "peft_config")
         if self._base is None:
-            self._base = str(policy.model.peft_config[ADAPTER].base_model_name_or_path)
-        if not self._checked:
-            self._check_model(self._base)
+            own = policy.model.peft_config[ADAPTER].base_model_name_or_path if adapted else None
+            self._base = str(own or policy.model.name_or_path)
         if this_process() == 0:
-            self._send_adapter(policy)
-        self._adapter = of_all_processes(self._adapter)[0]
+            first = self._use is None
+            if self._use is None:
+                self._served, root = self._name_and_root(self._base)
+                self._use = ServerUse(self._url, root, alone=not adapted)
+            self._refreshes += 1
+            if adapted:
+                self._send_adapter(policy)
+            else:
+                self._send_weights(policy)
+            if first:
+                self._check_logprobs(policy)
+                self._check_weights(policy)
+        self._model = of_all_processes(self._model)[0]
 
     def _send_adapter(self, policy: Policy) -> None:
-        self._refreshes += 1
         name = f"{self._run}-{self._refreshes}"
         folder = self._folder / name
         policy.model.save_pretrained(
             folder, selected_adapters=[policy.adapter], save_embedding_layers=False
         )
         self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-        before, self._adapter = self._adapter, name
+        before, self._model = self._model, name
         if before is not None:
             self._post("/v1/unload_lora_adapter", {"lora_name": before})
             shutil.rmtree(self._folder / before, ignore_errors=True)
-        if not self._checked:
-            self._check_logprobs(policy)
-            self._checked = True
+
+    def _send_weights(self, policy: Policy) -> None:
+        folder = self._folder / f"weights-{self._refreshes}"
+        policy.model.save_pretrained(folder)
+        self._post(*weights_from(folder))
+        self._forget_prefixes()
+        shutil.rmtree(folder, ignore_errors=True)
+        self._model = self._served
+
+    def _forget_prefixes(self) -> None:
+        """Have the server drop what its old weights computed."""
+        for wait in (*self._waits, None):
+            if self._post(FORGET, {}).get("success", True):
+                return
+            if wait is None:
+                raise ModelError(
+                    f"The server at {self._url} keeps what its old weights computed, as it does "
+                    "while it answers others. Nobody else may use it while all of its weights are "
+                    "replaced. The same command resumes from the last checkpoint."
+                )
+            time.sleep(wait)
 
     def sample(
         self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
@@ -134,7 +163,7 @@ class VLLMEngine:
         # Everything that shapes the distribution is named: what is left out, vLLM takes from the
         # model's generation_config.json.
         request = {
-            "model": self._adapter,
+            "model": self._model,
             "prompt": list(prompt),
             "max_tokens": tokens or self._sampling.max_new_tokens,
             "temperature": temperature,
@@ -161,15 +190,37 @@ class VLLMEngine:
             end_ids=end_ids,
         )
 
-    def _check_model(self, base: str) -> None:
-        """Raise `ModelError` where the server has another base than the policy."""
+    def _name_and_root(self, base: str) -> tuple[str, str]:
+        """Return the server's name of the policy's base, and where it has it from.
+
+        Raises `ModelError` where the server has another base.
+        """
         models = self._send("GET", "/v1/models", None)["data"]
+        for model in models:
+            names = {str(name) for name in (model["id"], model.get("root")) if name}
+            if base in names or _same_folder(base, names):
+                return str(model["id"]), str(model.get("root") or model["id"])
         served = {str(name) for m in models for name in (m["id"], m.get("root")) if name}
-        if base not in served and not _same_folder(base, served):
+        raise ModelError(
+            f"The server at {self._url} serves {', '.join(sorted(served)) or 'nothing'}, and "
+            f"the policy's base is {base}. Start it with that base, or set rollouts.model to "
+            "the name under which it has it."
+        )
+
+    def _check_weights(self, policy: Policy) -> None:
+        """Raise `ModelError` where the server computes with other weights than the policy's."""
+        prompt = [min(policy.end_ids)]
+        tokens = min(_COMPARED, self._sampling.max_new_tokens)
+        choice = self._complete(policy, prompt, 0, self._sampling.temperature, tokens)
+        drawn = self._generation(choice, policy.end_ids)
+        batch = collate([prompt], [drawn.ids], policy.pad_id)
+        ours = policy.logprobs(batch, self._sampling.temperature).logprobs[0].tolist()
+        apart = [abs(own - theirs) for own, theirs in zip(ours, drawn.logprobs, strict=False)]
+        if apart and sum(apart) / len(apart) > _APART:
             raise ModelError(
-                f"The server at {self._url} serves {', '.join(sorted(served)) or 'nothing'}, and "
-                f"the policy's base is {base}. Start it with that base, or set rollouts.model to "
-                "the name under which it has it."
+                f"The server at {self._url} computes with other weights than the policy's: "
+                f"log-probabilities of the same tokens are {sum(apart) / len(apart):.2f} nats "
+                "apart. Start it anew, with the policy's base."
             )
 
     def _check_logprobs(self, policy: Policy) -> None:
@@ -209,8 +260,9 @@ class VLLMEngine:
                 if wait is None:
                     raise ModelError(
                         f"No vLLM server answers at {self._url}: {error or type(error).__name__} "
-                        f"(tried {len(self._waits) + 1} times). Start it, or set rollouts.url; "
-                        "the same command then resumes from the last checkpoint."
+                        f"(tried {len(self._waits) + 1} times). Start it (plumbline rollouts up), "
+                        "or set rollouts.url; the same command then resumes from the last "
+                        "checkpoint."
                     ) from error
             else:
                 if answer.is_success:
@@ -231,8 +283,9 @@ class VLLMEngine:
         if path == "/v1/load_lora_adapter":
             if answer.status_code in (404, 405):
                 means = (
-                    "Adapters cannot be loaded there. Start it with --enable-lora and with "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+                    "Adapters cannot be loaded there. Start it by plumbline rollouts up, or with "
+                    "--enable-lora and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its "
+                    "environment"
                 )
             else:
                 means = (
@@ -240,6 +293,13 @@ class VLLMEngine:
                     f"{self._folder} (rollouts.adapters sets the folder), and its --max-lora-rank "
                     "must be no less than tuning.rank"
                 )
+        elif path in (RELOAD, FORGET):
+            means = (
+                "It did not take the policy's weights. It needs vLLM 0.20 or later, started by "
+                "plumbline rollouts up (or with VLLM_SERVER_DEV_MODE=1 in its environment), and "
+                f"must be able to read {self._folder} (rollouts.adapters sets the folder); where "
+                "it cannot, it ends, and has to be started again"
+            )
         elif "context length" in message or "max_model_len" in message:
             means = (
                 f"A prompt with sampling.max_new_tokens ({self._sampling.max_new_tokens}) is "
