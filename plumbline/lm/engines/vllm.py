@@ -215,12 +215,12 @@ class VLLMEngine:
         drawn = self._generation(choice, policy.end_ids)
         batch = collate([prompt], [drawn.ids], policy.pad_id)
         ours = policy.logprobs(batch, self._sampling.temperature).logprobs[0].tolist()
-        apart = [abs(own - theirs) for own, theirs in zip(ours, drawn.logprobs, strict=False)]
-        if apart and sum(apart) / len(apart) > _APART:
+        errors = [abs(a - b) for a, b in zip(ours, drawn.logprobs, strict=False)]
+        if errors and sum(errors) / len(errors) > _APART:
             raise ModelError(
                 f"The server at {self._url} computes with other weights than the policy's: "
-                f"log-probabilities of the same tokens are {sum(apart) / len(apart):.2f} nats "
-                "apart. Start it anew, with the policy's base."
+                f"log-probabilities of the same tokens are {sum(errors) / len(errors):.2f} nats "
+                "apart. Start it again, with the policy's base."
             )
 
     def _check_logprobs(self, policy: Policy) -> None:

@@ -2,7 +2,7 @@
 
 vLLM pins versions of torch and transformers that trainings cannot have, so it lives in an
 environment of its own, which is made at the first start. A server answers this machine alone:
-whoever reaches the addresses by which it takes weights can have it do anything.
+anyone who reaches the addresses by which it takes weights can have it do anything.
 """
 
 from __future__ import annotations
@@ -184,12 +184,12 @@ def _interpreter(options: Options, say: Callable[[str], None]) -> Path:
     if options.python is None:
         folder = own_environment.location("vllm", PACKAGE.encode())
         return own_environment.interpreter_of(folder, [PACKAGE], "vLLM", say)
-    has = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    question = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
-        found = subprocess.run([str(options.python), "-c", has], check=False).returncode == 0
+        has_it = subprocess.run([str(options.python), "-c", question], check=False).returncode == 0
     except OSError as error:
         raise ConfigError(f"--python {options.python} does not start: {error.strerror}.") from None
-    if not found:
+    if not has_it:
         raise ConfigError(
             f"{options.python} has no vLLM. Install it there (pip install '{PACKAGE}'), or leave "
             "--python out."
@@ -203,7 +203,7 @@ def _wait_until_ready(
     """Wait until a server answers. It may take minutes to load and compile, and says how it is."""
     import httpx
 
-    started = said = time.monotonic()
+    started = reported = time.monotonic()
     with httpx.Client(trust_env=False, timeout=5) as client:
         while True:
             code = process.poll()
@@ -215,9 +215,9 @@ def _wait_until_ready(
             with contextlib.suppress(httpx.TransportError):
                 if client.get(f"{server.url}/health").status_code == 200:
                     return
-            if time.monotonic() - said > _SAY_SECONDS:
-                said = time.monotonic()
-                say(f"{said - started:.0f} s: {' '.join(_last_lines(log, 1))[:120]}")
+            if time.monotonic() - reported > _SAY_SECONDS:
+                reported = time.monotonic()
+                say(f"{reported - started:.0f} s: {' '.join(_last_lines(log, 1))[:120]}")
             time.sleep(0.2)
 
 
@@ -248,10 +248,10 @@ def _stop(pid: int) -> None:
         everyone = [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    asked, left = [first], everyone
+    signaled, left = [first], everyone
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
-        for process in asked:
+        for process in signaled:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        psutil.wait_procs(asked, timeout=_STOP_SECONDS)
-        asked = left = [process for process in left if process.is_running()]
+        psutil.wait_procs(signaled, timeout=_STOP_SECONDS)
+        signaled = left = [process for process in left if process.is_running()]
