@@ -28,6 +28,7 @@ class Server:
         self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
         self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
         self.weighs = behavior.get("weighs", self.base)  # the folder of the base's weights
+        self.ends_by = None
         self.keeps_prefixes = 0  # how many times they are not dropped
         self.models: dict[str, object] = {}
         self.waiting = None  # weights that answer once prefixes are dropped
@@ -90,6 +91,8 @@ class Server:
             return 404, {"detail": "Not Found"}
         if body["lora_name"] in self.models:
             return error(400, "The lora adapter has already been loaded.")
+        if not Path(body["lora_path"]).is_dir():
+            return error(404, f"Loading lora failed: No adapter found for {body['lora_path']}")
         base = self._read(self.weighs)
         self.models[body["lora_name"]] = PeftModel.from_pretrained(base, body["lora_path"]).eval()
         return 200, "Success"
@@ -119,9 +122,12 @@ class Server:
         model = self.models.get(body["model"])
         if model is None:
             return error(404, f"The model `{body['model']}` does not exist.")
-        if len(body["prompt"]) + body["max_tokens"] > self.context:
+        room = self.context - len(body["prompt"])
+        if room < 1:
             return error(400, f"This model's maximum context length is {self.context} tokens.")
-        config = SamplingConfig(temperature=body["temperature"], max_new_tokens=body["max_tokens"])
+        config = SamplingConfig(
+            temperature=body["temperature"], max_new_tokens=min(body["max_tokens"], room)
+        )
         ends = frozenset(body["stop_token_ids"])
         (drawn,) = generate(model, [body["prompt"]], [body["seed"]], config, end_ids=ends, pad_id=0)
         with torch.no_grad():
@@ -131,7 +137,7 @@ class Server:
         choice = {
             "index": 0,
             "text": "",
-            "finish_reason": "stop" if drawn.finished else "length",
+            "finish_reason": self.ends_by or ("stop" if drawn.finished else "length"),
             "logprobs": {
                 "token_logprobs": [logprob + self.blur for logprob in drawn.logprobs],
                 "top_logprobs": [{"token": top}],

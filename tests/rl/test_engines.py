@@ -219,6 +219,24 @@ def test_errors_say_what_to_do(roles, prompts, serve):
     assert "--max-model-len" in said
     assert "max_new_tokens (12)" in said
 
+    tight = engine_for(serve(context=len(asked[0]) + 5))
+    tight.refresh(policy, 0)
+    said = message(lambda: tight.sample(policy, asked, [0]))
+    assert "cut a response after 5 of 12 tokens" in said
+    assert "--max-model-len" in said
+
+    paused = serve()
+    engine = engine_for(paused)
+    engine.refresh(policy, 0)
+    paused.ends_by = "abort"
+    assert "broke a response off (abort)" in message(lambda: engine.sample(policy, asked, [0]))
+
+    elsewhere = engine_for(serve())
+    elsewhere._post = lambda path, body: VLLMEngine._post(
+        elsewhere, path, body | {"lora_path": "/of/another/machine"}
+    )
+    assert "must be able to read" in message(lambda: elsewhere.refresh(policy, 0))
+
     old = engine_for(serve(says_ids=False))
     assert "return_token_ids" in message(lambda: old.refresh(policy, 0))
 

@@ -50,7 +50,8 @@ def _end(held: int, url: str | None, root: str) -> None:
     """Give the server its own weights back, and let others use it."""
     import httpx
 
-    if url is not None:
+    # Where it cannot read a folder, vLLM loses the weights that it has.
+    if url is not None and (Path(root).is_dir() or not Path(root).is_absolute()):
         path, body = weights_from(root)
         with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=url, timeout=60) as client:
             client.post(path, json=body)

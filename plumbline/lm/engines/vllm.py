@@ -151,7 +151,7 @@ class VLLMEngine:
 
         def ask(prompt: Sequence[int], seed: int) -> Generation:
             choice = self._complete(policy, prompt, seed, self._sampling.temperature)
-            return self._generation(choice, policy.end_ids)
+            return self._generation(choice, policy.end_ids, self._sampling.max_new_tokens)
 
         with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(prompts)))) as threads:
             return list(threads.map(ask, prompts, seeds))
@@ -181,13 +181,36 @@ class VLLMEngine:
         choice: dict[str, Any] = self._post("/v1/completions", request)["choices"][0]
         return choice
 
-    def _generation(self, choice: Mapping[str, Any], end_ids: frozenset[int]) -> Generation:
-        return checked_response(
+    def _generation(
+        self, choice: Mapping[str, Any], end_ids: frozenset[int], tokens: int
+    ) -> Generation:
+        """Return a response of at most ``tokens``; raise `ModelError` where it is not whole."""
+        reason = choice.get("finish_reason")
+        response = checked_response(
             f"The server at {self._url}",
             choice.get("token_ids"),
             (choice.get("logprobs") or {}).get("token_logprobs"),
-            ended=choice.get("finish_reason") == "stop",
+            ended=reason == "stop",
             end_ids=end_ids,
+        )
+        if reason not in ("stop", "length"):
+            raise ModelError(
+                f"The server at {self._url} broke a response off ({reason}), as it does where "
+                "somebody pauses it. The same command resumes from the last checkpoint."
+            )
+        if reason == "length" and len(response.ids) < tokens:
+            raise ModelError(
+                f"The server at {self._url} cut a response after {len(response.ids)} of {tokens} "
+                f"tokens. {self._too_long}."
+            )
+        return response
+
+    @property
+    def _too_long(self) -> str:
+        return (
+            f"A prompt with sampling.max_new_tokens ({self._sampling.max_new_tokens}) is longer "
+            "than its context. Start it with a larger --max-model-len, or lower "
+            "sampling.max_new_tokens"
         )
 
     def _name_and_root(self, base: str) -> tuple[str, str]:
@@ -212,7 +235,7 @@ class VLLMEngine:
         prompt = [min(policy.end_ids)]
         tokens = min(_COMPARED, self._sampling.max_new_tokens)
         choice = self._complete(policy, prompt, 0, self._sampling.temperature, tokens)
-        drawn = self._generation(choice, policy.end_ids)
+        drawn = self._generation(choice, policy.end_ids, tokens)
         batch = collate([prompt], [drawn.ids], policy.pad_id)
         ours = policy.logprobs(batch, self._sampling.temperature).logprobs[0].tolist()
         errors = [abs(a - b) for a, b in zip(ours, drawn.logprobs, strict=False)]
@@ -281,7 +304,7 @@ class VLLMEngine:
         """Return what a refusal means, with the server's own words."""
         message = _message(answer)
         if path == "/v1/load_lora_adapter":
-            if answer.status_code in (404, 405):
+            if message == "Not Found" or answer.status_code == 405:
                 means = (
                     "Adapters cannot be loaded there. Start it by plumbline rollouts up, or with "
                     "--enable-lora and with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its "
@@ -297,15 +320,11 @@ class VLLMEngine:
             means = (
                 "It did not take the policy's weights. It needs vLLM 0.20 or later, started by "
                 "plumbline rollouts up (or with VLLM_SERVER_DEV_MODE=1 in its environment), and "
-                f"must be able to read {self._folder} (rollouts.adapters sets the folder); where "
-                "it cannot, it ends, and has to be started again"
+                f"must be able to read {self._folder} (rollouts.adapters sets the folder). Start "
+                "it again: it may have lost its own weights"
             )
         elif "context length" in message or "max_model_len" in message:
-            means = (
-                f"A prompt with sampling.max_new_tokens ({self._sampling.max_new_tokens}) is "
-                "longer than its context. Start it with a larger --max-model-len, or lower "
-                "sampling.max_new_tokens"
-            )
+            means = self._too_long
         elif answer.status_code == 404 and path == "/v1/completions":
             means = (
                 "It has lost the policy's adapter, perhaps by a restart. The same command resumes "
@@ -339,5 +358,5 @@ def _message(answer: httpx.Response) -> str:
     except ValueError:
         return answer.text.strip()[:300] or answer.reason_phrase
     error = content.get("error", content) if isinstance(content, dict) else content
-    words = error.get("message", error) if isinstance(error, dict) else error
+    words = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
     return str(words)[:300]
