@@ -122,6 +122,8 @@ class RowFile:
                 self._sink: Any = pa.BufferOutputStream()
             else:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                if file.is_file():
+                    file.unlink()  # one that is still read would lose its rows
                 self._sink = pa.OSFile(str(file), "wb")
             self._writer = pa.ipc.new_stream(self._sink, self._schema)
 

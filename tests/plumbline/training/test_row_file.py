@@ -154,6 +154,16 @@ def test_a_folder_that_is_lost_is_said_or_does_not_matter(tokenizer, tmp_path):
     assert list(pairs) == before and before[1].row["row"] == 2
 
 
+def test_rows_that_are_read_stay_where_others_take_their_place(tmp_path):
+    """As where a script gives two tasks the same name."""
+    columns = []
+    for value in (1, 2):
+        file = RowFile({"ids": "ids"}, tmp_path / "rows.arrow")
+        file.add({"ids": [value] * 3})
+        columns.append(Lists(file.table()["ids"]))
+    assert [column[0] for column in columns] == [[1] * 3, [2] * 3]
+
+
 class KilledError(Exception):
     pass
 
@@ -161,7 +171,7 @@ class KilledError(Exception):
 @stage("rows")
 def keep_rows(stage, *, killed_by):
     """Keep rows in the scratch folder, and end by an error where there is such a file."""
-    file = RowFile({"ids": "ids"}, empty_folder(stage) / "rows.arrow")
+    file = RowFile({"ids": "ids"}, empty_folder(stage, Artifact(stage.folder)) / "rows.arrow")
     for number in range(3):
         file.add({"ids": [number]})
     if Path(killed_by).exists():
