@@ -31,7 +31,7 @@ from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
 from plumbline.runs.shardings import SHARED
 from plumbline.runs.stage import PLACE
-from plumbline.runs.take_over import numbers_before, take_over
+from plumbline.runs.take_over import numbers_before, say_what_stays, take_over
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -113,7 +113,7 @@ def make_in(
         note = "[dim]resumes where it was stopped[/dim]" if resumes else ""
         reporter.say(f"  [yellow]▸[/yellow] {name:<24} {note}")
         if run is not None:
-            _say_where(partial, run, name)
+            _say_where(store, made_id, run, name, reporter)
         clock = _Clock(partial / "clock.json", tick)
         what = (function, partial, arguments, reporter.within())
         if isolate:
@@ -152,10 +152,15 @@ def _take_over(
     take_over(store, made_id, id_with, processes, ways, reporter)
 
 
-def _say_where(partial: Path, run: Path, name: str) -> None:
-    """Let the stage know which run makes it, and where trackers of experiments write."""
+def _say_where(store: Store, made_id: str, run: Path, name: str, reporter: Reporter) -> None:
+    """Let the stage know which run makes it, and where trackers of experiments write.
+
+    Say what an earlier attempt of that run left, where this one does not resume.
+    """
+    title = f"{run.name}/{name}"
+    say_what_stays(store, made_id, title, reporter)
     trackers = run / "trackers" / name.replace("/", "-")
-    write_json(partial / PLACE, {"title": f"{run.name}/{name}", "trackers": str(trackers)})
+    write_json(store.partial(made_id) / PLACE, {"title": title, "trackers": str(trackers)})
 
 
 def _manifest(

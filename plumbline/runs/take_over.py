@@ -1,4 +1,4 @@
-"""Resuming a training with another number of processes than began it.
+"""Resuming a training with another number of processes than began it; or saying why none resumes.
 
 Each number has an artefact of its own, since it may read other rows at the end of an epoch, and so
 has each way in which they share the weights. Where a training has no checkpoint of its own, it
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from rich.markup import escape
 
 from plumbline.runs.artifacts import Store, read_json, write_json
 from plumbline.runs.progress import Reporter
-from plumbline.runs.stage import DONE, PARTS
+from plumbline.runs.stage import DONE, PARTS, PLACE
 
 #: The most processes of one training that are looked for.
 _MOST = 128
@@ -70,11 +71,42 @@ def take_over(
         return
 
 
+def say_what_stays(store: Store, made_id: str, title: str, reporter: Reporter) -> None:
+    """Say where a stage begins from its start whose earlier attempt was stopped.
+
+    What was begun with other settings or data, or by another version of the code, makes something
+    else. ``title``: the stage's, with that of its run (`plumbline.runs.stage.PLACE`).
+    """
+    if _has_checkpoint(store.partial(made_id)):
+        return
+    left = [
+        place.parent
+        for place in sorted(store.partial(made_id).parent.glob(f"*/{PLACE}"))
+        if place.parent.name != made_id
+        and _title_in(place) == title
+        and _has_checkpoint(place.parent)
+    ]
+    if left:
+        folders = escape(" and ".join(map(str, left)))
+        reporter.say(
+            "    begins again from its start: what was made of it before began with other "
+            f"settings, data or code. It is left in {folders}, which can be deleted."
+        )
+
+
 def numbers_before(partial: Path) -> list[int]:
     """Return in how many processes a training ran before it continued in another number."""
     file = partial / _BEFORE
     numbers: Any = read_json(file) if file.exists() else []
     return list(numbers)
+
+
+def _title_in(place: Path) -> object:
+    """Return the title in a stage's file about its place; None where it was just deleted."""
+    try:
+        return read_json(place)["title"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _has_checkpoint(partial: Path) -> bool:

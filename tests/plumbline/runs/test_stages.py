@@ -254,6 +254,29 @@ def test_a_stage_that_failed_is_not_held_against_the_next_attempt(tmp_path):
     assert kept.value.__traceback__ is not None
 
 
+@stage("half")
+def stop_half_way(stage, *, seed):
+    stage.checkpoints.save(seed, {"seed": seed})
+    raise DataError("stopped")
+
+
+def test_a_stage_that_begins_again_says_what_an_earlier_attempt_left(said, tmp_path):
+    def begin(name, seed):
+        said.clear()
+        run = Run(tmp_path / "home", name, "test", Knobs(), isolate=False)
+        with pytest.raises(DataError, match="stopped"):
+            run.make("half", stop_half_way, seed=seed)
+        return " ".join(said)
+
+    partial = tmp_path / "home" / "store" / ".partial"
+    assert "from its start" not in begin("run", 1)
+    (first,) = partial.glob("*/checkpoints/step-1")
+    assert f"It is left in {first.parents[1]}, which can be deleted." in begin("run", 2)
+    assert "from its start" not in begin("run", 2)  # which has a checkpoint now
+    (first.parents[1] / "place.json").write_text("{")  # of which a crash left half
+    assert "from its start" not in begin("another", 3)
+
+
 def isolated(tmp_path):
     return Run(tmp_path / "home", "run", "test", Knobs(), isolate=True)
 
