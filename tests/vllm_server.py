@@ -28,6 +28,7 @@ class Server:
         self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
         self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
         self.weighs = behavior.get("weighs", self.base)  # the folder of the base's weights
+        self.label = "default"
         self.ends_by = None
         self.keeps_prefixes = 0  # how many times they are not dropped
         self.models: dict[str, object] = {}
@@ -43,7 +44,12 @@ class Server:
                 pass
 
             def do_GET(self):
-                self.answer(200, {"data": [{"id": "tiny", "root": server.base}]})
+                if self.path == "/weight_info" and server.development:
+                    self.answer(200, {"weight_version": server.label})
+                elif self.path == "/weight_info":
+                    self.answer(404, {"detail": "Not Found"})
+                else:
+                    self.answer(200, {"data": [{"id": "tiny", "root": server.base}]})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -75,7 +81,10 @@ class Server:
             if path == "/v1/unload_lora_adapter":
                 del self.models[body["lora_name"]]
                 return 200, "Success"
-            if path in ("/collective_rpc", "/reset_prefix_cache"):
+            if path == "/update_weight_version" and self.development:
+                self.label = body["new_version"]
+                return 200, {"success": True}
+            if path in ("/update_weight_version", "/collective_rpc", "/reset_prefix_cache"):
                 return self._take_weights(path, body)
             if self.fails:
                 self.fails -= 1

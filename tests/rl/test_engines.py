@@ -282,7 +282,8 @@ def test_each_refresh_replaces_all_weights_and_the_end_brings_them_back(whole, p
     loads = [body["kwargs"]["weights_path"] for path, body in server.seen if path == RELOAD]
     assert len(loads) == 3
     assert loads[-1] == server.base
-    assert server.seen[-1][0] == FORGET
+    assert server.seen[-2][0] == FORGET
+    assert server.label == "default"
 
 
 def test_one_training_alone_replaces_weights_and_several_send_adapters(roles, whole, serve):
@@ -308,6 +309,20 @@ def test_other_weights_than_the_policy_s_are_found(roles, whole, serve, tmp_path
     whole.model.save_pretrained(tmp_path)
     engine = engine_for(serve(weighs=tmp_path))
     assert "computes with other weights" in message(lambda: engine.refresh(roles.policy, 0))
+    killed = serve()
+    killed.label = "plumbline-1-7"
+    with pytest.raises(ModelError, match=r"did not come to its end \(plumbline-1-7\)"):
+        engine_for(killed).refresh(roles.policy, 0)
+
+
+def test_the_last_adapter_leaves_with_its_training(roles, serve):
+    server = serve()
+    engine = engine_for(server)
+    engine.refresh(roles.policy, 0)
+    assert len(server.models) == 1
+    del engine
+    gc.collect()
+    assert server.models == {}
 
 
 def test_a_server_that_takes_no_weights_is_said(whole, serve):

@@ -25,7 +25,18 @@ from typing import TYPE_CHECKING, Any
 from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.engines.engine import Server
-from plumbline.lm.engines.server_use import FORGET, RELOAD, ServerUse, weights_from
+from plumbline.lm.engines.server_use import (
+    FORGET,
+    LABELED,
+    MAY_BE_UNKNOWN,
+    RELOAD,
+    ServerUse,
+    label,
+    label_of_others,
+    own_weights,
+    unload,
+    weights_from,
+)
 from plumbline.lm.engines.vllm_answers import checked_response
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
@@ -96,11 +107,10 @@ class VLLMEngine:
         if this_process() == 0:
             first = self._use is None
             if self._use is None:
-                self._served, root = self._name_and_root(self._base)
-                self._use = ServerUse(self._url, root, alone=not adapted)
+                self._use = self._begin(self._base, adapted=adapted)
             self._refreshes += 1
             if adapted:
-                self._send_adapter(policy)
+                self._send_adapter(policy, self._use)
             else:
                 self._send_weights(policy)
             if first:
@@ -108,21 +118,36 @@ class VLLMEngine:
                 self._check_weights(policy)
         self._model = of_all_processes(self._model)[0]
 
-    def _send_adapter(self, policy: Policy) -> None:
+    def _begin(self, base: str, *, adapted: bool) -> ServerUse:
+        """Return the use of the server; raise `ModelError` where it has other weights."""
+        self._served, root = self._name_and_root(base)
+        use = ServerUse(self._url, alone=not adapted)
+        others = label_of_others(self._send("GET", LABELED, None)) if adapted else None
+        if others is not None:
+            raise ModelError(
+                f"The server at {self._url} has the weights of a training that did not come to its "
+                f"end ({others}). Start it again, with the policy's base."
+            )
+        use.at_end.extend([] if adapted else own_weights(root))
+        return use
+
+    def _send_adapter(self, policy: Policy, use: ServerUse) -> None:
         name = f"{self._run}-{self._refreshes}"
         folder = self._folder / name
         policy.model.save_pretrained(
             folder, selected_adapters=[policy.adapter], save_embedding_layers=False
         )
         self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        use.at_end[:] = [unload(name)]
         before, self._model = self._model, name
         if before is not None:
-            self._post("/v1/unload_lora_adapter", {"lora_name": before})
+            self._post(*unload(before))
             shutil.rmtree(self._folder / before, ignore_errors=True)
 
     def _send_weights(self, policy: Policy) -> None:
         folder = self._folder / f"weights-{self._refreshes}"
         policy.model.save_pretrained(folder)
+        self._post(*label(f"{self._run}-{self._refreshes}"))  # before, or a kill would leave none
         self._post(*weights_from(folder))
         self._forget_prefixes()
         shutil.rmtree(folder, ignore_errors=True)
@@ -293,7 +318,7 @@ class VLLMEngine:
                 # A first attempt whose answer was lost has done its work already.
                 if "already been loaded" in answer.text:
                     return {}
-                if path == "/v1/unload_lora_adapter" and answer.status_code == 404:
+                if path in MAY_BE_UNKNOWN and answer.status_code == 404:
                     return {}
                 if wait is None or answer.status_code not in _BUSY:
                     raise self._refusal(path, answer)
