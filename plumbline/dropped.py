@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -13,8 +13,8 @@ from typing import IO, Any, Protocol
 DROPPED = "dropped.jsonl"
 #: How many row numbers are named for a reason.
 _MOST_NAMED = 8
-#: How many of them a tally keeps for each reason.
-_MOST_NUMBERS = 20
+#: How many of them are kept for each reason and origin, and how many origins are named.
+_MOST_NUMBERS, _MOST_ORIGINS = 20, 4
 #: How many different reasons are counted by themselves in a file, since each is kept in memory.
 _MOST_REASONS = 10_000
 _OTHERS = f"other reasons (see {DROPPED})"
@@ -62,6 +62,42 @@ class LeftOut(Protocol):
         ...
 
 
+class Places:
+    """Where rows were left out for one reason: how many of each origin, and the first of them."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return self._counts.total()
+
+    def add(self, origin: str, number: int) -> None:
+        """Add a row."""
+        self._counts[origin] += 1
+        first = self._first.setdefault(origin, [])
+        if len(first) < _MOST_NUMBERS:
+            first.append(number)
+
+    def include(self, others: Places) -> None:
+        """Add the rows that were left out for another reason."""
+        self._counts.update(others._counts)
+        for origin, numbers in others._first.items():
+            self._first.setdefault(origin, []).extend(numbers)
+
+    def listed(self, at_most: int) -> str:
+        """Return the first row numbers; of rows of several origins, with these."""
+        parts = [
+            ", ".join(map(str, numbers[:at_most])) + (", …" if count > at_most else "")
+            for numbers, count in zip(self._first.values(), self._counts.values(), strict=True)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        named = [f"{origin}: {part}" for origin, part in zip(self._first, parts, strict=True)]
+        return "; ".join(named[:_MOST_ORIGINS]) + ("; …" if len(named) > _MOST_ORIGINS else "")
+
+
 @dataclass
 class Dropped:
     """Rows that were left out, each with its origin and the reason."""
@@ -91,10 +127,10 @@ class Dropped:
 
         After so many ``reasons``, the most frequent ones, the others are one entry together.
         """
-        places: dict[str, list[int]] = {}
+        places: dict[str, Places] = {}
         for row in self.rows:
-            places.setdefault(row["reason"], []).append(row["row"])
-        return _table([(reason, len(n), n) for reason, n in places.items()], at_most, reasons)
+            places.setdefault(row["reason"], Places()).add(row.get("origin", ""), row["row"])
+        return _table(places, at_most, reasons)
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""
@@ -124,30 +160,28 @@ class Tally:
     """How many rows were left out for which reason, without the rows."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._first: dict[str, list[int]] = {}
+        self._places: dict[str, Places] = {}
+        self._rows = 0  # a reader asks for it at each row that it leaves out
 
-    def count(self, reason: str, number: int) -> None:
+    def count(self, reason: str, origin: str, number: int) -> None:
         """Count a row."""
-        if reason not in self._counts and len(self._counts) >= _MOST_REASONS:
+        if reason not in self._places and len(self._places) >= _MOST_REASONS:
             reason = _OTHERS
-        self._counts[reason] += 1
-        first = self._first.setdefault(reason, [])
-        if len(first) < _MOST_NUMBERS:
-            first.append(number)
+        self._places.setdefault(reason, Places()).add(origin, number)
+        self._rows += 1
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return self._counts.total()
+        return self._rows
 
     def reasons(self) -> dict[str, int]:
         """Return the number of rows by reason, most frequent first."""
-        return dict(self._counts.most_common())
+        counts = {reason: len(places) for reason, places in self._places.items()}
+        return dict(Counter(counts).most_common())
 
     def by_reason(self, at_most: int = _MOST_NAMED) -> list[tuple[str, int, str]]:
         """Return reason, count and the first row numbers of each, for people to read."""
-        entries = [(reason, n, self._first[reason]) for reason, n in self._counts.items()]
-        return _table(entries, at_most, 20)
+        return _table(self._places, at_most, 20)
 
 
 def count_dropped(folder: Path) -> Tally:
@@ -156,7 +190,7 @@ def count_dropped(folder: Path) -> Tally:
     if (folder / DROPPED).exists():
         with (folder / DROPPED).open(encoding="utf-8", newline="\n") as lines:
             for row in map(json.loads, lines):
-                tally.count(row["reason"], row["row"])
+                tally.count(row["reason"], row.get("origin", ""), row["row"])
     return tally
 
 
@@ -178,7 +212,7 @@ class DroppedFile(Tally):
         if self._stream is None:
             self._stream = _temporary()
         self._stream.write(_line(_entry(origin, number, reason, row, detail)))
-        self.count(reason, number)
+        self.count(reason, origin, number)
 
     def summary(self) -> str:
         """Return reasons with their counts and first row numbers, as one sentence part."""
@@ -222,18 +256,15 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _table(
-    entries: list[tuple[str, int, list[int]]], at_most: int, reasons: int
+    places: Mapping[str, Places], at_most: int, reasons: int
 ) -> list[tuple[str, int, str]]:
-    """Return entries for people: the most frequent reasons, and the others as one entry."""
-    ordered = sorted(entries, key=lambda entry: -entry[1])
-    table = [(reason, n, _listed(rows, n, at_most)) for reason, n, rows in ordered[:reasons]]
-    others = [row for _, _, rows in ordered[reasons:] for row in rows]
-    count = sum(n for _, n, _ in ordered[reasons:])
-    if others:
+    """Return a table for people: the most frequent reasons, and the others as one entry."""
+    ordered = sorted(places.items(), key=lambda entry: -len(entry[1]))
+    table = [(reason, len(of_it), of_it.listed(at_most)) for reason, of_it in ordered[:reasons]]
+    others = Places()
+    for _, of_it in ordered[reasons:]:
+        others.include(of_it)
+    if len(others):
         name = f"{len(ordered) - reasons} other reasons (see {DROPPED})"
-        table.append((name, count, _listed(others, count, at_most)))
+        table.append((name, len(others), others.listed(at_most)))
     return table
-
-
-def _listed(rows: Sequence[int], count: int, at_most: int) -> str:
-    return ", ".join(map(str, rows[:at_most])) + (", …" if count > at_most else "")

@@ -272,6 +272,23 @@ def test_left_out_rows_are_counted_alike_in_memory_and_in_a_file(tmp_path):
         assert dropped.summary() == first.summary()
 
 
+def test_row_numbers_of_several_files_are_named_with_them(tmp_path):
+    kinds = [Dropped(), DroppedFile(tmp_path)]
+    for dropped in kinds:
+        for number in (3, 5, 7):
+            dropped.add("held-out.jsonl", number, "is empty", None)
+        for number in (3, 4):
+            dropped.add("pairs.jsonl", number, "is empty", None)
+        dropped.add("pairs.jsonl", 9, "is odd", None)
+        dropped.write(tmp_path)
+    rows = "held-out.jsonl: 3, 5, …; pairs.jsonl: 3, 4"
+    for dropped in (*kinds, count_dropped(tmp_path)):
+        assert dropped.by_reason(at_most=2) == [("is empty", 5, rows), ("is odd", 1, "9")]
+    kinds[0].rows += [{"origin": f"{n}.jsonl", "row": n, "reason": "is empty"} for n in range(9)]
+    assert kinds[0].by_reason(at_most=2)[0][2] == f"{rows}; 0.jsonl: 0; 1.jsonl: 1; …"
+    assert kinds[0].by_reason(reasons=1)[1][::2] == ("1 other reasons (see dropped.jsonl)", "9")
+
+
 def test_very_many_different_reasons_are_counted_together(tmp_path):
     dropped = DroppedFile(tmp_path)
     for number in range(10_010):
