@@ -255,9 +255,7 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, default=str) + "\n"
 
 
-def _table(
-    places: Mapping[str, Places], at_most: int, reasons: int
-) -> list[tuple[str, int, str]]:
+def _table(places: Mapping[str, Places], at_most: int, reasons: int) -> list[tuple[str, int, str]]:
     """Return a table for people: the most frequent reasons, and the others as one entry."""
     ordered = sorted(places.items(), key=lambda entry: -len(entry[1]))
     table = [(reason, len(of_it), of_it.listed(at_most)) for reason, of_it in ordered[:reasons]]
