@@ -42,7 +42,7 @@ def build_text_pairs(
                 dropped.add(source.name, raw.number, problem, raw.text or raw.record)
                 continue
             query, positive = texts
-            key = text_number(f"{query}\0{positive}")
+            key = text_number(f"{len(query)} {query}{positive}")
             if key in seen:
                 dropped.add(source.name, raw.number, "repeats an earlier pair", query)
                 continue

@@ -152,3 +152,10 @@ def test_pairs_that_cannot_be_read_are_counted_and_too_few_refused(tmp_path):
     assert figures["dropped_rows"] == 3
     with pytest.raises(DataError, match="Look at the columns"):
         pairs(tmp_path / "few", [{"question": "a", "answer": "b"}] * 5)
+
+
+def test_pairs_of_the_same_characters_are_not_the_same_pair(tmp_path):
+    rows = [{"query": f"q{n}", "positive": f"p{n}"} for n in range(40)]
+    rows += [{"query": "a\0b", "positive": "c"}, {"query": "a", "positive": "b\0c"}]
+    _, figures = pairs(tmp_path, rows)
+    assert figures["dropped_rows"] == 0
