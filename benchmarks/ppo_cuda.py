@@ -48,7 +48,6 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
     """The project's own rounds, by the very objects that `rl.ppo.train_ppo` has."""
     import torch
 
-    from plumbline.lm.engines.table import ENGINES
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.gpu.status import findings
     from plumbline.lm.tuning import TuningConfig
@@ -86,7 +85,7 @@ def work_ours(size: str, vocabulary: int, how: str, rounds: int, scale: float) -
     roles.policy.encode = lambda prompt: ids[int(prompt[0]["content"])]  # type: ignore[method-assign]
     roles.policy.decode = lambda ids: ""  # type: ignore[method-assign]
     roles.policy.end_ids = frozenset()
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
     result: dict[str, Any] = {}
     first: dict[str, float] = {}

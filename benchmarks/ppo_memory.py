@@ -238,7 +238,6 @@ def _tuning(method: str) -> Any:
 
 
 def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> None:
-    from plumbline.lm.engines.table import ENGINES
     from plumbline.lm.generation import SamplingConfig
     from plumbline.runs.artifacts import Artifact
     from reward.scorer import RewardModelScorer
@@ -267,7 +266,7 @@ def _ppo(memory: Memory, what: str, method: str, folder: Path, size: str) -> Non
     ppo = PPO(roles, config, Guard(config.guards, roles.policy, folder / "traces", print), seed=0)
     memory.end_of("loading")
 
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     sampler = RolloutSampler(engine, roles.policy, prompts(size), config, seed=0)
     episodes = sampler.next(0)
     assert sum(len(e.response_ids) for e in episodes) > 0.9 * BATCH * ANSWER

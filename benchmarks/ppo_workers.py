@@ -210,7 +210,6 @@ def work_ours(setting: Setting) -> None:
     """The project's own rounds, by the very objects that `rl.ppo.train_ppo` has."""
     import torch
 
-    from plumbline.lm.engines.table import ENGINES
     from plumbline.lm.generation import SamplingConfig
     from plumbline.lm.precision import compute_precision
     from plumbline.lm.tuning import TuningConfig
@@ -249,7 +248,7 @@ def work_ours(setting: Setting) -> None:
     prompts: Any = [[{"role": "user", "content": str(row)}] for row in range(setting.batch)]
     roles.policy.encode = lambda prompt: ids[int(prompt[0]["content"])]  # type: ignore[method-assign]
     roles.policy.end_ids = frozenset()
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     sampler = RolloutSampler(engine, roles.policy, prompts, config, seed=0)
     if roles.shares_trunk:
         sampler.note_values(roles.value_of)

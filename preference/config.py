@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.engines.config import EngineConfig
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig, for_use
@@ -314,5 +313,5 @@ class OnlineConfig(LossConfig, ScoredPairsConfig):
 
     @model_validator(mode="after")
     def _engine_can_do_it(self) -> OnlineConfig:
-        ENGINES[self.rollouts.engine].check(self.rollouts.url, self.sampling, self.tuning)
+        self.rollouts.row.check(self.rollouts.url, self.sampling, self.tuning)
         return self

@@ -19,7 +19,6 @@ from plumbline.data.records import Conversation
 from plumbline.dropped import Dropped
 from plumbline.hooks import EvaluationHook, Scorer
 from plumbline.lm.branches import branch_logprobs
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.precision import compute_precision, computes_in_bfloat16
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.sharding import copy_of, gathered, held
@@ -81,7 +80,7 @@ def train_online(
         config.sampling.max_new_tokens, config.prompts_per_round, "online.prompts_per_round",
     )  # fmt: skip
     dropped = Dropped.read(stage.folder)
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     learner = OnlineLearner(roles, config, seed)
     budget = KLBudget(config, roles, stage.say)
     watch = Watch(config.watch, stage.say, has_reference=config.has_reference)

@@ -72,6 +72,7 @@ def sample_round(
     with gathered(policy.model):
         engine.refresh(policy, number)
         generations = spread(lambda own: engine.sample(policy, ids[own], seeds[own]), len(grouped))
+        engine.release()
     generations = within_budget(generations, tokens_left)
     grouped, ids = grouped[: len(generations)], ids[: len(generations)]
     texts = [policy.decode(generation.ids) for generation in generations]

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.lm.engines.config import EngineConfig
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.precision import Precision
 from plumbline.lm.tuning import TuningConfig, for_use
@@ -363,7 +362,7 @@ class PPOConfig(Config):
 
     @model_validator(mode="after")
     def _engine_can_do_it(self) -> PPOConfig:
-        ENGINES[self.rollouts.engine].check(self.rollouts.url, self.sampling, self.tuning)
+        self.rollouts.row.check(self.rollouts.url, self.sampling, self.tuning)
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,6 @@ from plumbline.errors import ConfigError
 from plumbline.hooks import Scorer
 from plumbline.lm.engines.engine import RolloutEngine
 from plumbline.lm.engines.native import NativeEngine
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import ValueHead
 from plumbline.lm.policy import Policy
 from plumbline.lm.precision import computes_in_bfloat16
@@ -129,7 +128,7 @@ class RolloutSampler:
         prompts = prompts_of_round(self._prompts, count, iteration, self._seed)
         grouped = [prompt for prompt in prompts for _ in range(config.group_size)]
         seeds = [derive(self._seed, "rollout", iteration, n) for n in range(config.batch_size)]
-        return play(
+        episodes = play(
             self._engine,
             self._policy,
             grouped[share],
@@ -138,6 +137,8 @@ class RolloutSampler:
             stop_token_ids=self._stop_token_ids,
             environment=self._environment,
         )
+        self._engine.release()
+        return episodes
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep; streams are derived from the seed."""
@@ -160,7 +161,7 @@ def make_sampler(
     environment: Environment | None,
 ) -> RolloutSampler:
     """Return the sampler that a config asks for; prompts that cannot be used are reported."""
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     fitting = prompts_that_fit(stage, roles.policy, scorers, prompts, config)
     sampler = RolloutSampler(engine, roles.policy, fitting, config, seed, environment)
     if roles.shares_trunk:

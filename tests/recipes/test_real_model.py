@@ -18,7 +18,6 @@ from plumbline.data.records import assistant, user, write_dataset
 from plumbline.lm.batches import collate, pad_right
 from plumbline.lm.chat import encode_demonstration, encode_response
 from plumbline.lm.engines.native import NativeEngine
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.gguf_file import write_model_folder
 from plumbline.lm.load import load_sequence_scorer, trainable_causal_lm
@@ -163,7 +162,7 @@ def test_padding_ends_nothing_and_responses_end_by_themselves(policy):
 @pytest.mark.parametrize("engine", ["native", "continuous"])
 def test_both_engines_draw_from_the_policy(policy, engine):
     sampling = SamplingConfig(temperature=0.8, max_new_tokens=24)
-    made = ENGINES[engine].make(sampling, RolloutConfig(engine=engine).server)
+    made = RolloutConfig(engine=engine).make_engine(sampling)
     asked = [policy.encode(prompt) for prompt in PROMPTS]
     made.refresh(policy, 0)
     for prompt_ids, generation in zip(asked, made.sample(policy, asked, range(4)), strict=True):

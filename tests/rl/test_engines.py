@@ -56,7 +56,7 @@ def engine_for(server, sampling=SAMPLING, **options):
 
 
 def make_engine(config, sampling=SAMPLING):
-    return ENGINES[config.engine].make(sampling, config.server)
+    return config.make_engine(sampling)
 
 
 def test_the_config_names_the_engine():

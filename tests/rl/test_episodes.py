@@ -61,6 +61,9 @@ class Scripted:
     def refresh(self, policy, iteration):
         pass
 
+    def release(self):
+        pass
+
     def sample(self, policy, prompts, seeds):
         text = next(self._turns)
         ids = self._tokenizer.encode(text, add_special_tokens=False)

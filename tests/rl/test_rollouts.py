@@ -7,7 +7,6 @@ import torch
 
 from plumbline.data.records import user
 from plumbline.lm.engines.native import NativeEngine
-from plumbline.lm.engines.table import ENGINES
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
@@ -171,7 +170,7 @@ def test_a_value_model_of_its_own_is_asked_itself(base_folder, prompts):
 def test_values_are_noted_only_where_learning_will_start_from_them(toy, update, notes):
     config = CONFIG.model_copy(update=update)
     roles = Roles(toy.artifact, config.tuning, config.value)
-    engine = ENGINES[config.rollouts.engine].make(config.sampling, config.rollouts.server)
+    engine = config.rollouts.make_engine(config.sampling)
     sampler = RolloutSampler(engine, roles.policy, toy.prompts, config, seed=0)
     assert sampler.note_values(roles.value_of) is notes
 

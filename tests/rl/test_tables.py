@@ -195,6 +195,14 @@ CONDITIONAL = {
                        ["rollouts.model=a", "rollouts.engine=vllm", "rollouts.url=http://a"]),
     "rollouts.adapters": (["rollouts.adapters=a"],
                           ["rollouts.adapters=a", "rollouts.engine=vllm", "rollouts.url=http://a"]),
+    "rollouts.mode": (["rollouts.mode=colocate"],
+                      ["rollouts.mode=colocate", "rollouts.engine=vllm"]),
+    "rollouts.gpu_memory": (
+        ["rollouts.gpu_memory=0.5", "rollouts.engine=vllm", "rollouts.url=http://a"],
+        ["rollouts.gpu_memory=0.5", "rollouts.engine=vllm", "rollouts.mode=colocate"]),
+    "rollouts.enforce_eager": (
+        ["rollouts.enforce_eager=true", "rollouts.engine=vllm", "rollouts.url=http://a"],
+        ["rollouts.enforce_eager=true", "rollouts.engine=vllm", "rollouts.mode=colocate"]),
     "rollouts.max_importance_weight": (
         ["rollouts.max_importance_weight=3.0", "rollouts.recompute_logprobs=false"],
         ["rollouts.max_importance_weight=3.0"]),

@@ -17,6 +17,16 @@ from plumbline.seeds import derive
 _CPU_PAGE = 64
 
 
+def check_machine() -> None:
+    """Raise `ModelError` on a GPU."""
+    if torch.cuda.is_available():
+        raise ModelError(
+            "rollouts.engine is continuous, and this machine has a GPU, where transformers' "
+            "continuous batching failed with our models and was not tried again. Set "
+            "rollouts.engine to native, which decodes with CUDA graphs there."
+        )
+
+
 class ContinuousEngine:
     """Samples with `generate_batch`, on the policy's own weights in this process.
 
@@ -35,10 +45,14 @@ class ContinuousEngine:
     remote = False
 
     def __init__(self, sampling: SamplingConfig) -> None:
+        check_machine()
         self._sampling = sampling
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Do nothing: the weights are the policy's own."""
+
+    def release(self) -> None:
+        """Do nothing: what it needs is freed after each call."""
 
     def sample(
         self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]

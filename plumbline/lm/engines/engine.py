@@ -28,6 +28,10 @@ class RolloutEngine(Protocol):
         """Return one response to each prompt (as ids), in their order."""
         ...
 
+    def release(self) -> None:
+        """Give up memory that it needs no more before the next refresh."""
+        ...
+
 
 class Server(NamedTuple):
     """A server that samples; what the settings of the same names say."""

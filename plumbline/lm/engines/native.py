@@ -27,6 +27,9 @@ class NativeEngine:
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Do nothing: the weights are the policy's own."""
 
+    def release(self) -> None:
+        """Do nothing: what it needs is freed after each call."""
+
     def sample(
         self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> list[Generation]:

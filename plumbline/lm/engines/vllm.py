@@ -181,6 +181,9 @@ class VLLMEngine:
         with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(prompts)))) as threads:
             return list(threads.map(ask, prompts, seeds))
 
+    def release(self) -> None:
+        """Do nothing: the server's memory is its own."""
+
     def _complete(
         self, policy: Policy, prompt: Sequence[int], seed: int, temperature: float, tokens: int = 0
     ) -> dict[str, Any]:
