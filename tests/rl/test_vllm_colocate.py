@@ -170,7 +170,7 @@ def message(run) -> str:
 def test_without_vllm_the_error_says_what_to_install(monkeypatch):
     (check,) = COLOCATE.checks_before_work()
     said = message(check)
-    assert "pip install 'vllm>=0.33,<0.34' && pip install 'transformers>=5.23,<6'" in said
+    assert "pip install 'vllm>=0.32,<0.34' && pip install 'transformers>=5.23,<6'" in said
     assert "rollouts.mode to server" in said
     assert message(lambda: COLOCATE.make_engine(SAMPLING)) == said
 
@@ -178,7 +178,7 @@ def test_without_vllm_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("0.32.1", "vLLM is 0.32.1 here"),
+        ("0.31.2", "vLLM is 0.31.2 here"),
         ("0.34.0", "vLLM is 0.34.0 here"),
         ("0.33.0", "no GPU, which vLLM 0.33.0 needs"),
     ],

@@ -3,11 +3,11 @@
 A round goes so: wake up, take over the policy's weights, sample, sleep. Asleep, vLLM keeps its
 weights in the machine's memory and nothing but its CUDA context on the GPU.
 
-It sleeps at level 1. Level 2 drops the weights, which come anew with full tuning; but what a layer
-holds beside its parameters is then not always restored
+It sleeps at level 1. Level 2 would drop the weights, which full tuning brings again; but what a
+layer holds beside its parameters is then not always restored
 (https://github.com/vllm-project/vllm/issues/29341).
 
-Written for the interface of vLLM 0.33. Which versions are taken: `VERSIONS`.
+Written for the interface of vLLM 0.33, whose source was read, and tried with 0.32 on a CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from plumbline.lm.sharding import shares_weights
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.processes import join, number_of_processes
 
-VERSIONS = ">=0.33,<0.34"
+VERSIONS = ">=0.32,<0.34"
+_KNOWN = (["0", "32"], ["0", "33"])
 #: pip's resolver refuses both in one command: vLLM 0.33.0 declares transformers below 5.21.
 _INSTALL = f"pip install 'vllm{VERSIONS}' && pip install 'transformers>=5.23,<6'"
 _SERVER = "Or set rollouts.mode to server, whose vLLM has an environment of its own"
@@ -52,7 +53,7 @@ def check_machine() -> None:
         version = importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
         version = None
-    if version is None or version.split(".")[:2] != ["0", "33"]:
+    if version is None or version.split(".")[:2] not in _KNOWN:
         has = "not installed here" if version is None else f"{version} here"
         raise ModelError(
             f"rollouts.mode is colocate, and vLLM is {has}. It takes vLLM {VERSIONS}: {_INSTALL} "
@@ -246,6 +247,8 @@ def _response(output: Any, end_ids: frozenset[int]) -> Generation:
         logprobs = [
             float(at[drawn].logprob) for drawn, at in zip(ids, output.logprobs, strict=False)
         ]
+    if output.finish_reason not in ("stop", "length"):
+        raise ModelError(f"{_WHO} broke a response off ({output.finish_reason}).")
     ended = output.finish_reason == "stop"
     return checked_response(_WHO, ids, logprobs, ended=ended, end_ids=end_ids)
 
