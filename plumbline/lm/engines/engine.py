@@ -39,3 +39,22 @@ class Server(NamedTuple):
     url: str | None
     model: str | None
     adapters: Path | None
+
+
+class EngineSettings(Protocol):
+    """What engines read of `plumbline.lm.engines.config.EngineConfig`, built on their table."""
+
+    @property
+    def server(self) -> Server:
+        """The server that samples, where the engine is one."""
+        ...
+
+    @property
+    def gpu_memory(self) -> float:
+        """Share of the GPU's memory that vLLM may take in this process."""
+        ...
+
+    @property
+    def enforce_eager(self) -> bool:
+        """Whether it computes without CUDA graphs."""
+        ...

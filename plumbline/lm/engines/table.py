@@ -4,36 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from plumbline.lm.engines.engine import RolloutEngine
+from plumbline.lm.engines.engine import EngineSettings, RolloutEngine
 from plumbline.lm.engines.native import NativeEngine
 from plumbline.lm.generation import SamplingConfig
 from plumbline.lm.tuning import TuningConfig
 from plumbline.lm.tuning_methods import TUNING_METHODS, TuningMethod
 from plumbline.tables import Table
 
-if TYPE_CHECKING:
-    from plumbline.lm.engines.config import EngineConfig
 
-
-def _native(sampling: SamplingConfig, rollouts: EngineConfig) -> RolloutEngine:
+def _native(sampling: SamplingConfig, rollouts: EngineSettings) -> RolloutEngine:
     return NativeEngine(sampling)
 
 
-def _continuous(sampling: SamplingConfig, rollouts: EngineConfig) -> RolloutEngine:
+def _continuous(sampling: SamplingConfig, rollouts: EngineSettings) -> RolloutEngine:
     from plumbline.lm.engines.continuous import ContinuousEngine
 
     return ContinuousEngine(sampling)
 
 
-def _vllm(sampling: SamplingConfig, rollouts: EngineConfig) -> RolloutEngine:
+def _vllm(sampling: SamplingConfig, rollouts: EngineSettings) -> RolloutEngine:
     from plumbline.lm.engines.vllm import VLLMEngine
 
     return VLLMEngine(sampling, rollouts.server)
 
 
-def _colocated_vllm(sampling: SamplingConfig, rollouts: EngineConfig) -> RolloutEngine:
+def _colocated_vllm(sampling: SamplingConfig, rollouts: EngineSettings) -> RolloutEngine:
     from plumbline.lm.engines.vllm_colocate import ColocatedVLLMEngine
 
     return ColocatedVLLMEngine(sampling, rollouts.gpu_memory, eager=rollouts.enforce_eager)
@@ -56,7 +52,7 @@ class Engine:
     """One engine, and what it can do."""
 
     name: str
-    make: Callable[[SamplingConfig, EngineConfig], RolloutEngine]
+    make: Callable[[SamplingConfig, EngineSettings], RolloutEngine]
     is_server: bool = False
     """Whether it is reached at ``rollouts.url``."""
     holds_weights: bool = False
