@@ -56,7 +56,7 @@ _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 _SEEDS = 2**63
 #: Tokens by which the server's weights are compared with the policy's, and how far their
 #: log-probabilities may be apart on average, in nats: 16-bit formats differ by some hundredths.
-_COMPARED, _APART = 16, 0.5
+_COMPARED, _APART = 16, 0.1
 
 
 class VLLMEngine:
@@ -115,6 +115,7 @@ class VLLMEngine:
                 self._send_weights(policy)
             if first:
                 self._check_logprobs(policy)
+            if first or not adapted:  # vLLM may pass over weights that it does not find
                 self._check_weights(policy)
         self._model = of_all_processes(self._model)[0]
 
