@@ -17,6 +17,7 @@ from transformers.integrations import integration_utils
 from plumbline.data.records import assistant, read_dataset, user, write_dataset
 from plumbline.errors import ModelError
 from plumbline.lm import trunk
+from plumbline.lm.chat import encode_responses
 from plumbline.lm.gpu import status
 from plumbline.lm.gpu.checks import has_packed_pass
 from plumbline.lm.tuning import TuningConfig
@@ -26,6 +27,7 @@ from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
 from plumbline.seeds import derive
 from plumbline.training.config import TrainingConfig
+from reward import text_scorer
 from reward.calibration import Calibration
 from reward.config import EnsembleConfig, RewardConfig
 from reward.content import content_of
@@ -210,12 +212,15 @@ def test_all_adapters_read_a_batch_at_once(trained, prompts, monkeypatch):
 def test_texts_are_encoded_once_for_all_members(trained, prompts, monkeypatch):
     folder, _ = trained
     scorer = EnsembleScorer.read(folder)
-    encode, calls = MountedScorer._encode, []
-    monkeypatch.setattr(
-        MountedScorer, "_encode", lambda self, *text: calls.append(1) or encode(self, *text)
-    )
+    encode, encoded = encode_responses, []
+
+    def counting(tokenizer, texts):
+        encoded.extend(texts)
+        return encode(tokenizer, texts)
+
+    monkeypatch.setattr(text_scorer, "encode_responses", counting)
     scorer.score(prompts, ANSWERS)
-    assert len(calls) == len(ANSWERS)
+    assert len(encoded) == len(ANSWERS)
 
 
 def test_texts_longer_than_in_training_are_counted(trained, prompts):

@@ -9,6 +9,7 @@ import transformers
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.backbone import backbone
 from plumbline.lm.batches import collate
+from plumbline.lm.chat import encode_response
 from plumbline.lm.generation import SamplingConfig, generate
 from plumbline.lm.load import (
     load_causal_lm,
@@ -193,7 +194,11 @@ def test_a_reward_model_is_asked_by_the_fast_pass(toy, tmp_path, monkeypatch, mo
     roles = Roles(toy.artifact, TUNING, ValueConfig())
     plain = load_sequence_scorer(scorer.folder).eval()
     prompts = [toy.prompts[0], *toy.prompts[:3]]
-    rows = [scorer._encode(p, a) for p, a in zip(prompts, ANSWERS, strict=True)]
+    texts = (
+        encode_response(scorer.tokenizer, prompt, answer)
+        for prompt, answer in zip(prompts, ANSWERS, strict=True)
+    )
+    rows = [scorer.end_of([*prompt, *response]) for prompt, response in texts]
     with torch.no_grad():
         expected = [plain(input_ids=torch.tensor([row])).logits.item() for row in rows]
     asked = roles.mount(scorer) if moved else scorer
