@@ -28,6 +28,7 @@ class Server:
         self.fails = behavior.get("fails", 0)  # how many completions are lost on their way
         self.blur = behavior.get("blur", 0.0)  # error of its log-probabilities
         self.weighs = behavior.get("weighs", self.base)  # the folder of the base's weights
+        self.device = "cuda"
         self.label = "default"
         self.ends_by = None
         self.keeps_prefixes = 0  # how many times they are not dropped
@@ -46,7 +47,10 @@ class Server:
             def do_GET(self):
                 if self.path == "/weight_info" and server.development:
                     self.answer(200, {"weight_version": server.label})
-                elif self.path == "/weight_info":
+                elif self.path.startswith("/server_info") and server.development:
+                    device = {"device_config": {"device": server.device}}
+                    self.answer(200, {"vllm_config": device})
+                elif self.path == "/weight_info" or self.path.startswith("/server_info"):
                     self.answer(404, {"detail": "Not Found"})
                 else:
                     self.answer(200, {"data": [{"id": "tiny", "root": server.base}]})

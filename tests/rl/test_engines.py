@@ -316,7 +316,7 @@ def test_other_weights_than_the_policy_s_are_found(roles, whole, serve, tmp_path
 
 
 def test_weights_that_the_server_passes_over_are_found(whole, serve):
-    """As a real one on a CPU did with the head of a model with tied embeddings."""
+    """As vLLM does with weights that a file lacks."""
     server = serve()
     engine = engine_for(server)
     engine.refresh(whole, 0)
@@ -324,6 +324,16 @@ def test_weights_that_the_server_passes_over_are_found(whole, serve):
     with torch.no_grad():
         whole.model.get_output_embeddings().weight.mul_(3)
     assert "computes with other weights" in message(lambda: engine.refresh(whole, 1))
+
+
+def test_a_server_on_a_cpu_would_keep_the_head_of_tied_embeddings(whole, serve):
+    """As vLLM 0.32 did."""
+    server = serve()
+    server.device = "cpu"
+    engine_for(server).refresh(whole, 0)  # of a model with a head of its own
+    gc.collect()
+    whole.model.get_output_embeddings().weight = whole.model.get_input_embeddings().weight
+    assert "keeps the old output head" in message(lambda: engine_for(server).refresh(whole, 0))
 
 
 def test_the_last_adapter_leaves_with_its_training(roles, serve):

@@ -19,9 +19,11 @@ from plumbline.errors import BusyError
 RELOAD, FORGET = "/collective_rpc", "/reset_prefix_cache"
 #: Where weights get a label, and where it is read. Versions before 0.32 may lack both.
 LABEL, LABELED = "/update_weight_version", "/weight_info"
+#: Where a server says how it was started, also with VLLM_SERVER_DEV_MODE=1.
+ABOUT = "/server_info?config_format=json"
 UNLOAD = "/v1/unload_lora_adapter"
 #: Requests that change nothing where the server does not know what they are about.
-MAY_BE_UNKNOWN = frozenset({LABEL, LABELED, UNLOAD})
+MAY_BE_UNKNOWN = frozenset({ABOUT, LABEL, LABELED, UNLOAD})
 #: The label of a server's own weights.
 _OWN = "default"
 

@@ -26,6 +26,7 @@ from plumbline.errors import ModelError
 from plumbline.lm.batches import collate
 from plumbline.lm.engines.engine import Server
 from plumbline.lm.engines.server_use import (
+    ABOUT,
     FORGET,
     LABELED,
     MAY_BE_UNKNOWN,
@@ -107,7 +108,7 @@ class VLLMEngine:
         if this_process() == 0:
             first = self._use is None
             if self._use is None:
-                self._use = self._begin(self._base, adapted=adapted)
+                self._use = self._begin(policy, self._base, adapted=adapted)
             self._refreshes += 1
             if adapted:
                 self._send_adapter(policy, self._use)
@@ -119,7 +120,7 @@ class VLLMEngine:
                 self._check_weights(policy)
         self._model = of_all_processes(self._model)[0]
 
-    def _begin(self, base: str, *, adapted: bool) -> ServerUse:
+    def _begin(self, policy: Policy, base: str, *, adapted: bool) -> ServerUse:
         """Return the use of the server; raise `ModelError` where it has other weights."""
         self._served, root = self._name_and_root(base)
         use = ServerUse(self._url, alone=not adapted)
@@ -129,8 +130,18 @@ class VLLMEngine:
                 f"The server at {self._url} has the weights of a training that did not come to its "
                 f"end ({others}). Start it again, with the policy's base."
             )
+        if not adapted and _ties_head(policy) and self._computes_on_cpu():
+            raise ModelError(
+                f"The server at {self._url} computes on the CPU, where vLLM keeps the old output "
+                "head of a model that ties it to its embeddings. Set tuning.method to lora, or "
+                "rollouts.engine to native, or start the server on a GPU."
+            )
         use.at_end.extend([] if adapted else own_weights(root))
         return use
+
+    def _computes_on_cpu(self) -> bool:
+        settings = self._send("GET", ABOUT, None).get("vllm_config", {})
+        return bool(settings.get("device_config", {}).get("device") == "cpu")
 
     def _send_adapter(self, policy: Policy, use: ServerUse) -> None:
         name = f"{self._run}-{self._refreshes}"
@@ -365,6 +376,11 @@ class VLLMEngine:
             f"The vLLM server at {self._url} answered {path} with {answer.status_code}. {means}. "
             f"It says: {message}"
         )
+
+
+def _ties_head(policy: Policy) -> bool:
+    head = policy.model.get_output_embeddings()
+    return head is not None and head.weight is policy.model.get_input_embeddings().weight
 
 
 def _same_folder(base: str, served: set[str]) -> bool:
