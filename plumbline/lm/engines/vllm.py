@@ -38,7 +38,7 @@ from plumbline.lm.engines.server_use import (
     unload,
     weights_from,
 )
-from plumbline.lm.engines.vllm_answers import checked_response
+from plumbline.lm.engines.vllm_answers import checked_response, json_of, message_of
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
@@ -329,7 +329,7 @@ class VLLMEngine:
                     ) from error
             else:
                 if answer.is_success:
-                    return _json(answer)
+                    return json_of(answer)
                 # A first attempt whose answer was lost has done its work already.
                 if "already been loaded" in answer.text:
                     return {}
@@ -342,7 +342,7 @@ class VLLMEngine:
 
     def _refusal(self, path: str, answer: httpx.Response) -> ModelError:
         """Return what a refusal means, with the server's own words."""
-        message = _message(answer)
+        message = message_of(answer)
         if path == "/v1/load_lora_adapter":
             if message == "Not Found" or answer.status_code == 405:
                 means = (
@@ -386,22 +386,3 @@ def _ties_head(policy: Policy) -> bool:
 def _same_folder(base: str, served: set[str]) -> bool:
     return any(Path(name).exists() and Path(name).resolve() == Path(base).resolve()
                for name in served)  # fmt: skip
-
-
-def _json(answer: httpx.Response) -> dict[str, Any]:
-    """Return the answer's object; adapters are answered in plain text."""
-    if not answer.headers.get("content-type", "").startswith("application/json"):
-        return {}
-    content = answer.json()
-    return content if isinstance(content, dict) else {}
-
-
-def _message(answer: httpx.Response) -> str:
-    """Return the words of an error, in either of vLLM's forms."""
-    try:
-        content = answer.json()
-    except ValueError:
-        return answer.text.strip()[:300] or answer.reason_phrase
-    error = content.get("error", content) if isinstance(content, dict) else content
-    words = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
-    return str(words)[:300]

@@ -1,12 +1,16 @@
-"""What vLLM said of one response, checked before the policy learns from it."""
+"""What vLLM said: of one response, checked before the policy learns from it, and of an error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from plumbline.errors import ModelError
 from plumbline.lm.generation import Generation
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def checked_response(
@@ -39,3 +43,22 @@ def checked_response(
     if not all(math.isfinite(logprob) for logprob in logprobs):
         raise ModelError(f"{who} gave a log-probability that is not a number.")
     return Generation(list(ids), list(logprobs), ended)
+
+
+def json_of(answer: httpx.Response) -> dict[str, Any]:
+    """Return the answer's object; adapters are answered in plain text."""
+    if not answer.headers.get("content-type", "").startswith("application/json"):
+        return {}
+    content = answer.json()
+    return content if isinstance(content, dict) else {}
+
+
+def message_of(answer: httpx.Response) -> str:
+    """Return the words of an error, in either of vLLM's forms."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return answer.text.strip()[:300] or answer.reason_phrase
+    error = content.get("error", content) if isinstance(content, dict) else content
+    words = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
+    return str(words)[:300]
