@@ -10,17 +10,18 @@ import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from plumbline.data.records import Conversation, Row, prompt_number
 from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, encode_responses
+from plumbline.lm.chat import EncodedResponses
 from plumbline.lm.context import LengthLimit
 from plumbline.seeds import rng
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in, in_parts
+from plumbline.training.encoded_rows import keep_encoded
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,30 +131,23 @@ def encode_labeled(
     label are left.
     """
     kept = RowFile(_COLUMNS, file_in(folder, "labels.arrow"))
-    lengths, number, liked = array("l"), 0, 0
-    for part in in_parts(rows):
-        texts = [(row["prompt"], [row["completion"][-1]["content"]]) for row in part]
-        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
-            number += 1
-            if isinstance(ids, ConversationRefusedError):
-                problem: str | None = str(ids)
-            else:
-                (response,), label = ids.responses, bool(row["label"])
-                lengths.append(len(ids.prompt_ids) + len(response))
-                problem = None if lengths[-1] <= limit.tokens else limit.reason
-                if problem is None:
-                    kept.add(dict(zip(_COLUMNS, (ids.prompt_ids, response, label), strict=True)))
-                    liked += label
-                    continue
-            dropped.add(row.get("origin", "labels"), row.get("row", number), problem or "", row)
-    advice = limit.advice(lengths)
-    dropped.advice.extend([advice] if advice is not None else [])
+    keep_encoded(
+        kept, rows, tokenizer, limit, dropped, origin="labels",
+        responses=lambda row: [row["completion"][-1]["content"]], columns=_columns,
+    )  # fmt: skip
+    table = kept.table()
+    liked = int(table["desirable"].to_numpy().sum())
     if not 0 < liked < len(kept):
         raise DataError(
             f"{liked} of {len(kept)} responses that can be trained on were liked; both labels "
             f"are needed. Left out: {dropped.summary() or 'none'}."
         )
-    return _examples_of(kept.table())
+    return _examples_of(table)
+
+
+def _columns(row: Row, ids: EncodedResponses) -> dict[str, Any]:
+    (response,) = ids.responses
+    return dict(zip(_COLUMNS, (ids.prompt_ids, response, bool(row["label"])), strict=True))
 
 
 def _examples_of(table: pa.Table) -> LazyRows[LabeledExample]:

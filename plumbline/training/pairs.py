@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from plumbline.data.records import CONVERSATIONS, Row, prompt_id
 from plumbline.dropped import LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
+from plumbline.lm.chat import EncodedResponses
 from plumbline.lm.context import LengthLimit
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, Texts, file_in, in_parts
+from plumbline.training.encoded_rows import keep_encoded
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, Texts, file_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,35 +49,20 @@ def encode_pairs(
     when it is asked for; without a folder they are in memory, which is for few pairs.
     """
     kept = RowFile(_COLUMNS, file_in(folder, "pairs.arrow"))
-    lengths, number = array("l"), 0
-    for part in in_parts(rows):
-        texts = [(row["prompt"], [row[side][-1]["content"] for side in _SIDES]) for row in part]
-        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
-            number += 1
-            if isinstance(ids, ConversationRefusedError):
-                problem: str | None = str(ids)
-            else:
-                lengths.append(len(ids.prompt_ids) + max(map(len, ids.responses)))
-                problem = _problem(ids, lengths[-1], limit)
-                if problem is None:
-                    kept.add(_columns(row, ids))
-                    continue
-            dropped.add(
-                row.get("origin", "preferences"), row.get("row", number), problem or "", row
-            )
-    advice = limit.advice(lengths)
-    dropped.advice.extend([advice] if advice is not None else [])
+    number = keep_encoded(
+        kept, rows, tokenizer, limit, dropped, origin="preferences",
+        responses=lambda row: [row[side][-1]["content"] for side in _SIDES],
+        columns=_columns, problem=_problem,
+    )  # fmt: skip
     if not len(kept):
         raise DataError(f"None of {number} pairs can be trained on: {dropped.summary()}.")
     return _pairs_of(kept.table())
 
 
-def _problem(ids: EncodedResponses, length: int, limit: LengthLimit) -> str | None:
+def _problem(row: Row, ids: EncodedResponses) -> str | None:
     """Return why nothing can be learnt from a pair, or None."""
     chosen, rejected = ids.responses
-    if chosen == rejected:
-        return "chosen and rejected are the same"
-    return None if length <= limit.tokens else limit.reason
+    return "chosen and rejected are the same" if chosen == rejected else None
 
 
 def _columns(row: Row, ids: EncodedResponses) -> dict[str, Any]:

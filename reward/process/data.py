@@ -7,7 +7,6 @@ supervision.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,12 +24,13 @@ from plumbline.data.sources import Source
 from plumbline.data.uses import USES
 from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.errors import DataError
-from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
+from plumbline.lm.chat import EncodedResponses
 from plumbline.lm.context import LengthLimit
 from plumbline.runs.artifacts import Artifact, read_json, write_json
 from plumbline.runs.calls import SourceFile
 from plumbline.runs.stage import Stage, stage
-from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in, in_parts
+from plumbline.training.encoded_rows import keep_encoded
+from plumbline.training.row_file import Kind, LazyRows, Lists, RowFile, file_in
 from reward.process.config import StepFileConfig
 from reward.process.steps import step_ends
 
@@ -174,29 +174,21 @@ def encode_steps(
     folder they are in memory, which is for few rows.
     """
     kept = RowFile(_COLUMNS, file_in(folder, "steps.arrow"))
-    lengths, number = array("l"), 0
-    for part in in_parts(rows):
-        texts = [(row["prompt"], ["".join(row["completions"])]) for row in part]
-        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
-            number += 1
-            if isinstance(ids, ConversationRefusedError):
-                problem: str | None = str(ids)
-            else:
-                lengths.append(len(ids.prompt_ids) + len(ids.responses[0]))
-                problem = None if lengths[-1] <= limit.tokens else limit.reason
-                if not any(label is not None for label in row["labels"]):
-                    problem = "has no step with a label"
-                if problem is None:
-                    kept.add(_encoded(row, ids, tokenizer)._asdict())
-                    continue
-            dropped.add(row.get("origin", "steps"), row.get("row", number), problem or "", row)
-    advice = limit.advice(lengths)
-    dropped.advice.extend([advice] if advice is not None else [])
+    number = keep_encoded(
+        kept, rows, tokenizer, limit, dropped, origin="steps",
+        responses=lambda row: ["".join(row["completions"])],
+        columns=lambda row, ids: _encoded(row, ids, tokenizer)._asdict(), problem=_unlabeled,
+    )  # fmt: skip
     if not len(kept):
         raise DataError(f"None of {number} rows can be trained on: {dropped.summary()}.")
     table = kept.table()
     columns = [Lists(table[name]) for name in _COLUMNS]
     return LazyRows(len(kept), lambda number: EncodedSteps(*(c[number] for c in columns)))
+
+
+def _unlabeled(row: Row, ids: EncodedResponses) -> str | None:
+    labeled = any(label is not None for label in row["labels"])
+    return None if labeled else "has no step with a label"
 
 
 def _encoded(row: Row, ids: EncodedResponses, tokenizer: PreTrainedTokenizerBase) -> EncodedSteps:

@@ -1,0 +1,58 @@
+"""Rows with responses to a prompt as token ids, and what does not fit."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plumbline.data.records import Row
+from plumbline.dropped import LeftOut
+from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
+from plumbline.lm.context import LengthLimit
+from plumbline.training.row_file import RowFile, in_parts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def _no_problem(row: Row, ids: EncodedResponses) -> None:
+    return None
+
+
+def keep_encoded(
+    kept: RowFile,
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: LeftOut,
+    *,
+    origin: str,
+    responses: Callable[[Row], Sequence[str]],
+    columns: Callable[[Row, EncodedResponses], Mapping[str, Any]],
+    problem: Callable[[Row, EncodedResponses], str | None] = _no_problem,
+) -> int:
+    """Write the rows that fit to a file, as ids; leave the others out. Return how many there were.
+
+    ``origin``: of rows that name none. ``responses``: the texts behind a row's prompt.
+    ``columns``: what is written of a row. ``problem``: why nothing can be learnt from it, or None.
+    """
+    lengths, number = array("l"), 0
+    for part in in_parts(rows):
+        texts = [(row["prompt"], responses(row)) for row in part]
+        for row, ids in zip(part, encode_responses(tokenizer, texts), strict=True):
+            number += 1
+            if isinstance(ids, ConversationRefusedError):
+                reason: str | None = str(ids)
+            else:
+                lengths.append(len(ids.prompt_ids) + max(map(len, ids.responses)))
+                reason = problem(row, ids)
+                if reason is None and lengths[-1] <= limit.tokens:
+                    kept.add(columns(row, ids))
+                    continue
+            dropped.add(
+                row.get("origin", origin), row.get("row", number), reason or limit.reason, row
+            )
+    advice = limit.advice(lengths)
+    dropped.advice.extend([advice] if advice is not None else [])
+    return number
