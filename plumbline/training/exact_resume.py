@@ -33,7 +33,7 @@ from plumbline.runs.stage import Stage
 from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.monitor import Monitor
 from plumbline.training.processes import sum_gradients, use_one_gpu
-from plumbline.training.sharding import assign, load_optimizer, prepared, sharded
+from plumbline.training.sharding import assign, load_optimizer, sharded
 from plumbline.training.trackers import tracking
 from plumbline.training.unfreezing import ProgressiveUnfreezing
 from plumbline.training.zero import ZeroOptimizer
@@ -54,7 +54,7 @@ class ExactResume(Trainer):  # type: ignore[misc]
 
     stage: Stage
     optimizer: Any
-    _sharded: Any = None  # the optimiser, where it was made here
+    _zero: ZeroOptimizer | None = None  # the optimiser, where DeepSpeed shares it out
     calls_model = True
     """Whether a loss comes from one call of the model, in whose backward pass DDP adds gradients
     up. Where a trainer's passes go through parts of the model, they are averaged after it."""
@@ -130,16 +130,16 @@ class ExactResume(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> Any:
         """Make the optimiser, whose moments are shared out where the stage was asked to."""
         if self.optimizer is None:
-            self.optimizer = self._sharded = sharded(super().create_optimizer(model))
-            backward = self.accelerator.backward
-            self.accelerator.backward = lambda loss, **how: backward(
-                prepared(loss, self._sharded), **how
-            )
+            self.optimizer = sharded(super().create_optimizer(model))
+            if isinstance(self.optimizer, ZeroOptimizer):
+                zero, backward = self.optimizer, self.accelerator.backward
+                self._zero = zero
+                self.accelerator.backward = lambda loss, **how: backward(zero.prepared(loss), **how)
         return self.optimizer
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        if isinstance(self._sharded, ZeroOptimizer):
-            return self._sharded.clip(self.args.max_grad_norm)
+        if self._zero is not None:
+            return self._zero.clip(self.args.max_grad_norm)
         return whole(super()._clip_grad_norm(model))
 
     def _had_stopped(self, checkpoint: Path) -> bool:
