@@ -107,11 +107,10 @@ class VLLMEngine:
             self._base = str(own or policy.model.name_or_path)
         if this_process() == 0:
             first = self._use is None
-            if self._use is None:
-                self._use = self._begin(policy, self._base, adapted=adapted)
+            use = self._use = self._use or self._begin(policy, self._base, adapted=adapted)
             self._refreshes += 1
             if adapted:
-                self._send_adapter(policy, self._use)
+                self._send_adapter(policy, use)
             else:
                 self._send_weights(policy)
             if first:
