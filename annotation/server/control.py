@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from annotation.server.environment import EMBEDDED, python
 from annotation.server.services import stored_file, write
 from annotation.server.site_folder import Reach, Site, write_private_json
 from plumbline.errors import BusyError, PlumblineError
+from plumbline.ports import refuse_taken
 
 START_SECONDS = 120
 STOP_SECONDS = 20
@@ -92,7 +92,7 @@ def up(
                     "first: plumbline annotate down."
                 )
             return already
-        _check_free(reach)
+        refuse_taken(reach.host, reach.port, "The labelling server")
         site.prepare()
         files = (site.settings_file, stored_file(site))
         before = {file: file.read_text() if file.exists() else None for file in files}
@@ -234,19 +234,6 @@ def _listens(pid: int, port: int) -> bool:
         connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         for connection in connections
     )
-
-
-def _check_free(reach: Reach) -> None:
-    family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((reach.host, reach.port))
-        except OSError as error:
-            raise PlumblineError(
-                f"The labelling server cannot listen on {reach.host}, port {reach.port}: "
-                f"{error.strerror}. Another program may use it. Choose another port with --port."
-            ) from None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from plumbline import own_environment
 from plumbline.errors import BusyError, ConfigError, PlumblineError
+from plumbline.ports import refuse_taken
 
 #: What is installed. The ways in which weights are sent were read in the source of 0.33.
 PACKAGE = "vllm>=0.20,<0.34"
@@ -105,7 +106,7 @@ class Servers:
                             "--port."
                         )
                     return already
-                _check_free(options.port)
+                refuse_taken(_HOST, options.port, "The vLLM server")
                 return self._start(options, interpreter, say)
         except Timeout:
             raise BusyError(
@@ -223,20 +224,6 @@ def _wait_until_ready(
 
 def _last_lines(log: Path, count: int) -> Sequence[str]:
     return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-count:]
-
-
-def _check_free(port: int) -> None:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise PlumblineError(
-                f"A server cannot listen at port {port}: {error.strerror}. Another program may "
-                "use it. Choose another one with --port."
-            ) from None
 
 
 def _stop(pid: int) -> None:

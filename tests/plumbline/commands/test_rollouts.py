@@ -108,7 +108,7 @@ def test_what_keeps_a_server_from_starting_is_said(servers, python, port):
     assert servers.running(port) is None
     with (
         socket.create_server(("127.0.0.1", port)),
-        pytest.raises(PlumblineError, match=f"cannot listen at port {port}"),
+        pytest.raises(PlumblineError, match=rf"cannot listen on 127\.0\.0\.1, port {port}"),
     ):
         servers.up(Options("base", port=port, python=python), lambda _: None)
     with pytest.raises(ConfigError, match="has no vLLM"):
