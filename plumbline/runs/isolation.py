@@ -202,7 +202,7 @@ class _Process:
     def heard(self) -> tuple[Any, ...]:
         try:
             event: tuple[Any, ...] = self.end.recv()
-        except EOFError:
+        except (EOFError, OSError):  # it ended between two messages, or within one
             self._process.join()
             raise StageDiedError(obituary(self._process.exitcode)) from None
         return event

@@ -174,7 +174,7 @@ def _make_part(first: FirstMachine, number: int, order: Order, place: Place) -> 
             source: Any = ready[0]
             try:
                 event, *content = source.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it ended between two messages, or within one
                 process = listened_to.pop(source)
                 process.join()
                 died = StageDiedError(f"On {socket.gethostname()}: {obituary(process.exitcode)}")

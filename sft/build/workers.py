@@ -99,7 +99,7 @@ class _Worker(Generic[T, R]):
     def receive(self) -> R:
         try:
             kind, content = self._here.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # it ended between two messages, or within one
             self._raise_end()
         if kind == "error":
             raise content
@@ -127,9 +127,12 @@ def _serve(there: Connection, start: Callable[[], Callable[[T], R]]) -> None:
     try:
         function = start()
         while True:
-            batch = there.recv()
+            try:
+                batch = there.recv()
+            except (EOFError, OSError):  # the other end has gone
+                return
             there.send(("result", function(batch)))
-    except (EOFError, BrokenPipeError):
+    except BrokenPipeError:
         return
     except PlumblineError as error:
         there.send(("error", error))

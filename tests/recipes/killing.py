@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -12,9 +15,28 @@ import pytest
 
 from plumbline.runs.isolation import StageDiedError
 
+CHECKPOINT = "**/checkpoints/step-*"
+
+
+def is_there(home: Path, pattern: str = CHECKPOINT) -> bool:
+    """Whether a file of that name is in a home folder, in which folders come and go meanwhile."""
+    with suppress(FileNotFoundError):  # of a folder that went while it was looked into
+        return any(home.glob(pattern))
+    return False
+
+
+def die_within_the_next_message() -> None:
+    """Let the system kill this process while it says something: six bytes of it are through."""
+
+    def send(connection: Connection, message: memoryview) -> None:
+        os.write(connection.fileno(), b"\0\0\1\0{}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send_bytes = send  # type: ignore[attr-defined]
+
 
 def kill_at_a_checkpoint(
-    run: Callable[[], object], home: Path, processes: int, at: str = "**/checkpoints/step-*"
+    run: Callable[[], object], home: Path, processes: int, at: str = CHECKPOINT
 ) -> None:
     """Start a training, and kill its last process when there is a checkpoint.
 
@@ -34,7 +56,7 @@ def kill_at_a_checkpoint(
         last = None
         while processes > 1 and (last := newest()) is None and not ended.wait(0.05):
             pass
-        while not any(home.glob(at)) and not ended.wait(0.005):
+        while not is_there(home, at) and not ended.wait(0.005):
             pass
         if processes == 1:
             last = newest()

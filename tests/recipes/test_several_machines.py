@@ -14,6 +14,7 @@ from plumbline.runs.launch import free_port
 from plumbline.runs.progress import Reporter
 from plumbline.world.data import demonstrations
 from tests import warm_client
+from tests.recipes.killing import is_there
 from tests.warm_start import ADDRESS
 
 pytestmark = pytest.mark.slow
@@ -69,7 +70,7 @@ def test_a_lost_machine_ends_the_other_and_the_same_commands_resume(
 
     first, second = start()
     deadline = time.monotonic() + 120
-    while not any((tmp_path / "home").glob("**/checkpoints/step-*")):
+    while not is_there(tmp_path / "home"):
         assert first.poll() is None and time.monotonic() < deadline, first.communicate()
         time.sleep(0.02)
     second.kill()

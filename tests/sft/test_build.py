@@ -10,7 +10,7 @@ import pytest
 
 from plumbline.config import load
 from plumbline.data.records import assistant, prompt_id, read_dataset, user
-from plumbline.errors import ConfigError, DataError
+from plumbline.errors import ConfigError, DataError, PlumblineError
 from plumbline.runs.artifacts import read_json, sha256
 from plumbline.runs.calls import describe, resolve
 from plumbline.runs.progress import Reporter
@@ -21,6 +21,7 @@ from sft.build.mixing import MixtureConfig, draw, portions
 from sft.build.tables import schema_of
 from sft.build.workers import map_in_order
 from sft.sources import from_rows
+from tests.recipes.killing import die_within_the_next_message
 
 
 def write(path, rows):
@@ -289,6 +290,16 @@ def test_processes_start_after_some_seconds_of_work(monkeypatch, seconds, worker
     assert list(results) == [2 * n for n in range(50)]
     assert Worker.started == started
     assert list(map_in_order(lambda: abs, iter([]), workers)) == []
+
+
+def dies():
+    die_within_the_next_message()
+    return abs
+
+
+def test_a_worker_that_is_killed_within_a_message_is_named():
+    with pytest.raises(PlumblineError, match=r"exit code -9\); most likely memory ran out"):
+        list(map_in_order(dies, iter([1]), 2))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from plumbline.runs.isolation import (
     run_isolated,
 )
 from plumbline.runs.progress import Reporter
+from tests.recipes.killing import die_within_the_next_message
 
 
 def test_the_server_imports_what_the_command_has(monkeypatch):
@@ -93,4 +94,18 @@ def test_the_process_that_was_killed_is_the_reason_and_not_the_one_that_misses_i
         run_isolated(
             lose_the_other, tmp_path, {"killed": killed}, Reporter(quiet=True), lambda: None,
             processes=2,
+        )  # fmt: skip
+
+
+def die_as_it_reports(stage):
+    die_within_the_next_message()
+    return {}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_that_is_killed_within_a_message_is_named(tmp_path, processes):
+    with pytest.raises(StageDiedError, match="killed the stage's process"):
+        run_isolated(
+            die_as_it_reports, tmp_path, {}, Reporter(quiet=True), lambda: None,
+            processes=processes,
         )  # fmt: skip

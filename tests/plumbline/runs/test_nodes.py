@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from plumbline.runs.processes import number_of_processes, of_all_processes, this
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
 from plumbline.runs.taking_part import take_part
+from tests.recipes.killing import die_within_the_next_message, is_there
 
 
 @stage("policy", trains_in="several processes")
@@ -34,7 +34,8 @@ def who_takes_part(stage, *, dies=None, sleeps=None):
     if stage.writes:
         stage.checkpoints.save(1, {"found": found})
     if this_process() == dies:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die_within_the_next_message()
+        raise RuntimeError("the message")
     if this_process() == sleeps:
         time.sleep(600)
     of_all_processes(numbers)
@@ -130,7 +131,7 @@ def test_a_machine_that_is_lost_ends_the_others(place, tmp_path):
 
 def wait_for_checkpoint(home):
     deadline = time.monotonic() + 60
-    while not any(home.glob("**/checkpoints/step-*")) and time.monotonic() < deadline:
+    while not is_there(home) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
