@@ -304,22 +304,38 @@ def keep_a_server_ready() -> None:
     util.spawnv_passfds = start
 
 
+def _point_at_nothing(kept: int) -> None:
+    """Let go of all open files but one.
+
+    Their numbers stay taken: what had them open, such as the file of pytest's log, may yet write,
+    and it would write into whatever had the number then.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in _open_files():
+        if number > 2 and number not in (kept, nothing):
+            os.dup2(nothing, number, inheritable=False)
+
+
+def _open_files() -> list[int]:
+    return [int(file.name) for file in Path("/dev/fd").iterdir()]
+
+
 def _wait_to_be_the_server(end: socket.socket) -> None:
-    os.closerange(3, end.fileno())
-    os.closerange(end.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    _point_at_nothing(kept=end.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     message, received, _, _ = socket.recv_fds(end, _LONGEST, 8)
     if not message:
         os._exit(0)  # the command ended without a stage
     what = json.loads(message)
-    # As after an exec: nothing is open but what was passed, under the same numbers.
-    safe = max(*received, *what["fds"]) + 1
+    end.close()
+    # As after an exec: what was passed has the same numbers.
+    safe = max(*_open_files(), *what["fds"]) + 1
     moved = [os.dup2(fd, safe + place) for place, fd in enumerate(received)]
-    os.closerange(3, safe)
+    for fd in received:
+        os.close(fd)
     for fd, number in zip(moved, what["fds"], strict=True):
         os.dup2(fd, number)
         os.close(fd)
-    os.closerange(safe, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(what["environment"])
     try:
