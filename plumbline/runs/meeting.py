@@ -154,7 +154,7 @@ def _meet(door: _Door, own: Hello, say: Callable[[str], None]) -> list[Other]:
     strangers: list[Stranger] = []
     deadline = time.monotonic() + MEET
     problem = None
-    while problem is None and len(others) < own.machines - 1:
+    while problem is None and len(_waiting(others)) < own.machines - 1:
         try:
             came = door.came.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -168,10 +168,9 @@ def _meet(door: _Door, own: Hello, say: Callable[[str], None]) -> list[Other]:
                 strangers.append(came)
                 say(f"  {_without_mark(came, own)} It is not let in; this machine waits on.")
             continue
-        before = others.get(came.hello.number)
-        if before is not None and before.connection.poll():
-            del others[came.hello.number]  # it was stopped, since nothing is said before a welcome
-        problem = _difference(own, came, others)
+        if _has_gone(came):
+            continue  # who was started again may be let in before
+        problem = _difference(own, came, _waiting(others))
         if problem is None:
             others[came.hello.number] = came
         else:
@@ -184,6 +183,22 @@ def _meet(door: _Door, own: Hello, say: Callable[[str], None]) -> list[Other]:
         with suppress(OSError):
             other.connection.send(("end", problem))
     raise ConfigError(problem)
+
+
+def _waiting(others: dict[int, Other]) -> dict[int, Other]:
+    """Forget the machines that were stopped meanwhile, and return the others."""
+    for number, other in list(others.items()):
+        if _has_gone(other):
+            del others[number]
+    return others
+
+
+def _has_gone(other: Other) -> bool:
+    """Return whether a machine was stopped: before the welcome none speaks, so this is an end."""
+    if not other.connection.poll():
+        return False
+    other.connection.close()
+    return True
 
 
 def _missing(own: Hello, others: Mapping[int, Other], strangers: list[Stranger]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import queue
 import socket
 import threading
 import time
@@ -10,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,7 +203,22 @@ def test_a_machine_that_is_started_again_takes_its_own_place(tmp_path):
         other_side = pool.submit(come_and_go)
         with gathered(first, 3, tmp_path) as found:
             assert [other.hello.number for other in found.others] == [1, 2]
-            assert other_side.result() == (("welcome", 0), ("welcome", 0))
+            assert other_side.result(60) == (("welcome", 0), ("welcome", 0))
+
+
+@pytest.mark.parametrize("order", ["gone again last", "again gone last", "gone last again"])
+def test_a_machine_that_is_gone_is_not_waited_for(order):
+    """Whichever of the threads that let them in is done first."""
+    own = Hello(0, 3, 3, "/home", {}, False, "a")
+    numbers = {"gone": 1, "again": 1, "last": 2}
+    ends = {who: multiprocessing.Pipe() for who in numbers}
+    ends["gone"][1].close()
+    came = queue.Queue()
+    for who in order.split():
+        came.put(Other(own._replace(number=numbers[who]), ends[who][0]))
+    found = meeting._meet(SimpleNamespace(came=came), own, print)
+    assert [other.connection for other in found] == [ends["again"][0], ends["last"][0]]
+    assert [ends[who][1].recv() for who in ("again", "last")] == [("welcome", 0)] * 2
 
 
 def test_both_machines_of_one_number_are_told(tmp_path):
