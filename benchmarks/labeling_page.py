@@ -51,9 +51,10 @@ from annotation.campaign.folder import Campaign, campaign_folder
 from annotation.campaign.pull import labels_of, pull
 from annotation.campaign.push import push
 from annotation.server import control
-from annotation.server.site_folder import Reach, Site, free_port
+from annotation.server.site_folder import Reach, Site
 from benchmarks.finished_seeds import say
 from benchmarks.labeling_pairs import pairs_named
+from plumbline.ports import free_port
 
 CHOICES = ("a", "b", "tie", "both_bad")
 

@@ -48,9 +48,10 @@ from annotation.campaign.folder import campaign_folder
 from annotation.campaign.push import push
 from annotation.server import control
 from annotation.server.embedded.plumbline_site.services import Services
-from annotation.server.site_folder import Reach, Site, free_port
+from annotation.server.site_folder import Reach, Site
 from benchmarks.finished_seeds import say
 from benchmarks.labeling_pairs import pairs_named
+from plumbline.ports import free_port
 from tests.database_servers import DatabaseServers, missing
 
 PAIRS, VOTES = 5000, 3

@@ -7,6 +7,14 @@ import socket
 from plumbline.errors import PlumblineError
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nothing listens at just now. ``host``: "" for one that all can reach."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def refuse_taken(host: str, port: int, who: str) -> None:
     """Raise `PlumblineError` where a server cannot listen at a port. ``who``: which server."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

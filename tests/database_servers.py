@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plumbline.ports import free_port
+
 PASSWORD = "a secret%25/@word"  # every sign that means something in an address
 IN_ADDRESS = "a%20secret%2525%2F%40word"
 
@@ -32,12 +34,6 @@ def query(database: str, sql: str) -> str:
     """Run one statement; return what it prints."""
     command = ["psql", database, "--no-psqlrc", "--tuples-only", "--no-align", "--command", sql]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from plumbline.errors import ConfigError, PlumblineError, brief
+from plumbline.proxies import client_options, is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -75,17 +75,6 @@ class Connection:
         return urlsplit(self.url).scheme == "http" and not is_loopback(self.url)
 
 
-def is_loopback(url: str) -> bool:
-    """Return whether an address is this machine's own."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def only_this_certificate(certificate: Path) -> ssl.SSLContext:
     """Return a context that accepts one server certificate, for any name.
 
@@ -135,14 +124,15 @@ class Client:
         self.url = url.rstrip("/")
         self.patience = patience
         self._transport = transport
+        options = client_options(url)
+        if certificate is not None:
+            options["verify"] = only_this_certificate(certificate)
         self._http = httpx.Client(
             base_url=self.url,
             headers=dict(headers),
             timeout=httpx.Timeout(_READ_SECONDS, connect=5.0),
-            # No proxy stands between this machine and itself.
-            trust_env=not is_loopback(url),
-            verify=True if certificate is None else only_this_certificate(certificate),
             transport=transport,
+            **options,
         )
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from annotation.argilla.client import Connection
 from plumbline.config import Config, not_in_identity, only_when
 from plumbline.errors import ConfigError
+from plumbline.ports import free_port
 
 KEY_VARIABLE = "ARGILLA_API_KEY"
 _LARGEST_KEY = 10_000
@@ -61,7 +62,7 @@ def open_site(site: SiteConfig, say: Callable[[str], None]) -> Connection:
     """Return the address and API key of the server; start this machine's own if it is not up."""
     if site.server is None:
         from annotation.server import control
-        from annotation.server.site_folder import Site, changed, free_port
+        from annotation.server.site_folder import Site, changed
 
         here = Site(site.home)
         if control.running(here) is None:

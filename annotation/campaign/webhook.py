@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from annotation.argilla.api import Argilla, Webhook
-from annotation.argilla.client import ServerError, is_loopback
+from annotation.argilla.client import ServerError
 from plumbline.errors import ConfigError
+from plumbline.proxies import is_loopback
 
 EVENTS = ("response.created", "response.updated")
 _LARGEST_CALL = 32 << 20

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from annotation.private_files import write_private
 from plumbline.errors import ConfigError
+from plumbline.proxies import is_loopback
 
 if TYPE_CHECKING:
     from annotation.argilla.client import Connection
@@ -85,12 +86,7 @@ class Reach:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def scheme(self) -> str:
@@ -262,15 +258,6 @@ def connection(home: Path) -> Connection:
 def changed(reach: Reach, changes: Mapping[str, Any]) -> Reach:
     """Return settings with those changed that the user gave this time."""
     return replace(reach, **{name: value for name, value in changes.items() if value})
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on just now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check_tls(certificate: Path, key: Path) -> None:

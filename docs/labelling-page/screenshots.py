@@ -31,7 +31,8 @@ from annotation.campaign.pairs import Pair, pairs_of
 from annotation.campaign.pull import pull
 from annotation.campaign.push import push, push_adjudication
 from annotation.server import control
-from annotation.server.site_folder import Reach, Site, free_port
+from annotation.server.site_folder import Reach, Site
+from plumbline.ports import free_port
 
 SHORT = (
     "It is a small shop for household goods with eight kinds of goods on two floors. Most people "

@@ -6,7 +6,6 @@ module beside the layers. Rajbhandari et al. (2020), https://arxiv.org/abs/1910.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from plumbline.errors import ModelError
 from plumbline.lm.backbone import backbone
 from plumbline.runs.processes import join
+from plumbline.runs.shardings import check_deepspeed
 
 T = TypeVar("T")
 
@@ -28,18 +27,9 @@ _BUCKET = 1 << 24
 _readers: list[Any] = []
 
 
-def check_installed() -> None:
-    """Raise `ModelError` where DeepSpeed is not installed."""
-    if importlib.util.find_spec("deepspeed") is None:
-        raise ModelError(
-            "--launch zero2 and zero3 need DeepSpeed, which is not installed: pip install "
-            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
-        )
-
-
 def import_deepspeed() -> Any:
     """Return DeepSpeed, quiet, with the processes of this stage joined."""
-    check_installed()
+    check_deepspeed("This launch")
     join()
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")

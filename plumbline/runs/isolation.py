@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from plumbline.errors import PlumblineError, explain_failure, explain_system_error
+from plumbline.ports import free_port
 from plumbline.runs import calls, code_version, launch, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.nodes import Nodes, Order, Other, checkpoints_in
+from plumbline.runs.processes import PATH_OF_SERVER
 from plumbline.runs.progress import Bar, Reporter, Show
 
 Metrics = Mapping[str, float | None]
 
-#: Variable that tells the process server where to import from; only the server ever has it.
-PATH = "PLUMBLINE_PATH_OF_SERVER"
 _TICK_SECONDS = 2.0
 #: How long the processes of a stage are listened to after one has failed: one that was killed says
 #: more than those that miss it.
@@ -87,7 +87,7 @@ def run_isolated(
     most of several processes run.
     """
     place = nodes.place if nodes is not None and processes > 1 else None
-    port = launch.free_port(place)
+    port = free_port("127.0.0.1" if place is None else "")
     threads = threads or launch.threads_of_each(
         processes // (1 if place is None else place.machines)
     )
@@ -146,11 +146,11 @@ def process_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["plumbline.runs.preload", *ours])
     with _STARTING:  # threads start stages at a time, and all share one environment
-        os.environ[PATH] = json.dumps(sys.path)
+        os.environ[PATH_OF_SERVER] = json.dumps(sys.path)
         try:
             forkserver.ensure_running()
         finally:
-            del os.environ[PATH]
+            del os.environ[PATH_OF_SERVER]
     return context
 
 

@@ -8,17 +8,16 @@ of each takes part in the stages (`plumbline.runs.nodes`).
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbline.errors import ConfigError, brief
+from plumbline.ports import free_port
 from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, is_host, read_config
 from plumbline.runs.processes import SHARDING
-from plumbline.runs.shardings import DDP, SHARDINGS, SHARED
+from plumbline.runs.shardings import DDP, SHARDINGS, SHARED, check_deepspeed
 
 #: What trains over several processes.
 WORKS = (
@@ -286,14 +285,6 @@ def is_shared(stage: Callable[..., Any]) -> bool:
     return trains or getattr(stage, "spreads_rows", False)
 
 
-def free_port(place: Place | None = None) -> int:
-    """Return a port of this machine that nobody listens at, for other machines if there are any."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1" if place is None else "", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def environments(
     processes: int, sharding: str | None = None, place: Place | None = None, port: int | None = None
 ) -> list[dict[str, str]]:
@@ -352,11 +343,8 @@ def _refuse_sharing(kind: str, what: str, processes: int) -> None:
             f"here. Use --launch ddp --processes {max(processes, 2)}, with a whole copy of the "
             "model in each process."
         )
-    if SHARDINGS[kind].zero_stage and importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(
-            f"{what} asks for {kind}, which is DeepSpeed's, and that is not installed: pip install "
-            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
-        )
+    if SHARDINGS[kind].zero_stage:
+        check_deepspeed(f"{what} asks for {kind}, which")
 
 
 def _refuse_too_few_gpus(processes: int) -> None:

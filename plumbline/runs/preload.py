@@ -11,12 +11,13 @@ import os
 import sys
 
 from plumbline.quiet import silence_libraries
+from plumbline.runs.processes import PATH_OF_SERVER
 
 gc.disable()
-if "PLUMBLINE_PATH_OF_SERVER" in os.environ:
+if PATH_OF_SERVER in os.environ:
     # What the server imports after this is ours. By itself it would look in the folder where it was
     # started first, and a user may have a file `reward.py` there.
-    sys.path[:] = json.loads(os.environ.pop("PLUMBLINE_PATH_OF_SERVER"))
+    sys.path[:] = json.loads(os.environ.pop(PATH_OF_SERVER))
 with contextlib.suppress(ImportError):  # a stage says which package it misses
     silence_libraries()
     import altair  # noqa: F401

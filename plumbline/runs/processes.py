@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 #: The variable that names how a training's processes share its weights.
 SHARDING = "PLUMBLINE_SHARDING"
+#: The variable that tells the process server where to import from; only the server ever has it.
+PATH_OF_SERVER = "PLUMBLINE_PATH_OF_SERVER"
 
 
 def number_of_processes() -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from plumbline.errors import ConfigError
 
 #: What it is called where each process has a whole copy.
 DDP = "ddp"
@@ -37,3 +40,12 @@ _ROWS = (
 SHARDINGS: Mapping[str, Sharding] = {row.name: row for row in _ROWS}
 #: Those in which something is shared.
 SHARED = tuple(name for name in SHARDINGS if name != DDP)
+
+
+def check_deepspeed(what: str) -> None:
+    """Raise `ConfigError` where DeepSpeed is not installed. ``what``: which thing needs it."""
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"{what} needs DeepSpeed, and that is not installed: pip install "
+            "'plumbline-rlhf[deepspeed]', or use --launch fsdp2."
+        )

@@ -13,6 +13,7 @@ import httpx
 
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
+from plumbline.proxies import client_options
 
 TOKEN = "PLUMBLINE_REWARD_TOKEN"
 #: Statuses after which the same request may succeed later.
@@ -145,13 +146,9 @@ def is_address(name: str) -> bool:
 def _client(url: str, timeout: float) -> httpx.Client:
     token = os.environ.get(TOKEN)
     headers = {} if not token else {"authorization": f"Bearer {token}"}
-    return httpx.Client(
-        base_url=url,
-        timeout=timeout,
-        headers=headers,
-        trust_env=False,
-        verify=url.startswith("https:"),  # certificates take long to load, and http has none
-    )
+    # Certificates take long to load, and http has none.
+    options = {"verify": url.startswith("https:"), **client_options(url)}
+    return httpx.Client(base_url=url, timeout=timeout, headers=headers, **options)
 
 
 def _checked(url: str) -> str:

@@ -15,11 +15,11 @@ from plumbline.data.records import problem_with as problem_with_conversation
 from plumbline.data.records import user
 from plumbline.errors import ConfigError, PlumblineError
 from plumbline.hooks import Scorer, problem_with
+from plumbline.proxies import is_loopback
 from reward.scorers.cached import CachedScorer
 from reward.server.batcher import Batcher, FullError, Request
 from reward.server.statistics import ServerStatistics
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LARGEST_BODY = 64 << 20
 _MOST_ROWS = 10_000
 #: A client that sends nothing for so long is hung up on.
@@ -54,7 +54,7 @@ class RewardServer:
         most_rows: int = 256,
         wait: float = 0.005,
     ) -> None:
-        if host not in LOOPBACK and not token:
+        if not is_loopback(host) and not token:
             raise ConfigError(
                 f"The server would answer anybody who reaches {host}. Give clients a token by "
                 "PLUMBLINE_REWARD_TOKEN, or serve on 127.0.0.1."

@@ -29,7 +29,8 @@ from annotation.server import control
 from annotation.server.embedded.plumbline_site.services import Services
 from annotation.server.site_folder import Reach, Site
 from plumbline.data.records import assistant, user
-from tests.database_servers import DatabaseServers, free_port, missing, query
+from plumbline.ports import free_port
+from tests.database_servers import DatabaseServers, missing, query
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed.run
 
 from plumbline.commands.recipe_book import execute, find
-from plumbline.runs.launch import free_port
+from plumbline.ports import free_port
 from plumbline.runs.progress import Reporter
 from plumbline.world.data import demonstrations
 from tests import warm_client

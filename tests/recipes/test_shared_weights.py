@@ -14,7 +14,8 @@ import torch
 
 from plumbline.commands.recipe_book import execute, find
 from plumbline.lm.sharding import problem_with_shares
-from plumbline.runs.launch import Place, free_port
+from plumbline.ports import free_port
+from plumbline.runs.launch import Place
 from plumbline.runs.meeting import gathered
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.progress import Reporter

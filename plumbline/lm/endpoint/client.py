@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError, ModelError
 from plumbline.lm.endpoint.config import EndpointConfig, api_key
+from plumbline.proxies import client_options
 
 K = TypeVar("K", bound=Hashable)
 K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
@@ -56,7 +57,7 @@ class Endpoint:
             api_key=self._secret or "none",  # else it would send OPENAI_API_KEY, to any endpoint
             timeout=config.timeout,
             max_retries=config.retries,
-            http_client=_paced_client(config),
+            http_client=_http_client(config),
         )
         # The client takes these from the environment; another endpoint must not get them.
         self._client.organization = self._client.project = None
@@ -233,15 +234,16 @@ class Pace:
             self._sleep(turn - now)
 
 
-def _paced_client(config: EndpointConfig) -> Any:
-    """Return an HTTP client that sends no faster than the settings say; None: openai's own."""
-    if config.requests_per_minute is None:
-        return None
+def _http_client(config: EndpointConfig) -> Any:
+    """Return an HTTP client that sends no faster than the settings say."""
     import openai
 
-    pace = Pace(config.requests_per_minute)
-    # A hook of the HTTP client is called for each attempt, those of openai's retries included.
-    return openai.DefaultHttpxClient(event_hooks={"request": [lambda _: pace.wait()]})
+    options = client_options(config.base_url)
+    if config.requests_per_minute is not None:
+        pace = Pace(config.requests_per_minute)
+        # A hook of the HTTP client is called for each attempt, those of openai's retries included.
+        options["event_hooks"] = {"request": [lambda _: pace.wait()]}
+    return openai.DefaultHttpxClient(**options)
 
 
 def _object(content: bytes) -> dict[str, Any]:

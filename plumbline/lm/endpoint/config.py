@@ -12,8 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from plumbline.config import Check, Config, not_in_identity
 from plumbline.errors import ConfigError
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from plumbline.proxies import is_loopback
 
 
 class EndpointConfig(Config):
@@ -82,7 +81,7 @@ class EndpointConfig(Config):
     @property
     def is_local(self) -> bool:
         """Whether the endpoint is on this machine."""
-        return self.host in LOOPBACK
+        return is_loopback(self.base_url)
 
     @property
     def is_plain(self) -> bool:

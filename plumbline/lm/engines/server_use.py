@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.errors import BusyError
+from plumbline.proxies import client_options
 
 #: Where vLLM's workers are told something, and where its cache of prefixes is dropped. Both are
 #: there with VLLM_SERVER_DEV_MODE=1, and so are the next two.
@@ -88,7 +89,11 @@ def _end(held: int, url: str, requests: list[Request]) -> None:
     """Ask the server for what comes at the end, as far as it is there, and let others use it."""
     import httpx
 
-    with contextlib.suppress(httpx.HTTPError), httpx.Client(base_url=url, timeout=60) as client:
+    options = client_options(url)
+    with (
+        contextlib.suppress(httpx.HTTPError),
+        httpx.Client(base_url=url, timeout=60, **options) as client,
+    ):
         for path, body in requests:
             client.post(path, json=body)
     os.close(held)

@@ -42,6 +42,7 @@ from plumbline.lm.engines.vllm_answers import checked_response, json_of, message
 from plumbline.lm.generation import Generation, SamplingConfig
 from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
+from plumbline.proxies import client_options
 from plumbline.runs.processes import of_all_processes, this_process
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class VLLMEngine:
             base_url=self._url,
             timeout=httpx.Timeout(_PATIENCE, connect=10.0),
             limits=httpx.Limits(max_connections=_AT_ONCE),
+            **client_options(self._url),
         )
         if server.adapters is not None:
             server.adapters.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from plumbline import own_environment
 from plumbline.errors import BusyError, ConfigError, PlumblineError
 from plumbline.ports import refuse_taken
+from plumbline.proxies import client_options
 
 #: What is installed. The ways in which weights are sent were read in the source of 0.33.
 PACKAGE = "vllm>=0.20,<0.34"
@@ -205,7 +206,7 @@ def _wait_until_ready(
     import httpx
 
     started = reported = time.monotonic()
-    with httpx.Client(trust_env=False, timeout=5) as client:
+    with httpx.Client(timeout=5, **client_options(server.url)) as client:
         while True:
             code = process.poll()
             if code is not None:

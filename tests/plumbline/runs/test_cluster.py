@@ -12,8 +12,8 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
+from plumbline.ports import free_port
 from plumbline.runs.cluster import cluster_at
-from plumbline.runs.launch import free_port
 from plumbline.runs.make import artifact_id
 from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run

@@ -18,13 +18,13 @@ import pytest
 import recipes.train_sft
 from plumbline.runs import preload
 from plumbline.runs.isolation import (
-    PATH,
     StageDiedError,
     StageFailedError,
     _listen,
     process_server,
     run_isolated,
 )
+from plumbline.runs.processes import PATH_OF_SERVER
 from plumbline.runs.progress import Reporter
 from tests.recipes.killing import die_within_the_next_message
 
@@ -43,15 +43,17 @@ def test_the_server_imports_what_the_command_has(monkeypatch):
 def test_the_server_imports_from_where_the_command_does(monkeypatch):
     """And not from the folder where it was started, in which a user may have a file reward.py."""
     seen = []
-    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ[PATH]))
+    monkeypatch.setattr(
+        forkserver, "ensure_running", lambda: seen.append(os.environ[PATH_OF_SERVER])
+    )
     monkeypatch.setattr(forkserver._forkserver, "_preload_modules", [])
     process_server()
-    assert json.loads(*seen) == sys.path and PATH not in os.environ
-    monkeypatch.setenv(PATH, *seen)
+    assert json.loads(*seen) == sys.path and PATH_OF_SERVER not in os.environ
+    monkeypatch.setenv(PATH_OF_SERVER, *seen)
     here = list(sys.path)
     monkeypatch.setattr(sys, "path", ["", *here])
     importlib.reload(preload)
-    assert sys.path == here and PATH not in os.environ
+    assert sys.path == here and PATH_OF_SERVER not in os.environ
 
 
 def test_threads_may_start_the_server_at_a_time():

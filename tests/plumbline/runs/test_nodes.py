@@ -18,9 +18,10 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, PlumblineError
+from plumbline.ports import free_port
 from plumbline.runs import meeting, nodes, taking_part
 from plumbline.runs.isolation import StageDiedError
-from plumbline.runs.launch import Place, free_port
+from plumbline.runs.launch import Place
 from plumbline.runs.nodes import Hello, Other
 from plumbline.runs.processes import number_of_processes, of_all_processes, this_process
 from plumbline.runs.run import Run
