@@ -1,6 +1,6 @@
 """Which addresses are reached through the proxy that the environment names, and which are not.
 
-HTTP_PROXY and its relatives are for other machines: no proxy reaches this one's own addresses.
+HTTP_PROXY and its relatives are for other machines: no proxy reaches the addresses of this one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address, or a host's name alone, is this machine's own."""
+    """Return whether an address, or the name of a host alone, is that of this machine."""
     number = _number(_host(address))
     return _host(address) == "localhost" if number is None else number.is_loopback
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from plumbline.commands.options import HOME, Home
 from plumbline.errors import ArtifactError, ConfigError, ModelError
+from plumbline.temporary import TemporaryFolder
 
 Model = Annotated[str, typer.Argument(help="A folder, a hub name, run:stage, or an artefact's id.")]
 Dtype = Annotated[
@@ -73,8 +73,8 @@ def push(
         raise ConfigError(f"{repository!r} is not a name on the hub. Write ORG/NAME.")
     silence_libraries()
     folder = find_model_folder(home, model)
-    with tempfile.TemporaryDirectory() as place:
-        target = Path(place) if dry_run is None else _empty(dry_run)
+    with TemporaryFolder() as place:
+        target = place if dry_run is None else _empty(dry_run)
         _write(folder, target, merged=merged, dtype=dtype, license_=license_, repository=repository)
         if dry_run is not None:
             typer.echo(f"  {dry_run}")

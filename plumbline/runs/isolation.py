@@ -27,6 +27,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol
 
+from plumbline import temporary
 from plumbline.errors import PlumblineError, explain_failure, explain_system_error
 from plumbline.ports import free_port
 from plumbline.runs import calls, code_version, launch, spinning
@@ -131,6 +132,7 @@ def started(
             if process.is_alive():
                 process.kill()
             process.join()
+        temporary.clear()  # what those left that were killed
 
 
 def process_server() -> ForkServerContext:

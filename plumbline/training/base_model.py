@@ -9,7 +9,6 @@ like any other.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from plumbline.runs.artifacts import Artifact, is_artifact
 from plumbline.runs.calls import Deferred, SourceFile
 from plumbline.runs.run import Run
 from plumbline.runs.stage import Stage, stage
+from plumbline.temporary import TemporaryFolder
 from plumbline.training.config import TrainingConfig
 
 EMBEDDED = "embedded"
@@ -133,11 +133,11 @@ def check_base(config: BaseModelConfig) -> None:
             "base.attention is flash_attention_2, which needs the package flash-attn: it is not "
             "installed. Install it, or set base.attention: sdpa."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        _reference(config).write(Path(folder))
-        load_tokenizer(Path(folder))
-        load_config(Path(folder))
-        check_weights(Path(folder))
+    with TemporaryFolder() as folder:
+        _reference(config).write(folder)
+        load_tokenizer(folder)
+        load_config(folder)
+        check_weights(folder)
 
 
 def make_base(

@@ -8,7 +8,6 @@ is missing.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.accelerate_configs import check_settings
 from plumbline.runs.isolation import run_isolated
 from plumbline.runs.progress import Reporter, size
+from plumbline.temporary import TemporaryFolder
 from plumbline.training.base_model import EMBEDDED, BaseModelConfig
 from plumbline.training.config import TrainingConfig
 
@@ -40,11 +40,9 @@ def check_run(config: Config, home: Path) -> None:
     problems = list(_failures([partial(check_room, config, home)]))
     checks = [check for part in configs_in(config) for check in part.checks_before_work()]
     if checks:
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryFolder() as folder:
             try:
-                run_isolated(
-                    _try, Path(folder), {"checks": checks}, Reporter(quiet=True), lambda: None
-                )
+                run_isolated(_try, folder, {"checks": checks}, Reporter(quiet=True), lambda: None)
             except PlumblineError as error:
                 problems.append(error)
     _raise(problems)

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from pathlib import Path
 from plumbline.data.records import Message
 from plumbline.errors import ConfigError
 from plumbline.runs.calls import SourceFile
+from plumbline.temporary import TemporaryFolder
 from reward.scorers.answers import KnownAnswers
 
 _FENCE = re.compile(r"^```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -120,11 +120,8 @@ def code_in(response: str) -> str:
 
 def run_python(code: str, limits: Limits, stdin: str = "") -> Outcome:
     """Run a program with limits; return what it printed, and why it failed, if it did."""
-    folder = Path(tempfile.mkdtemp(prefix="plumbline-code-"))
-    try:
+    with TemporaryFolder() as folder:
         return _run(folder, code, limits, stdin)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(folder: Path, code: str, limits: Limits, stdin: str) -> Outcome:

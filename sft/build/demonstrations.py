@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from plumbline.data.records import Row
 from plumbline.dropped import DroppedFile, LeftOut
 from plumbline.runs.stage import Stage, stage
+from plumbline.temporary import TemporaryFolder
 from sft.build.config import CleaningConfig, SplitsConfig
 from sft.build.dataset import build_dataset
 from sft.build.ledger import Ledger
@@ -76,11 +75,11 @@ def clean(source: Demonstrations, config: DemonstrationsConfig, most: int) -> Cl
     Nothing is split or written. Of the demonstrations, at most ``most`` are returned.
     """
     dropped, steps = DroppedFile(), steps_of(config)
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryFolder() as folder:
         passed = run_passes(
             [source],
             steps,
-            folder=Path(folder),
+            folder=folder,
             ledger=Ledger(dropped, labels_of(steps)),
             share=config.held_out_share,
             data_seed=0,

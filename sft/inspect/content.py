@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from plumbline.data.records import CONVERSATIONS, Row
 from plumbline.dropped import Dropped
+from plumbline.temporary import TemporaryFolder
 from sft.build.ledger import Ledger
 from sft.build.passes import labels_of, run_passes
 from sft.cleaning.language import detect, text_to_judge, weight_of
@@ -190,11 +189,11 @@ def _duplicates(rows: Sequence[Row]) -> dict[str, int]:
         for row in rows
     ]
     dropped = Dropped()
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryFolder() as folder:
         run_passes(
             [from_rows([{"form": "", **row} for row in dialogues], "")],
             steps,
-            folder=Path(folder),
+            folder=folder,
             ledger=Ledger(dropped, labels_of(steps)),
             share=0.5,
             data_seed=0,

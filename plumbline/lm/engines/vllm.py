@@ -13,10 +13,8 @@ may send adapters; and when it ends, the server gets its own weights back.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 import uuid
-import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +42,7 @@ from plumbline.lm.model_folder import ADAPTER
 from plumbline.lm.policy import Policy
 from plumbline.proxies import client_options
 from plumbline.runs.processes import of_all_processes, this_process
+from plumbline.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     import httpx
@@ -92,14 +91,14 @@ class VLLMEngine:
         )
         if server.adapters is not None:
             server.adapters.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir=server.adapters)).resolve()
+        self._temporary = TemporaryFolder(server.adapters)
+        self._folder = self._temporary.path
         self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
         self._refreshes = 0
         self._model: str | None = None
         """The name of what answers: of the newest adapter, or of the base."""
         self._served = ""
         self._use: ServerUse | None = None
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Send the policy's weights to the server, once for all processes of a training."""

@@ -16,12 +16,9 @@ import gc
 import importlib.metadata
 import os
 import shutil
-import tempfile
 import uuid
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +32,7 @@ from plumbline.lm.precision import computes_in_bfloat16
 from plumbline.lm.sharding import shares_weights
 from plumbline.runs.checkpoints import rng_state, set_rng_state
 from plumbline.runs.processes import join, number_of_processes
+from plumbline.temporary import TemporaryFolder
 
 VERSIONS = ">=0.32,<0.34"
 _KNOWN = (["0", "32"], ["0", "33"])
@@ -89,13 +87,13 @@ class ColocatedVLLMEngine:
                 "--launch ddp."
             )
         self._sampling, self._gpu_memory, self._eager = sampling, gpu_memory, eager
-        self._folder = Path(tempfile.mkdtemp(prefix="plumbline-")).resolve()
+        self._temporary = TemporaryFolder()
+        self._folder = self._temporary.path
         self._run = f"plumbline-{uuid.uuid4().hex[:12]}"
         self._vllm: Any = None
         self._sleeps = self._asleep = False
         self._refreshes = 0
         self._adapter: Any = None
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def refresh(self, policy: Policy, iteration: int) -> None:
         """Start vLLM or wake it up, and give it the policy's weights: its adapter, or all."""

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,7 @@ from plumbline.runs.isolation import (
 )
 from plumbline.runs.processes import PATH_OF_SERVER
 from plumbline.runs.progress import Reporter
+from plumbline.temporary import TemporaryFolder
 from tests.recipes.killing import die_within_the_next_message
 
 
@@ -111,3 +114,17 @@ def test_a_process_that_is_killed_within_a_message_is_named(tmp_path, processes)
             die_as_it_reports, tmp_path, {}, Reporter(quiet=True), lambda: None,
             processes=processes,
         )  # fmt: skip
+
+
+def leave_a_folder(stage, *, parent):
+    made = TemporaryFolder(Path(parent))
+    (made.path / "weights").write_text("0123")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_command_that_outlives_a_killed_stage_deletes_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    with pytest.raises(StageDiedError):
+        call = (leave_a_folder, tmp_path / "partial", {"parent": str(tmp_path)})
+        run_isolated(*call, Reporter(quiet=True), lambda: None)
+    assert not list(tmp_path.glob("plumbline-*"))
