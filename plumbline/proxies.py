@@ -45,7 +45,7 @@ def _goes_straight(address: str) -> bool:
 
 
 def _host(address: str) -> str:
-    """Return the host of an address; what is no address is a host already."""
+    """Return the host of an address, or the text itself where it names a host only."""
     if "://" not in address:
         return address.strip("[]").lower()
     return urlsplit(address).hostname or ""

@@ -1,8 +1,8 @@
 """Folders for what a process needs no longer than it lives, also where it is killed.
 
 A process that is killed deletes nothing. So each folder holds a file that its process keeps locked:
-the system lets go of the lock when the process has ended, however it ended, and whoever makes or
-clears folders next deletes those that nobody holds.
+the system lets go of the lock when the process has ended, however it ended, and the next one that
+makes or clears folders deletes those that nobody holds.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _hold(folder: Path) -> int | None:
 
 
 def _close(folder: Path, held: int | None, owner: int) -> None:
-    if os.getpid() != owner:  # a fork, whose parent goes on
+    if os.getpid() != owner:  # a fork; its parent still uses it
         return
     _delete(folder)
     if held is not None:
