@@ -342,10 +342,8 @@ def _child(
     except BaseException as error:
         explained = explain_failure(error)
         if explained is not None:
-            send("error", _with_trace(explained))
-            return
-        message = f"{type(error).__name__}: {error}"
-        send("failed", message, traceback.format_exc())
+            return send("error", _with_trace(explained))
+        send("failed", f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def _with_trace(error: PlumblineError) -> PlumblineError:
