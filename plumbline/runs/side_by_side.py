@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,9 @@ class SideBySide:
                 self._make(job)
             except BaseException as error:
                 job.error = error
-                self._say_failure(job)
+                # Where nobody reads it any more (`| head`), who waits for the stage is to know still.
+                with suppress(Exception, SystemExit):
+                    self._say_failure(job)
             with self._changed:
                 job.done = job.error is None
                 self._running.remove(job)

@@ -31,16 +31,20 @@ _FENCE = re.compile(r"^```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)^```", re.DOT
 #: More output than this is not read.
 _MOST_OUTPUT = 1 << 20
 #: Sets the limits in the new process, and runs the program there. The limit on processes counts
-#: all of a user's, and root has none.
+#: all of a user's, and root has none; a process may end while they are counted.
 _START = """\
 import os, resource, runpy, sys
+def is_ours(place):
+    try:
+        return place.is_dir() and place.stat(follow_symlinks=False).st_uid == os.geteuid()
+    except OSError:
+        return False
 program, seconds, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory),
                    (resource.RLIMIT_FSIZE, 16 << 20), (resource.RLIMIT_CORE, 0)):
     resource.setrlimit(kind, (most, most))
 if os.geteuid() != 0:
-    ours = sum(place.is_dir() and place.stat(follow_symlinks=False).st_uid == os.geteuid()
-               for place in os.scandir("/proc") if place.name.isdigit())
+    ours = sum(is_ours(place) for place in os.scandir("/proc") if place.name.isdigit())
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     most = ours + 64 if hard < 0 else min(ours + 64, hard)
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))

@@ -11,6 +11,7 @@ import pytest
 from plumbline.data.checkers import JsonObject, Pattern
 from plumbline.data.records import user
 from plumbline.errors import ConfigError, DataError, ModelError
+from reward.scorers import code_output
 from reward.scorers.answers import AnswerScorer, contains, exact, numeric
 from reward.scorers.both_orders import BothOrdersScorer
 from reward.scorers.cached import CachedScorer
@@ -118,6 +119,23 @@ def test_code_has_limits(code, problem):
     outcome = run_python(code, Limits(seconds=2, memory_mb=256))
     assert outcome.problem is not None and re.search(problem, outcome.problem)
     assert time.monotonic() - began < 10
+
+
+#: A user who is not root, for whom a process ends as processes are counted.
+_A_PROCESS_ENDS = """\
+import os
+class Ended:
+    name = "123"
+    def is_dir(self): return True
+    def stat(self, **options): raise FileNotFoundError(2, "No such file or directory")
+os.geteuid, os.scandir = lambda: 1000, lambda folder: [Ended()]
+"""
+
+
+def test_code_is_right_where_another_process_ends_meanwhile(answers, monkeypatch):
+    monkeypatch.setattr(code_output, "_START", _A_PROCESS_ENDS + code_output._START)
+    scorer = CodeOutputScorer(answers({"prompt": "Print 1", "reference": "1"}))
+    assert scores(scorer, "print(1)", question="Print 1") == [1]
 
 
 def test_code_sees_nothing_of_ours(monkeypatch, tmp_path):

@@ -135,6 +135,28 @@ def test_what_runs_is_stopped_with_the_run_and_known_meanwhile(tmp_path, monkeyp
     assert not [thread for thread in threading.enumerate() if thread in run._others._threads]
 
 
+class ClosedTerminal(Terminal):
+    """What is printed to goes: `plumbline run … | head` has read enough."""
+
+    def print(self, *objects, **options):
+        raise SystemExit(1)  # as rich has it
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("error", [DataError("row 3 is empty"), None])
+def test_a_stage_ends_also_where_nobody_reads_what_is_said_of_it(tmp_path, error):
+    stages = SideBySide(2, 0, Reporter(ClosedTerminal()), lambda *_: None)
+
+    def make(reporter, variables, tick):
+        if error is not None:
+            raise error
+        reporter.say("a line")
+
+    stages.submit("a", (tmp_path / "a", "x"), make, {})
+    with pytest.raises(type(error) if error is not None else SystemExit):
+        stages.finish()
+
+
 def test_each_stage_has_a_gpu_of_its_own(tmp_path):
     """Two GPUs are shared by three stages, one of which has two processes."""
     seen, done = [], threading.Barrier(2, timeout=20)
