@@ -29,7 +29,6 @@ from typing import Any, Protocol
 
 from plumbline import temporary
 from plumbline.errors import PlumblineError, explain_failure, explain_system_error
-from plumbline.ports import free_port
 from plumbline.runs import calls, code_version, launch, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.nodes import Nodes, Order, Other, checkpoints_in
@@ -88,14 +87,14 @@ def run_isolated(
     most of several processes run.
     """
     place = nodes.place if nodes is not None and processes > 1 else None
-    port = free_port("127.0.0.1" if place is None else "")
     threads = threads or launch.threads_of_each(
         processes // (1 if place is None else place.machines)
     )
-    own = launch.environments(processes, sharding, place, port)
     inherited = {name: os.environ[name] for name in os.environ if name.startswith("PLUMBLINE_")}
     variables = inherited | dict(variables or {})
     with ExitStack() as stack:
+        port = stack.enter_context(launch.meeting_point(processes))
+        own = launch.environments(processes, sharding, place, port)
         others: list[Source] = []
         if nodes is not None and place is not None:
             what = (function, arguments, partial, processes, sharding, port, threads, variables)

@@ -9,12 +9,12 @@ of each takes part in the stages (`plumbline.runs.nodes`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbline.errors import ConfigError, brief
-from plumbline.ports import free_port
 from plumbline.runs.accelerate_configs import Asked, asked_by_accelerate, is_host, read_config
 from plumbline.runs.processes import SHARDING
 from plumbline.runs.shardings import DDP, SHARDINGS, SHARED, check_deepspeed
@@ -285,13 +285,29 @@ def is_shared(stage: Callable[..., Any]) -> bool:
     return trains or getattr(stage, "spreads_rows", False)
 
 
+@contextmanager
+def meeting_point(processes: int) -> Iterator[int]:
+    """Hold the store by which the processes of a stage find each other; yield its port.
+
+    It is held here, before they start. The first of them would listen there seconds later, and
+    another program may have taken meanwhile what was a free port.
+    """
+    if processes == 1:
+        yield 0
+        return
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield store.port
+
+
 def environments(
-    processes: int, sharding: str | None = None, place: Place | None = None, port: int | None = None
+    processes: int, sharding: str | None, place: Place | None, port: int
 ) -> list[dict[str, str]]:
     """Return the variables by which the processes of a stage find each other.
 
-    For each process on this machine. ``sharding``: how they share its weights. ``port``: where the
-    first process is found; all machines have the same.
+    For each process on this machine. ``sharding``: how they share its weights. ``port``: that of
+    their `meeting_point`, which the first machine has; all machines have the same.
     """
     if processes == 1:
         return [{}]
@@ -301,7 +317,8 @@ def environments(
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(own),
         "MASTER_ADDR": "127.0.0.1" if place is None else place.address,
-        "MASTER_PORT": str(free_port() if port is None else port),
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # none of them is to listen there
         "OMP_NUM_THREADS": str(threads_of_each(own) or 1),  # or accelerate would choose
         # Without it accelerate makes each process a training of its own where there is no GPU.
         "ACCELERATE_USE_CPU": str(gpus() == 0),

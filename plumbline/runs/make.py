@@ -96,18 +96,17 @@ def make_in(
     call = calls.describe_call(function, arguments)  # first, for files of code may change meanwhile
     description = _described(call, processes, sharding)
     made_id = _identify(function, description)
-    artifact = whole_artifact(store, made_id, name, reporter)
+    artifact = whole_artifact(store, made_id)
     if artifact is not None:
         return artifact, True
 
     partial = store.partial(made_id)
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{partial}.lock")
-    with _alone(lock, name, reporter, tick):
-        artifact = whole_artifact(store, made_id, name, reporter)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(FileLock(f"{partial}.lock"), name, reporter, tick):
+        artifact = _whole_or_aside(store, made_id, name, reporter)
         if artifact is not None:  # another process made it meanwhile
             return artifact, True
-        partial.mkdir(parents=True, exist_ok=True)  # it may have been taken over meanwhile
+        partial.mkdir(exist_ok=True)
         _take_over(store, made_id, function, call, (processes, sharding), reporter)
         resumes = (partial / "clock.json").exists()
         note = "[dim]resumes where it was stopped[/dim]" if resumes else ""
@@ -127,7 +126,6 @@ def make_in(
         )
         artifact = store.publish(partial / "out", manifest)
         shutil.rmtree(partial)
-    Path(lock.lock_file).unlink(missing_ok=True)
     return artifact, False
 
 
@@ -196,8 +194,18 @@ def _manifest(
     )
 
 
-def whole_artifact(store: Store, made_id: str, name: str, reporter: Reporter) -> Artifact | None:
-    """Return an artefact of the store; a damaged one is set aside, and this is said."""
+def whole_artifact(store: Store, made_id: str) -> Artifact | None:
+    """Return an artefact of the store; None where there is none, or a damaged one."""
+    with suppress(DamagedArtifactError):
+        return store.find(made_id)
+    return None
+
+
+def _whole_or_aside(store: Store, made_id: str, name: str, reporter: Reporter) -> Artifact | None:
+    """Return an artefact of the store; a damaged one is set aside, and this is said.
+
+    Under the artefact's lock, or what another process has just made again would be set aside.
+    """
     try:
         return store.find(made_id)
     except DamagedArtifactError as error:
@@ -210,7 +218,10 @@ def whole_artifact(store: Store, made_id: str, name: str, reporter: Reporter) ->
 def _alone(
     lock: FileLock, name: str, reporter: Reporter, tick: Callable[[], None]
 ) -> Iterator[None]:
-    """Hold a lock, once no other process makes the same artefact; ``tick`` may raise meanwhile."""
+    """Hold a lock, once no other process makes the same artefact; ``tick`` may raise meanwhile.
+
+    Its file goes before it is released: who waited for that file looks for another one.
+    """
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -225,6 +236,7 @@ def _alone(
     try:
         yield
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

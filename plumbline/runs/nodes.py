@@ -52,7 +52,7 @@ class Order(NamedTuple):
     processes: int
     sharding: str | None
     port: int
-    """Where the first process of the stage is found."""
+    """Where the processes of the stage find each other, on the first machine."""
     threads: int | None
     variables: Mapping[str, str]
     checkpoints: list[str]

@@ -128,7 +128,7 @@ class Run:
         else:
             self._state |= {"stage": name, "making": made_id}
             self._write()
-        artifact = whole_artifact(self.store, made_id, name, self.reporter)
+        artifact = whole_artifact(self.store, made_id)
         if artifact is not None:
             self.adopt(name, artifact, reused=True)
             return artifact

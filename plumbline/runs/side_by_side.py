@@ -202,7 +202,7 @@ class SideBySide:
                 self._make(job)
             except BaseException as error:
                 job.error = error
-                # Where nobody reads it any more (`| head`), who waits for the stage is to know still.
+                # Who waits for the stage is to know also where nobody reads more (`| head`).
                 with suppress(Exception, SystemExit):
                     self._say_failure(job)
             with self._changed:

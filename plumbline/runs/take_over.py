@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def take_over(
             shutil.rmtree(partial, ignore_errors=True)
             other.rename(partial)
         finally:
+            Path(lock.lock_file).unlink(missing_ok=True)  # before who waits for it has it
             lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
         reporter.say(
             f"    resumes with {_processes(processes)} what {_processes(number)} began. From here "
             "on its numbers are those of an uninterrupted training up to the order of sums, but "
@@ -112,7 +113,9 @@ def _title_in(place: Path) -> object:
 def _has_checkpoint(partial: Path) -> bool:
     """Return whether a training, or a part of one such as a member of an ensemble, has got on."""
     places = ("checkpoints/step-*", f"{PARTS}/*/checkpoints/step-*", f"{PARTS}/*/{DONE}")
-    return any(any(partial.glob(place)) for place in places)
+    with suppress(FileNotFoundError):  # another process has just finished it, or taken it up
+        return any(any(partial.glob(place)) for place in places)
+    return False
 
 
 def _processes(number: int) -> str:

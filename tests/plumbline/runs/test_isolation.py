@@ -7,11 +7,12 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from plumbline.runs.isolation import (
     process_server,
     run_isolated,
 )
-from plumbline.runs.processes import PATH_OF_SERVER
+from plumbline.runs.processes import PATH_OF_SERVER, of_all_processes
 from plumbline.runs.progress import Reporter
 from plumbline.temporary import TemporaryFolder
 from tests.recipes.killing import die_within_the_next_message
@@ -128,3 +129,18 @@ def test_the_command_that_outlives_a_killed_stage_deletes_its_folder(tmp_path, m
         call = (leave_a_folder, tmp_path / "partial", {"parent": str(tmp_path)})
         run_isolated(*call, Reporter(quiet=True), lambda: None)
     assert not list(tmp_path.glob("plumbline-*"))
+
+
+def listen_where_they_meet(stage):
+    """Another program takes a port that was free as soon as it can."""
+    with suppress(OSError), socket.create_server(("", int(os.environ["MASTER_PORT"]))):
+        of_all_processes(None)
+        return {"taken": 1.0}
+    return {"found": float(len(of_all_processes(None)))}
+
+
+def test_nobody_can_take_the_port_at_which_processes_find_each_other(tmp_path):
+    outcome = run_isolated(
+        listen_where_they_meet, tmp_path, {}, Reporter(quiet=True), lambda: None, processes=2
+    )
+    assert outcome.metrics == {"found": 2.0}

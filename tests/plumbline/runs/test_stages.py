@@ -160,6 +160,34 @@ def test_a_damaged_artifact_is_set_aside_and_made_anew(make, said, content):
     assert (aside / "text.txt").read_text() == content
 
 
+@pytest.mark.parametrize(("damaged", "looks"), [(True, 1), (True, 2), (False, 2)])
+def test_what_another_process_makes_meanwhile_is_used(make, said, monkeypatch, damaged, looks):
+    """It is done when this one has looked, and found a damaged artefact or none."""
+    run, first = make()
+    if damaged:
+        (first.path / "text.txt").write_text("short")
+    else:
+        shutil.rmtree(first.path)
+    look, left = Store.find, [make, *[lambda: None] * (looks - 1)]
+
+    def look_before_another_makes_it(store, made_id):
+        meanwhile = left.pop()
+        if not left:
+            monkeypatch.setattr(Store, "find", look)
+        try:
+            return look(store, made_id)
+        finally:
+            meanwhile()
+
+    said.clear()
+    monkeypatch.setattr(Store, "find", look_before_another_makes_it)
+    make()
+    assert sum("\u25b8" in text for text in said) == 1
+    aside = list(run.store.root.glob(".damaged-*/text.txt"))
+    assert [file.read_text() for file in aside] == ["short"] * damaged
+    assert not any((run.store.root / ".partial").iterdir())
+
+
 def test_content_is_compared_only_where_size_or_time_differ(make, monkeypatch):
     hashed = []
     run, made = make()
