@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge, wait
 from pathlib import Path
@@ -109,8 +109,9 @@ def _wait_for_files(order: Order) -> str | None:
     """Wait until this machine sees a stage's folder as the first one does; else return why not."""
     deadline = time.monotonic() + _APPEAR
     while True:
-        if order.partial.is_dir() and checkpoints_in(order.partial) == order.checkpoints:
-            return None
+        with suppress(FileNotFoundError):  # a folder that the first machine takes away meanwhile
+            if order.partial.is_dir() and checkpoints_in(order.partial) == order.checkpoints:
+                return None
         if time.monotonic() > deadline:
             return (
                 f"{socket.gethostname()} does not see the checkpoints in {order.partial} that the "

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar, cast
@@ -91,10 +92,8 @@ class _Worker(Generic[T, R]):
         there.close()
 
     def send(self, batch: T) -> None:
-        try:
+        with suppress(OSError):  # it has ended: what it said of that is received
             self._here.send(batch)
-        except (BrokenPipeError, ConnectionResetError):
-            self._raise_end()
 
     def receive(self) -> R:
         try:
@@ -131,12 +130,15 @@ def _serve(there: Connection, start: Callable[[], Callable[[T], R]]) -> None:
                 batch = there.recv()
             except (EOFError, OSError):  # the other end has gone
                 return
-            there.send(("result", function(batch)))
-    except BrokenPipeError:
-        return
+            result = function(batch)
+            try:
+                there.send(("result", result))
+            except OSError:
+                return
     except PlumblineError as error:
-        there.send(("error", error))
+        failure = error
     except BaseException as error:
         failure = PlumblineError(f"A step failed: {type(error).__name__}: {error}")
         failure.trace = traceback.format_exc()
+    with suppress(OSError):
         there.send(("error", failure))

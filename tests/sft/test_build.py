@@ -365,3 +365,13 @@ def test_tools_and_reasoning_survive_the_build(tmp_path, stage):
     row = next(row for row in both if row["row"] == 1)
     assert row["messages"] == talk
     assert row["tools"] == '[{"name": "f"}]'
+
+
+def finds_no_model():
+    raise DataError("there is no model to clean with")
+
+
+def test_a_process_that_cannot_start_says_why():
+    """Also where it has ended before it was sent its first rows, or all of them."""
+    with pytest.raises(DataError, match="no model to clean with"):
+        list(map_in_order(finds_no_model, iter(["x" * 5_000_000]), 2))

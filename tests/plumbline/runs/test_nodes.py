@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import shutil
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,11 +24,11 @@ from plumbline.ports import free_port
 from plumbline.runs import meeting, nodes, taking_part
 from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.launch import Place
-from plumbline.runs.nodes import Hello, Other
+from plumbline.runs.nodes import Hello, Order, Other
 from plumbline.runs.processes import number_of_processes, of_all_processes, this_process
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
-from plumbline.runs.taking_part import take_part
+from plumbline.runs.taking_part import _wait_for_files, take_part
 from tests.recipes.killing import die_within_the_next_message, is_there
 
 
@@ -348,3 +350,20 @@ def test_a_checkpoint_that_is_not_seen_here(tmp_path, monkeypatch):
     assert "does not see the checkpoints" in taking_part._wait_for_files(order)
     (tmp_path / "checkpoints" / "step-4").mkdir(parents=True)
     assert taking_part._wait_for_files(order) is None
+
+
+def test_a_folder_that_goes_while_files_are_looked_for_is_looked_for_again(tmp_path, monkeypatch):
+    """The first machine has begun, and takes away what an attempt before left."""
+    order = Order(print, {}, tmp_path, 2, None, 0, 1, {}, checkpoints=["checkpoints/step-2"])
+    (tmp_path / "checkpoints/step-2").mkdir(parents=True)
+    (tmp_path / "scratch/rows").mkdir(parents=True)
+    scandir = os.scandir
+
+    def take_away(folder):
+        if Path(folder).name == "rows":
+            monkeypatch.setattr(os, "scandir", scandir)
+            shutil.rmtree(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", take_away)
+    assert _wait_for_files(order) is None
