@@ -7,10 +7,10 @@ import socket
 from plumbline.errors import PlumblineError
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nothing listens at just now. ``host``: "" for one that all can reach."""
+def free_port() -> int:
+    """Return a port that nothing listens at just now; another program may take it."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
 
