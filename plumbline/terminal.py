@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.segment import Segment
+from rich.table import Column
 
 #: What a terminal would obey, or what changes the order in which a text is shown; and half a
 #: character, which no terminal can be sent.
@@ -24,6 +25,15 @@ _INVISIBLE = re.compile(
 def visible(text: str) -> str:
     """Return a text with what cannot be seen shown as escapes; line ends stay."""
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def column_to_copy(title: str, texts: Iterable[str], console: Console) -> Column:
+    """Return a table's column for names that a reader copies.
+
+    Each name stays on one line, unless the longest takes more than half of the terminal.
+    """
+    longest = max((len(line) for text in texts for line in text.splitlines()), default=0)
+    return Column(title, overflow="fold", no_wrap=longest <= console.width // 2)
 
 
 class Terminal(Console):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
+from evaluation.tasks.sources import TaskFileConfig, count_prompts, dataset_task, file_task
 from plumbline.data.reader import DataFormatConfig
 from plumbline.data.records import Conversation
 from plumbline.data.sources import source_at
 from plumbline.data.tasks import Task
-from plumbline.errors import ArtifactError, ConfigError
+from plumbline.errors import ArtifactError, ConfigError, DataError
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.calls import Deferred, defer
 from plumbline.runs.find import find_artifact
 from plumbline.runs.run import Run
-from plumbline.training.prompt_rounds import dataset_prompts
+from plumbline.training.prompt_rounds import dataset_prompts, too_few
 from preference.label_sources import import_labels, pair_labels
 from preference.pairs_config import LabelFileConfig, PreferenceFileConfig
 from preference.sources import import_preferences
@@ -130,6 +131,15 @@ def find_prompts(
 def held_out_demonstrations(dataset: Artifact) -> Demonstrations:
     """Return the held-out demonstrations of a run's dataset."""
     return from_dataset(dataset, "test")
+
+
+def check_prompts(
+    file: Path, config: TaskFileConfig, data_seed: int, needed: int, setting: str
+) -> None:
+    """Raise `DataError` where a file has fewer prompts than one round answers."""
+    count = count_prompts(file, config, data_seed, needed)
+    if count < needed:
+        raise DataError(f"{file}: {too_few(count, needed, setting)}")
 
 
 def prompts_of(task: Task) -> list[Conversation]:

@@ -10,14 +10,19 @@ make its relatives of it (docs/ppo.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
 
 from evaluation.config import EvaluationConfig
 from evaluation.measures.registry import MeasuresConfig
+from evaluation.tasks.sources import TaskFileConfig
+from plumbline.config import Check
 from plumbline.runs.run import Run
-from recipes._data import find_prompts, find_task
+from recipes._data import check_prompts, find_prompts, find_task
 from recipes._models import find_model
 from recipes._single import (
     EVALUATION,
@@ -62,6 +67,21 @@ class TrainPPOConfig(TrainConfig):
             )
         return self
 
+    def checks_before_work(self) -> Sequence[Check]:
+        """Count the prompts of a file, up to those of one round."""
+        if not Path(self.data).is_file():
+            return ()
+        needed = self.ppo.batch_size // self.ppo.group_size
+        return (
+            partial(check_prompts, Path(self.data), self.training_prompts, self.data_seed, needed,
+                    "ppo.batch_size"),
+        )  # fmt: skip
+
+    @property
+    def training_prompts(self) -> TaskFileConfig:
+        """How the prompts that are trained on are read."""
+        return self.prompts.part("train" if self.eval_data is None else "all")
+
 
 CONFIG = TrainPPOConfig
 ESSENTIAL = (
@@ -93,8 +113,7 @@ def main(run: Run, config: TrainPPOConfig) -> dict[str, Any]:
     start = find_model(run, config.model, "model")
     reference = other_reference(run, config.reference, start)
     scorers = reward_scorers(run, config.reward, config.reward_label)
-    trained_on = "train" if config.eval_data is None else "all"
-    prompts = find_prompts(run, config.data, "train", config.prompts.part(trained_on), data_seed)
+    prompts = find_prompts(run, config.data, "train", config.training_prompts, data_seed)
     if config.eval_data is None:
         task = find_task(run, config.data, "test", config.prompts.part("held_out"), data_seed)
     else:

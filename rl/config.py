@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -323,12 +324,15 @@ class PPOConfig(Config):
             raise ValueError(
                 f"minibatch_size ({self.minibatch_size}) must divide batch_size "
                 f"({self.batch_size}): a last partial minibatch would take a step as large as a "
-                "full one"
+                f"full one. Set minibatch_size to {gcd(self.batch_size, self.minibatch_size)}, "
+                "or to another divisor"
             )
         if self.batch_size % self.group_size:
             raise ValueError(
                 f"group_size ({self.group_size}) must divide batch_size ({self.batch_size}): a "
-                "partial group has another baseline"
+                "partial group has another baseline. Set batch_size to "
+                f"{-(-self.batch_size // self.group_size) * self.group_size}, or to another "
+                f"multiple of {self.group_size}"
             )
         if self.estimator.grouped and self.group_size < 2:
             raise ValueError(

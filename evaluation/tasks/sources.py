@@ -9,7 +9,13 @@ from pydantic import Field
 
 from plumbline.data.examples import Example
 from plumbline.data.reader import DataFormatConfig, ExampleReader, ReadReport
-from plumbline.data.records import is_held_out, iterate_dataset, opening, problem_with
+from plumbline.data.records import (
+    is_held_out,
+    iterate_dataset,
+    opening,
+    problem_with,
+    prompt_number,
+)
 from plumbline.data.sources import Source
 from plumbline.data.tasks import Item, Task, unique
 from plumbline.data.uses import USES
@@ -58,13 +64,7 @@ def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_see
     is set: a benchmark with rows left out is another benchmark.
     """
     items, report = read_items(file, config)
-    if config.split != "all":
-        held_out = config.split == "held_out"
-        items = tuple(
-            item
-            for item in items
-            if is_held_out(opening(item.prompt), config.held_out_share, data_seed) == held_out
-        )
+    items = tuple(item for item in items if _in_split(item, config, data_seed))
     if config.rows is not None and config.rows < len(items):
         random = rng(data_seed, "task", report.origin)
         items = tuple(items[n] for n in sorted(random.sample(range(len(items)), config.rows)))
@@ -82,13 +82,7 @@ def read_items(
     file: Source | SourceFile | Path, config: TaskFileConfig
 ) -> tuple[tuple[Item, ...], ReadReport]:
     """Read the prompts of a file; rows with the same prompt become one, with all references."""
-    reader = ExampleReader(
-        file,
-        USES["prompts"],
-        config,
-        also={"subset": config.subset} if config.subset else {},
-        strict=not config.leave_out_bad_rows,
-    )
+    reader = _reader(file, config)
     items = []
     for entry in reader:
         item = _item_of(entry.example)
@@ -100,6 +94,38 @@ def read_items(
     different = unique(items)
     reader.report.merged = len(items) - len(different)
     return different, reader.report
+
+
+def count_prompts(file: Path, config: TaskFileConfig, data_seed: int, most: int) -> int:
+    """Return how many different prompts a file has in the split; ``most`` is where counting ends.
+
+    Rows behind the ``most``-th prompt are not read.
+    """
+    different = set[int]()
+    for entry in _reader(file, config):
+        item = _item_of(entry.example)
+        if _problem(item, config) is None and _in_split(item, config, data_seed):
+            different.add(prompt_number(item.prompt))
+        if len(different) == most:
+            break
+    return len(different)
+
+
+def _reader(file: Source | SourceFile | Path, config: TaskFileConfig) -> ExampleReader:
+    return ExampleReader(
+        file,
+        USES["prompts"],
+        config,
+        also={"subset": config.subset} if config.subset else {},
+        strict=not config.leave_out_bad_rows,
+    )
+
+
+def _in_split(item: Item, config: TaskFileConfig, data_seed: int) -> bool:
+    if config.split == "all":
+        return True
+    held_out = is_held_out(opening(item.prompt), config.held_out_share, data_seed)
+    return held_out == (config.split == "held_out")
 
 
 def _notes(report: ReadReport) -> tuple[str, ...]:

@@ -130,10 +130,11 @@ def config(
 @app.command()
 def runs(home: Home = HOME) -> None:
     """List runs, the newest first."""
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from plumbline.runs.progress import duration
     from plumbline.runs.run import all_runs
+    from plumbline.terminal import column_to_copy
 
     records, damaged = all_runs(home)
     for name, problem in damaged.items():
@@ -141,7 +142,7 @@ def runs(home: Home = HOME) -> None:
     if not records:
         typer.echo(f"There are no runs in {home}.")
         return
-    named = Column("run", overflow="fold")
+    named = column_to_copy("run", (run.folder.name for run in records), _console())
     table = Table(named, "status", "started", "time", "stages", box=None, pad_edge=False)
     for run in records:
         state = run.state

@@ -22,7 +22,13 @@ def chat(
         str | None, typer.Option(help="A reward model that scores each response.")
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Responses are cut here.")] = 512,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Responses are cut here. By default at 512, or where the model's context ends.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the responses.")] = 0,
     save: Annotated[
         Path | None,
@@ -41,7 +47,8 @@ def chat(
     session = ChatSession.load(
         [model] if other is None else [model, other],
         home,
-        sampling=SamplingConfig(temperature=temperature, max_new_tokens=max_new_tokens),
+        sampling=SamplingConfig(temperature=temperature, max_new_tokens=max_new_tokens or 512),
+        cut_by_context=max_new_tokens is None,
         seed=seed,
         reward=reward,
         system=system,

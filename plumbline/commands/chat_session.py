@@ -17,6 +17,7 @@ from rich.text import Text
 
 from plumbline.data.records import Conversation, Message
 from plumbline.errors import ModelError, PlumblineError
+from plumbline.lm.context import context_length
 from plumbline.lm.generation import SamplingConfig, stream
 from plumbline.lm.policy import Policy
 from plumbline.quiet import silence_libraries
@@ -51,6 +52,8 @@ class ChatSession:
     seed: int
     scorer: Scorer | None = None
     system: str | None = None
+    cut_by_context: bool = False
+    """Whether a response may be shorter than ``sampling`` says, where the context ends."""
 
     def __post_init__(self) -> None:
         self.reset()
@@ -65,6 +68,7 @@ class ChatSession:
         seed: int,
         reward: str | None,
         system: str | None,
+        cut_by_context: bool = False,
     ) -> ChatSession:
         """Load the models by their names."""
         from recipes._models import find_model_folder
@@ -78,7 +82,7 @@ class ChatSession:
             for n in names
         ]
         scorer = None if reward is None else reward_scorer(find_model_folder(home, reward))
-        return cls(speakers, sampling, seed, scorer, system)
+        return cls(speakers, sampling, seed, scorer, system, cut_by_context)
 
     def reset(self) -> None:
         """Start again."""
@@ -106,11 +110,13 @@ class ChatSession:
         growing = []
         for speaker in self.speakers:
             dialogue: Conversation = [*speaker.dialogue, message]
-            problem = speaker.policy.problem_with(dialogue, self.sampling.max_new_tokens)
+            least = 1 if self.cut_by_context else self.sampling.max_new_tokens
+            problem = speaker.policy.problem_with(dialogue, least)
             if problem is not None:
+                less = "" if least == 1 else ", or give --max-new-tokens a smaller number"
                 raise ModelError(
                     f"{speaker.name} cannot respond: the dialogue {problem}. Take something "
-                    "back by /undo or /reset, or give --max-new-tokens a smaller number."
+                    f"back by /undo or /reset{less}."
                 )
         for speaker in self.speakers:
             speaker.dialogue.append(message)
@@ -143,11 +149,16 @@ class ChatSession:
     def _responses(self, speaker: Speaker, seed: int) -> Iterator[str]:
         policy = speaker.policy
         ids: list[int] = []
+        prompt = policy.encode(speaker.dialogue)
+        context = context_length(policy.model.config)
+        most = self.sampling.max_new_tokens
+        if context is not None:
+            most = min(most, context - len(prompt))
         tokens = stream(
             policy.model,
-            policy.encode(speaker.dialogue),
+            prompt,
             seed,
-            self.sampling,
+            self.sampling.model_copy(update={"max_new_tokens": most}),
             end_ids=policy.end_ids,
             pad_id=policy.pad_id,
         )

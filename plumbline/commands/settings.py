@@ -22,6 +22,7 @@ from plumbline.commands.recipe_book import Recipe
 from plumbline.config import Config, declared, settings, to_yaml
 from plumbline.errors import ConfigError
 from plumbline.runs import code_version
+from plumbline.terminal import column_to_copy
 
 #: Lists of settings that are kept at most.
 _MOST_KEPT = 100
@@ -65,13 +66,14 @@ def print_settings(
     if not shown:
         typer.echo(_nothing(find, everything))
         return
-    titles = ("setting", "value", "default", "type", "what it does")
+    named = column_to_copy("setting", (setting.key for setting in shown), console)
+    titles = ("value", "default", "type", "what it does")
     whole = [Column(title, overflow="fold") for title in titles]  # what is cut cannot be copied
-    table = Table(*whole, box=None, pad_edge=False)
+    table = Table(named, *whole, box=None, pad_edge=False)
     for setting in shown:
         value = escape(setting.value)
         table.add_row(
-            setting.key + (f" [dim](--{setting.option})[/dim]" if setting.option else ""),
+            setting.key + (f"\n[dim](--{setting.option})[/dim]" if setting.option else ""),
             f"[bold]{value}[/bold]" if setting.changed else value,
             escape(setting.default) if setting.changed else "[dim]same[/dim]",
             escape(setting.type),

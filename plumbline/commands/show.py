@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 from rich.tree import Tree
 
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store
 from plumbline.runs.progress import duration, size
 from plumbline.runs.run import RunRecord
 from plumbline.runs.run_file import RUN_FILE
+from plumbline.terminal import column_to_copy
 
 
 def show(console: Console, home: Path, name: str, *, verify: bool) -> bool:
@@ -32,9 +33,13 @@ def _show_run(console: Console, run: RunRecord) -> None:
     console.print(f"[bold]{run.folder.name}[/bold]  {state['recipe']}, {run.status}")
     if state.get("reason"):
         console.print(f"  [red]{escape(state['reason'])}[/red]")
-    whole = [Column(title, overflow="fold") for title in ("stage", "artifact")]  # to be copied
-    table = Table(*whole, "time", "memory", "figures", box=None, pad_edge=False)
-    for name, artifact in run.artifacts.items():
+    artifacts = run.artifacts
+    stages = column_to_copy("stage", artifacts, console)
+    identities = column_to_copy(
+        "artifact", (artifact.id for artifact in artifacts.values()), console
+    )
+    table = Table(stages, identities, "time", "memory", "figures", box=None, pad_edge=False)
+    for name, artifact in artifacts.items():
         manifest = artifact.manifest
         table.add_row(
             name,

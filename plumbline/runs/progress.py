@@ -22,11 +22,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from plumbline.terminal import Terminal
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_UPDATES = 0.5
+#: Columns of a terminal up to which there is no bar beside the numbers.
+_NARROW = 100
+#: Columns that the numbers take.
+_NUMBERS = 42
 
 
 class Show:
@@ -143,19 +148,27 @@ class Reporter:
 
 
 def live_bars(console: Console) -> Progress:
-    """Return the display of moving bars."""
+    """Return the display of moving bars.
+
+    How far it has come and the time left are whole on any terminal: a narrow one has no bar,
+    descriptions are cut where they would push them out, and metrics have the room that is left.
+    """
+    bar = [BarColumn(bar_width=24)] if console.width > _NARROW else []
+    longest = max(console.width - _NUMBERS - sum(25 for _ in bar), 8)
+    described = Column(no_wrap=True, overflow="ellipsis", max_width=longest)
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("   "),
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=described),
+        *bar,
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[metrics]}"),
+        TextColumn("[dim]{task.fields[metrics]}", table_column=rest),
     )
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, expand=True)
 
 
 def duration(seconds: float) -> str:

@@ -33,6 +33,16 @@ def dataset_prompts(dataset: Artifact, split: str) -> LazyRows[Conversation]:
     return LazyRows(len(kept), lambda place: json.loads(texts[place]))
 
 
+def too_few(count: int, needed: int, setting: str, left_out: str = "") -> str:
+    """Return what to say where there are fewer prompts than one round answers."""
+    why = f" Left out: {left_out}." if left_out else ""
+    shorter = ", or sampling.max_new_tokens where they are too long" if left_out else ""
+    return (
+        f"Prompts to train on: {count}; one round answers {needed} different ones."
+        f"{why} Give more prompts, or lower {setting}{shorter}."
+    )
+
+
 def prompts_of_round(
     prompts: Sequence[Conversation], count: int, iteration: int, seed: int
 ) -> list[Conversation]:
@@ -84,9 +94,5 @@ def fitting_prompts(
             dropped.add("prompts", number + 1, problem, prompt)
     stage.report_dropped(dropped)
     if len(fitting) < needed:
-        raise DataError(
-            f"{len(fitting)} of {len(prompts)} prompts are left, fewer than the {needed} of one "
-            f"round. Left out: {dropped.summary() or 'none'}. Give more prompts, or lower "
-            f"{setting} or sampling.max_new_tokens."
-        )
+        raise DataError(too_few(len(fitting), needed, setting, dropped.summary()))
     return rows_at(prompts, fitting)

@@ -15,7 +15,7 @@ from plumbline.commands.app import app
 from plumbline.commands.recipe_book import all_recipes, find, from_short_names
 from plumbline.config import declared
 from plumbline.data.records import read_dataset
-from plumbline.errors import ConfigError
+from plumbline.errors import ConfigError, DataError
 from plumbline.runs.metrics import read_metrics
 from plumbline.runs.run import RunRecord
 from preference.pairs_config import PreferenceFileConfig
@@ -364,6 +364,20 @@ def test_short_and_essential_names_are_settings(recipe):
 def test_settings_that_cannot_be_are_refused(overrides, said):
     with pytest.raises(ConfigError, match=said):
         find("train_sft").load(None, overrides)
+
+
+def test_ppo_s_prompts_are_counted_before_any_work(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"Question {n}?"}) + "\n" for n in range(40)))
+    given = ["model=m", f"data={file}", "reward=r"]
+    (check,) = find("train_ppo").load(None, given).checks_before_work()
+    with pytest.raises(DataError, match=r"train on: 3\d; .*64 different.*lower ppo.batch_size\.$"):
+        check()
+    for enough in (["ppo.batch_size=32"], ["ppo.group_size=4"]):
+        (check,) = find("train_ppo").load(None, [*given, *enough]).checks_before_work()
+        check()
+    assert find("train_ppo").load(None, ["model=m", "data=run:stage", "reward=r"]
+                                  ).checks_before_work() == ()  # fmt: skip
 
 
 def test_settings_of_reading_are_refused_where_nothing_is_read():

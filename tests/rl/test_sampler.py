@@ -219,5 +219,5 @@ def test_prompts_that_cannot_be_answered_or_scored_are_left_out_before_the_first
     assert reasons[2] == "cannot be scored: no system turns"
     assert "max_new_tokens: 12" in reasons[4]
     assert prompts_that_fit(stage, roles.policy, [], mixed, CONFIG)[1] == system
-    with pytest.raises(DataError, match=r"1 of 2 prompts are left.*cannot be scored"):
+    with pytest.raises(DataError, match=r"Prompts to train on: 1; .*cannot be scored"):
         prompts_that_fit(stage, roles.policy, [Deaf()], [prompts[0], system], CONFIG)

@@ -108,6 +108,11 @@ def test_bleu_is_that_of_sacrebleu(several):
     assert measured(references.bleu(), more)["bleu"] == expected.score
 
 
+def test_bleu_says_nothing_of_full_stops_that_are_tokens_of_their_own(caplog):
+    measured(references.bleu(), rows_of(["Yes, it is ."] * 120, [["It is ."]] * 120))
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(("kind", "name"), [("rouge1", "rouge_1"), ("rougeL", "rouge_l")])
 def test_rouge_is_that_of_rouge_score(several, kind, name):
     from rouge_score.rouge_scorer import RougeScorer

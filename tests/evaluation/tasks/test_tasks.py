@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from evaluation.tasks.benchmarks import BenchmarkConfig, digest_of, run_benchmarks
-from evaluation.tasks.sources import TaskFileConfig, dataset_task, file_task
+from evaluation.tasks.sources import TaskFileConfig, count_prompts, dataset_task, file_task
 from evaluation.tasks.text_perplexity import TextsConfig, measure_texts, texts_of
 from plumbline.data.records import assistant, is_held_out, prompt_id, user, write_dataset
 from plumbline.errors import ConfigError, DataError
@@ -316,3 +316,14 @@ def test_a_changed_benchmark_is_another_one(tmp_path):
     assert digest_of(None) is None
     with pytest.raises(DataError, match="no tasks"):
         digest_of(str(tmp_path / "none"))
+
+
+def test_prompts_are_counted_up_to_a_number_and_not_read_behind_it(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    asked = ["one", "two", "two", "three"]
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked) + "no JSON\n")
+    assert count_prompts(file, TaskFileConfig(), 0, 3) == 3
+    with pytest.raises(DataError, match="line 5 is not JSON"):
+        count_prompts(file, TaskFileConfig(), 0, 4)
+    parts = [TaskFileConfig(split=split, held_out_share=0.5) for split in ("train", "held_out")]
+    assert sum(count_prompts(file, part, 0, 1) for part in parts) == 2

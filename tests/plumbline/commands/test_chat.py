@@ -15,8 +15,8 @@ from plumbline.lm.generation import SamplingConfig, stream
 SAMPLING = SamplingConfig(max_new_tokens=12)
 
 
-def session_of(policy, models: int = 1, sampling: SamplingConfig = SAMPLING) -> ChatSession:
-    return ChatSession([Speaker(f"m{n}", policy) for n in range(models)], sampling, seed=0)
+def session_of(policy, models: int = 1, sampling: SamplingConfig = SAMPLING, **how) -> ChatSession:
+    return ChatSession([Speaker(f"m{n}", policy) for n in range(models)], sampling, seed=0, **how)
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
@@ -73,6 +73,18 @@ def test_a_dialogue_without_room_is_said_and_nothing_is_added(policy):
     with pytest.raises(ModelError, match="/undo or /reset"):
         list(session.ask("Who are you?"))
     assert session.speakers[0].dialogue == []
+
+
+def test_a_response_ends_where_the_context_does_unless_its_length_is_given(policy):
+    room = policy.model.config.max_position_embeddings
+    question = "Who are you?"
+    while (left := room - len(policy.encode([{"role": "user", "content": question}]))) > 30:
+        question += " word" * max(1, left // 20)
+    session = session_of(policy, sampling=SamplingConfig(max_new_tokens=512), cut_by_context=True)
+    drawn = len(list(session.ask(question))) - 1  # the last shows that the response has ended
+    assert 1 <= drawn <= left <= 30
+    with pytest.raises(ModelError, match=r"/undo or /reset\.$"):
+        list(session.ask(question))
 
 
 def test_questions_come_from_a_pipe_and_dialogues_are_saved(base_folder, tmp_path):

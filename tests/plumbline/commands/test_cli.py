@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from plumbline.commands import doctor
+from plumbline.terminal import column_to_copy
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -221,5 +223,15 @@ def test_the_doctor_names_the_extra_that_installs_a_package(monkeypatch):
 def test_names_of_settings_are_whole_on_a_narrow_terminal(warm_start):
     done = warm_start.run("config", "train_dpo", "--find", "learning rate", COLUMNS="80")
     assert "…" not in done.stdout
-    first = "".join(line.split(" ")[0] for line in done.stdout.splitlines()[1:])
+    first = [line.split(" ")[0] for line in done.stdout.splitlines()[1:]]
     assert "dpo.training.learning_rate" in first and "dpo.training.warmup_share" in first
+
+
+def test_a_name_that_takes_most_of_the_terminal_is_folded_and_not_cut():
+    console = Console(width=20, file=io.StringIO())
+    for name, lines in (("a" * 10, ["a" * 10]), ("a" * 30, ["a" * 19, "a" * 11])):
+        table = Table(column_to_copy("n", [name], console), box=None, pad_edge=False)
+        table.add_row(name)
+        with console.capture() as shown:
+            console.print(table)
+        assert "".join(shown.get().split()) == "n" + "".join(lines)
