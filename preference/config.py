@@ -85,8 +85,8 @@ class LossConfig(Config):
     )
     """What holds the policy to its reference; reverse_kl is DPO's."""
     divergence_alpha: float = only_when(
-        lambda config: config.divergence == "alpha_divergence",
-        "divergence: alpha_divergence",
+        lambda config: DIVERGENCES[config.divergence].uses_alpha,
+        f"divergence: {DIVERGENCES.where(lambda row: row.uses_alpha)}",
         0.5,
         gt=0,
     )
@@ -181,12 +181,13 @@ class DPOConfig(LossConfig):
 
     @model_validator(mode="after")
     def _labels_are_possible(self) -> DPOConfig:
-        if "exo_pair" in self.losses and self.label_smoothing == 0 and self.soft_labels is None:
+        smoothed = [name for name in self.losses if LOSSES[name].needs_smoothing]
+        if smoothed and self.label_smoothing == 0 and self.soft_labels is None:
             raise ValueError(
-                "exo_pair compares with smoothed labels, and label_smoothing is 0, at which it is "
-                "infinite. Set label_smoothing to 0.001"
+                f"{smoothed[0]} compares with smoothed labels, and label_smoothing is 0, at which "
+                "it is infinite. Set label_smoothing to 0.001"
             )
-        hard = [name for name in ("robust", "exo_pair") if name in self.losses]
+        hard = [name for name in self.losses if not LOSSES[name].takes_soft_labels]
         if self.soft_labels is not None and hard:
             raise ValueError(
                 f"{hard[0]} is not defined for a label that is certain, or is as likely wrong as "

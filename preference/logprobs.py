@@ -102,6 +102,8 @@ class Divergence(NamedTuple):
     name: str
     score: Callable[[Tensor, float], Tensor]
     """Maps log-ratios [B] and alpha to f'(pi / ref), less a constant that cancels, [B]."""
+    uses_alpha: bool = False
+    """Whether it has an order, alpha."""
 
 
 def reverse_kl_score(log_ratio: Tensor, alpha: float) -> Tensor:
@@ -136,7 +138,7 @@ DIVERGENCES = Table(
         Divergence("reverse_kl", reverse_kl_score),
         Divergence("forward_kl", forward_kl_score),
         Divergence("js_divergence", js_score),
-        Divergence("alpha_divergence", alpha_score),
+        Divergence("alpha_divergence", alpha_score, uses_alpha=True),
     ],
 )
 

@@ -41,6 +41,10 @@ class PreferenceLoss:
     """Whether it compares with a reference."""
     couples_pairs: bool = False
     """Whether a pair's loss depends on the others of its batch."""
+    takes_soft_labels: bool = True
+    """Whether it is defined for a label that is certain, or as likely wrong as right."""
+    needs_smoothing: bool = False
+    """Whether it is infinite where labels are not smoothed."""
 
     @property
     def uses_label_smoothing(self) -> bool:
@@ -317,8 +321,8 @@ LOSSES = Table(
         PreferenceLoss("sigmoid_norm", sigmoid_norm_loss, _BOTH),
         PreferenceLoss("ipo", ipo_loss, frozenset({"divergence"})),
         PreferenceLoss("hinge", hinge_loss, _OF_MARGIN),
-        PreferenceLoss("robust", robust_loss, _BOTH),
-        PreferenceLoss("exo_pair", exo_loss, _BOTH),
+        PreferenceLoss("robust", robust_loss, _BOTH, takes_soft_labels=False),
+        PreferenceLoss("exo_pair", exo_loss, _BOTH, takes_soft_labels=False, needs_smoothing=True),
         PreferenceLoss("discopop", discopop_loss, _OF_MARGIN | {"discopop_tau"}),
         PreferenceLoss("dpop", dpop_loss, _BOTH | {"dpop_lambda"}),
         PreferenceLoss("nca_pair", nca_loss),

@@ -35,6 +35,8 @@ class Pairing:
 
     name: str
     function: PairingFunction
+    setting: str | None = None
+    """The setting that it reads."""
 
 
 def best_worst(scores: Sequence[float], settings: PairingSettings, rng: random.Random) -> Pairs:
@@ -112,7 +114,7 @@ PAIRINGS = Table(
     [
         Pairing("best_worst", best_worst),
         Pairing("all", all_pairs),
-        Pairing("near_gap", near_gap),
-        Pairing("rso", rso),
+        Pairing("near_gap", near_gap, "target_gap"),
+        Pairing("rso", rso, "rso_beta"),
     ],
 )

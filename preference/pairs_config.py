@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,16 +69,20 @@ class PairsConfig(Config):
         return self
 
 
+def _read_by(name: str) -> tuple[Callable[[Any], bool], str]:
+    """Return whether the pairing reads a setting, and how an error names the one that does."""
+    pairing = PAIRINGS.where(lambda row: row.setting == name)
+    return (lambda config: PAIRINGS[config.pairing].setting == name), f"pairing: {pairing}"
+
+
 class ScoredPairsConfig(Config):
     """Which of a prompt's scored responses make pairs."""
 
     pairing: Annotated[str, PAIRINGS] = "best_worst"
     """Which of a prompt's scored responses make pairs (preference/pairing.py)."""
-    target_gap: float = only_when(
-        lambda config: config.pairing == "near_gap", "pairing: near_gap", 1.0, gt=0
-    )
+    target_gap: float = only_when(*_read_by("target_gap"), 1.0, gt=0)
     """Difference of scores that a pair is to be near."""
-    rso_beta: float = only_when(lambda config: config.pairing == "rso", "pairing: rso", 0.5, gt=0)
+    rso_beta: float = only_when(*_read_by("rso_beta"), 0.5, gt=0)
     """Temperature of RSO's acceptance, in units of the score; towards 0 only the best are kept."""
     min_gap: float = Field(0.0, ge=0)
     """Pairs whose scores differ by no more than this are left out, and counted."""

@@ -28,6 +28,7 @@ from annotation.campaign.adjudicate import collect_decisions
 from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig, close_site, is_up
+from annotation.selection.acquisition import STRATEGIES
 from annotation.selection.config import SelectionConfig
 from annotation.selection.select_pairs import select_pairs
 from annotation.sources.config import LabelerConfig, LabelingConfig
@@ -98,10 +99,10 @@ class HumanPreferencesConfig(SFTPolicyConfig):
                 f"simulate is set, and campaign.people names {', '.join(self.campaign.people)}. "
                 "Simulated labellers are named in labeling.labelers; leave one of the two out"
             )
-        several_needed = self.selection.strategy in ("disagreement", "diverse")
-        if self.rounds.count > 1 and self.rounds.ensemble < 2 and several_needed:
+        needed = STRATEGIES[self.selection.strategy].members
+        if self.rounds.count > 1 and self.rounds.ensemble < needed:
             raise ValueError(
-                f"selection.strategy is {self.selection.strategy!r}, which needs two reward "
+                f"selection.strategy is {self.selection.strategy!r}, which needs {needed} reward "
                 f"models or more, but rounds.ensemble is {self.rounds.ensemble}"
             )
         return self

@@ -108,9 +108,10 @@ class SFTConfig(Config):
                 f"packing is on and tuning.method is {self.tuning.method}: virtual tokens would "
                 "stand before the first conversation of a row alone. Leave packing out"
             )
-        if self.tuning.method == "prefix" and self.training.activation_checkpointing:
+        if self.tuning.row.is_cache and self.training.activation_checkpointing:
             raise ValueError(
-                "training.activation_checkpointing is on and tuning.method is prefix, whose keys "
-                "and values are a cache, which checkpointing drops. Leave one of the two out"
+                f"training.activation_checkpointing is on and tuning.method is "
+                f"{self.tuning.method}, whose keys and values are a cache, which checkpointing "
+                "drops. Leave one of the two out"
             )
         return self

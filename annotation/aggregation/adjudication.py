@@ -27,6 +27,7 @@ from typing import NamedTuple
 from annotation.aggregation.aggregate import consensus_of
 from annotation.aggregation.config import AdjudicationConfig, AggregationConfig
 from annotation.aggregation.consensus import Consensus, Outcome, entropy
+from annotation.aggregation.methods import METHODS
 from annotation.aggregation.reliability import gold_scores
 from annotation.aggregation.votes import Ballot, counted_votes, person_of, sort_labels
 from annotation.gold_answers import read_gold
@@ -152,7 +153,7 @@ def doubts(
         if split or (config.max_entropy is not None and entropy(shares) > config.max_entropy):
             reasons.append("disagreement")
     if (
-        consensus.method != "majority"
+        not METHODS[consensus.method].counts_alone
         and outcome is not None
         and outcome.confidence < config.min_confidence
     ):

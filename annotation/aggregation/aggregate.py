@@ -36,6 +36,7 @@ from typing import Any, Literal
 
 from annotation.aggregation.config import AggregationConfig
 from annotation.aggregation.consensus import Consensus, Outcome, reach_consensus
+from annotation.aggregation.methods import METHODS
 from annotation.aggregation.votes import Ballot, counted_votes, plurality, sort_labels, tally
 from annotation.gold_answers import read_gold
 from annotation.sources.simulated_labels import TRUTH_FILE
@@ -91,7 +92,8 @@ def aggregate_labels(
         )
 
     # 3. Write the dataset and its metrics.
-    how = "Majority" if consensus.method == "majority" else f"Consensus ({consensus.method})"
+    counts_alone = METHODS[consensus.method].counts_alone
+    how = "Majority" if counts_alone else f"Consensus ({consensus.method})"
     counts: dict[str, float | None] = dict(
         write_dataset(
             stage.folder,

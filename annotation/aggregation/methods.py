@@ -52,6 +52,8 @@ class AggregationMethod:
     majority takes its place."""
     learns_from_gold: bool = False
     """Whether it also learns about people from their gold items."""
+    counts_alone: bool = False
+    """Whether its confidence is the share of the votes and says nothing beyond it."""
 
 
 def majority_shares(evidence: Evidence) -> Probabilities:
@@ -98,7 +100,7 @@ def _own(path: str, function: Callable[..., Any]) -> AggregationMethod:
 METHODS: Table[AggregationMethod] = Table(
     "aggregation method",
     [
-        AggregationMethod("majority", majority_shares, compares_people=False),
+        AggregationMethod("majority", majority_shares, compares_people=False, counts_alone=True),
         AggregationMethod("weighted", weighted_votes, learns_from_gold=True),
         AggregationMethod(
             "dawid_skene",

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import model_validator
-
 from evaluation.measures import (
     diversity,
     format_errors,
@@ -41,6 +39,13 @@ class MeasureRow:
     name: str
     measure: Deferred[Measure]
     is_default: bool
+    takes: tuple[str, ...] = ()
+    """Arguments that a config or a task may give: phrases, checker."""
+
+    def with_given(self, given: Mapping[str, Any]) -> Deferred[Measure]:
+        """Return the call with what it takes of the arguments that are given (None: not given)."""
+        taken = {name: given[name] for name in self.takes if given.get(name) is not None}
+        return defer(self.measure.function, **self.measure.arguments, **taken)
 
     def load(self) -> Measure:
         """Return the measure itself."""
@@ -48,9 +53,14 @@ class MeasureRow:
 
 
 def _row(
-    name: str, function: Callable[..., Measure], *, default: bool = True, **arguments: Any
+    name: str,
+    function: Callable[..., Measure],
+    *,
+    default: bool = True,
+    takes: tuple[str, ...] = (),
+    **arguments: Any,
 ) -> MeasureRow:
-    return MeasureRow(name, defer(function, **arguments), default)
+    return MeasureRow(name, defer(function, **arguments), default, takes)
 
 
 def measure_from_path(path: str, code: str) -> Measure:
@@ -92,8 +102,8 @@ MEASURES: Table[MeasureRow] = Table(
         _row("distinct_3", diversity.distinct, n=3, default=False),
         _row("self_bleu", diversity.self_bleu),
         _row("repetition", diversity.repetition),
-        _row("refusal", refusals.refusal),
-        _row("format_errors", format_errors.format_errors),
+        _row("refusal", refusals.refusal, takes=("phrases",)),
+        _row("format_errors", format_errors.format_errors, takes=("checker",)),
         _row("reference_perplexity", perplexity.reference_perplexity),
         _row("perplexity", perplexity.perplexity),
         _row("exact_match", references.exact_match),
@@ -125,7 +135,12 @@ class MeasuresConfig(Config):
     names: tuple[Annotated[str, MEASURES], ...] = DEFAULT_MEASURES
     """Measures by name, or by the dotted path of a function of your own. A measure that needs what
     a task does not have is left out, with a message."""
-    refusals: Path | None = not_in_identity(None)
+    refusals: Path | None = only_when(
+        lambda config: any("phrases" in MEASURES[name].takes for name in config.names),
+        f"the measure {MEASURES.where(lambda row: 'phrases' in row.takes)} among names",
+        None,
+        in_identity=False,
+    )
     """A file with one phrase per line that marks a refusal. Null: the built-in phrases."""
     words: Path | None = not_in_identity(None)
     """A file of words and phrases, in [categories], by which responses are flagged. Null: none."""
@@ -134,32 +149,19 @@ class MeasuresConfig(Config):
     )
     """A response is flagged where a category has this score or more."""
 
-    @model_validator(mode="after")
-    def _phrases_are_used(self) -> MeasuresConfig:
-        if self.refusals is not None and "refusal" not in self.names:
-            raise ValueError(
-                f"refusals is {str(self.refusals)!r}, which has no effect here: it needs the "
-                "measure 'refusal' among names. Leave refusals out, or add that measure"
-            )
-        return self
-
 
 def select_measures(config: MeasuresConfig, checker: Any = None) -> list[Deferred[Measure]]:
     """Return the measures of a config as deferred calls, for a harness.
 
     ``checker``, itself deferred, belongs to the task: what it finds counts as a format error.
     """
-    measures = {name: MEASURES[name].measure for name in config.names}
-    if "format_errors" in measures and checker is not None:
-        measures["format_errors"] = defer(format_errors.format_errors, checker=checker)
-    if "refusal" in measures and config.refusals is not None:
-        measures["refusal"] = defer(refusals.refusal, phrases=SourceFile(config.refusals))
+    phrases = None if config.refusals is None else SourceFile(config.refusals)
+    given = {"checker": checker, "phrases": phrases}
+    measures = [MEASURES[name].with_given(given) for name in dict.fromkeys(config.names)]
     if config.words is not None:
         words = defer(moderation.WordList, file=SourceFile(config.words))
-        measures["listed_words"] = defer(
-            moderation.moderation, moderator=words, threshold=config.threshold
-        )
-    return list(measures.values())
+        measures.append(defer(moderation.moderation, moderator=words, threshold=config.threshold))
+    return measures
 
 
 def describe_measures(names: Sequence[str] = tuple(MEASURES)) -> list[dict[str, Any]]:

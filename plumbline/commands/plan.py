@@ -198,7 +198,7 @@ def _reads_by_ours(part: Any, shape: Any, setting: Setting) -> bool:
 
     if setting.shares:
         return False
-    fits = part.tuning.method == "full" or shape.parameters <= MOST_WITH_ADAPTER
+    fits = not part.tuning.has_adapter or shape.parameters <= MOST_WITH_ADAPTER
     return fits or not setting.on_cpu
 
 
@@ -212,7 +212,7 @@ def _numbers(part: Any, shape: Any, setting: Setting) -> dict[str, Any]:
     tuning = part.tuning
     optimizer = getattr(part, "training", part).optimizer
     return {
-        "rank": None if tuning.method == "full" else tuning.rank,
+        "rank": tuning.rank if tuning.has_adapter else None,
         "held": shape.quantized if tuning.quantized else 4 if setting.on_cpu else setting.held,
         "computed": 4 if setting.on_cpu else 2,
         "moments": 2 if "8bit" in optimizer else 8,
@@ -242,7 +242,7 @@ def _on_rows(
     training = Training(
         shape=shape,
         tokens=-(-settings.batch_size // setting.processes) * tokens,
-        frozen=int(compares and part.tuning.method == "full"),
+        frozen=int(compares and not part.tuning.has_adapter),
         keeps=1.2 if ours else 1.0,
         checkpointing=settings.activation_checkpointing,
         **_numbers(part, shape, setting),
@@ -263,7 +263,7 @@ def _ppo(part: Any, shape: Any, setting: Setting) -> Work:
     """Return the plan of PPO; its reward model is an adapter on the base where the policy is."""
     from plumbline.training.memory_plan import Training
 
-    full = part.tuning.method == "full"
+    whole = not part.tuning.has_adapter
     own_values = part.has_values and part.value.trunk == "own"
     length = setting.prompt_tokens + part.sampling.max_new_tokens
     tokens = part.micro_batch_size * length
@@ -275,7 +275,7 @@ def _ppo(part: Any, shape: Any, setting: Setting) -> Work:
         shape=shape,
         tokens=tokens,
         trained=2 if own_values else 1,
-        frozen=(2 + moving) if full else 0,
+        frozen=(2 + moving) if whole else 0,
         keeps=1.2 if _reads_by_ours(part, shape, setting) else 1.0,
         checkpointing=part.activation_checkpointing,
         sampled=(rows, length),
@@ -298,7 +298,7 @@ def _online(part: Any, shape: Any, setting: Setting) -> Work:
     training = Training(
         shape=shape,
         tokens=-(-part.minibatch_size // setting.processes) * tokens,
-        frozen=2 if part.tuning.method == "full" else 0,
+        frozen=0 if part.tuning.has_adapter else 2,
         keeps=1.2 if ours else 1.0,
         sampled=(rows, length),
         **_numbers(part, shape, setting),

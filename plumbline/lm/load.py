@@ -335,7 +335,7 @@ def _with_new_adapter(model: Any, source: Source, tuning: TuningConfig) -> Any:
 
     config = tuning.peft_config(model, "CAUSAL_LM")
     model = get_peft_model(model, config, adapter_name=ADAPTER)
-    if tuning.method == "pissa":
+    if tuning.row.changes_base:
         remember_pissa_start(model, tuning)
     _name_base(model, source)
     return model
@@ -355,7 +355,7 @@ def _whole(model: Any, tuning: TuningConfig) -> Any:
     computed in bfloat16 is a setting of its own (``bf16``, ``precision``).
     """
     model = model.float()
-    if tuning.method == "last_layers":
+    if "trained_layers" in tuning.row.settings:
         train_last_layers(model, tuning.trained_layers)
     return model
 

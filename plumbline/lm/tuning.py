@@ -11,17 +11,10 @@ from plumbline.lm.sharding import size_of
 from plumbline.lm.tuning_methods import TUNING_METHODS, USES, TuningMethod, Use
 
 
-def _uses(*names: str) -> tuple[Callable[[TuningConfig], bool], str]:
-    """Return a condition on the method, and how an error names it."""
-    return (lambda config: config.method in names), f"method: {' or '.join(names)}"
-
-
-_LORA = _uses("lora", "qlora", "rslora", "dora", "pissa")
-_LAST_LAYERS = _uses("last_layers")
-_PROGRESSIVE = _uses("progressive")
-_BOTTLENECK = _uses("bottleneck")
-_TOKENS = _uses("prefix", "prompt", "p_tuning")
-_P_TUNING = _uses("p_tuning")
+def _read_by(name: str) -> tuple[Callable[[TuningConfig], bool], str]:
+    """Return whether the method reads a setting, and how an error names the methods that do."""
+    methods = TUNING_METHODS.where(lambda row: name in row.settings)
+    return (lambda config: name in config.row.settings), f"method: {methods}"
 
 
 class TuningConfig(Config):
@@ -32,28 +25,28 @@ class TuningConfig(Config):
     head), progressive (from the last layer down to all). Adapters on a frozen base: lora, qlora
     (the base in 4-bit NF4), rslora, dora, pissa, ia3, bottleneck. Virtual tokens before the text:
     prefix, prompt, p_tuning. docs/tuning.md compares them."""
-    rank: int = only_when(*_LORA, 16, ge=1)
+    rank: int = only_when(*_read_by("rank"), 16, ge=1)
     """Rank of the adapter's matrices. An adapter that continues to train keeps its rank."""
-    alpha: int = only_when(*_LORA, 32, ge=1)
+    alpha: int = only_when(*_read_by("alpha"), 32, ge=1)
     """The adapter's output is scaled by alpha / rank; with rslora by alpha / sqrt(rank)."""
-    dropout: float = only_when(*_LORA, 0.0, ge=0, lt=1)
+    dropout: float = only_when(*_read_by("dropout"), 0.0, ge=0, lt=1)
     """Dropout on the adapter's input. DPO and PPO compare log-probabilities, so 0 is best there."""
-    target_modules: str | tuple[str, ...] = only_when(*_LORA, "all-linear")
+    target_modules: str | tuple[str, ...] = only_when(*_read_by("target_modules"), "all-linear")
     """Which layers get an adapter: all-linear, or names such as [q_proj, v_proj]."""
-    trained_layers: int = only_when(*_LAST_LAYERS, 2, ge=1)
+    trained_layers: int = only_when(*_read_by("trained_layers"), 2, ge=1)
     """How many of the last layers train, with the last norm and a head of its own."""
-    unfrozen_by: float = only_when(*_PROGRESSIVE, 0.5, gt=0, le=1)
+    unfrozen_by: float = only_when(*_read_by("unfrozen_by"), 0.5, gt=0, le=1)
     """Share of the steps after which all layers train. The last layer trains from the first step,
     the others follow one by one, the embedding at the end (Howard and Ruder, 2018)."""
-    bottleneck_size: int = only_when(*_BOTTLENECK, 16, ge=1)
+    bottleneck_size: int = only_when(*_read_by("bottleneck_size"), 16, ge=1)
     """Width of the small network behind a layer."""
-    placement: Literal["pfeiffer", "houlsby"] = only_when(*_BOTTLENECK, "pfeiffer")
+    placement: Literal["pfeiffer", "houlsby"] = only_when(*_read_by("placement"), "pfeiffer")
     """Where it stands: behind the feed-forward part (pfeiffer), or behind attention, too
     (houlsby)."""
-    virtual_tokens: int = only_when(*_TOKENS, 20, ge=1)
+    virtual_tokens: int = only_when(*_read_by("virtual_tokens"), 20, ge=1)
     """How many virtual tokens are learnt: keys and values of every layer (prefix), embeddings
     (prompt), or embeddings that a small network makes (p_tuning)."""
-    encoder_size: int = only_when(*_P_TUNING, 128, ge=1)
+    encoder_size: int = only_when(*_read_by("encoder_size"), 128, ge=1)
     """Width of the network that makes the embeddings."""
 
     def checks_before_work(self) -> Sequence[Check]:
@@ -73,12 +66,12 @@ class TuningConfig(Config):
     @property
     def quantized(self) -> bool:
         """Whether the frozen base is held in 4 bits."""
-        return self.method == "qlora"
+        return self.row.quantizes_base
 
     @property
     def unfreezes_by(self) -> float | None:
         """The share of the steps after which all layers train; None where none are unfrozen."""
-        return self.unfrozen_by if self.method == "progressive" else None
+        return self.unfrozen_by if "unfrozen_by" in self.row.settings else None
 
     def peft_config(self, model: Any, task_type: str, modules_to_save: tuple[str, ...] = ()) -> Any:
         """Return PEFT's own config of a new adapter on a model."""

@@ -72,8 +72,18 @@ class TuningMethod:
     """The kind of adapter, as its files say: what may continue to train it."""
     merges: bool = True
     """Whether the base's weights can hold what was trained."""
+    settings: frozenset[str] = frozenset()
+    """Settings that it reads; each is refused with a method that does not read it."""
     low_rank: bool = False
     """Whether an adapter adds two low-rank matrices and nothing else, which servers can load."""
+    quantizes_base: bool = False
+    """Whether the frozen base is held in 4 bits."""
+    changes_base: bool = False
+    """Whether a new adapter takes a part of the base's weights along."""
+    is_cache: bool = False
+    """Whether what it trains is a cache of keys and values, which checkpointing drops."""
+    can_share: bool = False
+    """Whether several processes can hold a share of its weights each."""
     cannot: Mapping[Use, str] = field(default_factory=dict)
     """What it cannot be used for, each with the reason."""
 
@@ -159,28 +169,74 @@ _PART_IN_THE_BASE = (
     "adapter is not the start that it is compared with"
 )
 _TOKENS = "virtual tokens stand before the text, which its passes over prompts and responses do not"
-_NO_TOKENS: Mapping[Use, str] = {"reward": _TOKENS, "preferences": _TOKENS, "ppo": _TOKENS}
+
+
+def _virtual_tokens(
+    name: str,
+    peft_config: Callable[[TuningSettings, Any], Any],
+    *settings: str,
+    is_cache: bool = False,
+) -> TuningMethod:
+    return TuningMethod(
+        name,
+        "virtual tokens",
+        peft_config,
+        name,
+        merges=False,
+        settings=frozenset({"virtual_tokens", *settings}),
+        is_cache=is_cache,
+        cannot={"reward": _TOKENS, "preferences": _TOKENS, "ppo": _TOKENS},
+    )
+
+
+_LOW_RANK = frozenset({"rank", "alpha", "dropout", "target_modules"})
 
 TUNING_METHODS: Table[TuningMethod] = Table(
     "tuning method",
     (
-        TuningMethod("full", "all"),
-        TuningMethod("last_layers", "layers", cannot={"ppo": _ALL_WEIGHTS}),
+        TuningMethod("full", "all", can_share=True),
+        TuningMethod(
+            "last_layers",
+            "layers",
+            settings=frozenset({"trained_layers"}),
+            cannot={"ppo": _ALL_WEIGHTS},
+        ),
         TuningMethod(
             "progressive",
             "layers",
+            settings=frozenset({"unfrozen_by"}),
             cannot={"reward": _BY_STEPS, "preferences": _BY_STEPS, "ppo": _ALL_WEIGHTS},
         ),
-        TuningMethod("lora", "adapter", _lora(), "lora", low_rank=True),
-        TuningMethod("qlora", "adapter", _lora(), "lora", low_rank=True),
-        TuningMethod("rslora", "adapter", _lora(use_rslora=True), "rslora", low_rank=True),
-        TuningMethod("dora", "adapter", _lora(use_dora=True), "dora"),
+        TuningMethod(
+            "lora", "adapter", _lora(), "lora", settings=_LOW_RANK, low_rank=True, can_share=True
+        ),
+        TuningMethod(
+            "qlora",
+            "adapter",
+            _lora(),
+            "lora",
+            settings=_LOW_RANK,
+            low_rank=True,
+            quantizes_base=True,
+        ),
+        TuningMethod(
+            "rslora",
+            "adapter",
+            _lora(use_rslora=True),
+            "rslora",
+            settings=_LOW_RANK,
+            low_rank=True,
+            can_share=True,
+        ),
+        TuningMethod("dora", "adapter", _lora(use_dora=True), "dora", settings=_LOW_RANK),
         TuningMethod(
             "pissa",
             "adapter",
             _lora(init_lora_weights="pissa"),
             "pissa",
+            settings=_LOW_RANK,
             low_rank=True,
+            changes_base=True,
             cannot={
                 "reward": _PART_IN_THE_BASE,
                 "preferences": _PART_IN_THE_BASE,
@@ -188,16 +244,17 @@ TUNING_METHODS: Table[TuningMethod] = Table(
             },
         ),
         TuningMethod("ia3", "adapter", _ia3, "ia3"),
-        TuningMethod("bottleneck", "adapter", _bottleneck, "bottleneck", merges=False),
         TuningMethod(
-            "prefix", "virtual tokens", _prefix, "prefix", merges=False, cannot=_NO_TOKENS
+            "bottleneck",
+            "adapter",
+            _bottleneck,
+            "bottleneck",
+            merges=False,
+            settings=frozenset({"bottleneck_size", "placement"}),
         ),
-        TuningMethod(
-            "prompt", "virtual tokens", _prompt, "prompt", merges=False, cannot=_NO_TOKENS
-        ),
-        TuningMethod(
-            "p_tuning", "virtual tokens", _p_tuning, "p_tuning", merges=False, cannot=_NO_TOKENS
-        ),
+        _virtual_tokens("prefix", _prefix, is_cache=True),
+        _virtual_tokens("prompt", _prompt),
+        _virtual_tokens("p_tuning", _p_tuning, "encoder_size"),
     ),
 )
 

@@ -32,6 +32,8 @@ class WatchedFigure:
     """What a value below ``low`` means, and what to do."""
     above: str = ""
     """What a value above ``high`` means, and what to do."""
+    follows_learning_rate: bool = False
+    """Whether it falls with the learning rate, as at the end of a training."""
     written_to: Place = "metrics.jsonl"
     """What depends on the clock or the machine is kept outside the artefact."""
 
@@ -79,6 +81,7 @@ WATCHED_FIGURES: Table[WatchedFigure] = Table(
             below="the weights hardly move. Raise the learning rate",
             above="the weights are overwritten rather than tuned. Lower the learning rate or "
             "warm up for longer",
+            follows_learning_rate=True,
         ),
         WatchedFigure("learning_rate", "learning rate"),
         WatchedFigure("tokens_per_second", "tokens per second", written_to="speed.jsonl"),
@@ -114,7 +117,7 @@ class HealthReport:
             value = metrics.get(name)
             if value is None or name in self.reported:
                 continue
-            if name == "update_ratio" and rate < 0.1 * peak_learning_rate:
+            if figure.follows_learning_rate and rate < 0.1 * peak_learning_rate:
                 continue
             problem = figure.problem(float(value))
             if problem is not None:

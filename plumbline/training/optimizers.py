@@ -24,6 +24,8 @@ class AdamWKind:
     """As ``TrainingArguments`` call it."""
     bitsandbytes_name: str | None = None
     """Its class there; None for torch's own."""
+    can_share: bool = False
+    """Whether it was tried where processes share the weights."""
 
     def check(self) -> None:
         """Raise `ModelError` where it needs what is not installed."""
@@ -57,7 +59,7 @@ class AdamWKind:
 OPTIMIZERS = Table(
     "optimizer",
     (
-        AdamWKind("adamw", "adamw_torch_fused"),
+        AdamWKind("adamw", "adamw_torch_fused", can_share=True),
         AdamWKind("adamw_8bit", "adamw_8bit", "AdamW8bit"),
         AdamWKind("paged_adamw", "paged_adamw_32bit", "PagedAdamW32bit"),
         AdamWKind("paged_adamw_8bit", "paged_adamw_8bit", "PagedAdamW8bit"),

@@ -22,15 +22,14 @@ from plumbline.lm.sharding import (
     split,
 )
 from plumbline.lm.tuning import TuningConfig
+from plumbline.lm.tuning_methods import TUNING_METHODS
 from plumbline.runs.processes import in_turns, of_all_processes, sharding, sums_of_all
 from plumbline.runs.shardings import DDP, SHARDINGS
+from plumbline.training.optimizers import OPTIMIZERS
 from plumbline.training.zero import ZeroOptimizer
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-#: Ways of tuning whose weights can be shared out.
-_TUNING = ("full", "lora", "rslora")
 
 
 def loaded(load: Callable[[], Any], tuning: TuningConfig, *, bfloat16: bool) -> Any:
@@ -63,10 +62,11 @@ def one_by_one() -> Iterator[None]:
 
 def check_tuning(tuning: TuningConfig) -> None:
     """Raise `ConfigError` for a way of tuning whose weights cannot be shared out."""
-    if sharding() is not None and tuning.method not in _TUNING:
+    if sharding() is not None and not tuning.row.can_share:
         raise ConfigError(
             f"tuning.method is {tuning.method}, whose weights cannot be shared out (--launch "
-            f"{sharding()}). Set it to one of {', '.join(_TUNING)}, or use --launch ddp."
+            f"{sharding()}). Set it to {TUNING_METHODS.where(lambda row: row.can_share)}, or use "
+            "--launch ddp."
         )
     if tuning.unfreezes_by is not None:
         refuse_shares("tuning.unfreezes_by")
@@ -74,7 +74,7 @@ def check_tuning(tuning: TuningConfig) -> None:
 
 def check_optimizer(name: str) -> None:
     """Raise `ConfigError` for an optimizer that was never tried on shares."""
-    if name != "adamw":
+    if not OPTIMIZERS[name].can_share:
         refuse_shares(f"optimizer {name}")
 
 

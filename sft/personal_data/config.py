@@ -21,7 +21,9 @@ class PersonalDataConfig(Config):
     names: Path | None = None
     """A file with one name a line; these are masked as [NAME_1]. Null: no names are looked for."""
     regions: tuple[str, ...] = only_when(
-        lambda config: "phone" in config.kinds, "phone among kinds", ("US", "GB", "CN")
+        lambda config: any(RECOGNIZERS[kind].reads_regions for kind in config.kinds),
+        f"{RECOGNIZERS.where(lambda row: row.reads_regions)} or your own function among kinds",
+        ("US", "GB", "CN"),
     )
     """Countries, by two letters, whose telephone numbers are found without their international
     prefix."""

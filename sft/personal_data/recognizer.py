@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import NamedTuple
 
 #: Full-width digits and signs, each with the one that it stands for. One character stays one, so
@@ -35,6 +36,17 @@ class Recognizer:
     """Yield the places of this kind in a text that `plain` returned; also given the regions whose
     local telephone numbers count."""
     help: str
+    title: str
+    """What a page calls one place of this kind."""
+    package: str | None = None
+    """A package that it needs (the extra ``privacy``)."""
+    reads_regions: bool = False
+    """Whether it looks at the regions."""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package that it needs is here."""
+        return self.package is None or find_spec(self.package) is not None
 
 
 def plain(text: str) -> str:

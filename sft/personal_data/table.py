@@ -16,20 +16,44 @@ from sft.personal_data.recognizer import Recognizer
 
 
 def _own(path: str, function: Callable[..., Any]) -> Recognizer:
-    return Recognizer(path.rpartition(".")[2], function, "your own")
+    name = path.rpartition(".")[2]
+    return Recognizer(name, function, "your own", name, reads_regions=True)
 
 
 #: Where two places overlap, the kind that stands first here counts.
 RECOGNIZERS: Table[Recognizer] = Table(
     "kind of personal data",
     [
-        Recognizer("email", find_emails, "e-mail addresses, also as name [at] host [dot] org"),
-        Recognizer("iban", find_ibans, "IBANs with right length and check digits"),
-        Recognizer("cn_id", find_chinese_ids, "Chinese identity numbers, check digit and date"),
-        Recognizer("card", find_cards, "payment cards: issuer, length and Luhn digit"),
-        Recognizer("us_ssn", find_us_ssns, "US social security numbers"),
-        Recognizer("ip", find_ip_addresses, "IPv4 and IPv6 addresses that can be somebody's"),
-        Recognizer("phone", find_phone_numbers, "telephone numbers, Chinese mobiles among them"),
+        Recognizer(
+            "email",
+            find_emails,
+            "e-mail addresses, also as name [at] host [dot] org",
+            "e-mail address",
+        ),
+        Recognizer("iban", find_ibans, "IBANs with right length and check digits", "IBAN"),
+        Recognizer(
+            "cn_id",
+            find_chinese_ids,
+            "Chinese identity numbers, check digit and date",
+            "Chinese identity number",
+        ),
+        Recognizer(
+            "card", find_cards, "payment cards: issuer, length and Luhn digit", "card number"
+        ),
+        Recognizer(
+            "us_ssn", find_us_ssns, "US social security numbers", "US social security number"
+        ),
+        Recognizer(
+            "ip", find_ip_addresses, "IPv4 and IPv6 addresses that can be somebody's", "IP address"
+        ),
+        Recognizer(
+            "phone",
+            find_phone_numbers,
+            "telephone numbers, Chinese mobiles among them",
+            "telephone number",
+            package="phonenumbers",
+            reads_regions=True,
+        ),
     ],
     from_function=_own,
 )

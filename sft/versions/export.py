@@ -23,6 +23,8 @@ class ExportFormat:
     about: str
     write: Callable[[Path, Path, str], None]
     """From the version's folder, a new folder and a split."""
+    ending: str
+    """Of the name of its files."""
 
 
 def _parquet(folder: Path, target: Path, split: str) -> None:
@@ -62,9 +64,11 @@ def _sharegpt(folder: Path, target: Path, split: str) -> None:
 EXPORT_FORMATS = Table(
     "export format",
     (
-        ExportFormat("parquet", "Parquet in TRL's format, as the version is kept", _parquet),
-        ExportFormat("jsonl", "one JSON object on each line, in TRL's format", _jsonl),
-        ExportFormat("sharegpt", "ShareGPT's conversations, for other trainers", _sharegpt),
+        ExportFormat(
+            "parquet", "Parquet in TRL's format, as the version is kept", _parquet, "parquet"
+        ),
+        ExportFormat("jsonl", "one JSON object on each line, in TRL's format", _jsonl, "jsonl"),
+        ExportFormat("sharegpt", "ShareGPT's conversations, for other trainers", _sharegpt, "json"),
     ),
 )
 
@@ -74,14 +78,13 @@ def export(version: Artifact, target: Path, format_name: str) -> list[Path]:
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         raise DataError(f"{target} is there already. Give a folder that is empty or new.")
     target.mkdir(parents=True, exist_ok=True)
-    write = EXPORT_FORMATS[format_name].write
+    form = EXPORT_FORMATS[format_name]
     for split in ("train", "test"):
-        write(version.path, target, split)
+        form.write(version.path, target, split)
     for name in ("README.md", "dropped.jsonl", "build.json"):
         if (version.path / name).is_file():
             text = (version.path / name).read_text(encoding="utf-8")
             if name == "README.md":
-                ending = "json" if format_name == "sharegpt" else format_name
-                text = text.replace(".parquet\n", f".{ending}\n")
+                text = text.replace(".parquet\n", f".{form.ending}\n")
             (target / name).write_text(text, encoding="utf-8")
     return sorted(target.iterdir())

@@ -26,6 +26,8 @@ class Judge:
     """Whether it can judge a task, with so many reward models."""
     scorer: Callable[[int, Sequence[Artifact]], Deferred[Any]] | None = None
     """The scorer, from the data seed and the reward models; None for judges of pairs."""
+    asks_people: bool = False
+    """Whether people compare the pairs, so that their labels come from outside."""
 
     @property
     def compares_pairs(self) -> bool:
@@ -57,7 +59,7 @@ JUDGES: Table[Judge] = Table(
         Judge("gold", "gold utility", "the task 'world'", lambda task, _: task == WORLD, _gold),
         Judge("reward", "reward-model score", "one --reward", lambda _, n: n == 1, _reward),
         Judge("ensemble", "ensemble score", "two --reward or more", lambda _, n: n > 1, _ensemble),
-        Judge("people", "people", "a --reference", lambda *_: True),
+        Judge("people", "people", "a --reference", lambda *_: True, asks_people=True),
         Judge("llm", "an LLM", "a --reference", lambda *_: True),
     ],
 )

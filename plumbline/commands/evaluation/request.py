@@ -14,7 +14,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.measures.registry import MeasuresConfig
 from evaluation.tasks.sources import TaskFileConfig
 from evaluation.tasks.text_perplexity import TextsConfig
-from plumbline.commands.evaluation.judges import JUDGES, WORLD
+from plumbline.commands.evaluation.judges import JUDGES, WORLD, Judge
 from plumbline.config import Config, Seed, load, to_yaml
 from plumbline.errors import ConfigError
 
@@ -89,7 +89,7 @@ def run_name(request: EvaluateRequest, config: EvaluateConfig) -> str:
 def check_request(request: EvaluateRequest, config: EvaluateConfig) -> None:
     """Raise `ConfigError` where a request cannot be fulfilled, or a setting has no effect."""
     sampled = [task for task in request.tasks if is_sampled(task)]
-    judge = None
+    judge: Judge | None = None
     if request.judge is not None:
         try:
             judge = JUDGES[request.judge]
@@ -106,13 +106,17 @@ def check_request(request: EvaluateRequest, config: EvaluateConfig) -> None:
                 f"--judge {judge.name} cannot judge the task {lacking[0]!r}: it needs "
                 f"{judge.needs}."
             )
-    if request.labels is not None and request.judge != "people":
+    if request.labels is not None and not (judge is not None and judge.asks_people):
         raise ConfigError("--labels hold votes of people; give --judge people with them.")
-    _refuse_ineffective(config, request, pairs=judge is not None and judge.compares_pairs)
+    _refuse_ineffective(config, request, judge)
 
 
-def _refuse_ineffective(config: EvaluateConfig, request: EvaluateRequest, *, pairs: bool) -> None:
+def _refuse_ineffective(
+    config: EvaluateConfig, request: EvaluateRequest, judge: Judge | None
+) -> None:
     """Refuse settings that have no effect on the tasks and the judge of the request."""
+    pairs = judge is not None and judge.compares_pairs
+    model = judge is not None and judge.compares_pairs and not judge.asks_people
     kinds = {task.partition(":")[0] for task in request.tasks}
     has_file = any(is_sampled(task) and task != WORLD for task in request.tasks)
     settings = [
@@ -124,7 +128,7 @@ def _refuse_ineffective(config: EvaluateConfig, request: EvaluateRequest, *, pai
         ("texts", config.texts != TextsConfig(), "text" in kinds, "a task text:FILE"),
         ("--tasks-folder", request.tasks_folder is not None, "lm-eval" in kinds,
          "a task lm-eval:NAME"),
-        ("--judge-set", bool(request.judge_overrides), request.judge == "llm", "--judge llm"),
+        ("--judge-set", bool(request.judge_overrides), model, "--judge llm"),
         ("file", config.file != TaskFileConfig(), has_file, "a file of prompts as a task"),
     ]  # fmt: skip
     for name, is_set, has_effect, needs in settings:

@@ -245,7 +245,7 @@ class _TaskEvaluation:
 
     def _labels(self, pairs: Artifact, place: str, folder: Path) -> Artifact | SourceFile | None:
         """Return the labels on pairs; None where people have not given them yet."""
-        if self._request.judge == "people":
+        if JUDGES[str(self._request.judge)].asks_people:
             if self._request.labels is not None:
                 return SourceFile(self._request.labels / "labels.parquet")
             target = folder / f"pairs-{place.replace('/', '-')}.parquet"

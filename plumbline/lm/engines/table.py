@@ -98,7 +98,7 @@ class Engine:
 
 def _reaches_vllm(method: TuningMethod) -> bool:
     """Return whether vLLM can load what a method trains."""
-    return "ppo" not in method.cannot and (method.low_rank or method.name == "full")
+    return "ppo" not in method.cannot and (method.low_rank or method.weights == "all")
 
 
 _COLOCATED_VLLM = Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import itertools
 import re
 import types
@@ -16,8 +17,6 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from annotation.llm_judge.config import JudgeConfig
-from plumbline.commands.evaluation.request import EvaluateConfig
 from plumbline.commands.recipe_book import all_recipes
 from plumbline.config import Config
 from plumbline.config.declare import condition_of, table_of
@@ -28,30 +27,24 @@ from plumbline.tables import Table
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def configs_in(annotation: Any) -> Iterator[type[Config]]:
-    """Yield every config that a field's type names, wherever it stands in it."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for part in typing.get_args(annotation):
-        yield from configs_in(part)
-
-
-def reachable() -> list[type[Config]]:
-    """Every config of a recipe or of a command, and all that these hold."""
-    waiting: list[type[Config]] = [recipe.schema() for recipe in all_recipes()]
-    waiting += [EvaluateConfig, JudgeConfig]
-    seen: dict[type[Config], None] = {}
+def all_configs() -> list[type[Config]]:
+    """Every config that a package of ours declares: of recipes, commands, steps and terms."""
+    for package in PACKAGES:
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            if "Config)" in file.read_text(encoding="utf-8"):
+                parts = file.relative_to(REPOSITORY).with_suffix("").parts
+                importlib.import_module(".".join(parts))
+    seen: set[type[Config]] = set()
+    waiting: list[type[Config]] = [Config]
     while waiting:
-        schema = waiting.pop()
-        if schema in seen:
-            continue
-        seen[schema] = None
-        for info in schema.model_fields.values():
-            waiting.extend(configs_in(info.annotation))
-    return sorted(seen, key=lambda schema: (schema.__module__, schema.__name__))
+        below = set(waiting.pop().__subclasses__()) - seen
+        seen |= below
+        waiting.extend(below)
+    ours = (schema for schema in seen if schema.__module__.partition(".")[0] in PACKAGES)
+    return sorted(ours, key=lambda schema: (schema.__module__, schema.__name__))
 
 
-CONFIGS = reachable()
+CONFIGS = all_configs()
 FIELDS = [(schema, name) for schema in CONFIGS for name in schema.model_fields]
 CONDITIONAL = sorted(
     {
@@ -70,15 +63,23 @@ def shown(value: Any) -> str:
 def test_the_walk_reaches_the_stages_of_every_room():
     rooms = {schema.__module__.partition(".")[0] for schema in CONFIGS}
     assert rooms >= {"plumbline", "sft", "reward", "preference", "rl", "annotation", "evaluation"}
-    assert len(FIELDS) > 200 and len(CONDITIONAL) >= 5
+    names = {schema.__name__ for schema in CONFIGS}
+    assert names >= {"EngineConfig", "EvaluateConfig", "AuditConfig", "NearDuplicatesConfig"}
+    assert len(FIELDS) > 900 and len(CONDITIONAL) > 100
 
 
 def test_every_setting_is_documented():
     assert [
         f"{schema.__name__}.{name}"
         for schema, name in FIELDS
-        if not schema.model_fields[name].description
+        if not schema.model_fields[name].description and not only_names_its_class(schema, name)
     ] == []
+
+
+def only_names_its_class(schema: type[Config], name: str) -> bool:
+    """Whether a field has one possible value, such as ``step: near_duplicates``."""
+    annotation = schema.model_fields[name].annotation
+    return typing.get_origin(annotation) is typing.Literal and len(typing.get_args(annotation)) == 1
 
 
 @functools.cache
@@ -101,7 +102,7 @@ def others(schema: type[Config], name: str) -> list[Any]:
         elif isinstance(part, type) and issubclass(part, Config):
             found += itertools.islice(variants(part), 8)
         elif typing.get_origin(part) in (tuple, types.UnionType):
-            found += [(value,) for value in ("ana", 1, "mean")]
+            found += [(value,) for value in ("ana", "FR", 1, "mean")]
             found += tuples(part)
         elif typing.get_origin(part) is dict and issubclass(typing.get_args(part)[1], Config):
             value = typing.get_args(part)[1]
@@ -119,7 +120,7 @@ def tuples(kind: Any) -> list[tuple[Any, ...]]:
 
 
 def variants(schema: type[Config]) -> Iterator[Config]:
-    """Yield configs that differ from the default in one field, or in one and another."""
+    """Yield the default, and configs that differ from it in one field, or in one and another."""
 
     def made(**values: Any) -> Config | None:
         try:
@@ -128,8 +129,8 @@ def variants(schema: type[Config]) -> Iterator[Config]:
             return None
 
     changes = [(name, value) for name in schema.model_fields for value in others(schema, name)]
-    for name, value in changes:
-        config = made(**{name: value})
+    for values in ({}, *({name: value} for name, value in changes)):
+        config = made(**values)
         if config is not None:
             yield config
     for (a, x), (b, y) in itertools.combinations(changes, 2):
@@ -151,9 +152,7 @@ def without_effect(schema: type[Config], name: str) -> Iterator[Config]:
     """Yield configs in which a field does nothing."""
     condition = condition_of(schema.model_fields[name])
     assert condition is not None
-    default = schema(**required(schema))
-    candidates = itertools.chain([default], variants(schema))
-    yield from (config for config in candidates if not condition.holds(config))
+    yield from (config for config in variants(schema) if not condition.holds(config))
 
 
 @pytest.mark.parametrize(("schema", "name"), CONDITIONAL, ids=shown)
@@ -180,11 +179,19 @@ def accesses() -> set[str]:
     What a config's own validator looks at does not count, nor what a docstring says.
     """
     names: set[str] = set()
-    for package in PACKAGES:
-        for file in sorted((REPOSITORY / package).rglob("*.py")):
-            for node in ast.parse(file.read_text(encoding="utf-8")).body:
-                names |= _read_in(node)
+    for tree in trees().values():
+        for node in tree.body:
+            names |= _read_in(node)
     return names
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    return {
+        str(file.relative_to(REPOSITORY)): ast.parse(file.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for file in sorted((REPOSITORY / package).rglob("*.py"))
+    }
 
 
 def _read_in(node: ast.AST) -> set[str]:
@@ -228,3 +235,56 @@ def test_a_type_is_printed_in_words_of_its_users(recipe):
         assert not re.search(r"annotation=|Annotated|typing\.|<class|FieldInfo", setting.type), (
             setting.key
         )
+
+
+def names_of_rows() -> dict[str, set[str]]:
+    """Names of the rows that each setting may name, by the last part of its key."""
+    rows: dict[str, set[str]] = {}
+    for schema, name in FIELDS:
+        for table in tables_in(schema.model_fields[name]):
+            rows.setdefault(name, set()).update(table)
+    return rows
+
+
+def tables_in(info: Any) -> Iterator[Table[Any]]:
+    """Yield the tables that a field's type names, wherever they stand in it."""
+    waiting = [info]
+    while waiting:
+        part = waiting.pop()
+        yield from (entry for entry in getattr(part, "metadata", ()) if isinstance(entry, Table))
+        yield from (
+            entry for entry in getattr(part, "__metadata__", ()) if isinstance(entry, Table)
+        )
+        waiting.extend(typing.get_args(getattr(part, "annotation", part)))
+
+
+def compared_names(tree: ast.AST, rows: dict[str, set[str]]) -> list[str]:
+    """Return each comparison of such a setting with the name of a row, with its line."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            parts = [part for side in (node.left, *node.comparators) for part in ast.walk(side)]
+            settings = {part.attr for part in parts if isinstance(part, ast.Attribute)}
+            texts = {part.value for part in parts if isinstance(part, ast.Constant)}
+            if any(texts & rows.get(setting, set()) for setting in settings):
+                found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_what_a_row_means_stands_in_its_table():
+    """Code that asks for a row by its name is a second list of names, which a new row lacks."""
+    rows = names_of_rows()
+    assert {"method", "loss", "strategy", "optimizer", "names"} <= rows.keys()
+    assert [
+        f"{file}:{found}" for file, tree in trees().items() for found in compared_names(tree, rows)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "source", ["config.method == 'qlora'", "x.tuning.method in ('lora', y)", "'sft' in self.loss"]
+)
+def test_a_comparison_with_the_name_of_a_row_is_seen(source):
+    rows = {"method": {"lora", "qlora"}, "loss": {"sft"}}
+    assert len(compared_names(ast.parse(source), rows)) == 1
+    others = ast.parse("config.method == 'other' or config.other == 'lora'")
+    assert compared_names(others, rows) == []
