@@ -22,7 +22,12 @@ from evaluation.comparison.budget_matching import (
     scores_of,
 )
 from evaluation.comparison.comparability import Comparable, Flag
-from evaluation.comparison.training_runs import CheckpointEval, TrainingRun, subset_of
+from evaluation.comparison.training_runs import (
+    JUDGE_OF_WORLD,
+    CheckpointEval,
+    TrainingRun,
+    subset_of,
+)
 from plumbline import statistics
 
 Scores = NDArray[np.float64]
@@ -93,7 +98,7 @@ class Comparison:
     def judge_is_true(self) -> bool:
         """Whether the judge is the embedded world's own, and not a score of a file so named."""
         runs = (run for group in self.groups.values() for run in group)
-        return self.judge == "gold" and any("judge gold" in run.terms for run in runs)
+        return self.judge == "gold" and any(JUDGE_OF_WORLD in run.terms for run in runs)
 
     @cached_property
     def checkpoint_prompts(self) -> list[str]:

@@ -16,6 +16,7 @@ from plumbline.data.records import Row
 from plumbline.runs.artifacts import Artifact, sha256
 from plumbline.runs.metrics import METRICS, read_metrics
 from plumbline.runs.run import flat_settings
+from plumbline.world.gold import GoldUtility
 
 #: method -> seed -> {"policy": artefact, "evaluation": artefact}
 Methods = Mapping[str, Mapping[str, Mapping[str, Artifact]]]
@@ -34,6 +35,8 @@ NO_SCORES = frozenset(
 _TITLES = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
 #: Functions that load a judge, by the name that older runs have for it.
 _SAME_JUDGE = {"reward_scorer": "RewardModelScorer"}
+#: The term of policies that the embedded world's own gold utility judged.
+JUDGE_OF_WORLD = f"judge {GoldUtility.__name__}"
 
 
 def title_of(method: str) -> str:

@@ -42,9 +42,9 @@ class MeasureRow:
     takes: tuple[str, ...] = ()
     """Arguments that a config or a task may give: phrases, checker."""
 
-    def with_given(self, given: Mapping[str, Any]) -> Deferred[Measure]:
-        """Return the call with what it takes of the arguments that are given (None: not given)."""
-        taken = {name: given[name] for name in self.takes if given.get(name) is not None}
+    def with_arguments(self, arguments: Mapping[str, Any]) -> Deferred[Measure]:
+        """Return the call with those of the arguments that it takes; None is left out."""
+        taken = {n: arguments[n] for n in self.takes if arguments.get(n) is not None}
         return defer(self.measure.function, **self.measure.arguments, **taken)
 
     def load(self) -> Measure:
@@ -156,8 +156,8 @@ def select_measures(config: MeasuresConfig, checker: Any = None) -> list[Deferre
     ``checker``, itself deferred, belongs to the task: what it finds counts as a format error.
     """
     phrases = None if config.refusals is None else SourceFile(config.refusals)
-    given = {"checker": checker, "phrases": phrases}
-    measures = [MEASURES[name].with_given(given) for name in dict.fromkeys(config.names)]
+    arguments = {"checker": checker, "phrases": phrases}
+    measures = [MEASURES[name].with_arguments(arguments) for name in dict.fromkeys(config.names)]
     if config.words is not None:
         words = defer(moderation.WordList, file=SourceFile(config.words))
         measures.append(defer(moderation.moderation, moderator=words, threshold=config.threshold))

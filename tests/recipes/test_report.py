@@ -55,6 +55,12 @@ def test_the_verdict_is_the_same_in_every_file(page):
         assert sentence in markdown
 
 
+def test_it_says_that_its_judge_is_the_truth(page):
+    text = (page.parent / "report.md").read_text()
+    assert "The judge is the true utility of the embedded world, not a model." in text
+    assert "may have been trained against it" not in text
+
+
 def test_figures_are_there_with_every_digit(page):
     with (page.parent / "tables" / "policies.csv").open() as file:
         rows = list(csv.DictReader(file))
