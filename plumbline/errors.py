@@ -64,8 +64,8 @@ class SystemFailedError(PlumblineError):
 
 #: What to do about an error of the operating system, by its number.
 _REMEDIES = {
-    errno.ENOSPC: "The disk is full. Free some room (plumbline runs lists what there is), and give "
-    "the same command again: it resumes.",
+    errno.ENOSPC: "The disk is full. Free some room (plumbline clean lists what stopped stages "
+    "left), and give the same command again: it resumes.",
     errno.EDQUOT: "Your share of the disk is used up. Free some room, and give the same command "
     "again: it resumes.",
     errno.EFBIG: "A file may not be as large here. Raise the limit (ulimit -f unlimited), or give "

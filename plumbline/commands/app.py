@@ -160,6 +160,31 @@ def runs(home: Home = HOME) -> None:
 
 
 @app.command()
+def clean(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only these, by the start of their ids, also if a run may resume them."
+        ),
+    ] = None,
+    home: Home = HOME,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete what nothing resumes, instead of listing it.")
+    ] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DAYS", min=0, help="Also what a run may resume, if so old and not in use."
+        ),
+    ] = None,
+) -> None:
+    """List what stopped stages left, with sizes and ages; --delete frees what nothing resumes."""
+    from plumbline.commands.clean import clean
+
+    clean(_console(), home, ids or [], older_than, delete=delete)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A run's name, or the start of an artefact's id.")],
     home: Home = HOME,

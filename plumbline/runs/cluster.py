@@ -13,8 +13,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -29,13 +30,18 @@ from plumbline.runs.progress import Reporter
 _SECONDS_BETWEEN_LOOKS = 1.0
 #: Seconds in which a cluster must answer.
 _ANSWERS = 10.0
+#: Seconds after which it is said once more what is waited for.
+_SAY_SECONDS = 10.0
 #: How often a stage begins again after its machine was lost.
 _MOST_LOSSES = 5
 Function = Callable[..., Mapping[str, float | None]]
 
 
-def cluster_at(on: str) -> RayCluster:
-    """Return the Ray cluster that ``--on`` names: ``ray`` or ``ray://HOST:PORT``."""
+def cluster_at(on: str, say: Callable[[str], None] = lambda text: None) -> RayCluster:
+    """Return the Ray cluster that ``--on`` names: ``ray`` or ``ray://HOST:PORT``.
+
+    ``say`` is told what is waited for.
+    """
     if on != "ray" and not on.startswith("ray://"):
         raise ConfigError(
             f"--on {on} is not possible. Give ray://HOST:PORT, the address of a Ray cluster, or "
@@ -44,10 +50,12 @@ def cluster_at(on: str) -> RayCluster:
     import torch
 
     address = os.environ.get("RAY_ADDRESS") if on == "ray" else on
-    return RayCluster(address, torch.get_num_threads())
+    return RayCluster(address, torch.get_num_threads(), say=say)
 
 
-def _start(ray: Any, address: str | None, cores_here: int | None) -> None:
+def _start(
+    ray: Any, address: str | None, cores_here: int | None, say: Callable[[str], None]
+) -> None:
     """Reach the cluster at an address, or start one here; raise `ConfigError` where none is."""
     try:
         if address is not None and address.startswith("ray://"):
@@ -56,13 +64,15 @@ def _start(ray: Any, address: str | None, cores_here: int | None) -> None:
                 raise ConfigError(f"--on {address} names no host and port: ray://HOST:10001.")
             # Ray itself would wait for half a minute, and not say why.
             socket.create_connection((place.hostname, place.port), timeout=_ANSWERS).close()
-        ray.init(
-            address=address or "local",
-            num_cpus=cores_here if address is None else None,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        what = f"Ray to answer at {address}" if address else "a Ray cluster to start here"
+        with _waited_for(what, say):
+            ray.init(
+                address=address or "local",
+                num_cpus=cores_here if address is None else None,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         if address is None:
             raise
@@ -73,13 +83,40 @@ def _start(ray: Any, address: str | None, cores_here: int | None) -> None:
         ) from None
 
 
+@contextmanager
+def _waited_for(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Say what is waited for while the block runs, and for how long so far."""
+    started, done = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not done.wait(_SAY_SECONDS):
+            say(f"  {time.monotonic() - started:.0f} s: still waiting for {what}")
+
+    say(f"  waiting for {what}; this may take a minute")
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+    say(f"  Ray answers, after {time.monotonic() - started:.0f} s")
+
+
 class RayCluster:
     """A Ray cluster that makes stages."""
 
-    def __init__(self, address: str | None, threads: int, cores_here: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        threads: int,
+        cores_here: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         """Reach the cluster at an address; None: one that is started here, with ``cores_here``.
 
         ``threads``: with how many each stage computes, so that results do not depend on where.
+        ``say`` is told what is waited for.
         """
         try:
             import ray
@@ -91,7 +128,7 @@ class RayCluster:
             ) from None
         self._ray, self._threads = ray, threads
         if not ray.is_initialized():
-            _start(ray, address, cores_here)
+            _start(ray, address, cores_here, say)
         machines = [node["Resources"] for node in _nodes(ray) if node["Alive"]]
         most = max((machine.get("CPU", 0) for machine in machines), default=0)
         if threads > most:

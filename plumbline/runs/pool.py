@@ -76,7 +76,10 @@ def make_all(
             "have no effect. Leave them out."
         )
     bears = failures is not None
-    with _workers(run.store, pool) as submit, run.reporter.bar("stages", len(jobs)) as bar:
+    with (
+        _workers(run.store, pool, run.reporter.say) as submit,
+        run.reporter.bar("stages", len(jobs)) as bar,
+    ):
         futures = {name: submit(name, job, bears) for name, job in jobs.items()}
         for future in futures.values():
             future.add_done_callback(_advancing(bar))
@@ -104,10 +107,10 @@ Submit = Callable[[str, Job, bool], "Future[Made | PlumblineError]"]
 
 
 @contextmanager
-def _workers(store: Store, pool: PoolConfig) -> Iterator[Submit]:
+def _workers(store: Store, pool: PoolConfig, say: Callable[[str], None]) -> Iterator[Submit]:
     """Start workers; stop them if the block ends early."""
     stop = threading.Event()
-    make = _make_here if pool.kind == "processes" else _ray_maker(pool)
+    make = _make_here if pool.kind == "processes" else _ray_maker(pool, say)
 
     def attempt(name: str, job: Job, bears_failure: bool) -> Made | PlumblineError:
         try:
@@ -150,9 +153,9 @@ def _raising(name: str, stop: threading.Event) -> Callable[[], None]:
     return tick
 
 
-def _ray_maker(pool: PoolConfig) -> Callable[..., Made]:
+def _ray_maker(pool: PoolConfig, say: Callable[[str], None]) -> Callable[..., Made]:
     """Return a function that makes a stage on some machine of a Ray cluster."""
-    cluster = RayCluster(pool.address, pool.threads, pool.workers * pool.threads)
+    cluster = RayCluster(pool.address, pool.threads, pool.workers * pool.threads, say)
 
     def make(store: Store, name: str, job: Job, threads: int, stop: threading.Event) -> Made:
         artifact, reused = cluster.make(

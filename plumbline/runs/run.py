@@ -108,7 +108,7 @@ class Run:
         self._made: dict[str, Artifact] = {}
         self._writing = RLock()
         self._others: SideBySide | None = None
-        self._cluster = cluster_at(on) if on is not None else None
+        self._cluster = cluster_at(on, self.reporter.say) if on is not None else None
         if parallel > 1 or on is not None:
             gpus = launch.gpus() if on is None else 0  # those of a cluster are given out by it
             self._others = SideBySide(parallel, gpus, self.reporter, self._adopt_one)

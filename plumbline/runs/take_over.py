@@ -91,7 +91,8 @@ def say_what_stays(store: Store, made_id: str, title: str, reporter: Reporter) -
         folders = escape(" and ".join(map(str, left)))
         reporter.say(
             "    begins again from its start: what was made of it before began with other "
-            f"settings, data or code. It is left in {folders}, which can be deleted."
+            f"settings, data or code. It is left in {folders}; `plumbline clean` lists "
+            "such folders, and deletes them with --delete."
         )
 
 

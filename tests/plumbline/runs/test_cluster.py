@@ -13,6 +13,7 @@ import pytest
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
 from plumbline.ports import free_port
+from plumbline.runs import cluster as module
 from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id
 from plumbline.runs.progress import Reporter
@@ -133,3 +134,32 @@ def test_a_cluster_that_is_not_there_is_a_sentence_at_once(on, message):
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match=message):
         cluster_at(on.replace("PORT", str(free_port())))
+
+
+class SlowRay:
+    """Starts once two lines are said."""
+
+    def __init__(self, said, fails=False):
+        self.said, self.fails = said, fails
+
+    def init(self, **_):
+        deadline = time.monotonic() + 10
+        while len(self.said) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if self.fails:
+            raise RuntimeError("no room")
+
+
+def test_it_is_said_what_is_waited_for_and_for_how_long(monkeypatch):
+    monkeypatch.setattr(module, "_SAY_SECONDS", 0.015)
+    said: list[str] = []
+    module._start(SlowRay(said), None, 2, said.append)
+    first, *between, last = said
+    assert first == "  waiting for a Ray cluster to start here; this may take a minute"
+    assert between and set(between) == {"  0 s: still waiting for a Ray cluster to start here"}
+    assert last == "  Ray answers, after 0 s"
+    said.clear()
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 10\.0\.0\.1:6379"):
+        module._start(SlowRay(said, fails=True), "10.0.0.1:6379", None, said.append)
+    assert said[0].startswith("  waiting for Ray to answer at 10.0.0.1:6379;")
+    assert not any("after" in line for line in said)

@@ -299,7 +299,9 @@ def test_a_stage_that_begins_again_says_what_an_earlier_attempt_left(said, tmp_p
     partial = tmp_path / "home" / "store" / ".partial"
     assert "from its start" not in begin("run", 1)
     (first,) = partial.glob("*/checkpoints/step-1")
-    assert f"It is left in {first.parents[1]}, which can be deleted." in begin("run", 2)
+    assert f"It is left in {first.parents[1]}; `plumbline clean` lists such folders" in begin(
+        "run", 2
+    )
     assert "from its start" not in begin("run", 2)  # which has a checkpoint now
     (first.parents[1] / "place.json").write_text("{")  # of which a crash left half
     assert "from its start" not in begin("another", 3)
