@@ -25,25 +25,25 @@ def clean(
     ``ids``: only these, also where a run may resume them. ``days``: also what a run may resume, if
     nothing was written in it for so long. What is in use is never deleted.
     """
-    found = leftovers.leftovers(home)
+    listed = leftovers.leftovers(home)
     if ids:
-        found = leftovers.chosen_by(ids, found)
-        used = [left for left in found if left.in_use]
+        listed = leftovers.chosen_by(ids, listed)
+        used = [left for left in listed if left.in_use]
         if used and delete:
             raise BusyError(
                 f"{used[0].id} cannot be deleted: {used[0].kept}. Stop that first, or leave it."
             )
-    if not found:
+    if not listed:
         console.print(f"Stopped stages left nothing in {escape(str(home))}.")
         return
     oldest = -math.inf if days is None else time.time() - days * 86400
     goes = [
         left
-        for left in found
+        for left in listed
         if not left.in_use and (ids or left.kept is None or left.changed < oldest)
     ]
     if not delete:
-        _list(console, found)
+        _list(console, listed)
         room = size(sum(left.bytes for left in goes))
         nothing = (
             "--delete frees nothing: a run may resume each. Name one by its id, or give "
@@ -58,15 +58,15 @@ def clean(
             console.print(f"  {left.id} is deleted.")
         else:
             console.print(f"  {left.id} is being made again, and stays.")
-    rest = len(found) - len(goes)
+    rest = len(listed) - len(goes)
     more = f" {rest} stay, which plumbline clean lists with the reason." if rest else ""
     console.print(f"{size(freed)} are free again.{more}")
 
 
-def _list(console: Console, found: Sequence[Leftover]) -> None:
+def _list(console: Console, listed: Sequence[Leftover]) -> None:
     whole = [Column(title, overflow="fold") for title in ("id", "stage")]
     table = Table(*whole, "size", "last written", "why it is kept", box=None, pad_edge=False)
-    for left in found:
+    for left in listed:
         table.add_row(
             left.id,
             escape(left.title),

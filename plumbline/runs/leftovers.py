@@ -54,8 +54,8 @@ def leftovers(home: Path) -> list[Leftover]:
     newest: dict[str, Path] = {}
     for folder in sorted(folders, key=_changed):
         newest[titles[folder]] = folder
-    making = {made for run in runs for made in run.making.values()}
-    found = []
+    making = {identity for run in runs for identity in run.making.values()}
+    entries = []
     for folder in folders:
         title = titles[folder]
         run, _, stage = title.partition("/")
@@ -71,8 +71,8 @@ def leftovers(home: Path) -> list[Leftover]:
                 stage,
                 is_newest=newest[title] == folder,
             )
-        found.append(Leftover(folder, title, _bytes(folder), _changed(folder), kept, in_use))
-    return sorted(found, key=lambda left: (-left.bytes, left.id))
+        entries.append(Leftover(folder, title, _bytes(folder), _changed(folder), kept, in_use))
+    return sorted(entries, key=lambda left: (-left.bytes, left.id))
 
 
 def _resumes(known: bool, run: RunRecord | None, stage: str, *, is_newest: bool) -> str | None:
@@ -105,11 +105,11 @@ def delete(left: Leftover) -> bool:
     return True
 
 
-def chosen_by(names: Sequence[str], found: Sequence[Leftover]) -> list[Leftover]:
+def chosen_by(names: Sequence[str], candidates: Sequence[Leftover]) -> list[Leftover]:
     """Return those whose ids begin with a user's names; raise `ArtifactError` where none does."""
     chosen: list[Leftover] = []
     for name in names:
-        matches = [left for left in found if left.id.startswith(name)]
+        matches = [left for left in candidates if left.id.startswith(name)]
         if not matches:
             raise ArtifactError(f"Nothing is left of {name!r}. plumbline clean lists what is.")
         if len(matches) > 1:
