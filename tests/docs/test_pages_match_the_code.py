@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,14 @@ def test_commands_are_found_in_blocks_and_in_text():
     text += "```sh\nplumbline run a \\\n--b\n```\n"
     found = ["plumbline run a --b", "plumbline runs", "plumbline show RUN # all"]
     assert sorted(commands_in(text)) == found
+
+
+def test_design_names_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *(p for e in extras for p in extras[e] if e != "dev")]
+    page = (ROOT / "docs" / "design.md").read_text("utf-8").partition("## Dependencies")[2]
+    names = {re.split(r"[<>=\[]", package)[0].lower() for package in named}
+    assert len(names) > 45
+    found = {word.strip(".") for word in re.findall(r"[\w.-]+", page.lower())}
+    assert sorted(names - found) == []
