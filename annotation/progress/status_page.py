@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from annotation.agreement.intervals import Estimate
 from annotation.agreement.report import coefficient, share
-from annotation.private_files import write_private
+from annotation.private_files import replace, write_private
 from annotation.progress.progress import CampaignProgress, PersonProgress
 from annotation.progress.progress_text import (
     ago,
@@ -69,10 +69,8 @@ def write_page(
     page = render(progress, real_names=real_names, refresh=refresh, warning=warning)
     if real_names:
         write_private(file, page)
-        return
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(file)
+    else:
+        replace(file, page)
 
 
 def render(

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from annotation.private_files import is_unfinished
 from annotation.server.control import running
 from annotation.server.embedded.plumbline_site.services import read
 from annotation.server.environment import EMBEDDED, python
@@ -76,11 +77,14 @@ def _pack(site: Site, out: BinaryIO) -> None:
         # files know everything in the database.
         for part in ("secrets", "credentials", "campaigns"):
             for path in sorted((site.home / part).rglob("*")):
-                if path.is_file():
+                if path.is_file() and not is_unfinished(path):
                     files[str(path.relative_to(site.home))] = path
         sums = {}
         for name, path in files.items():
-            data = path.read_bytes()  # read once: the hash is of the bytes that are stored
+            try:
+                data = path.read_bytes()  # read once: the hash is of the bytes that are stored
+            except FileNotFoundError:  # a password of somebody who was removed meanwhile
+                continue
             sums[name] = hashlib.sha256(data).hexdigest()
             _add(archive, name, data)
         contents = {"made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}

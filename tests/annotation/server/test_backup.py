@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import random
 import sqlite3
 import stat
@@ -14,7 +15,8 @@ import threading
 
 import pytest
 
-from annotation.private_files import write_private
+from annotation.private_files import replace, write_private
+from annotation.server import backup as backup_module
 from annotation.server.backup import backup, restore
 from annotation.server.site_folder import Reach, Site
 from plumbline.errors import BusyError, ConfigError, DataError
@@ -152,6 +154,41 @@ def test_there_and_back(site, archive, tmp_path):
     assert not other.settings_file.exists()  # how it is reached is each machine's own affair
     assert not (other.home / "contents.json").exists()
     assert [path.name for path in other.home.parent.iterdir()] == ["site"]
+
+
+def test_files_that_go_or_are_written_meanwhile_are_not_in_the_copy(site, tmp_path, monkeypatch):
+    """Somebody is removed, and a pull replaces a file."""
+    _, before = _contents(site)
+    (site.home / "campaigns" / "c" / ".pulled.json.new").write_text('{"half')
+    add = backup_module._add
+
+    def remove_ana(*arguments):
+        (site.credentials / "ana.json").unlink(missing_ok=True)
+        add(*arguments)
+
+    monkeypatch.setattr(backup_module, "_add", remove_ana)
+    other = Site(tmp_path / "elsewhere" / "site")
+    restore(other, backup(site, tmp_path / "site.tar.gz"))
+    assert _contents(other)[1].keys() == before.keys() - {"credentials/ana.json"}
+
+
+def test_processes_replace_a_file_at_a_time(tmp_path, monkeypatch):
+    """None takes the half that another one has written so far."""
+    file, fsync = tmp_path / "page.html", os.fsync
+    second = threading.Thread(target=write_private, args=(file, "b" * 9))
+
+    def let_another_begin(descriptor):
+        if not second.ident:
+            second.start()
+            second.join(0.2)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", let_another_begin)
+    replace(file, "a")
+    second.join()
+    assert file.read_text() == "b" * 9
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_replacing_keeps_what_was_there(site, archive):
