@@ -232,6 +232,7 @@ def make_there(
                 stream.write(json.dumps(event) + "\n")
                 stream.flush()
 
+        stream.write("\n")  # what a lost machine said last may have no end
         send("begin", socket.gethostname())
         artifact, reused = make_in(
             store,
@@ -281,12 +282,16 @@ class _Followed(ExitStack):
     def play(self) -> None:
         """Show what is new."""
         if self._stream is None:
-            if not self._events.exists():
+            try:
+                self._stream = self.enter_context(self._events.open(encoding="utf-8"))
+            except FileNotFoundError:  # nothing was said yet
                 return
-            self._stream = self.enter_context(self._events.open(encoding="utf-8"))
         *lines, self._rest = (self._rest + self._stream.read()).split("\n")
         for line in lines:
-            event, *content = json.loads(line)
+            try:
+                event, *content = json.loads(line)
+            except ValueError:  # cut off with the machine that wrote it, or empty
+                continue
             if event == "stage":
                 self._in_stage.play(*content)
             elif event != "begin":

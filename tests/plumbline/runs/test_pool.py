@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 
 from plumbline.config import Config
 from plumbline.errors import ConfigError, DataError
-from plumbline.runs import isolation
-from plumbline.runs.cluster import make_there
+from plumbline.runs import code_version, isolation
+from plumbline.runs.cluster import _Followed, make_there
 from plumbline.runs.isolation import StageDiedError
+from plumbline.runs.make import artifact_id
 from plumbline.runs.pool import Job, PoolConfig, make_all
+from plumbline.runs.progress import Reporter
 from plumbline.runs.run import Run
 from plumbline.runs.stage import stage
+from plumbline.terminal import Terminal
 
 
 class Knobs(Config):
@@ -148,6 +152,22 @@ def test_a_worker_that_has_other_code_is_found_out(tmp_path):
     root = a_run(tmp_path).store.root
     with pytest.raises(ConfigError, match="other code"):
         make_there(root, "n", write_number, {"number": 1}, 1, "another version")
+
+
+def test_what_a_lost_machine_said_last_may_be_cut_off(tmp_path):
+    run = a_run(tmp_path)
+    made_id = artifact_id(write_number, {"number": 1})
+    events = run.store.root / ".partial" / f"{made_id}.events"
+    events.parent.mkdir(parents=True)
+    events.write_text('["begin", "lost"]\n["stage", "say", "row 1 of')
+    digest = code_version.digest(write_number.__module__)
+    make_there(run.store.root, "n", write_number, {"number": 1}, 1, digest)
+    terminal = Terminal(record=True, width=200, file=(tmp_path / "log").open("w"))
+    with _Followed(events, Reporter(terminal)) as follow:
+        follow.play()
+    assert f"its machine was lost; it begins again on {socket.gethostname()}" in (
+        terminal.export_text()
+    )
 
 
 @pytest.fixture(scope="module")
