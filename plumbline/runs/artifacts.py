@@ -316,8 +316,13 @@ def sha256(file: Path) -> str:
 
 def write_json(file: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    write_whole(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text so that a reader sees the old file or the new one, never half of one."""
     beside = file.with_name(f".{file.name}.new")
-    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     _flush(beside)
     beside.replace(file)
 

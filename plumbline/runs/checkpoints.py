@@ -73,13 +73,15 @@ class CheckpointFolder:
         write_json(beside / _STATE, skeleton)
         if also is not None:
             also(beside)
-        target = self.root / f"step-{step}"
-        if target.exists():
-            shutil.rmtree(target)
+        target, aside = self.root / f"step-{step}", self.root / ".old"
+        shutil.rmtree(aside, ignore_errors=True)
+        if target.exists():  # it is whole, or not there, also where this is killed
+            target.rename(aside)
         beside.rename(target)
         for old in self.root.glob("step-*"):
             if old != target:
                 shutil.rmtree(old)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def load(self) -> Any:
         """Return the tree of the latest checkpoint, or None where there is none."""

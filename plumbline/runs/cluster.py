@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 from plumbline.errors import ConfigError, PlumblineError
 from plumbline.runs import code_version
 from plumbline.runs.artifacts import Artifact, Store
-from plumbline.runs.isolation import EventPlayer, RemoteReporter, StageDiedError
+from plumbline.runs.isolation import StageDiedError
 from plumbline.runs.make import artifact_id, make_in
-from plumbline.runs.progress import Reporter
+from plumbline.runs.progress import EventPlayer, RemoteReporter, Reporter
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 #: Seconds in which a cluster must answer.

@@ -33,7 +33,7 @@ from plumbline.runs import calls, code_version, launch, spinning
 from plumbline.runs.energy import EnergyMeter
 from plumbline.runs.nodes import Nodes, Order, Other, checkpoints_in
 from plumbline.runs.processes import PATH_OF_SERVER
-from plumbline.runs.progress import Bar, Reporter, Show
+from plumbline.runs.progress import EventPlayer, RemoteReporter, Reporter
 
 Metrics = Mapping[str, float | None]
 
@@ -42,6 +42,9 @@ _TICK_SECONDS = 2.0
 #: more than those that miss it.
 _GRACE_SECONDS = 2.0
 _STARTING = threading.Lock()
+#: A process that starts reads the exit codes of those that have ended, of all threads. Each can be
+#: read once: who reads it at the same time finds none.
+_EXIT_CODES = threading.Lock()
 _IMPORTED = spinning.Moment.now()
 
 
@@ -122,7 +125,8 @@ def started(
         for environment in environments:
             parent_end, child_end = context.Pipe()
             process = context.Process(target=_child, args=(child_end, *call, environment))
-            process.start()
+            with _EXIT_CODES:
+                process.start()
             child_end.close()
             members.append((parent_end, process))
         yield members
@@ -132,6 +136,14 @@ def started(
                 process.kill()
             process.join()
         temporary.clear()  # what those left that were killed
+
+
+def exit_code(process: Any) -> int | None:
+    """Wait for the end of a process that `started` has started; return its exit code."""
+    wait([process.sentinel])
+    with _EXIT_CODES:
+        process.join()
+    return process.exitcode  # type: ignore[no-any-return]
 
 
 def process_server() -> ForkServerContext:
@@ -204,8 +216,7 @@ class _Process:
         try:
             event: tuple[Any, ...] = self.end.recv()
         except (EOFError, OSError):  # it ended between two messages, or within one
-            self._process.join()
-            raise StageDiedError(obituary(self._process.exitcode)) from None
+            raise StageDiedError(obituary(exit_code(self._process))) from None
         return event
 
 
@@ -261,35 +272,6 @@ def _listen(
             return Outcome(*content)
         else:
             player.play(event, *content)
-
-
-class EventPlayer:
-    """Shows what a stage says elsewhere."""
-
-    def __init__(self, reporter: Reporter, bars: ExitStack) -> None:
-        self._reporter, self._bars = reporter, bars
-        self._shown: dict[int, tuple[Bar, ExitStack]] = {}
-
-    def play(self, event: str, *content: Any) -> None:
-        """Show one event of a `RemoteReporter`."""
-        if event == "say":
-            self._reporter.say(content[0])
-        elif event == "bar":
-            number, description, total = content
-            stack = self._bars.enter_context(ExitStack())
-            bar = stack.enter_context(self._reporter.bar(description, total))
-            self._shown[number] = (bar, stack)
-        elif event == "update":
-            number, done, metrics = content
-            self._shown[number][0].show(done, metrics)
-        elif event == "end":
-            self._shown.pop(content[0])[1].close()
-
-    def close(self) -> None:
-        """Take all bars away: what they showed has ended."""
-        for _, stack in self._shown.values():
-            stack.close()
-        self._shown.clear()
 
 
 def obituary(exitcode: int | None) -> str:
@@ -366,34 +348,3 @@ def _machine(meter: EnergyMeter) -> dict[str, Any]:
     from plumbline.runs.machine import machine
 
     return machine() | meter.reading()
-
-
-class RemoteReporter(Reporter):
-    """Sends what a stage says to the process that shows it."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        super().__init__(quiet=True)
-        self._send, self._count = send, 0
-
-    def say(self, text: str) -> None:
-        """Send one line."""
-        self._send("say", text)
-
-    @contextmanager
-    def bar(self, description: str, total: int) -> Iterator[Bar]:
-        """Send a bar's beginning, state and end."""
-        self._count += 1
-        number = self._count
-        self._send("bar", number, description, total)
-        try:
-            yield Bar(_RemoteShow(self._send, number))
-        finally:
-            self._send("end", number)
-
-
-class _RemoteShow(Show):
-    def __init__(self, send: Callable[..., None], number: int) -> None:
-        self._send, self._number = send, number
-
-    def __call__(self, done: int, metrics: str) -> None:
-        self._send("update", self._number, done, metrics)

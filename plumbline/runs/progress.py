@@ -6,8 +6,8 @@ On a terminal the bars move; elsewhere (a log file, CI) a plain line appears eve
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from html import escape
 from typing import Any
 
@@ -145,6 +145,66 @@ class Reporter:
         with live_bars(self.console) as progress:
             task = progress.add_task(description, total=total, metrics="")
             yield Bar(LiveShow(progress, task))
+
+
+class RemoteReporter(Reporter):
+    """Sends what a stage says to the process that shows it."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        super().__init__(quiet=True)
+        self._send, self._count = send, 0
+
+    def say(self, text: str) -> None:
+        """Send one line."""
+        self._send("say", text)
+
+    @contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Bar]:
+        """Send a bar's beginning, state and end."""
+        self._count += 1
+        number = self._count
+        self._send("bar", number, description, total)
+        try:
+            yield Bar(_RemoteShow(self._send, number))
+        finally:
+            self._send("end", number)
+
+
+class _RemoteShow(Show):
+    def __init__(self, send: Callable[..., None], number: int) -> None:
+        self._send, self._number = send, number
+
+    def __call__(self, done: int, metrics: str) -> None:
+        self._send("update", self._number, done, metrics)
+
+
+class EventPlayer:
+    """Shows what a stage says elsewhere."""
+
+    def __init__(self, reporter: Reporter, bars: ExitStack) -> None:
+        self._reporter, self._bars = reporter, bars
+        self._shown: dict[int, tuple[Bar, ExitStack]] = {}
+
+    def play(self, event: str, *content: Any) -> None:
+        """Show one event of a `RemoteReporter`."""
+        if event == "say":
+            self._reporter.say(content[0])
+        elif event == "bar":
+            number, description, total = content
+            stack = self._bars.enter_context(ExitStack())
+            bar = stack.enter_context(self._reporter.bar(description, total))
+            self._shown[number] = (bar, stack)
+        elif event == "update":
+            number, done, metrics = content
+            self._shown[number][0].show(done, metrics)
+        elif event == "end":
+            self._shown.pop(content[0])[1].close()
+
+    def close(self) -> None:
+        """Take all bars away: what they showed has ended."""
+        for _, stack in self._shown.values():
+            stack.close()
+        self._shown.clear()
 
 
 def live_bars(console: Console) -> Progress:

@@ -33,6 +33,7 @@ from plumbline.runs.artifacts import (
     Store,
     read_json,
     write_json,
+    write_whole,
 )
 from plumbline.runs.cluster import cluster_at
 from plumbline.runs.make import artifact_id, make_in, whole_artifact
@@ -89,7 +90,7 @@ class Run:
         self.reporter = reporter or Reporter(quiet=True)
         (self.folder / "stages").mkdir(parents=True, exist_ok=True)
         finished_before = _last_finished(self.folder)
-        (self.folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+        write_whole(self.folder / CONFIG_FILE, to_yaml(config))
         self._state: dict[str, Any] = {
             "recipe": recipe,
             "name": name,
@@ -195,8 +196,9 @@ class Run:
 
     def plan(self, names: Iterable[str]) -> None:
         """Note which stages the recipe is going to make, for readers of the run in progress."""
-        self._state["planned"] = list(names)
-        self._write()
+        with self._writing:  # stages side by side write, too
+            self._state["planned"] = list(names)
+            self._write()
 
     @property
     def stages(self) -> dict[str, Artifact]:

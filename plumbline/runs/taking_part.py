@@ -14,7 +14,7 @@ from typing import Any
 
 from plumbline.errors import ArtifactError, ConfigError, PlumblineError
 from plumbline.runs import launch
-from plumbline.runs.isolation import StageDiedError, obituary, started
+from plumbline.runs.isolation import StageDiedError, exit_code, obituary, started
 from plumbline.runs.launch import Place
 from plumbline.runs.make import artifact_id
 from plumbline.runs.nodes import (
@@ -176,9 +176,8 @@ def _make_part(first: FirstMachine, number: int, order: Order, place: Place) -> 
             try:
                 event, *content = source.recv()
             except (EOFError, OSError):  # it ended between two messages, or within one
-                process = listened_to.pop(source)
-                process.join()
-                died = StageDiedError(f"On {socket.gethostname()}: {obituary(process.exitcode)}")
+                reason = obituary(exit_code(listened_to.pop(source)))
+                died = StageDiedError(f"On {socket.gethostname()}: {reason}")
                 first.tell(number, "error", died)
                 continue
             if event == "result":

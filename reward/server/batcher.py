@@ -19,6 +19,10 @@ class FullError(Exception):
     """Too many responses wait already."""
 
 
+class ClosedError(Exception):
+    """No more responses are scored."""
+
+
 @dataclass
 class Request:
     """Responses of one client to be scored, and the promise of their scores."""
@@ -50,7 +54,7 @@ class Batcher:
         self._scorer, self._statistics = scorer, statistics
         self._most_rows, self._wait, self._most_waiting = most_rows, wait, most_waiting
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._waiting, self._closed = 0, False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, daemon=True, name="scoring")
         self._thread.start()
@@ -66,17 +70,24 @@ class Batcher:
         return self._thread.is_alive()
 
     def submit(self, request: Request) -> Future[list[float]]:
-        """Put a request in the line; raise `FullError` where the line is too long."""
+        """Put a request in the line.
+
+        Raises `FullError` where the line is too long, and `ClosedError` after its end.
+        """
         with self._lock:
+            if self._closed:
+                raise ClosedError
             if self._waiting and self._waiting + len(request) > self._most_waiting:
                 raise FullError
             self._waiting += len(request)
-        self._queue.put(request)
+            self._queue.put(request)
         return request.result
 
     def close(self) -> None:
         """Score what waits, and stop."""
-        self._queue.put(None)
+        with self._lock:  # behind the last request
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:

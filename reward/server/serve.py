@@ -17,7 +17,7 @@ from plumbline.errors import ConfigError, PlumblineError
 from plumbline.hooks import Scorer, problem_with
 from plumbline.proxies import is_loopback
 from reward.scorers.cached import CachedScorer
-from reward.server.batcher import Batcher, FullError, Request
+from reward.server.batcher import Batcher, ClosedError, FullError, Request
 from reward.server.statistics import ServerStatistics
 
 _LARGEST_BODY = 64 << 20
@@ -97,6 +97,8 @@ class RewardServer:
             scores = self.batcher.submit(request).result()
         except FullError:
             raise RefusedError(503, "too many responses wait; ask again later") from None
+        except ClosedError:
+            raise RefusedError(503, "the server is stopping") from None
         except PlumblineError as error:
             raise RefusedError(422, str(error)) from None
         except Exception as error:

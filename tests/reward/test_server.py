@@ -15,7 +15,7 @@ import pytest
 
 from plumbline.data.records import user
 from plumbline.errors import ConfigError, ModelError
-from reward.server.batcher import Batcher, FullError, Request
+from reward.server.batcher import Batcher, ClosedError, FullError, Request
 from reward.server.client import RemoteScorer, content_at
 from reward.server.serve import RewardServer
 from reward.server.statistics import ServerStatistics
@@ -215,3 +215,13 @@ def test_a_killed_server_is_waited_for(start, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_nobody_waits_for_scores_after_the_end():
+    """A client that has kept its connection asks once more."""
+    batcher = Batcher(Slow(0.1), ServerStatistics())
+    last = batcher.submit(Request([[user("a")]], ["b"]))
+    batcher.close()
+    assert len(last.result(5)) == 1
+    with pytest.raises(ClosedError):
+        batcher.submit(Request([[user("a")]], ["b"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_only_the_latest_is_kept_and_a_half_written_one_does_not_count(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-200"]
     folder.save(300, {"a": 4})
     assert folder.load() == {"a": 4}
+
+
+def test_a_kill_while_the_same_step_is_saved_again_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, {"a": 1})
+    delete = shutil.rmtree
+
+    def delete_half(path, **options):
+        if (path / "state.json").exists():
+            (path / "state.json").unlink()
+            raise KeyboardInterrupt
+        delete(path, **options)
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(shutil, "rmtree", delete_half)
+        folder.save(1, {"a": 2})
+    assert folder.load() == {"a": 2}
+    folder.save(1, {"a": 3})
+    assert folder.load() == {"a": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
 def test_an_object_without_a_safe_form_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -144,3 +145,30 @@ def test_nobody_can_take_the_port_at_which_processes_find_each_other(tmp_path):
         listen_where_they_meet, tmp_path, {}, Reporter(quiet=True), lambda: None, processes=2
     )
     assert outcome.metrics == {"found": 2.0}
+
+
+def is_killed(stage):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def does_nothing(stage):
+    return {}
+
+
+def test_a_stage_that_begins_takes_no_exit_code_of_another(tmp_path, monkeypatch):
+    """Python reads those of all processes that have ended when it starts one."""
+    read, numbers = forkserver.read_signed, []
+    how = (tmp_path, {}, Reporter(quiet=True), lambda: None)
+    another = threading.Thread(target=run_isolated, args=(does_nothing, *how))
+
+    def read_as_another_begins(fd):
+        numbers.append(fd)
+        if len(numbers) == 2:  # the process's number, and now its exit code
+            another.start()
+            another.join(0.5)
+        return read(fd)
+
+    monkeypatch.setattr(forkserver, "read_signed", read_as_another_begins)
+    with pytest.raises(StageDiedError, match="killed the stage's process"):
+        run_isolated(is_killed, *how)
+    another.join(30)

@@ -188,6 +188,15 @@ def test_what_another_process_makes_meanwhile_is_used(make, said, monkeypatch, d
     assert not any((run.store.root / ".partial").iterdir())
 
 
+def test_who_reads_a_config_while_the_run_starts_again_has_all_of_it(make):
+    """Opened before, and read after."""
+    run, _ = make()
+    whole = (run.folder / "config.yaml").read_bytes()
+    with (run.folder / "config.yaml").open("rb") as reader:
+        Run(run.home, "run", "test", Knobs(times=30), isolate=False)
+        assert reader.read() == whole
+
+
 def test_content_is_compared_only_where_size_or_time_differ(make, monkeypatch):
     hashed = []
     run, made = make()
