@@ -128,6 +128,8 @@ def _problem(row: Row, config: LabelFileConfig, seen: dict[int, bool]) -> str | 
         return problem
     if row["prompt"][-1]["role"] != "user":
         return f"'prompt' ends with the {row['prompt'][-1]['role']}'s turn, not the user's"
+    if len(row["completion"]) > 1:
+        return f"'completion' has {len(row['completion'])} messages; one response is judged"
     key = prompt_number([*row["prompt"], *row["completion"]])
     if key in seen:
         same = seen[key] is row["label"]

@@ -167,6 +167,8 @@ class FileDemonstrations:
 
     def notes(self) -> list[str]:
         """Return how it was read, and which columns are not used."""
+        for name in self._keep:
+            del self._reader.report.columns_unused[name]
         return self._reader.report.notes()
 
     def __iter__(self) -> Iterator[Row]:

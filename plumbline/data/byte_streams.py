@@ -59,13 +59,50 @@ def _open_zstd(stream: BinaryIO) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(stream), "zstd")
 
 
+class _Streams(io.RawIOBase):
+    """Packed streams one after the other. What is none behind them is an error.
+
+    Python's own readers pass over it, and so over all that follows a damaged stream.
+    """
+
+    def __init__(self, packed: BinaryIO, decompressor: Callable[[], Any]) -> None:
+        self._packed, self._make, self._now = packed, decompressor, decompressor()
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        unpacked = b""
+        while not unpacked and (not self._now.eof or self._begin_next()):
+            content = b""
+            if self._now.needs_input:
+                content, self._waiting = self._waiting or self._packed.read(_CHUNK), b""
+                if not content:
+                    raise EOFError("it ends in the midst of its content")
+            unpacked = self._now.decompress(content, len(buffer))
+        buffer[: len(unpacked)] = unpacked
+        return len(unpacked)
+
+    def _begin_next(self) -> bool:
+        """Begin with the stream behind the last one, if there is any; zeros are none."""
+        self._waiting = self._now.unused_data.lstrip(b"\0")
+        while not self._waiting and (content := self._packed.read(_CHUNK)):
+            self._waiting = content.lstrip(b"\0")
+        if self._waiting:
+            self._now = self._make()
+        return bool(self._waiting)
+
+
 PACKINGS = Table(
     "way of packing",
     (
         Packing("gzip", ".gz", b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
         Packing("zstd", ".zst", b"\x28\xb5\x2f\xfd", _open_zstd),
-        Packing("bzip2", ".bz2", b"BZh", bz2.open),
-        Packing("xz", ".xz", b"\xfd7zXZ\x00", lzma.open),
+        Packing("bzip2", ".bz2", b"BZh", lambda stream: _Streams(stream, bz2.BZ2Decompressor)),
+        Packing(
+            "xz", ".xz", b"\xfd7zXZ\x00", lambda stream: _Streams(stream, lzma.LZMADecompressor)
+        ),
     ),
 )
 
@@ -106,6 +143,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             stream: Any = raw
             if packing is not None:
                 stream = io.BufferedReader(_Unpacked(packing.open(raw), raw, path), _CHUNK)
+                _refuse_packed_again(stream.peek(8), path)
             yield _as_utf8(stream)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if packing is None:
@@ -114,6 +152,15 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             f"{path} cannot be unpacked: {error}. It is damaged or was cut off: fetch or pack it "
             "again."
         ) from None
+
+
+def _refuse_packed_again(first: bytes, path: Path) -> None:
+    for inner in PACKINGS.values():
+        if first.startswith(inner.begins):
+            raise DataError(
+                f"{path} is packed twice ({inner.name} within). Unpack it once, and give what "
+                "comes of that."
+            )
 
 
 class _Unpacked(io.RawIOBase):

@@ -31,6 +31,9 @@ from plumbline.tables import Table
 _SEPARATORS = ",;\t|"
 _NAMED_SEPARATOR = re.compile(rb"\"?sep=([,;\t|])\"?")
 _BATCH = 256
+#: What each part of an Arrow stream begins with, and its end: a part without any length. Streams of
+#: before 2019 have no such mark, and their end cannot be distinguished from padding.
+_PART, _STREAM_END = b"\xff" * 4, b"\xff" * 4 + bytes(4)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,34 @@ def read_rows(path: Path) -> Iterator[RawRow]:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path} (looked for from {Path.cwd()}).")
-    yield from kind_of_file(path).read(path)
+    found = _state(path)
+    for row in kind_of_file(path).read(path):
+        yield row
+        if row.number % _BATCH == 0:
+            _refuse_changed(path, found)
+    _refuse_changed(path, found)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return a file's size and when it was last written."""
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _refuse_changed(path: Path, found: tuple[int, int]) -> None:
+    """Refuse a file that is written while it is read: its rows would be of two states of it.
+
+    One that is mapped into memory would end the process where it is cut (SIGBUS).
+    """
+    try:
+        now = _state(path)
+    except OSError:  # taken away; what is open is read on
+        return
+    if now != found:
+        raise DataError(
+            f"{path} changed while it was read ({found[0]:,} bytes at first, {now[0]:,} now). Try "
+            "again once it is written."
+        )
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -73,10 +103,20 @@ def kind_of_file(path: Path) -> FileKind:
         if name.endswith(kind.endings):
             if kind.begins is not None and not first:
                 raise DataError(f"{path} is empty.")
+            packing = next((p for p in PACKINGS.values() if first.startswith(p.begins)), None)
+            if kind.begins is not None and packing is not None:
+                raise DataError(
+                    f"{path} is {kind.name} packed by {packing.name}, and only texts are unpacked "
+                    "here. Unpack it, and give what comes of that."
+                )
             return kind
     if first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         return FILE_KINDS["json"]
     ending = Path(name).suffix
+    if ending in {packing.ending for packing in PACKINGS.values()}:
+        raise DataError(
+            f"{path} seems to be packed twice. Unpack it once, and give what comes of that."
+        )
     endings = ", ".join(e for kind in FILE_KINDS.values() for e in kind.endings)
     hint = " Save its sheet as CSV." if ending in (".xlsx", ".xls", ".ods") else ""
     raise DataError(
@@ -186,9 +226,35 @@ def _read_arrow(path: Path) -> Iterator[RawRow]:
                 source.seek(0)
                 file = batches = pa.ipc.open_stream(source)
             _refuse_repeated(file.schema.names, path)
-            yield from _numbered(batches)
+            rows = 0
+            for row in _numbered(batches):
+                rows = row.number
+                yield row
+            if isinstance(file, pa.RecordBatchStreamReader):
+                _refuse_cut_stream(source, path, rows)
     except (pa.ArrowException, OSError) as error:
         raise DataError(_damaged(path, "Arrow", error)) from None
+
+
+def _refuse_cut_stream(source: Any, path: Path, rows: int) -> None:
+    """Refuse a stream without the mark that ends it, or with something behind that.
+
+    Arrow takes the end of the file for the end of the stream, and so a part of it for the whole.
+    """
+    end, size = source.tell(), source.size()
+    source.seek(0)
+    is_marked = source.read(len(_PART)) == _PART
+    source.seek(max(0, end - len(_STREAM_END)))
+    if is_marked and source.read(len(_STREAM_END)) != _STREAM_END:
+        raise DataError(
+            f"{path} has no mark of its end behind row {rows}: it was cut off there, or is still "
+            "being written. Fetch or save it again."
+        )
+    if end < size:
+        raise DataError(
+            f"{path} cannot be read: {size - end:,} bytes stand behind its {rows} rows, as where "
+            "files were put together. Give each file by itself."
+        )
 
 
 def _numbered(batches: Iterable[Any]) -> Iterator[RawRow]:
@@ -220,7 +286,7 @@ def _records_in(batch: Any) -> Iterator[dict[str, Any] | str]:
     """Yield the rows of a batch; of one with a value that Python does not have, what it is."""
     try:
         yield from batch.to_pylist(maps_as_pydicts="strict")
-    except (ValueError, OverflowError, KeyError):  # a time beyond the year 9999, no UTF-8
+    except (ValueError, OverflowError, LookupError):  # beyond the year 9999, no UTF-8, no such zone
         for place in range(batch.num_rows):
             yield _record_at(batch, place)
 
@@ -231,8 +297,11 @@ def _record_at(batch: Any, place: int) -> dict[str, Any] | str:
         cell = batch.column(name)[place]
         try:
             record[name] = cell.as_py(maps_as_pydicts="strict")
-        except KeyError:  # a map with a key twice: its pairs
-            record[name] = cell.as_py()
+        except KeyError as error:  # a map with a key twice: its pairs
+            try:
+                record[name] = cell.as_py()
+            except LookupError:  # a time zone that nobody knows
+                return f"has a value under {name!r} that cannot be read: {error}"
         except (ValueError, OverflowError) as error:
             return f"has a value under {name!r} that cannot be read: {error}"
     return record

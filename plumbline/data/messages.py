@@ -51,6 +51,9 @@ _TURN_KEYS = frozenset(
         "reasoning_content", "reasoning", "thinking", "weight", "train", "loss",
     )
 )  # fmt: skip
+#: Keys of a turn, or of a part of it, with what is no text.
+_MEDIA = ("images", "image", "image_url", "videos", "video", "audios", "audio", "input_audio",
+          "files", "file", "attachments")  # fmt: skip
 _HH_MARK = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):[ ]?")
 _HH_LINE = re.compile(r"(?:\A\s*|\r?\n)(Human|Assistant):[ ]?")
 _HH_INSIDE = re.compile(r"\r?\n\r?\n(?:Human|Assistant):")
@@ -188,6 +191,7 @@ def _message(turn: Any, number: int) -> Message:
     named = next(
         (turn[k] for k in ("role", "from", "speaker") if not is_missing(turn.get(k))), None
     )
+    _refuse_media(turn, number)
     role = ROLE_NAMES.get(named.lower()) if isinstance(named, str) else None
     if role is None:
         raise ValueError(
@@ -229,8 +233,16 @@ def _text_of(content: Any, number: int) -> str:
             )
         if not isinstance(text, str):
             raise ValueError(f"has a part without text in turn {number}")
+        if isinstance(part, Mapping):
+            _refuse_media(part, number)
         texts.append(text)
     return "".join(texts)
+
+
+def _refuse_media(held: Mapping[str, Any], number: int) -> None:
+    for key in _MEDIA:
+        if not is_missing(held.get(key)) and held[key] not in ("", [], {}):
+            raise ValueError(f"has {key!r} in turn {number}, and this suite reads text alone")
 
 
 def _tool_calls(turn: Mapping[str, Any], number: int) -> list[dict[str, Any]]:

@@ -273,6 +273,10 @@ class ExampleReader:
             self._check_marks(record, form)
             self._check_meaning(record, form)
             parts = parts_in(record, self._columns, {*form.marks, *self._use.needs})
+            texts = parts.get("response")
+            count = sum(isinstance(t, str) for t in texts) if isinstance(texts, list) else 1
+            if count > 1 and "label" in self._use.needs:
+                raise ValueError(f"has {count} texts as its response; one is judged")
         read = form.read(parts)
         if isinstance(read, Mapping):
             return [self._checked(example_from(read))]
@@ -340,11 +344,15 @@ class ExampleReader:
                 raise ValueError(self._without(example, part))
         if example.tools and "tools" not in use.takes:
             raise ValueError(f"has tools, which {use.name} do not use")
-        if "tools" not in use.takes:
-            for part in ("chosen", "rejected", "a", "b", "response"):
-                for message in getattr(example, part) or ():
-                    if message.get("tool_calls") and part in use.needs:
-                        raise ValueError(f"'{part}' calls tools, which {use.name} do not use")
+        for part in use.needs & {"chosen", "rejected", "a", "b", "response"}:
+            for message in getattr(example, part) or ():
+                if message.get("tool_calls") and "tools" not in use.takes:
+                    raise ValueError(f"'{part}' calls tools, which {use.name} do not use")
+                if message.get("reasoning_content") and "reasoning" not in use.takes:
+                    raise ValueError(
+                        f"'{part}' has reasoning apart from its text, which {use.name} do not use: "
+                        "leave it out, or write it into the text"
+                    )
         return example
 
     def _without(self, example: Example, part: str) -> str:

@@ -37,7 +37,9 @@ from plumbline.errors import DataError
 from plumbline.seeds import derive
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
+
+    from plumbline.data.row_writer import RowWriter
 
 
 class Message(TypedDict):
@@ -200,6 +202,7 @@ class DatasetWriter:
             title=self._title,
             description=description,
             dropped=dropped,
+            features=_different_features(self._files),
         )
         (self._folder / "README.md").write_text(card, encoding="utf-8")
         counts = {f"{split}_rows": float(rows) for split, rows in sizes.items()}
@@ -334,9 +337,15 @@ def dataset_card(
     title: str,
     description: str,
     dropped: LeftOut,
+    features: Features | None = None,
 ) -> str:
-    """Return the card of a dataset, which ``datasets`` reads, too: its splits are named in it."""
-    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in sizes)
+    """Return the card of a dataset, which ``datasets`` reads, too: its splits are named in it.
+
+    A split without rows is not, since ``datasets`` opens no dataset that has one. ``features``:
+    the columns of all splits, where these differ: it would take those of the first for all.
+    """
+    named = [split for split, size in sizes.items() if size] or list(sizes)
+    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in named)
     table = "\n".join(f"| {split} | {size} |" for split, size in sizes.items())
     reasons = "\n".join(
         f"| {reason} | {count} | {numbers} |" for reason, count, numbers in dropped.by_reason()
@@ -348,7 +357,35 @@ def dataset_card(
         else "\nNothing was left out.\n"
     )
     return (
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n\n# {title}\n\n"
+        f"---\n{_as_yaml(features)}configs:\n- config_name: default\n  data_files:\n{files}\n---\n"
+        f"\n# {title}\n\n"
         f"{description}\n\nFormat: TRL `{kind}`; columns: {', '.join(columns)}.\n\n"
         f"| split | rows |\n|---|---|\n{table}\n{left_out}"
     )
+
+
+def _different_features(files: Mapping[str, RowWriter]) -> Features | None:
+    """Return the columns and types of all splits together; None where all have the same."""
+    import pyarrow as pa
+    from datasets import Features
+
+    schemas = [file.schema for file in files.values() if file.rows]
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return None
+    try:
+        return Features.from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # texts here and numbers there, say
+        return None
+
+
+def _as_yaml(features: Features | None) -> str:
+    """Return what a card says of the features of a dataset."""
+    if features is None:
+        return ""
+    from datasets import DatasetInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    card = DatasetCardData()
+    DatasetInfosDict({"default": DatasetInfo(features=features)}).to_dataset_card_data(card)
+    return f"{card.to_yaml()}\n"

@@ -2,13 +2,14 @@
 
 Memory holds the rows of one row group. A row group has the columns and types of all rows up to its
 end; where one brings new ones, a new file begins. At the end, files of several schemas are copied
-into one, group by group. What a row does not have is null.
+into one, group by group. What a row does not have is null, and so is an object without any key
+(``{}``) in a row group in which none has a key: Parquet has no such type.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +61,11 @@ class RowWriter:
         self._remove_parts()
         return list(self._schema.names)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and types of all rows, as they are written; known once they are complete."""
+        return _with_keys(self._schema)
+
     def complete(self) -> Path:
         """Write what is left to a file that is not in its place yet; return that file."""
         if self._whole is not None:
@@ -71,7 +77,7 @@ class RowWriter:
         whole = self._parts[0]
         if len(self._parts) > 1:
             whole = self._next_part()
-            self._file = _GroupFile(whole, self._schema)
+            self._file = _GroupFile(whole, self.schema)
             for group in self._groups(self._parts[:-1]):
                 self._file.write(self._in_one([group]))
             self._close()
@@ -132,12 +138,7 @@ class RowWriter:
         if self._file is None or schema != self._schema:
             self._close()
             self._schema = schema
-            for name in schema.names:
-                if _has_no_key(schema.field(name).type):
-                    raise self._unwritable(
-                        name, "an object without any key, as {} is", "Write it as JSON text"
-                    )
-            self._file = _GroupFile(self._next_part(), schema)
+            self._file = _GroupFile(self._next_part(), self.schema)
         if self._group:
             self._file.write(self._in_one(self._group))
         self._group.clear()
@@ -154,6 +155,10 @@ class RowWriter:
                 f"fractions also holds a whole number that cannot be one of them ({error}). Write "
                 "the column as text, or leave it out."
             ) from None
+        for place, field in enumerate(self.schema):
+            if field != self._schema.field(place):
+                held = map(_without_empty, whole.column(place).to_pylist())
+                whole = whole.set_column(place, field, pa.array(held, field.type))
         return whole.combine_chunks()
 
     def _unified(self, schemas: list[pa.Schema]) -> pa.Schema:
@@ -201,10 +206,25 @@ def _different_kinds(first: pa.Schema, second: pa.Schema) -> tuple[str, Exceptio
     raise AssertionError("every column has a common type")
 
 
-def _has_no_key(kind: pa.DataType) -> bool:
-    """Return whether a type holds an object without any key, which Parquet cannot."""
-    held = [kind.field(number).type for number in range(kind.num_fields)]
-    return (pa.types.is_struct(kind) and not held) or any(map(_has_no_key, held))
+def _with_keys(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with nulls for objects without any key, which Parquet does not have."""
+    return pa.schema([field.with_type(_with_key(field.type)) for field in schema])
+
+
+def _with_key(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        held = [field.with_type(_with_key(field.type)) for field in kind]
+        return pa.struct(held) if held else pa.null()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_key(kind.value_type)))
+    return kind
+
+
+def _without_empty(value: Any) -> Any:
+    """Return a value with null for every object without any key."""
+    if isinstance(value, Mapping):
+        return {name: _without_empty(held) for name, held in value.items()} or None
+    return [_without_empty(held) for held in value] if isinstance(value, list) else value
 
 
 class _GroupFile:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plumbline.data.records import Row
+from plumbline.errors import DataError
 
 _ROW_GROUP = 4096
 #: Columns that rows have only while they are built.
@@ -66,10 +67,21 @@ def write_table(path: Path, rows: Iterable[Row], schema: pa.Schema) -> int:
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(islice(rows, _ROW_GROUP)):
-            arrays = [pa.array(list(_values(group, field)), field.type) for field in schema]
+            arrays = [_array(path, group, field) for field in schema]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             count += len(group)
     return count
+
+
+def _array(path: Path, rows: Iterable[Row], field: pa.Field) -> pa.Array:
+    try:
+        return pa.array(list(_values(rows, field)), field.type)
+    except pa.ArrowInvalid as error:  # numbers are floats where some have fractions
+        raise DataError(
+            f"{path.name} cannot be written: the column {field.name!r} of numbers with fractions "
+            f"also holds a whole number that cannot be one of them ({error}). Write the column as "
+            "text, or do not keep it."
+        ) from None
 
 
 def _values(rows: Iterable[Row], field: pa.Field) -> Iterator[object]:

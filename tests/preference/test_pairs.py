@@ -272,6 +272,8 @@ def test_thumbs_are_read_however_they_are_written(tmp_path):
         {"prompt": "q0", "completion": "a", "label": False},
         {"prompt": "q99", "completion": "a", "label": "so so"},
         {"prompt": "q98", "completion": "a" * 999, "label": True},
+        {"prompt": "q97", "completion": ["a", "b"], "label": True},
+        {"prompt": "q96", "completion": [assistant("a"), user("q"), assistant("b")], "label": True},
     ]
     reader = LabelReader(write(tmp_path, records), PreferenceFileConfig(max_characters=500))
     rows, report = list(reader), reader.report
@@ -281,6 +283,8 @@ def test_thumbs_are_read_however_they_are_written(tmp_path):
     assert reasons[12] == "an earlier row has the other label"
     assert "neither true nor false" in reasons[13]
     assert "max_characters (500)" in reasons[14]
+    assert reasons[15] == "has 2 texts as its response; one is judged"
+    assert reasons[16] == "'completion' has 3 messages; one response is judged"
 
 
 def test_a_file_of_thumbs_becomes_a_dataset_and_pairs(tmp_path):

@@ -18,7 +18,7 @@ from plumbline.runs.stage import Stage
 from sft.build import build_dataset
 from sft.build.config import BuildConfig
 from sft.build.mixing import MixtureConfig, draw, portions
-from sft.build.tables import schema_of
+from sft.build.tables import schema_of, write_table
 from sft.build.workers import map_in_order
 from sft.sources import from_rows
 from tests.recipes.killing import die_within_the_next_message
@@ -375,3 +375,10 @@ def test_a_process_that_cannot_start_says_why():
     """Also where it has ended before it was sent its first rows, or all of them."""
     with pytest.raises(DataError, match="no model to clean with"):
         list(map_in_order(finds_no_model, iter(["x" * 5_000_000]), 2))
+
+
+def test_a_number_that_its_column_cannot_hold_is_named(tmp_path):
+    columns = [("messages.role", "str"), ("messages.content", "str"), ("x", "int"), ("x", "float")]
+    rows = [{"messages": [], "x": 0.5}, {"messages": [], "x": 2**53 + 1}]
+    with pytest.raises(DataError, match=r"rows.parquet .*column 'x' .*9007199254740993"):
+        write_table(tmp_path / "rows.parquet", rows, schema_of(columns))

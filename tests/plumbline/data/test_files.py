@@ -53,6 +53,8 @@ SAVED = {
     "gzipped.jsonl": gzip.compress(LINES.encode(), mtime=0),
     "rows.jsonl.bz2": bz2.compress(LINES.encode()),
     "rows.jsonl.xz": lzma.compress(LINES.encode()),
+    "two streams.jsonl.bz2": b"".join(map(bz2.compress, LINES.encode().splitlines(True))),
+    "two streams.jsonl.xz": b"\0\0\0\0".join(map(lzma.compress, LINES.encode().splitlines(True))),
     "rows.jsonl.zst": pa.compress(LINES.encode(), "zstd", asbytes=True),
     "two frames.jsonl.zst": b"".join(
         pa.compress((json.dumps(row) + "\n").encode(), "zstd", asbytes=True) for row in ROWS
@@ -159,7 +161,7 @@ def test_numbers_without_end_are_infinite(tmp_path):
     assert row.record == {"n": float("inf"), "m": 12345678901234567890, "f": float("inf")}
 
 
-PARQUET = table_bytes(pa.parquet.write_table)
+PARQUET, STREAM = table_bytes(pa.parquet.write_table), table_bytes(stream)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,14 @@ PARQUET = table_bytes(pa.parquet.write_table)
         ("x.jsonl.gz", b"plain", "it is no gzip file"),
         ("x.jsonl.zst", b"plain", "it is no zstd file"),
         ("x.jsonl.zst", b"\x28\xb5\x2f\xfd" + b"x" * 20, "cannot be unpacked"),
+        ("x.jsonl.bz2", bz2.compress(LINES.encode()) + b"BZh9 damaged", "cannot be unpacked"),
+        ("x.jsonl.xz", lzma.compress(LINES.encode()) + b"behind it", "cannot be unpacked"),
+        ("x.jsonl.xz", lzma.compress(LINES.encode())[:-9], "it ends in the midst of its content"),
+        ("x.jsonl.bz2", bz2.compress(gzip.compress(LINES.encode())), "packed twice .gzip within"),
+        ("x.jsonl.gz.gz", gzip.compress(gzip.compress(LINES.encode())), "packed twice"),
+        ("x.parquet.gz", gzip.compress(PARQUET), "is parquet packed by gzip, .* Unpack it"),
+        ("x.arrow", STREAM[:-8], "has no mark of its end behind row 2: it was cut off there"),
+        ("x.arrow", STREAM + STREAM, "bytes stand behind its 2 rows"),
         ("x.json", b"[", "its list does not end"),
         ("x.json", b'[{"a": 1}, {"a"', "row 2 is not JSON"),
         ("x.json", b'[{"a": 1}', "its list does not end"),
@@ -194,6 +204,28 @@ def test_a_damaged_file_says_what_to_do(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message) as error:
         list(read_rows(path))
     assert name in str(error.value)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path):
+    """A file that is mapped into memory would end the process where it is cut."""
+    path = tmp_path / "x.arrow"
+    with pa.ipc.new_stream(str(path), pa.schema([("a", pa.string())])) as writer:
+        for _ in range(4):
+            writer.write_batch(pa.record_batch([["x" * 1000] * 500], names=["a"]))
+    rows = read_rows(path)
+    assert next(rows).number == 1
+    with path.open("r+b") as file:
+        file.truncate(600_000)
+    with pytest.raises(DataError, match=r"x.arrow changed while it was read \(2,\d+,\d+ bytes"):
+        list(rows)
+
+
+def test_a_time_in_a_zone_that_nobody_knows_is_one_row_less(tmp_path):
+    zone = pa.array([0, None], pa.timestamp("s", tz="Mars/Phobos"))
+    pa.parquet.write_table(pa.table({"a": [1, 2], "at": zone}), tmp_path / "x.parquet")
+    first, second = read_rows(tmp_path / "x.parquet")
+    assert first.problem == "has a value under 'at' that cannot be read: 'Mars/Phobos'"
+    assert second.record == {"a": 2, "at": None}
 
 
 def test_a_list_keeps_the_rows_before_its_damage(tmp_path):

@@ -162,6 +162,15 @@ def test_the_fuller_prompt_is_taken_where_dialogues_hold_more(read):
             },
             "'chosen' calls tools, which preferences do not use",
         ),
+        (
+            {
+                "prompt": "q",
+                "chosen": [assistant("x") | {"reasoning_content": "Hm."}],
+                "rejected": "y",
+            },
+            "'chosen' has reasoning apart from its text, which preferences do not use: leave it "
+            "out, or write it into the text",
+        ),
     ],
 )
 def test_preferences_that_are_none_say_why(read, record, reason):
@@ -303,6 +312,14 @@ def test_other_columns_are_counted_and_named_once(read):
         (
             {"messages": [{"role": "system", "content": "a"}, *TALK], "system": "b"},
             "has a system message beside another one in its messages",
+        ),
+        (
+            {"messages": [user("x") | {"images": ["1.jpg"]}, assistant("y")]},
+            "'messages' has 'images' in turn 1, and this suite reads text alone",
+        ),
+        (
+            {"messages": [user([{"text": "x", "image": "1.jpg"}]), assistant("y")]},
+            "'messages' has 'image' in turn 1, and this suite reads text alone",
         ),
         ({"messages": TALK, "tools": "weather"}, "'tools' is text, not a list of functions"),
     ],

@@ -13,6 +13,7 @@ from plumbline.data.records import (
     assistant,
     is_held_out,
     iterate_dataset,
+    number_of_rows,
     opening,
     problem_with,
     prompt_id,
@@ -47,6 +48,32 @@ def test_a_dataset_opens_in_the_datasets_library(tmp_path):
     assert read_dataset(tmp_path / "out", "test") == [PAIR]
     assert "| is empty | 1 | 3 |" in (tmp_path / "out" / "README.md").read_text()
     assert Dropped.read(tmp_path / "out").rows == dropped.rows
+
+
+CALLED = {**PAIR, "chosen": [{**PAIR["chosen"][0], "reasoning_content": "Hm."}]}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ([PAIR], []),
+        ([], [PAIR]),
+        ([PAIR], [PAIR | {"more": 1}]),
+        ([PAIR | {"more": 1}], [PAIR | {"more": 1.5}]),
+        ([PAIR | {"more": None}], [PAIR | {"more": "a"}]),
+        ([PAIR], [CALLED]),
+    ],
+)
+def test_splits_that_differ_open_in_the_datasets_library(tmp_path, train, test):
+    """It takes the columns of the first split for all, and opens none where one is empty."""
+    splits = {"train": train, "test": test}
+    write_dataset(tmp_path / "out", splits, kind="preference", title="Pairs", description="")
+    loaded = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    for split, rows in splits.items():
+        assert len(loaded.get(split, [])) == len(rows) == number_of_rows(tmp_path / "out", split)
+        for row, written in zip(loaded.get(split, []), rows, strict=True):
+            assert row.items() >= {k: held for k, held in written.items() if k == "more"}.items()
+            assert row["chosen"][0].items() >= written["chosen"][0].items()
 
 
 def test_trl_takes_the_dataset_as_it_is(tmp_path):
