@@ -55,12 +55,12 @@ def read_rows(path: Path) -> Iterator[RawRow]:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path} (looked for from {Path.cwd()}).")
-    found = _state(path)
+    state = _state(path)
     for row in kind_of_file(path).read(path):
         yield row
         if row.number % _BATCH == 0:
-            _refuse_changed(path, found)
-    _refuse_changed(path, found)
+            _refuse_changed(path, state)
+    _refuse_changed(path, state)
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -69,7 +69,7 @@ def _state(path: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def _refuse_changed(path: Path, found: tuple[int, int]) -> None:
+def _refuse_changed(path: Path, earlier: tuple[int, int]) -> None:
     """Refuse a file that is written while it is read: its rows would be of two states of it.
 
     One that is mapped into memory would end the process where it is cut (SIGBUS).
@@ -78,9 +78,9 @@ def _refuse_changed(path: Path, found: tuple[int, int]) -> None:
         now = _state(path)
     except OSError:  # taken away; what is open is read on
         return
-    if now != found:
+    if now != earlier:
         raise DataError(
-            f"{path} changed while it was read ({found[0]:,} bytes at first, {now[0]:,} now). Try "
+            f"{path} changed while it was read ({earlier[0]:,} bytes at first, {now[0]:,} now). Try "
             "again once it is written."
         )
 
