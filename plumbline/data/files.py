@@ -80,8 +80,8 @@ def _refuse_changed(path: Path, earlier: tuple[int, int]) -> None:
         return
     if now != earlier:
         raise DataError(
-            f"{path} changed while it was read ({earlier[0]:,} bytes at first, {now[0]:,} now). Try "
-            "again once it is written."
+            f"{path} changed while it was read ({earlier[0]:,} bytes at first, {now[0]:,} now). "
+            "Try again once it is written."
         )
 
 

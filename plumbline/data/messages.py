@@ -51,7 +51,7 @@ _TURN_KEYS = frozenset(
         "reasoning_content", "reasoning", "thinking", "weight", "train", "loss",
     )
 )  # fmt: skip
-#: Keys of a turn, or of a part of it, with what is no text.
+#: Keys of a turn or a part with images, sound or files.
 _MEDIA = ("images", "image", "image_url", "videos", "video", "audios", "audio", "input_audio",
           "files", "file", "attachments")  # fmt: skip
 _HH_MARK = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):[ ]?")

@@ -379,7 +379,7 @@ def _different_features(files: Mapping[str, RowWriter]) -> Features | None:
 
 
 def _as_yaml(features: Features | None) -> str:
-    """Return what a card says of the features of a dataset."""
+    """Return the features of a dataset as its card holds them."""
     if features is None:
         return ""
     from datasets import DatasetInfo
