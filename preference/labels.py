@@ -140,7 +140,7 @@ def encode_labeled(
     if not 0 < liked < len(kept):
         raise DataError(
             f"{liked} of {len(kept)} responses that can be trained on were liked; both labels "
-            f"are needed. Left out: {dropped.summary() or 'none'}."
+            f"are needed. Left out: {kept.notes['left_out'] or 'none'}."
         )
     return _examples_of(table)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, groupby, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,26 @@ def tokenize(
     has another weight, ``token_weights`` are those of the tokens, with mean 1 over all learnt ones.
     """
     kept = RowFile({**_COLUMNS, **(_WRONG if wrong_answers else {})}, file)
+    if kept.writes:
+        _write(
+            kept, rows, tokenizer, limit, dropped,
+            last_turn_only=last_turn_only, wrong_answers=wrong_answers,
+        )  # fmt: skip
+    data = kept.dataset()
+    return _with_token_weights(data, _LearntWeights(**kept.notes), file)
+
+
+def _write(
+    kept: RowFile,
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: LengthLimit,
+    dropped: LeftOut,
+    *,
+    last_turn_only: bool,
+    wrong_answers: bool,
+) -> None:
+    """Write the rows that fit, and note the weights of all tokens that are learnt."""
     lengths, number, learnt = array("l"), 0, _LearntWeights()
     for part in in_parts(rows):
         tools = [json.loads(row["tools"]) if row.get("tools") else () for row in part]
@@ -85,7 +105,7 @@ def tokenize(
     dropped.advice.extend([advice] if advice is not None else [])
     if not len(kept):
         raise DataError(f"None of {number} demonstrations can be trained on: {dropped.summary()}.")
-    return _with_token_weights(kept.dataset(), learnt, file)
+    kept.notes |= asdict(learnt)
 
 
 def _examples(row: Row, sequences: Sequence[EncodedTurns]) -> list[dict[str, Any]]:
@@ -177,6 +197,6 @@ def with_weights(rows: Dataset, weights: Iterable[list[float]], file: Path | Non
 
     beside = None if file is None else file.with_name(f"{file.stem}-weights.arrow")
     column = RowFile({TOKEN_WEIGHTS: "numbers"}, beside)
-    for row in weights:
+    for row in weights if column.writes else ():
         column.add({TOKEN_WEIGHTS: row})
     return concatenate_datasets([rows, column.dataset()], axis=1)

@@ -30,7 +30,7 @@ from plumbline.runs.machine import versions
 from plumbline.runs.nodes import Nodes
 from plumbline.runs.progress import Reporter
 from plumbline.runs.shardings import SHARED
-from plumbline.runs.stage import PLACE
+from plumbline.runs.stage import PLACE, forget_rows
 from plumbline.runs.take_over import numbers_before, say_what_stays, take_over
 
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -113,6 +113,7 @@ def make_in(
         reporter.say(f"  [yellow]▸[/yellow] {name:<24} {note}")
         if run is not None:
             _say_where(store, made_id, run, name, reporter)
+        forget_rows(partial)
         clock = _Clock(partial / "clock.json", tick)
         what = (function, partial, arguments, reporter.within())
         if isolate:

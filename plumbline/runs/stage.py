@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from plumbline.runs.progress import Bar, Reporter
 PLACE = "place.json"
 #: The folder of a stage's parts, and the file in a part's own folder that says that it is done.
 PARTS, DONE = "parts", "done.json"
+#: The folder of the rows that a training reads, as token ids, and of files made of them.
+ROWS = "rows"
 #: Figures of a training that depend on the clock, in the folder where trackers write.
 SPEED = "speed.jsonl"
 F = TypeVar("F", bound=Callable[..., Mapping[str, float | None]])
@@ -55,6 +58,15 @@ def stage(
     return mark
 
 
+def forget_rows(partial: Path) -> None:
+    """Delete the rows of an attempt that was stopped, before the processes of the next one start.
+
+    Else those that wait for the first process to write them would take these.
+    """
+    for folder in (partial, *partial.glob(f"{PARTS}/*")):
+        shutil.rmtree(folder / "scratch" / ROWS, ignore_errors=True)
+
+
 class Stage:
     """What a stage function works with while it runs."""
 
@@ -72,6 +84,8 @@ class Stage:
         """Where the artefact's files go."""
         self.scratch = own / "scratch"
         """For temporary files of libraries; deleted when the stage is done."""
+        self.rows = partial / "scratch" / ROWS
+        """For the rows of a training, which the first process writes and all read."""
         self.shards = own / "shards"
         """For finished parts of long work, kept when the stage is killed."""
         in_store = partial.parent.name == PARTIAL

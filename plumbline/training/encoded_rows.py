@@ -37,6 +37,9 @@ def keep_encoded(
     ``origin``: of rows that name none. ``responses``: the texts behind a row's prompt.
     ``columns``: what is written of a row. ``problem``: why nothing can be learnt from it, or None.
     """
+    if not kept.writes:  # the first process does
+        kept.wait()
+        return int(kept.notes["read"])
     lengths, number = array("l"), 0
     for part in in_parts(rows):
         texts = [(row["prompt"], responses(row)) for row in part]
@@ -55,4 +58,5 @@ def keep_encoded(
             )
     advice = limit.advice(lengths)
     dropped.advice.extend([advice] if advice is not None else [])
+    kept.notes |= {"read": number, "left_out": dropped.summary()}
     return number

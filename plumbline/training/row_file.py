@@ -3,13 +3,15 @@
 So a training holds none of its rows as Python objects: each is read from the file when a batch asks
 for it, and what the system keeps of the file in memory it gives back when others need the memory.
 The file is in the stage's scratch folder, which is deleted when the stage is done. A stage that
-was killed leaves it there, and writes it again when it resumes.
+was killed leaves it there, and writes it again when it resumes. Where several processes share a
+training, the first one tokenizes and writes, and the others wait for its file and map it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from plumbline.data.encryption import is_encrypted
 from plumbline.errors import SystemFailedError
+from plumbline.runs.artifacts import read_json, write_json
+from plumbline.runs.processes import this_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +37,8 @@ T = TypeVar("T")
 #: Rows that are encoded, or written, at once: so many are Python objects. Of large ones fewer, of
 #: which the texts have so many characters, or the lists so many numbers.
 ROWS_AT_ONCE, SIZE_AT_ONCE = 500, 2 * 2**20
+#: How often a process looks whether the first one has written the rows.
+_SECONDS_BETWEEN_LOOKS = 0.05
 Kind = Literal["ids", "lists of ids", "numbers", "number", "flag", "text", "object"]
 """What a column holds; an object is what JSON knows."""
 
@@ -66,11 +72,12 @@ class LazyRows(Sequence[T], Generic[T]):
 def empty_folder(stage: Stage, dataset: Artifact, *others: Artifact) -> Path | None:
     """Return the folder for a stage's rows, without those of an attempt that was killed.
 
-    None where a dataset is encrypted: what is decrypted stays in memory.
+    None where a dataset is encrypted: what is decrypted stays in memory. All processes of a stage
+    have the same folder, which the first one writes to.
     """
-    folder = stage.scratch / "rows"
-    shutil.rmtree(folder, ignore_errors=True)
-    return None if any(is_encrypted(read.path) for read in (dataset, *others)) else folder
+    if stage.writes:
+        shutil.rmtree(stage.rows, ignore_errors=True)
+    return None if any(is_encrypted(read.path) for read in (dataset, *others)) else stage.rows
 
 
 def file_in(folder: Path | None, name: str) -> Path | None:
@@ -107,21 +114,31 @@ def rows_at(rows: Sequence[T], numbers: Sequence[int] | np.ndarray) -> LazyRows[
 
 
 class RowFile:
-    """Takes rows one by one and writes them to an Arrow file, some at a time."""
+    """Takes rows one by one and writes them to an Arrow file, some at a time.
+
+    Of several processes with one file, the first writes it (``writes``). The others add no rows,
+    and wait for that file where they ask for its rows, their number or ``notes``.
+    """
 
     def __init__(self, columns: Mapping[str, Kind], file: Path | None) -> None:
         """``file`` None: keep the table in memory, which is for few rows."""
         import pyarrow as pa
 
         self._file, self._kinds = file, columns
-        self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
+        self.writes = file is None or this_process() == 0
+        self.notes: dict[str, Any] = {}
+        """What the other processes learn of the rows, as JSON."""
         self._waiting: list[Mapping[str, Any]] = []
         self._written, self._size = 0, 0
+        if not self.writes:
+            return
+        self._schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
         with _on_disk(file):
             if file is None:
                 self._sink: Any = pa.BufferOutputStream()
             else:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                _note_of(file).unlink(missing_ok=True)
                 if file.is_file():
                     file.unlink()  # one that is still read would lose its rows
                 self._sink = pa.OSFile(str(file), "wb")
@@ -129,7 +146,17 @@ class RowFile:
 
     def __len__(self) -> int:
         """Return how many rows there are."""
+        self.wait()
         return self._written + len(self._waiting)
+
+    def wait(self) -> None:
+        """Wait until the first process has written the file, where another one does."""
+        if self.writes or self._written or self._file is None:
+            return
+        note = _note_of(self._file)
+        while not note.exists():  # where the first process fails, all are ended
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        self._written, self.notes = read_json(note)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row, which has a value for each column."""
@@ -159,11 +186,15 @@ class RowFile:
             return Dataset.from_file(str(self._file))
 
     def _end(self) -> None:
+        if not self.writes:
+            self.wait()
+            return
         self._write()
         with _on_disk(self._file):
             self._writer.close()
             if self._file is not None:
                 self._sink.close()
+                write_json(_note_of(self._file), [self._written, self.notes])
 
     def _write(self) -> None:
         import pyarrow as pa
@@ -219,6 +250,11 @@ class Texts:
         chunk = bisect_right(self._first, number) - 1
         text: str = self._chunks[chunk][number - self._first[chunk]].as_py()
         return text
+
+
+def _note_of(file: Path) -> Path:
+    """Return the file that says that a file of rows is whole, how many there are, and more."""
+    return file.with_suffix(".json")
 
 
 def _arrow_type(kind: Kind) -> Any:

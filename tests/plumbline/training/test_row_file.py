@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import shutil
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from plumbline.training.row_file import (
     in_parts,
     rows_at,
 )
-from sft.tokenized import tokenize
+from sft.tokenized import TOKEN_WEIGHTS, tokenize
 
 LIMIT = LengthLimit(200, "is too long")
 
@@ -202,3 +204,69 @@ def test_what_a_killed_attempt_left_is_removed(tmp_path):
     (folder / "cache-1.arrow").touch()
     assert empty_folder(stage, Artifact(tmp_path)) == folder and not folder.exists()
     assert folder.is_relative_to(stage.scratch) and not folder.is_relative_to(stage.folder)
+
+
+def beside_each_other(tmp_path, monkeypatch, encode):
+    """Return what ``encode`` gives the first process and another one, which begins before it."""
+
+    def in_process(number):
+        monkeypatch.setenv("RANK", str(number))
+        stage = Stage(tmp_path / "partial", Reporter(quiet=True), number)
+        return encode(number, empty_folder(stage, Artifact(tmp_path)))
+
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(in_process, 1)
+        time.sleep(0.2)
+        assert not waiting.done() and not list(tmp_path.rglob("*.arrow"))
+        first = in_process(0)
+        return first, waiting.result(timeout=20)
+
+
+def nothing_to_tokenize():
+    raise AssertionError("the first process tokenizes")
+    yield
+
+
+def test_one_process_writes_pairs_and_the_others_map_its_file(tokenizer, tmp_path, monkeypatch):
+    def encode(process, folder):
+        rows = nothing_to_tokenize() if process else map(pair, range(ROWS_AT_ONCE + 60))
+        return encode_pairs(rows, tokenizer, LIMIT, Dropped(), folder)
+
+    first, second = beside_each_other(tmp_path, monkeypatch, encode)
+    assert len(first) == ROWS_AT_ONCE + 60 - 56 and list(first) == list(second)
+    assert len(list(tmp_path.rglob("*.arrow"))) == 1
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.1, 0.7)])
+def test_one_process_writes_demonstrations_and_their_weights(
+    weights, tokenizer, tmp_path, monkeypatch
+):
+    def encode(process, folder):
+        rows = (demonstration(n) | {"weight": weights[n % 2]} for n in range(30))
+        rows = nothing_to_tokenize() if process else rows
+        return tokenize(rows, tokenizer, LIMIT, Dropped(), folder / "new-train.arrow")
+
+    first, second = beside_each_other(tmp_path, monkeypatch, encode)
+    assert len(first) == 30 and first.column_names == second.column_names
+    assert (TOKEN_WEIGHTS in first.column_names) == (weights[0] != weights[1])
+    assert first.to_list() == second.to_list()
+
+
+@stage("waited")
+def wait_for_rows(stage, *, note):
+    assert not stage.rows.exists()  # else a process that waits would take those of before
+    stage.rows.mkdir(parents=True)
+    (stage.rows / "pairs.json").write_text("[7, {}]")
+    if Path(note).exists():
+        raise KilledError
+    return {}
+
+
+def test_no_process_takes_the_rows_of_an_attempt_that_was_killed(tmp_path):
+    kill = tmp_path / "kill"
+    kill.touch()
+    run = Run(tmp_path, "run", "test", Config(), isolate=False, reporter=Reporter(quiet=True))
+    with pytest.raises(KilledError):
+        run.make("waited", wait_for_rows, note=str(kill))
+    kill.unlink()
+    run.make("waited", wait_for_rows, note=str(kill))
