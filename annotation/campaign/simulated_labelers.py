@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from filelock import FileLock
+
 from annotation.argilla.api import Argilla
 from annotation.argilla.client import PATIENCE_SECONDS, RefusedError
 from annotation.argilla.labeler_client import LabelerClient, ShownRecord
@@ -51,17 +53,18 @@ def create_accounts(site: Argilla, home: Path, names: Sequence[str]) -> list[Cre
     belongs to a person, and no simulation may sign in under that name.
     """
     file = home / _CREDENTIALS
-    passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     existing = {user.name for user in site.users()}
-    taken = sorted((set(names) & existing) - set(passwords))
-    if taken:
-        raise ConfigError(
-            f"{', '.join(taken)} can sign in to {site.url} already. Give the simulated labellers "
-            "other names."
-        )
-    passwords |= {name: secrets.token_urlsafe(24) for name in names if name not in passwords}
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_private(file, json.dumps(passwords, indent=2) + "\n")
+    with FileLock(home / f".{_CREDENTIALS}.lock", mode=0o600):  # several campaigns may begin
+        passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        taken = sorted((set(names) & existing) - set(passwords))
+        if taken:
+            raise ConfigError(
+                f"{', '.join(taken)} can sign in to {site.url} already. Give the simulated "
+                "labellers other names."
+            )
+        passwords |= {name: secrets.token_urlsafe(24) for name in names if name not in passwords}
+        write_private(file, json.dumps(passwords, indent=2) + "\n")
     for name in names:
         if name not in existing:
             try:

@@ -151,11 +151,14 @@ def stay(site: Site, server: Running) -> None:
         n: signal.signal(n, lambda *_: is_over.set()) for n in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        process = psutil.Process(server.pid)
-        while not is_over.wait(0.5):
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(0)
-                raise PlumblineError(f"The labelling server ended by itself. {_log_tail(site)}")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(server.pid)
+            while not is_over.wait(0.5):
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(0)
+                    break
+        if not is_over.is_set():
+            raise PlumblineError(f"The labelling server ended by itself. {_log_tail(site)}")
         down(site)
     finally:
         for number, handler in before.items():

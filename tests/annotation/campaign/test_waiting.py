@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from annotation.argilla.api import Argilla, DatasetProgress
 from annotation.argilla.client import Connection
 from annotation.argilla.labeler_client import LabelerClient, ShownRecord
-from annotation.campaign import waiting
+from annotation.campaign import simulated_labelers, waiting
 from annotation.campaign.collect import collect_labels
 from annotation.campaign.config import CampaignConfig, WaitConfig
 from annotation.campaign.connect import SiteConfig
@@ -216,6 +218,30 @@ def test_simulated_people_answer_what_is_asked():
         "strength": "3",
         "rationale": "It reads better to me.",
     }
+
+
+def test_campaigns_that_begin_at_a_time_keep_all_passwords(tmp_path, monkeypatch):
+    """The second one begins while the first writes."""
+    site = SimpleNamespace(url="here", users=lambda: [], create_user=lambda *_: None)
+    write, done = simulated_labelers.write_private, {}
+
+    def begin(name):
+        done[name] = create_accounts(site, tmp_path, [name, "both"])
+
+    second = threading.Thread(target=begin, args=("bob",))
+
+    def write_as_another_begins(*arguments):
+        if not second.ident:
+            second.start()
+            second.join(0.3)
+        write(*arguments)
+
+    monkeypatch.setattr(simulated_labelers, "write_private", write_as_another_begins)
+    begin("ana")
+    second.join(30)
+    kept = json.loads((tmp_path / "simulated.json").read_text())
+    assert kept == {each.name: each.password for made in done.values() for each in made}
+    assert set(kept) == {"ana", "bob", "both"} and done["ana"][1] == done["bob"][1]
 
 
 def test_simulated_people_do_not_take_a_person_s_name(ground, tmp_path):

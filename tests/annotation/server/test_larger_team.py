@@ -540,14 +540,22 @@ def test_the_compose_file_starts_a_command_that_there_is():
 def test_in_the_foreground_it_stays_until_it_is_told_to_stop(monkeypatch, tmp_path):
     """With a process that waits in the place of the server."""
     site = Site(tmp_path)
+
+    def tell_to_stop():
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # or it would end the tests
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         running = control.Running(process.pid, "http://127.0.0.1", time.time())
         monkeypatch.setattr(control, "down", lambda _: process.terminate())
-        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        threading.Thread(target=tell_to_stop).start()
         control.stay(site, running)
         assert process.wait(10) == -signal.SIGTERM
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
         running = control.Running(process.pid, "http://127.0.0.1", time.time())
         with pytest.raises(PlumblineError, match="ended by itself"):
             control.stay(site, running)
+    with pytest.raises(PlumblineError, match="ended by itself"):  # before it is looked at
+        control.stay(site, running)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
