@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plumbline.data.records import columns_of, iterate_dataset
 from plumbline.dropped import DroppedFile
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from plumbline.lm.context import LengthLimit
+    from sft.tasks import Tasks
     from sft.trainer import HeldOut, SFTTrainer
 
 
@@ -53,16 +55,63 @@ def train_sft(
     other tasks by name, such as those that the base learnt before.
     """
     silence_libraries()
-    import trl
     from transformers import set_seed
-
-    from sft.trainer import SFTTrainer
 
     # 1. Conversations become ids and labels, in our one place for that.
     tokenizer = load_tokenizer(base.path)
-    limit = length_limit(config.max_length, load_config(base.path))
     dropped = DroppedFile(stage.folder)
-    folder = empty_folder(stage, demonstrations, *(others or {}).values())
+    rows = _tokenized(stage, config, base, tokenizer, demonstrations, others or {}, dropped, seed)
+
+    # 2. The base, whole or with an adapter.
+    set_seed(seed)
+    trainer = _trainer(stage, config, base, tokenizer, rows, seed)
+
+    # 3. Train, with the harness at its milestones.
+    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
+    watch = trainer.watch_held_out(config.held_out)
+    fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
+    if not stage.writes and not in_shares(trainer.model):
+        return {}  # the first process evaluates and saves
+    rolled_back = _roll_back(stage, watch)
+
+    # 4. How well does it predict demonstrations that it has not seen?
+    held_out = _save(stage, config, base, tokenizer, trainer, watch, len(rows.train))
+    if watch is None:
+        stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
+    return {
+        **held_out.metrics(),
+        "train_rows": float(len(rows.train)),
+        "dropped_rows": float(len(dropped)),
+        **({} if watch is None else {"best_step": float(watch.best_step)}),
+        **({} if rows.tasks is None else _of_others(trainer)),
+        **({} if rolled_back is None else {"rolled_back_to_step": float(rolled_back)}),
+        **fitted.metrics,
+    }
+
+
+class _Rows(NamedTuple):
+    """Rows as ids and labels, those of other tasks among them."""
+
+    train: Dataset
+    test: Dataset
+    tasks: Tasks | None
+    """Which rows are of which task; None where there is one task."""
+    limit: LengthLimit
+
+
+def _tokenized(
+    stage: Stage,
+    config: SFTConfig,
+    base: Artifact,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Artifact,
+    others: Mapping[str, Artifact],
+    dropped: DroppedFile,
+    seed: int,
+) -> _Rows:
+    """Return the rows of all tasks; refuse what cannot be learnt from them as the config asks."""
+    limit = length_limit(config.max_length, load_config(base.path))
+    folder = empty_folder(stage, demonstrations, *others.values())
 
     def tokenized(artifact: Artifact, name: str) -> tuple[Dataset, Dataset]:
         train, test = (
@@ -77,72 +126,85 @@ def train_sft(
         return train, test
 
     train, test = tokenized(demonstrations, "new")
-    more, tasks = {name: tokenized(other, name) for name, other in (others or {}).items()}, None
+    more, tasks = {name: tokenized(other, name) for name, other in others.items()}, None
     stage.report_dropped(dropped)
     _check_wrong_answers(stage, config, train, demonstrations)
     if more:
         train, tasks = join_tasks(train, more, config, seed, folder)
-
-    # 2. The base, whole or with an adapter.
-    set_seed(seed)
     _check_packing(config, train)
-    bfloat16 = config.training.computes_in_bfloat16
-    trainer = SFTTrainer(
+    return _Rows(train, test, tasks, limit)
+
+
+def _trainer(
+    stage: Stage,
+    config: SFTConfig,
+    base: Artifact,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: _Rows,
+    seed: int,
+) -> SFTTrainer:
+    """Return TRL's trainer, as ours resumes it, with the model that it trains."""
+    import trl
+
+    from sft.trainer import SFTTrainer
+
+    return SFTTrainer(
         model=loaded(
-            lambda: trainable_causal_lm(base.path, config.tuning), config.tuning, bfloat16=bfloat16
+            lambda: trainable_causal_lm(base.path, config.tuning),
+            config.tuning,
+            bfloat16=config.training.computes_in_bfloat16,
         ),
         tuning=config.tuning,
         args=trl.SFTConfig(
             **config.training.trl_arguments(stage.scratch, seed)
-            | ({"packing": True, "max_length": limit.tokens} if config.packing else {})
-            | ({} if tasks is None else {"num_train_epochs": 1.0}),  # its sampler has all of them
+            | ({"packing": True, "max_length": rows.limit.tokens} if config.packing else {})
+            | ({} if rows.tasks is None else {"num_train_epochs": 1.0}),  # its sampler has all
             eval_packing=False,
             neftune_noise_alpha=config.neftune_alpha,
             per_device_eval_batch_size=4 * config.training.batch_size,
         ),
-        train_dataset=train,
-        eval_dataset=test,
+        train_dataset=rows.train,
+        eval_dataset=rows.test,
         processing_class=tokenizer,
-        tasks=tasks,
+        tasks=rows.tasks,
         wrong_answer_losses=config.wrong_answer_losses,
     )
 
-    # 3. Train, with the harness at its milestones.
-    evaluate = _evaluator(stage, hook, trainer.model, tokenizer, base, config)
-    watch = trainer.watch_held_out(config.held_out)
-    fitted = fit(trainer, stage, "supervised fine-tuning", config.evaluations, evaluate)
-    if not stage.writes and not in_shares(trainer.model):
-        return {}  # the first process evaluates and saves
-    rolled_back = _roll_back(stage, watch)
 
-    # 4. How well does it predict demonstrations that it has not seen? The weights that were asked
-    # for are the policy, and the others are in folders beside it.
+def _save(
+    stage: Stage,
+    config: SFTConfig,
+    base: Artifact,
+    tokenizer: PreTrainedTokenizerBase,
+    trainer: SFTTrainer,
+    watch: HeldOutWatch | None,
+    rows: int,
+) -> HeldOut:
+    """Save the weights that were asked for; return how well they predict held-out rows.
+
+    Where the best weights were watched for, the others are in a folder beside the policy.
+    """
+
     def save(folder: Path) -> HeldOut:
         held_out = trainer.held_out()
-        card = _card(config, len(train), base, held_out)
+        card = _card(config, rows, base, held_out)
         save_model(
-            trainer.model, tokenizer, folder, source=base.path, card=card, writes=stage.writes
+            trainer.model,
+            tokenizer,
+            folder,
+            source=base.path,
+            card=card,
+            writes=stage.writes,
         )
         return held_out
 
     if watch is None:
-        held_out = save(stage.folder)
-        stage.metrics.log(fitted.steps, {"held_out_loss": held_out.loss})
-    else:
-        keeps_best = config.held_out.keep == "best"
-        with watch.best_weights_in_model():
-            best = save(stage.folder if keeps_best else stage.folder / "best")
-        final = save(stage.folder / "final" if keeps_best else stage.folder)
-        held_out = best if keeps_best else final
-    return {
-        **held_out.metrics(),
-        "train_rows": float(len(train)),
-        "dropped_rows": float(len(dropped)),
-        **({} if watch is None else {"best_step": float(watch.best_step)}),
-        **({} if tasks is None else _of_others(trainer)),
-        **({} if rolled_back is None else {"rolled_back_to_step": float(rolled_back)}),
-        **fitted.metrics,
-    }
+        return save(stage.folder)
+    keeps_best = config.held_out.keep == "best"
+    with watch.best_weights_in_model():
+        best = save(stage.folder if keeps_best else stage.folder / "best")
+    final = save(stage.folder / "final" if keeps_best else stage.folder)
+    return best if keeps_best else final
 
 
 def _roll_back(stage: Stage, watch: HeldOutWatch | None) -> int | None:
