@@ -192,3 +192,10 @@ def test_design_names_every_dependency():
     assert len(names) > 45
     found = {word.strip(".") for word in re.findall(r"[\w.-]+", page.lower())}
     assert sorted(names - found) == []
+
+
+@pytest.mark.parametrize("room", ["annotation", "evaluation", "preference", "reward", "rl", "sft"])
+def test_a_room_s_page_names_each_of_its_folders(room):
+    page = (ROOT / "docs" / "rooms" / f"{room}.md").read_text("utf-8")
+    folders = {f"(../../{file.parent.relative_to(ROOT)}" for file in ROOT.glob(f"{room}/*/*.py")}
+    assert sorted(folder for folder in folders if folder not in page) == []

@@ -288,3 +288,11 @@ def test_a_comparison_with_the_name_of_a_row_is_seen(source):
     assert len(compared_names(ast.parse(source), rows)) == 1
     others = ast.parse("config.method == 'other' or config.other == 'lora'")
     assert compared_names(others, rows) == []
+
+
+def test_every_row_that_a_setting_may_name_is_on_a_page():
+    pages = "".join(
+        page.read_text(encoding="utf-8") for page in sorted((REPOSITORY / "docs").rglob("*.md"))
+    )
+    words = set(re.findall(r"[\w.]+", pages))
+    assert {key: rows - words for key, rows in names_of_rows().items() if rows - words} == {}
