@@ -33,8 +33,8 @@ class TemporaryFolder:
         clear(parent)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
         self.path = folder / _FILES
-        """Where its user writes."""
-        self.path.mkdir()
+        """Where its user writes, and nobody else reads. It may be moved elsewhere."""
+        self.path.mkdir(mode=0o700)
         self.close = weakref.finalize(self, _close, folder, _hold(folder), os.getpid())
 
     def __enter__(self) -> Path:

@@ -24,6 +24,7 @@ from annotation.server.environment import EMBEDDED, python
 from annotation.server.services import stored_file
 from annotation.server.site_folder import Site
 from plumbline.errors import BusyError, DataError
+from plumbline.temporary import TemporaryFolder
 
 _CONTENTS = "contents.json"
 _DATABASE = "argilla/argilla.db"
@@ -59,10 +60,10 @@ def backup(site: Site, file: Path) -> Path:
 
 def _pack(site: Site, out: BinaryIO) -> None:
     with (
-        tempfile.TemporaryDirectory(dir=site.home) as folder,
+        TemporaryFolder(site.home) as folder,
         tarfile.open(fileobj=out, mode="w:gz") as archive,
     ):
-        copy = Path(folder) / "argilla.db"
+        copy = folder / "argilla.db"
         if read(site.home) is None:
             # SQLite's own copy of a database in use: a state between two transactions.
             with (
@@ -122,27 +123,27 @@ def restore(site: Site, file: Path, *, replace: bool = False) -> Path | None:
             "name. Or restore into another --home."
         )
     site.home.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=site.home.parent, prefix=f".{site.home.name}-"))
-    try:
+    with TemporaryFolder(site.home.parent) as fresh:
         _unpack(file, fresh)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    aside = None
-    if site.home.exists():
-        # The addresses belong to this machine, not to the backup.
-        for settings in (site.settings_file, stored_file(site)):
-            if settings.exists():
-                shutil.copy2(settings, fresh / settings.name)
-        aside = Path(
-            tempfile.mkdtemp(
-                dir=site.home.parent,
-                prefix=f"{site.home.name}-before-{time.strftime('%Y%m%d-%H%M%S')}-",
-            )
-        )
-        site.home.replace(aside)  # onto an empty folder of this process's own
-    fresh.replace(site.home)
+        aside = _set_aside(site, fresh) if site.home.exists() else None
+        fresh.replace(site.home)
     site.prepare()
+    return aside
+
+
+def _set_aside(site: Site, fresh: Path) -> Path:
+    """Move the site out of the way of another, which keeps its addresses; return where it is."""
+    # The addresses belong to this machine, not to the backup.
+    for settings in (site.settings_file, stored_file(site)):
+        if settings.exists():
+            shutil.copy2(settings, fresh / settings.name)
+    aside = Path(
+        tempfile.mkdtemp(
+            dir=site.home.parent,
+            prefix=f"{site.home.name}-before-{time.strftime('%Y%m%d-%H%M%S')}-",
+        )
+    )
+    site.home.replace(aside)  # onto an empty folder of this process's own
     return aside
 
 

@@ -80,21 +80,21 @@ def _make(
 ) -> None:
     """Run a stage on a campaign's pairs and labels, outside any run."""
     import shutil
-    import tempfile
 
     from plumbline.errors import DataError
     from plumbline.quiet import silence_libraries
     from plumbline.runs.progress import Reporter
     from plumbline.runs.stage import Stage
+    from plumbline.temporary import TemporaryFolder
 
     silence_libraries()
     if out.exists():
         raise DataError(f"{out} exists already, and nothing is overwritten. Name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     reporter = Reporter()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        pairs, labels = _inputs(Path(folder), home, name)
-        stage = Stage(Path(folder) / "work", reporter)
+    with TemporaryFolder(out.parent) as folder:
+        pairs, labels = _inputs(folder, home, name)
+        stage = Stage(folder / "work", reporter)
         metrics = function(stage, pairs=pairs, labels=labels, **settings)
         shutil.move(stage.folder, out)
     for metric, value in metrics.items():

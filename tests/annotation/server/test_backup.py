@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import signal
 import sqlite3
 import stat
 import tarfile
@@ -170,6 +171,34 @@ def test_files_that_go_or_are_written_meanwhile_are_not_in_the_copy(site, tmp_pa
     other = Site(tmp_path / "elsewhere" / "site")
     restore(other, backup(site, tmp_path / "site.tar.gz"))
     assert _contents(other)[1].keys() == before.keys() - {"credentials/ana.json"}
+
+
+def killed_at(monkeypatch, name, call):
+    """Call something in another process, which is killed where it comes to a function."""
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        child = os.fork()
+        if child == 0:
+            call()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_the_next_attempt_deletes_the_copy_that_a_killed_one_left(site, tmp_path, monkeypatch):
+    """It holds people's answers and the site's secrets."""
+    before = set(site.home.iterdir())
+    killed_at(monkeypatch, "_add", lambda: backup(site, tmp_path / "first.tar.gz"))
+    assert len(set(site.home.rglob("argilla.db")) - {site.database}) == 1
+    archive = backup(site, tmp_path / "second.tar.gz")
+    assert set(site.home.iterdir()) == before
+
+    other = Site(tmp_path / "elsewhere" / "site")
+    killed_at(monkeypatch, "stored_file", lambda: restore(site, archive, replace=True))
+    assert len(list(site.home.parent.rglob("argilla.db"))) == 2
+    restore(site, archive, replace=True)
+    assert len(list(site.home.parent.glob("plumbline-*"))) == 0
+    restore(other, archive)
+    assert stat.S_IMODE(other.home.stat().st_mode) == 0o700
 
 
 def test_processes_replace_a_file_at_a_time(tmp_path, monkeypatch):
