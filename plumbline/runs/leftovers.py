@@ -7,6 +7,7 @@ what is there.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -100,8 +101,8 @@ def delete(left: Leftover) -> bool:
             left.folder.rename(going)  # nobody resumes half of it
         shutil.rmtree(going, ignore_errors=True)
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before who waits for it has it
         lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
     return True
 
 
@@ -142,7 +143,10 @@ def _is_made(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    """Yield the files below a folder, in which others may go meanwhile."""
+    for place, _, names in os.walk(folder):  # which passes over a folder that has gone
+        files = (Path(place, name) for name in names)
+        yield from (file for file in files if file.is_file() and not file.is_symlink())
 
 
 def _bytes(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -152,3 +153,20 @@ def test_an_old_one_is_deleted_by_its_age(tmp_path, stops):
     assert kept(home) == {left: "its run may resume it"}
     assert clean(home, "--delete", "--older-than", "2") == 0
     assert kept(home) == {}
+
+
+def test_a_checkpoint_that_goes_while_files_are_listed_is_not_missed(tmp_path, stops, monkeypatch):
+    """A stage that runs deletes its old ones."""
+    home = tmp_path / "runs"
+    left = attempt(home, "mine", stops, 3)
+    scandir = os.scandir
+
+    def go(folder):
+        if Path(folder).name.startswith("step-"):
+            monkeypatch.setattr(os, "scandir", scandir)
+            shutil.rmtree(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", go)
+    assert kept(home) == {left: "its run may resume it"}
+    assert os.scandir is scandir  # it went
