@@ -19,18 +19,22 @@ from types import TracebackType
 
 #: How folders begin, and what is in each: the file that is locked, and a folder for the rest.
 _PREFIX, _LOCK, _FILES = "plumbline-", ".held", "files"
+#: Where processes, by their number, have deleted what others left: forks know it of their parent.
+_cleared: set[tuple[int, Path]] = set()
 
 
 class TemporaryFolder:
     """A folder that is deleted when this object is gone, or later where its process was killed.
 
-    Those that killed processes left beside it are deleted before it is made.
+    Those that killed processes left beside it are deleted before a process makes its first one.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
         """Make it in the system's folder for temporary files, or in ``parent``."""
         parent = Path(tempfile.gettempdir()) if parent is None else parent
-        clear(parent)
+        if (os.getpid(), parent) not in _cleared:  # it takes long where a folder has many files
+            clear(parent)
+            _cleared.add((os.getpid(), parent))
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
         self.path = folder / _FILES
         """Where its user writes, and nobody else reads. It may be moved elsewhere."""
