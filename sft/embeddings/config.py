@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from plumbline.config import Config
 from plumbline.lm.tuning import TuningConfig, for_use
 from plumbline.training.config import TrainingConfig
+from sft.embeddings.pooling import POOLINGS
 
 
 class TextPairsConfig(Config):
@@ -29,7 +30,7 @@ class EmbeddingConfig(Config):
 
     tuning: Annotated[TuningConfig, AfterValidator(for_use("reward"))] = TuningConfig(method="full")
     """Which weights are trained. An adapter is merged at the end."""
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Annotated[str, POOLINGS] = "mean"
     """What of a text's states becomes its vector: their mean, or the last one."""
     temperature: float = Field(0.05, gt=0)
     """Divides the cosines in the loss."""

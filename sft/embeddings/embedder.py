@@ -16,7 +16,7 @@ from plumbline.lm.model_folder import source_of
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, read_json, write_json
-from sft.embeddings.losses import pooled
+from sft.embeddings.pooling import POOLINGS, pooling_of
 
 #: As sentence-transformers keeps them.
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"
@@ -40,7 +40,7 @@ class TextEmbedder:
     def embed_texts(self, texts: Sequence[str]) -> Any:
         """Return a vector per text, [N, D]."""
         model, tokenizer = self._loaded
-        pooling = "mean" if self._settings["pooling_mode_mean_tokens"] else "last"
+        pooling = pooling_of(self._settings, self.folder / POOLING)
         limit = read_json(self.folder / "sentence_bert_config.json")["max_seq_length"]
         return vectors(model, tokenizer, texts, pooling, limit, self._batch_size)
 
@@ -72,7 +72,8 @@ def vectors(
         ids, mask = batch["input_ids"], batch["attention_mask"]
         with torch.no_grad():
             states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            unit = torch.nn.functional.normalize(pooled(states, mask, pooling).float(), dim=-1)
+            pooled = POOLINGS[pooling].function(states, mask).float()
+            unit = torch.nn.functional.normalize(pooled, dim=-1)
         if result is None:
             result = np.zeros((len(texts), unit.shape[1]))
         result[rows] = unit.cpu().numpy()
@@ -86,8 +87,7 @@ def write_sentence_transformer(folder: Path, width: int, pooling: str, max_lengt
         folder / POOLING,
         {
             "word_embedding_dimension": width,
-            "pooling_mode_mean_tokens": pooling == "mean",
-            "pooling_mode_lasttoken": pooling == "last",
+            **{row.key: row.name == pooling for row in POOLINGS.values()},
             "pooling_mode_cls_token": False,
             "pooling_mode_max_tokens": False,
         },

@@ -30,15 +30,3 @@ def contrastive_loss(
     hidden = same.clone()
     hidden[own, own] = False
     return F.cross_entropy(cosines.masked_fill(hidden, -torch.inf), own, reduction="none")
-
-
-def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Return one vector per text, [B, D], of states [B, T, D]; ``mask`` [B, T] is 1 at tokens.
-
-    Padding is on the right.
-    """
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
-    last = mask.sum(1) - 1
-    return states[torch.arange(len(states), device=states.device), last]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from plumbline.training.exact_resume import ExactResume
-from sft.embeddings.losses import contrastive_loss, pooled
+from sft.embeddings.losses import contrastive_loss
+from sft.embeddings.pooling import POOLINGS
 
 
 class EmbeddingTrainer(ExactResume):
@@ -42,7 +43,7 @@ class EmbeddingTrainer(ExactResume):
 
     def _vectors(self, model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return pooled(states, mask, self._pooling).float()
+        return POOLINGS[self._pooling].function(states, mask).float()
 
     def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return ids of queries, texts and negatives, and which texts are right for which query."""

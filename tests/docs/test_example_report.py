@@ -10,6 +10,9 @@ import pytest
 
 from evaluation.comparison.page import render
 from plumbline import __version__
+from plumbline.config import declared
+from preference.config import DPOConfig
+from rl.config import PPOConfig
 from site_builder.pages import ROOT
 
 FOLDER = ROOT / "docs" / "example-report"
@@ -32,6 +35,13 @@ def test_the_folder_has_what_is_written_today_and_nothing_older():
     assert tables <= {*render._TABLES, "frontier", "training", "parts"}
     charts = {file.stem for file in (FOLDER / "plots").iterdir()}
     assert charts == set(re.findall(r"plots/([\w-]+)\.svg", (FOLDER / "report.md").read_text()))
+
+
+def test_its_settings_have_the_names_of_today():
+    text = (FOLDER / "report.md").read_text("utf-8")
+    shown = re.findall(r"^\| `([\w.]+)` \|", text.partition("the methods differ")[2], re.MULTILINE)
+    today = {setting.key for schema in (DPOConfig, PPOConfig) for setting in declared(schema)}
+    assert len(shown) > 50 and set(shown) - today == set()
 
 
 @pytest.mark.parametrize("at", ["matched", "final"])

@@ -8,7 +8,7 @@ import torch
 
 from plumbline.data.records import assistant, user
 from plumbline.data.sources import Rows
-from plumbline.errors import DataError
+from plumbline.errors import DataError, ModelError
 from plumbline.lm.tuning import TuningConfig
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
@@ -16,9 +16,10 @@ from plumbline.runs.stage import Stage
 from plumbline.training.config import TrainingConfig
 from sft.embeddings.config import EmbeddingConfig, TextPairsConfig
 from sft.embeddings.embedder import TextEmbedder
-from sft.embeddings.losses import contrastive_loss, pooled
+from sft.embeddings.losses import contrastive_loss
 from sft.embeddings.metrics import mean_reciprocal_rank, ranks, recall_at
 from sft.embeddings.pairs import build_text_pairs
+from sft.embeddings.pooling import POOLINGS, pooling_of
 from sft.embeddings.train import train_embeddings, with_mined_negatives
 
 THINGS = ("hammers", "saws", "nails", "levels", "drills", "screws", "ladders", "brushes")
@@ -78,8 +79,16 @@ def test_the_loss_is_worked_by_hand():
 def test_padding_is_no_part_of_a_vector():
     states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    assert pooled(states, mask, "mean").tolist() == [[2.0, 3.0]]
-    assert pooled(states, mask, "last").tolist() == [[3.0, 4.0]]
+    assert POOLINGS["mean"].function(states, mask).tolist() == [[2.0, 3.0]]
+    assert POOLINGS["last"].function(states, mask).tolist() == [[3.0, 4.0]]
+
+
+def test_a_pooling_that_is_not_done_here_is_refused(tmp_path):
+    kept = {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True, "dimension": 3}
+    assert pooling_of(kept, tmp_path) == "last"
+    for asked in ({"pooling_mode_cls_token": True}, {"pooling_mode_mean_tokens": True}):
+        with pytest.raises(ModelError, match="which is not done here"):
+            pooling_of(kept | asked, tmp_path)
 
 
 def test_ranks_recall_and_mrr_are_worked_by_hand():
