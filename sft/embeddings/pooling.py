@@ -51,11 +51,11 @@ def pooling_of(settings: Mapping[str, Any], file: Path) -> str:
 
     Raises `ModelError` for one that is not in the table, or for several at once.
     """
-    asked = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
-    names = [name for name, row in POOLINGS.items() if asked == [row.key]]
+    keys = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
+    names = [name for name, row in POOLINGS.items() if keys == [row.key]]
     if not names:
         raise ModelError(
-            f"{file} asks for {', '.join(asked) or 'no pooling'}, which is not done here. Give an "
+            f"{file} asks for {', '.join(keys) or 'no pooling'}, which is not done here. Give an "
             f"embedding model with one of {', '.join(row.key for row in POOLINGS.values())}."
         )
     return names[0]
