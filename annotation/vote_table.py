@@ -7,6 +7,8 @@ thousands of people who each see a few of many items take no more room than thei
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,6 +174,14 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
     return sorted(names, key=lambda name: (key(name), name))
+
+
+def look_alikes(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return names that differ in capitals or in how a letter is encoded: most likely one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    return tuple(tuple(same) for same in alike.values() if len(same) > 1)
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:

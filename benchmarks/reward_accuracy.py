@@ -34,13 +34,13 @@ from benchmarks.finished_seeds import FinishedSeeds
 from benchmarks.intervals import interval
 from plumbline.data.records import read_dataset
 from plumbline.dropped import Dropped
-from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config, trainable_sequence_scorer
+from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.progress import Reporter
 from plumbline.runs.stage import Stage
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from reward.config import RewardConfig
 from reward.metrics import pairwise_accuracy
@@ -118,7 +118,7 @@ def train(
     config, tokenizer = RewardConfig(), load_tokenizer(policy.path)
     training = config.training.model_copy(update={"checkpoint_every": 100_000, "epochs": epochs})
     config = config.model_copy(update={"training": training})
-    limit = length_limit(config.max_length, load_config(policy.path))
+    limit = limit_of(policy.path, config.max_length)
     rows = read_dataset(preferences.path, "train")
     pairs = encode_pairs(rows, tokenizer, limit, Dropped())
     with tempfile.TemporaryDirectory() as scratch:

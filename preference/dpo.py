@@ -10,8 +10,6 @@ from plumbline.data.records import iterate_dataset
 from plumbline.dropped import DroppedFile
 from plumbline.errors import ConfigError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.sharding import gathered
@@ -19,6 +17,7 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import encode_pairs
 from plumbline.training.row_file import empty_folder
@@ -56,7 +55,7 @@ def train_dpo(
 
     # 1. Preferences that fit, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
-    limit = length_limit(config.max_length, load_config(policy.path))
+    limit = limit_of(policy.path, config.max_length)
     rows = iterate_dataset(preferences.path, "train")
     pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage, preferences))
     stage.report_dropped(dropped)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from plumbline.data.records import Row, columns_of, iterate_dataset
 from plumbline.dropped import DroppedFile
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.sharding import gathered
@@ -18,6 +16,7 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.fit import fit
 from plumbline.training.row_file import empty_folder
 from preference.config import KTOConfig
@@ -51,7 +50,7 @@ def train_kto(
 
     # 1. Responses with their labels, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
-    limit = length_limit(config.max_length, load_config(policy.path))
+    limit = limit_of(policy.path, config.max_length)
     own = encode_labeled(_rows_of(labels), tokenizer, limit, dropped, empty_folder(stage, labels))
     examples = with_mismatches(own, limit) if config.has_kl else own
     stage.report_dropped(dropped)

@@ -14,8 +14,8 @@ from plumbline.dropped import DroppedFile
 from plumbline.errors import DataError
 from plumbline.hooks import ScorerHook
 from plumbline.lm.branches import reads_branches
-from plumbline.lm.context import LengthLimit, length_limit
-from plumbline.lm.load import load_config, trainable_sequence_scorer
+from plumbline.lm.context import LengthLimit
+from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.sharding import gathered
@@ -24,6 +24,7 @@ from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
 from plumbline.seeds import derive
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.pairs import EncodedPair, encode_pairs
 from plumbline.training.row_file import empty_folder, rows_at
@@ -102,7 +103,7 @@ def _read(
 ) -> TrainingData:
     """Read and encode the pairs; count those that are left out."""
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
-    limit = length_limit(config.max_length, load_config(policy.path))
+    limit = limit_of(policy.path, config.max_length)
     rows = _rows_to_train_on(preferences, config)
     pairs = encode_pairs(rows, tokenizer, limit, dropped, empty_folder(stage, preferences))
     stage.report_dropped(dropped)

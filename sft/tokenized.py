@@ -16,6 +16,7 @@ from plumbline.errors import DataError
 from plumbline.lm.chat import ConversationRefusedError, EncodedTurns, encode_demonstrations
 from plumbline.lm.chat_template import Tool
 from plumbline.lm.context import LengthLimit
+from plumbline.training.encoded_rows import token_without_row
 from plumbline.training.row_file import Kind, Lists, RowFile, in_parts
 from sft.answer_batches import (
     NO_WRONG_ANSWERS,
@@ -96,6 +97,10 @@ def _write(
                 lengths.append(max(map(_length, examples)))
                 if lengths[-1] > limit.tokens:
                     raise ConversationRefusedError(limit.reason)
+                ids = [s for e in examples for s in (e["input_ids"], *e.get(WRONG_IDS, ()))]
+                unknown = token_without_row(tokenizer, limit, ids)
+                if unknown is not None:
+                    raise ConversationRefusedError(unknown)
                 for example in _learnt(examples):
                     kept.add(example)
                     learnt.add(example)

@@ -10,8 +10,7 @@ from plumbline.data.records import columns_of, iterate_dataset
 from plumbline.dropped import DroppedFile
 from plumbline.errors import ConfigError
 from plumbline.hooks import EvaluationHook
-from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config, trainable_causal_lm
+from plumbline.lm.load import trainable_causal_lm
 from plumbline.lm.model_folder import source_of
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.sharding import gathered, in_shares
@@ -19,6 +18,7 @@ from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.fit import Evaluate, fit
 from plumbline.training.held_out import HeldOutWatch
 from plumbline.training.row_file import empty_folder, file_in
@@ -110,7 +110,7 @@ def _tokenized(
     seed: int,
 ) -> _Rows:
     """Return the rows of all tasks; refuse what cannot be learnt from them as the config asks."""
-    limit = length_limit(config.max_length, load_config(base.path))
+    limit = limit_of(base.path, config.max_length)
     folder = empty_folder(stage, demonstrations, *others.values())
 
     def tokenized(artifact: Artifact, name: str) -> tuple[Dataset, Dataset]:

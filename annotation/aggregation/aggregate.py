@@ -40,6 +40,7 @@ from annotation.aggregation.methods import METHODS
 from annotation.aggregation.votes import Ballot, counted_votes, plurality, sort_labels, tally
 from annotation.gold_answers import read_gold
 from annotation.sources.simulated_labels import TRUTH_FILE
+from annotation.vote_table import in_natural_order, look_alikes
 from plumbline.data.labels import Choice, Label, read_labels
 from plumbline.data.records import Row, as_json_lines, is_held_out, read_dataset, write_dataset
 from plumbline.dropped import Dropped
@@ -80,6 +81,12 @@ def aggregate_labels(
     )
     if consensus.note is not None:
         stage.say(consensus.note)
+    notes = [
+        f"Counted as {len(names)} people: {', '.join(map(repr, names))}."
+        for names in look_alikes(in_natural_order({label.annotator for label in all_labels}))
+    ]
+    for note in notes:
+        stage.say_plainly(note)
 
     # 2. Make a preference of each pair that has one; keep the other pairs in a file of their own.
     splits, undecided, dropped = _decide(rows, pairs.id, ballot, consensus, config, data_seed)
@@ -100,7 +107,7 @@ def aggregate_labels(
             splits,
             kind="preference",
             title="Preferences",
-            description=f"{how} of the votes in {labels.id}, split by prompt.",
+            description=" ".join([f"{how} of the votes in {labels.id}, split by prompt.", *notes]),
             dropped=dropped,
         )
     )

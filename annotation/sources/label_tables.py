@@ -11,14 +11,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from annotation.vote_table import Vote, VoteTable
+from annotation.vote_table import Vote, VoteTable, look_alikes
 from plumbline.data.files import read_rows
 from plumbline.data.label_formats import ITEM_NAMES, PERSON_NAMES, VOTE_NAMES
 from plumbline.data.labels import LABELS_FILE, Label, read_labels
@@ -163,8 +162,8 @@ def read_votes(path: Path, columns: Columns = Columns(), no_vote: Sequence[str] 
             if getattr(chosen, column.name) != getattr(columns, column.name)
         ),
         missing=dict(reader.missing),
-        look_alikes=_look_alikes(votes.categories),
-        people_alike=_look_alikes(votes.people),
+        look_alikes=look_alikes(votes.categories),
+        people_alike=look_alikes(votes.people),
     )
 
 
@@ -350,14 +349,6 @@ def _first_repeated(names: Sequence[str]) -> tuple[int, int] | None:
             return first[name], number
         first[name] = number
     return None
-
-
-def _look_alikes(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return names that differ in capitals or in how a letter is encoded: most likely one."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    return tuple(tuple(same) for same in alike.values() if len(same) > 1)
 
 
 def _listed_votes(columns: Columns) -> str:

@@ -18,6 +18,8 @@ class LengthLimit(NamedTuple):
     """Why a longer row is left out, in words that follow the row's name."""
     context: int | None = None
     """The model's own context; None where it is not known."""
+    rows: int | None = None
+    """Tokens that the model has a row for in its embeddings; None where it is not known."""
 
     def advice(self, lengths: Sequence[int]) -> str | None:
         """Return how many of the rows that are too long fit at which ``max_length``.

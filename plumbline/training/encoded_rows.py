@@ -4,16 +4,47 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.data.records import Row
 from plumbline.dropped import LeftOut
 from plumbline.lm.chat import ConversationRefusedError, EncodedResponses, encode_responses
-from plumbline.lm.context import LengthLimit
+from plumbline.lm.context import LengthLimit, length_limit
+from plumbline.lm.load import load_config
+from plumbline.lm.model_folder import source_of
 from plumbline.training.row_file import RowFile, in_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def limit_of(folder: Path, max_length: int) -> LengthLimit:
+    """Return what a model in a folder takes: how long a text, and which tokens.
+
+    An adapter may bring rows of its own, so its tokens are not known.
+    """
+    config, has_adapter = load_config(folder), bool(source_of(folder).adapters)
+    rows = None if has_adapter else getattr(config.get_text_config(), "vocab_size", None)
+    return length_limit(max_length, config)._replace(rows=rows)
+
+
+def token_without_row(
+    tokenizer: PreTrainedTokenizerBase, limit: LengthLimit, sequences: Iterable[Sequence[int]]
+) -> str | None:
+    """Return why ids cannot be trained on where the model has no row for one; None where it has.
+
+    Such a token is of the tokenizer alone, as one that was added to it: it would be trained on, or
+    with an adapter only read, as the mean of all tokens.
+    """
+    highest = max((max(ids, default=0) for ids in sequences), default=0)
+    if limit.rows is None or highest < limit.rows:
+        return None
+    token = tokenizer.convert_ids_to_tokens(highest)
+    return (
+        f"has the token {token!r} (id {highest}), and the model has rows for {limit.rows} tokens: "
+        "take it out of the text or the chat template, or resize the model's embeddings"
+    )
 
 
 def _no_problem(row: Row, ids: EncodedResponses) -> None:
@@ -49,7 +80,9 @@ def keep_encoded(
                 reason: str | None = str(ids)
             else:
                 lengths.append(len(ids.prompt_ids) + max(map(len, ids.responses)))
-                reason = problem(row, ids)
+                reason = problem(row, ids) or token_without_row(
+                    tokenizer, limit, [ids.prompt_ids, *ids.responses]
+                )
                 if reason is None and lengths[-1] <= limit.tokens:
                     kept.add(columns(row, ids))
                     continue

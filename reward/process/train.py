@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from plumbline.data.records import Row
 from plumbline.dropped import DroppedFile
-from plumbline.lm.context import length_limit
-from plumbline.lm.load import load_config, trainable_sequence_scorer
+from plumbline.lm.load import trainable_sequence_scorer
 from plumbline.lm.precision import compute_precision
 from plumbline.lm.save import model_card, save_model
 from plumbline.lm.tokenizer import load_tokenizer
 from plumbline.quiet import silence_libraries
 from plumbline.runs.artifacts import Artifact, write_json
 from plumbline.runs.stage import Stage, stage
+from plumbline.training.encoded_rows import limit_of
 from plumbline.training.fit import fit
 from plumbline.training.row_file import empty_folder
 from reward.process.config import ProcessConfig
@@ -43,7 +43,7 @@ def train_process_reward(
 
     # 1. Labelled steps, as ids.
     tokenizer, dropped = load_tokenizer(policy.path), DroppedFile(stage.folder)
-    limit = length_limit(config.max_length, load_config(policy.path))
+    limit = limit_of(policy.path, config.max_length)
     hard = are_from_rollouts(steps) if config.hard_labels is None else config.hard_labels
     train, test = (labeled_rows(steps, part, hard=hard) for part in ("train", "test"))
     examples = encode_steps(train, tokenizer, limit, dropped, empty_folder(stage, steps))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -154,6 +156,19 @@ def test_labels_are_where_the_assistant_speaks(tokenizer):
     ]
     end = tokenizer.eos_token
     assert tokenizer.decode(labels) == f"Two.{end}Four.{end}"
+
+
+def test_a_row_with_a_token_that_the_model_has_no_row_for_is_left_out(tokenizer):
+    rows = [
+        {"messages": [user("Hi"), assistant(text)], "origin": "a", "row": number}
+        for number, text in enumerate(["One.", "Two <new>."], 1)
+    ]
+    limit, dropped = LengthLimit(99, "", rows=len(tokenizer)), Dropped()
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    assert len(tokenize(rows, tokenizer, limit, dropped)) == 1
+    (left,) = dropped.rows
+    assert left["row"] == 2 and f"has the token '<new>' (id {limit.rows})" in left["reason"]
 
 
 def test_the_loss_is_that_of_a_plain_model(base_folder, tokenizer):

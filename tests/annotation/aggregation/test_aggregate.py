@@ -188,6 +188,18 @@ def ballots(**special):
     return labels
 
 
+def test_names_that_differ_in_capitals_alone_are_said(aggregate, tmp_path):
+    votes = [
+        label("a", pair_id=f"p{n}", annotator=name)
+        for n in range(40)
+        for name in ("Ana", "ana", "Jos\u00e9", "Jose\u0301", "ben")
+    ]
+    aggregate(votes)
+    (card,) = (path.read_text() for path in tmp_path.glob("made/**/README.md"))
+    assert "Counted as 2 people: 'Ana', 'ana'. Counted as 2 people: 'Jose\u0301'" in card
+    assert "'ben'" not in card
+
+
 def test_pairs_that_prefer_neither_are_kept_apart_with_the_reason(aggregate):
     figures, decided, undecided, dropped = aggregate(
         ballots(p0="tie tie a", p1="both_bad both_bad", p2="a b", p3="", p4="a a tie b")

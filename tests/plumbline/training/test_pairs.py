@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from plumbline.data.records import (
@@ -50,3 +52,18 @@ def test_where_no_pair_is_left_their_number_is_said(pairs, tokenizer):
     rows = iterate_dataset(pairs[0], "train")
     with pytest.raises(DataError, match="None of 2500 pairs can be trained on"):
         encode_pairs(rows, tokenizer, LengthLimit(3, "is too long"), Dropped())
+
+
+def test_a_pair_with_a_token_that_the_model_has_no_row_for_is_left_out(pairs, tokenizer):
+    """Added to the tokenizer alone, it would be trained on as the mean of all tokens."""
+    rows = pairs[1][:3]
+    rows[1] = rows[1] | {"chosen": [assistant("It is <eleven>.")]}
+    limit = LengthLimit(512, "is too long", rows=len(tokenizer))
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<eleven>"]})
+    dropped = Dropped()
+    assert len(encode_pairs(iter(rows), tokenizer, limit, dropped)) == 2
+    (left,) = dropped.rows
+    assert left["row"] == 2 and left["reason"].startswith(
+        f"has the token '<eleven>' (id {limit.rows}), and the model has rows for {limit.rows} "
+    )
