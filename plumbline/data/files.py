@@ -231,29 +231,34 @@ def _read_arrow(path: Path) -> Iterator[RawRow]:
                 rows = row.number
                 yield row
             if isinstance(file, pa.RecordBatchStreamReader):
-                _refuse_cut_stream(source, path, rows)
+                _refuse_more(path, source.size() - source.tell(), rows)
+                refuse_cut_stream(path, f" behind row {rows}")
     except (pa.ArrowException, OSError) as error:
         raise DataError(_damaged(path, "Arrow", error)) from None
 
 
-def _refuse_cut_stream(source: Any, path: Path, rows: int) -> None:
-    """Refuse a stream without the mark that ends it, or with something behind that.
+def refuse_cut_stream(path: Path, rows: str = "") -> None:
+    """Refuse a stream of Arrow without the mark that ends it.
 
     Arrow takes the end of the file for the end of the stream, and so a part of it for the whole.
+    ``rows``: what was read, for the error.
     """
-    end, size = source.tell(), source.size()
-    source.seek(0)
-    is_marked = source.read(len(_PART)) == _PART
-    source.seek(max(0, end - len(_STREAM_END)))
-    if is_marked and source.read(len(_STREAM_END)) != _STREAM_END:
+    with path.open("rb") as file:
+        is_marked = file.read(len(_PART)) == _PART
+        file.seek(max(0, path.stat().st_size - len(_STREAM_END)))
+        if is_marked and file.read() != _STREAM_END:
+            raise DataError(
+                f"{path} has no mark of its end{rows}: it was cut off there, or is still being "
+                "written. Fetch or save it again."
+            )
+
+
+def _refuse_more(path: Path, size: int, rows: int) -> None:
+    """Refuse a stream of Arrow with something behind its end, which would not be read."""
+    if size:
         raise DataError(
-            f"{path} has no mark of its end behind row {rows}: it was cut off there, or is still "
-            "being written. Fetch or save it again."
-        )
-    if end < size:
-        raise DataError(
-            f"{path} cannot be read: {size - end:,} bytes stand behind its {rows} rows, as where "
-            "files were put together. Give each file by itself."
+            f"{path} cannot be read: {size:,} bytes stand behind its {rows} rows, as where files "
+            "were put together. Give each file by itself."
         )
 
 

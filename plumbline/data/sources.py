@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from plumbline.data.files import read_rows
+from plumbline.data.byte_streams import plain_name
+from plumbline.data.files import FILE_KINDS, read_rows, refuse_cut_stream
 from plumbline.data.raw_rows import RawRow, whole_characters
 from plumbline.errors import DataError
 from plumbline.runs.artifacts import sha256
 from plumbline.runs.calls import SourceFile
 
+#: Of files whose rows a folder may hold.
+_ENDINGS = tuple(ending for kind in FILE_KINDS.values() for ending in kind.endings)
 #: Most files in the folder of a dataset.
 _MOST_FILES = 10_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -154,6 +157,8 @@ def _load(source: Source) -> Any:
 
         path = Path(source.place)
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            for file in sorted(path.rglob("*.arrow")):
+                refuse_cut_stream(file)
             dataset = datasets.load_from_disk(source.place)
         else:
             dataset = datasets.load_dataset(
@@ -189,12 +194,37 @@ def _readable(source: Source) -> Iterator[None]:
     except Exception as problem:  # it raises what its many readers and the network raise
         first = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
         if Path(source.place).is_dir():
+            first = _in_its_files(source.place) or first
             raise DataError(
-                f"{source.place} cannot be read as a dataset: {first}. Give one of its files "
-                "instead, or save it again with save_to_disk."
+                f"{source.place} cannot be read as a dataset: {first}. "
+                "Give one of its files instead, or save it again with save_to_disk."
             ) from None
         raise DataError(
             f"There is no file or folder {source.place!r} here, and the hub's dataset of this name "
             f"cannot be had: {type(problem).__name__}: {first}. Check the name, or fetch the "
             "dataset where there is a network and give its folder."
         ) from None
+
+
+def _in_its_files(folder: str) -> str | None:
+    """Return what keeps the files of a folder from being one dataset, with the file and the row.
+
+    ``datasets`` names neither. None where each can be read, and all have the same columns.
+    """
+    columns: dict[frozenset[str], Path] = {}
+    for file in sorted(Path(folder).rglob("*")):
+        is_data = file.is_file() and plain_name(file).endswith(_ENDINGS)
+        if not is_data or any(part.startswith((".", "__")) for part in file.parts):
+            continue
+        try:
+            for row in read_rows(file):
+                if row.record is None:
+                    return f"{file}, {row.place} {row.problem}"
+                columns.setdefault(frozenset(row.record), file)
+                if len(columns) > 1:
+                    (one, first), (other, second) = columns.items()
+                    differing = ", ".join(map(repr, sorted(one ^ other)))
+                    return f"{first} and {second} ({row.place}) differ in the columns {differing}"
+        except DataError as problem:
+            return str(problem).rstrip(".")
+    return None

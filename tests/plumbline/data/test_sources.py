@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from plumbline.data.records import assistant, user, write_dataset
@@ -108,3 +109,28 @@ def test_rows_in_memory_are_a_source():
         (1, ROWS[0]),
         (2, ROWS[1]),
     ]
+
+
+def test_what_keeps_files_from_being_one_dataset_is_said_with_file_and_row(tmp_path):
+    """The library names neither."""
+    for name, text in (("a.jsonl", '{"a": 1}\n'), ("b.jsonl", '{"a": 2}\n{"a": 3, "b": 4}\n')):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(
+        DataError, match=r"a.jsonl and .*b.jsonl \(line 2\) differ in the columns 'b'"
+    ):
+        list(source_at(tmp_path).rows())
+    (tmp_path / "b.jsonl").write_text('{"a": 2}\n{broken\n')
+    with pytest.raises(DataError, match=r"b.jsonl, line 2 is not JSON"):
+        list(source_at(tmp_path).rows())
+
+
+def test_a_saved_dataset_that_was_cut_off_is_refused(tmp_path):
+    """Between two batches, which the library takes for the end."""
+    datasets.Dataset.from_list([{"a": n} for n in range(3000)]).save_to_disk(tmp_path / "one")
+    (file,) = (tmp_path / "one").glob("*.arrow")
+    with pa.memory_map(str(file)) as source:
+        pa.ipc.open_stream(source).read_next_batch()
+        end = source.tell()
+    file.write_bytes(file.read_bytes()[:end])
+    with pytest.raises(DataError, match=r"arrow has no mark of its end"):
+        list(source_at(tmp_path / "one").rows())
