@@ -18,6 +18,8 @@ from plumbline.errors import DataError
 from plumbline.runs.artifacts import sha256
 from plumbline.runs.calls import SourceFile
 
+#: What `save_to_disk` writes beside the rows.
+_SAVED = ("dataset_info.json", "dataset_dict.json")
 #: Of files whose rows a folder may hold.
 _ENDINGS = tuple(ending for kind in FILE_KINDS.values() for ending in kind.endings)
 #: Most files in the folder of a dataset.
@@ -156,7 +158,7 @@ def _load(source: Source) -> Any:
         import datasets
 
         path = Path(source.place)
-        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        if any((path / name).exists() for name in _SAVED):
             for file in sorted(path.rglob("*.arrow")):
                 refuse_cut_stream(file)
             dataset = datasets.load_from_disk(source.place)
@@ -209,9 +211,12 @@ def _readable(source: Source) -> Iterator[None]:
 def _in_its_files(folder: str) -> str | None:
     """Return what keeps the files of a folder from being one dataset, with the file and the row.
 
-    ``datasets`` names neither. None where each can be read, and all have the same columns.
+    ``datasets`` names neither. None where each can be read and all have the
+    same columns, and for what `save_to_disk` wrote.
     """
     columns: dict[frozenset[str], Path] = {}
+    if any((Path(folder) / name).exists() for name in _SAVED):
+        return None
     for file in sorted(Path(folder).rglob("*")):
         is_data = file.is_file() and plain_name(file).endswith(_ENDINGS)
         if not is_data or any(part.startswith((".", "__")) for part in file.parts):
@@ -222,8 +227,8 @@ def _in_its_files(folder: str) -> str | None:
                     return f"{file}, {row.place} {row.problem}"
                 columns.setdefault(frozenset(row.record), file)
                 if len(columns) > 1:
-                    (one, first), (other, second) = columns.items()
-                    differing = ", ".join(map(repr, sorted(one ^ other)))
+                    (names, first), (others, second) = columns.items()
+                    differing = ", ".join(map(repr, sorted(names ^ others)))
                     return f"{first} and {second} ({row.place}) differ in the columns {differing}"
         except DataError as problem:
             return str(problem).rstrip(".")
