@@ -46,7 +46,7 @@ def import_labels(
             raise DataError(
                 f"{report.origin} leaves {trained} responses to train on, {liked} of them liked, "
                 f"and {writer.rows('test')} held out; some of each are needed. Give more, or raise "
-                f"held_out_share. Left out: {dropped.reasons() or 'none'}."
+                f"held_out_share. Left out: {dropped.summary() or 'none'}."
             )
         for note in report.notes():
             stage.say_plainly(note)

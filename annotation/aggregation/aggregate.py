@@ -95,7 +95,7 @@ def aggregate_labels(
         raise DataError(
             f"Of {len(rows)} labelled pairs, {len(splits['train'])} are left to train on and "
             f"{len(splits['test'])} held out, and both need at least one. Label more pairs, or "
-            f"change held_out_share ({config.held_out_share}). Left out: {dropped.reasons()}."
+            f"change held_out_share ({config.held_out_share}). Left out: {dropped.summary()}."
         )
 
     # 3. Write the dataset and its metrics.

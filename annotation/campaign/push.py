@@ -201,7 +201,7 @@ def _decide(
         raise DataError(
             f"There is nothing to label: of {len(pairs) + len(dropped.rows)} rows, {len(kept)} are "
             f"pairs that can be shown, and {len(kept) - len(votes)} of these are gold items or "
-            f"training pairs. Left out: {left_out.reasons() or 'none'}."
+            f"training pairs. Left out: {left_out.summary() or 'none'}."
         )
     decided = (
         plan([pair.id for pair in votes], answers, config, campaign.secret, items)

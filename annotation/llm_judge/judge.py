@@ -86,7 +86,7 @@ def judge_pairs(
     if not labels:
         raise DataError(
             f"The judge {config.model!r} gave no label to any of {len(rows)} pairs: "
-            f"{dropped.reasons()}. Its answers are in {file}. Use another model, or change "
+            f"{dropped.summary()}. Its answers are in {file}. Use another model, or change "
             "judge.structured or judge.max_tokens."
         )
 

@@ -43,7 +43,7 @@ def pair_responses(
     if not pairs:
         raise DataError(
             f"{samples.id} and {baseline_samples.id} have no two responses to compare: "
-            f"{dropped.reasons()}."
+            f"{dropped.summary()}."
         )
     if at_most is not None and at_most < len(pairs):
         kept = sorted(rng(data_seed, "pairs to judge").sample(range(len(pairs)), at_most))

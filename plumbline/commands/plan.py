@@ -319,9 +319,9 @@ def _show(
     unit, size = ("GiB", 1 << 30) if largest >= 1 << 30 else ("MiB", 1 << 20)
     console.print(f"A model of {_count(parameters)} parameters; memory of each process in {unit}:")
     names = ("parameters", "gradients", "optimizer", "activations", "cache")
-    titles = [*names, "in all", "fits"]
+    titles = ["weights", "gradients", "moments", *names[3:], "total", "fits"]
     table = Table(
-        "training",
+        Column("training", no_wrap=True),
         *(Column(title, justify="right", no_wrap=True) for title in titles),
         Column("time", justify="right"),
         *([Column("cost", justify="right", no_wrap=True)] if price is not None else []),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.tree import Tree
 
 from plumbline.runs.artifacts import MANIFEST, Artifact, Store
@@ -38,7 +38,8 @@ def _show_run(console: Console, run: RunRecord) -> None:
     identities = column_to_copy(
         "artifact", (artifact.id for artifact in artifacts.values()), console
     )
-    table = Table(stages, identities, "time", "memory", "figures", box=None, pad_edge=False)
+    figures = Column("figures", overflow="fold")
+    table = Table(stages, identities, "time", "memory", figures, box=None, pad_edge=False)
     for name, artifact in artifacts.items():
         manifest = artifact.manifest
         table.add_row(

@@ -23,6 +23,9 @@ def guess_columns(names: Sequence[str], use: Use) -> dict[str, str]:
     """Return the likely column of each part that a use needs, where a name tells."""
     guessed: dict[str, str] = {}
     for part in _order(use):
+        if part in names:
+            guessed[part] = part
+            continue
         for word in _WORDS.get(part, ()):
             free = [name for name in names if name not in guessed.values()]
             column = next((name for name in free if word in _words_of(name)), None)

@@ -129,7 +129,7 @@ def source_at(place: str | Path, folder: Path = Path()) -> Source:
         return Source(name, split, config, is_dataset=True)
     raise DataError(
         f"There is no file {whole} (looked for from {Path.cwd()}), and it is not a dataset of the "
-        "hub (org/name). Set its path in the config, or with --set."
+        "hub (org/name). Correct its path in the command or the config."
     )
 
 

@@ -98,7 +98,11 @@ STEPS = (
     Format(
         "stepwise",
         "TRL's stepwise supervision, Math-Shepherd as TRL has it: steps with true or false each",
-        {"prompt": ("prompt",), "steps": ("completions", "steps"), "step_labels": ("labels",)},
+        {
+            "prompt": ("prompt",),
+            "steps": ("completions", "steps"),
+            "step_labels": ("labels", "step_labels"),
+        },
         marks=("prompt", "steps", "step_labels"),
         example={"prompt": "What is 2 + 3?", "completions": ["2 + 3 = 5"], "labels": [True]},
     ),

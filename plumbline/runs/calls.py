@@ -56,7 +56,7 @@ class SourceFile:
         if not self.path.is_file():
             raise DataError(
                 f"There is no file {self.path} (looked for from {Path.cwd()}). "
-                "Set its path in the config, or with --set."
+                "Correct its path in the command or the config."
             )
 
 

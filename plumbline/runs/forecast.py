@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from plumbline.runs.run import RunRecord, all_runs
 _WORTH_NAMING = 5.0
 #: Settings that say how long a training is. Its stages have the name of the part of the settings.
 _LENGTHS = ("epochs", "max_steps", "iterations", "rounds")
+_SEED = re.compile(r"seed-(\d+)")
 #: What makes two machines the same for a forecast.
 _MACHINE = ("system", "architecture", "cores", "device")
 
@@ -39,9 +40,12 @@ class Forecast:
     def left(self, finished: Iterable[str]) -> float:
         """Return the seconds of the stages that are not made yet.
 
-        Stages of different seeds count as one another, since each takes as long.
+        Stages of different seeds count as one another, since each takes as long. 0 where a stage
+        is none of the earlier run's: what follows it is not known then.
         """
         done = Counter(map(_without_seed, finished))
+        if done.keys() - set(map(_without_seed, self.seconds)):
+            return 0.0
         left = 0.0
         for name, seconds in self.seconds.items():
             if done[_without_seed(name)]:
@@ -92,6 +96,7 @@ def forecast(home: Path, recipe: str, settings: Mapping[str, str]) -> Forecast |
         keys = settings.keys() | earlier.keys()
         differing = sum(settings.get(key) != earlier.get(key) for key in keys)
         if best is None or differing < best.differing:
+            seconds = _with_seeds(seconds, _seeds(earlier), _seeds(settings))
             parts = set(map(_part_of, seconds))
             factors = {p: f for p, f in _factors(settings, earlier).items() if p in parts}
             scaled = {part: factor for part, factor in factors.items() if factor not in (1.0, None)}
@@ -119,6 +124,29 @@ def _factors(settings: Mapping[str, str], earlier: Mapping[str, str]) -> dict[st
     return factors
 
 
+def _seeds(settings: Mapping[str, str]) -> Sequence[int]:
+    """Return the training seeds of a run; none where it has no such setting."""
+    seeds = json.loads(settings.get("seeds", "[]"))
+    return seeds if isinstance(seeds, list) else []
+
+
+def _with_seeds(
+    seconds: Mapping[str, float], there: Sequence[int], here: Sequence[int]
+) -> dict[str, float]:
+    """Return the seconds for as many stages of each method as there are seeds here."""
+    if not there or not here:
+        return dict(seconds)
+    taken: dict[str, float] = {}
+    for name, value in seconds.items():
+        match = _SEED.search(name)
+        if match is None or int(match[1]) not in there:
+            taken[name] = value
+            continue
+        for seed in here[there.index(int(match[1])) :: len(there)]:
+            taken[f"{name[: match.start()]}seed-{seed}{name[match.end() :]}"] = value
+    return taken
+
+
 def _is_length(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
@@ -129,7 +157,7 @@ def _part_of(stage: str) -> str:
 
 
 def _without_seed(name: str) -> str:
-    return re.sub(r"seed-\d+", "seed", name)
+    return _SEED.sub("seed", name)
 
 
 def _taken(

@@ -108,9 +108,7 @@ def make_in(
             return artifact, True
         partial.mkdir(exist_ok=True)
         _take_over(store, made_id, function, call, (processes, sharding), reporter)
-        resumes = (partial / "clock.json").exists()
-        note = "[dim]resumes where it was stopped[/dim]" if resumes else ""
-        reporter.say(f"  [yellow]▸[/yellow] {name:<24} {note}")
+        reporter.say(f"  [yellow]▸[/yellow] {name:<24} [dim]{_how_it_begins(partial)}[/dim]")
         if run is not None:
             _say_where(store, made_id, run, name, reporter)
         forget_rows(partial)
@@ -128,6 +126,16 @@ def make_in(
         artifact = store.publish(partial / "out", manifest)
         shutil.rmtree(partial)
     return artifact, False
+
+
+def _how_it_begins(partial: Path) -> str:
+    """Return what to say where a stage was stopped before; nothing where it is new."""
+    if not (partial / "clock.json").exists():
+        return ""
+    kept = (path for kind in ("checkpoints/step-*", "shards/*") for path in partial.rglob(kind))
+    if any(kept):
+        return "resumes where it was stopped"
+    return "begins again: it had kept nothing yet"
 
 
 def _take_over(

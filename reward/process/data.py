@@ -122,7 +122,7 @@ def write_steps(
                 f"{description}: {writer.rows('train')} rows are left to train on and "
                 f"{writer.rows('test')} held out, and both need one at least. Give more prompts, "
                 f"or change held_out_share ({held_out_share:g}). Left out: "
-                f"{dropped.reasons() or 'none'}."
+                f"{dropped.summary() or 'none'}."
             )
         counts = writer.finish(description, dropped)
     write_json(stage.folder / _SPLIT, {"split": split, "rollouts": rollouts})

@@ -131,7 +131,7 @@ def _refuse_empty(
         raise DataError(
             f"{train + test} demonstrations are left of {read} read, which makes {train} to train "
             f"on and {test} held out; both need some. Give more, or give held-out ones of their "
-            f"own (--eval-data). Left out: {dropped.reasons() or 'none'}."
+            f"own (--eval-data). Left out: {dropped.summary() or 'none'}."
         )
 
 

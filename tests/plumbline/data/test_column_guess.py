@@ -19,6 +19,8 @@ from preference.sources import read_preferences
         (["userQuery", "modelOutput"], "demonstrations",
          {"prompt": "userQuery", "response": "modelOutput"}),
         (["x", "y"], "preferences", {}),
+        (["question", "prompt", "step_labels", "steps"], "steps",
+         {"prompt": "prompt", "steps": "steps", "step_labels": "step_labels"}),
         (["question", "answer"], "prompts", {"prompt": "question"}),
         (["goodbye", "text"], "preferences", {}),
     ],

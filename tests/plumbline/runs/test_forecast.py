@@ -139,6 +139,30 @@ def test_what_is_left_counts_stages_of_another_seed(tmp_path):
     assert told.left(["sft", "dpo/seed-7", "dpo/seed-8", "other"]) == 0
 
 
+def test_nothing_is_left_to_tell_after_a_stage_that_the_earlier_run_had_not():
+    told = Forecast("r", {"pairs": 100.0, "preferences": 10.0}, 0)
+    assert told.left(["ranked"]) == told.left(["ranked", "preferences"]) == 0
+
+
+class WithSeeds(Config):
+    """Settings of a run with several seeds."""
+
+    seeds: tuple[int, ...] = (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ((7,), {"sft": 5.0, "dpo/seed-7": 20.0}),
+        ((1, 3), {"sft": 5.0, "dpo/seed-1": 20.0, "dpo/seed-3": 30.0}),
+        ((4, 5, 6), {"sft": 5.0, "dpo/seed-4": 20.0, "dpo/seed-5": 30.0, "dpo/seed-6": 20.0}),
+    ],
+)
+def test_a_run_with_more_or_fewer_seeds_takes_longer_or_shorter(tmp_path, seeds, expected):
+    run_once(tmp_path, "r", WithSeeds(), {"sft": 5.0, "dpo/seed-0": 20.0, "dpo/seed-1": 30.0})
+    assert of(tmp_path, WithSeeds(seeds=seeds)).seconds == expected
+
+
 def test_a_run_says_what_is_left_after_each_stage(tmp_path):
     text = StringIO()
     run = Run(tmp_path, "r", "recipe", Settings(), Reporter(Console(file=text)), isolate=False)
