@@ -71,7 +71,7 @@ def import_preferences(
                 f"{report.origin} leaves {writer.rows('train')} pairs to train on and "
                 f"{writer.rows('test')} held out; both need some. Give more, raise "
                 "held_out_share, or give held-out pairs of their own (--eval-data). Left out: "
-                f"{dropped.reasons() or 'none'}."
+                f"{dropped.summary() or 'none'}."
             )
         for note in report.notes():
             stage.say_plainly(note)

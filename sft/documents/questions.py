@@ -88,7 +88,7 @@ def ask_documents(
     stage.report_dropped(dropped)
     if not kept:
         raise DataError(
-            f"None of {len(targets)} questions passed the checks: {dropped.reasons()}; "
+            f"None of {len(targets)} questions passed the checks: {dropped.summary()}; "
             f"{len(doubtful)} are doubtful. Use a stronger model, or lower "
             "questions.checks.shared_words."
         )
