@@ -38,8 +38,8 @@ def _show_run(console: Console, run: RunRecord) -> None:
     identities = column_to_copy(
         "artifact", (artifact.id for artifact in artifacts.values()), console
     )
-    figures = Column("figures", overflow="fold")
-    table = Table(stages, identities, "time", "memory", figures, box=None, pad_edge=False)
+    metrics = Column("figures", overflow="fold")
+    table = Table(stages, identities, "time", "memory", metrics, box=None, pad_edge=False)
     for name, artifact in artifacts.items():
         manifest = artifact.manifest
         table.add_row(
