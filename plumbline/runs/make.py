@@ -132,8 +132,8 @@ def _how_it_begins(partial: Path) -> str:
     """Return what to say where a stage was stopped before; nothing where it is new."""
     if not (partial / "clock.json").exists():
         return ""
-    checkpoints = (path for kind in ("checkpoints/step-*", "shards/*") for path in partial.rglob(kind))
-    if any(checkpoints):
+    kinds = ("checkpoints/step-*", "shards/*")
+    if any(path for kind in kinds for path in partial.rglob(kind)):
         return "resumes where it was stopped"
     return "begins again: it had kept nothing yet"
 
