@@ -69,8 +69,7 @@ def file_task(file: Source | SourceFile | Path, config: TaskFileConfig, data_see
         random = rng(data_seed, "task", report.origin)
         items = tuple(items[n] for n in sorted(random.sample(range(len(items)), config.rows)))
     if len(items) < 2:
-        reasons = report.dropped.by_reason()
-        left_out = "; ".join(f"{count} × {reason} (rows {rows})" for reason, count, rows in reasons)
+        left_out = report.dropped.summary()
         raise DataError(
             f"{report.origin} holds {len(items)} prompts of the split {config.split!r}, and an "
             "evaluation with its errors needs two. Take another split or file."

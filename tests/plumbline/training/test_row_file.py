@@ -184,16 +184,23 @@ def keep_rows(stage, *, killed_by):
     return {}
 
 
-def test_rows_are_gone_with_the_stage_s_folder_also_after_a_kill(tmp_path):
-    kill = tmp_path / "kill"
+def begin_and_kill(home, name, function):
+    """Run a stage of this module that is killed; return what runs it again, to its end."""
+    kill = home / "kill"
     kill.touch()
-    run = Run(tmp_path, "run", "test", Config(), isolate=False, reporter=Reporter(quiet=True))
+    run = Run(home, "run", "test", Config(), isolate=False, reporter=Reporter(quiet=True))
     with pytest.raises(KilledError):
-        run.make("rows", keep_rows, killed_by=str(kill))
-    assert len(list(tmp_path.rglob("rows.arrow"))) == 1  # in the folder that the next attempt uses
+        run.make(name, function, killed_by=str(kill))
     kill.unlink()
-    made = run.make("rows", keep_rows, killed_by=str(kill))
-    assert not list(tmp_path.rglob("*.arrow")) and not list(run.store.partial("x").parent.iterdir())
+    return lambda: run.make(name, function, killed_by=str(kill))
+
+
+def test_rows_are_gone_with_the_stage_s_folder_also_after_a_kill(tmp_path):
+    run_again = begin_and_kill(tmp_path, "rows", keep_rows)
+    assert len(list(tmp_path.rglob("rows.arrow"))) == 1  # in the folder that the next attempt uses
+    made = run_again()
+    assert not list(tmp_path.rglob("*.arrow"))
+    assert not list((tmp_path / "store" / ".partial").iterdir())
     assert {file.name for file in made.path.iterdir()} == {"manifest.json", "rows.txt"}
 
 
@@ -253,20 +260,14 @@ def test_one_process_writes_demonstrations_and_their_weights(
 
 
 @stage("waited")
-def wait_for_rows(stage, *, note):
+def wait_for_rows(stage, *, killed_by):
     assert not stage.rows.exists()  # else a process that waits would take those of before
     stage.rows.mkdir(parents=True)
     (stage.rows / "pairs.json").write_text("[7, {}]")
-    if Path(note).exists():
+    if Path(killed_by).exists():
         raise KilledError
     return {}
 
 
 def test_no_process_takes_the_rows_of_an_attempt_that_was_killed(tmp_path):
-    kill = tmp_path / "kill"
-    kill.touch()
-    run = Run(tmp_path, "run", "test", Config(), isolate=False, reporter=Reporter(quiet=True))
-    with pytest.raises(KilledError):
-        run.make("waited", wait_for_rows, note=str(kill))
-    kill.unlink()
-    run.make("waited", wait_for_rows, note=str(kill))
+    begin_and_kill(tmp_path, "waited", wait_for_rows)()
